@@ -23,8 +23,12 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:qwen2.5-coder-1.5b")
     parser.add_argument("--items", type=int, default=24)
     parser.add_argument("--layers", help="candidates, separated by commas; all but layer 0 if left out")
-    parser.add_argument("--shortlist", type=int, default=4, help="candidates that trace damage proposes")
-    parser.add_argument("--traces", type=int, default=8, help="items whose right answers it reads")
+    parser.add_argument(
+        "--shortlists",
+        default="4:8,4:2",
+        help="candidates to propose, and items whose answers trace damage reads",
+    )
+    parser.add_argument("--all", action=argparse.BooleanOptionalAction, default=True, help="race all candidates, too")
     parser.add_argument("--sample", type=int, default=2, help="candidates on which the official way is measured")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -40,25 +44,28 @@ def main() -> None:
     }
     if asked.layers:
         settings["layers"] = asked.layers
-    few = {"shortlist": str(asked.shortlist), "traces": str(asked.traces)}
-    proposed = measured(asked, "shared_round", {**settings, **few})
-    layers = proposed["candidates"]
+    proposed = {}
+    for pair in asked.shortlists.split(","):
+        number, traces = pair.split(":")
+        proposed[number, traces] = measured(asked, "shared_round", {**settings, "shortlist": number, "traces": traces})
+    layers = next(iter(proposed.values()))["candidates"]
     sample = spread(layers, asked.sample)
     official = [measured(asked, "official_vllm", {**settings, "layers": str(one)}, asked.vllm) for one in sample]
-    everyone = measured(asked, "shared_round", settings)
-    for one in official:
-        check("vLLM and layercut", one["scores"], everyone["scores"])
-    check("proposed and all", proposed["scores"], everyone["scores"])
+    everyone = [measured(asked, "shared_round", settings)] if asked.all else []
+    ours = [*everyone, *proposed.values()]
+    for one in ours:
+        check("ways of layercut", one["scores"], ours[0]["scores"])
+    for one in official if everyone else ():
+        check("vLLM and layercut", one["scores"], everyone[0]["scores"])
     total = sum(one["cpu"] for one in official) / len(official) * len(layers)
     title(f"One round, {len(layers)} candidates, {asked.items} chains of GSM8K each ({asked.model}, {asked.dtype})")
     gib, tokens = max(one["gib"] for one in official), sum(one["tokens"] for one in official)
     row("cut to disk, a fresh vLLM", total, total, gib, f"{listed(sample)} measured, {tokens:,} tokens")
-    for name, one in (
-        ("exact racing of all", everyone),
-        (f"of the {asked.shortlist} with least trace damage", proposed),
-    ):
+    names = ["exact racing of all"] * len(everyone)
+    names += [f"of the {n} with least trace damage on {traces} items" for n, traces in proposed]
+    for name, one in zip(names, ours, strict=True):
         of = f"{one['answers']} of {len(layers) * asked.items} answers"
-        row(name, one["cpu"], total, one["gib"], f"layer {one['chosen']} chosen, {of}")
+        row(name, one["cpu"], total, one["gib"], f"layer {one['chosen']} of {listed(one['layers'])} chosen, {of}")
 
 
 if __name__ == "__main__":

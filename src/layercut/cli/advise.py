@@ -12,7 +12,13 @@ from layercut.cli.console import say, show
 
 
 def advise(
-    folder: Annotated[Path, typer.Argument(help="The folder of a finished study.", metavar="RUN")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder of a finished study, or of runs of `eval`, the original model's called uncut.",
+            metavar="RUN",
+        ),
+    ],
     use: Annotated[
         str,
         typer.Option(

@@ -12,7 +12,7 @@ from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
-from layercut.surgery.plan import origin_of
+from layercut.surgery.plan import lost_since, origin_of
 from layercut.text.counting import counted, of_test_set
 
 if TYPE_CHECKING:
@@ -50,16 +50,23 @@ class ComparedRun:
     plan: str = ""
     """Name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies."""
     healing: str = ""
-    """Name of the healing arm; empty where nothing was healed."""
+    """Name of the healing arm, or outside studies the methods; empty where nothing was healed."""
     seed: int | None = None
     """Of what was drawn in this arm; None outside studies."""
     origin: str = ""
     """What the model lost before this run, and for which other model the layers were chosen; mostly empty."""
+    checkpoint: str = ""
+    """Where the run removed nothing of a checkpoint that was cut before: that checkpoint, as it was named."""
 
     @property
     def depth(self) -> int:
         """Number of layers that are gone."""
         return len(self.removed)
+
+    @property
+    def is_healing_arm(self) -> bool:
+        """Whether a study healed it, and not whoever made the checkpoint that the run got."""
+        return bool(self.healing and (self.plan or not self.origin))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +177,9 @@ class ComparisonRow(TaskRow):
 def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) -> list[ComparisonRow]:
     """Compare runs with the run of the original model: every task, readout and metric that both hold, item by item.
 
-    Items are paired by id. Where two runs hold different items, those in common are compared and the row says so.
+    A checkpoint that was made of the original model is described by all layers that are gone, in the original model's
+    numbers. Items are paired by id. Where two runs hold different items, those in common are compared and the row says
+    so.
     P-values are adjusted over all rows (Holm).
 
     Returns:
@@ -182,7 +191,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
     base = _Run.read(uncut)
     rows: list[ComparisonRow] = []
     for folder in cuts:
-        run = _Run.read(folder)
+        run = _Run.read(folder).beside(base)
         shared = [row for row in base.rows if run.find(row) is not None]
         if not shared:
             raise InputError(
@@ -209,9 +218,10 @@ def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
     return lines
 
 
-def arm_of(folder: RunFolder) -> ComparedRun:
-    """What a finished run says about its model."""
-    return _Run.read(folder).arm
+def arm_of(folder: RunFolder, uncut: RunFolder | None = None) -> ComparedRun:
+    """What a finished run says about its model, or about what it has lost since it was that of ``uncut``."""
+    run = _Run.read(folder)
+    return (run if uncut is None else run.beside(_Run.read(uncut))).arm
 
 
 class _Run(NamedTuple):
@@ -235,6 +245,21 @@ class _Run(NamedTuple):
             origin=origin_of(plan),
         )
         return cls(folder, arm, metrics["rows"])
+
+    def beside(self, base: _Run) -> _Run:
+        """The same with what its model has lost since it was the base's, where it was cut or healed before the run."""
+        plan, original = (run.folder.metrics().get("plan") or {} for run in (self, base))
+        found = lost_since(plan, original.get("model_hash"))
+        if found is None:
+            return self
+        arm = replace(
+            self.arm,
+            num_layers=found.num_layers,
+            removed=found.removed,
+            healing=self.arm.healing or "+".join(found.healed),
+            checkpoint="" if plan["removed"] else str(plan.get("model") or ""),
+        )
+        return self._replace(arm=arm)
 
     def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
         for row in self.rows:

@@ -130,16 +130,14 @@ def next_step(advice: Advice) -> str:
         found = checkpoint_of(advice.folder, advice.recommended.arm)
         if found.checkpoint is not None:
             return f"Checkpoint: `{found.checkpoint}`."
-        once = (
-            f"set `checkpoints: true` in {study_file(advice.folder)}, then " if advice.recommended.arm.healing else ""
-        )
+        is_healed = advice.recommended.arm.is_healing_arm
+        once = f"set `checkpoints: true` in {study_file(advice.folder)}, then " if is_healed else ""
         return f"To write the checkpoint: {once}`{found.command}`."
     best = advice.best
     if best is None or best.verdict != "undecided" or best.items_needed is None:
         return "Next: remove fewer layers, choose other layers, or heal (`layercut heal --help`)." if best else ""
     items = _round_up(max(best.items_needed, 1 + max(one.n for one in best.readouts)))
-    again = more_items(advice.folder, items, advice.use.name, advice.keep)
-    return f"To decide it: raise `limit` to {items} in {study_file(advice.folder)}, then `{again}`."
+    return f"To decide it: {more_items(advice.folder, items, advice.use.name, advice.keep)}."
 
 
 def in_short(advice: Advice) -> str:

@@ -13,7 +13,7 @@ from layercut.errors import InputError
 from layercut.report import advice_text, words
 from layercut.report.advice import Advice, JudgedPlan, judge
 from layercut.report.elements import Cell, Part, Styled, Table
-from layercut.report.next_step import checkpoint_of, study_file
+from layercut.report.next_step import ask_more, checkpoint_of
 from layercut.report.render import escaped, terminal
 from layercut.report.rows import kept, raw
 from layercut.report.uses import USES
@@ -107,16 +107,19 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     facts += [("layers removed", layers + healed)]
     facts += [("size", words.size(advice.uncut, arm) or "not recorded")]
     facts += [("speed", "not measured; `layercut diagnose --only cost` does")]
-    if (found := checkpoint_of(folder, arm).checkpoint) is not None:
+    if arm.checkpoint:
+        facts += [("checkpoint", code(arm.checkpoint))]
+    elif (found := checkpoint_of(folder, arm).checkpoint) is not None:
         facts += [("checkpoint", f"{code(found.relative_to(folder).as_posix())} in this folder")]
-    elif arm.healing:
+    elif arm.is_healing_arm:
         facts += [("checkpoint", "not kept; the study writes it with `checkpoints: true`")]
     else:
-        model = str((run.metrics().get("plan") or {}).get("model") or "MODEL")
-        command = f"layercut cut {model} --remove {format_layers(arm.removed)} --out {arm.name}"
+        made = run.metrics().get("plan") or {}
+        model, layers = str(made.get("model") or "MODEL"), format_layers(made.get("removed", ()))
+        command = f"layercut cut {model} --remove {layers} --out {arm.name}"
         facts += [("checkpoint", f"not kept; {_command(command)} writes it")]
     if plan is not advice.recommended and plan.verdict == "undecided" and plan.items_needed is not None:
-        facts += [("to decide it", f"raise `limit` to {plan.items_needed} in {escape(study_file(folder))}")]
+        facts += [("to decide it", ask_more(folder, plan.items_needed))]
     return [*facts, ("made by", _command(run.environment["command"]))]
 
 

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.text.markup import code, escape
+
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparedRun
 
@@ -26,10 +28,13 @@ def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
     """The checkpoint of a plan of a study, or the command that writes it there.
 
     A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. Where a
-    study kept none, a cut is written from its plan, and a healed arm by the study itself, with ``checkpoints: true``.
+    study kept none, a cut is written from its plan, and a healed arm by the study itself, with ``checkpoints: true``. A
+    run of a checkpoint that was cut before has that one.
     """
+    if arm.checkpoint:
+        return FoundCheckpoint(Path(arm.checkpoint), "")
     cut = arm.plan or arm.name
-    healed = arm.name.removeprefix(f"{cut}+") if arm.healing else ""
+    healed = arm.name.removeprefix(f"{cut}+") if arm.is_healing_arm else ""
     place = folder / cut / f"heal-{healed}" / CHECKPOINT if healed else folder / arm.name / CHECKPOINT
     if place.is_dir():
         return FoundCheckpoint(place, "")
@@ -42,8 +47,8 @@ def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
 
 
 def more_items(folder: Path, items: int, use: str, keep: float) -> str:
-    """The commands that measure a study's plans on more items and ask again; ``limit`` in the study's file is raised
-    before. Answers that are there are taken from this study's folder.
+    """What measures a study's plans on more items and asks again, in Markdown. Answers that are there are taken from
+    this study's folder; single runs of ``layercut eval`` are repeated.
 
     Args:
         folder: of the study.
@@ -53,7 +58,21 @@ def more_items(folder: Path, items: int, use: str, keep: float) -> str:
     """
     out = str(folder.with_name(f"{folder.name}-{items}"))
     ask = shlex.join(["layercut", "advise", out, "--use", use, "--keep", f"{keep:g}"])
-    return f"{shlex.join(['layercut', 'run', study_file(folder), '--out', out])} && {ask}"
+    if _is_of_single_runs(folder):
+        return f"{ask_more(folder, items)} and `--out` in {code(out)}, then `{ask}`"
+    again = shlex.join(["layercut", "run", study_file(folder), "--out", out])
+    return f"{ask_more(folder, items)}, then `{again} && {ask}`"
+
+
+def ask_more(folder: Path, items: int) -> str:
+    """Where the number of items is raised, in Markdown."""
+    if _is_of_single_runs(folder):
+        return f"repeat the commands of the runs with `--limit {items}`"
+    return f"raise `limit` to {items} in {escape(study_file(folder))}"
+
+
+def _is_of_single_runs(folder: Path) -> bool:
+    return _command(folder).startswith("layercut eval ")
 
 
 def study_file(folder: Path) -> str:

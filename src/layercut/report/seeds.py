@@ -41,7 +41,7 @@ def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed
         rows: of compare_runs.
         seed: of the resampling.
     """
-    where = {name: place[:3] for name, place in places(cuts).items()}
+    where = {name: place[:3] for name, place in places(cuts, rows).items()}
     groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
     for row in rows:
         groups.setdefault((where[row.cut.name], row.task, row.readout, row.metric), []).append(row)

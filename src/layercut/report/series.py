@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.evidence.comparison import arm_of
-
 if TYPE_CHECKING:
+    from layercut.evidence.comparison import ComparedRun, ComparisonRow
     from layercut.runs.directory import RunFolder
 
 NOT_HEALED = "none"
@@ -34,13 +33,14 @@ class Place(NamedTuple):
         return self.criterion if self.arm == NOT_HEALED else f"{self.criterion}, healed: {self.arm}"
 
 
-def places(runs: Sequence[RunFolder]) -> dict[str, Place]:
-    """The place of each cut run, by its name.
+def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
+    """The place of each cut run, by its name; ``rows`` compare them with the original model.
 
     What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
-    the criterion is the plan's, nothing was healed, and the seed is that of the settings.
+    the criterion is the plan's, and the seed is that of the settings.
     """
-    found = {run.name: _place(run) for run in runs}
+    arms = {row.cut.name: row.cut for row in rows}
+    found = {run.name: _place(run, arms[run.name]) for run in runs}
     crowds = Counter((place.part, place.depth) for place in found.values())
     crowded = {part for (part, _), count in crowds.items() if count > 1}
     return {
@@ -49,13 +49,12 @@ def places(runs: Sequence[RunFolder]) -> dict[str, Place]:
     }
 
 
-def _place(run: RunFolder) -> Place:
-    model = arm_of(run)
+def _place(run: RunFolder, model: ComparedRun) -> Place:
     about = run.metrics().get("arm") or {}
     criterion = str(about.get("criterion") or model.criterion)
     if criterion in ("", "explicit"):
         name = str(about.get("plan") or run.name)
         criterion = re.sub(r"[-_ ]*\d+$", "", name) or name
-    arm = str(about.get("healing") or NOT_HEALED)
+    arm = model.healing or NOT_HEALED
     seed = about.get("seed", run.settings.get("seed", 0))
-    return Place(criterion, arm, len(model.removed), f"{criterion}, {arm}, seed {seed}")
+    return Place(criterion, arm, model.depth, f"{criterion}, {arm}, seed {seed}")

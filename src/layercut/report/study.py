@@ -56,11 +56,13 @@ def study_runs(folder: Path) -> StudyRuns:
     if not found:
         raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
 
+    uncut = RunFolder.open(folder / UNCUT)
+
     def place(run: RunFolder) -> tuple[int, int, str]:
         listed = plans.index(run.name) if run.name in plans else len(plans)
-        return listed, len(arm_of(run).removed), run.name
+        return listed, arm_of(run, uncut).depth, run.name
 
-    return StudyRuns(RunFolder.open(folder / UNCUT), sorted(found, key=place))
+    return StudyRuns(uncut, sorted(found, key=place))
 
 
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:

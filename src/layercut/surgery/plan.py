@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
@@ -209,6 +209,42 @@ def origin_of(plan: Mapping[str, Any]) -> str:
         known = f" ({other['model_hash']})" if other.get("model_hash") else ""
         parts.append(f"layers chosen on another model, {_named(other)}{known}")
     return "; ".join(parts)
+
+
+class Loss(NamedTuple):
+    """What a model has lost since it was another one."""
+
+    num_layers: int
+    """Of that other model, whose numbers ``removed`` has."""
+    removed: tuple[int, ...]
+    healed: tuple[str, ...]
+    """The methods."""
+
+
+def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
+    """What a plan (``CutPlan.to_dict``) and the cuts and healings before it changed in the model with this hash.
+
+    None where that model is not among those that the plan's model was made of.
+
+    >>> before = {"model_hash": "12ab", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}
+    >>> lost_since({"num_layers": 4, "removed": [3], "earlier": [before]}, "12ab")
+    Loss(num_layers=6, removed=(4, 2, 5), healed=('lora',))
+    """
+    steps = [*plan.get("earlier", ()), plan]
+    start = next((at for at, step in enumerate(steps[:-1]) if model_hash and step.get("model_hash") == model_hash), -1)
+    if start < 0:
+        return None
+    left = list(range(steps[start]["num_layers"]))
+    removed: list[int] = []
+    healed: list[str] = []
+    for step in steps[start:]:
+        if step["num_layers"] != len(left):
+            return None
+        gone = [left[layer] for layer in step["removed"]]
+        left = [layer for layer in left if layer not in gone]
+        removed += gone
+        healed += step.get("healed", ())
+    return Loss(steps[start]["num_layers"], tuple(removed), tuple(healed))
 
 
 def _named(model: Mapping[str, Any]) -> str:

@@ -14,8 +14,12 @@ from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.report.advice import Advice, advise, judge
 from layercut.report.advice_text import in_short, next_step, page, write_advice
+from layercut.report.first import first_of_study
+from layercut.report.next_step import checkpoint_of
+from layercut.report.study import study_results
 from layercut.report.uses import named_use
-from layercut.runs.directory import find_runs
+from layercut.runs.directory import RunFolder, find_runs
+from layercut.surgery.plan import CutPlan
 from tests.support.run_builder import Result, build_run
 
 CHANCE, UNCUT = 0.1, 0.7
@@ -316,6 +320,60 @@ def test_an_undecided_plan_comes_with_the_command_that_decides_it(tmp_path: Path
     assert needed <= items <= 1.1 * needed
     run = f"layercut run examples/quickstart.yaml --out {folder}-{items}"
     assert told.endswith(f"then `{run} && layercut advise {folder}-{items} --use copy --keep 0.9`.")
+
+
+def test_single_runs_are_repeated_on_more_items(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    uncut = build_run(folder / "uncut", [Result(task="copy", readout="short", score=0.9, n=40, chance=0.0)])
+    build_run(folder / "cut", [Result(task="copy", readout="short", score=0.8, n=40, chance=0.0)], removed=(3,))
+    made = uncut.path / "environment.json"
+    command = {"command": "layercut eval bundled:smollm2-135m --tasks copy --out runs/uncut"}
+    made.write_text(json.dumps(json.loads(made.read_text()) | command))
+    told = next_step(advise(folder, use="copy"))
+    assert told.startswith("To decide it: repeat the commands of the runs with `--limit ")
+    assert f"` and `--out` in `{folder}-" in told and f"then `layercut advise {folder}-" in told
+    fact = dict(first_of_study(study_results(folder)).facts)["to decide it"]
+    assert fact.startswith("repeat the commands of the runs with `--limit ")
+
+
+def of_a_healed_checkpoint(run: RunFolder, *, then: tuple[int, ...] = ()) -> None:
+    """Turns the run into one of a checkpoint that lost layers 5, 8 and 10 of the original model and was healed."""
+    step = {"model": "bundled:smollm2-135m", "model_hash": "5a3c0de1f00d", "num_layers": 30, "removed": [10, 5, 8]}
+    plan = CutPlan(
+        num_layers=27, removed=then, model="healed/checkpoint", model_hash="0ther",
+        earlier=[step | {"healed": ["seam", "lora"]}],
+    )  # fmt: skip
+    (run.path / "metrics.json").write_text(json.dumps(run.metrics() | {"plan": plan.to_dict()}))
+
+
+def test_runs_of_healed_checkpoints_are_judged_by_what_is_gone_in_all(tmp_path: Path) -> None:
+    result = [Result(task="copy", readout="short", score=1.0, n=150, chance=0.0)]
+    build_run(tmp_path / "uncut", result)
+    of_a_healed_checkpoint(build_run(tmp_path / "healed", result))
+    of_a_healed_checkpoint(build_run(tmp_path / "deeper", [replace(result[0], score=0.0)]), then=(0, 5))
+    advice = advise(tmp_path, use="copy")
+    assert {plan.arm.name: (plan.arm.removed, plan.arm.num_layers) for plan in advice.plans} == {
+        "healed": ((10, 5, 8), 30),
+        "deeper": ((10, 5, 8, 0, 6), 30),  # 5 of the 27 that were left
+    }
+    assert "remove 3 layers:** healed plan `healed` keeps 100 % [9" in page(advice)
+    assert next_step(advice) == "Checkpoint: `healed/checkpoint`."
+    facts = dict(first_of_study(study_results(tmp_path)).facts)
+    assert facts["checkpoint"] == "`healed/checkpoint`"
+    assert facts["layers removed"] == "5,8,10 (3 of 30), healed (seam+lora)"
+    deeper = next(plan for plan in advice.plans if plan.arm.name == "deeper")
+    command = checkpoint_of(tmp_path, deeper.arm).command
+    assert command.startswith("layercut cut ") and command.endswith(f"--out {tmp_path / 'deeper' / 'checkpoint'}")
+
+
+def test_a_checkpoint_of_another_model_is_not_judged(tmp_path: Path) -> None:
+    result = [Result(task="copy", readout="short", score=1.0, n=150, chance=0.0)]
+    uncut = build_run(tmp_path / "uncut", result)
+    other = CutPlan(num_layers=30, model="other", model_hash="an0ther")
+    (uncut.path / "metrics.json").write_text(json.dumps(uncut.metrics() | {"plan": other.to_dict()}))
+    of_a_healed_checkpoint(build_run(tmp_path / "healed", result))
+    with pytest.raises(InputError, match="no run of a model with layers removed"):
+        advise(tmp_path, use="copy")
 
 
 def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:

@@ -6,11 +6,16 @@ from pathlib import Path
 
 from layercut.evidence.comparison import compare_runs
 from layercut.report.readouts import discordances
-from layercut.report.series import places
+from layercut.report.series import Place, places
+from layercut.runs.directory import RunFolder
 from tests.support.pages import about_arm
 from tests.support.run_builder import Result, build_run
 
 RESULT = Result(task="copy", readout="short", score=0.8, n=8)
+
+
+def placed(folder: Path, runs: list[RunFolder]) -> dict[str, Place]:
+    return places(runs, compare_runs(build_run(folder / "uncut", [RESULT]), runs))
 
 
 def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
@@ -18,7 +23,8 @@ def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
         made = build_run(tmp_path / name, [RESULT], removed=range(depth), criterion=criterion)
         return about_arm(made, **about) if about else made
 
-    found = places(
+    found = placed(
+        tmp_path,
         [
             run("a", 2),
             run("b", 4, criterion="reverse", healing=None, seed=0),
@@ -28,7 +34,7 @@ def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
             run("late-2", 2, criterion="explicit"),
             run("late-4", 4, criterion="explicit"),
             run("late_x", 4, criterion="explicit"),
-        ]
+        ],
     )
     assert found["a"].part == found["b"].part != found["c"].part
     assert {found[name].series for name in "abc"} == {"reverse"}
@@ -41,7 +47,7 @@ def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:
 
 def test_two_runs_at_one_depth_are_not_joined(tmp_path: Path) -> None:
     runs = [build_run(tmp_path / name, [RESULT], removed=layers) for name, layers in (("a", (1, 2)), ("b", (5, 6)))]
-    found = places(runs)
+    found = placed(tmp_path, runs)
     assert found["a"].series == found["b"].series
     assert found["a"].part != found["b"].part
 

@@ -32,7 +32,7 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     drawn = [row for row in rows if row.kept_share is not None and not row.uncut_is_at_chance]
     if not drawn:
         return None
-    where = places(cuts)
+    where = places(cuts, rows)
     keys = _line_styles([where[run.name] for run in cuts])
     pairs = list(dict.fromkeys((row.task, row.readout) for row in drawn))
     tasks = list(dict.fromkeys(task for task, _ in pairs))

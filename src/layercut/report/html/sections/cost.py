@@ -19,8 +19,7 @@ def cost(source: Source) -> Section | None:
     study = source.study
     if study is None:
         return None
-    runs = [study.uncut, *study.cuts]
-    arms = [arm_of(run) for run in runs]
+    arms = [arm_of(study.uncut), *(arm_of(run, study.uncut) for run in study.cuts)]
     whole = arms[0]
     dtype = str(study.uncut.settings.get("dtype", ""))
     head = ["model", "layers removed", "of the layers, %", "which", "chosen by", "parameters", "change, %"]
