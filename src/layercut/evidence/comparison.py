@@ -65,7 +65,7 @@ class ComparedRun:
 
     @property
     def is_healing_arm(self) -> bool:
-        """Whether a study healed it, and not whoever made the checkpoint that the run got."""
+        """Whether a study healed it; a checkpoint may have been healed before a run got it."""
         return bool(self.healing and (self.plan or not self.origin))
 
 
