@@ -53,10 +53,11 @@ def shared_round(asked: Settings) -> Result:
     plans = candidates(loaded.num_layers, asked)
     journal = SearchJournal()
     parts = objective_tasks(asked)
+    objective = TaskObjective(engine, parts, journal=journal, race="off" if off == "race" else "exact")
     if "shortlist" in asked:
+        _ = objective.uncut  # all answers of the original model side by side, of which trace damage reads some
         shortlist = least_damaged(engine, parts, journal, asked)
         plans = [plan for plan in plans if plan.removed[0] in shortlist]
-    objective = TaskObjective(engine, parts, journal=journal, race="off" if off == "race" else "exact")
     standings = objective.round(plans).candidates
     finished = [place for place, standing in enumerate(standings) if standing.value is not None]
     best = max(finished, key=lambda place: (standings[place].value, place))
