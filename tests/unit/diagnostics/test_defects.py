@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
+from layercut.diagnostics.demoted import LIKELIER, above_guessing
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.report.diagnosis.verdict import damages
 from layercut.sandbox import runner as sandbox
@@ -120,7 +122,15 @@ def test_what_is_demoted_and_what_is_erased() -> None:
     verdict = diagnose("cannot_add")["demoted"]["data"]["verdicts"]["cut"]
     assert verdict["lost"] == 24
     # Greedy and drawn answers are all wrong, but every token of the right one is still the likeliest when given.
-    assert (verdict["demoted"], verdict["erased"], verdict["drawn"], verdict["top_10"]) == (24, 0, 0, 24)
+    assert (verdict["demoted"], verdict["erased"], verdict["drawn"]) == (24, 0, 0)
+    assert verdict["times"] > LIKELIER and 0 < verdict["guessed"] < 24
+
+
+def test_a_number_whose_digits_are_guessed_is_erased() -> None:
+    """Each right digit is among the ten likeliest tokens of a model that writes any digit."""
+    tokens = [{"text": " ", "nll": 0.01}, {"text": "9", "nll": math.log(10)}, {"text": "0\n", "nll": math.log(10)}]
+    assert above_guessing(tokens) == pytest.approx(0)
+    assert above_guessing([{"text": "-"}, {"text": "123", "nll": math.log(250)}]) == pytest.approx(math.log(LIKELIER))
 
 
 def test_the_form_for_layers_says_of_given_tokens_what_the_whole_diagnostic_says(tmp_path: Path) -> None:

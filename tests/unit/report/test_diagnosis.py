@@ -64,7 +64,7 @@ def diagnoses() -> dict[str, Diagnosis]:
         "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,
         "at_first_token": 3, "wrong_when_forced": 8,
     }  # fmt: skip
-    counts = {"lost": 5, "demoted": 4, "erased": 1, "drawn": 3, "top_10": 4, "helped": 2}
+    counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0, "drawn": 3, "guessed": 0.9, "helped": 2}
     size = {"parameters": 1_000_000, "bytes": 2_000_000, "cache_bytes_per_token": 512.0}
     clamped = [row("propagation", "clamped", 1, s / 4, group=f"{25 * s}% given", headline=False) for s in range(5)]
     by_depth = [
@@ -169,6 +169,20 @@ def test_the_largest_loss_comes_first_in_words() -> None:
 )
 def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: str) -> None:
     assert marked(example(uncut=uncut, cut=cut, tokens=tokens)) == shown
+
+
+def test_what_is_demoted_is_told_beside_a_guess(tmp_path: Path) -> None:
+    text = written(tmp_path / "run", diagnoses()).read_text()
+    assert "of 5 items lost under greedy decoding, 4 demoted and 1 erased. Their right numbers are 35 times" in text
+    assert "3 come right in at least one sampled answer, 0.9 would by guessing." in text
+
+
+def test_verdicts_of_the_rule_before_are_not_shown(tmp_path: Path) -> None:
+    found = diagnoses()
+    found["demoted"]["data"]["verdicts"] = {"reverse-3": {"lost": 5, "demoted": 5, "erased": 0, "top_10": 5}}
+    text = written(tmp_path / "run", found).read_text()
+    assert "reverse-3: counted by an earlier layercut; the same command counts again." in text
+    assert "erased." not in text
 
 
 def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from layercut.report.elements import Figure, Part, Table
 from layercut.report.figures import diagnosis as figures
 from layercut.text.counting import counted
 from layercut.text.markup import escape
-from layercut.text.numbers import parameters
+from layercut.text.numbers import number, parameters
 
 
 class DiagnosticSection(NamedTuple):
@@ -102,14 +102,25 @@ def _similarity(found: Diagnosis) -> list[Part]:
 
 def _demoted(found: Diagnosis) -> list[Part]:
     """What became of the items that were lost."""
+    verdicts = found["data"].get("verdicts", {})
     text: list[Part] = []
-    for arm, counts in found["data"].get("verdicts", {}).items():
+    for arm, counts in verdicts.items():
+        if "times" not in counts:
+            text.append(f"- {escape(arm)}: counted by an earlier layercut; the same command counts again.")
+            continue
+        line = f"- {escape(arm)}: of {counted(counts['lost'], 'item')} lost under greedy decoding, "
+        line += f"{counts['demoted']} demoted and {counts['erased']} erased."
+        if counts["lost"]:
+            line += (
+                f" Their right numbers are {number(counts['times'], share=False)} times as likely as by guessing the "
+                f"digits (geometric mean). {counts['drawn']} come right in at least one sampled answer, "
+                f"{counts['guessed']:.1f} would by guessing. One more worked example recovers {counts['helped']}."
+            )
+        text.append(line)
+    if any("times" in counts for counts in verdicts.values()):
         text.append(
-            f"- {escape(arm)}: of {counted(counts['lost'], 'item')} lost under greedy decoding, "
-            f"{counts['demoted']} are demoted "
-            f"({counts['drawn']} are right in at least one sampled answer, {counts['top_10']} have every token of the "
-            f"right answer in the top ten) and {counts['erased']} erased. One more worked "
-            f"example recovers {counts['helped']}."
+            "- Demoted: the right number is at least four times as likely as by guessing its digits. A model that "
+            "knows nothing of the result reaches that for one item in four at most."
         )
     return [*text, ""] if text else []
 
