@@ -179,8 +179,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
 
     A checkpoint that was made of the original model is described by all layers that are gone, in the original model's
     numbers. Items are paired by id. Where two runs hold different items, those in common are compared and the row says
-    so.
-    P-values are adjusted over all rows (Holm).
+    so. P-values are adjusted over all rows (Holm).
 
     Returns:
         Rows by run in the order given, within a run in the order of the uncut run's metrics.
