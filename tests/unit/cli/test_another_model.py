@@ -123,7 +123,7 @@ def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_p
     ran = layercut("eval", tiny, "--tasks", "copy", "--limit", 2, "--out", tmp_path / "whole")
     assert "uncut, 6 decoder layers" in said_by(ran)
     compared = said_by(layercut("compare", tmp_path / "whole", tmp_path / "runs" / "run"))
-    assert "run, a pruned checkpoint" in compared
+    assert "run, 2 of 6 decoder layers removed (33.3%): 2,4; a pruned checkpoint" in compared
     twice = layercut("cut", cut, "--remove", "0", "--out", tmp_path / "tiny3")
     assert "removes 1 of 4 decoder layers (25.0 %): 0; a pruned checkpoint" in said_by(twice)
     card = (tmp_path / "tiny3" / "README.md").read_text()
