@@ -40,7 +40,7 @@ from layercut.selection.specs import plan_of
 from layercut.selection.sweep import parent_of, swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.lineage import given_layers, match_layers, similarity_rows
-from layercut.surgery.plan import CutPlan, format_layers
+from layercut.surgery.plan import CutPlan, format_layers, removed_by
 from layercut.tasks.run import slug
 from layercut.text.counting import counted
 
@@ -349,12 +349,10 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
     first = next(
         (i for i, plan in enumerate(plans) if plan.model_hash in (None, uncut.metadata.model_hash)), len(plans)
     )
-    layers = tuple(range(uncut.num_layers))
-    for plan in plans[first:]:
-        if plan.num_layers != len(layers):
-            return ()
-        layers = tuple(layers[index] for index in plan.kept)
-    return layers if first < len(plans) and len(layers) == other.num_layers else ()
+    gone = removed_by([(plan.num_layers, plan.removed) for plan in plans[first:]], uncut.num_layers)
+    if first == len(plans) or gone is None or uncut.num_layers - len(gone) != other.num_layers:
+        return ()
+    return tuple(layer for layer in range(uncut.num_layers) if layer not in gone)
 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:

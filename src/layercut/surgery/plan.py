@@ -19,7 +19,7 @@ from layercut.runs.environment import hide_home
 from layercut.runs.json_text import load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000
@@ -234,17 +234,30 @@ def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
     start = next((at for at, step in enumerate(steps[:-1]) if model_hash and step.get("model_hash") == model_hash), -1)
     if start < 0:
         return None
-    left = list(range(steps[start]["num_layers"]))
-    removed: list[int] = []
-    healed: list[str] = []
-    for step in steps[start:]:
-        if step["num_layers"] != len(left):
+    num_layers = steps[start]["num_layers"]
+    removed = removed_by([(step["num_layers"], step["removed"]) for step in steps[start:]], num_layers)
+    healed = tuple(method for step in steps[start:] for method in step.get("healed", ()))
+    return None if removed is None else Loss(num_layers, removed, healed)
+
+
+def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
+    """The layers that several cuts take from a model of this depth, in order and in its numbers.
+
+    Args:
+        cuts: of each the depth of the model that it was made for, and the layers removed from that.
+        num_layers: of the model that the first one was made for.
+
+    Returns:
+        None where a cut was made for another depth than the one before left.
+    """
+    left = list(range(num_layers))
+    removed: tuple[int, ...] = ()
+    for depth, layers in cuts:
+        if depth != len(left):
             return None
-        gone = [left[layer] for layer in step["removed"]]
-        left = [layer for layer in left if layer not in gone]
-        removed += gone
-        healed += step.get("healed", ())
-    return Loss(steps[start]["num_layers"], tuple(removed), tuple(healed))
+        gone = tuple(left[layer] for layer in layers)
+        left, removed = [layer for layer in left if layer not in gone], removed + gone
+    return removed
 
 
 def _named(model: Mapping[str, Any]) -> str:
