@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.models.weights import safetensors_files
-from layercut.pruning.budget import resolution
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores
 from layercut.pruning.context import PruneContext
 from layercut.pruning.original import OriginalModel
@@ -65,7 +64,7 @@ def outcome_of(
         ),
         ignored=tuple(ignored),
         original=original_scores(folder),
-        resolution=resolution(original.yardsticks, state["report_items"], settings.keep),
+        resolution=state.get("resolution", ""),
         path=tuple(steps),
         path_ended=state["path_ended"],
         tested=found.tested,

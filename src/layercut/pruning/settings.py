@@ -45,6 +45,8 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """What a pruned model is for, and what may be spent on it."""
 
+    LATER = frozenset({"max_new_tokens"})
+
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
     )
@@ -68,6 +70,7 @@ class PruneSettings(Settings):
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d. Items and depths follow from it."
     )
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
     items: int | None = Field(
         None, ge=8, description="Report items of each task, which decide; at most 100 others choose the layers."
     )

@@ -223,7 +223,7 @@ def depths_table(result: PruneResult) -> Table:
     for step in result.path:
         found = tested.get((step.depth, step.healing))
         on_report = {(one.task, one.readout): one for one in found.kept} if found else {}
-        for one in next(one.kept for one in step.tried if one.healing == step.healing):
+        for one in step.chosen.kept:
             shown = on_report.get((one.task, one.readout))
             rows.append(
                 [
@@ -251,7 +251,7 @@ def _kept_tasks(tested: TestedDepth) -> Table:
     for one in tested.kept:
         scores = (f"{number(score.value)} %" for score in (one.uncut, one.cut))
         bound = "n/a" if one.bound is None else f"{number(one.bound)} %"
-        passed = "-" if one.passed is None else _verdict(one.passed, "not passed")
+        passed = "-" if one.passed is None else _verdict(one.passed, "undecided")
         rows.append([_task(one.task, one.readout), _share(one), bound, passed, *scores, f"{one.cut.n:,}"])
     return Table(
         name="kept",

@@ -132,7 +132,7 @@ def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
     task, sample = only(tmp_path, {"prompt": "Hi", "answer": "Hello", "grade": "exact"})
     request = task.request(sample, "short")
     assert isinstance(request, GenerationRequest)
-    assert (request.prompt, request.stop, request.max_new_tokens) == ((Message("user", "Hi"),), (), 256)
+    assert (request.prompt, request.stop, request.max_new_tokens) == ((Message("user", "Hi"),), (), 16)
     assert task.draft(sample, "short") == "Hello"
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     task, sample = only(tmp_path, {"prompt": turns, "answer": "Hello", "grade": "exact"})
