@@ -230,6 +230,7 @@ class PruneJob:
         )
         if model is not self._model:
             model.release()
+        self._progress.end(stage, note="all report items answered")
 
     # The answer
 
