@@ -88,6 +88,8 @@ def prune(
     out: str | PathLike[str] | None = None,
     seed: int = 0,
     anyway: bool = False,
+    strict: bool = False,
+    max_new_tokens: int | None = None,
     data: Mapping[str, str] | None = None,
     show_progress: bool = False,
     say: Say = _silent,
@@ -107,6 +109,8 @@ def prune(
         items: report items of each task, in place of a time.
         out: folder; ``runs/prune-<model>`` if left out.
         anyway: write the best plan's checkpoint even where none passed.
+        strict: stop before the search where the report items are too few for the goal.
+        max_new_tokens: longest answer, of tasks where it can be chosen.
         data: local files of tasks, by task.
         show_progress: show the live table on stderr.
 
@@ -125,7 +129,7 @@ def prune(
 
     named = tasks.split(",") if isinstance(tasks, str) else [fspath(one) for one in tasks]
     given: dict[str, Any] = {"use": use, "tasks": tuple(named)}
-    given |= {"keep": keep, "heal": heal, "time": time, "items": items}
+    given |= {"keep": keep, "heal": heal, "time": time, "items": items, "max_new_tokens": max_new_tokens}
     given |= {"max_depth": str(max_depth)} if num_remove is None else {"remove": str(num_remove)}
     settings = PruneSettings(**given)
     goal = goal_tasks(settings, data)
@@ -138,6 +142,7 @@ def prune(
         out=Path(out) if out is not None else Path("runs", slug(f"prune-{name}")),
         seed=check_seed(seed),
         anyway=anyway,
+        strict=strict,
         console=Console(quiet=not show_progress, stderr=True),
         say=say,
     )

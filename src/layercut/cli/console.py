@@ -90,7 +90,11 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
 
 
 def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
-    """What a dry run found out."""
+    """What a dry run found out. Raises InputError: a folder that the run would refuse."""
+    from layercut.runs.directory import RunFolder
+
+    if estimate.folder is not None:
+        RunFolder.check(estimate.folder)
     show(estimate.to_dict(), lines=estimate.lines(), json=json)
 
 

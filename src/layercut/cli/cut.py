@@ -12,6 +12,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import log, say, show, warn
 from layercut.errors import InputError
+from layercut.runs.atomic import refuse_used
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan
 
@@ -78,6 +79,8 @@ def cut(
     else:
         with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:
             say(f"{model.model}: {found.plan.describe()}")
+            if dry_run and out is not None:
+                refuse_used(out)
             if not dry_run and out is None:
                 raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
             done = cut_model(

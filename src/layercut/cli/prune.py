@@ -21,6 +21,9 @@ def prune(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Write the best plan's checkpoint even where none passed.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop before the search where the report items are too few for the goal.")
+    ] = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     seed: options.Seed = 0,
@@ -32,6 +35,8 @@ def prune(
 
     Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
     the plans on items that were never used before, from the shallowest to the deepest, each at 95 %.
+
+    Exits with 1 where no plan passed and no checkpoint was written.
 
     Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
     """
@@ -49,7 +54,9 @@ def prune(
 
         show_estimate(prune_estimate(model, goal, tasks, out=folder, seed=seed), json=json)
         return
-    done = prune_model(model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, console=log, say=say)
+    done = prune_model(
+        model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, strict=strict, console=log, say=say
+    )
     lines = [
         done.result.why,
         *([] if done.result.next is None else [f"next: {done.result.next.command}"]),
@@ -57,3 +64,5 @@ def prune(
         f"page: {done.report}",
     ]
     show(done.result.to_dict(), result_tables(done.result), lines, json=json)
+    if done.checkpoint is None:
+        raise typer.Exit(1)

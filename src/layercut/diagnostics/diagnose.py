@@ -207,6 +207,7 @@ def run_diagnostics(
         dry_run: print the plan and return None.
     """
     if dry_run:
+        RunFolder.check(folder)
         for name in names:
             say(f"{name}: {forms[name].summary}")
         say(f"would ask at most {counted(how.limit, 'item')} of each kind and write to {folder}")

@@ -16,9 +16,10 @@ items are fixed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -44,6 +45,7 @@ from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
 from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
 from layercut.runs.study import Manifest
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
@@ -90,12 +92,7 @@ def prune_model(
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     depth = settings.depth(handle.num_layers)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
-    wanted = {
-        **handle.describe(),
-        "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks")},
-        "seed": seed,
-    }
+    wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as run:
         if (run.path / RESULT).is_file():
@@ -131,6 +128,18 @@ def prune_model(
         (run.path / PAGE).unlink(missing_ok=True)
         _report(run.path, seed)
         return Pruned(run.path, found, handle.settings)
+
+
+def settings_of_run(
+    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
+) -> dict[str, Any]:
+    """All that decides the numbers; the same command goes on only with the same."""
+    return {
+        **handle.describe(),
+        "goal": [{**part.describe(), "limit": None} for part in parts],
+        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks")},
+        "seed": seed,
+    }
 
 
 def _report(folder: Path, seed: int) -> None:

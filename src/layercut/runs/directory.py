@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
@@ -88,10 +89,7 @@ class RunFolder:
         """
         path = Path(path)
         wanted = plain(settings)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
-        if not (path / CONFIG).exists() and _holds_something(path):
-            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
+        cls.check(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
@@ -114,6 +112,26 @@ class RunFolder:
             lock.close()
             raise
         return cls(path, wanted, lock)
+
+    @classmethod
+    def check(
+        cls, path: Path, settings: Mapping[str, Any] | None = None, *, flags: Mapping[str, str] | None = None
+    ) -> None:
+        """Refuse what ``begin`` would refuse, and write nothing; settings are not compared where they are left out."""
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
+        if (path / CONFIG).exists():
+            if settings is not None:
+                check_same(path, read_config(path), plain(settings), flags=flags)
+        elif _holds_something(path):
+            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
+        above = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+        try:
+            Path(mkdtemp(prefix=f".{CONFIG}.", dir=above)).rmdir()
+        except OSError as error:
+            raise InputError(
+                f"no run can be written to {shown(path)} ({error.strerror}). Use another `out`."
+            ) from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

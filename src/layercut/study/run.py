@@ -113,6 +113,8 @@ def forecast_study(
 ) -> list[Forecast]:
     """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written."""
     settings = _with(settings, out, seed)
+    for _, folder in _folders(settings):
+        RunFolder.check(folder)
     return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 

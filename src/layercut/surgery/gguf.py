@@ -100,8 +100,7 @@ def cut_gguf(
     """
     if settings.revision is not None:
         raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
-    if not dry_run:
-        refuse_existing(out)
+    refuse_existing(out)
     head = read_gguf_head(file)
     if head.num_layers is None:
         raise CheckpointError(f"{file} has no {head.architecture}.block_count; it holds no decoder layers.")
