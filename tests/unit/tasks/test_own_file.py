@@ -257,9 +257,8 @@ def test_names(tmp_path: Path) -> None:
 def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
     """A file sorted by difficulty: the first rows are easy, the last ones hard."""
     rows = [{"prompt": f"Question {i}", "answer": f"a{i}", "grade": "contains"} for i in range(200)]
-    task, backwards = (
-        load_task(write(tmp_path / f"{name}.jsonl", part)) for name, part in (("a", rows), ("b", rows[::-1]))
-    )
+    task = load_task(write(tmp_path / "a.jsonl", rows))
+    backwards = load_task(write(tmp_path / "b.jsonl", rows[::-1]))
     few, more = (task.samples("report", number) for number in (20, 40))
     assert more[:20] == few, "runs with other limits share items"
     assert [one.id for one in backwards.samples("report", 20)] == [one.id for one in few]
@@ -271,7 +270,7 @@ def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
     ("rows", "given", "longest"),
     [
         (
-            [{"answer": "Paris", "grade": "contains"}, {"answer": "Kuala Lumpur in Malaysia", "grade": "exact"}],
+            [{"answer": "a", "grade": "contains"}, {"answer": "the city of Kuala Lumpur", "grade": "exact"}],
             None,
             32,
         ),
@@ -289,8 +288,7 @@ def test_how_long_an_answer_may_be(tmp_path: Path, rows: list[dict[str, Any]], g
 
 
 def test_a_row_with_a_length_that_is_none(tmp_path: Path) -> None:
-    task = load_task(
-        write(tmp_path / "my.jsonl", [{"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}])
-    )
+    row = {"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}
+    task = load_task(write(tmp_path / "my.jsonl", [row]))
     with pytest.raises(InputError, match="line 1: the field 'max_new_tokens' holds 0. Give a number of tokens"):
         task.samples("report", None)
