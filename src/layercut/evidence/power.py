@@ -87,14 +87,14 @@ def items_to_decide(found: Differences, error: float, *, start: int, most: int, 
     return least(lambda number: decides(found, number, error) >= power, start, most)
 
 
-def least(enough: Callable[[int], bool], start: int, most: int) -> int | None:
-    """The least number between ``start`` and ``most`` that is enough, to 2 %; None where none is."""
+def least(enough: Callable[[int], bool], start: int, most: int, parts: int = 50) -> int | None:
+    """The least number between ``start`` and ``most`` that is enough, to one of ``parts``; None where none is."""
     low, high = start - 1, start
     while not enough(high):
         if high >= most:
             return None
         low, high = high, min(2 * high, most)
-    while high - low > max(1, high // 50):
+    while high - low > max(1, high // parts):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
