@@ -182,7 +182,8 @@ def _message(problem: Exception) -> str | None:
     if isinstance(problem, InputError | VerificationError):
         return str(problem)
     if isinstance(problem, OSError) and problem.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-        return f"no file can be called {str(problem.filename)[:60]!r}... ({problem.strerror}). Use another name."
+        longest = max(Path(str(problem.filename)).parts, key=len)
+        return f"no file can be called {longest[:60]!r}... ({problem.strerror}). Use another name."
     return disk_problem(problem) if isinstance(problem, OSError) else None
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
-from layercut.runs.atomic import write_json
+from layercut.runs.atomic import refuse_dead_link, write_json
 from layercut.runs.environment import collect, shown
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.records import Journal, MetricRow, read_records
@@ -88,6 +88,7 @@ class RunFolder:
         """
         path = Path(path)
         wanted = plain(settings)
+        refuse_dead_link(path)
         if path.exists() and not path.is_dir():
             raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
         if not (path / CONFIG).exists() and _holds_something(path):

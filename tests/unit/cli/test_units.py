@@ -18,7 +18,7 @@ from layercut.pruning.settings import PruneSettings
 from layercut.selection.base import SearchSettings
 from layercut.selection.specs import plan_from_spec
 from layercut.settings import DecodingSettings, Depth
-from tests.unit.cli.conftest import Run, layercut, tiny  # noqa: F401 - the fixtures
+from tests.unit.cli.conftest import Run
 
 CLASSES: tuple[Any, ...] = (PruneSettings, FilterSettings, TrainSettings, SearchSettings, DecodingSettings)
 
@@ -43,7 +43,7 @@ def test_every_share_may_be_written_in_percent(kind: Any, name: str) -> None:
         assert type(getattr(kind(**{name: 1}, **more), name)) is int  # settings' hashes of earlier runs
 
 
-def test_a_share_on_the_command_line(layercut: Run, tiny: Path) -> None:  # noqa: F811
+def test_a_share_on_the_command_line(layercut: Run, tiny: Path) -> None:
     words = ("prune", tiny, "--tasks", "arithmetic", "--dry-run", "--items", 8, "--json")
     per_cent = layercut(*words, "--keep", "80%")
     assert per_cent.code == 0, per_cent.err
@@ -74,13 +74,13 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
         ("select", "nodir", "--criterion", "task_accuracy", "--remove", 2, "--race-error", 5),
     ],
 )
-def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:  # noqa: F811
+def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:
     refused = layercut(*words)
     assert refused.code == 1 and refused.err.count("\n") == 1, refused.err
     assert re.search(r"^error: --[a-z-]+ (\d+) is no share; write \1% or 0.\d+\.$", refused.err), refused.err
 
 
-def test_plan_size_in_per_cent(layercut: Run) -> None:  # noqa: F811
+def test_plan_size_in_per_cent(layercut: Run) -> None:
     share = layercut("plan-size", "--baseline", 0.6, "--retention", 0.9, "--power", 0.9)
     assert share.code == 0
     assert layercut("plan-size", "--baseline", "60%", "--retention", "90%", "--power", "90 %").out == share.out
@@ -99,12 +99,12 @@ def test_no_depth(text: str) -> None:
         Depth(text=text)
 
 
-def test_a_share_alone_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_share_alone_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("cut", tiny, "--remove", "0.34", "--out", tmp_path / "cut", "--device", "cpu", "--no-verify")
     assert done.code == 0 and "34% is 2 of 6 layers" in done.err, done.err
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("prun", "prune"), ("evaluate", "eval"), ("plan_size", "plan-size")])
-def test_an_unknown_verb_names_the_nearest(typed: str, meant: str, layercut: Run) -> None:  # noqa: F811
+def test_an_unknown_verb_names_the_nearest(typed: str, meant: str, layercut: Run) -> None:
     done = layercut(typed, "x")
     assert done.code == 2 and f"Did you mean '{meant}'" in done.err, done.err
