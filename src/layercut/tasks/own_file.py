@@ -1,6 +1,6 @@
 """A file of the user's own prompts with answers as a task: ``my.jsonl``, or ``my.jsonl:number``.
 
-A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. docs/own_tasks.md is the how-to.
+A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. docs/how_to/own_task.md is the how-to.
 """
 
 from __future__ import annotations
