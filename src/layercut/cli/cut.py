@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,7 +55,7 @@ def cut(
 
     if not remove:
         raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove 25%.")
-    share = Depth(text=remove) if remove.strip().endswith("%") and ":" not in remove else None
+    share = Depth(text=remove) if re.fullmatch(r"\s*([\d.]+\s*%|0?\.\d+)\s*", remove) else None
     if keep is not None and not remove.strip().endswith(".json"):
         raise InputError("--keep shortens the plan of a search; give that plan: --remove DIR/plan.json --keep 0.9.")
     check_plans(model, [] if share else [remove], seed)

@@ -58,8 +58,6 @@ def diagnose(
     check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
 
     from layercut.diagnostics.diagnose import diagnose_model
-    from layercut.evidence.diagnosis import with_rows
-    from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
 
     done = diagnose_model(
@@ -78,10 +76,6 @@ def diagnose(
     )
     if done is None:
         return
-    lines = []
-    diagnoses = with_rows(done.data)["diagnostics"]
-    for arm in done.data["arms"][1:]:
-        lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
     page = done.report.with_name(PAGE)
-    lines += [f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
+    lines = [*done.lines, f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
     show(done.data, lines=lines, json=json)

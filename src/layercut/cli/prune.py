@@ -13,13 +13,13 @@ from layercut.pruning.settings import PruneSettings
 from layercut.settings import ModelSettings
 
 
-@options.command()
+@options.command(hidden="data data_dir seed unsafe_exec json")
 def prune(
-    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
-    goal: Annotated[PruneSettings, options.Flags(shown="use tasks keep max_depth remove heal time items")],
+    model: Annotated[ModelSettings, options.Flags("Model")],
+    goal: Annotated[PruneSettings, options.Flags(shown="use tasks keep max_depth heal time items")],
     out_folder: Annotated[Path | None, options.out_to("Folder to write to; runs/prune-<model> if left out.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Write the best plan's checkpoint even where none passed.")
+        bool, typer.Option("--anyway", help="Write the best plan's checkpoint even if none passed.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop before the search where the report items are too few for the goal.")
@@ -34,11 +34,11 @@ def prune(
     """Make MODEL shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.
 
     Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
-    the plans on items that were never used before, from the shallowest to the deepest, each at 95 %.
+    the plans on items that were never used before, each at 95 %.
 
     Exits with 1 where no plan passed and no checkpoint was written.
 
-    Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
+    Example: layercut prune bundled:smollm2-135m --use math --keep 80% --max-depth 10% --out runs/math
     """
     from layercut.pruning.goal import check_prune, goal_tasks
 

@@ -23,12 +23,14 @@ from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.evidence.diagnosis import with_rows
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
+from layercut.report.diagnosis.page import summary
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
@@ -55,6 +57,14 @@ class Diagnosed(NamedTuple):
 
     report: Path
     data: dict[str, Any]
+
+    @property
+    def lines(self) -> list[str]:
+        """What broke first in each pruned model, in words; of ``diagnose_model``."""
+        diagnoses, lines = with_rows(self.data)["diagnostics"], []
+        for arm in self.data["arms"][1:]:
+            lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
+        return lines
 
 
 def diagnose_model(

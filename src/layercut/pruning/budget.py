@@ -59,7 +59,9 @@ def must_keep(task: Yardstick, num_items: int, keep: float) -> float | None:
 
     None where even a plan that loses nothing passes less often.
     """
-    found = least(lambda share: chance_to_pass(task, num_items, keep, share / 1000) >= POWER, round(1000 * keep), 1000, 1000)
+    found = least(
+        lambda share: chance_to_pass(task, num_items, keep, share / 1000) >= POWER, round(1000 * keep), 1000, 1000
+    )
     return None if found is None else found / 1000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.speed import speeds
 from layercut.pruning.verdict import answer_of, next_step
-from layercut.runs.environment import machine
+from layercut.runs.environment import command_line, machine
 from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, SetAside, Size
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
@@ -83,7 +84,7 @@ def outcome_of(
         },
         where=machine(),
         seed=context.seed,
-        command=context.run.environment["command"],
+        command=command_line(sys.argv),
         seconds=state.seconds,
     )
 

@@ -61,7 +61,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     if not file.is_file():
         raise InputError(
             f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
-            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/gguf.md)."
+            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."
         )
     if _PARTS.search(out.name):
         raise InputError(f"{out.name} is the name of one part of several, and one file is written; use another `out`.")
