@@ -6,11 +6,20 @@ The command line prints these without a traceback (exit 1); any other exception 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """The caller's input cannot be used."""
+
+    def __init__(self, message: str = "") -> None:
+        """A message without the middle of a word of more than 300 characters, or of a text of more than 1,400.
+
+        Names in a file may have megabytes; what to do is said at the end.
+        """
+        text = re.sub(r"\S{301,}", lambda word: f"{word[0][:200]}...{word[0][-50:]}", message)
+        super().__init__(text if len(text) <= 1400 else f"{text[:1000]} ... {text[-350:]}")
 
 
 class MissingExtra(InputError):
