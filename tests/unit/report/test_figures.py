@@ -50,7 +50,8 @@ logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_AS, (10 * 2**30,) * 2)
 from layercut.report.figures.picture import drawn, save
 figure = pickle.loads(pathlib.Path({str(tmp_path / "figure.pickle")!r}).read_bytes())
-print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(figure.panels[0], "a"), drawn(figure.panels[1], "b"))
+first, second, *_ = figure.panels
+print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a"), drawn(second, "b"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "False [] []\n"), done.stderr

@@ -97,8 +97,8 @@ def _draw(kind: str, spec: dict[str, Any], **more: Any) -> bytes | None:
     if done.returncode:
         _failed.append(kind)
         logger.warning(
-            "no pictures: drawing takes some 70 GB of address space, and `ulimit -v` allows less. All numbers are in the "
-            "tables; without that limit the same command draws."
+            "no pictures: drawing takes some 70 GB of address space, and `ulimit -v` allows less. All numbers are in "
+            "the tables; without that limit the same command draws."
         )
     return None if done.returncode else done.stdout
 
