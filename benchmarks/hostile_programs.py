@@ -29,7 +29,7 @@ from layercut.sandbox import runner as sandbox
 from layercut.sandbox.isolation import Limits, Mode
 from layercut.sandbox.runner import ProgramResult, SandboxError, run_program
 
-TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1]) == [1, 1]"
+TESTS = "assert all(map(lambda x: double(x) == 2 * x, [4, 'a', [1]]))"
 MARK = random.randint(65, 999)
 LIMITS = Limits(cpu_seconds=3, memory_mb=256, processes=12, disk_mb=4, output_kb=MARK)
 LONGEST = 3 * LIMITS.cpu_seconds + 2 + 20  # the last is for a busy machine
@@ -92,6 +92,59 @@ FORGERIES = {
     "not Python": "\x00\xff{{{",
     "a lone surrogate": "def double(x): return '\\ud800'",
     "numpy that equals": "import numpy\ndef double(x): return numpy.ones(())",
+    "surrogates in an error": "def double(x): raise ValueError('\\ud800\\x1b[2J')",
+    "StopIteration": "def double(x): raise StopIteration",
+    "a generator that stops": "def double(x): return next(iter(()))",
+    "a Decimal with a huge exponent": "import decimal\ndef double(x): return decimal.Decimal('1e999999999')",
+    "an error that cannot be shown": "class E(Exception):\n    __str__ = None\ndef double(x): raise E",
+    "an error with a huge text": "def double(x): raise ValueError('a ' * 20_000_000)",
+    "an error named like a verdict": "class passed(Exception): pass\ndef double(x): raise passed('', True)",
+    "exit with a huge code": "def double(x): raise SystemExit(10**400)",
+    "exit by an object": "class A:\n    __str__ = lambda _: 1 / 0\ndef double(x): raise SystemExit(A())",
+    "closes the judge's connection": "import os, time\nos.closerange(3, 64)\ntime.sleep(60)" + WRONG,
+    "signals the judge": "import os\nfor n in range(1, 32):\n    if n not in (9, 19): os.kill(os.getppid(), n)" + WRONG,
+    "sends the judge input signals": (
+        "import fcntl, os\nfor fd in range(64):\n    try:\n        fcntl.fcntl(fd, 8, os.getppid())\n"
+        "        fcntl.fcntl(fd, 4, 0x2000)\n    except OSError: pass" + WRONG
+    ),
+    "asks for no blocking": "import os\nfor fd in range(64):\n    try: os.set_blocking(fd, False)\n"
+    "    except OSError: pass" + WRONG,
+    "slows the judge down": "import os\nos.setpriority(0, os.getppid(), 19)" + WRONG,
+}
+SEND = """
+import os, stat, struct
+def send(data, said=None):
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, struct.pack("!Q", len(data) if said is None else said) + data)
+        except OSError: pass
+send({data})
+def double(x): return 0
+"""
+"""Answers for the judge that are not those of its own worker."""
+FRAMES = {
+    "no object": "b'3'", "a list": "b'[]'", "text": "b'\"error\"'", "null": "b'null'", "nothing": "b''",
+    "no value": "b'{}'", "no JSON": "b'{'", "no UTF-8": "b'\\xff'", "deep JSON": "b'[' * 10**6",
+    "deep value": "b'{\"value\":' + b'[\"list\",[' * 5000 + b']]' * 5000 + b'}'",
+    "a long length": "b'', 2**64 - 1", "a length that never comes": "b'x', 10**6",
+    "an unknown tag": "b'{\"value\": [\"eval\", \"1\"]}'", "a tag that is a list": "b'{\"value\": [[]]}'",
+    "an empty list": "b'{\"value\": []}'", "a type": "b'{\"value\": [\"type\", \"object\"]}'",
+    "an object that is none": "b'{\"value\": [\"object\", \"x\"]}'",
+    "a range without steps": "b'{\"value\": [\"range\", \"0\", \"9\", \"0\"]}'",
+    "a fraction by zero": "b'{\"value\": [\"Fraction\", \"1\", \"0\"]}'",
+    "a long number": "b'{\"value\": ' + b'9' * 3_000_000 + b'}'", "infinity": "b'{\"value\": Infinity}'",
+    "equal hashes": "b'{\"value\": [\"set\", [' + b', '.join(b'%d' % (n * (2**61 - 1)) for n in range(60000)) + b']]}'",
+    "an error without a name": "b'{\"error\": null}'", "an error that is a list": "b'{\"error\": [1], \"text\": {}}'",
+    "an error named by a terminal's code": "b'{\"error\": \"\\\\u001b[2J\\\\ud800\", \"text\": \"\\\\ud800\"}'",
+    "an error with a huge text": "b'{\"error\": \"ValueError\", \"text\": \"' + b'a ' * 25_000_000 + b'\"}'",
+    "an error with a huge name": "b'{\"error\": \"' + b'a' * 10_000_000 + b'\"}'",
+}  # fmt: skip
+FORGERIES |= {f"answers with {name}": SEND.format(data=data) for name, data in FRAMES.items()}
+FORGERIES |= {
+    f"limits the judge's {name}": "import os, resource\n"
+    f"resource.prlimit(os.getppid(), resource.RLIMIT_{name}, ({value}, {value}))" + WRONG
+    for name, value in {"AS": 1, "DATA": 1, "STACK": 1, "NOFILE": 0, "FSIZE": 0, "NPROC": 0}.items()
 }
 
 CALLS = {
@@ -232,6 +285,39 @@ GLUTTONS = {
     "links": "import itertools, os\nfor n in itertools.count(): os.symlink('x' * 4000, f'l{n}')",
     "descriptors": "import os\nfds = []\nwhile True: fds.append(os.pipe())",
     "sparse file": "f = open('f', 'wb'); f.truncate(2**50)",
+}
+NAMES = {
+    "a carriage return": b"a\rb", "a file separator": b"a\x1cb", "a group separator": b"a\x1d", "a record": b"\x1e",
+    "a new line": b"a\nb", "a line of memory": b"\nVmRSS:\t1 kB", "a line of numbers": b"\rNSpid:\t1",
+    "a bracket": b"a)b",
+    "brackets and a state": b") R 1 1", "no UTF-8": b"\xff\xfe", "a next line": "\x85".encode(), "a colon": b":::",
+    "a paragraph": "\u2029a".encode(), "a vertical tab": b"\x0b\x0c", "spaces": b"   ", "nothing": b"",
+    "a backslash": b"\\n", "a terminal's code": b"\x1b[2J",
+}  # fmt: skip
+RENAMED = "import ctypes, os, threading, time\nrename = lambda: ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0)\n"
+ALONE, CHURN = (
+    "rename()\ntime.sleep(10**6)",
+    "if os.fork(): time.sleep(10**6)\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n"
+    "    except OSError: pass\n    rename()\n",
+)
+IN_A_THREAD = "t = threading.Thread(target=lambda: (rename(), time.sleep(10**6))); t.start(); t.join()"
+GLUTTONS |= {f"is named {name}": RENAMED.format(name=value) + ALONE for name, value in NAMES.items()}
+GLUTTONS |= {
+    f"memory of many named {name}": RENAMED.format(name=NAMES[name])
+    + f"rename()\nfor _ in range(4):\n    if os.fork() == 0: break\n{HOLD}"
+    for name in ("a carriage return", "a file separator", "a line of memory", "brackets and a state")
+}
+GLUTTONS |= {
+    "a thread with a name": RENAMED.format(name=b"a\rb") + IN_A_THREAD,
+    "a thread named like a state": RENAMED.format(name=b") Z 1 1") + IN_A_THREAD,
+    "children that change hands and names": RENAMED.format(name=b"\r\x1c)") + CHURN,
+    "a file with such a name": "import os\nos.symlink('/bin/sleep', 'a\\rb')\nos.execv('a\\rb', ['a\\rb', '1000'])",
+    "arguments with such names": "import os\nos.execv('/bin/sleep', ['\\r\\x1c\\n', '1000'])",
+    "threads that change hands": "import threading\ndef f():\n    try: threading.Thread(target=f).start()\n"
+    "    except RuntimeError: f()\nwhile True: f()",
+    "output without a line's end": "import os\nwhile True: os.write(1, b'\\r\\x1c\\xff\\x00' * 999)",
+    "output of a byte at a time": "import os, time\nwhile True: os.write(1, b'x'); time.sleep(0.05)",
+    "output in large pieces": "import fcntl, os\nfcntl.fcntl(1, 1031, 2**20)\nwhile True: os.write(1, b'x' * 9**6)",
 }
 
 

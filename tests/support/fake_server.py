@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +29,9 @@ class Served:
     """Statuses that the next requests get."""
     asked: list[tuple[str, Body]] = field(default_factory=list)
     most_at_once: int = 0
+    raw: bytes | None = None
+    """The reply to every request, with status 200, in place of an answer."""
+    seconds_a_byte: float = 0.0
     url: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _now: int = 0
@@ -68,18 +73,25 @@ def serving(served: Served, port: int = 0) -> Iterator[Served]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, answer = served.reply(self.path, body)
-            data = json.dumps(answer).encode()
+            data = json.dumps(answer).encode() if served.raw is None else served.raw
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.send_header("retry-after-ms", "1")
             self.end_headers()
-            self.wfile.write(data)
+            if not served.seconds_a_byte:
+                self.wfile.write(data)
+                return
+            with contextlib.suppress(OSError):
+                for byte in data:
+                    time.sleep(served.seconds_a_byte)
+                    self.wfile.write(bytes([byte]))
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}/v1"

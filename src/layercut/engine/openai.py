@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods
-from layercut.errors import InputError, MissingExtra, first_line
+from layercut.errors import InputError, MissingExtra, first_line, quoted
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
@@ -39,12 +42,60 @@ RETRIES = 7
 the server asks for."""
 PATIENCE = 10.0
 """Seconds that a server which was never reached is waited for, before the first request."""
+SECONDS = 900.0
+"""For one request with all its repetitions, however slowly its reply comes."""
 _CONNECT = 4.0
 """Seconds of one attempt to reach it."""
 _UNREACHED = (502, 504)
 """What a proxy answers in the place of a server that is not there."""
 MOST_STOPS = 4
 """Stop strings that the interface takes. The answer is cut here at any others."""
+
+
+_LogProbability = Annotated[float, Field(le=1e-3, allow_inf_nan=False)]
+"""At most 0 but for rounding."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Usage(_Part):
+    prompt_tokens: int = Field(0, ge=0, lt=2**53)
+    completion_tokens: int = Field(0, ge=0, lt=2**53)
+
+
+class _LogProbabilities(_Part):
+    token_logprobs: list[_LogProbability | None] | None = None
+    top_logprobs: list[dict[str, _LogProbability] | None] | None = None
+
+
+class _Message(_Part):
+    content: str | None = None
+
+
+class _Choice(_Part):
+    text: str | None = None
+    message: _Message | None = None
+    finish_reason: str | None = None
+    logprobs: _LogProbabilities | None = None
+
+    @model_validator(mode="after")
+    def _answers(self) -> _Choice:
+        if self.text is None and self.message is None:
+            raise ValueError("neither a text nor a message")
+        return self
+
+    @property
+    def answer(self) -> str:
+        return self.text or (self.message and self.message.content) or ""
+
+
+class _Reply(_Part):
+    """A reply of the server, as far as it is read."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +264,7 @@ class OpenAIEngine(TextOnly):
         """Why the server cannot be reached; None where it can. One that is there and slow is reached."""
         asking = self._client.with_options(max_retries=0, timeout=_CONNECT)
         try:
-            asking.models.list()
+            _within(2 * _CONNECT, asking.models.list)
         except self._openai.APIStatusError as error:
             return first_line(error) if error.status_code in _UNREACHED else None
         except self._openai.APIConnectionError as error:
@@ -237,15 +288,14 @@ class OpenAIEngine(TextOnly):
                 asked["extra_body"] = {"top_k": decoding.top_k}  # not OpenAI's own, but known to most servers
         if row is not None or isinstance(request.prompt, str):
             prompt = list(row.prompt) if row is not None else request.prompt
-            found = self._send(self._client.completions.create, prompt=prompt, **asked)
-            text = found.choices[0].text
+            found = self._send(self._client.completions, prompt=prompt, **asked)
         else:
             if request.prompt[-1].role == "assistant":  # its beginning of the answer is to be gone on with
                 going_on = {"continue_final_message": True, "add_generation_prompt": False}
                 asked["extra_body"] = asked.get("extra_body", {}) | going_on
             messages = [message._asdict() for message in request.prompt]
-            found = self._send(self._client.chat.completions.create, messages=messages, **asked)
-            text = found.choices[0].message.content or ""
+            found = self._send(self._client.chat.completions, messages=messages, **asked)
+        text = found.choices[0].answer
         stops = [text.find(string) for string in request.stop if string in text]
         return Completion(
             id=request.id,
@@ -263,7 +313,7 @@ class OpenAIEngine(TextOnly):
     def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> ContinuationScore:
         tokens = [*row.tokens, continuation[-1]]
         found = self._send(
-            self._client.completions.create,
+            self._client.completions,
             model=self._model,
             prompt=tokens,
             max_tokens=1,  # some servers take 0 for as many as fit
@@ -271,24 +321,36 @@ class OpenAIEngine(TextOnly):
             echo=True,
             logprobs=1,
         )
-        given = found.choices[0].logprobs
-        values = (given and given.token_logprobs) or []
-        if not len(tokens) <= len(values) <= len(tokens) + 1:
-            raise InputError(
-                f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and ranking "
-                "takes all of them. Use a server that echoes them for tokens (vLLM's does), and the tokenizer of its "
-                "model, or ask for `readouts` short,chain."
-            )
+        given = found.choices[0].logprobs or _LogProbabilities()
+        values, tops = given.token_logprobs or [], given.top_logprobs or []
         scored = range(len(tokens) - len(continuation), len(tokens))
-        best = [max((given.top_logprobs[at] or {}).values(), default=values[at]) for at in scored]
-        return ContinuationScore(
-            sum(values[at] for at in scored),
-            all(values[at] >= likeliest for at, likeliest in zip(scored, best, strict=True)),
-        )
+        own = [value for value in values[scored.start : scored.stop] if value is not None]
+        if not len(tokens) <= len(values) <= len(tokens) + 1 or len(tops) < len(tokens) or len(own) < len(scored):
+            raise InputError(
+                f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and the "
+                f"likeliest for {len(tops)}; ranking takes all of them. Use a server that echoes them for tokens "
+                "(vLLM's does), and the tokenizer of its model, or ask for `readouts` short,chain."
+            )
+        best = [max((tops[at] or {}).values(), default=value) for at, value in zip(scored, own, strict=True)]
+        is_greedy = all(value >= likeliest for value, likeliest in zip(own, best, strict=True))
+        return ContinuationScore(sum(own), is_greedy)
 
-    def _send(self, call: Callable[..., Any], **asked: Any) -> Any:
+    def _send(self, resource: Any, **asked: Any) -> _Reply:
         try:
-            return call(**asked)
+            reply = _within(SECONDS, lambda: resource.with_raw_response.create(**asked).content)
+            return _Reply.model_validate_json(reply)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "all of it"
+            raise InputError(
+                f"{self._url} gave a reply that is not OpenAI's ({quoted(place)}: {quoted(first['msg'])}): "
+                f"{quoted(repr(reply[:80]))}. See whether `base_url` is right; most end in /v1."
+            ) from error
+        except TimeoutError as error:
+            raise InputError(
+                f"{self._url} did not answer a request in {SECONDS:,.0f} s. See whether the server is overloaded, and "
+                "run the same command again to go on."
+            ) from error
         except self._openai.APIStatusError as error:
             hint = " The address ends in /v1 on most servers." if error.status_code == 404 else ""
             raise InputError(
@@ -299,6 +361,20 @@ class OpenAIEngine(TextOnly):
                 f"no answer from {self._url} ({first_line(error)}); see whether the server runs, and run the same "
                 "command again to go on."
             ) from error
+
+
+def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
+    """The result of a call that may read from a server for ever; TimeoutError where it takes longer."""
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(seconds)
 
 
 def _counted(found: Iterator[list[Completion]]) -> Iterator[list[Completion]]:

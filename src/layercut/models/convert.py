@@ -7,7 +7,6 @@ the quantised file, not the original ones: do not compare their scores with publ
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError, first_line
+from layercut.errors import CheckpointError, InputError, first_line, quoted
 from layercut.models.cache import ELSEWHERE, cache_dir
 from layercut.models.gguf_file import GgufHead, read_gguf_head
 from layercut.models.structure import auto_class
@@ -191,12 +190,12 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     elif rule not in _GPT2_RULE:
-        logger.warning("%s uses the unknown pre-tokenizer rule %r; using GPT-2's rule instead", name, rule)
+        logger.warning("%s uses the unknown pre-tokenizer rule %r; using GPT-2's rule instead", name, quoted(rule))
 
 
 def _use_common_class(path: Path) -> None:
     """Name the tokenizer's class as transformers 4 and 5 both know it; what it does stands in tokenizer.json."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_object(path)
     if settings.get("tokenizer_class") == "TokenizersBackend":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer

@@ -35,12 +35,12 @@ def load(path: Path) -> Any:
     return parse(read_small(path))
 
 
-def read_small(path: Path) -> bytes:
+def read_small(path: Path, largest: int = LARGEST) -> bytes:
     """A file of at most 64 MiB; OSError if it cannot be read, ValueError if it is larger."""
     with Path(path).open("rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ValueError(f"larger than {LARGEST >> 20} MiB")
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"larger than {largest >> 20} MiB")
     return data
 
 

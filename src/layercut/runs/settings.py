@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from layercut.errors import InputError, RunMismatch
+from layercut.errors import InputError, RunMismatch, first_line
 from layercut.runs.atomic import write_text
 from layercut.runs.environment import hide_home
 from layercut.runs.environment import shown as shown
-from layercut.runs.json_text import check_depth, load, read_small
+from layercut.runs.json_text import load
+from layercut.runs.yaml_text import load_yaml
 
 FORMAT_VERSION = 1
 CONFIG = "config.yaml"
@@ -48,12 +49,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / CONFIG
     try:
-        data = yaml.safe_load(read_small(file))
-        check_depth(data)
-    except RecursionError as error:
-        raise InputError(f"{shown(file)} cannot be read (nested too deep). Use another `out`.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{shown(file)} cannot be read ({str(error).splitlines()[0]}). Use another `out`.") from error
+        data = load_yaml(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(file)} cannot be read ({first_line(error)}). Use another `out`.") from error
     if not isinstance(data, dict) or not isinstance(data.get("settings"), dict) or "settings_hash" not in data:
         raise InputError(f"{shown(path)} is not a run folder: its {CONFIG} is not from layercut. Use another `out`.")
     check_version(data.get("format_version"), file)

@@ -28,7 +28,7 @@ import signal
 import struct
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 _NOBODY = 65534
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
@@ -54,8 +54,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def main(config: dict[str, Any], verdict: int, alive: int) -> NoReturn:
-    """Shut this process in as ``config`` says, and judge the job on standard input."""
+def enter(config: dict[str, Any]) -> Any:
+    """Shut this process in as ``config`` says, and return the module that judges."""
     judge, calls = _load(config["judge"]), _load(config["filter"])
     mode, user = config["mode"], config["uid"]
     if mode == "namespaces":
@@ -79,8 +79,7 @@ def main(config: dict[str, Any], verdict: int, alive: int) -> NoReturn:
     _set_limits(config["limits"], processes=mode != "none" or user is not None)
     sys.path.append(config["packages"])
     _filter_calls(calls, required=mode != "none")
-    judge.judge(verdict, alive, "/tmp" if mode == "bubblewrap" else None, _MAX_FILES)
-    raise AssertionError("the judge never returns")
+    return judge
 
 
 def _load(path: str) -> Any:
@@ -267,8 +266,11 @@ def _set_limits(limits: dict[str, int], processes: bool) -> None:
 
 
 if __name__ == "__main__":
+    setup = json.loads(sys.argv[1])
     try:
-        main(json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+        judge = enter(setup)
     except Exception as error:
         print(f"sandbox: {error}", file=sys.stderr)
         sys.exit(99)
+    # What fails from here on is due to the program, and fails it alone.
+    judge.judge(int(sys.argv[2]), int(sys.argv[3]), "/tmp" if setup["mode"] == "bubblewrap" else None, _MAX_FILES)

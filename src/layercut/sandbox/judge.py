@@ -39,6 +39,7 @@ from typing import Any, NoReturn
 MAX_MESSAGE = 2**30
 """Bytes in one message of the program; a longer one fails it."""
 _MAX_DETAIL = 500
+_MAX_TEXT = 10 * _MAX_DETAIL
 _PR_SET_DUMPABLE = 4
 _POLL_SECONDS = 0.05
 _BIG = 4096
@@ -96,7 +97,7 @@ def judge(verdict: int, alive: int, folder: str | None, max_files: int) -> NoRet
             answer["detail"] = f"ended with exit code {code}" if code >= 0 else f"killed by signal {-code}"
     except BaseException as error:
         name = getattr(error, "program_class", type(error).__name__)
-        answer |= {"failure": name, "detail": " ".join(str(error).split())[:_MAX_DETAIL]}
+        answer |= {"failure": name, "detail": _printable(" ".join(str(error)[:_MAX_TEXT].split())[:_MAX_DETAIL])}
     os.write(verdict, json.dumps(answer | {"token": job["token"]}).encode())
     os._exit(0)
 
@@ -151,7 +152,7 @@ class _Program:
         except (OSError, EOFError) as error:
             raise ProgramEnded from error
         if "error" in answer:
-            raise _as_exception(str(answer["error"]), str(answer.get("text", "")))
+            raise _as_exception(str(answer["error"]), str(answer.get("text", ""))[:_MAX_TEXT])
         return decode(answer["value"], lambda number: Remote(self, number))
 
     @staticmethod
@@ -190,13 +191,17 @@ class Remote:
 
 
 def _as_exception(name: str, text: str) -> Exception:
-    """The same error in the judge, so that tests that expect one find it."""
+    """The same error in the judge, so that tests that expect one find it.
+
+    StopIteration becomes RuntimeError, as in a generator: ``map``, ``zip`` and ``next`` take it for the end of the
+    values, so ``all(map(double, values))`` would pass.
+    """
     kind = getattr(builtins, name, None)
     error: Any = ProgramError(text)
     if isinstance(kind, type) and issubclass(kind, Exception):
         with contextlib.suppress(TypeError):  # UnicodeDecodeError wants five arguments
-            error = kind(text)
-    error.program_class = name
+            error = (RuntimeError if issubclass(kind, StopIteration | StopAsyncIteration) else kind)(text)
+    error.program_class = name if name.isidentifier() and len(name) <= _MAX_DETAIL else "ProgramError"
     assert isinstance(error, Exception)
     return error
 
@@ -280,6 +285,11 @@ def _global(module: types.ModuleType, name: str) -> Any:
         return module.__dict__[name]
     except KeyError:
         raise NameError(f"name {name!r} is not defined") from None
+
+
+def _printable(text: str) -> str:
+    """The text without what a terminal obeys and no file takes, such as half of a surrogate pair."""
+    return "".join(symbol if symbol.isprintable() else "\ufffd" for symbol in text)
 
 
 def _text(error: BaseException) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +19,12 @@ from layercut.sandbox.isolation import Limits
 _MAX_VERDICT = 2**16
 _POLL_SECONDS = 0.05
 _PATIENCE = 5.0
+_LOOK_SECONDS = 2.0
+"""Longest reading of the processes: they may start new ones as fast as these are read."""
+_LATE = 5.0
+"""Seconds after the last moment that the limits allow, at which the process is killed whatever the loop does."""
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
+_FIELD = re.compile(rb"^(VmRSS|VmSwap|NSpid):(.*)$", re.MULTILINE)
 _WAITS = 2.0
 """Seconds that a program may wait, in addition to twice its processor time: it ends after 3 x processor time + 2 s."""
 
@@ -28,7 +35,8 @@ class Seen(NamedTuple):
     output: bytes
     verdict: bytes
     stopped: str
-    """``timeout``, ``waiting``, ``memory`` or ``output`` if it was ended for that; empty if it ended by itself."""
+    """``timeout``, ``waiting``, ``memory``, ``output`` or ``unwatched`` (the state of its processes could not be read)
+    if it was ended for that; empty if it ended by itself."""
 
 
 class Look(NamedTuple):
@@ -59,6 +67,15 @@ def watch(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Li
     output, said, stopped = bytearray(), bytearray(), ""
     start = last = time.monotonic()
     clock = _Clock()
+    killed: list[bool] = []
+
+    def kill() -> None:
+        killed.append(True)
+        _kill(process)
+
+    longest = threading.Timer(limits.wall_seconds + limits.cpu_seconds + _LATE, kill)
+    longest.daemon = True
+    longest.start()
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ, output)
@@ -84,12 +101,16 @@ def watch(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Li
                         stopped = "timeout"
                     elif clock.waited > _WAITS + 2 * clock.program:
                         stopped = "waiting"
+    except (OSError, ValueError, LookupError):
+        stopped = "unwatched"
     finally:
+        longest.cancel()
         os.close(alive)
         _end(process)
         _wait_for_end_of(verdict)
         process.stdout.close()
         os.close(verdict)
+    stopped = stopped or ("timeout" if killed else "")
     return Seen(bytes(output[: limits.output_kb * 1024]), bytes(said), stopped)
 
 
@@ -115,7 +136,7 @@ class _Process(NamedTuple):
     memory: int
     own: float
     reaped: float
-    namespaces: list[str]
+    namespaces: list[bytes]
     """Its number in each process namespace, from ours inwards."""
     states: str
     """States of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
@@ -123,22 +144,28 @@ class _Process(NamedTuple):
 
 
 def look_at(root: int) -> Look:
-    """The state of a process and all its descendants; empty where the system does not report it.
+    """The state of a process and all its descendants; empty where the system has no /proc.
 
     The judge is process 1 of a namespace, or ``root`` itself without one. A process whose parent ended becomes the
     judge's child, so its children are read again until there are no new ones.
+
+    Raises:
+        OSError, ValueError, LookupError: a process that lives and cannot be read, or no end of new ones.
     """
     found: dict[int, _Process] = {}
     judge, waiting = root, [root]
+    deadline = time.monotonic() + _LOOK_SECONDS
     while waiting:
+        if time.monotonic() > deadline:
+            raise TimeoutError("new processes start as fast as they are read")
         pid = waiting.pop()
-        with contextlib.suppress(OSError, IndexError, ValueError):
+        with contextlib.suppress(*_ENDED):
             found[pid] = process = _read(pid)
-            if len(process.namespaces) > 1 and process.namespaces[-1] == "1":
+            if len(process.namespaces) > 1 and process.namespaces[-1] == b"1":
                 judge = pid
             waiting += process.children
         if not waiting:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(*_ENDED):
                 waiting = [child for child in _children(judge) if child not in found]
     depth = len(found[judge].namespaces) if judge in found else 0
     program = {pid: it for pid, it in found.items() if pid != judge and len(it.namespaces) >= depth}
@@ -157,13 +184,18 @@ def _has_living_children(process: _Process, found: dict[int, _Process]) -> bool:
     return any(child in found and found[child].states.strip("Z") for child in process.children)
 
 
+_ENDED = (FileNotFoundError, ProcessLookupError)
+"""Errors of a process that ended before it was read."""
+
+
 def _read(pid: int) -> _Process:
+    """One process, from lines that hold its name, which the program sets to any bytes but a line's end."""
     folder = Path(f"/proc/{pid}")
-    status = dict(line.split(":", 1) for line in (folder / "status").read_text("ascii", "replace").splitlines())
-    memory = sum(int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmSwap") if name in status)
+    status = {name: value.split() for name, value in _FIELD.findall((folder / "status").read_bytes())}
+    memory = sum(int(status[name][0]) * 1024 for name in (b"VmRSS", b"VmSwap") if name in status)
     times = [int(ticks) * _TICK for ticks in _after_name(folder / "stat")[11:15]]
-    states = "".join(fields[0] for fields in _of_threads(pid, "stat"))
-    return _Process(memory, sum(times[:2]), sum(times[2:]), status["NSpid"].split(), states, _children(pid))
+    states = b"".join(fields[0] for fields in _of_threads(pid, "stat")).decode("ascii")
+    return _Process(memory, sum(times[:2]), sum(times[2:]), status[b"NSpid"], states, _children(pid))
 
 
 def _children(pid: int) -> list[int]:
@@ -171,23 +203,27 @@ def _children(pid: int) -> list[int]:
     return [int(child) for fields in _of_threads(pid, "children") for child in fields]
 
 
-def _of_threads(pid: int, name: str) -> list[list[str]]:
+def _of_threads(pid: int, name: str) -> list[list[bytes]]:
     found = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+        with contextlib.suppress(*_ENDED):
             found.append(_after_name(thread / name))
     return found
 
 
-def _after_name(file: Path) -> list[str]:
+def _after_name(file: Path) -> list[bytes]:
     """The fields of a line of /proc, without those up to a command's name in brackets."""
-    return file.read_text("ascii", "replace").rpartition(")")[2].split()
+    return file.read_bytes().rpartition(b")")[2].split()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _kill(process)
     process.wait()
 
 

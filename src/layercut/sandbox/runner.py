@@ -55,7 +55,7 @@ class ProgramResult(NamedTuple):
     """With tests: all of them ran to their end. As a script: it ended with exit code 0."""
     failure: str
     """Empty if it passed; else the class of the exception (AssertionError, SyntaxError, NameError, ...), ``exit`` (it
-    left or crashed before the end of the tests), ``timeout``, ``memory`` or ``output``.
+    left or crashed before the end of the tests), ``timeout``, ``memory``, ``output`` or ``unwatched``.
     """
     detail: str
     """A line about the failure, such as the message of the exception."""
@@ -209,6 +209,7 @@ _STOPPED = {
     "waiting": "waited for more than 2 s and twice its processor time",
     "memory": "its processes used more memory than allowed",
     "output": "wrote more output than allowed",
+    "unwatched": "its processes could not be watched",
 }
 _BY_CPU_LIMIT = (-9, -24)  # SIGKILL or SIGXCPU; Linux sends the former where both limits are equal
 

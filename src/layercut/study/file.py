@@ -17,7 +17,7 @@ from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, with_preset
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
-from layercut.runs.json_text import check_depth, check_text, read_small
+from layercut.runs.yaml_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.checks import check_study_names
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
@@ -34,7 +34,6 @@ KEYS = (
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
 
-_MOST_ENTRIES = 100_000
 _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source")
 """Keys of a healing arm that each of its sources may have as well."""
 
@@ -53,22 +52,13 @@ def load_study(path: Path) -> StudySettings:
     of a wrong kind.
     """
     try:
-        data = yaml.load(read_small(path).decode("utf-8"), Loader=StudyLoader)
-        _check_size(data)
-        check_depth(data)
-        check_text(data)
+        data = load_yaml(path, StudyLoader)
     except OSError as error:
         raise InputError(
             f"{path}: no study can be read here ({error.strerror}); give a YAML file such as examples/quickstart.yaml."
         ) from error
-    except RecursionError as error:
-        raise InputError(f"{path}: not a YAML file that can be used: nested too deep.") from error
-    except (yaml.YAMLError, ValueError) as error:  # not YAML, or a number or date that is none
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f" (line {line + 1})" if line is not None else ""
-        raise InputError(
-            f"{path}: not a YAML file{where}: {getattr(error, 'problem', None) or first_line(error)}."
-        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a YAML file that can be used: {first_line(error)}.") from error
     if not isinstance(data, dict):
         raise InputError(
             f"{path}: a study is a set of keys (model, plans, tasks, out, ...), "
@@ -103,19 +93,6 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
             raise InputError("the study gives seed and seeds; write one of the two.")
         rest["seeds"] = (given["seed"],)
     return StudySettings(**rest)
-
-
-def _check_size(data: Any) -> None:
-    """Refuse aliases that stand for more than a study can hold, such as lists of lists of the same list."""
-    total = 0
-    left = [data]
-    while left:
-        outer = left.pop()
-        inner = list(outer.values()) if isinstance(outer, dict) else outer if isinstance(outer, list) else []
-        total += len(inner)
-        if total > _MOST_ENTRIES:
-            raise ValueError(f"more than {_MOST_ENTRIES} entries, its aliases (*name) written out")
-        left += inner
 
 
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:

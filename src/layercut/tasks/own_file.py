@@ -5,6 +5,7 @@ A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
+
+import regex
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
@@ -25,6 +28,8 @@ from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.grading import all_numbers, grade_rank, grade_text, guessing
 from layercut.tasks.own_rows import Grade, check_grade, check_one_kind, sample_of
 from layercut.tasks.splits import SplitNames, balanced, first_of
+
+logger = logging.getLogger(__name__)
 
 VERSION = 2
 """Raised by any change of the prompts, the grading or what a limit takes.
@@ -41,6 +46,10 @@ PROBABILITY = "token_probability"
 _HALVES = SplitNames("all", "all")
 _MOST_GUESSES = 100
 """Different answers that are tried as the constant one."""
+_SECONDS = 5
+"""For one pattern on one answer; most take microseconds."""
+_slow: set[str] = set()
+"""Patterns that took longer once."""
 
 
 def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
@@ -252,7 +261,9 @@ class OwnFile:
         asked = [sample for sample in samples if sample.data["grade"] != "code"]
         answers = Counter(text for sample in asked for text in sample.data["accepted"])
         guesses = [text for text, _ in answers.most_common(_MOST_GUESSES)]
-        best = max((sum(_graded(sample, text)[1] for sample in asked) for text in guesses), default=0)
+        best = max(
+            (sum(_graded(one, text)[1] for one in asked if one.gold not in _slow) for text in guesses), default=0
+        )
         return {"accuracy": best / len(samples)}
 
 
@@ -281,11 +292,26 @@ def _graded(sample: Sample, text: str) -> tuple[str, bool]:
         found = last_boxed(text) or (str(numbers[-1]) if numbers else "")
         return found, bool(found) and any(same_value(found, one) for one in accepted)
     if grade == "regex":
-        match = sample.data["pattern"].search(text)
-        return match[0] if match else said, match is not None
+        match = _found(sample.data["pattern"], text)
+        return match or said, match is not None
     folded = " ".join(said.casefold().split())
     named = next((one for one in accepted if " ".join(one.casefold().split()) in folded), None)
     return named or said, named is not None
+
+
+def _found(pattern: regex.Pattern[str], text: str) -> str | None:
+    """What a pattern finds in a text; None for nothing, or where it takes longer than 5 seconds."""
+    try:
+        match = pattern.search(text, timeout=_SECONDS)
+    except (TimeoutError, MemoryError):
+        if pattern.pattern not in _slow:
+            logger.warning(
+                "the pattern %.60r takes more than %d s on an answer of %d characters, which counts as wrong. "
+                "Avoid a repetition inside a repetition.", pattern.pattern, _SECONDS, len(text)
+            )  # fmt: skip
+        _slow.add(pattern.pattern)
+        return None
+    return match[0] if match else None
 
 
 def _words(text: str) -> str:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import regex
+
 from layercut.engine.base import Message
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, one_line, unknown
 from layercut.tasks.base import Sample
 from layercut.tasks.data_files import DataRow
 from layercut.tasks.few_shot import content_id
@@ -19,6 +21,9 @@ Grade = Literal["exact", "number", "contains", "regex", "code", "choice", "likel
 GRADES: tuple[Grade, ...] = get_args(Grade)
 WRITTEN: tuple[Grade, ...] = ("exact", "number", "contains", "regex", "code")
 """The model writes an answer; rows of one file may mix these. The others are scored by likelihood."""
+
+_ONLY_REGEX = re.compile(r"(\\N\{.*?\}|\\.)|(?<=\[)(?=\[:)|(?=\{(?!\d*,?\d*\}))", re.DOTALL)
+"""[[:alpha:]] and x{e<=1}: classes and a number of errors to the regex package, characters to Python's re."""
 
 _ROLES = ("system", "user", "assistant")
 
@@ -63,9 +68,11 @@ def sample_of(row: DataRow, default: Grade | None) -> Sample:
                 raise _refused(row, f"the answer {one!r:.60} is no number", "Give digits, such as 18 or 1,234.5.")
     if grade == "regex":
         try:
-            data["pattern"] = re.compile(accepted[0])
-        except re.error as error:
-            held = f"the answer {accepted[0]!r:.60} is no regular expression ({error})"
+            re.compile(accepted[0])
+            pattern = _ONLY_REGEX.sub(lambda at: at[1] or "\\", accepted[0])
+            data["pattern"] = regex.compile(pattern)  # whose search has a time limit
+        except (re.error, regex.error, RecursionError, OverflowError) as error:
+            held = f"the answer {accepted[0]!r:.60} is no regular expression ({one_line(error, 100)})"
             raise _refused(row, held, "Mend the pattern.") from error
     if grade == "choice":
         options = _choices(row, fields, accepted[0])

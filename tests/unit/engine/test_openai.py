@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import socket
 import subprocess
@@ -283,3 +284,99 @@ def test_a_server_that_takes_no_connection_is_given_up(monkeypatch: pytest.Monke
     asking = OpenAIEngine("m", "http://no-such-host.invalid/v1")
     with pytest.raises(InputError, match=r"no answer from http://no-such-host\.invalid/v1 \(.*another `base_url`"):
         by_id(asking.completions(requests(1), UNCUT, GREEDY))
+
+
+def reply(**change: Any) -> bytes:
+    choice: dict[str, Any] = {"text": "a", "finish_reason": "stop"}
+    return json.dumps({"choices": [choice | change], "usage": None}).encode()
+
+
+def echoed(values: Any, tops: Any) -> bytes:
+    return reply(logprobs={"token_logprobs": values, "top_logprobs": tops})
+
+
+BAD_TEXTS = {
+    "HTML": b"<html><body>502</body></html>",
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "no choices": b"{}",
+    "choices []": b'{"choices": []}',
+    "choices null": b'{"choices": null}',
+    "choices of null": b'{"choices": [null]}',
+    "choices an object": b'{"choices": {"0": {"text": "a"}}}',
+    "text null": reply(text=None),
+    "text a number": reply(text=3),
+    "text a list": reply(text=["a"]),
+    "text an object": reply(text={"a": 1}),
+    "no text": b'{"choices": [{"finish_reason": "stop"}]}',
+    "half a pair": reply(text="\ud83d"),
+    "no UTF-8": b'{"choices": [{"text": "\xff"}]}',
+    "torn": reply()[:-5],
+    "deep": b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "message a text": reply(text=None, message="a"),
+    "content a number": reply(text=None, message={"content": 3}),
+    "finish reason a list": reply(finish_reason=[]),
+    "usage a list": b'{"choices": [{"text": "a"}], "usage": []}',
+    "usage of less than nothing": b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": -1}}',
+    "usage a text": b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": "9"}}',
+    "usage without end": b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": ' + b"9" * 400 + b"}}",
+    "a long wrong key": b'{"choices": "' + b"x" * 10**6 + b'"}',
+}
+BAD_LOG_PROBABILITIES = {
+    "above 0": echoed([None, 5.0], [None, {"a": 5.0}]),
+    "likeliest above 0": echoed([None, -1.0], [None, {"a": 5.0}]),
+    "minus infinity": echoed([None, float("-inf")], [None, {}]),
+    "not a number": echoed([None, float("nan")], [None, {}]),
+    "null": echoed([None, None], [None, {}]),
+    "text": echoed([None, "-1"], [None, {}]),
+    "a list": echoed([None, [-1]], [None, {}]),
+    "an object": echoed({"a": -1}, [None, {}]),
+    "few": echoed([None], [None]),
+    "many": echoed([None, *[-1.0] * 9], [None, *[{}] * 9]),
+    "few of the likeliest": echoed([None, -1.0], [None]),
+    "no likeliest": echoed([None, -1.0], None),
+    "likeliest of text": echoed([None, -1.0], [None, {"a": "x"}]),
+    "none": reply(),
+    "of another interface": reply(logprobs={"content": [{"token": "a", "logprob": -1}]}),
+    "a number for all": reply(logprobs=-1),
+}
+
+
+@pytest.mark.parametrize("raw", BAD_TEXTS.values(), ids=BAD_TEXTS)
+def test_a_reply_that_is_none_is_one_line(server: Served, raw: bytes) -> None:
+    server.raw = raw
+    with pytest.raises(InputError, match=r"gave a reply that is not OpenAI's .* most end in /v1") as caught:
+        by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
+    assert len(str(caught.value)) < 600 and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("raw", BAD_LOG_PROBABILITIES.values(), ids=BAD_LOG_PROBABILITIES)
+def test_log_probabilities_that_are_none_are_one_line(server: Served, raw: bytes) -> None:
+    server.raw = raw
+    asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
+    with pytest.raises(InputError, match=r"reply that is not OpenAI's|gave \d+ log-probabilities for a prompt of 2"):
+        by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
+
+
+def test_what_a_reply_may_leave_out(server: Served) -> None:
+    server.raw = b'{"choices": [{"text": "a"}]}'
+    (found,) = by_id(engine(server).completions(requests(1), UNCUT, GREEDY)).values()
+    assert (found.text, found.finish_reason, found.num_new_tokens) == ("a", "stop", 0)
+    server.raw = reply(text=None, message={"content": None}, finish_reason="content_filter")
+    talk = [GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)]
+    assert by_id(engine(server).completions(talk, UNCUT, GREEDY))["talk"].text == ""
+    server.raw = echoed([None, 1e-7], [None, {"a": 0.0}])  # rounding
+    asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
+    assert by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))["a"].is_greedy == (True,)
+
+
+def test_a_reply_that_never_ends_is_given_up(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layercut.engine.openai.SECONDS", 0.5)
+    asking = engine(server)
+    by_id(asking.completions(requests(1), UNCUT, GREEDY))
+    server.seconds_a_byte = 0.05
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"did not answer a request in 0 s.*same command again"):
+        by_id(asking.completions(requests(2), UNCUT, GREEDY))
+    assert time.monotonic() - began < 3

@@ -24,6 +24,7 @@ from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.runs.lock import sole_writer
+from tests.support import hostile_headers
 from tests.support.small_disk import small_disk
 from tests.support.tiny import CHATML
 from tests.unit.models.damage import cut_short
@@ -425,3 +426,11 @@ def test_where_the_cache_is(monkeypatch, variables, wanted):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(cache_dir()) == wanted
+
+
+@pytest.mark.parametrize("content", hostile_headers.GGUF.values(), ids=hostile_headers.GGUF)
+def test_a_header_that_lies_is_one_line(tmp_path, cache, content):
+    (tmp_path / "a.gguf").write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        convert_gguf(tmp_path / "a.gguf")
+    assert len(str(caught.value)) < 1500

@@ -21,6 +21,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.sandbox import filter as sandbox_filter
 from layercut.sandbox import isolation as sandbox_walls
+from layercut.sandbox import process as sandbox_process
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.isolation import Limits, Mode
 from layercut.sandbox.runner import Program, ProgramResult, run_program, run_programs
@@ -525,6 +526,82 @@ WAITING = {
 def test_a_program_that_waits_ends_after_two_seconds(source: str, mode: Mode) -> None:
     result = run_program(source, mode=mode)  # whose limit is 180 s
     assert result.failure == "timeout" and result.detail.startswith("waited") and result.seconds < 30
+
+
+NAMES = [b"a\rb", b"a\x1cb", b"\nNSpid: 1", b") R 1 1", b"\xff\x85", b""]
+RENAME = "import ctypes, os, time\nctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0)\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_hides_a_process_from_the_limits(name: bytes, mode: Mode) -> None:
+    waits = run_program(RENAME.format(name=name) + "time.sleep(10**6)", limits=SMALL, mode=mode)
+    assert waits.failure == "timeout" and waits.detail.startswith("waited")
+    takes = "for _ in range(4):\n    if os.fork() == 0: break\ndata = bytearray(b'x') * (120 * 2**20)\ntime.sleep(60)"
+    assert run_program(RENAME.format(name=name) + takes, limits=SMALL, mode=mode).failure == "memory"
+
+
+@pytest.mark.parametrize("error", [ValueError("not as it was"), PermissionError(), KeyError("NSpid")])
+def test_a_process_that_cannot_be_read_is_over_the_limit(
+    error: Exception, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(pid: int) -> None:
+        raise error
+
+    monkeypatch.setattr(sandbox_process, "_read", read)
+    result = run_program("import time\ntime.sleep(60)", limits=SMALL, mode=mode)
+    assert not result.passed and result.failure == "unwatched" and result.seconds < 5
+
+
+def test_a_watcher_that_stalls_fails_the_program(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = sandbox_process.look_at
+
+    def slow(root: int) -> sandbox_process.Look:
+        while Path(f"/proc/{root}/exe").exists():
+            time.sleep(0.05)
+        return look(root)
+
+    monkeypatch.setattr(sandbox_process, "look_at", slow)
+    monkeypatch.setattr(sandbox_process, "_LATE", 0.5)
+    limits = Limits(wall_seconds=1, cpu_seconds=1)
+    result = run_program("import time\ntime.sleep(60)", limits=limits, mode=mode)
+    assert not result.passed and result.failure == "timeout" and result.seconds < 10
+
+
+def test_an_end_of_values_is_no_pass(mode: Mode) -> None:
+    tests = "assert all(map(lambda x: double(x) == 2 * x, [1, 2]))"
+    result = judged("def double(x): raise StopIteration", mode, tests)
+    assert not result.passed and result.failure == "StopIteration"
+    assert judged(RIGHT, mode, tests).passed
+
+
+ANSWER = """
+import os, stat, struct
+for fd in range(3, 64):
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, struct.pack("!Q", {size}) + {data})
+    except OSError: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "failure"),
+    [
+        ('b\'{"error": "ValueError", "text": "\' + b\'a \' * 25_000_000 + b\'"}\'', "ValueError"),
+        ("b'{\"error\": \"' + b'a' * 10_000_000 + b'\"}'", "ProgramError"),
+        (r"""b'{"error": "\\u001b[2J\\ud800", "text": "\\ud800\\u001b[2J"}'""", "ProgramError"),
+    ],
+)
+def test_what_a_program_sends_fails_it_alone(data: str, failure: str, mode: Mode) -> None:
+    source = ANSWER.format(size=f"len({data})", data=data)
+    result = judged(source, mode)
+    assert not result.passed and result.failure == failure
+    assert result.detail.isprintable() and len(result.detail) <= 500
+    result.detail.encode()
+
+
+def test_a_program_that_takes_memory_from_the_judge_fails_alone(mode: Mode) -> None:
+    source = "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_AS, (1, 1))\n"
+    assert not judged(source + "def double(x): return 'x' * 10**7", mode).passed
 
 
 def test_the_processor_time_of_all_processes_is_bounded(mode: Mode) -> None:

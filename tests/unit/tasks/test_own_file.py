@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import random
+import re
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.sandbox import runner as sandbox
-from layercut.tasks import base_name, check_name, check_task, load_task
+from layercut.tasks import base_name, check_name, check_task, load_task, own_file
 from layercut.tasks.base import Sample, Score, Task
 from layercut.tasks.chance import chance_of
 from layercut.tasks.grading import scores_of
@@ -67,6 +70,66 @@ def test_written_answers(tmp_path: Path, grade: str, answer: Any, right: list[st
         score = graded(tmp_path, row, text)
         assert score.metrics == {"accuracy": 0.0} and score.outcome in ("wrong", "no_answer"), text
     assert graded(tmp_path, {"prompt": "p", "answer": 3, "grade": "number"}, "none").outcome == "no_answer"
+
+
+@pytest.mark.parametrize("pattern", [r"(a|aa)+$", r"(?:\w|[a-z])*\d"])
+def test_a_pattern_that_does_not_end_counts_as_wrong(
+    tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_file, "_SECONDS", 0.2)
+    monkeypatch.setattr(own_file, "_slow", set())
+    row = {"prompt": "p", "answer": pattern, "grade": "regex"}
+    began = time.monotonic()
+    assert [graded(tmp_path, row, "a" * n + "!").outcome for n in (5000, 6000)] == ["wrong", "wrong"]
+    assert time.monotonic() - began < 10
+    assert caplog.text.count("counts as wrong") == 1 and pattern[:9].replace("\\", "\\\\") in caplog.text
+    assert graded(tmp_path, row, "aa1" if "d" in pattern else "aa").outcome == "right"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"[[:alpha:]]x",
+        r"x{e<=1}",
+        r"\{e}|\N{DIGIT ONE}",
+        r"[^[]a{2,}",
+        r"a{,2}b{2}",
+        r"(?i)^ſ|straße",
+        r"\b(\w+) \1\b",
+        r"(?<=a)b(?!c)",
+        r"(?P<x>a)(?P=x)",
+        r"\A.\Z",
+        r"(?s).\n",
+        r"a{x}",
+        r"[{]e",
+        r"\\{d<1}",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path: Path, pattern: str) -> None:
+    row = {"prompt": "p", "answer": pattern, "grade": "regex"}
+    random.seed(0)
+    texts = ["".join(random.choices("aabxe{}:[]lph\\1 \nſSß<=", k=random.randint(0, 12))) for _ in range(300)]
+    texts += [
+        "x",
+        "l]x",
+        ":]x",
+        "x{e<=1}",
+        "{e}",
+        "1",
+        "aaa",
+        "STRASSE",
+        "Straße",
+        "s",
+        "aa aa",
+        "a{x}",
+        "\\{d<1}",
+        "d<1",
+    ]
+    _, sample = only(tmp_path, row)
+    for text in texts:
+        ours, match = own_file._found(sample.data["pattern"], text), re.search(pattern, text)
+        assert ours == (match[0] if match else None), text
 
 
 def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
@@ -213,6 +276,8 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ({"prompt": "a", "answer": 1, "grade": "nubmer"}, "unknown grade 'nubmer'. Did you mean number?"),
         ({"prompt": "a", "answer": 1, "grade": None}, "no field 'grade'. Say how answers are graded .*my.jsonl:number"),
         ({"prompt": "a", "answer": "(", "grade": "regex"}, "is no regular expression .missing"),
+        ({"prompt": "a", "answer": "(" * 5000 + ")" * 5000, "grade": "regex"}, "no regular expression .maximum rec"),
+        ({"prompt": "a", "answer": "a{99999999999}", "grade": "regex"}, "no regular expression .the repetition"),
         ({"prompt": "a", "answer": "b", "grade": "choice"}, "no field 'choices'. Give two to 26"),
         ({"prompt": "a", "answer": "b", "grade": "choice", "choices": ["c", "d"]}, "'b' is none of the choices c, d"),
         ({"prompt": "a", "answer": "b", "grade": "choice", "choices": ["b", "b"]}, "the field 'choices' holds"),

@@ -1,0 +1,70 @@
+"""Untrusted YAML: bombs, depth, size and values that cannot be made are one line, at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from layercut.errors import InputError
+from layercut.runs.settings import read_config, write_config
+from layercut.runs.yaml_text import load_yaml
+from layercut.study.file import load_study
+
+
+def bomb(kind: str) -> str:
+    levels = range(1, 30)
+    if kind == "merge keys":
+        return "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in levels)
+    return "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in levels)
+
+
+HOSTILE = {
+    "lists": (bomb("lists"), "more than 100,000 keys and values, its aliases"),
+    "merge keys": (bomb("merge keys"), "more than 100,000 keys and values"),
+    "wide": ("a: &a [" + "x," * 9000 + "]\nb: [" + "*a," * 9000 + "]\n", "more than 100,000 keys"),
+    "itself": ("a: &a [*a]\n", "nested deeper than 100 levels"),
+    "its own key": ("&a {*a : 1}\n", "nested deeper|unhashable|alias"),
+    "deep": ("[" * 100_000 + "]" * 100_000, "nested deeper than 100 levels"),
+    "not so deep": ("[" * 150 + "]" * 150, "nested deeper than 100 levels"),
+    "large": ("# " + "x" * 2**21, "larger than 2 MiB"),
+    "long number": ("a: " + "9" * 5000, "a value of 5000 characters that is no text"),
+    "clock of many hours": ("a: 1" + ":59" * 100_000, "a value of 300001 characters that is no text"),
+    "empty integer": ("a: !!int ''", "index out of range"),
+    "no truth": ("a: !!bool x", "x"),
+    "no time": ("a: !!timestamp x", "NoneType"),
+    "no date": ("a: 2024-99-99", "month must be in 1"),
+    "an object": ("a: !!python/object/apply:os.system [id]", "line 1: could not determine a constructor"),
+    "half a pair": ('a: "\\ud83d"', "half of a surrogate pair"),
+    "two documents": ("a: 1\n---\nb: 2\n", "line 2: but found another document"),
+    "a list as key": ("[a]: 1", "line 1: found unhashable key"),
+    "a tab": ("a:\n\t- x", "line 2: found character"),
+    "a control character": ("a: \x01", "special characters are not allowed"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_yaml_is_one_line_at_once(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=message) as caught:
+        load_yaml(file)
+    for read in (lambda: read_config(tmp_path), lambda: load_study(file)):
+        with pytest.raises(InputError, match="cannot be read|not a YAML file") as refused:
+            read()
+        assert len(str(refused.value).splitlines()) == 1 and len(str(refused.value)) < 600
+    assert time.monotonic() - began < 10 and len(str(caught.value).splitlines()) == 1
+
+
+def test_ordinary_files_are_read_as_before(tmp_path: Path) -> None:
+    settings = {"seed": 0, "revision": "1e-3", "tasks": [{"task": "copy", "limit": None}], "text": "é" * 5000}
+    write_config(tmp_path, settings)
+    assert read_config(tmp_path) == settings
+    text = "base: &b {x: 1, y: [1e3, 1.5]}\na: {<<: *b, x: 2}\nday: 2024-01-02\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert load_yaml(tmp_path / "a.yaml") == yaml.safe_load(text)
+    (tmp_path / "a.yaml").write_text("")
+    assert load_yaml(tmp_path / "a.yaml") is None
