@@ -31,7 +31,6 @@ def diagnose(
     samples: Annotated[
         int, typer.Option(min=1, help="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.")
     ] = 64,
-    arithmetic_data: options.ArithmeticData = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +65,6 @@ def diagnose(
         only=names if only else (),
         limit=limit,
         num_samples=samples,
-        arithmetic_data=arithmetic_data,
         layers=layers,
         out=out_folder,
         seed=seed,

@@ -65,13 +65,6 @@ PROMPTS = (
     "selection items"
 )
 """Where prompts may come from."""
-ArithmeticData = Annotated[
-    Path | None,
-    typer.Option(
-        help="Arithmetic files of GPT-3 (.jsonl, or a folder of them), in place of generated expressions.",
-        metavar="FILE",
-    ),
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

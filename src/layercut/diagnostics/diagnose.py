@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, is_plan, known
-from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
@@ -74,7 +73,6 @@ def diagnose_model(
     only: Sequence[str] = (),
     limit: int,
     num_samples: int,
-    arithmetic_data: Path | None = None,
     layers: str | None = None,
     out: Path | None,
     seed: int,
@@ -91,14 +89,14 @@ def diagnose_model(
             By name, where they have names of their own.
         layers: layers of the original model that such another model has, such as ``0-15``, in place of both.
         only: names of diagnostics; all of them if empty.
-        limit, num_samples, arithmetic_data, seed: see ``DiagnoseSettings``.
+        limit, num_samples, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
 
     Raises:
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
-    how = DiagnoseSettings(limit=limit, num_samples=num_samples, arithmetic_data=arithmetic_data, seed=seed)
+    how = DiagnoseSettings(limit=limit, num_samples=num_samples, seed=seed)
     if not cuts:
         raise InputError(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
@@ -139,7 +137,6 @@ def diagnose_layers(
     layers: str | None = None,
     only: Sequence[str] = (),
     limit: int = LIMIT,
-    arithmetic_data: Path | None = None,
     parent: str | None = None,
     out: Path | None,
     seed: int,
@@ -153,7 +150,7 @@ def diagnose_layers(
         layers: which layers are skipped, as people write them; all of them if left out.
         only: names among ``LAYER_FORMS``; all of them if empty.
         parent: the model that this one was made of; layers are shown with its numbers.
-        limit, arithmetic_data, seed: see ``DiagnoseSettings``.
+        limit, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-layers`` if left out.
 
     Raises:
@@ -174,7 +171,7 @@ def diagnose_layers(
             ),
         ],
         names,
-        DiagnoseSettings(limit=limit, num_samples=1, arithmetic_data=arithmetic_data, seed=seed),
+        DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
         # The layers and diagnostics are no part of the settings: a second command may add some.
         settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
         head={
@@ -222,8 +219,6 @@ def run_diagnostics(
             say(f"{name}: {forms[name].summary}")
         say(f"would ask at most {counted(how.limit, 'item')} of each kind and write to {folder}")
         return None
-    if how.arithmetic_data is not None:  # the problems count, not where their files lie
-        settings = {**settings, "arithmetic_data": dict(arithmetic_files(how.arithmetic_data).made_with)}
     isolation = None
     if "brackets" in names:  # the diagnostic that runs programs
         isolation = describe_or_why_not()
