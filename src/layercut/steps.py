@@ -86,7 +86,7 @@ def _checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
                 raise unknown(f"argument of {function.__name__}", name, own)
         return function(*args, **given)
 
-    checked.__doc__ = doc.replace("\n    Returns:", "".join(["", *more]) + "\n    Returns:", 1)
+    checked.__doc__ = doc.replace("\n    Returns:", "".join(more) + "\n    Returns:", 1)
     checked.__signature__ = inspect.signature(function).replace(parameters=[*own.values()])  # type: ignore[attr-defined]
     return checked
 
