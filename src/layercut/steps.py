@@ -212,6 +212,7 @@ def select_layers(
 
     search = SearchSettings(race=race, race_error=share(race_error, "race_error"), normalise=normalise)
     depth, wanted = Depth(text=str(num_remove)), _tasks(tasks, limit)
+    check_seed(seed)
     console, say = _heard(progress, say)
 
     def check(named: ModelSettings) -> None:
@@ -234,7 +235,7 @@ def select_layers(
             decoding=decoding,
             num_held_out=num_held_out,
             keep=None if keep is None else share(keep, "keep"),
-            seed=check_seed(seed),
+            seed=seed,
             progress=bars,
             say=say,
         )
@@ -460,6 +461,7 @@ def diagnose(
     from layercut.diagnostics.diagnose import diagnose_model
 
     known(only)
+    check_seed(seed)
     console, say = _heard(progress, say)
     named = [fspath(one) for one in cuts]
     done = diagnose_model(
