@@ -33,7 +33,7 @@ def prune(
     Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
     the plans on items that were never used before, each at 95 %.
 
-    Example: layercut prune bundled:smollm2-135m --use math --keep 80% --max-depth 10% --out runs/math
+    Example: layercut prune bundled:smollm2-135m --use math --keep 80%
     """
     from layercut.pruning.goal import check_prune, goal_tasks
 
