@@ -62,7 +62,7 @@ class PruneSettings(Settings):
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
-        description=f"auto (seams, and training if the time allows), none, or one of {', '.join(METHODS)}.",
+        description=f"auto (seams, and training if time allows), none, {', '.join(METHODS)}.",
     )
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d. Items and depths follow from it."
