@@ -86,7 +86,7 @@ def _checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
                 raise unknown(f"argument of {function.__name__}", name, own)
         return function(*args, **given)
 
-    checked.__doc__ = doc.replace("\n    Returns:", "".join(["", *more]) + "\n    Returns:", 1)
+    checked.__doc__ = doc.replace("\n    Returns:", "".join(more) + "\n    Returns:", 1)
     checked.__signature__ = inspect.signature(function).replace(parameters=[*own.values()])  # type: ignore[attr-defined]
     return checked
 
@@ -217,6 +217,7 @@ def select_layers(
 
     search = SearchSettings(race=race, race_error=share(race_error, "race_error"), normalise=normalise)
     depth, wanted = Depth(text=str(num_remove)), _tasks(tasks, limit)
+    check_seed(seed)
     console, say = _heard(progress, say)
 
     def check(named: ModelSettings) -> None:
@@ -239,7 +240,7 @@ def select_layers(
             decoding=decoding,
             num_held_out=num_held_out,
             keep=None if keep is None else share(keep, "keep"),
-            seed=check_seed(seed),
+            seed=seed,
             progress=bars,
             say=say,
         )
@@ -465,6 +466,7 @@ def diagnose(
     from layercut.diagnostics.diagnose import diagnose_model
 
     known(only)
+    check_seed(seed)
     console, say = _heard(progress, say)
     named = [fspath(one) for one in cuts]
     done = diagnose_model(

@@ -91,6 +91,28 @@ def test_a_page_has_one_title_and_says_more(page: Path) -> None:
     assert len(text.split()) > 40
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_code_in_a_table_shows_no_backslash(page: Path) -> None:
+    """GitHub wants a bar in a cell escaped, the site shows the escape: a bar is written as an entity."""
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert [row for row in rows if "\\|" in "".join(re.findall(r"`[^`]*`", row))] == []
+
+
+def test_the_readme_begins_with_a_result_and_the_two_commands_and_names_what_has_no_twin() -> None:
+    import layercut
+    from layercut.cli.main import VERBS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.index("make run") < readme.index("make test") < 900
+    with_twin, without = re.findall(
+        r"(`prune`.*?) have such a twin.*?(`generate`.*?) are commands only", readme, re.DOTALL
+    )[0]
+    steps = {"run": "run_study", "eval": "evaluate", "select": "select_layers", "report": "write_reports"}
+    for verb in VERBS:
+        has_one = steps.get(verb, verb) in layercut.__all__
+        assert (f"`{verb}`" in with_twin) is has_one and (f"`{verb}`" in without) is not has_one, verb
+
+
 def test_the_site_asks_no_other_machine() -> None:
     config = site()
     assert config["theme"]["font"] is False and config["strict"] is True

@@ -323,7 +323,7 @@ _SET = inspect.Parameter(
         typer.Option(
             "--set",
             callback=_refuse,
-            help="Any option that --help-all lists, such as seed=1. May be repeated.",
+            help="Any option of --help-all, such as seed=1. Repeatable.",
             metavar="NAME=VALUE",
         ),
     ],

@@ -38,7 +38,7 @@ def prune(
 
     Exits with 1 where no plan passed and no checkpoint was written.
 
-    Example: layercut prune bundled:smollm2-135m --use math --keep 80% --max-depth 10% --out runs/math
+    Example: layercut prune bundled:smollm2-135m --use math --keep 80%
     """
     from layercut.pruning.goal import check_prune, goal_tasks
 

@@ -57,15 +57,14 @@ class PruneSettings(Settings):
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
     max_depth: Annotated[str, AfterValidator(_depth)] = Field(
-        "25%", description="Remove at most this many layers, or this share: 8 or 25%."
+        "25%", description="Most layers to remove: 8, 25% or 0.25."
     )
     remove: Annotated[str, AfterValidator(_depth)] | None = Field(
         None, description="Remove exactly this many layers, or this share, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
-        description="auto (seams in closed form where they help, training where the time allows), none, or a method of "
-        f"layercut heal: {', '.join(METHODS)}.",
+        description=f"auto (seams, and training if time allows), none, {', '.join(METHODS)}.",
     )
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d. Items and depths follow from it."

@@ -59,7 +59,7 @@ def test_a_study_takes_the_same_settings() -> None:
     assert arm().prompts[0].shuffle_buffer == 10_000
     assert arm(preset="paper").prompts[0].shuffle_buffer == 500_000
     assert arm(preset="paper", shuffle_buffer=0).prompts[0].shuffle_buffer == 0
-    with pytest.raises(InputError, match="healing arm a: dedup_prompts 8.0 is too large; write a number above 0"):
+    with pytest.raises(InputError, match="healing arm a: dedup_prompts 8 is no share; write 8% or 0.08"):
         arm(dedup_prompts=8.0)
 
 
