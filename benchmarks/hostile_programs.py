@@ -297,7 +297,8 @@ NAMES = {
 RENAMED = "import ctypes, os, threading, time\nrename = lambda: ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0)\n"
 ALONE, CHURN = (
     "rename()\ntime.sleep(10**6)",
-    "if os.fork(): time.sleep(10**6)\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n    except OSError: pass\n    rename()\n",
+    "if os.fork(): time.sleep(10**6)\nwhile True:\n    try:\n        if os.fork(): os._exit(0)\n"
+    "    except OSError: pass\n    rename()\n",
 )
 IN_A_THREAD = "t = threading.Thread(target=lambda: (rename(), time.sleep(10**6))); t.start(); t.join()"
 GLUTTONS |= {f"is named {name}": RENAMED.format(name=value) + ALONE for name, value in NAMES.items()}
