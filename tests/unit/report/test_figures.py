@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import vl_convert
 
 from layercut.evidence.comparison import compare_runs
 from layercut.report.elements import Figure, Key, Panel
+from layercut.report.figures import picture
 from layercut.report.figures.charts import curves
 from layercut.report.figures.picture import save, specification
 from layercut.report.figures.retention import _in_rows, _line_styles
@@ -33,6 +37,34 @@ def test_same_rows_same_bytes(quickstart, tmp_path: Path) -> None:
     assert data == (tmp_path / "b.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     assert 1400 < int.from_bytes(data[16:20], "big") < 1900, "made to be shown at 800 pixels"
+
+
+def test_with_little_address_space_there_is_no_picture_and_one_line(quickstart, tmp_path: Path) -> None:
+    """V8 would end the process: drawing is done in another one."""
+    figure = scores(compare_runs(*quickstart))
+    assert figure is not None
+    (tmp_path / "figure.pickle").write_bytes(pickle.dumps(figure))
+    code = f"""
+import logging, pathlib, pickle, resource
+logging.basicConfig(format="%(message)s")
+resource.setrlimit(resource.RLIMIT_AS, (10 * 2**30,) * 2)
+from layercut.report.figures.picture import drawn, save
+figure = pickle.loads(pathlib.Path({str(tmp_path / "figure.pickle")!r}).read_bytes())
+first, second, *_ = figure.panels
+print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a"), drawn(second, "b"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False [] []\n"), done.stderr
+    assert done.stderr.count("\n") == 1 and "no pictures: drawing takes some 70 GB of address space" in done.stderr
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_another_process_draws_the_same_bytes(quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = scores(compare_runs(*quickstart))
+    assert figure is not None and save(figure, tmp_path / "a.png")
+    monkeypatch.setattr(picture, "_in_a_child", lambda: True)
+    assert save(figure, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_ranked_and_written_readouts_of_a_task_are_neighbours(quickstart) -> None:

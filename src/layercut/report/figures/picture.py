@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import logging
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,6 +19,8 @@ from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures.charts import SCHEMA
 from layercut.runs.atomic import write_bytes
 from layercut.text.markup import printable
+
+logger = logging.getLogger(__name__)
 
 STYLE = Path(__file__).parents[1] / "html" / "assets" / "report.css"
 _WIDTH, _SCALE = 680, 2
@@ -35,15 +41,25 @@ _OWN = {
 }
 """Panels that name other series have other colours and dashes."""
 
+_CHILD = """
+import json, resource, sys, vl_convert
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+kind, spec, more = json.load(sys.stdin)
+made = getattr(vl_convert, kind)(spec, **more)
+sys.stdout.buffer.write(made if isinstance(made, bytes) else made.encode())
+"""
+_failed: list[str] = []
+"""Kinds of pictures that could not be drawn; no other is tried then."""
+
 
 def save(figure: Figure | None, path: Path) -> bool:
     """Write a figure as PNG, if there is one; the same figure gives the same bytes with the same vl-convert."""
     if figure is None or not figure.panels:
         return False
-    import vl_convert
-
-    write_bytes(path, vl_convert.vegalite_to_png(specification(figure), scale=_SCALE))
-    return True
+    drawing = _draw("vegalite_to_png", specification(figure), scale=_SCALE)
+    if drawing is not None:
+        write_bytes(path, drawing)
+    return drawing is not None
 
 
 def drawn(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
@@ -53,15 +69,47 @@ def drawn(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
     are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
     """
     sizes = {"narrow": NARROW} if "layer" not in panel.spec else {"narrow": NARROW, "wide": WIDE[columns > 1]}
-    return [_svg(panel.spec, f"{name}-{size}", size, width) for size, width in sizes.items()]
+    drawings = [_svg(panel.spec, f"{name}-{size}", size, width) for size, width in sizes.items()]
+    return [drawing for drawing in drawings if drawing is not None]
 
 
-def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str:
-    import vl_convert
+@lru_cache(maxsize=1)
+def _in_a_child() -> bool:
+    """Whether address space is limited (ulimit -v): V8 reserves much of it, and ends its process without."""
+    if importlib.util.find_spec("resource") is None:  # Windows
+        return False
+    import resource
 
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def _draw(kind: str, spec: dict[str, Any], **more: Any) -> bytes | None:
+    """The bytes of a picture; None where vl-convert cannot draw under the limit on address space."""
+    if not _in_a_child():
+        import vl_convert
+
+        made: str | bytes = getattr(vl_convert, kind)(spec, **more)
+        return made if isinstance(made, bytes) else made.encode()
+    if _failed:
+        return None
+    command, job = [sys.executable, "-P", "-c", _CHILD], json.dumps([kind, spec, more]).encode()
+    done = subprocess.run(command, input=job, capture_output=True, check=False)
+    if done.returncode:
+        _failed.append(kind)
+        logger.warning(
+            "no pictures: drawing takes some 70 GB of address space, and `ulimit -v` allows less. All numbers are in "
+            "the tables; without that limit the same command draws."
+        )
+    return None if done.returncode else done.stdout
+
+
+def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str | None:
+    drawing = _draw("vegalite_to_svg", _visible({**spec, "width": width}))
+    if drawing is None:
+        return None
     about = spec["usermeta"]
     ElementTree.register_namespace("", _SVG.strip("{}"))
-    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(_visible({**spec, "width": width})))
+    root = ElementTree.fromstring(drawing)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.get("class") in ("background", "foreground"):
