@@ -175,13 +175,13 @@ class Measured(NamedTuple):
 
 
 def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
-    """The cell as this run folder holds it; None where it is not finished."""
+    """The cell as this run folder holds it; None where it is not finished, or answers were lost since."""
     try:
         data = load(cell_file(run, cell))
     except (OSError, ValueError):
         return None
     asked = (data.get("limit"), data.get("split", "report"))
-    if data.get("key") != settings_hash(identity) or asked != (cell.limit, cell.split):
+    if data.get("key") != settings_hash(identity) or asked != (cell.limit, cell.split) or not cell.is_whole(run):
         return None
     return Measured(data["rows"], tuple(Reused(*one) for one in data["reused"]), 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
@@ -57,6 +58,14 @@ class Cell:
     def samples(self) -> list[Sample]:
         """The items."""
         return self.task.samples(self.split, self.limit)
+
+    def is_whole(self, run: Path) -> bool:
+        """Whether a run folder holds an answer to every item; files may have been deleted or shortened since."""
+        try:
+            records = RunFolder.open(run).records(self.task.name, self.readout)
+        except InputError:
+            return False
+        return {sample.id for sample in self.samples} <= {record.get("id") for record in records}
 
     @property
     def label(self) -> str:
@@ -196,7 +205,7 @@ def run_cells(
     Raises:
         InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
     """
-    if folder.is_finished:
+    if folder.is_finished and all(cell.is_whole(folder.path) for cell in cells):
         for index in range(len(cells)):
             progress.skip(first + index)
         return

@@ -248,6 +248,20 @@ def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch)
     assert len(compared) == len(outcome.rows) == 4 and outcome.paths["page"].is_file()
 
 
+@pytest.mark.parametrize("lost", ["half", "all"])
+def test_answers_that_were_lost_are_asked_again(study: Any, tmp_path: Path, lost: str) -> None:
+    settings = study("lost")
+    run(settings)
+    folder = tmp_path / "runs" / "lost"
+    before, report = records(folder), (folder / "report.md").read_text()
+    for file in folder.glob("last/samples/*.jsonl"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.unlink() if lost == "all" else file.write_text("".join(lines[: len(lines) // 2]))
+    run(settings)
+    assert records(folder) == before
+    assert (folder / "report.md").read_text() == report
+
+
 def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (before,) = forecast_study(study_from_dict(study("few")), limit=2)
     assert before.seconds is None and before.arms[0].items == 4
