@@ -54,6 +54,10 @@ def main() -> None:
         "calibration": calibration_faults,
         "plan": plan_faults,
         "study": study_faults,
+        "YAML": yaml_faults,
+        "headers": header_faults,
+        "server": server_faults,
+        "patterns": pattern_faults,
         "run folder": run_folder_faults,
         "arguments": argument_faults,
         "kill": kill_faults,
@@ -388,6 +392,93 @@ def study_faults(work: Path) -> Iterator[Fault]:
             return layercut("run", file, "--dry-run", must_fail=not (name in harmless | loose or optional))
 
         yield name, changed
+
+
+def yaml_faults(work: Path) -> Iterator[Fault]:
+    """Hostile YAML as a study, and as config.yaml of a run that three verbs read."""
+    from tests.unit.runs.test_yaml_text import HOSTILE as TEXTS
+
+    run = work / "hostile" / "x"
+    verbs = {"compare": ["compare", run, run], "report": ["report", run], "ls": ["ls", run.parent]}
+    for name, (text, _) in TEXTS.items():
+        for verb, command in {"run": ["run", run / "config.yaml", "--dry-run"], **verbs}.items():
+
+            def attempt(text: str = text, command: list[Any] = command) -> str:
+                shutil.rmtree(run.parent, ignore_errors=True)
+                shutil.copytree(work / "finished" / "x" / "uncut", run)
+                (run / "config.yaml").write_text(text)
+                return layercut(*command, must_fail=command[0] != "ls")
+
+            yield f"{verb} with {name}", attempt
+
+
+def header_faults(work: Path) -> Iterator[Fault]:
+    """Headers that lie, of GGUF and safetensors, and indices of shards."""
+    from tests.support import hostile_headers
+
+    cut = ["--remove", 1, "--out", work / "cut-of-hostile"]
+    for name, content in hostile_headers.GGUF.items():
+
+        def gguf(content: bytes = content) -> str:
+            (work / "a.gguf").write_bytes(content)
+            return layercut("cut", work / "a.gguf", *cut)
+
+        yield f"GGUF, {name}", gguf
+    for file in ("model.safetensors", "model.safetensors.index.json"):
+        contents = hostile_headers.INDEX if "index" in file else hostile_headers.SAFETENSORS
+        for name, content in contents.items():
+
+            def folder(file: str = file, content: bytes = content) -> str:
+                shutil.rmtree(work / "lies", ignore_errors=True)
+                shutil.copytree(work / "tiny", work / "lies")
+                (work / "lies" / "model.safetensors").unlink()
+                (work / "lies" / file).write_bytes(content)
+                return layercut("cut", work / "lies", *cut)
+
+            yield f"{file}, {name}", folder
+
+
+def server_faults(work: Path) -> Iterator[Fault]:
+    """Replies that an OpenAI-compatible server does not give."""
+    from tests.support.fake_server import Served, serving
+    from tests.unit.engine.test_openai import BAD_LOG_PROBABILITIES, BAD_TEXTS
+
+    out = (work / "runs" / f"served-{number}" for number in range(1000))
+    for readout, replies in {"short": BAD_TEXTS, "rank": BAD_TEXTS | BAD_LOG_PROBABILITIES}.items():
+        for name, reply in replies.items():
+
+            def attempt(readout: str = readout, reply: bytes = reply) -> str:
+                with serving(Served(answer=lambda body: "1", raw=reply)) as served:
+                    flags = ["--engine", "openai", "--base-url", served.url, "--tasks", "arithmetic", "--limit", 2]
+                    flags += ["--readouts", readout, "--out", next(out)]
+                    return layercut("eval", "m", *flags, *(["--tokenizer", work / "tiny"] if readout == "rank" else []))
+
+            yield f"{readout}, {name}", attempt
+
+
+def pattern_faults(work: Path) -> Iterator[Fault]:
+    """Patterns of the grade regex: some are none, some do not end on what the model writes."""
+    patterns = {
+        "(": True,
+        "(" * 5000 + ")" * 5000: True,
+        "a{99999999999}": True,
+        "(?<=a+)b": True,
+        "[": True,
+        "\\": True,
+    }
+    patterns |= dict.fromkeys(
+        (r"^(\w+\s?)*$", r"(.|\n|.)*\Z!", r"((a*)*)*$", r"(?:.?){500}!$", "", r"\1x", r"(?R)"), False
+    )
+    for number, (pattern, fails) in enumerate(patterns.items()):
+
+        def attempt(number: int = number, pattern: str = pattern, fails: bool = fails) -> str:
+            file = work / f"pattern-{number}.jsonl"
+            rows = [{"text": f"It is {n}", "answer": pattern, "grade": "regex"} for n in range(2)]
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            flags = ["--device", "cpu", "--out", work / "runs" / f"pattern-{number}"]
+            return layercut("eval", work / "tiny", "--tasks", file, *flags, must_fail=fails)
+
+        yield f"{pattern:.30}", attempt
 
 
 def run_folder_faults(work: Path) -> Iterator[Fault]:

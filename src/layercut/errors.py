@@ -6,11 +6,20 @@ The command line prints these without a traceback (exit 1); any other exception 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """The caller's input cannot be used."""
+
+    def __init__(self, message: str = "") -> None:
+        """A message without the middle of a word of more than 300 characters, or of a text of more than 1,400.
+
+        Names in a file may have megabytes; what to do is said at the end.
+        """
+        text = re.sub(r"\S{301,}", lambda word: f"{word[0][:200]}...{word[0][-50:]}", message)
+        super().__init__(text if len(text) <= 1400 else f"{text[:1000]} ... {text[-350:]}")
 
 
 class MissingExtra(InputError):
@@ -72,16 +81,7 @@ def one_line(error: Exception, most: int = 300) -> str:
     >>> one_line(TypeError("Validation error for field 'x':\\n    expected int, got str"))
     "Validation error for field 'x': expected int, got str"
     """
-    return quoted(error, most) or type(error).__name__
-
-
-def quoted(what: object, most: int = 120) -> str:
-    """Something of a file, a server or a user, on one line of a message and not longer than ``most`` characters.
-
-    >>> quoted("model.layers.0\\n.weight"), quoted("a" * 10**7, 9)
-    ('model.layers.0 .weight', 'aaaaaa...')
-    """
-    text = " ".join(str(what)[: 10 * most].split())
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

@@ -44,7 +44,7 @@ from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import PLAN_FILE
+from layercut.surgery.checkpoint import PLAN_FILE, read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
@@ -265,8 +265,8 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     """Refuse to compare streams after magnitude compensation, which changes the scale of the pruned model's."""
-    file = cut.source.path / PLAN_FILE
-    earlier = json.loads(file.read_text("utf-8")).get("healing", []) if file.is_file() else []
+    is_cut = (cut.source.path / PLAN_FILE).is_file()
+    earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
     compares = train.method == "seam" or train.objective == "hidden"
     if compares and any(_is_scaled(entry) for entry in earlier):
         raise InputError(

@@ -20,7 +20,7 @@ from layercut.models.weights import read_header, safetensors_files
 from layercut.report.healing_text import healing_lines
 from layercut.report.render import escaped
 from layercut.runs.atomic import new_directory, write_json
-from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy
+from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy, read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.text.markup import escape, table
 
@@ -148,11 +148,8 @@ def _describe(
 
 def _plan_data(source: Path) -> dict[str, Any]:
     """The cut's plan.json with earlier healing entries; for a folder without one, the plan of an original model."""
-    file = source / PLAN_FILE
-    if file.is_file():
-        CutPlan.load(file)  # raises for any other JSON
-        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return data
+    if (source / PLAN_FILE).is_file():
+        return read_plans(source)[-1]
     metadata = describe_source(ModelSource(name=source.name, path=source))
     return CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
 

@@ -20,6 +20,10 @@ STRING, ARRAY = 8, 9
 _LONGEST = 10_000
 """Longer arrays (vocabulary, merges) are not decoded. No model has as many layers."""
 DEFAULT_ALIGNMENT = 32
+_MOST_SIZES = 8
+"""Dimensions of a tensor; ggml has 4."""
+_TEXTS = ("general.architecture", "general.name", "general.license", "tokenizer.ggml.pre", "tokenizer.ggml.model")
+_WHOLE_NUMBERS = ("split.count", ".block_count", ".nextn_predict_layers", "_token_id", "general.alignment")
 
 
 class GgufField(NamedTuple):
@@ -115,8 +119,14 @@ def read_gguf_head(path: Path) -> GgufHead:
                 head = _read(data, path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
-    except (struct.error, UnicodeDecodeError, IndexError) as error:
+    except (struct.error, ValueError, LookupError, OverflowError, RecursionError, MemoryError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{path} is truncated or damaged: its header cannot be read; fetch it again.") from error
+    for key, value in head.metadata.items():
+        is_number = type(value) is int and 0 <= value < 2**32
+        if (key.endswith(_TEXTS) and not isinstance(value, str)) or (key.endswith(_WHOLE_NUMBERS) and not is_number):
+            raise CheckpointError(f"{path} is damaged: its header says {key} = {value!r}; fetch it again.")
     if "general.architecture" not in head.metadata:
         raise CheckpointError(f"{path} does not say what architecture it holds; it is no language model in GGUF.")
     if (parts := head.metadata.get("split.count", 1)) > 1:
@@ -199,11 +209,13 @@ def _read(data: mmap.mmap, path: Path) -> GgufHead:
     tensors = []
     for _ in range(num_tensors):
         name = cursor.string()
-        shape = tuple(cursor.number("<Q") for _ in range(cursor.number("<I")))
+        if (sizes := cursor.number("<I")) > _MOST_SIZES:
+            raise IndexError(sizes)
+        shape = tuple(cursor.number("<Q") for _ in range(sizes))
         kind, offset = cursor.number("<I"), cursor.number("<Q")
         tensors.append(GgufTensor(name, shape, kind, offset, _num_bytes(shape, kind, path)))
     unit = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not isinstance(unit, int) or unit < 1:
+    if not isinstance(unit, int) or not 1 <= unit < 2**32:
         raise IndexError(unit)
     start = -(-cursor.position // unit) * unit
     placed = tuple(one._replace(offset=start + one.offset) for one in tensors)

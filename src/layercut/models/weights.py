@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError
+from layercut.runs.json_text import load, parse
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -28,6 +29,9 @@ DTYPE_BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 
+_LONGEST_NAME = 255
+_MOST_SIZES = 64
+"""Dimensions of a tensor; torch has no more."""
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
 _BOOKKEEPING = frozenset({
@@ -107,8 +111,10 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     try:
-        header = json.loads(raw)
+        header = parse(raw)
         metadata = header.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its __metadata__ are no texts by name")
         tensors = {name: _entry(value) for name, value in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file (its header cannot be read: {error}).") from error
@@ -150,9 +156,9 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
     if not index.is_file():
         raise _no_weights(folder)
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {str(name): folder / str(file) for name, file in weight_map.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        weight_map = read_object(index)["weight_map"]
+        files = {str(name): folder / str(file)[:_LONGEST_NAME] for name, file in weight_map.items()}
+    except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged: no weight_map can be read from it ({error}).") from error
     for shard in sorted(set(files.values())):
         if shard.parent != folder:
@@ -242,7 +248,7 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or holds something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = load(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
     if not isinstance(found, dict):
@@ -253,7 +259,11 @@ def read_object(path: Path) -> dict[str, Any]:
 def _entry(value: dict[str, Any]) -> TensorEntry:
     begin, end = value["data_offsets"]
     shape = tuple(value["shape"])
-    if not all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape)):
+    if (
+        not isinstance(value["shape"], list)
+        or len(shape) > _MOST_SIZES
+        or not all(type(size) is int and 0 <= size < 2**63 for size in (begin, end, *shape))
+    ):
         raise ValueError("sizes and offsets must be whole numbers")
     return TensorEntry(str(value["dtype"]), shape, begin, end)
 

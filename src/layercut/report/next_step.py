@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.runs.json_text import load
 from layercut.text.markup import code, escape
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _command(folder: Path) -> str:
     """What made the study, as its folder records it; empty where it does not."""
     for place in (folder, folder / "uncut"):
         try:
-            made = json.loads((place / "environment.json").read_text(encoding="utf-8"))["command"]
+            made = load(place / "environment.json")["command"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         return str(made)
@@ -94,6 +94,6 @@ def _command(folder: Path) -> str:
 
 def _model(plan: Path) -> str:
     try:
-        return str(json.loads(plan.read_text(encoding="utf-8")).get("model") or "MODEL")
-    except (OSError, ValueError):
+        return str(load(plan).get("model") or "MODEL")
+    except (OSError, ValueError, AttributeError):
         return "MODEL"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from layercut.progress import Say
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
+from layercut.surgery.checkpoint import read_plans
 from layercut.tasks import base_name
 from layercut.tasks.base import Task
 from layercut.tasks.selected_items import merge_items
@@ -157,10 +157,8 @@ class Healer:
 
     def metadata(self) -> Mapping[str, Any] | None:
         """How the checkpoint was made, from its plan.json; None without one."""
-        file = self.checkpoint / "plan.json"
-        if not file.is_file():
-            return None
-        made: list[Mapping[str, Any]] = json.loads(file.read_text(encoding="utf-8")).get("healing", [])
+        plans = read_plans(self.checkpoint)
+        made = plans[-1].get("healing", []) if plans else []
         return made[-1] if made else None
 
     def release(self) -> None:

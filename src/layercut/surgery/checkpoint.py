@@ -24,6 +24,7 @@ from layercut.models.weights import (
 )
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
+from layercut.runs.settings import read_json
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
@@ -321,48 +322,54 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
 
 def _write_plans(source: Path, plan: CutPlan, folder: Path, recorded_plan: CutPlan | None) -> None:
     """The plan, and those of earlier cuts, oldest first; or the one that records all."""
+    before = read_plans(source)
     if recorded_plan is not None:
-        before = source / PLAN_FILE
-        healing = json.loads(before.read_text("utf-8")).get("healing") if before.is_file() else None
+        healing = before[-1].get("healing") if (source / PLAN_FILE).is_file() else None
         _write_json(folder / PLAN_FILE, recorded_plan.to_dict() | ({"healing": healing} if healing else {}))
         return
     plan.save(folder / PLAN_FILE)
     if (source / PLAN_FILE).is_file():
-        before = source / EARLIER_PLANS_FILE
-        earlier = json.loads(before.read_text("utf-8")) if before.is_file() else []
-        CutPlan.load(source / PLAN_FILE)  # raises for any other JSON
-        last = json.loads((source / PLAN_FILE).read_text("utf-8"))  # with its healings
-        _write_json(folder / EARLIER_PLANS_FILE, [*earlier, last])
+        _write_json(folder / EARLIER_PLANS_FILE, before)
 
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_plans(folder: Path) -> list[dict[str, Any]]:
+    """The plans by which a checkpoint was cut, oldest first, with its healings; empty for a model that is whole.
+
+    Raises:
+        InputError: a file of plans that holds something else.
+    """
+    earlier, last = folder / EARLIER_PLANS_FILE, folder / PLAN_FILE
+    found = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
+    plans: list[Any] = found if isinstance(found, list) else [found]
+    if last.is_file():
+        plans = [*plans, read_json(last, f"{last} cannot be read")]
+    for plan in plans:
+        CutPlan.from_dict(plan if isinstance(plan, dict) else {}, str(last))
+        healing = plan.get("healing", [])
+        if not isinstance(healing, list) or not all(isinstance(entry, dict) for entry in healing):
+            raise CheckpointError(f"{last} is damaged: healing is no list of healings; fetch it again.")
+    return plans
+
+
 def earlier_plans(folder: Path) -> list[CutPlan]:
     """Plans by which a checkpoint was cut before, oldest first; empty for a model that is whole."""
-    plans = []
-    if (earlier := folder / EARLIER_PLANS_FILE).is_file():
-        plans += [CutPlan.from_dict(data, str(earlier)) for data in json.loads(earlier.read_text("utf-8"))]
-    if (last := folder / PLAN_FILE).is_file():
-        plans.append(CutPlan.load(last))
-    return plans
+    return [CutPlan.from_dict(plan, str(folder)) for plan in read_plans(folder)]
 
 
 def healings(source: ModelSource) -> list[dict[str, Any]]:
     """The entries of all healings behind a checkpoint, oldest first."""
-    folder = source.adapter.folder if source.adapter else source.path
-    made = json.loads(earlier.read_text("utf-8")) if (earlier := folder / EARLIER_PLANS_FILE).is_file() else []
-    if (last := folder / PLAN_FILE).is_file():
-        made.append(json.loads(last.read_text("utf-8")))
-    return [entry for plan in made for entry in plan.get("healing", ())]
+    plans = read_plans(source.adapter.folder if source.adapter else source.path)
+    return [entry for plan in plans for entry in plan.get("healing", ())]
 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
     folder = source.adapter.folder if source.adapter else source.path
-    last = folder / PLAN_FILE
-    healing = json.loads(last.read_text("utf-8")).get("healing", []) if last.is_file() else []
+    healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
     names = ("model", "model_hash", "num_layers", "removed")
     steps: list[dict[str, Any]] = [{name: one.to_dict()[name] for name in names} for one in earlier_plans(source.path)]
     if healing and steps:

@@ -25,6 +25,7 @@ from layercut.models.convert import file_sha256
 from layercut.models.gguf_file import ARRAY, MAGIC, SCALARS, STRING, GgufField, GgufHead, GgufTensor, read_gguf_head
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
+from layercut.runs.json_text import parse
 from layercut.surgery.checkpoint import CutReport
 from layercut.surgery.cut import CutDone
 from layercut.surgery.cut_source import without_hash
@@ -309,8 +310,8 @@ def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
         if key not in head.metadata:
             continue
         try:
-            found = json.loads(head.metadata[key])
-        except (TypeError, ValueError, RecursionError) as error:
+            found = parse(head.metadata[key])
+        except (TypeError, ValueError) as error:
             raise InputError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
         for data in found if isinstance(found, list) else [found]:
             before = CutPlan.from_dict(data if isinstance(data, dict) else {}, key).to_dict()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError
+from layercut.runs.json_text import load
 
 if TYPE_CHECKING:
     from layercut.models.weights import TensorSpan
@@ -144,8 +145,8 @@ def follow_files(source: Path, modules: Modules) -> dict[str, str]:
         if not (source / name).is_file():
             continue
         try:
-            data = json.loads((source / name).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            data = load(source / name)
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{source / name} is damaged: {error}.") from error
         texts[name] = json.dumps(follow(data, modules, name), indent=2, ensure_ascii=False) + "\n"
     return texts

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.errors import CheckpointError
-from layercut.models.weights import fingerprint, read_config, read_header, safetensors_files
+from layercut.models.weights import INDEX_FILE, SINGLE_FILE, fingerprint, read_config, read_header, safetensors_files
+from tests.support import hostile_headers
 from tests.support.tiny import save_tiny
 from tests.unit.models.damage import cut_short, edit_header, edit_json, edit_tensors
 
@@ -170,7 +171,7 @@ def test_an_index_that_does_not_fit(shards):
     with pytest.raises(CheckpointError, match="names no tensors"):
         safetensors_files(shards)
     index.write_text("{")
-    with pytest.raises(CheckpointError, match="no weight_map can be read"):
+    with pytest.raises(CheckpointError, match="is damaged: (Expecting property|no weight_map can)"):
         safetensors_files(shards)
 
 
@@ -246,3 +247,19 @@ def test_config_errors(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="a JSON object was expected"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", hostile_headers.SAFETENSORS.values(), ids=hostile_headers.SAFETENSORS)
+def test_a_header_that_lies_is_one_line(tmp_path, content):
+    (tmp_path / SINGLE_FILE).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        safetensors_files(tmp_path)
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("content", hostile_headers.INDEX.values(), ids=hostile_headers.INDEX)
+def test_an_index_that_lies_is_one_line(tmp_path, content):
+    (tmp_path / INDEX_FILE).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        safetensors_files(tmp_path)
+    assert len(str(caught.value)) < 1500
