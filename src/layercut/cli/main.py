@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -97,6 +98,7 @@ class _Verbs(TyperGroup):
             with under_way(log, still_running):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left without a word
             say(_stopped(stop, ctx.invoked_subcommand))
             raise typer.Exit(130) from None
 
@@ -108,10 +110,13 @@ def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
     if folders and (found := saved(Path(folders[-1]))):
         return f"Stopped. {found}; run the same command to continue."
-    again = "Run the same command to start again."
     if verb == "generate" and not folders:
-        again = "With --out DIR answers are saved as they come, and the same command continues."
-    return f"Stopped. Nothing is saved. {again}"
+        return (
+            "Stopped. Nothing is saved. With --out DIR answers are saved as they come, and the same command continues."
+        )
+    if not folders:
+        return "Stopped before anything was done; what was saved before is kept. Run the same command to go on."
+    return "Stopped. Nothing is saved. Run the same command to start again."
 
 
 app = typer.Typer(

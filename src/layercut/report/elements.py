@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -192,13 +193,16 @@ def visible(text: str) -> str:
     return printable(text)
 
 
-_FORMULA = re.compile(r"[\s\ufeff]*[-+=@＝＋－＠]|[\t\n]")
+_FORMULA = "-+=@＝＋－＠"
+_BLANK_LETTERS = "\u115f\u1160\u3164\uffa0"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def _csv_cell(cell: Any) -> Any:
-    """Spreadsheets run what begins like a formula, also behind blanks; text of models must not."""
+    """Spreadsheets run what begins like a formula, also behind what cannot be seen; text of models must not."""
     if not isinstance(cell, str):
         return cell
     text = printable(cell)  # a bare carriage return would begin a row of its own
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) and text != "-" else text
+    seen = (symbol for symbol in text if unicodedata.category(symbol)[0] not in "CMZ" and symbol not in _BLANK_LETTERS)
+    runs = next(seen, "") in _FORMULA or text.startswith(("\t", "\n"))
+    return f"'{text}" if text and runs and not _NUMBER.fullmatch(text) and text != "-" else text

@@ -14,7 +14,7 @@ from layercut.errors import InputError
 from layercut.runs.environment import shown
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-BROKEN = {*_FULL, errno.EROFS, errno.EIO}
+BROKEN = {*_FULL, errno.EROFS, errno.EIO, errno.EFBIG}
 """Errors that stop a run, because its results cannot be written."""
 _FORBIDDEN = {
     errno.EROFS, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO,
@@ -50,8 +50,8 @@ def writing(path: Path, advice: str) -> Iterator[None]:
     def refused(error: Exception, code: int) -> str:
         if code in _FULL:
             return (
-                f"the disk of {shown(path)} is full, and nothing of it was left there. Free space and run the same "
-                f"command again, or {advice}."
+                f"{_full(path, free='')}, and nothing of it was left there. Free space and run the same command again, "
+                f"or {advice}."
             )
         at = getattr(error, "filename", None)
         where = f" at {shown(Path(str(at)))}" if at else ""
@@ -66,14 +66,14 @@ def disk_problem(error: OSError) -> str | None:
     if error.errno not in BROKEN:
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-    what = "the disk" if path is None else f"the disk of {shown(path)}"
     kept = "What was finished before is kept; {way} and run the same command again to go on."
     if error.errno in _FULL:
-        with suppress(OSError, StopIteration):
-            folder = next(one for one in path.absolute().parents if one.exists()) if path else Path()
-            what += f" ({size(shutil.disk_usage(folder).free)} free)"
-        return f"{what} is full. {kept.format(way='free space')}"
-    return f"{what} cannot be written ({error.strerror}). {kept.format(way='mend that, or use another `out`,')}"
+        return f"{_full(path)}. {kept.format(way='free space')}"
+    where = "a file" if path is None else shown(path)
+    if error.errno == errno.EFBIG:
+        return f"{where} may not grow further (ulimit -f). {kept.format(way='raise that limit')}"
+    way = "mend that, or use another `out`,"
+    return f"{_disk_of(path)} cannot be written ({error.strerror}). {kept.format(way=way)}"
 
 
 @contextmanager
@@ -83,11 +83,7 @@ def resumable(path: Path) -> Iterator[None]:
     def refused(error: Exception, code: int) -> str:
         from layercut.runs.directory import saved
 
-        what = (
-            f"the disk of {shown(path)} is full ({size(_free(path))} free)"
-            if code in _FULL
-            else f"{shown(path)} cannot be written ({os.strerror(code)})"
-        )
+        what = _full(path) if code in _FULL else f"{shown(path)} cannot be written ({os.strerror(code)})"
         held = saved(path) or "nothing is saved"
         do = "Free space" if code in _FULL else "Make it writable"
         return f"{what}; {held}. {do} and run the same command to continue, or use another `out`."
@@ -112,7 +108,26 @@ def _one_line(refused: Callable[[Exception, int], str]) -> Iterator[None]:
 
 def _free(path: Path) -> int:
     """Free bytes on the disk of a file or folder that may not exist yet."""
-    return shutil.disk_usage(next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())).free
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+
+
+def _disk_of(path: Path | None) -> str:
+    return "the disk" if path is None else f"the disk of {shown(path)}"
+
+
+def _full(path: Path | None, free: str = " ({} free)") -> str:
+    """What is full: the disk, or its table of files."""
+    where = _disk_of(path)
+    with suppress(OSError, StopIteration, AttributeError):  # no statvfs on Windows
+        found = os.statvfs(_existing(path or Path()))
+        if found.f_files and not found.f_favail:
+            return f"{where} has no room for another file (its {found.f_files:,} inodes are in use)"
+        return f"{where} is full{free.format(size(_free(path or Path())))}"
+    return f"{where} is full"
 
 
 def _errno_of(error: Exception) -> int | None:

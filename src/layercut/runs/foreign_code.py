@@ -7,6 +7,7 @@ runs only where the user trusts it.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -49,6 +50,8 @@ def function_named(name: str, kind: str) -> Any:
     """The function of ``my.module:function``; InputError for another form, not trusted, or not importable."""
     check_function_name(name, kind)
     module, _, function = name.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"the {kind} {name} is a part of Python, and no {kind}; write your own module:function.")
     try:
         found = getattr(import_module(module), function)
     except Exception as error:  # of any code in the module

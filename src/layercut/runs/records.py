@@ -49,6 +49,10 @@ class MetricRow(TypedDict):
     """Number of items of the whole test set."""
 
 
+_LARGEST = 1e100
+"""Above any score; the perplexity of a broken model comes nearest."""
+
+
 class Journal:
     """An append-only file of JSON objects, one a line.
 
@@ -143,8 +147,21 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
             raise _damaged(path, number) from error
         if not isinstance(record, dict):
             raise _damaged(path, number)
+        if not are_numbers(record.get("metrics", {})):
+            raise InputError(
+                f"{path}: line {number} holds a score that is no number, so the file was changed. Remove that line, "
+                "and the command that wrote the file makes it again."
+            )
         records.append(record)
     return records, size
+
+
+def are_numbers(scores: Any, *, may_lack: bool = False) -> bool:
+    """Whether these are scores by name, finite and small enough to be squared and added up."""
+    return isinstance(scores, dict) and all(
+        (value is None and may_lack) or (isinstance(value, int | float) and abs(value) < _LARGEST)
+        for value in scores.values()
+    )
 
 
 def _damaged(path: Path, number: int) -> InputError:

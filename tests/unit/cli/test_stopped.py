@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+from layercut.cli.main import _stopped
 from tests.support.pruning import spare_model, written_file
 from tests.unit.cli.conftest import Run
 
 ROOT = Path(__file__).parents[3]
 
 
-def interrupted(*arguments: object, once: Path | None = None) -> tuple[int, str]:
+def interrupted(*arguments: object, once: Path | None = None, presses: int = 1) -> tuple[int, str]:
     """Start ``layercut``, press Ctrl-C once the file holds two lines (or 40 tokens are written); exit code, stderr."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a test run may have it ignored
@@ -33,7 +34,9 @@ def interrupted(*arguments: object, once: Path | None = None) -> tuple[int, str]
                 if "tokens written" in heard[-1]:
                     break
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3 if presses > 1 else 0)
         heard.append(process.stderr.read())
         process.wait(60)
         return process.returncode, "".join(heard)
@@ -47,6 +50,29 @@ def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: P
     assert code == 130 and saved
     assert said.splitlines()[-1] == f"Stopped. {saved:,} answers are saved; run the same command to continue."
     assert "Traceback" not in said and "Aborted" not in said
+
+
+def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it() -> None:
+    said = _stopped(KeyboardInterrupt(), "eval")
+    assert said == "Stopped before anything was done; what was saved before is kept. Run the same command to go on."
+
+
+def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ("eval", tiny, "--tasks", "chain_sum", "--readouts", "chain", "--limit", 2000, "--batch-size", 2)
+    once = out / "samples" / "chain_sum.chain.jsonl"
+    code, said = interrupted(*command, "--out", out, once=once, presses=3)
+    assert code in (130, -signal.SIGINT) and "KeyboardInterrupt" not in said and "Traceback" not in said, said
+
+
+def test_a_limit_on_the_size_of_files_is_one_line(tiny: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = f"ulimit -f 16; exec {sys.executable} -m layercut.cli.main eval {tiny} --tasks arithmetic --limit 200 "
+    command += f"--readouts short --device cpu --out {tmp_path / 'run'}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "may not grow further (ulimit -f)" in line or "File too large" in line
 
 
 def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tiny: Path) -> None:

@@ -21,7 +21,7 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.report import advice_text
 from layercut.report.advice import advise
-from layercut.report.elements import Table
+from layercut.report.elements import Table, _csv_cell
 from layercut.report.first_difference import first_difference
 from layercut.report.html.page import PAGE, write_page
 from layercut.report.html.prose import blocks, inline
@@ -456,3 +456,13 @@ def csv_cells(cells: list[str]) -> list[str]:
     """A row of a table's CSV as a reader sees it."""
     table = Table(name="t", caption="", head=["first", "second"], rows=[["x", *cells]])
     return list(csv.reader(io.StringIO(table.csv, newline="")))[1][1:]
+
+
+@pytest.mark.parametrize(
+    "blank", ["", " ", "\ufeff", "\u200b", "\u202e", "\u00ad", "\u2060", "\u3164", "\u0301", "\u200b \u202e"]
+)
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "＝"])
+def test_no_cell_of_a_csv_begins_like_a_formula(blank: str, sign: str) -> None:
+    assert _csv_cell(f"{blank}{sign}cmd|'/c calc'!A1").startswith("'")
+    assert _csv_cell("-1.5e-3") == "-1.5e-3" and _csv_cell("-") == "-" and _csv_cell("a = b") == "a = b"
+    assert _csv_cell("") == "" and _csv_cell(-2.5) == -2.5 and _csv_cell("\u200bword") == "\u200bword"
