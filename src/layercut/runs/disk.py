@@ -125,7 +125,7 @@ def _full(path: Path | None, free: str = " ({} free)") -> str:
     with suppress(OSError, StopIteration, AttributeError):  # no statvfs on Windows
         found = os.statvfs(_existing(path or Path()))
         if found.f_files and not found.f_favail:
-            return f"{where} has no room for another file (its {found.f_files:,} inodes are in use)"
+            return f"{where} can hold no more files (its {found.f_files:,} inodes are in use)"
         return f"{where} is full{free.format(size(_free(path or Path())))}"
     return f"{where} is full"
 
