@@ -186,7 +186,8 @@ class RunFolder:
         data = _read_json(self.path / METRICS)
         check_version(data.get("format_version"), self.path / METRICS)
         rows = data.get("rows", [])
-        for row in rows if isinstance(rows, list) else [rows]:
+        about = all(isinstance(data.get(name) or {}, dict) for name in ("plan", "arm"))
+        for row in rows if isinstance(rows, list) and about else [rows]:
             fields = row if isinstance(row, dict) else {}
             numbers = {name: fields.get(name) for name in _NUMBERS}
             if not all(isinstance(fields.get(name), str) for name in _NAMES) or not are_numbers(numbers, may_lack=True):

@@ -49,6 +49,7 @@ class MetricRow(TypedDict):
     """Number of items of the whole test set."""
 
 
+_TEXTS = ("id", "question", "gold", "answer", "outcome", "finish_reason", "completion")
 _LARGEST = 1e100
 """Above any score; the perplexity of a broken model comes nearest."""
 
@@ -147,12 +148,14 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
             raise _damaged(path, number) from error
         if not isinstance(record, dict):
             raise _damaged(path, number)
-        if not are_numbers(record.get("metrics", {})):
-            raise InputError(
-                f"{path}: line {number} holds a score that is no number, so the file was changed. Remove that line, "
-                "and the command that wrote the file makes it again."
-            )
         records.append(record)
+        if "metrics" not in record:
+            continue
+        if not are_numbers(record["metrics"]) or not all(isinstance(record.get(name, ""), str) for name in _TEXTS):
+            raise InputError(
+                f"{path}: line {number} holds a score that is no number, or no text where one belongs, so the file was "
+                "changed. Remove that line, and the command that wrote the file makes it again."
+            )
     return records, size
 
 

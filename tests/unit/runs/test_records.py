@@ -176,3 +176,14 @@ def test_an_edited_score_is_one_line(tmp_path, score):
         with pytest.raises(InputError, match="line 2 holds a score that is no number") as caught:
             read(file)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["id", "question", "gold", "answer", "outcome", "finish_reason", "completion"])
+def test_an_edited_text_is_one_line(tmp_path, name):
+    file = tmp_path / "a.jsonl"
+    for value in (None, 3, [], {}):
+        file.write_text(json.dumps({"id": "a", "metrics": {"accuracy": 1.0}, name: value}) + "\n")
+        with pytest.raises(InputError, match="no text where one belongs"):
+            read_records(file)
+    file.write_text(json.dumps({"id": 3, name: None}) + "\n")  # no graded answer
+    assert len(read_records(file)) == 1
