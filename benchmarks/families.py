@@ -24,7 +24,8 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as hf_logging
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
+from layercut.cli.main import verb
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, auto_class, blueprint, structure_in
 from layercut.surgery.bypass import bypass
-from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
+from tests.support.tiny import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "supported_models.md"
@@ -380,7 +383,8 @@ def _agree(
     with tempfile.TemporaryDirectory() as folder:
         uncut, cut = Path(folder) / "uncut", Path(folder) / "cut"
         stored.save_pretrained(uncut)
-        cut_checkpoint(uncut, plan, cut)
+        byte_tokenizer().save_pretrained(uncut)
+        write_cut(uncut, removed, cut)
         with hf_quiet():
             reloaded, info = auto_class(config).from_pretrained(cut, output_loading_info=True)
         if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
@@ -400,6 +404,14 @@ def _agree(
     if torch.equal(expected, whole):
         wrong.append("removing the layers changes nothing, so that nothing is compared")
     return {"state": "differs", "reason": "; ".join(wrong)} if wrong else {"state": "equal", "reason": ""}
+
+
+def write_cut(uncut: Path, removed: tuple[int, ...], out: Path) -> None:
+    """Run ``layercut cut`` in this process. Raises InputError: it refuses the plan or the checkpoint."""
+    layers = ",".join(map(str, removed))
+    words = [str(uncut), "--remove", layers, "--out", str(out), "--dtype", "float32", "--device", "cpu"]
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        verb("cut")(words, standalone_mode=False)
 
 
 @contextmanager

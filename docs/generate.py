@@ -94,7 +94,6 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
     from layercut.diagnostics.settings import DiagnoseSettings
     from layercut.healing.filters import FilterSettings
-    from layercut.healing.loop import LoopSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
     from layercut.healing.settings import ArmSettings, TrainSettings
     from layercut.pruning.settings import PruneSettings
@@ -113,7 +112,6 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Healing: filters", FilterSettings),
         ("Healing: answers", Answering),
         ("Healing: prompt sources", PromptSpec),
-        ("Healing: in rounds", LoopSettings),
         ("Prune", PruneSettings),
         ("Diagnosis", DiagnoseSettings),
         ("Study", StudySettings),

@@ -37,6 +37,21 @@ _PUBLIC = {
     "advise": "layercut.steps",
     "compare": "layercut.steps",
     "write_reports": "layercut.report.reports",
+    # what they take and return
+    "CalibrationSettings": "layercut.settings",
+    "DecodingSettings": "layercut.settings",
+    "TaskSettings": "layercut.settings",
+    "StudySettings": "layercut.study.settings",
+    "InputError": "layercut.errors",
+    "LoadedModel": "layercut.models.loading",
+    "TaskResult": "layercut.tasks.evaluate",
+    "Comparison": "layercut.evidence.paired",
+    "Pruned": "layercut.pruning.pruned",
+    "Swept": "layercut.selection.sweep",
+    "Diagnosed": "layercut.diagnostics.diagnose",
+    "StudyOutcome": "layercut.study.run",
+    "Advice": "layercut.report.advice",
+    "ComparisonRow": "layercut.evidence.comparison",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -92,8 +92,35 @@ def _number(value: Any, check: Any) -> Any:
     return value if type(value) is int else checked
 
 
+def share(value: Any, name: str) -> Any:
+    """A share as people write it: ``0.9``, or ``"90%"``.
+
+    >>> share("90%", "keep"), share("0.9", "keep"), share(1, "keep")
+    (0.9, 0.9, 1)
+
+    Raises:
+        InputError: text that is neither, or a number of per cent.
+    """
+    if isinstance(value, str):
+        number, percent = value.strip().removesuffix("%"), value.strip().endswith("%")
+        try:
+            found = float(f"{number.strip()}e-2" if percent else number)
+        except ValueError:
+            raise InputError(f"{name} {value!r:.60} is no share; write 90% or 0.9.") from None
+        value = found
+    if isinstance(value, int | float) and 2 <= value <= 100:
+        raise InputError(f"{name} {value:g} is no share; write {value:g}% or {value / 100:g}.")
+    return value
+
+
+def _share(value: Any, info: ValidationInfo) -> Any:
+    return share(value, str(info.field_name))
+
+
 Number = Annotated[float, WrapValidator(_number), PlainSerializer(lambda value: value)]
 """A float; a whole number stays one, as in the settings' hashes of earlier runs."""
+Share = Annotated[float, BeforeValidator(_share), WrapValidator(_number), PlainSerializer(lambda value: value)]
+"""A number from 0 to 1, which may be written in percent."""
 Seed = Annotated[int, BeforeValidator(_seed)]
 """A random seed."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]

@@ -6,9 +6,9 @@ import re
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from layercut.base_settings import Choices, Names, Number, Settings, one_of
+from layercut.base_settings import Choices, Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -78,10 +78,16 @@ def _engine_pool(text: str) -> str:
     return text
 
 
+def _depth(text: Any) -> Any:
+    """Return a share in percent: 25% for 0.25."""
+    text = text.strip() if isinstance(text, str) else text
+    return f"{float(text) * 100:g}%" if re.fullmatch(r"0?\.\d+", str(text)) else text
+
+
 class Depth(Settings):
     """How many decoder layers go: a number, or a share of the model's."""
 
-    text: str = Field(description="3 or 25%, as it was written.")
+    text: Annotated[str, BeforeValidator(_depth)] = Field(description="3 or 25%; 0.25 is 25%.")
 
     @property
     def is_share(self) -> bool:
@@ -91,12 +97,11 @@ class Depth(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", self.text)
-        if not match or (not match[2] and (not match[1].isdigit() or int(match[1]) < 1)):
+        number = float(match[1]) if match else 0
+        if not match or not (0 < number < 100 if match[2] else number >= 1 and match[1].isdigit()):
             raise InputError(
-                f"depth {self.text!r:.60} is no depth; write a number of layers, such as 3, or a share: 25%."
+                f"depth {self.text!r:.60} is no depth; write a number of layers, such as 3, or a share: 25% or 0.25."
             )
-        if match[2] and not 0 < float(match[1]) < 100:
-            raise InputError(f"depth {self.text} is no share between 0% and 100%, such as 25%.")
         return self
 
     def layers(self, num_layers: int) -> int:
@@ -194,7 +199,7 @@ class DecodingSettings(Settings):
     """How tokens are drawn. Temperature 0 is greedy and leaves the other settings without effect."""
 
     temperature: Number = Field(0.0, ge=0, description="0 is greedy; above, answers are sampled.")
-    top_p: Number = Field(1.0, gt=0, le=1, description="Nucleus sampling: the likeliest tokens with this probability.")
+    top_p: Share = Field(1.0, gt=0, le=1, description="Nucleus sampling: the likeliest tokens with this probability.")
     top_k: int = Field(0, ge=0, description="Sample from this many most likely tokens; 0 for all.")
 
 

@@ -9,8 +9,8 @@
 Each keeps what it does in its run folder; the same call again goes on where it was stopped. A model is a hub id, a
 local folder, a ``.gguf`` file, ``bundled:smollm2-135m``, a ModelSettings that says how it is loaded, or a transformers
 model in memory with its ``tokenizer``. A plan is a CutPlan, layers (``"24-26"``, ``[24, 25, 26]``) or the path of a
-plan.json. An argument that does not exist is refused with the nearest right one. Nothing is printed; ``say`` is called
-with the lines that the command line prints on its way, and ``seed`` is the random seed.
+plan.json. An argument that does not exist is refused with the nearest right one. Progress is shown on stderr, also in
+notebooks; ``progress=False`` silences it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Union, cast
 
+from layercut.base_settings import share
 from layercut.errors import InputError, unknown
+from layercut.healing.settings import TrainSettings
 from layercut.seed import check_seed
-from layercut.settings import Depth, ModelSettings, TaskSettings
+from layercut.selection.base import RACE_ERROR, SearchSettings
+from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,32 +46,48 @@ if TYPE_CHECKING:
     from layercut.study.settings import StudySettings
     from layercut.surgery.plan import CutPlan
     from layercut.tasks.base import Split, Task
-    from layercut.tasks.evaluate import TaskResult
+    from layercut.tasks.evaluate import Records, TaskResult
 
 Model = Union[str, "PathLike[str]", ModelSettings, "PreTrainedModel"]
 Plan = Union["CutPlan", str, Sequence[int]]
 Tokenizer = Union["PreTrainedTokenizerBase", None]
-Say = Callable[[str], None]
+Say = Callable[[str], None] | None
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def _silent(text: str) -> None:
-    """Say nothing."""
+_SHARED = {
+    "tokenizer": "of a model in memory.",
+    "seed": "random seed for items, sampling, training and bootstrap.",
+    "progress": "show progress on stderr, also in a notebook.",
+    "say": "called with each line for people, in place of stderr.",
+    **{name: one.description for kind in (SearchSettings, TrainSettings) for name, one in kind.model_fields.items()},
+}
+"""What an argument is that several steps take, or that is a field of settings."""
 
 
 def _checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Refuse an argument that does not exist with the nearest right one."""
-    parameters = inspect.signature(function).parameters
-    takes_more = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    """Refuse an argument that does not exist with the nearest right one, and name all in the signature and the help.
+
+    ``**train`` is the fields of TrainSettings.
+    """
+    own = dict(inspect.signature(function).parameters)
+    if own.pop("train", None) is not None:
+        for name, field in TrainSettings.model_fields.items():
+            kind = field.annotation if "Annotated" not in str(field.annotation) else inspect.Parameter.empty
+            own[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind)
+    doc = function.__doc__ or ""
+    more = [f"        {name}: {_SHARED[name]}\n" for name in own if name in _SHARED and f" {name}: " not in doc]
 
     @functools.wraps(function)
     def checked(*args: Arguments.args, **given: Arguments.kwargs) -> Result:
-        for name in given if not takes_more else ():
-            if name not in parameters:
-                raise unknown(f"argument of {function.__name__}", name, parameters)
+        for name in given:
+            if name not in own:
+                raise unknown(f"argument of {function.__name__}", name, own)
         return function(*args, **given)
 
+    checked.__doc__ = doc.replace("\n    Returns:", "".join(["", *more]) + "\n    Returns:", 1)
+    checked.__signature__ = inspect.signature(function).replace(parameters=[*own.values()])  # type: ignore[attr-defined]
     return checked
 
 
@@ -79,18 +98,20 @@ def prune(
     *,
     use: str | None = None,
     tasks: str | Sequence[str | PathLike[str]] = (),
-    keep: float = 0.9,
-    max_depth: str | int = "25%",
-    num_remove: str | int | None = None,
+    keep: float | str = 0.9,
+    max_depth: str | float = "25%",
+    num_remove: str | float | None = None,
     heal: str = "auto",
     time: str | None = None,
     items: int | None = None,
     out: str | PathLike[str] | None = None,
     seed: int = 0,
     anyway: bool = False,
+    strict: bool = False,
+    max_new_tokens: int | None = None,
     data: Mapping[str, str] | None = None,
-    show_progress: bool = False,
-    say: Say = _silent,
+    progress: bool = True,
+    say: Say = None,
 ) -> Pruned:
     """Make a model shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it;
     ``layercut prune``.
@@ -99,7 +120,7 @@ def prune(
         model: the original model.
         use: what the model is for: ``math``, ``code``, ``summarize``, ``classify``, ``chat``, ``copy`` or ``all``.
         tasks: in place of a use: names of tasks, or files of your own prompts and answers (``my.jsonl``).
-        keep: share of the score above chance that every task must keep.
+        keep: share of the score above chance that every task must keep: 0.9 or ``"90%"``.
         max_depth: most layers that are removed, or their share: ``"25%"``.
         num_remove: exactly this many, or this share.
         heal: ``auto``, ``none``, or a method of ``heal``.
@@ -107,8 +128,9 @@ def prune(
         items: report items of each task, in place of a time.
         out: folder; ``runs/prune-<model>`` if left out.
         anyway: write the best plan's checkpoint even where none passed.
+        strict: stop before the search where the report items are too few for the goal.
+        max_new_tokens: longest answer, of tasks where it can be chosen.
         data: local files of tasks, by task.
-        show_progress: show the live table on stderr.
 
     Returns:
         ``model`` (loaded on first use), ``plan``, ``kept`` by task, ``report``, ``checkpoint`` and ``result``, all that
@@ -116,20 +138,19 @@ def prune(
     Raises:
         InputError: a model, task or setting that cannot be used, or a folder that holds another run.
     """
-    from rich.console import Console
-
-    from layercut.pruning.goal import goal_tasks
+    from layercut.pruning.goal import check_prune, goal_tasks
     from layercut.pruning.job import prune_model
     from layercut.pruning.settings import PruneSettings
     from layercut.tasks.run import slug
 
     named = tasks.split(",") if isinstance(tasks, str) else [fspath(one) for one in tasks]
     given: dict[str, Any] = {"use": use, "tasks": tuple(named)}
-    given |= {"keep": keep, "heal": heal, "time": time, "items": items}
+    given |= {"keep": keep, "heal": heal, "time": time, "items": items, "max_new_tokens": max_new_tokens}
     given |= {"max_depth": str(max_depth)} if num_remove is None else {"remove": str(num_remove)}
     settings = PruneSettings(**given)
     goal = goal_tasks(settings, data)
-    handle = _handle(model, tokenizer, say)
+    console, say = _heard(progress, say)
+    handle = _handle(model, tokenizer, say, lambda named: check_prune(named, settings, goal))
     name = getattr(model, "name_or_path", None) or handle.settings.model
     return prune_model(
         handle,
@@ -138,7 +159,8 @@ def prune(
         out=Path(out) if out is not None else Path("runs", slug(f"prune-{name}")),
         seed=check_seed(seed),
         anyway=anyway,
-        console=Console(quiet=not show_progress, stderr=True),
+        strict=strict,
+        console=console,
         say=say,
     )
 
@@ -147,16 +169,24 @@ def prune(
 def select_layers(
     model: Model,
     criterion: str,
-    num_remove: int | str = "25%",
+    num_remove: float | str = "25%",
     *,
     out: str | PathLike[str],
     tokenizer: Tokenizer = None,
     tasks: Sequence[str | TaskSettings] = (),
     limit: int | None = None,
     protect: str | None = None,
+    keep: float | str | None = None,
+    calibration: CalibrationSettings | None = None,
+    settings: Mapping[str, Any] | None = None,
+    normalise: str = "raw",
+    race: str = "exact",
+    race_error: float | str = RACE_ERROR,
+    decoding: DecodingSettings | None = None,
+    num_held_out: int | None = None,
     seed: int = 0,
-    say: Say = _silent,
-    **more: Any,
+    progress: bool = True,
+    say: Say = None,
 ) -> CutPlan:
     """Choose the layers to remove; ``layercut select``.
 
@@ -168,7 +198,11 @@ def select_layers(
         tasks: whose selection items judge plans, for criteria that take an objective.
         limit: selection items of each task that is given by its name; 100 if left out.
         protect: layers that must stay, such as ``first:4,last:2``.
-        more: what ``layercut.selection.select.select_layers`` takes: keep, calibration, settings, race, ...
+        keep: of a search by task scores, only as many layers as keep this share on its selection items.
+        calibration: text that criteria are measured on.
+        settings: of the criterion.
+        decoding: how answers are drawn; greedy if left out.
+        num_held_out: items of each task on which the plan is scored again; as many as ``limit`` if left out.
 
     Returns:
         The plan, its layers in order of removal, with scores per layer (higher means keep) under
@@ -176,25 +210,39 @@ def select_layers(
     Raises:
         InputError: a model, criterion, task or setting that cannot be used, or a run folder that holds another run.
     """
-    from layercut.progress import silent
+    from layercut.models.depth import depth_of
+    from layercut.progress.bars import SelectionProgress
     from layercut.selection.select import select_layers as select
+    from layercut.study.checks import check_selection, check_tasks
 
-    check_seed(seed)
-    _check_more("select_layers", more, select, select_layers)
-    wanted = [TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks]
-    handle = _handle(model, tokenizer, say)
-    chosen = select(
-        handle,
-        criterion=criterion,
-        num_remove=Depth(text=str(num_remove)).layers(handle.num_layers),
-        out=Path(out),
-        tasks=wanted,
-        protect=protect,
-        seed=seed,
-        progress=more.pop("progress", silent),
-        say=say,
-        **more,
-    )
+    search = SearchSettings(race=race, race_error=share(race_error, "race_error"), normalise=normalise)
+    depth, wanted = Depth(text=str(num_remove)), _tasks(tasks, limit)
+    console, say = _heard(progress, say)
+
+    def check(named: ModelSettings) -> None:
+        check_tasks(wanted)
+        number = depth.layers(depth_of(named.model, named.revision) or 1)
+        check_selection(named, criterion, number, protect=protect, has_tasks=bool(wanted))
+
+    handle = _handle(model, tokenizer, say, check)
+    with SelectionProgress(console) as bars:
+        chosen = select(
+            handle,
+            criterion=criterion,
+            num_remove=depth.layers(handle.num_layers),
+            out=Path(out),
+            tasks=wanted,
+            calibration=calibration,
+            protect=protect,
+            settings=settings,
+            **search.as_dict(),
+            decoding=decoding,
+            num_held_out=num_held_out,
+            keep=None if keep is None else share(keep, "keep"),
+            seed=check_seed(seed),
+            progress=bars,
+            say=say,
+        )
     return chosen.plan
 
 
@@ -207,7 +255,8 @@ def cut(
     tokenizer: Tokenizer = None,
     verify: bool = True,
     seed: int = 0,
-    say: Say = _silent,
+    progress: bool = True,
+    say: Say = None,
 ) -> Path:
     """Write a checkpoint without some of its layers, which plain transformers loads; ``layercut cut``.
 
@@ -230,12 +279,13 @@ def cut(
     from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 
     check_seed(seed)
+    _, say = _heard(progress, say)
     if isinstance(model, str | PathLike) and (file := gguf_to_gguf(fspath(model), Path(out))) is not None:
         settings = _settings(model, None, say)
         make_plan = plan_maker(remove, seed, settings.plan_from_another_model)
         cut_gguf(settings, make_plan, file, Path(out), verify=verify, say=say)
         return Path(out)
-    handle = _handle(model, tokenizer, say)
+    handle = _handle(model, tokenizer, say, _fits([remove], seed))
     cut_model(
         handle.source,
         plan_of(handle, remove, seed),
@@ -258,8 +308,9 @@ def evaluate(
     limit: int | None = None,
     decoding: Decoding | None = None,
     num_samples: int = 1,
+    journal: Records | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    **more: Any,
+    progress: bool = True,
 ) -> TaskResult:
     """Ask a task's items of a model, whole or under a plan, and grade the answers. Nothing is written.
 
@@ -274,8 +325,8 @@ def evaluate(
         limit: at most this many items.
         decoding: how tokens are drawn, greedy if left out.
         num_samples: answers to each item.
-        on_progress: called with (items done, items in all).
-        more: ``journal``, see ``layercut.tasks.evaluate.evaluate``.
+        journal: records that are there already, and where new ones go.
+        on_progress: called with (items done, items in all), in place of progress on stderr.
 
     Returns:
         ``metrics``, a row each, and ``records``, one per item.
@@ -283,6 +334,7 @@ def evaluate(
         InputError: a model, task, readout or plan that cannot be used.
     """
     from layercut.models.loading import LoadedModel
+    from layercut.progress.bars import watched
     from layercut.surgery.checkpoint import earlier_plans, healings
     from layercut.surgery.plan import as_plan
     from layercut.tasks import load_task
@@ -290,7 +342,6 @@ def evaluate(
     from layercut.tasks.reported import reported_split
     from layercut.tasks.selected_items import used_items
 
-    _check_more("evaluate", more, ask, evaluate)
     if isinstance(task, str):
         task = TaskSettings(task=task)
     if isinstance(task, TaskSettings):
@@ -305,24 +356,26 @@ def evaluate(
     elif hasattr(model, "completions"):
         engine = cast("Engine", model)
     else:
-        handle = _handle(cast("Model", model), tokenizer, _silent)
+        handle = _handle(cast("Model", model), tokenizer, _heard(progress, None)[1], _fits([plan], 0))
         engine, source = handle.engine, handle.source
     cut = as_plan(plan, engine.num_layers)
     if split is None:
         used = None if source is None else used_items([*earlier_plans(source.path), cut], healings(source))
         split = reported_split(task, used)
-    return ask(
-        task,
-        engine,
-        cut,
-        readout=readout,
-        split=split,
-        limit=limit,
-        decoding=decoding,
-        num_samples=num_samples,
-        on_progress=on_progress,
-        **more,
-    )
+    console, _ = _heard(progress and on_progress is None, None)
+    with watched(f"Scoring {task.name}", len(task.samples(split, limit)), console, "items") as shown:
+        return ask(
+            task,
+            engine,
+            cut,
+            readout=readout,
+            split=split,
+            limit=limit,
+            decoding=decoding,
+            num_samples=num_samples,
+            journal=journal,
+            on_progress=on_progress or shown,
+        )
 
 
 @_checked
@@ -337,7 +390,8 @@ def sweep(
     split: Split = "selection",
     parent: str | PathLike[str] | None = None,
     seed: int = 0,
-    say: Say = _silent,
+    progress: bool = True,
+    say: Say = None,
 ) -> Swept:
     """Skip each layer alone and measure what every task keeps; ``layercut sweep``.
 
@@ -356,11 +410,14 @@ def sweep(
         InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
     """
     from layercut.selection.sweep import sweep_model
-    from layercut.settings import DecodingSettings
+    from layercut.study.checks import check_layers, check_tasks
 
+    console, say = _heard(progress, say)
+    objective = _tasks(tasks, limit)
+    check_tasks(objective)
     done = sweep_model(
-        _settings(model, tokenizer, say),
-        objective=[TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks],
+        _settings(model, tokenizer, say, lambda named: check_layers(named, layers)),
+        objective=objective,
         layers=layers,
         split=split,
         parent=None if parent is None else fspath(parent),
@@ -368,7 +425,7 @@ def sweep(
         seed=check_seed(seed),
         decoding=DecodingSettings(),
         dry_run=False,
-        console=_quiet(),
+        console=console,
         say=say,
     )
     assert done is not None, "it was no dry run"
@@ -386,7 +443,8 @@ def diagnose(
     limit: int = 32,
     num_samples: int = 64,
     seed: int = 0,
-    say: Say = _silent,
+    progress: bool = True,
+    say: Say = None,
 ) -> Diagnosed:
     """What exactly broke in pruned models, item by item beside the original one; ``layercut diagnose``.
 
@@ -403,18 +461,22 @@ def diagnose(
     Raises:
         InputError: a model, cut or diagnostic that cannot be used, or a run folder that holds another run.
     """
+    from layercut.diagnostics import is_plan, known
     from layercut.diagnostics.diagnose import diagnose_model
 
+    known(only)
+    console, say = _heard(progress, say)
+    named = [fspath(one) for one in cuts]
     done = diagnose_model(
-        _settings(model, tokenizer, say),
-        [fspath(one) for one in cuts],
+        _settings(model, tokenizer, say, _fits([one for one in named if is_plan(one)], seed)),
+        named,
         only=only,
         limit=limit,
         num_samples=num_samples,
         out=Path(out),
         seed=seed,
         dry_run=False,
-        console=_quiet(),
+        console=console,
         say=say,
     )
     assert done is not None, "it was no dry run"
@@ -434,7 +496,8 @@ def heal(
     max_new_tokens: int | None = None,
     responses: Literal["self", "original"] = "self",
     keep_adapter: bool = False,
-    say: Say = _silent,
+    progress: bool = True,
+    say: Say = None,
     **train: Any,
 ) -> Path:
     """Let the original model answer prompts and the pruned one learn from the answers; ``layercut heal``.
@@ -445,7 +508,6 @@ def heal(
         prompts: a file, ``hub:NAME``, ``task:NAME`` (its selection items), several with commas between, or a run folder
             of ``layercut generate``.
         out: run folder.
-        tokenizer: of models in memory.
         limit: at most this many prompts of each source.
         readout: how a task's items are asked, ``chain`` or ``short``.
         max_new_tokens: longest answer.
@@ -461,11 +523,9 @@ def heal(
     """
     from layercut.healing.heal import heal_model
     from layercut.healing.prompt_sources import Answering, prompt_source, prompt_specs
-    from layercut.healing.settings import HealSettings, TrainSettings
+    from layercut.healing.settings import HealSettings
 
-    own = {name for name in inspect.signature(heal).parameters if name != "train"}
-    if wrong := next((name for name in train if name not in TrainSettings.model_fields), None):
-        raise unknown("argument of heal", wrong, {*own, *TrainSettings.model_fields})
+    console, say = _heard(progress, say)
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)
     how = Answering(max_new_tokens=max_new_tokens)
     specs = prompt_specs(fspath(prompts), readout=readout, limit=limit, shuffle_seed=settings.train.seed)
@@ -476,7 +536,7 @@ def heal(
         settings,
         how,
         out=Path(out),
-        console=_quiet(),
+        console=console,
         say=say,
     )
     # In a team of processes only the first one writes; all know where.
@@ -490,7 +550,8 @@ def run_study(
     out: str | PathLike[str] | None = None,
     seed: int | None = None,
     limit: int | None = None,
-    say: Say = _silent,
+    progress: bool = True,
+    say: Say = None,
 ) -> list[StudyOutcome]:
     """Run a study of models, plans, healing arms and tasks, or go on with it; ``layercut run``.
 
@@ -505,6 +566,7 @@ def run_study(
     Raises:
         InputError: anything in the study that cannot be used, or a run folder that holds another study.
     """
+    from layercut.study.checks import check_study_layers
     from layercut.study.file import load_study, study_from_dict
     from layercut.study.run import run_study as run
     from layercut.study.settings import StudySettings
@@ -515,12 +577,19 @@ def run_study(
         settings = study_from_dict(dict(study))
     else:
         settings = load_study(Path(study))
-    return run(settings, out=None if out is None else Path(out), seed=seed, limit=limit, console=_quiet(), say=say)
+    check_study_layers(settings)
+    console, say = _heard(progress, say)
+    return run(settings, out=None if out is None else Path(out), seed=seed, limit=limit, console=console, say=say)
 
 
 @_checked
 def advise(
-    folder: str | PathLike[str], *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0
+    folder: str | PathLike[str],
+    *,
+    use: str = "all",
+    keep: float | str = 0.9,
+    confidence: float | str = 0.95,
+    seed: int = 0,
 ) -> Advice:
     """Say how deep the model of a finished study can be cut for a use, by which plan; ``layercut advise``.
 
@@ -539,7 +608,8 @@ def advise(
     from layercut.report.uses import named_use
 
     named_use(use)
-    return write_advice(Path(folder), use=use, keep=keep, confidence=confidence, seed=seed)[0]
+    least, sure = share(keep, "keep"), share(confidence, "confidence")
+    return write_advice(Path(folder), use=use, keep=least, confidence=sure, seed=seed)[0]
 
 
 @_checked
@@ -560,25 +630,44 @@ def compare(first: str | PathLike[str], second: str | PathLike[str], *, seed: in
     return compare_two(open_run(Path(first)), open_run(Path(second)), seed=check_seed(seed))
 
 
-def _handle(model: Model, tokenizer: Tokenizer, say: Say) -> ModelHandle:
-    """A model as the steps take it; one in memory stays there."""
+def _handle(
+    model: Model, tokenizer: Tokenizer, say: Say, check: Callable[[ModelSettings], None] = lambda _: None
+) -> ModelHandle:
+    """A model as the steps take it; one in memory stays there. ``check`` comes before any file of weights is read."""
     from layercut.engine.handle import ModelHandle
 
     if not _is_in_memory(model, tokenizer):
-        return ModelHandle(_settings(model, None, say))
+        return ModelHandle(_settings(model, None, say, check))
     from layercut.models.loaded import settings_of, wrap_loaded
 
+    assert say is not None
     loaded = wrap_loaded(cast("PreTrainedModel", model), tokenizer, say=say)
+    check(settings_of(loaded))
     return ModelHandle(settings_of(loaded), source=loaded.source, loaded=loaded)
 
 
-def _settings(model: Model, tokenizer: Tokenizer, say: Say) -> ModelSettings:
+def _settings(
+    model: Model, tokenizer: Tokenizer, say: Say, check: Callable[[ModelSettings], None] = lambda _: None
+) -> ModelSettings:
     """How a model is loaded, for steps that load it themselves."""
-    if isinstance(model, ModelSettings):
-        return model
-    if not _is_in_memory(model, tokenizer):
-        return ModelSettings(model=fspath(cast("str | PathLike[str]", model)))
-    return _handle(model, tokenizer, say).settings
+    if not isinstance(model, ModelSettings) and _is_in_memory(model, tokenizer):
+        return _handle(model, tokenizer, say, check).settings
+    found = model if isinstance(model, ModelSettings) else ModelSettings(model=fspath(cast("str", model)))
+    check(found)
+    return found
+
+
+def _fits(plans: Sequence[Plan | None], seed: int) -> Callable[[ModelSettings], None]:
+    """A check that plans, as people write them, are of layers that a model has."""
+    from layercut.study.checks import check_plans
+
+    lists = [",".join(map(str, plan)) if isinstance(plan, list | tuple) else plan for plan in plans]
+    return lambda named: check_plans(named, [plan for plan in lists if isinstance(plan, str)], seed)
+
+
+def _tasks(tasks: Sequence[str | TaskSettings], limit: int | None) -> list[TaskSettings]:
+    """Tasks with settings; ``limit`` is for those that are given by their names."""
+    return [TaskSettings(task=task, limit=limit) if isinstance(task, str) else task for task in tasks]
 
 
 def _is_in_memory(model: object, tokenizer: Tokenizer) -> bool:
@@ -593,14 +682,9 @@ def _is_in_memory(model: object, tokenizer: Tokenizer) -> bool:
     return False
 
 
-def _check_more(name: str, more: Mapping[str, Any], inner: Any, outer: Any) -> None:
-    """Refuse what neither the step nor what it calls takes."""
-    known = {*inspect.signature(inner).parameters, *inspect.signature(outer).parameters} - {"more"}
-    if wrong := next((one for one in more if one not in known), None):
-        raise unknown(f"argument of {name}", wrong, known)
+def _heard(progress: bool, say: Say) -> tuple[Console, Callable[[str], None]]:
+    """Where progress goes, and lines for people: to stderr, in a notebook too, or nowhere."""
+    from layercut.progress.console import SafeConsole
 
-
-def _quiet() -> Console:
-    from rich.console import Console
-
-    return Console(quiet=True)
+    console = SafeConsole(stderr=True, quiet=not progress, force_jupyter=False)
+    return console, say or (lambda text: console.print(text, soft_wrap=True))

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from layercut.healing.filters import FilterSettings
-from layercut.healing.loop import LoopSettings
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.runs.settings import plain, settings_hash
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
@@ -90,7 +89,6 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "decoding, whole numbers": DecodingSettings(temperature=1, top_p=1).as_dict,
     "task": TaskSettings(task="gsm8k", readouts=("chain", "short"), limit=3).as_dict,
     "calibration": CalibrationSettings(source="t.txt", max_tokens=64).as_dict,
-    "loop": LoopSettings(num_remove=2, calibration=CalibrationSettings(num_texts=3)).as_dict,
     "train": TrainSettings().as_dict,
     "filters": FilterSettings(max_tokens=None, languages=("en",), dedup_prompts=0.8).as_dict,
     "heal": HealSettings().as_dict,

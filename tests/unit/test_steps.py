@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,117 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert name == "__version__" or getattr(layercut, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'prunes'"):
         _ = layercut.prunes
+
+
+STEPS = [name for name in layercut.__all__ if getattr(getattr(layercut, name), "__module__", "") == "layercut.steps"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_help_names_every_argument(step: str) -> None:
+    function = getattr(layercut, step)
+    kinds = {one.kind for one in inspect.signature(function).parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    for name in inspect.signature(function).parameters:
+        assert re.search(rf"^ +{name}: \S", function.__doc__, re.MULTILINE), name
+    if step == "heal":
+        assert {"method", "rank", "learning_rate", "seed"} <= {*inspect.signature(function).parameters}
+
+
+def test_what_a_step_returns_is_a_public_class() -> None:
+    returned = {str(inspect.signature(getattr(layercut, step)).return_annotation) for step in STEPS}
+    classes = {name for text in returned for name in re.findall(r"[A-Z]\w+", text)} - {"Path"}
+    assert {"Pruned", "CutPlan", "TaskResult", "Swept", "Diagnosed", "StudyOutcome", "Advice"} < classes
+    assert classes <= {*layercut.__all__}, classes - {*layercut.__all__}
+    loaded, paired = layercut.load_model.__annotations__["return"], layercut.compare_paired.__annotations__["return"]
+    assert {loaded, paired} <= {*layercut.__all__}
+
+
+@pytest.mark.parametrize(
+    "page", ["examples/tutorial.ipynb", "docs/reference/python.md", "docs/start/tutorial_python.md"]
+)
+def test_python_is_taught_with_public_names_alone(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    assert not re.findall(r"(?:from|import) layercut\.[\w.]+", text)
+    assert {*re.findall(r"\blayercut\.(\w+)\(", text)} <= {*layercut.__all__}
+    assert " 0.0 MB" not in text
+
+
+def test_progress_is_shown_unless_it_is_silenced(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = CalibrationSettings(num_texts=2, max_tokens=16)
+    cut = layercut.cut(tiny, "2", tmp_path / "cut")
+    assert "comparing" in capsys.readouterr().err
+    ranked = [TaskSettings(task="arithmetic", readouts=("rank",), limit=4)]
+    study = {"model": str(tiny), "out": "o", "plans": {"last": "reverse:1"}, "tasks": ["copy"], "checkpoints": False}
+    calls: dict[str, Callable[..., object]] = {
+        "select": lambda d, **how: layercut.select_layers(tiny, "block_influence", 2, out=d, calibration=text, **how),
+        "evaluate": lambda d, **how: layercut.evaluate("arithmetic", tiny, readout="rank", limit=4, **how),
+        "sweep": lambda d, **how: layercut.sweep(tiny, ranked, layers="2", out=d, **how),
+        "diagnose": lambda d, **how: layercut.diagnose(
+            tiny, ["2"], only=["brackets"], limit=1, num_samples=1, out=d, **how
+        ),
+        "heal": lambda d, **how: layercut.heal(
+            cut, tiny, "task:copy", out=d, limit=20, responses="original", method="seam", **how
+        ),
+        "study": lambda d, **how: layercut.run_study(study, out=d, limit=2, **how),
+    }
+    for name, call in calls.items():
+        call(tmp_path / f"{name}-quiet", progress=False)
+        said = capsys.readouterr()
+        assert said.out == said.err == "", name
+        call(tmp_path / name)
+        said = capsys.readouterr()
+        assert said.out == "", name
+        assert len(said.err) > 10, name
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, d: layercut.select_layers(m, "block_influence", 40, out=d), "cannot remove 40 layers: 6 of 6"),
+        (lambda m, d: layercut.select_layers(m, "block_influence", 3, out=d, protect="9"), "protected layer 9"),
+        (lambda m, d: layercut.select_layers(m, "task_accuracy", 1, out=d), "objective"),
+        (lambda m, d: layercut.select_layers(m, "task_accuracy", 1, out=d, tasks=["aritmetic"]), "Did you mean"),
+        (lambda m, d: layercut.select_layers(m, "block", 1, out=d), "unknown criterion"),
+        (lambda m, d: layercut.select_layers(m, "random", 1, out=d, race="fast"), "unknown race"),
+        (lambda m, d: layercut.prune(m, use="math", max_depth=40), "is 40 of 6 layers"),
+        (lambda m, d: layercut.prune(m, use="math", num_remove=6), "is 6 of 6 layers"),
+        (lambda m, d: layercut.cut(m, [4, 40], d), "layer 40 is not in"),
+        (lambda m, d: layercut.cut(m, "reverse:40", d), "40"),
+        (lambda m, d: layercut.evaluate("copy", m, "40"), "layer 40 is not in"),
+        (lambda m, d: layercut.sweep(m, ["copy"], out=d, layers="40"), "layer 40 is not in"),
+        (lambda m, d: layercut.sweep(m, ["copi"], out=d), "Did you mean copy"),
+        (lambda m, d: layercut.diagnose(m, ["40"], out=d), "layer 40 is not in"),
+        (lambda m, d: layercut.diagnose(m, ["1"], only=["bracket"], out=d), "Did you mean brackets"),
+        (
+            lambda m, d: layercut.run_study(
+                {"model": str(m), "out": "o", "plans": {"a": "40"}, "tasks": ["copy"]}, out=d
+            ),
+            "layer 40 is not in",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_model_is_read(
+    call: Callable[[Path, Path], object], message: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("the model was read")
+
+    monkeypatch.setattr("layercut.engine.handle.ModelHandle.__init__", read)
+    monkeypatch.setattr("layercut.models.sources.resolve", read)
+    with pytest.raises(InputError) as caught:
+        call(tiny, tmp_path / "out")
+    assert message in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_too_many_layers_of_a_loaded_model_are_refused_before_it_writes_text(
+    loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loaded
+    monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("the model was run"))
+    with pytest.raises(InputError, match="cannot remove 40 layers"):
+        layercut.select_layers(model, "block_influence", 40, out=tmp_path / "out", tokenizer=tokenizer)
 
 
 def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:

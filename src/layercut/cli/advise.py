@@ -26,9 +26,9 @@ def advise(
         ),
     ] = "all",
     keep: Annotated[
-        float, typer.Option(help="Share of the score above chance that has to be kept on every task of the use.")
+        float, options.a_share("Share of the score above chance that has to be kept on every task of the use.")
     ] = 0.9,
-    confidence: Annotated[float, typer.Option(help="Probability that a recommended plan does keep it.")] = 0.95,
+    confidence: Annotated[float, options.a_share("Probability that a recommended plan does keep it.")] = 0.95,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:

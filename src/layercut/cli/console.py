@@ -7,26 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.console import Console, RenderableType
 from rich.text import Text
 
-from layercut.text.markup import printable
+from layercut.progress.console import SafeConsole
 
 if TYPE_CHECKING:
     from layercut.engine.estimate import CostEstimate
-
-
-class SafeConsole(Console):
-    """Text on it may come from files, models and other people: markup is not obeyed, control characters are shown."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(highlight=False, markup=False, emoji=False, **settings)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """See Console. Its own control codes are segments of another kind, and pass."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 out = SafeConsole()
@@ -90,7 +77,11 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
 
 
 def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
-    """What a dry run found out."""
+    """What a dry run found out. Raises InputError: a folder that the run would refuse."""
+    from layercut.runs.directory import RunFolder
+
+    if estimate.folder is not None:
+        RunFolder.check(estimate.folder)
     show(estimate.to_dict(), lines=estimate.lines(), json=json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import typer
 from layercut.cli import options
 from layercut.cli.console import log, say, show, warn
 from layercut.errors import InputError
+from layercut.runs.atomic import refuse_used
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan
 
@@ -53,7 +55,7 @@ def cut(
 
     if not remove:
         raise InputError("no layers are named; say --remove 3,8,21-24 (zero-based, inclusive), or --remove 25%.")
-    share = Depth(text=remove) if remove.strip().endswith("%") and ":" not in remove else None
+    share = Depth(text=remove) if re.fullmatch(r"\s*([\d.]+\s*%|0?\.\d+)\s*", remove) else None
     if keep is not None and not remove.strip().endswith(".json"):
         raise InputError("--keep shortens the plan of a search; give that plan: --remove DIR/plan.json --keep 0.9.")
     check_plans(model, [] if share else [remove], seed)
@@ -78,6 +80,8 @@ def cut(
     else:
         with cut_source(model, make_plan, whole=whole, dry_run=dry_run, say=say) as found:
             say(f"{model.model}: {found.plan.describe()}")
+            if dry_run and out is not None:
+                refuse_used(out)
             if not dry_run and out is None:
                 raise InputError("no folder to write to; say --out DIR, or --dry-run to see what would be written.")
             done = cut_model(

@@ -31,7 +31,6 @@ def diagnose(
     samples: Annotated[
         int, typer.Option(min=1, help="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.")
     ] = 64,
-    arithmetic_data: options.ArithmeticData = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -58,8 +57,6 @@ def diagnose(
     check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
 
     from layercut.diagnostics.diagnose import diagnose_model
-    from layercut.evidence.diagnosis import with_rows
-    from layercut.report.diagnosis.page import summary
     from layercut.report.html.page import PAGE
 
     done = diagnose_model(
@@ -68,7 +65,6 @@ def diagnose(
         only=names if only else (),
         limit=limit,
         num_samples=samples,
-        arithmetic_data=arithmetic_data,
         layers=layers,
         out=out_folder,
         seed=seed,
@@ -78,10 +74,6 @@ def diagnose(
     )
     if done is None:
         return
-    lines = []
-    diagnoses = with_rows(done.data)["diagnostics"]
-    for arm in done.data["arms"][1:]:
-        lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
     page = done.report.with_name(PAGE)
-    lines += [f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
+    lines = [*done.lines, f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
     show(done.data, lines=lines, json=json)

@@ -20,8 +20,7 @@ from layercut.healing.prompt_sources import (
     under_preset,
 )
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.selection import criterion_row
-from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings
+from layercut.settings import DecodingSettings, ModelSettings
 
 _TRAINING = Flags(
     "Training",
@@ -32,7 +31,7 @@ _TRAINING = Flags(
 _FILTERS = Flags("Filters", shown="right_only", names={"finished_only": "--finished-only/--keep-unfinished"})
 
 
-@options.command(hidden="criterion calibration data_dir")
+@options.command(hidden="data_dir")
 def heal(
     model: Annotated[ModelSettings, Flags("Model", shown="device batch_size")],
     decoding: Annotated[DecodingSettings, Flags("Decoding")],
@@ -49,21 +48,7 @@ def heal(
         ),
     ],
     out: Annotated[str, typer.Option(help="Run folder; the healed model is in DIR/checkpoint.", metavar="DIR")],
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="The original model, which answers and grades. With --loop it is MODEL itself.", metavar="UNCUT"
-        ),
-    ] = None,
-    loop: Annotated[
-        int | None, typer.Option(min=1, help="MODEL is uncut: cut one layer, heal, cut the next, N times.", metavar="N")
-    ] = None,
-    criterion: Annotated[
-        str, typer.Option(help="loop: how each layer is chosen, on the model that was healed before.")
-    ] = "block_influence",
-    calibration: Annotated[
-        str, typer.Option(help="loop: text that the criterion is measured on, as in select.")
-    ] = "generated",
+    teacher: Annotated[str, typer.Option(help="The original model, which answers and grades.", metavar="UNCUT")],
     preset: Annotated[str | None, typer.Option(help="paper: answers and training as in arXiv:2602.01997.")] = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -76,17 +61,12 @@ def heal(
     The training data holds no report item of the built-in tasks. The same command again goes on where it was
     stopped; answers, checkpoints and the loss curve stay in the run folder. Training defaults are the paper's.
 
-    With --loop N, MODEL is the original model: each round cuts the layer that matters least by then, and heals.
-
     Example: layercut heal smollm2-27-layers --teacher bundled:smollm2-135m --prompts task:arithmetic --out runs/healed
     """
     from pathlib import Path
 
     from layercut.study.checks import check_names, check_prompts
 
-    if teacher is None and loop is None:
-        raise InputError("no teacher is named; say --teacher UNCUT, or --loop N to cut and heal in turns.")
-    criterion_row(criterion)
     files = options.local_data(data, data_dir)
     how = answering(preset, decoding, **answers.given())
     read = under_preset(preset, reading).replace(shuffle_seed=seed)
@@ -98,30 +78,14 @@ def heal(
     if settings.responses == "original" and source.records is not None:
         raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
 
-    from layercut.engine.handle import ModelHandle
-    from layercut.healing.estimate import estimate_healing
-    from layercut.healing.heal import Healed, estimate_heal, heal_model
-    from layercut.healing.loop import LoopSettings, heal_in_a_loop
+    from layercut.healing.heal import estimate_heal, heal_model
 
-    if loop is not None:
-        if teacher not in (None, model.model):
-            raise InputError(f"in a loop {model.model} is cut and teaches as well; leave out --teacher.")
-        rounds = LoopSettings(num_remove=loop, criterion=criterion, calibration=CalibrationSettings(source=calibration))
-        if dry_run:
-            whole = ModelHandle(model)
-            say("the time leaves out how layers are chosen between the rounds")
-            show_estimate(estimate_healing(whole, whole, source, settings, how, out=Path(out), rounds=loop), json=json)
-            return
-        healed: Healed | None
-        healed = heal_in_a_loop(model, source, settings, how, rounds, out=Path(out), console=log, say=say)
-    else:
-        assert teacher is not None
-        shared = ("dtype", "device", "batch_size", "engine", "engine_pool")
-        uncut = ModelSettings(model=teacher, **{name: getattr(model, name) for name in shared})
-        if dry_run:
-            show_estimate(estimate_heal(model, uncut, source, settings, how, out=Path(out)), json=json)
-            return
-        healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
+    shared = ("dtype", "device", "batch_size", "engine", "engine_pool")
+    uncut = ModelSettings(model=teacher, **{name: getattr(model, name) for name in shared})
+    if dry_run:
+        show_estimate(estimate_heal(model, uncut, source, settings, how, out=Path(out)), json=json)
+        return
+    healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
     if healed is None:  # one of the other processes of a launcher
         return
     show({"checkpoint": str(healed.checkpoint), **healed.healing}, lines=healed.lines(), json=json)

@@ -55,7 +55,7 @@ def verb(name: str) -> Any:
     from layercut.cli.options import Verb
 
     file = _FILES.get(name, name.replace("-", "_"))
-    alone = typer.Typer(add_completion=False, context_settings=_HELP)
+    alone = typer.Typer(add_completion=False, context_settings=_HELP, rich_markup_mode=None)
     alone.command(name, cls=Verb)(getattr(importlib.import_module(f"layercut.cli.{file}"), file))
     found: Any = typer.main.get_command(alone)
     paragraphs = inspect.cleandoc(found.help).split("\n\n")
@@ -73,15 +73,17 @@ class _Verbs(TyperGroup):
 
     _is_listing = False
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, short_help=says) for name, says in VERBS.items()}
+
     def list_commands(self, ctx: Any) -> list[str]:
         """See click."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The verb; only its name and what it does where all are listed."""
-        if self._is_listing and cmd_name in VERBS:
-            return TyperCommand(cmd_name, help=VERBS[cmd_name])
-        return verb(cmd_name) if cmd_name in VERBS else None
+        return verb(cmd_name) if cmd_name in VERBS and not self._is_listing else self.commands.get(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See click."""
@@ -125,6 +127,7 @@ app = typer.Typer(
     help="Remove decoder layers from a language model and learn what it can still do.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings=_HELP,
 )
 
@@ -184,7 +187,8 @@ def _message(problem: Exception) -> str | None:
     if isinstance(problem, InputError | VerificationError):
         return str(problem)
     if isinstance(problem, OSError) and problem.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-        return f"no file can be called {str(problem.filename)[:60]!r}... ({problem.strerror}). Use another name."
+        longest = max(Path(str(problem.filename)).parts, key=len)
+        return f"no file can be called {longest[:60]!r}... ({problem.strerror}). Use another name."
     return disk_problem(problem) if isinstance(problem, OSError) else None
 
 

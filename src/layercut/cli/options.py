@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from layercut.base_settings import Settings, choices_of, limits
+from layercut.base_settings import Settings, choices_of, limits, share
 from layercut.cli.console import speak_of
 from layercut.errors import InputError, unknown
 from layercut.seed import LARGEST
@@ -27,14 +27,26 @@ Remove = Annotated[
         metavar="LAYERS",
     ),
 ]
+
+
+def a_share(help: str, *, least: float = 0, most: float = 1) -> Any:
+    """The option of a share that is no field of settings; it may be written in percent."""
+
+    def parsed(param: typer.CallbackParam, value: Any) -> Any:
+        found = None if value is None else share(value, str(param.name))
+        if found is None or least <= found <= most:
+            return found
+        raise InputError(f"{param.name} {found:g} is not from {least:g} to {most:g}, such as 0.9 or 90%.")
+
+    return typer.Option(help=help, parser=str, callback=parsed, metavar="SHARE")
+
+
 Keep = Annotated[
     float | None,
-    typer.Option(
-        min=0.01,
-        max=1,
-        help="Only as many layers of a search by task scores as keep this share on its selection items; layercut prune "
+    a_share(
+        "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune "
         "confirms it on others.",
-        metavar="SHARE",
+        least=0.01,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Random seed.", metavar="INTEGER")]
@@ -53,13 +65,6 @@ PROMPTS = (
     "selection items"
 )
 """Where prompts may come from."""
-ArithmeticData = Annotated[
-    Path | None,
-    typer.Option(
-        help="Arithmetic files of GPT-3 (.jsonl, or a folder of them), in place of generated expressions.",
-        metavar="FILE",
-    ),
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -114,12 +119,12 @@ def flag(kind: type[Settings], name: str, *spelling: str, **more: Any) -> Any:
     found = limits(field)
     missing = [one for one in choices_of(field) if one not in (field.description or "")]
     choices = f" One of {', '.join(choices_of(field))}." if missing else ""
+    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
+    more |= {"parser": str, "metavar": "SHARE"} if high == 1 else {"min": low, "max": high}
     spelled = spelling or ((f"--{name.replace('_', '-')}",) if field.annotation is bool else ())
     return typer.Option(
         *spelled,
         help=(field.description or "") + choices,
-        min=found.get("ge", found.get("gt")),
-        max=found.get("le", found.get("lt")),
         **more,
     )
 
@@ -135,24 +140,22 @@ def command(*, hidden: str = "") -> Callable[[Callable[..., None]], Callable[...
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own: list[inspect.Parameter] = []
-        derived: list[inspect.Parameter] = []
+        parameters: list[inspect.Parameter] = []
         kinds: dict[str, tuple[type[Settings], dict[str, str]]] = {}
         for one in inspect.signature(function, eval_str=True).parameters.values():
             kind, *marks = get_args(one.annotation) if get_origin(one.annotation) is Annotated else (one.annotation,)
             if not (isinstance(kind, type) and issubclass(kind, Settings)):
-                own.append(_hidden(one) if one.name in hidden.split() else one)
+                parameters.append(_hidden(one) if one.name in hidden.split() else one)
                 continue
             how = next((mark for mark in marks if isinstance(mark, Flags)), Flags())
             fields = {
                 field: how.names.get(field, field) for field in kind.model_fields if field not in how.without.split()
             }
             kinds[one.name] = kind, {field: _name_of(name) for field, name in fields.items()}
-            made = [_parameter(kind, field, name, how) for field, name in fields.items()]
-            own += [flag for flag in made if flag.name == "model"]
-            derived += [flag for flag in made if flag.name != "model"]
-        extra = [_SET, _HELP_ALL, _CONTEXT] if all(one.name != "setting" for one in own) else [_HELP_ALL, _CONTEXT]
-        parameters = [*own, *derived, *extra]
+            parameters += [_parameter(kind, field, name, how) for field, name in fields.items()]
+        has_own = any(one.name == "setting" for one in parameters)
+        extra = [_HELP_ALL, _CONTEXT] if has_own else [_SET, _HELP_ALL, _CONTEXT]
+        parameters += extra
 
         @functools.wraps(function)
         def with_settings(**values: Any) -> None:
@@ -228,6 +231,10 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+_HYPHEN = "\u2011"
+"""At which no line is broken."""
+
+
 class Verb(TyperCommand):
     """A command whose ``--set NAME=VALUE`` is another spelling of ``--name VALUE``, whether ``--help`` shows it or not.
 
@@ -250,6 +257,24 @@ class Verb(TyperCommand):
                 spelled += [word] if found is None or not equals else _spelled(found, value)
         speak_of(self._flags())
         return super().parse_args(ctx, spelled)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """See click: arguments, options, then a section for each panel; no word is broken at its hyphens."""
+        self.format_usage(ctx, formatter)
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text((self.help or "").replace("-", _HYPHEN))
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for one in self.get_params(ctx):
+            if (row := one.get_help_record(ctx)) is not None:
+                is_argument = one.param_type_name == "argument"
+                panel = "Arguments" if is_argument else getattr(one, "rich_help_panel", None) or "Options"
+                sections.setdefault(panel, []).append((row[0], row[1].replace("-", _HYPHEN)))
+        for panel, rows in sections.items():
+            if rows:
+                with formatter.section(panel):
+                    formatter.write_dl(rows)
+        formatter.buffer[:] = [text.replace(_HYPHEN, "-") for text in formatter.buffer]
 
     def _flags(self) -> dict[str, str]:
         """By field, what it is called on the command line."""
@@ -285,7 +310,7 @@ def _refuse(context: typer.Context, given: list[str] | None) -> None:
     for entry in given or ():
         name, equals, _ = entry.partition("=")
         if not equals:
-            raise InputError(f"--set {entry!r} is not NAME=VALUE, such as limit=10.")
+            raise InputError(f"--set {entry!r} is not NAME=VALUE, such as seed=1.")
         raise unknown("setting", name, _settable(context.command))
 
 
@@ -298,7 +323,7 @@ _SET = inspect.Parameter(
         typer.Option(
             "--set",
             callback=_refuse,
-            help="Any option that --help-all lists, such as limit=10. May be repeated.",
+            help="Any option that --help-all lists, such as seed=1. May be repeated.",
             metavar="NAME=VALUE",
         ),
     ],

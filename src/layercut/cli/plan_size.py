@@ -11,14 +11,14 @@ from layercut.cli.console import show
 
 
 def plan_size(
-    baseline: Annotated[float, typer.Option(help="Expected score of the original model, a share: 0.6.")],
+    baseline: Annotated[float, options.a_share("Expected score of the original model, a share: 0.6.")],
     retention: Annotated[
-        float, typer.Option(help="Share of the score above chance that the pruned model is expected to keep.")
+        float, options.a_share("Share of the score above chance that the pruned model is expected to keep.", most=2)
     ],
-    chance: Annotated[float, typer.Option(help="Score of guessing.")] = 0.0,
-    power: Annotated[float, typer.Option(help="Probability of seeing a difference that is there.")] = 0.8,
-    alpha: Annotated[float, typer.Option(help="Level of the test; the interval has 1 - alpha.")] = 0.05,
-    half_width: Annotated[float, typer.Option(help="Half of the width of the retention's interval.")] = 0.1,
+    chance: Annotated[float, options.a_share("Score of guessing.")] = 0.0,
+    power: Annotated[float, options.a_share("Probability of seeing a difference that is there.")] = 0.8,
+    alpha: Annotated[float, options.a_share("Level of the test; the interval has 1 - alpha.")] = 0.05,
+    half_width: Annotated[float, options.a_share("Half of the width of the retention's interval.")] = 0.1,
     comparisons: Annotated[
         int, typer.Option(min=1, help="How many comparisons are judged together, plans times tasks (Holm).")
     ] = 1,
@@ -27,7 +27,7 @@ def plan_size(
         typer.Option(help="Of the two models' right answers over items; 0.5 if left out, or the most that can be."),
     ] = None,
     agreement: Annotated[
-        float | None, typer.Option(help="Share of items on which both are right or both wrong, in its place.")
+        float | None, options.a_share("Share of items on which both are right or both wrong, in its place.")
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -13,13 +13,16 @@ from layercut.pruning.settings import PruneSettings
 from layercut.settings import ModelSettings
 
 
-@options.command()
+@options.command(hidden="data data_dir seed unsafe_exec json")
 def prune(
-    model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
-    goal: Annotated[PruneSettings, options.Flags(shown="use tasks keep max_depth remove heal time items")],
+    model: Annotated[ModelSettings, options.Flags("Model")],
+    goal: Annotated[PruneSettings, options.Flags(shown="use tasks keep max_depth heal time items")],
     out_folder: Annotated[Path | None, options.out_to("Folder to write to; runs/prune-<model> if left out.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Write the best plan's checkpoint even where none passed.")
+        bool, typer.Option("--anyway", help="Write the best plan's checkpoint even if none passed.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop before the search where the report items are too few for the goal.")
     ] = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -31,9 +34,11 @@ def prune(
     """Make MODEL shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.
 
     Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
-    the plans on items that were never used before, from the shallowest to the deepest, each at 95 %.
+    the plans on items that were never used before, each at 95 %.
 
-    Example: layercut prune bundled:smollm2-135m --use math --keep 0.8 --max-depth 10% --out runs/math
+    Exits with 1 where no plan passed and no checkpoint was written.
+
+    Example: layercut prune bundled:smollm2-135m --use math --keep 80% --max-depth 10% --out runs/math
     """
     from layercut.pruning.goal import check_prune, goal_tasks
 
@@ -49,7 +54,9 @@ def prune(
 
         show_estimate(prune_estimate(model, goal, tasks, out=folder, seed=seed), json=json)
         return
-    done = prune_model(model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, console=log, say=say)
+    done = prune_model(
+        model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, strict=strict, console=log, say=say
+    )
     lines = [
         done.result.why,
         *([] if done.result.next is None else [f"next: {done.result.next.command}"]),
@@ -57,3 +64,5 @@ def prune(
         f"page: {done.report}",
     ]
     show(done.result.to_dict(), result_tables(done.result), lines, json=json)
+    if done.checkpoint is None:
+        raise typer.Exit(1)

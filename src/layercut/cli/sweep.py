@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from layercut.selection.predict import Predicted
 
 
-@options.command(hidden="arithmetic_data data_dir")
+@options.command(hidden="data_dir")
 def sweep(
     model: Annotated[ModelSettings, options.SHOWN_OF_MODEL],
     decoding: Annotated[DecodingSettings, options.Flags("Decoding")],
@@ -42,7 +42,6 @@ def sweep(
     only: Annotated[
         str | None, typer.Option(help="Some of the diagnostics of --diagnose.", metavar="NAME,NAME")
     ] = None,
-    arithmetic_data: options.ArithmeticData = None,
     readouts: Annotated[
         str | None,
         typer.Option(help="rank, gold, token, short, chain; each task's first if left out.", metavar="NAME,NAME"),
@@ -105,8 +104,8 @@ def sweep(
             "--predict reads all layers on selection items; leave out --diagnose, --layers, --split, --compare and "
             "--parent."
         )
-    if (only or arithmetic_data) and not diagnose:
-        raise InputError("--only and --arithmetic-data have no effect without --diagnose; leave them out.")
+    if only and not diagnose:
+        raise InputError("--only has no effect without --diagnose; leave it out.")
     if split not in get_args(Split):
         raise unknown("split", split, get_args(Split))
     names = known([name for name in (only or "").split(",") if name], LAYER_FORMS) if only else []
@@ -124,7 +123,6 @@ def sweep(
             layers=layers,
             only=names,
             limit=limit or LIMIT,
-            arithmetic_data=arithmetic_data,
             parent=parent,
             out=out_folder,
             seed=seed,

@@ -17,7 +17,6 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.measures import by_group, examples_of, rows_of
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Completion, LikelihoodRequest
@@ -51,10 +50,9 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
     ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability of
     results that are not negative, the digits 0 to 9 compared with each other only (``first_digits``). The items are
-    generated ``expressions``, or those of the session's ``arithmetic_data``.
+    generated ``expressions``.
     """
-    data = session.arithmetic_data
-    task = expressions(seed=session.seed) if data is None else arithmetic_files(data, seed=session.seed)
+    task = expressions(seed=session.seed)
     samples = task.samples("report", session.limit)
     session.came(task.name, samples)
     written = session.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]

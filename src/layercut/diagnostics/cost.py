@@ -87,7 +87,7 @@ def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Ti
     # transformers is renaming the argument.
     keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     generator = torch.Generator().manual_seed(seed)
-    size = int(model.config.get_text_config().vocab_size)
+    size = int(model.config.get_text_config(decoder=True).vocab_size)
     ids_BT = torch.randint(0, size, (batch_size, NUM_PROMPT_TOKENS), generator=generator).to(model.device)
     with bypass(model, plan):
         start = _now(model)

@@ -18,17 +18,18 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, is_plan, known
-from layercut.diagnostics.arithmetic_files import arithmetic_files
 from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.evidence.diagnosis import with_rows
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress, Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
 from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
+from layercut.report.diagnosis.page import summary
 from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION
 from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
@@ -56,6 +57,14 @@ class Diagnosed(NamedTuple):
     report: Path
     data: dict[str, Any]
 
+    @property
+    def lines(self) -> list[str]:
+        """What broke first in each pruned model, in words; of ``diagnose_model``."""
+        diagnoses, lines = with_rows(self.data)["diagnostics"], []
+        for arm in self.data["arms"][1:]:
+            lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
+        return lines
+
 
 def diagnose_model(
     model: ModelSettings,
@@ -64,7 +73,6 @@ def diagnose_model(
     only: Sequence[str] = (),
     limit: int,
     num_samples: int,
-    arithmetic_data: Path | None = None,
     layers: str | None = None,
     out: Path | None,
     seed: int,
@@ -81,14 +89,14 @@ def diagnose_model(
             By name, where they have names of their own.
         layers: layers of the original model that such another model has, such as ``0-15``, in place of both.
         only: names of diagnostics; all of them if empty.
-        limit, num_samples, arithmetic_data, seed: see ``DiagnoseSettings``.
+        limit, num_samples, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
 
     Raises:
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
-    how = DiagnoseSettings(limit=limit, num_samples=num_samples, arithmetic_data=arithmetic_data, seed=seed)
+    how = DiagnoseSettings(limit=limit, num_samples=num_samples, seed=seed)
     if not cuts:
         raise InputError(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
@@ -129,7 +137,6 @@ def diagnose_layers(
     layers: str | None = None,
     only: Sequence[str] = (),
     limit: int = LIMIT,
-    arithmetic_data: Path | None = None,
     parent: str | None = None,
     out: Path | None,
     seed: int,
@@ -143,7 +150,7 @@ def diagnose_layers(
         layers: which layers are skipped, as people write them; all of them if left out.
         only: names among ``LAYER_FORMS``; all of them if empty.
         parent: the model that this one was made of; layers are shown with its numbers.
-        limit, arithmetic_data, seed: see ``DiagnoseSettings``.
+        limit, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-layers`` if left out.
 
     Raises:
@@ -164,7 +171,7 @@ def diagnose_layers(
             ),
         ],
         names,
-        DiagnoseSettings(limit=limit, num_samples=1, arithmetic_data=arithmetic_data, seed=seed),
+        DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
         # The layers and diagnostics are no part of the settings: a second command may add some.
         settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
         head={
@@ -207,12 +214,11 @@ def run_diagnostics(
         dry_run: print the plan and return None.
     """
     if dry_run:
+        RunFolder.check(folder)
         for name in names:
             say(f"{name}: {forms[name].summary}")
         say(f"would ask at most {counted(how.limit, 'item')} of each kind and write to {folder}")
         return None
-    if how.arithmetic_data is not None:  # the problems count, not where their files lie
-        settings = {**settings, "arithmetic_data": dict(arithmetic_files(how.arithmetic_data).made_with)}
     isolation = None
     if "brackets" in names:  # the diagnostic that runs programs
         isolation = describe_or_why_not()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest, HiddenStates, LikelihoodRequest
@@ -79,13 +78,12 @@ class DiagnosticSession:
         limit: int = 32,
         seed: int = 0,
         num_samples: int = 16,
-        arithmetic_data: Path | None = None,
         on_progress: Callable[[int, int, int], None] = lambda stage, done, total: None,
     ) -> None:
         """Args:
         arms: the original model first.
         journal: from the name of a question and of an arm, where its answers are kept.
-        limit, num_samples, arithmetic_data: see ``DiagnoseSettings``.
+        limit, num_samples: see ``DiagnoseSettings``.
         on_progress: called with (questions so far, items done, items in all) of the question that is being asked.
         """
         names = [arm.name for arm in arms]
@@ -94,7 +92,6 @@ class DiagnosticSession:
                 raise InputError(f"two models are called {name!r}; give each cut once.")
         self.arms = tuple(arms)
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
-        self.arithmetic_data = arithmetic_data
         self._journal, self._on_progress, self._stage = journal, on_progress, 0
         self.shortfalls: list[str] = []
         """Where fewer items came than the limit asks for, in words, since ``begin``."""

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Prompt
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
+from layercut.progress.estimate import RELIABLE
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 
 TRAINING = 3.0
 """Cost of a training token, in forward passes: one forward, two backward."""
-SLOWER = 10.0
-"""The upper end of a range: a tenth of the speed of large matrix products, as on a machine with other work. Six steps
-of LoRA on SmolLM2-135M took 162 s on two cores under a load of 20; the range was 24 s to 4 min."""
+SLOWER = 4.0
+"""The upper end of a range: a quarter of the speed of large matrix products, on a machine without other work."""
 PASS_SECONDS = 0.1
 """What one forward pass may take beside its arithmetic."""
 _SIZE = 1024
@@ -66,9 +66,11 @@ class Step:
 
     def seconds(self, speed: Speed) -> tuple[float, float]:
         """Least and most time."""
-        low, high = (self._at(speed, new) for new in self.new_tokens)
-        passes = self.cost * self.items / self.batch_size + self.new_tokens[1] / self.batch_size
-        return self.least * low, SLOWER * high + PASS_SECONDS * passes
+        low, high = (
+            (self._at(speed, new), PASS_SECONDS * (self.cost * self.items + new) / self.batch_size)
+            for new in self.new_tokens
+        )
+        return self.least * (low[0] + low[1] / SLOWER), SLOWER * high[0] + high[1]
 
     def line(self, speed: Speed | None) -> str:
         """For people."""
@@ -77,7 +79,7 @@ class Step:
             low, high = self.new_tokens
             metadata.append(f"{high:,} written" if low == high else f"{low:,} to {high:,} written")
         if speed is not None:
-            metadata.append(between(*self.seconds(speed)))
+            metadata.append(_expected(*self.seconds(speed)))
         return f"{self.name}: {', '.join(metadata)}"
 
     def _at(self, speed: Speed, new_tokens: int) -> float:
@@ -149,10 +151,13 @@ class CostEstimate:
         lines = [step.line(self.speed) for step in self.steps]
         if self.speed is not None and self.seconds is not None:
             rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
-            lines.append(
-                f"time: {between(*self.seconds)}, estimated from a short matrix product on this {self.speed.device} "
-                f"({rate}), not from this model"
-            )
+            basis = f"estimated from a short matrix product on this {self.speed.device} ({rate}), not from this model"
+            lines.append(f"time: {_expected(*self.seconds)} if nothing else runs here, {basis}")
+            if _is_open(*self.seconds):
+                lines.append(
+                    "how much more depends on the length of the answers and the number of steps; the run shows it "
+                    "after the first answers"
+                )
         if self.folder is not None and self.free_bytes is not None:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""
             short = ": too little" if self.disk_bytes > self.free_bytes else ""
@@ -204,10 +209,21 @@ def between(low: float, high: float) -> str:
     ]
     if high < 1:
         return "under 1 s"
+    if low == high:
+        return f"{numbers[1]} {units[1][1]}"
     if low < 1:
         return f"up to {numbers[1]} {units[1][1]}"
     first = numbers[0] if units[0] == units[1] else f"{numbers[0]} {units[0][1]}"
     return f"{first} to {numbers[1]} {units[1][1]}"
+
+
+def _is_open(low: float, high: float) -> bool:
+    """Whether the range says too little to be shown."""
+    return high > 1.001 * RELIABLE * low and high >= 1
+
+
+def _expected(low: float, high: float) -> str:
+    return f"at least {between(low, low)}" if _is_open(low, high) else between(low, high)
 
 
 def _unit(seconds: float) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,9 @@ from layercut.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_LONG = 2000
+"""Characters of a prompt from which a dry run counts its tokens."""
 
 logger = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
@@ -162,6 +165,21 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
                 f"{context}. Shorten it, for example by giving fewer examples."
             )
     return GenerationRow(request, prompt, min(request.max_new_tokens, room), given)
+
+
+def check_longest(reader: Callable[[], Reader], requests: Iterable[GenerationRequest | LikelihoodRequest]) -> None:
+    """Refuse the longest prompt that is to be answered where it leaves no space in the context, as a run would later.
+
+    Args:
+        reader: gives the tokenizer; called only where a prompt is long.
+        requests: of one task.
+
+    Raises:
+        InputError: see ``generation_row``.
+    """
+    written = [one for one in requests if isinstance(one, GenerationRequest) and len(str(one.prompt)) > _LONG]
+    for longest in sorted(written, key=lambda one: -len(str(one.prompt)))[:1]:
+        generation_row(reader(), longest)
 
 
 def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes, cluster_sums
@@ -24,8 +23,6 @@ from layercut.seed import check_seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MANY = 100
-"""Times as many items as there are: an estimate above that says no more than "many"."""
 _FEWEST_BEYOND = 50
 """Resamples that must lie beyond a bound; a stricter level takes more resamples."""
 
@@ -139,29 +136,3 @@ def _ratio(totals: Array, chance: float, *, void: float) -> Array:
     ratio: Array = np.full(len(totals), void)
     np.divide(totals[:, 1] / totals[:, 2] - chance, below, out=ratio, where=below > 0)
     return ratio
-
-
-def items_to_settle(bounds: Bounds, keep: float, *, power: float = 0.8, error: float) -> int | None:
-    """About how many items in all settle whether at least ``keep`` is retained; an estimate.
-
-    A bound's distance from the value shrinks with 1 / sqrt(N). Taking the value of these items as the truth, N' =
-    N (reach / (value - keep))^2 (1 + z_power / z_error)^2, with reach the distance of the bound that has to pass
-    ``keep``. It is as uncertain as the value is.
-
-    Args:
-        bounds: of N items, neither above nor below ``keep``.
-        keep: share that is asked for.
-        power: probability that N' items then settle it.
-        error: the rate of the bounds.
-
-    Returns:
-        The number, or None where no bound exists or the value lies so near to ``keep`` that the number says nothing:
-        more than ``MANY`` times as many items as there are.
-    """
-    end = bounds.low if bounds.value > keep else bounds.high
-    gap = abs(bounds.value - keep)
-    if end is None or not math.isfinite(gap) or gap < 1e-9:
-        return None
-    margin = 1 + float(norm.ppf(power)) / float(norm.ppf(1 - error))
-    times = (abs(bounds.value - end) / gap * margin) ** 2
-    return math.ceil(bounds.n * times) if times <= MANY else None

@@ -29,7 +29,7 @@ KEPT = 0.9
 ALPHA = 0.05
 """A difference counts where its adjusted p-value is below this and its interval leaves out 0."""
 
-Finding = Literal["kept", "better", "gained", "damaged", "lost", "unclear", "at chance"]
+Finding = Literal["kept", "better", "gained", "damaged", "lost", "undecided", "at chance"]
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 
@@ -126,7 +126,7 @@ class ComparisonRow(TaskRow):
         ``lost``: worse than uncut, and not significantly above chance any more.
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
-        ``unclear``: these items show neither a loss nor that at least 90 % is kept.
+        ``undecided``: these items show neither a loss nor that at least 90 % is kept.
         """
         difference, kept = self.values.difference, self.kept_share
         changed = self.p_value < ALPHA
@@ -134,14 +134,14 @@ class ComparisonRow(TaskRow):
         if self.uncut_is_at_chance:
             return "gained" if is_better and self._is_above_chance(self.values.cut) else "at chance"
         if difference.low is None or difference.high is None:
-            return "unclear"
+            return "undecided"
         if is_better:
             return "better"
         if kept is not None and kept.low is not None and kept.low >= KEPT:
             return "kept"
         if difference.high < 0 and changed:
             return "damaged" if self._is_above_chance(self.values.cut) else "lost"
-        return "unclear"
+        return "undecided"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""

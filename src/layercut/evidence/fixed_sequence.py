@@ -19,8 +19,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.bounds import items_to_settle, retention_bounds
+from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.power import MANY, Differences, items_to_decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -313,7 +314,15 @@ def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, 
         verdict = "passed"
     elif bounds.high is not None and bounds.high < keep:
         verdict = "shown to fail"
-    error = low_error if bounds.value > keep else high_error
+    needed = None
+    if verdict == "undecided" and (bounds.low if bounds.value > keep else bounds.high) is not None:
+        items = row.items
+        found = Differences.measured(items.uncut, items.cut, keep=keep, chance=row.chance, clusters=items.clusters)
+        start, most = bounds.n + 1, MANY * bounds.n
+        if bounds.value > keep:
+            needed = items_to_decide(found, low_error, start=start, most=most)
+        else:
+            needed = items_to_decide(found.negated(), high_error, start=start, most=most)
     return JudgedTask(
         task=row.task,
         readout=row.readout,
@@ -325,5 +334,5 @@ def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, 
         low=bounds.low,
         high=bounds.high,
         verdict=verdict,
-        items_needed=items_to_settle(bounds, keep, error=error) if verdict == "undecided" else None,
+        items_needed=needed,
     )

@@ -114,9 +114,20 @@ def expect(
             f"scores of {baseline:g} and {cut:g} allow a correlation from {lowest:.3f} to {highest:.3f}, which is an "
             f"agreement from {agreements[0]:.3f} to {agreements[1]:.3f}; give one in between."
         )
-    both = min(max(baseline * cut + correlation * spread, fewest), most)
-    outcomes = Outcomes(both, baseline - both, cut - both, 1 - baseline - cut + both)
-    return Expected(baseline=baseline, cut=cut, chance=chance, correlation=correlation, outcomes=outcomes)
+    return Expected(
+        baseline=baseline,
+        cut=cut,
+        chance=chance,
+        correlation=correlation,
+        outcomes=outcomes_of(baseline, cut, correlation),
+    )
+
+
+def outcomes_of(baseline: float, cut: float, correlation: float) -> Outcomes:
+    """Shares of the four outcomes of two scores; a correlation beyond what the scores allow is the nearest allowed."""
+    spread = math.sqrt(baseline * (1 - baseline) * cut * (1 - cut))
+    both = min(max(baseline * cut + correlation * spread, 0.0, baseline + cut - 1), baseline, cut)
+    return Outcomes(both, baseline - both, cut - both, max(0.0, 1 - baseline - cut + both))
 
 
 def items_needed(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from layercut.base_settings import Names, Number, Settings
+from layercut.base_settings import Names, Settings, Share
 from layercut.errors import InputError
 from layercut.healing.languages import check_languages, is_in_another
 from layercut.healing.near_duplicates import SeenTexts
@@ -31,14 +31,14 @@ class FilterSettings(Settings):
         (),
         description="Languages (ISO 639: en, de) of prompts and answers; texts in others are dropped. All if left out.",
     )
-    dedup_prompts: Number = Field(
+    dedup_prompts: Share = Field(
         1.0,
         gt=0,
         le=1,
         description="Drop prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: equal but "
         "for case and spacing.",
     )
-    dedup_answers: Number | None = Field(
+    dedup_answers: Share | None = Field(
         None, gt=0, le=1, description="Drop answers this similar to an earlier one; none if left out."
     )
 

@@ -20,6 +20,7 @@ from layercut.models.weights import read_header, safetensors_files
 from layercut.report.healing_text import healing_lines
 from layercut.report.render import escaped
 from layercut.runs.atomic import new_directory, write_json
+from layercut.surgery.card import UNMEASURED
 from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy, read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.text.markup import escape, table
@@ -179,7 +180,8 @@ def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
     """
     text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
     if not text:
-        text = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---\n\n# Healed model"
+        front = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---"
+        text = f"{front}\n\n# Healed model\n\n{UNMEASURED}"
     rows = [
         (name.replace("_", " "), _shown(value))
         for name, value in healing.items()

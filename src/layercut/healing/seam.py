@@ -221,7 +221,7 @@ def _gains(cut: PreTrainedModel, seams: Sequence[Seam], data: Data) -> dict[int,
 def _sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums | MagnitudeSums:
     if kind == "magnitude":
         return MagnitudeSums()
-    size = cut.config.get_text_config().hidden_size
+    size = cut.config.get_text_config(decoder=True).hidden_size
     features = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
     return Sums(features, cut.device, size)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from layercut.base_settings import Names, Number, Seed, Settings, one_of
+from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 
@@ -77,7 +77,7 @@ class TrainSettings(Settings):
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
     alpha: int = Field(16, ge=1, description="LoRA alpha; updates are scaled by alpha / rank.")
-    dropout: Number = Field(0.05, ge=0, lt=1, description="Dropout before the adapters, in training.")
+    dropout: Share = Field(0.05, ge=0, lt=1, description="Dropout before the adapters, in training.")
     last_k: int = Field(3, ge=1, description="last-k: number of last layers to train, with the head.")
     """ "Reassessing Layer Pruning", arXiv:2411.15558."""
     learning_rate: Number | None = Field(
@@ -121,7 +121,7 @@ class TrainSettings(Settings):
         description="Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on "
         "a GPU, and where a step would not fit into free memory without it.",
     )
-    held_out: Number = Field(
+    held_out: Share = Field(
         0.1, ge=0, lt=1, description="Share of the examples for evaluation, which are never trained on."
     )
     save_every: int = Field(
@@ -139,7 +139,7 @@ class TrainSettings(Settings):
         "significant loss stops it.",
     )
     guard_items: int = Field(32, ge=8, description="Selection items of each guard task.")
-    jsd_alpha: Number = Field(
+    jsd_alpha: Share = Field(
         0.5, gt=0, lt=1, description="jsd, on-policy: weight of the teacher in the mixture of the two models."
     )
     rollout_start: int = Field(
@@ -152,7 +152,7 @@ class TrainSettings(Settings):
         "their limit where the task's own is higher.",
     )
     group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
-    drift_overlap: Number = Field(
+    drift_overlap: Share = Field(
         0.3,
         ge=0,
         le=1,

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from layercut.errors import CheckpointError
-from layercut.models.structure import counted_field, text_part
+from layercut.errors import CheckpointError, InputError
+from layercut.models.structure import blueprint, config_of, counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ _COUNTS = frozenset(
     {_PER_TOKEN, "head_dim", "n_head", "num_attention_heads", "num_heads", "num_key_value_heads", "sliding_window"}
 )
 """Fields of config.json that count something there must be one of."""
-_OTHER_EMBEDDING = frozenset({"word_embed_proj_dim", "embedding_size", "cross_attention_layers"})
-"""Fields of models whose embedding has another width than their layers, or rows for more than the vocabulary."""
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
@@ -127,21 +125,22 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that is
             below 1, or more experts for a token than there are.
     """
-    config = text_part(config)
+    whole, config = config, text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
     for name in sorted(_COUNTS & config.keys()):
         value = config[name]
-        if _is_whole_number(value) and (value < 1 or (name == _PER_TOKEN and _is_whole_number(most) and value > most)):
+        too_many = name == _PER_TOKEN and _is_whole_number(most) and _is_whole_number(value) and value > most
+        if _is_whole_number(value) and (too_many or (value < 1 and not _is_default(config, name))):
             limit = f" to {most}" if name == _PER_TOKEN and most else ""
             raise _to_mend(f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}")
     if embedding is None or len(embedding) != 2:
         return
     rows, columns = embedding
-    if config.keys() & _OTHER_EMBEDDING:
-        return
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
         for name in names:
             if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
+                if embedding in _embeddings(whole, where):
+                    return  # rows or columns that the type adds by itself
                 raise _to_mend(
                     f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
                     f"config.json says {name} = {config[name]!r}"
@@ -154,18 +153,36 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         )
 
 
+def _embeddings(config: Mapping[str, Any], where: str) -> set[tuple[int, ...]]:
+    """Shapes of the token embeddings of the model that config.json describes; empty where it describes none."""
+    try:
+        model = blueprint(config_of(config, where), name=where)
+    except InputError:
+        return set()
+    return {tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)}
+
+
+def _is_default(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a field is as transformers sets it for the type: some types write 0 for what they do not use."""
+    try:
+        return bool(getattr(config_of({"model_type": config.get("model_type")}, ""), name, None) == config[name])
+    except InputError:
+        return False
+
+
 def refuse_no_window(config: PretrainedConfig, where: str) -> None:
     """Refuse layers with a sliding window whose size config.json does not give.
 
     Raises:
-        CheckpointError: ``sliding_window`` is null, and ``layer_types`` or the family has such layers.
+        CheckpointError: ``sliding_window`` is null or 0, and ``layer_types`` or the family has such layers.
     """
-    text = config.get_text_config()
+    text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ()
-    if "sliding_attention" in kinds and getattr(text, "sliding_window", 1) is None:
+    if "sliding_attention" in kinds and not (window := getattr(text, "sliding_window", 1)):
         raise CheckpointError(
-            f"config.json of {where} says sliding_window = null, and {kinds.count('sliding_attention')} of its layers "
-            "have a sliding window; it must be 1 or more. Mend config.json or fetch the checkpoint again."
+            f"config.json of {where} says sliding_window = {'null' if window is None else window}, and "
+            f"{kinds.count('sliding_attention')} of its layers have a sliding window; it must be 1 or more. Mend "
+            "config.json or fetch the checkpoint again."
         )
 
 

@@ -187,5 +187,5 @@ def padding_left(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def context_length_of(config: PretrainedConfig) -> int | None:
     """``max_position_embeddings``; None where a config names no limit."""
-    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    length: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     return length

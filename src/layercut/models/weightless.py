@@ -79,7 +79,7 @@ def load_without_weights(
     except OSError:  # not every checkpoint has one; transformers then does the same
         generation_config = GenerationConfig.from_model_config(config)
     tokenizer = load_tokenizer(source, trust_remote_code)
-    refuse_foreign_tokens(tokenizer, config.get_text_config().vocab_size, source.name)
+    refuse_foreign_tokens(tokenizer, config.get_text_config(decoder=True).vocab_size, source.name)
     return WeightlessModel(
         tokenizer=tokenizer,
         generation_config=generation_config,
@@ -95,7 +95,7 @@ def load_without_weights(
 
 def _own_dtype(config: PretrainedConfig, source: ModelSource) -> str:
     """What a checkpoint is to be run in: as its config says, else as its first floating-point tensor is stored."""
-    named = getattr(config.get_text_config(), "dtype", None)
+    named = getattr(config.get_text_config(decoder=True), "dtype", None)
     if named is not None:
         return str(named).removeprefix("torch.")
     for path in sorted(set(safetensors_files(source.path).values())):

@@ -141,8 +141,10 @@ class Progressing:
         return self._eta.remaining
 
     def _rest(self) -> str:
-        left = self._left()
-        return "" if left is None else f", {clock(left)} left"
+        if (left := self._left()) is not None:
+            return f", {clock(left)} left"
+        wanted = self._eta.wanted
+        return f", time left: after {wanted} {self._counted(wanted) if self._unit else 'steps'}" if wanted else ""
 
 
 @contextmanager
@@ -183,6 +185,9 @@ class SelectionProgress:
             self._tokens.begin()
         self._bars.update(self._ids[what], completed=done, total=total)
         self._counts[what] = f"{what} {done:,} of {total:,}"
+        if done >= total:  # a bar of finished work would look as if it were at work
+            del self._counts[what]
+            self._bars.remove_task(self._ids.pop(what))
 
     def _now(self) -> str:
         facts = [*self._counts.values(), self._tokens.describe()]

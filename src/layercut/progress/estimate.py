@@ -2,13 +2,24 @@
 
 Items of different tasks differ in cost, so a share of items is not a share of time. Seconds per item are measured for
 each kind of cell; a kind that has not run yet is estimated from its weight and the measured speed of others.
+
+There is no estimate where it could be wrong by more than a factor of about two: before ``ENOUGH`` items of the present
+kind, or a quarter of them, were timed, and where an item takes longer than twice all that was left.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+
+ENOUGH = 20
+"""Timed items of a kind that give an estimate, where there are four times as many."""
+_SHORT = 10.0
+"""Seconds that an item may take longer than expected without a word."""
+RELIABLE = 4.0
+"""The most by which the ends of a range may differ: its middle is then right within a factor of two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +105,29 @@ class Eta:
         return self.remaining_of(range(len(self._cells)))
 
     def remaining_of(self, cells: Iterable[int]) -> float | None:
-        """Seconds of some of the cells, or None without a measurement."""
+        """Seconds of some of the cells, or None where no estimate would be right within a factor of two."""
         indices = list(cells)
         each = self._each(left := self._left(indices))
-        if each is None:
+        if each is None or any(self._wanted(cell.kind) for cell, _ in left):
             return None
         spent = time.monotonic() - self._since
-        begun = sum(min(spent, each[cell.kind]) for cell, _ in self._left(set(indices) & {self._at}))
-        return sum(each[cell.kind] * count for cell, count in left) - begun
+        active = self._left(set(indices) & {self._at})
+        rest = sum(each[cell.kind] * count for cell, count in left) - sum(
+            min(spent, each[cell.kind]) for cell, _ in active
+        )
+        return None if active and spent > max(2 * rest, _SHORT) else rest
+
+    @property
+    def wanted(self) -> int:
+        """Items of the present kind that have to be timed before there is an estimate; 0 where enough were."""
+        return self._wanted(self._cells[self._at].kind) if self._at >= 0 else 0
+
+    def _wanted(self, kind: Hashable) -> int:
+        most = max(cell.num_items for cell in self._cells if cell.kind == kind)
+        enough = min(ENOUGH, math.ceil(most / 4))
+        known = kind in self._rates or kind in self._most or kind not in self._items
+        left = sum(count for cell, count in self._left(range(len(self._cells))) if cell.kind == kind)
+        return 0 if known or self._items[kind] >= min(enough, left) else enough
 
     def range_of(self, cells: Iterable[int]) -> tuple[float, float] | None:
         """The least and the most seconds of some of the cells; None without a measurement."""

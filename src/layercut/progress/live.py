@@ -174,7 +174,7 @@ class StudyProgress:
             *([f"{hidden} not shown"] if hidden else []),
             self._tokens.describe(short=True),
             f"{clock(time.monotonic() - self._began)} so far",
-            self.remaining() or "time left: measuring",
+            self.remaining() or "time left: after the first items",
         ]
         yield Text(" · ".join(fact for fact in facts if fact), style="cyan")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
+from layercut.progress.estimate import RELIABLE
 from layercut.progress.heartbeat import Tokens, clock, line, live
 from layercut.text.tables import bare_table
 
@@ -122,7 +123,7 @@ class StageProgress:
         facts = [
             self._tokens.describe(short=True),
             f"{clock(time.monotonic() - self._began)} so far",
-            self._remaining() or "time left: measuring",
+            self._remaining() or "time left: after the first answers",
         ]
         yield Text(" · ".join(fact for fact in facts if fact), style="cyan")
 
@@ -140,4 +141,6 @@ class StageProgress:
             self._known, self._since = found, now
         spent = now - self._since
         low, high = (max(after, whole - spent) for whole, after in zip(found.now, found.after, strict=True))
+        if high > RELIABLE * low:  # how deep the path goes is open
+            return f"at most {clock(high)} left"
         return f"{clock(low)} to {clock(high)} left" if clock(low) != clock(high) else f"{clock(high)} left"

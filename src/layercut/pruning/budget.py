@@ -1,17 +1,16 @@
 """How many items a run of prune needs, what they can show, and how many fit into the time.
 
-Every item is answered by both models, see ``layercut.evidence.sample_size``. Time is given out by the seconds that the
-original model takes for an item of each task.
+Every item is answered by both models. What items can show is simulated with the rule that decides, see
+``layercut.evidence.power``. Time is given out by the seconds that the original model takes for an item of each task.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy.stats import norm
-
-from layercut.evidence.sample_size import expect, items_needed
+from layercut.evidence.power import MANY, POWER, Differences, decides, least
+from layercut.evidence.sample_size import CORRELATION, outcomes_of
 
 SELECTION_ITEMS = 100
 """Of each task, to choose layers by; arXiv:2602.01997 takes as many."""
@@ -26,7 +25,7 @@ RACED = 0.6
 PATH, CONFIRM = 0.35, 0.35
 """Shares of the time for the search, and for the report items at least. The rest is for loading, healing, the
 checkpoint and the speed."""
-POWER, ERROR = 0.8, 0.05
+ERROR = 0.05
 
 
 class Yardstick(NamedTuple):
@@ -35,32 +34,62 @@ class Yardstick(NamedTuple):
     label: str
     score: float
     chance: float
+    correlation: float = CORRELATION
+    """Of the right answers of both models over items; assumed until a plan's answers to selection items show it."""
 
 
-def must_keep(task: Yardstick, num_items: int, keep: float) -> float:
+class Resolution(NamedTuple):
+    """What a number of report items can show."""
+
+    text: str
+    enough: bool
+    """A plan that loses nothing passes with a probability of at least 80 %."""
+
+
+def chance_to_pass(task: Yardstick, num_items: int, keep: float, kept: float = 1.0) -> float:
+    """Probability that a plan which keeps ``kept`` in truth passes ``keep``, by the rule's own bound."""
+    score = min(max(task.score, task.chance + 0.01), 0.99)
+    cut = task.chance + kept * (score - task.chance)
+    outcomes = outcomes_of(score, cut, task.correlation)
+    return decides(Differences.expected(outcomes, keep=keep, chance=task.chance), num_items, ERROR)
+
+
+def must_keep(task: Yardstick, num_items: int, keep: float) -> float | None:
     """The share that a plan has to keep in truth to pass ``keep`` with a probability of 80 %.
 
-    By the delta method, at the correlation that ``sample_size`` assumes.
+    None where even a plan that loses nothing passes less often.
     """
-    return keep + _reach(task, keep) / math.sqrt(num_items)
-
-
-def items_for(task: Yardstick, keep: float) -> int:
-    """Report items by which a plan that loses half of what may be lost passes with a probability of 80 %."""
-    loss = max((1 - keep) / 2, 0.01)
-    return math.ceil((_reach(task, keep) / loss) ** 2)
-
-
-def resolution(tasks: list[Yardstick], num_items: dict[str, int], keep: float) -> str:
-    """What this many report items can show, in a sentence."""
-    hardest = max(tasks, key=lambda one: must_keep(one, num_items[one.label], keep))
-    n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
-    text = (
-        f"with {n} report items a plan passes {keep:.0%} four times in five if it keeps {share:.0%} of {hardest.label}"
+    found = least(
+        lambda share: chance_to_pass(task, num_items, keep, share / 1000) >= POWER, round(1000 * keep), 1000, 1000
     )
-    if share > 1:
-        text += "; that is more than all, so a plan passes only by luck: give more `items` or `time`, or a lower `keep`"
-    return text
+    return None if found is None else found / 1000
+
+
+def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int = MOST) -> int | None:
+    """Report items by which a plan passes with a probability of 80 %, up to ``most``.
+
+    Args:
+        task: and the original model's score there.
+        keep: share that is asked for.
+        kept: share that the plan keeps in truth; by default it loses half of what may be lost.
+        most: None is returned where even so many do not suffice.
+    """
+    share = (1 + keep) / 2 if kept is None else kept
+    return least(lambda number: chance_to_pass(task, number, keep, share) >= POWER, FEWEST, most)
+
+
+def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> Resolution:
+    """What this many report items can show of the task on which a plan passes least often."""
+    hardest = min(tasks, key=lambda one: chance_to_pass(one, num_items[one.label], keep))
+    n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
+    if share is not None:
+        text = f"with {n} report items of {hardest.label}, a plan that keeps {share:.0%} or more passes {keep:.0%}"
+        return Resolution(f"{text} in at least 4 of 5 runs", enough=True)
+    often = chance_to_pass(hardest, n, keep)
+    needed = items_for(hardest, keep, 1.0, most=MANY * n)
+    text = f"{n} report items of {hardest.label} are too few for {keep:.0%}: a plan that loses nothing passes in about"
+    text += f" {max(1, round(10 * often))} of 10 runs"
+    return Resolution(f"{text}, with {needed:,} items in 8 of 10" if needed else text, enough=False)
 
 
 def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:
@@ -78,16 +107,6 @@ def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:
 def report_items_in(seconds: float, per_item: float, num_models: int) -> int:
     """Report items of each task that ``num_models`` models can answer in a time."""
     return _between(seconds / max(per_item * num_models, 1e-9), 10 * MOST)
-
-
-def _reach(task: Yardstick, keep: float) -> float:
-    """Distance that a plan has to keep above ``keep``, times the root of the number of items."""
-    score = min(max(task.score, task.chance + 0.01), 0.99)
-    expected = expect(baseline=score, retention=min((1 + keep) / 2, 0.99), chance=task.chance)
-    width = 0.1
-    pinned = items_needed(expected, alpha=2 * ERROR, half_width=width).to_pin_the_retention
-    power = 1 + float(norm.ppf(POWER)) / float(norm.ppf(1 - ERROR))
-    return width * math.sqrt(pinned) * power
 
 
 def _between(number: float, most: int) -> int:

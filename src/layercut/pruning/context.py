@@ -34,6 +34,8 @@ class PruneContext:
     seed: int
     anyway: bool
     """Whether the best plan gets a checkpoint even where none passed."""
+    strict: bool
+    """Whether report items that are too few for the goal stop the run before the search."""
     isolation: str | None
     state: PruneState
     journal: SearchJournal

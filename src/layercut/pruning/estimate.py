@@ -8,7 +8,9 @@ from layercut.engine.estimate import CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
+from layercut.pruning.job import FLAGS, settings_of_run
 from layercut.pruning.settings import NONE, PruneSettings
+from layercut.runs.directory import RunFolder
 from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
@@ -27,11 +29,13 @@ def prune_estimate(
     depth, the upper end of all.
 
     Raises:
-        InputError: a model, task or depth that cannot be used.
+        InputError: a model, task or depth that cannot be used, or what else the run would refuse: its folder, a task
+            without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
     depth = settings.depth(handle.num_layers)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
+    RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)
     parameters = handle.num_parameters(handle.plan())
     selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST

@@ -11,7 +11,7 @@ from layercut.pruning.settings import PruneSettings
 from layercut.report.uses import tasks_for
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.checks import check_tasks
-from layercut.tasks import TASKS
+from layercut.tasks import TASKS, takes
 from layercut.tasks.suites import asked_tasks, with_data
 
 
@@ -34,12 +34,20 @@ def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, f
     Raises:
         InputError: an unknown use, data for a task that is not asked for, or no such folder.
     """
-    files = dict(data or {})
+    files, longest = dict(data or {}), settings.max_new_tokens
     if settings.use is None:
-        return GoalTasks(asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True), "")
+        asked = asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True)
+        return GoalTasks(tuple(task.replace(max_new_tokens=longest) for task in asked), "")
     there = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
     found = tasks_for(settings.use, data=(*files, *there))
-    tasks = tuple(TaskSettings(task=one.task, readouts=(one.readout,)) for one in found.tasks)
+    tasks = tuple(
+        TaskSettings(
+            task=one.task,
+            readouts=(one.readout,),
+            max_new_tokens=longest if takes(one.task, "max_new_tokens") else None,
+        )
+        for one in found.tasks
+    )
     return GoalTasks(with_data(tasks, files, folder), found.note)
 
 

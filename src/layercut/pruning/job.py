@@ -16,15 +16,16 @@ items are fixed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.progress.stages import StageProgress
-from layercut.pruning.budget import CONFIRM, resolution
+from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, ask, judge
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
@@ -35,17 +36,20 @@ from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.speed import timed_rounds
 from layercut.pruning.state import PruneState
+from layercut.pruning.verdict import card_verdict
 from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
-from layercut.runs.atomic import new_directory
+from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
 from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
 from layercut.runs.study import Manifest
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
+from layercut.surgery.card import UNMEASURED
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation
@@ -61,6 +65,7 @@ def prune_model(
     out: Path,
     seed: int = 0,
     anyway: bool = False,
+    strict: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Pruned:
@@ -75,23 +80,19 @@ def prune_model(
         out: the folder.
         seed: random seed.
         anyway: write the best plan's checkpoint even where none passed.
+        strict: stop after the original model's answers where the report items are too few for the goal.
         console: where progress goes.
         say: called with each line for people.
 
     Raises:
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
-            task, or a folder that holds another run.
+            task, too few report items of a strict run, or a folder that holds another run.
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     depth = settings.depth(handle.num_layers)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
-    wanted = {
-        **handle.describe(),
-        "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks")},
-        "seed": seed,
-    }
+    wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as run:
         if (run.path / RESULT).is_file():
@@ -115,6 +116,7 @@ def prune_model(
                 max_depth=depth,
                 seed=seed,
                 anyway=anyway,
+                strict=strict,
                 isolation=isolation,
                 state=PruneState(run.path),
                 journal=journal,
@@ -126,6 +128,18 @@ def prune_model(
         (run.path / PAGE).unlink(missing_ok=True)
         _report(run.path, seed)
         return Pruned(run.path, found, handle.settings)
+
+
+def settings_of_run(
+    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
+) -> dict[str, Any]:
+    """All that decides the numbers; the same command goes on only with the same."""
+    return {
+        **handle.describe(),
+        "goal": [{**part.describe(), "limit": None} for part in parts],
+        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks")},
+        "seed": seed,
+    }
 
 
 def _report(folder: Path, seed: int) -> None:
@@ -158,7 +172,7 @@ class PruneJob:
                 found = self._confirm()
             with state.stage("checkpoint"):
                 chosen = self._passed(found) or self._arms()[0]  # the deepest that passed, else the first
-                self._write(chosen, passed=bool(found.tested) and self._passed(found) is not None)
+                self._write(chosen, found)
             with state.stage("speed"):
                 self._time(chosen)
             result = outcome_of(self._context, self._original, self._search.steps, found, chosen)
@@ -179,7 +193,7 @@ class PruneJob:
         if "report_items" not in state:
             left = (self._settings.seconds or 0) - state.used
             state.put("report_items", self._original.num_report(len(arms) + 1, max(left, 0) / CONFIRM * 0.8))
-            self._say(resolution(self._original.yardsticks, state["report_items"], self._settings.keep))
+            self._original.announce(state["report_items"])
         uncut = Arm(arm_name(0, None), self._model.plan(), None)
         Manifest(self._folder, [{**arm.describe(), "seed": self._context.seed} for arm in (uncut, *arms)])
         self._ask(uncut)
@@ -225,6 +239,7 @@ class PruneJob:
         )
         if model is not self._model:
             model.release()
+        self._progress.end(stage, note="all report items answered")
 
     # The answer
 
@@ -232,10 +247,10 @@ class PruneJob:
         names = [one.name for one in found.tested if one.passed]
         return next((arm for arm in self._arms() if names and arm.name == names[-1]), None)
 
-    def _write(self, arm: Arm, *, passed: bool) -> None:
+    def _write(self, arm: Arm, found: FixedSequence) -> None:
         """The checkpoint, verified by reload, where a plan passed or it is wanted anyway."""
         target = self._folder / MODEL
-        if not (passed or self._context.anyway) or "verified" in self._state:
+        if not (self._passed(found) or self._context.anyway) or "verified" in self._state:
             return
         if target.exists():  # stopped before it was known how it was verified
             shutil.rmtree(target)
@@ -247,6 +262,11 @@ class PruneJob:
             checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
         else:
             checked = cut_model(self._model.source, arm.plan, target, uncut=lambda: self._model.loaded).verified
+        card, context = target / "README.md", self._context
+        verdict = card_verdict(
+            arm.name, found.tested, self._settings.keep, LEVEL, context.seed, context.run.environment["command"]
+        )
+        write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
         self._state.put("verified", checked)
         self._progress.end("checkpoint", note=str(target))
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 
 from layercut.errors import AtChance, InputError
+from layercut.evidence.power import MANY
 from layercut.progress.stages import TimeLeft
 from layercut.pruning.budget import (
     CANDIDATES,
@@ -27,7 +27,9 @@ from layercut.pruning.budget import (
 from layercut.pruning.confirm import arm_name
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import PlanPath
+from layercut.pruning.verdict import lacking
 from layercut.runs.directory import METRICS
+from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
@@ -55,7 +57,8 @@ class OriginalModel:
             state.put("selection_items", number)
         if "ignored" not in state:
             limit, ignored = state["selection_items"], []
-            tell_shortfalls([replace(part, limit=limit) for part in self._context.asked], "selection", self._say)
+            if self._settings.items is not None:
+                tell_shortfalls([replace(part, limit=limit) for part in self._context.asked], "selection", self._say)
             for part in self._context.asked:
                 try:
                     self._answer(replace(part, limit=min(limit, FEWEST)), is_first=True)
@@ -77,8 +80,35 @@ class OriginalModel:
             same = len(set(counts.values())) == 1
             given = {"each task": max(counts.values())} if same else counts
             listed = ", ".join(f"{number} selection items of {name}" for name, number in given.items())
-            self._say(f"{listed} choose the layers; " + resolution(self.yardsticks, num_items, self._settings.keep))
+            self._say(f"{listed} choose the layers")
+            self.announce(num_items)
             state.put("announced", num_items)
+
+    def announce(self, num_items: dict[str, int]) -> None:
+        """Say what this many report items can show, and what to do where that is too little.
+
+        Raises:
+            InputError: it is too little, and the run is strict.
+        """
+        keep = self._settings.keep
+        found = resolution(self.yardsticks, num_items, keep)
+        text = found.text
+        if not found.enough:
+            text += f"; {self._remedy(num_items)}"
+            if self._context.strict and "path" not in self._state:
+                raise InputError(f"{text}. Stopped, because `strict` was asked for.")
+        self._state.put("resolution", text)
+        self._say(text)
+
+    def _remedy(self, num_items: dict[str, int]) -> str:
+        """What makes the items enough: more of them, if the task has more; more rows, if the file is the user's own."""
+        keep = self._settings.keep
+        needed = {one.label: items_for(one, keep, 1.0, MANY * num_items[one.label]) for one in self.yardsticks}
+        known = {label: number for label, number in needed.items() if number is not None}
+        if len(known) < len(needed):
+            return "ask for a lower `keep`"
+        ask = "give more `time`" if self._settings.time else f"give `items` {max(known.values())}"
+        return ", ".join(lacking(self.parts, known) or [ask]) + ", or ask for a lower `keep`"
 
     def _first_answers(self, seconds: float) -> int:
         """Selection items that fit into the time, by the speed of the first answers.
@@ -144,16 +174,23 @@ class OriginalModel:
         known: dict[str, float] = self._state.get("seconds_per_item", {})
         return sum(known.get(part.label, 0.0) for part in parts)
 
-    @cached_property
+    @property
     def yardsticks(self) -> list[Yardstick]:
-        """Score and chance of each task, on selection items."""
+        """Score and chance of each task on selection items, with the correlation that the first plan shows there."""
         if "yardsticks" not in self._state:
             found = [
                 [part.label, one.estimate.value, one.chance or 0.0]
                 for part, one in zip(self.path.parts, self.path.objective.uncut, strict=True)
             ]
             self._state.put("yardsticks", found)
-        return [Yardstick(*one) for one in self._state["yardsticks"]]
+        shown: list[float | None] = [None] * len(self._state["yardsticks"])
+        if "path_ended" in self._state:
+            step = PathStep.model_validate(self._state["path"][0 if self._settings.remove is None else -1])
+            shown = [one.correlation for one in step.chosen.kept]
+        return [
+            Yardstick(*one, *([] if found is None else [found]))
+            for one, found in zip(self._state["yardsticks"], shown, strict=True)
+        ]
 
     def num_report(self, num_models: int, seconds: float) -> dict[str, int]:
         """Report items of each task: as many as were asked for, as fit into the time, or as the goal needs."""
@@ -163,7 +200,7 @@ class OriginalModel:
             if number is None and self._settings.seconds is not None:
                 number = report_items_in(CONFIRM * seconds, self._per_item(self.parts), num_models)
             elif number is None:
-                number = min(max(items_for(task, self._settings.keep), FEWEST), MOST)
+                number = items_for(task, self._settings.keep) or MOST
             found[part.label] = len(part.task.samples("report", number))
             if not found[part.label]:
                 raise InputError(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.models.weights import safetensors_files
-from layercut.pruning.budget import resolution
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores
 from layercut.pruning.context import PruneContext
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.speed import speeds
 from layercut.pruning.verdict import answer_of, next_step
-from layercut.runs.environment import machine
+from layercut.runs.environment import command_line, machine
 from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, SetAside, Size
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
@@ -65,7 +65,7 @@ def outcome_of(
         ),
         ignored=tuple(ignored),
         original=original_scores(folder),
-        resolution=resolution(original.yardsticks, state["report_items"], settings.keep),
+        resolution=state.get("resolution", ""),
         path=tuple(steps),
         path_ended=state["path_ended"],
         tested=found.tested,
@@ -84,7 +84,7 @@ def outcome_of(
         },
         where=machine(),
         seed=context.seed,
-        command=context.run.environment["command"],
+        command=command_line(sys.argv),
         seconds=state.seconds,
     )
 

@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from layercut.engine.base import Decoding, Engine, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
@@ -218,7 +220,14 @@ def kept_of(
         uncut=measured(found.uncut),
         cut=measured(found.cut),
         kept=None if kept is None else measured(kept),
+        correlation=correlation_of(before, after),
     )
+
+
+def correlation_of(before: Sequence[float], after: Sequence[float]) -> float:
+    """Pearson's, with half an item added to each of the four outcomes, as the paired intervals have it."""
+    pairs = np.array([[*before, 1.0, 1.0, 0.0, 0.0], [*after, 1.0, 0.0, 1.0, 0.0]])
+    return float(np.corrcoef(np.repeat(pairs, [2] * len(before) + [1] * 4, axis=1))[0, 1])
 
 
 def measured(estimate: Any) -> Estimated:

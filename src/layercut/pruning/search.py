@@ -74,7 +74,7 @@ class PathSearch:
         self._train()
 
     def _show(self, step: PathStep) -> None:
-        least = least_kept(_kept_by(step))
+        least = least_kept(step.chosen.kept)
         healed = f", healed by {step.healing}" if step.healing else ""
         self._progress.end(
             f"depth {step.depth}",
@@ -88,7 +88,7 @@ class PathSearch:
             return f"{self._context.max_depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""
-        chosen = [_kept_by(step) for step in steps]
+        chosen = [step.chosen.kept for step in steps]
         for kept in chosen[-1:]:
             for one in kept:
                 if one.kept is not None and one.kept.high is not None and one.kept.high < keep:
@@ -157,7 +157,7 @@ class PathSearch:
             return
         steps = self.steps
         if "trained" not in state:
-            weak = next((one for one in steps if _least(_kept_by(one)) < (1 + keep) / 2), None)
+            weak = next((one for one in steps if _least(one.chosen.kept) < (1 + keep) / 2), None)
             state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.depth)
         place = next((place for place, one in enumerate(steps) if one.depth == state["trained"]), None)
         if place is None or any(one.healing == self._trained_by for one in steps[place].tried):
@@ -195,11 +195,6 @@ class PathSearch:
     def handle_of(self, checkpoint: Path) -> ModelHandle:
         """A healed checkpoint, loaded as the original model is."""
         return ModelHandle(self._model.settings.replace(model=str(checkpoint), revision=None))
-
-
-def _kept_by(step: PathStep) -> tuple[TaskKept, ...]:
-    """What the chosen model of a depth keeps on selection items."""
-    return next(one.kept for one in step.tried if one.healing == step.healing)
 
 
 def _best(tried: Sequence[Tried]) -> Tried:

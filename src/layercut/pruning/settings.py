@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from layercut.base_settings import Names, Number, Settings, one_of
+from layercut.base_settings import Names, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.settings import METHODS
 from layercut.settings import Depth
@@ -45,20 +45,22 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """What a pruned model is for, and what may be spent on it."""
 
+    LATER = frozenset({"max_new_tokens"})
+
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
     )
     tasks: Names = Field(
         (), description="Tasks in place of a use: names, or a .jsonl or .csv file of your own prompts and answers."
     )
-    keep: Number = Field(
-        0.9, gt=0, le=1, description="Share of the score above chance that every task must keep, such as 0.9."
+    keep: Share = Field(
+        0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
     max_depth: Annotated[str, AfterValidator(_depth)] = Field(
-        "25%", description="Remove at most this many layers, or this share of them."
+        "25%", description="Remove at most this many layers, or this share: 8 or 25%."
     )
     remove: Annotated[str, AfterValidator(_depth)] | None = Field(
-        None, description="Remove exactly this many layers, or this share of them, and say whether that keeps the goal."
+        None, description="Remove exactly this many layers, or this share, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
@@ -68,6 +70,7 @@ class PruneSettings(Settings):
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d. Items and depths follow from it."
     )
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
     items: int | None = Field(
         None, ge=8, description="Report items of each task, which decide; at most 100 others choose the layers."
     )

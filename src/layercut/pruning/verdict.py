@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from layercut.pruning.settings import PruneSettings
@@ -13,7 +13,9 @@ from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import format_layers
+from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
+from layercut.text.markup import escape, table
 
 
 def answer_of(
@@ -76,6 +78,44 @@ def next_step(
     return NextStep(items=items, command=shlex.join(words))
 
 
+def card_verdict(arm: str, tested: Sequence[TestedDepth], keep: float, level: float, seed: int, command: str) -> str:
+    """What a model card opens with: whether the model keeps the goal, what it keeps, and the command that found it."""
+    found = next((one for one in tested if one.name == arm), None)
+    asked = f"{keep:.0%} of the score above chance of every task"
+    if found is not None and found.passed:
+        text = f"**Passed: it keeps at least {asked}**, by one-sided {level:.0%} bounds."
+    else:
+        fails = found is not None and found.verdict == "shown to fail"
+        text = f"**Not passed: it is {'shown to keep less than' if fails else 'not shown to keep'} {asked}.** "
+        text += "No plan passed; this one was written all the same."
+    rows = [
+        (
+            f"{escape(one.task)} ({one.readout})",
+            _share(one),
+            "n/a" if one.bound is None else f"{100 * one.bound:.0f} %",
+            f"{100 * one.uncut.value:.0f} %",
+            f"{100 * one.cut.value:.0f} %",
+            f"{one.cut.n:,}",
+        )
+        for one in (found.kept if found else ())
+    ]
+    head = ["task", "keeps, with 95 % interval", "at least", "original model", "this model", "items"]
+    note = f"Items that nothing was chosen on, seed {seed}; `at least` is the bound that decides."
+    return "\n".join([text, "", *table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"])
+
+
+def lacking(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
+    """For each task that has fewer report items than are needed, what its owner can do."""
+    found = []
+    for part in parts:
+        more = needed[part.label] - (there := len(part.task.samples("report", needed[part.label])))
+        if more > 0 and isinstance(part.task, OwnFile):
+            found.append(f"add about {2 * more:,} rows to {part.task.name} (half of them judge)")
+        elif more > 0:
+            found.append(f"{part.task.name} has only {there:,}")
+    return found
+
+
 def report_items(parts: Sequence[ObjectiveTask], most: int | None) -> int:
     """Report items of the task that has the fewest, up to ``most``."""
     return min(len(part.task.samples("report", most)) for part in parts)
@@ -93,9 +133,8 @@ def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = Fa
         return f"{text}; that is too near to what was asked for to say how many more items would decide it."
     n = max((task.uncut.n for task in one.kept), default=0)
     text += f"; about {max(one.items_needed - n, 1):,} more items of each task would decide it"
-    there = report_items(parts, one.items_needed)
-    if there < one.items_needed:
-        return f"{text}, and there are only {there - n:,}."
+    if missing := lacking(parts, {part.label: one.items_needed for part in parts}):
+        return f"{text}: {', '.join(missing)}."
     return f"{text} (both runs together err in up to 10 %)."
 
 

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
 
+SHORTEST = 3
+"""Tokens: where half of the answers come earlier, as words and letters do, a slope over their length says nothing."""
+
 
 def depth_section(rows: Sequence[ComparisonRow]) -> list[Part]:
     """The whole section, a line per task, generated readout and cut run; nothing where there is none."""
-    measured = [row for row in rows if row.is_headline and row.depth is not None]
+    measured = [row for row in rows if row.is_headline and row.depth and (row.depth.median_depth or 0) >= SHORTEST]
     if not measured:
         return []
     lines = []

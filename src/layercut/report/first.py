@@ -132,11 +132,11 @@ def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
         shown = f"difference {change}" if row.uncut_is_at_chance or row.kept_share is None else kept(row.kept_share)
         look = words.LOOKS.get(row.finding)
         finding = row.finding if look is None else Styled(row.finding, look)
-        lines.append([_task(row.task, row.readout), shown, finding, *scores, f"{row.n:,}"])
+        lines.append([_task(row.task, row.readout), finding, shown, *scores, f"{row.n:,}"])
     return Table(
         name="kept",
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
-        head=["task", "keeps", "finding", "original", "pruned", "n"],
+        head=["task", "finding", "keeps", "original", "pruned", "n"],
         rows=lines,
         numeric=frozenset({3, 4, 5}),
         raw=raw(rows),
@@ -193,7 +193,7 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
         title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
-        table=None if tested is None else _kept_tasks(tested),
+        table=None if tested is None else _kept_tasks(tested, goal.keep),
         behind=[
             depths_table(result),
             "",
@@ -223,7 +223,7 @@ def depths_table(result: PruneResult) -> Table:
     for step in result.path:
         found = tested.get((step.depth, step.healing))
         on_report = {(one.task, one.readout): one for one in found.kept} if found else {}
-        for one in next(one.kept for one in step.tried if one.healing == step.healing):
+        for one in step.chosen.kept:
             shown = on_report.get((one.task, one.readout))
             rows.append(
                 [
@@ -246,20 +246,22 @@ def depths_table(result: PruneResult) -> Table:
     )
 
 
-def _kept_tasks(tested: TestedDepth) -> Table:
+def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
     rows: list[list[Cell]] = []
     for one in tested.kept:
         scores = (f"{number(score.value)} %" for score in (one.uncut, one.cut))
         bound = "n/a" if one.bound is None else f"{number(one.bound)} %"
-        passed = "-" if one.passed is None else _verdict(one.passed, "not passed")
-        rows.append([_task(one.task, one.readout), _share(one), bound, passed, *scores, f"{one.cut.n:,}"])
+        # A depth that is shown to fail may do so by one of its tasks.
+        is_shown = tested.verdict == "shown to fail" and one.kept is not None and (one.kept.high or 1) < keep
+        passed = "-" if one.passed is None else _verdict(one.passed, "shown to fail" if is_shown else "undecided")
+        rows.append([_task(one.task, one.readout), passed, _share(one), bound, *scores, f"{one.cut.n:,}"])
     return Table(
         name="kept",
         caption=f"What {tested.name} keeps of the original model's score above chance, with 95 % intervals; at least: "
         "the one-sided bound that decides",
-        head=["task", "keeps", "at least", "verdict", "original", "pruned", "n"],
+        head=["task", "verdict", "keeps", "at least", "original", "pruned", "n"],
         rows=rows,
-        numeric=frozenset({2, 4, 5, 6}),
+        numeric=frozenset({3, 4, 5, 6}),
     )
 
 

@@ -20,8 +20,6 @@ from layercut.report.healing_text import (
     ON_POLICY,
     guard_moment,
     healing_lines,
-    held_out_name,
-    held_out_value,
     is_graded,
     percent,
     shares_in_loss,
@@ -40,8 +38,8 @@ from layercut.text.numbers import p_value, with_interval
 
 Line = Mapping[str, Any]
 """Of the loss curve, or the entry of a healing in plan.json."""
-HEAL, LOOP = "heal", "loop"
-"""Keys in the settings of a run: of every healing, and of one in rounds."""
+HEAL = "heal"
+"""Key in the settings of a run of heal."""
 CHECKPOINT, PLAN = "checkpoint", "plan.json"
 PLOT = "report.png"
 _POINTS = 60
@@ -74,7 +72,7 @@ def healing_report(folder: Path) -> Path:
     with_plot = save(_figure(entry, curve), run.path / PLOT)
     cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
     lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
-    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), "", *_rounds(run, entries)]
+    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), ""]
     if with_plot:
         lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
     lines += [*_evaluations(entry, curve), *_sources(entry, curve), *_guard_table(entry)]
@@ -191,20 +189,6 @@ def _facts(entry: Line) -> Table:
     shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}
     rows = [[name.replace("_", " "), str(value)] for name, value in shown.items()]
     return Table(name="examples", caption="Examples", head=["", ""], rows=rows)
-
-
-def _rounds(run: RunFolder, entries: Sequence[Line]) -> list[Part]:
-    """Of a loop, a row for each round."""
-    if LOOP not in run.settings:
-        return []
-    rows = []
-    for number, entry in enumerate(entries, start=1):
-        loss = entry.get("held_out_loss", {})
-        losses = [held_out_value(entry, loss[name]) if name in loss else "-" for name in ("before", "best")]
-        rows.append([str(number), str(entry["removed"][-1]), *losses])
-    head = ["round", "layer removed", f"{held_out_name(entries[0])} before", "at its best"]
-    table = Table(name="rounds", caption="Rounds", head=head, rows=rows, numeric=frozenset(range(4)))
-    return ["## Rounds", "", table, "", "What follows is the last round; `round-N/heal` has a report of each.", ""]
 
 
 def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs
-from layercut.runs.directory import METRICS, RunFolder, is_run, runs_in
+from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
 from layercut.runs.settings import shown
 from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, arms_in, failures_in
 
@@ -43,6 +43,7 @@ def study_runs(folder: Path) -> StudyRuns:
         InputError: no folder, no uncut run in it, no cut run, or one that is not finished.
     """
     folder = Path(folder)
+    check_folder(folder)
     if not is_run(folder / UNCUT):
         raise InputError(
             f"{shown(folder)} is not the folder of a study: it holds no run called {UNCUT}. "

@@ -65,7 +65,7 @@ FINDINGS = {
     "lost": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), and not significantly above chance",
     "better": f"better than uncut (interval above 0, p < {ALPHA} by Holm)",
     "gained": "better than uncut and above chance, where uncut is not significantly above chance",
-    "unclear": f"too few items to tell a loss from {KEPT:.0%} kept",
+    "undecided": f"too few items to tell a loss from {KEPT:.0%} kept",
     "at chance": "the original model is not significantly above chance; there is nothing to lose",
 }
 
@@ -163,7 +163,7 @@ def headline(rows: Sequence[ComparisonRow]) -> list[str]:
         ("better", "**Better than uncut:**"),
         ("gained", "**Gained,** where the original model is not significantly above guessing:"),
         ("kept", "**Kept:**"),
-        ("unclear", "**Too few items to tell:**"),
+        ("undecided", "**Too few items to tell:**"),
         ("at chance", "**Nothing to lose,** because the original model is not significantly above guessing:"),
     ):
         found = [row for row in main if row.finding == finding]
@@ -195,9 +195,9 @@ def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
 
 
 def summary(rows: Sequence[ComparisonRow]) -> str:
-    """One line on one pruned model: ``lost 1, damaged 2, kept 1, unclear 3 of 8 readouts``."""
+    """One line on one pruned model: ``lost 1, damaged 2, kept 1, undecided 3 of 8 readouts``."""
     main = [row for row in rows if row.is_headline]
-    findings = ("lost", "damaged", "better", "gained", "kept", "unclear", "at chance")
+    findings = ("lost", "damaged", "better", "gained", "kept", "undecided", "at chance")
     counts = [(finding, sum(row.finding == finding for row in main)) for finding in findings]
     return f"{', '.join(f'{finding} {count}' for finding, count in counts if count)} of {counted(len(main), 'readout')}"
 

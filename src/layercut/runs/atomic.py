@@ -115,14 +115,22 @@ def _parents_of(path: Path) -> Iterator[None]:
 
 def refuse_existing(path: Path) -> None:
     """Raise InputError if something has the name that a new file is to take."""
+    refuse_dead_link(path)
     if path.exists():
         raise InputError(f"{shown(path)} exists already; choose another `out`.")
 
 
 def refuse_used(path: Path) -> None:
     """Raise InputError if the path exists and is not an empty folder."""
+    refuse_dead_link(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{shown(path)} exists already and is not an empty folder; choose another `out`.")
+
+
+def refuse_dead_link(path: Path) -> None:
+    """Raise InputError if the path is a link to nothing."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{shown(path)} is a link that leads nowhere. Remove it, or choose another `out`.")
 
 
 def _umask() -> int:

@@ -15,10 +15,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
-from layercut.runs.atomic import write_json
+from layercut.runs.atomic import refuse_dead_link, write_json
 from layercut.runs.environment import collect, shown
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.records import Journal, MetricRow, are_numbers, read_records
@@ -89,10 +90,7 @@ class RunFolder:
         """
         path = Path(path)
         wanted = plain(settings)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
-        if not (path / CONFIG).exists() and _holds_something(path):
-            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
+        cls.check(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
@@ -117,9 +115,31 @@ class RunFolder:
         return cls(path, wanted, lock)
 
     @classmethod
+    def check(
+        cls, path: Path, settings: Mapping[str, Any] | None = None, *, flags: Mapping[str, str] | None = None
+    ) -> None:
+        """Refuse what ``begin`` would refuse, and write nothing; settings are not compared where they are left out."""
+        refuse_dead_link(path)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
+        if (path / CONFIG).exists():
+            if settings is not None:
+                check_same(path, read_config(path), plain(settings), flags=flags)
+        elif _holds_something(path):
+            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
+        above = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+        try:
+            Path(mkdtemp(prefix=f".{CONFIG}.", dir=above)).rmdir()
+        except OSError as error:
+            raise InputError(
+                f"no run can be written to {shown(path)} ({error.strerror}). Use another `out`."
+            ) from error
+
+    @classmethod
     def open(cls, path: Path) -> RunFolder:
         """A run folder for reading, without a lock; InputError for any other folder, or one of an unknown format."""
         path = Path(path)
+        check_folder(path)
         if not (path / CONFIG).is_file():
             raise InputError(f"{shown(path)} is not a run folder: it has no {CONFIG}. `layercut ls` lists your runs.")
         return cls(path, read_config(path), None)
@@ -214,6 +234,12 @@ class RunFolder:
         return self.path / SAMPLES / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', task)}.{readout}.jsonl"
 
 
+def check_folder(path: Path) -> None:
+    """Raise InputError if there is no such folder."""
+    if not path.is_dir():
+        raise InputError(f"{shown(path)} is not a folder. `layercut ls DIR` lists the runs in DIR.")
+
+
 def saved(path: Path) -> str:
     """What an unfinished run and its inner runs have on disk: ``412 answers are saved``; or nothing."""
     answers = _answers(path, "**/")
@@ -245,8 +271,7 @@ class RunSummary(NamedTuple):
 def find_runs(root: Path) -> list[RunSummary]:
     """All run folders in and under a folder, by path, also runs inside runs; InputError if ``root`` is no folder."""
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{shown(root)} is not a folder. Give the folder that holds your runs.")
+    check_folder(root)
     return [_summary(path) for path in _run_paths(root)]
 
 

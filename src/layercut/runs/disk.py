@@ -57,15 +57,17 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         where = f" at {shown(Path(str(at)))}" if at else ""
         return f"{shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}."
 
-    with _one_line(refused):
+    with _one_line(refused, path):
         yield
 
 
 def disk_problem(error: OSError) -> str | None:
     """One line for a disk that is full, read-only or broken while results are written; None for any other error."""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    if isinstance(error, PermissionError) and path is not None:
+        return f"{shown(path)} cannot be read or written ({error.strerror}). Change that, or use another place."
     if error.errno not in BROKEN:
         return None
-    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     kept = "What was finished before is kept; {way} and run the same command again to go on."
     if error.errno in _FULL:
         return f"{_full(path)}. {kept.format(way='free space')}"
@@ -88,20 +90,25 @@ def resumable(path: Path) -> Iterator[None]:
         do = "Free space" if code in _FULL else "Make it writable"
         return f"{what}; {held}. {do} and run the same command to continue, or use another `out`."
 
-    with _one_line(refused):
+    with _one_line(refused, path):
         yield
 
 
 @contextmanager
-def _one_line(refused: Callable[[Exception, int], str]) -> Iterator[None]:
-    """Raise disk errors inside the block as an InputError; ``refused`` gives its text."""
+def _one_line(refused: Callable[[Exception, int], str], path: Path) -> Iterator[None]:
+    """Raise disk errors inside the block as an InputError; ``refused`` gives its text.
+
+    A file that is missing is one of them where it is that of ``path``, or one beside or above it.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         code = _errno_of(error)
-        if code is None or code not in _FULL | _FORBIDDEN:
+        at = Path(str(getattr(error, "filename", None) or "/"))
+        is_missing = code == errno.ENOENT and (at.parent == path.parent or path.is_relative_to(at))
+        if code is None or not (is_missing or code in _FULL | _FORBIDDEN):
             raise
         raise InputError(refused(error, code)) from error
 

@@ -98,6 +98,9 @@ class TaskKept(_Plain):
     """One-sided lower bound of the retention at the goal's level; None on selection items, and where there is none."""
     passed: bool | None = None
     """Whether the bound is at least ``keep``; None on selection items."""
+    correlation: float | None = None
+    """Of both models' scores over selection items, with half an item added to each of the four outcomes; None on report
+    items. It tells how many report items are needed."""
 
 
 class Tried(_Plain):
@@ -121,6 +124,11 @@ class PathStep(_Plain):
     tried: tuple[Tried, ...]
     healing: str | None = None
     """Of the one that was chosen."""
+
+    @property
+    def chosen(self) -> Tried:
+        """The way that was chosen."""
+        return next(one for one in self.tried if one.healing == self.healing)
 
 
 class TestedDepth(_Plain):

@@ -122,8 +122,12 @@ def check_same(
         raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another `out`.")
 
 
+_MADE = {"model_hash", "goal", "removed", "per_layer", "calibration"}
+"""Settings that follow from several arguments, or from none."""
+
+
 def _by_flag(name: str, before: Any, flags: Mapping[str, str]) -> str:
-    flag = flags.get(name.rsplit(".", 1)[-1], "" if "." in name else name)
+    flag = flags.get(name.rsplit(".", 1)[-1], "" if "." in name or name in _MADE else name)
     if not flag or isinstance(before, dict):  # no flag holds it, such as the hash of the model
         return "Go back to what it was"
     if before is _MISSING or before is None or before == []:

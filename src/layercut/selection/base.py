@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 
 from pydantic import Field
 
-from layercut.base_settings import Number, Settings, one_of
+from layercut.base_settings import Settings, Share, one_of
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.seed import check_seed
@@ -44,7 +44,7 @@ class SearchSettings(Settings):
         description="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
         "confident (it probably cannot), off (never).",
     )
-    race_error: Number = Field(
+    race_error: Share = Field(
         RACE_ERROR, gt=0, lt=1, description="confident: most probability that a round loses its best candidate."
     )
 

@@ -14,6 +14,8 @@ from typing import Any
 from layercut.engine.base import GenerationRequest
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed, prompt_tokens
 from layercut.engine.handle import ModelHandle
+from layercut.engine.rows import check_longest
+from layercut.errors import InputError
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
@@ -162,6 +164,12 @@ def asking_step(
     handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], plans: int, least: float, what: str
 ) -> Step:
     """The cost of answers to some items under some plans, from the length of the first prompts and right answers."""
+    if not samples:
+        raise InputError(
+            f"{part.label} has no item for this: {what}. Selection and report items are told apart by their prompts; "
+            "give more rows with different prompts."
+        )
+    check_longest(lambda: handle.weightless, (asked(part.task, one, part.readout) for one in samples))
     seen = samples[:_LOOKED_AT]
     requests = [asked(part.task, sample, part.readout) for sample in seen]
     read = prompt_tokens([request.prompt for request in requests])

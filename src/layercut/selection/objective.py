@@ -245,8 +245,8 @@ class TaskObjective:
             interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
             raise AtChance(
                 f"the original model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
-                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave it out of "
-                "the objective, or raise its limit."
+                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave this task "
+                "out, or ask more of its items."
             )
         is_share = all(value in (0, 1) for value in values)
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing, is_share)

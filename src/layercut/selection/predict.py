@@ -85,6 +85,7 @@ def predict_layers(
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(parts, "selection", say)
     if dry_run:
+        RunFolder.check(folder)
         say(f"would ask {', '.join(part.label for part in parts)} of the original model and write to {folder}")
         return None
     draw = Decoding(**decoding.as_dict(), seed=seed)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from layercut.engine.handle import ModelHandle
 
-_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%)$")
+_BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, or a plan.json"
 
 _HINT = " A share alone does not say which layers: layercut select, cut and prune choose them."

@@ -120,6 +120,7 @@ def sweep_model(
     isolation = announce_isolation((one.part.task for one in asked), say)
     tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
+        RunFolder.check(folder)
         for one in asked:
             say(f"{one.part.label}: {len(wanted) + 1} x {counted(len(one.ids), split + ' item')}")
         for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():

@@ -219,8 +219,6 @@ def _sweep(value: Any) -> SweepStep:
 def _diagnose(value: Any) -> DiagnoseStep:
     _expect({"diagnose": value}, "diagnose", dict, "keys and values, such as only: [brackets]; {} for all")
     data = dict(value)
-    if "arithmetic_data" in data:
-        data["arithmetic_data"] = Path(str(data["arithmetic_data"]))
     return _build(DiagnoseStep, data)
 
 

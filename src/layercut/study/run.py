@@ -17,6 +17,7 @@ study of the same model beside it. A finished study does not load a model at all
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,8 @@ def forecast_study(
 ) -> list[Forecast]:
     """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written."""
     settings = _with(settings, out, seed)
+    for _, folder in _folders(settings):
+        RunFolder.check(folder)
     return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 
@@ -165,7 +168,7 @@ def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:
 
 
 def _work(settings: StudySettings, model: Any, folder: Path, limit: int | None) -> StudyWork:
-    store = CellStore(settings.out.resolve().parent)
+    store = CellStore(Path(os.path.realpath(settings.out)).parent)
     arms = [
         arm.replace(train=train_as_recorded(arm.train, folder, "healing", arm.name, "settings", "train"))
         for arm in settings.healing

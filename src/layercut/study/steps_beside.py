@@ -70,7 +70,6 @@ def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
         only=step.only,
         limit=_lowered(work, step.limit),
         num_samples=step.num_samples,
-        arithmetic_data=step.arithmetic_data,
         out=work.folder / DIAGNOSE,
         seed=step.seed if "seed" in step.model_fields_set else work.settings.seed,
         dry_run=False,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from layercut.surgery.plan import CutPlan
 
+UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
+"""The first line of a card, until scores of this very checkpoint are known."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -79,7 +81,7 @@ def model_card(
     ]
     title = f"{counted(len(plan.removed), 'decoder layer')} removed" if plan.removed else "uncut"
     lines = ["---", *yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip("\n").split("\n"), "---", ""]
-    lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}", ""]
+    lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}", "", UNMEASURED, ""]
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
     lines += [*table(["", ""], ((key, escape(value)) for key, value in facts)), ""]
     lines += [

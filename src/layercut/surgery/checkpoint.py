@@ -123,7 +123,6 @@ def cut_checkpoint(
     plan: CutPlan,
     out: Path,
     *,
-    recorded_plan: CutPlan | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     extra_files: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -139,8 +138,6 @@ def cut_checkpoint(
         source: folder of the original model, with safetensors weights.
         plan: what goes.
         out: the new folder; it must not exist, or be empty.
-        recorded_plan: this cut and all before it as one plan of the model that was whole; it is written in place of
-            ``plan`` and of the earlier ones, with what ``plan.json`` there says of healing.
         max_shard_bytes: largest weight file.
         extra_files: more files by name, such as ``{"README.md": model_card}``. The original model's own card is kept as
             ``README.uncut.md`` in any case.
@@ -170,7 +167,7 @@ def cut_checkpoint(
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
-        _write_plans(source, plan, folder, recorded_plan)
+        _write_plans(source, plan, folder)
         for name, text in {**work.texts, **(extra_files or {})}.items():
             (folder / name).write_text(text, encoding="utf-8")
         report = replace(work.report, checked=check_written(folder, work.shards))
@@ -320,13 +317,9 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
     )
 
 
-def _write_plans(source: Path, plan: CutPlan, folder: Path, recorded_plan: CutPlan | None) -> None:
-    """The plan, and those of earlier cuts, oldest first; or the one that records all."""
+def _write_plans(source: Path, plan: CutPlan, folder: Path) -> None:
+    """The plan, and those of earlier cuts, oldest first."""
     before = read_plans(source)
-    if recorded_plan is not None:
-        healing = before[-1].get("healing") if (source / PLAN_FILE).is_file() else None
-        _write_json(folder / PLAN_FILE, recorded_plan.to_dict() | ({"healing": healing} if healing else {}))
-        return
     plan.save(folder / PLAN_FILE)
     if (source / PLAN_FILE).is_file():
         _write_json(folder / EARLIER_PLANS_FILE, before)

@@ -66,7 +66,6 @@ def cut_model(
     out: Path | None,
     *,
     uncut: Callable[[], LoadedModel] | None,
-    recorded_plan: CutPlan | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutDone:
@@ -79,7 +78,6 @@ def cut_model(
         plan: what goes.
         out: the new folder.
         uncut: loads the original model to compare with; with None nothing is compared, and no model is loaded.
-        recorded_plan: this cut and earlier ones as one plan, to be written in its place; see ``cut_checkpoint``.
         max_shard_bytes: largest weight file.
         say: called with a line before slow work.
 
@@ -104,8 +102,8 @@ def cut_model(
             say("reloading the checkpoint and comparing it with the bypassed model ...")
             verified = verify_cut(loaded or uncut(), plan, folder).describe()
         card = model_card(
-            recorded_plan or plan,
-            source_name=(recorded_plan and recorded_plan.model) or source.name,
+            plan,
+            source_name=source.name,
             revision=source.revision,
             base_model=source.origin.get("base_model"),
             license_name=source.origin.get("license"),
@@ -118,10 +116,7 @@ def cut_model(
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    report = cut_checkpoint(
-        source.path, plan, out, recorded_plan=recorded_plan, max_shard_bytes=max_shard_bytes, check=check
-    )
-    return CutDone(report, verified)
+    return CutDone(cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check), verified)
 
 
 def _load_quantized(source: ModelSource, uncut: Callable[[], LoadedModel]) -> LoadedModel:

@@ -62,7 +62,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     if not file.is_file():
         raise InputError(
             f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
-            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/gguf.md)."
+            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."
         )
     if _PARTS.search(out.name):
         raise InputError(f"{out.name} is the name of one part of several, and one file is written; use another `out`.")
@@ -101,8 +101,7 @@ def cut_gguf(
     """
     if settings.revision is not None:
         raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
-    if not dry_run:
-        refuse_existing(out)
+    refuse_existing(out)
     head = read_gguf_head(file)
     if head.num_layers is None:
         raise CheckpointError(f"{file} has no {head.architecture}.block_count; it holds no decoder layers.")

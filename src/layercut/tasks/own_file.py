@@ -1,6 +1,6 @@
 """A file of the user's own prompts with answers as a task: ``my.jsonl``, or ``my.jsonl:number``.
 
-A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. docs/own_tasks.md is the how-to.
+A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. docs/how_to/own_task.md is the how-to.
 """
 
 from __future__ import annotations
@@ -27,13 +27,20 @@ from layercut.tasks.code_answers import OPENED, STOP, find_program, program_clas
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.grading import all_numbers, grade_rank, grade_text, guessing
 from layercut.tasks.own_rows import Grade, check_grade, check_one_kind, sample_of
-from layercut.tasks.splits import SplitNames, first_of
+from layercut.tasks.splits import SplitNames, balanced, first_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-"""Raised by any change of the prompts or the grading."""
+VERSION = 2
+"""Raised by any change of the prompts, the grading or what a limit takes.
+
+- 2: a limit draws rows by hash, balanced over the answers, where it took the first rows of the file. The longest answer
+  of ``exact``, ``contains`` and ``choice`` follows from the reference answers; it was 256 tokens.
+"""
 MAX_NEW_TOKENS = 256
+"""Longest answer, where nothing else says."""
+_SHORTEST = 16
+"""Longest answer that is learned from reference answers, at least."""
 PROBABILITY = "token_probability"
 """The metric of the grade ``likelihood``."""
 _HALVES = SplitNames("all", "all")
@@ -45,7 +52,7 @@ _slow: set[str] = set()
 """Patterns that took longer once."""
 
 
-def own_file(*, path: str, grade: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS) -> OwnFile:
+def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
     """The task that a file is; its rows are read on first use.
 
     Raises:
@@ -54,7 +61,7 @@ def own_file(*, path: str, grade: str | None = None, max_new_tokens: int = MAX_N
     default = None if grade is None else check_grade(grade)
     if not Path(path).expanduser().is_file():
         raise InputError(f"{path}: no such file. Give the path of a file with prompts and answers, or a task's name.")
-    return OwnFile(path=path, default=default, max_new_tokens=max_new_tokens)
+    return OwnFile(path=path, default=default, max_new_tokens=max_new_tokens, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +86,16 @@ class OwnFile:
     path: str
     default: Grade | None
     """Of rows that name no grade."""
-    max_new_tokens: int
-    """Longest answer."""
+    max_new_tokens: int | None
+    """Longest answer of rows that give none. If left out, four times the longest reference answer, at least 16, where
+    nothing longer can be right or is needed (``exact``, ``contains``, written ``choice``); else 256."""
+    seed: int = 0
+    """Of the draw of rows."""
     version: int = VERSION
     shares_test_set: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
 
     @property
@@ -112,21 +122,23 @@ class OwnFile:
         """What decides the samples; the file counts by its content, not by its place."""
         return {
             "version": self.version,
-            "max_new_tokens": self.max_new_tokens,
+            "max_new_tokens": self._longest,
+            **({"seed": self.seed} if self.seed else {}),
             "data": self._rows.sha256,
             **({} if self.default is None else {"grade": self.default}),
             "splits": _HALVES.describe(),
         }
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
-        """The first samples in the order of the file.
+        """A draw by hash and seed, in which each answer has its share; a smaller limit takes part of a larger one.
 
         Raises:
             InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
         """
         if self.runs_programs:
             in_force()
-        return first_of(split, _HALVES, lambda _: self._samples, limit)
+        there = first_of(split, _HALVES, lambda _: self._samples, None)
+        return balanced(there, [sample.gold for sample in there], self.seed)[:limit]
 
     @cached_property
     def _rows(self) -> DataSet:
@@ -138,6 +150,16 @@ class OwnFile:
         samples = [sample_of(row, self.default) for row in rows]
         check_one_kind(rows, samples)
         return samples
+
+    @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest answer of rows that give none; a token of a reference answer has three bytes here."""
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        if any(sample.data["grade"] not in ("exact", "contains", "choice") for sample in self._samples):
+            return MAX_NEW_TOKENS
+        longest = max(len(text.encode()) for sample in self._samples for text in sample.data["accepted"])
+        return max(_SHORTEST, 4 * math.ceil(longest / 3))
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """The prompt as it stands in the file; for ``short`` of choices with the choices, for code with an answer that
@@ -158,7 +180,8 @@ class OwnFile:
                 prompt = _joined(prompt, Message("user", f"{listed}\n\n{lettered.SHORT}"))
         elif grade == "code" and not plain and prompt[-1].role != "assistant":
             prompt, stop = (*prompt, Message("assistant", OPENED)), sample.data["stop"] or STOP
-        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=stop)
+        longest = sample.data["max_new_tokens"] or self._longest
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         """Grade one answer."""

@@ -49,6 +49,7 @@ def sample_of(row: DataRow, default: Grade | None) -> Sample:
     grade = _grade(row, fields, default)
     prompt = _prompt(row, fields)
     data: dict[str, Any] = {"grade": grade, "prompt": prompt, "stop": _texts(row, fields, "stop")}
+    data["max_new_tokens"] = _length(row, fields)
     options: tuple[str, ...] = ()
     if grade == "code":
         data["tests"], data["names"] = _tests(row, fields)
@@ -125,6 +126,16 @@ def _texts(row: DataRow, fields: Mapping[str, Any], name: str) -> tuple[str, ...
     if any(isinstance(one, bool) or not isinstance(one, str | int | float) or one == "" for one in several):
         raise _refused(row, f"the field {name!r} holds {value!r:.60}", "Give text, a number, or a list of such.")
     return tuple(map(str, several))
+
+
+def _length(row: DataRow, fields: Mapping[str, Any]) -> int | None:
+    """The row's own longest answer, in tokens."""
+    value = fields.get("max_new_tokens")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or not 0 < int(value) <= 10**6:
+        raise _refused(row, f"the field 'max_new_tokens' holds {value!r:.60}", "Give a number of tokens, such as 32.")
+    return int(value)
 
 
 def _choices(row: DataRow, fields: Mapping[str, Any], answer: str) -> tuple[str, ...]:

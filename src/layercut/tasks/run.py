@@ -12,12 +12,14 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
+from layercut.engine.rows import check_longest
 from layercut.engine.served import ServedModel
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.budget import asked
 from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
@@ -62,6 +64,11 @@ def evaluate_model(
     tell_reported(cells, say)
     work = [(cell.label, cell.work()) for cell in cells]
     if dry_run:
+        RunFolder.check(out)
+        if isinstance(model, ModelHandle):
+            handle = model
+            for cell in cells:
+                check_longest(lambda: handle.weightless, (asked(cell.task, one, cell.readout) for one in cell.samples))
         for name, piece in work:
             say(f"{name}: {counted(piece.num_items, 'item')}")
         say(f"would write to {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -67,6 +68,25 @@ def first_of(
         reported = {sample.id for sample in read(names.report)}
         chosen = (twin for twin in told_apart(read(names.selection)) if twin.content_id not in reported)
     return [twin.sample for twin in islice(chosen, limit)]
+
+
+def balanced(samples: Sequence[Sample], labels: Sequence[str], seed: int = 0) -> list[Sample]:
+    """Samples in an order of which every beginning holds each label in its share, drawn by hash.
+
+    The order of the file has no effect. The samples of a label are spread evenly over the whole, in the order of the
+    hash of their ids: the j-th of m has its place at (j + u) / m, with u from 0 to 1 by another hash.
+    """
+    places: dict[str, float] = {}
+    count, seen = Counter(labels), Counter[str]()
+    drawn = sorted(zip(samples, labels, strict=True), key=lambda one: _unit(f"{seed} order {one[0].id}"))
+    for sample, label in drawn:
+        places[sample.id] = (seen[label] + _unit(f"{seed} place {sample.id}")) / count[label]
+        seen[label] += 1
+    return sorted(samples, key=lambda one: (places[one.id], one.id))
+
+
+def _unit(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
 
 
 class Twin(NamedTuple):

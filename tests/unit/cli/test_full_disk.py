@@ -62,7 +62,7 @@ def test_a_read_only_disk_is_one_line(layercut: Run, tiny: Path, prompts: Path, 
         out = ("--out", disk.path / "run")
         for command in (
             ("generate", tiny, "--prompts", prompts, "--max-new-tokens", 4, *out),
-            ("heal", tiny, "--loop", 1, "--prompts", prompts, *out),
+            ("heal", tiny, "--teacher", tiny, "--prompts", prompts, *out),
         ):
             ran = layercut(*command)
             assert ran.code == 1 and "Read-only file system" in ran.err.strip().splitlines()[-1]

@@ -20,9 +20,8 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
 from layercut.healing import guard, sft
-from layercut.healing import loop as heal_loop
 from layercut.healing.prompt_sources import TaskPrompts
-from tests.unit.cli.conftest import Ran, Run
+from tests.unit.cli.conftest import Run
 
 SMALL = (
     "--max-new-tokens",
@@ -323,87 +322,6 @@ def stop(*args: object, **options: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_cut_one_heal_cut_the_next(
-    layercut: Run, tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def loop(name: str) -> Ran:
-        out = ("--out", tmp_path / name, "--criterion", "magnitude")
-        return layercut("heal", tiny, "--loop", 2, "--prompts", prompts, *out, *SMALL)
-
-    whole = loop("whole")
-    assert whole.code == 0, whole.err
-    folder = tmp_path / "whole" / "checkpoint"
-    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 4
-    plan = json.loads((folder / "plan.json").read_text())
-    assert plan["num_layers"] == 6 and len(plan["removed"]) == 2 and len(plan["kept"]) == 4
-    assert [entry["removed"] for entry in plan["healing"]] == [plan["removed"][:1], plan["removed"]]
-    assert [one["removed"] for one in plan["scores"]["loop"]] == plan["removed"]
-    second = plan["scores"]["loop"][1]["importance"]
-    assert set(map(int, second)) == set(range(6)) - set(plan["removed"][:1]), "in the original model's numbers"
-    assert not (folder / "earlier_plans.json").exists()
-    left = {path.name for path in (tmp_path / "whole").glob("round-*/*")}
-    assert left == {"select", "heal"}, "cuts are gone"
-    assert not list((tmp_path / "whole").glob("round-*/heal/checkpoint")), "and so are the models of earlier rounds"
-    assert "checkpoint: " in whole.out and loop("whole").out == whole.out
-
-    # Stopped before the second cut, and then while the second round trains, it ends with the same weights.
-    real, count = heal_loop.cut_model, 0
-
-    def second_cut_stops(*args: Any, **options: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 2:
-            raise KeyboardInterrupt
-        return real(*args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(heal_loop, "cut_model", second_cut_stops)
-        assert loop("stopped").code == 130
-    assert (tmp_path / "stopped" / "round-1" / "heal" / "checkpoint").is_dir()
-    with monkeypatch.context() as patch:
-        patch.setattr(sft, "train", stop)
-        assert loop("stopped").code == 130
-    assert (tmp_path / "stopped" / "round-2" / "cut").is_dir()
-    again = loop("stopped")
-    assert again.code == 0, again.err
-    weights = [(tmp_path / name / "checkpoint" / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
-    assert weights[0] == weights[1]
-    resumed = json.loads((tmp_path / "stopped" / "checkpoint" / "plan.json").read_text())
-    assert [resumed[name] for name in ("removed", "kept", "scores")] == [
-        plan[name] for name in ("removed", "kept", "scores")
-    ]
-
-
-def test_a_loop_learns_from_the_best_of_several_answers(
-    layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
-) -> None:
-    several = ("--samples", 3, "--criterion", "magnitude", "--out", tmp_path / "run")
-    ran = layercut("heal", tiny, "--loop", 1, "--prompts", prompts, *several, *SMALL)
-    assert ran.code == 0, ran.err
-    answers = tmp_path / "run" / "answers" / "samples"
-    entry = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
-    assert len((answers / "responses.jsonl").read_text().splitlines()) == 36
-    assert entry["answers"] == len((answers / "choices.jsonl").read_text().splitlines()) == 12
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ((), "no teacher is named"),
-        (("--loop", 6), "leave no layer of 6"),
-        (("--loop", 2, "--teacher", "another"), "leave out --teacher"),
-        (("--loop", 2, "--criterion", "task_accuracy"), "uses task scores"),
-        (("--loop", 2, "--keep-adapter"), "leave out --keep-adapter"),
-        (("--loop", 2, "--method", "seam", "--seam", "magnitude"), "match them twice"),
-    ],
-)
-def test_a_loop_that_cannot_be_is_refused(
-    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
-) -> None:
-    ran = layercut("heal", tiny, "--prompts", prompts, "--out", tmp_path / "run", *more)
-    assert ran.code == 1 and says in ran.err
-
-
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -473,8 +391,6 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert "copy (short), guard, 3 times: 24 items" in guarded.out, "before training, and at steps 2 and 3"
     guarded = layercut("heal", cut, *given, "--method", "seam", "--responses", "original", *asked)
     assert "copy (short), guard, 4 times: 32 items" in guarded.out, "the pruned model, and three strengths"
-    loop = layercut("heal", tiny, "--loop", 2, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", *SMALL)
-    assert loop.code == 0 and "training, 6 steps" in loop.out and "how layers are chosen" in loop.err
     refused = layercut("heal", tiny, *given, *SMALL)
     assert refused.code == 1 and "its own teacher" in refused.err, "what the run refuses, the dry run does"
     # What is written is within the forecast.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_set_is_another_spelling_of_every_flag() -> None:
 def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
     words = ["m", "--criterion", "magnitude", "--remove", "1", "--set", "norm=l2", "--set", "race_error=0.1"]
     given = COMMANDS["select"].make_context("select", words).params
-    assert (given["setting"], given["race_error"]) == (["norm=l2"], 0.1)
+    assert (given["setting"], float(given["race_error"])) == (["norm=l2"], 0.1)
 
 
 def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:
@@ -126,3 +127,16 @@ def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:
     assert under_preset("paper", TrainSettings(patience=3)).patience == 3
     assert under_preset("paper", PromptReading()).shuffle_buffer == 500_000
     assert under_preset(None, PromptReading()) == PromptReading()
+
+
+def test_the_help_of_prune_fits_on_a_screen_and_begins_with_the_goal(
+    layercut: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short = layercut("prune", "--help").out
+    flags = re.findall(r"^ +(--[a-z-]+)", short.partition("Options:")[2], re.MULTILINE)
+    assert len(short.strip().splitlines()) <= 40, short
+    assert flags[:3] == ["--use", "--tasks", "--keep"], flags
+    assert {"--max-depth", "--time", "--items", "--heal", "--out", "--anyway", "--dry-run", "--help-all"} <= {*flags}
+    every = layercut("prune", "--help-all").out
+    assert {"--device", "--seed", "--json", "--data", "--unsafe-exec", "--remove"} <= {*every.split()}

@@ -43,7 +43,7 @@ FLAGS = {
     "depth that is none": ("prune MODEL --use math --remove half", "is no depth"),
     "two depths": ("prune MODEL --use math --remove 2 --max-depth 3", "leave it out"),
     "data of a prune": ("prune MODEL --use math --data xsum=x", "is not among the tasks"),
-    "share of a cut": ("cut MODEL --out OUT --remove 120%", "is no share"),
+    "share of a cut": ("cut MODEL --out OUT --remove 120%", "is no depth"),
     "kept by a cut": ("cut MODEL --out OUT --remove 2 --keep 0.9", "give that plan"),
     "criterion": ("select MODEL --criterion block_influnce --remove 1", "Did you mean block_influence?"),
     "objective": ("select MODEL --criterion refine --remove 1 --objective coppy", "Did you mean copy?"),

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
 from layercut.engine import probe
@@ -67,8 +69,50 @@ def test_a_layer_that_attends_in_another_way_is_seen(monkeypatch: pytest.MonkeyP
     assert "packed texts give logits that differ by" in why_not_shared(tiny_loaded("llama"))
 
 
-def _scaled(heads: Heads) -> Heads:
-    return heads._replace(scaling=heads.scaling * 1.05)
+def _scaled(heads: Heads, factor: float = 1.05) -> Heads:
+    return heads._replace(scaling=heads.scaling * factor)
+
+
+def deep_in_bfloat16() -> LoadedModel:
+    """Thin MLPs in a deep Qwen2: rounding in bfloat16 grows to 1.6 in a logit, three times the bound."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=260, hidden_size=64, intermediate_size=93, num_hidden_layers=24, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            weight.normal_(std=0.15 if "embed" in name else 0.3)
+    source = ModelSource(name="tiny-qwen2", path=Path("nowhere"))
+    return LoadedModel(model.bfloat16(), byte_tokenizer(), structure_in(model), source, "0" * 16, 24)
+
+
+def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_engine() -> None:
+    model = deep_in_bfloat16()
+    assert "differ by" in probe._difference(probe._both_ways(model), model), "no bound of one step explains it"
+    assert why_not_shared(model) == ""
+    assert {weight.dtype for weight in model.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("factor", [1.05, 0.9])
+def test_in_bfloat16_a_layer_that_attends_in_another_way_is_seen(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Pack.attend
+    monkeypatch.setattr(Pack, "attend", lambda self, layer, heads: right(self, layer, _scaled(heads, factor)))
+    assert "packed texts give logits that differ by" in why_not_shared(deep_in_bfloat16())
+
+
+def test_packed_texts_that_are_wrong_in_bfloat16_alone_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a kernel that overflows; float32 agrees."""
+    right = Pack.attend
+
+    def only_half(self: Pack, layer: int, heads: Heads) -> torch.Tensor:
+        return right(self, layer, _scaled(heads) if heads.query_HTd.dtype == torch.bfloat16 else heads)
+
+    monkeypatch.setattr(Pack, "attend", only_half)
+    assert "packed texts give logits that differ by" in why_not_shared(deep_in_bfloat16())
 
 
 def test_a_model_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

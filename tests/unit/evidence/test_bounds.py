@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import beta
 
 from layercut.errors import InputError
-from layercut.evidence.bounds import Bounds, items_to_settle, retention_bounds
+from layercut.evidence.bounds import Bounds, retention_bounds
 
 
 def bounds(both: int, lost: int, gained: int, neither: int, *, chance: float = 0.0, error: float = 0.05) -> Bounds:
@@ -58,7 +58,6 @@ def test_many_items_come_close_to_the_truth() -> None:
 def test_an_uncut_model_near_chance_gives_no_bound() -> None:
     found = bounds(6, 6, 6, 22, chance=0.25, error=0.01)
     assert (found.low, found.high) == (None, None)
-    assert items_to_settle(found, 0.9, error=0.01) is None
 
 
 def test_graded_scores_are_bounded_too() -> None:
@@ -79,24 +78,6 @@ def test_items_of_few_contexts_say_less() -> None:
     assert shared.low is not None
     assert alone.low is not None
     assert shared.low < alone.low - 0.1
-
-
-def test_more_items_settle_it_as_foretold() -> None:
-    small = bounds(96, 4, 0, 0)
-    assert small.low is not None
-    assert small.low < 0.92 < small.value
-    needed = items_to_settle(small, 0.92, error=0.05)
-    assert needed is not None
-    settled = 0
-    rng = np.random.default_rng(5)
-    for lost in rng.binomial(needed, 0.04, size=200):
-        found = bounds(needed - lost, lost, 0, 0)
-        settled += found.low is not None and found.low >= 0.92
-    assert 0.7 <= settled / 200 <= 0.97
-    further = items_to_settle(small, 0.95, error=0.05)
-    assert further is not None
-    assert further > 5 * needed
-    assert items_to_settle(small, small.value - 1e-4, error=0.05) is None, "no number in the millions"
 
 
 @pytest.mark.parametrize(

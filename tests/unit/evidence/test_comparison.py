@@ -157,15 +157,15 @@ def ones(right: int, n: int = 200) -> list[float]:
         (ones(160), ones(1), 0.0, "damaged"),  # chance 0: one right answer is above it
         (ones(160), ones(0), 0.0, "lost"),
         (ones(100), ones(130), 0.25, "better"),
-        (ones(16, 20), ones(14, 20), 0.25, "unclear"),
+        (ones(16, 20), ones(14, 20), 0.25, "undecided"),
         (ones(60), ones(175), 0.25, "gained"),  # 30 % of 200 is not above guessing, 88 % is
         (ones(10), ones(40), 0.25, "at chance"),  # better, but still below guessing
         ([1.0], [1.0], 0.25, "at chance"),  # one item on four options shows nothing
-        ([1.0], [0.0], 0.0, "unclear"),
+        ([1.0], [0.0], 0.0, "undecided"),
         ([0.5], [0.1], 0.0, "at chance"),
         ([-1.0 - 0.1 * i for i in range(9)], [-3.0 - 0.2 * i for i in range(9)], None, "damaged"),
-        (ones(20, 24), ones(16, 24), 0.25, "unclear"),  # 4 lost, none gained: the interval is below 0, p = 0.12
-        ([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 0.0, "unclear"),  # no spread, no interval
+        (ones(20, 24), ones(16, 24), 0.25, "undecided"),  # 4 lost, none gained: the interval is below 0, p = 0.12
+        ([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 0.0, "undecided"),  # no spread, no interval
     ],
 )
 def test_findings(uncut, cut, chance, finding):
@@ -187,7 +187,7 @@ def test_a_loss_that_does_not_stand_among_many_is_not_claimed():
     alone = row(ones(160), ones(153), 0.25)  # 7 lost, none gained: p = 0.016
     assert replace(alone, values=alone.values._replace(retention_above_chance=None)).finding == "damaged"
     among = replace(alone, values=alone.values._replace(retention_above_chance=None), p_adjusted=0.16)
-    assert among.finding == "unclear"
+    assert among.finding == "undecided"
 
 
 def test_items_of_one_template_are_counted_by_it(pair):

@@ -101,7 +101,7 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
         now[0] = 120.0
         wrote(6000, 2000, 50)  # another batch follows, of answers that are not known yet
         on_progress(2, 100)
-        assert progress._now().endswith("48:00 left")
+        assert progress._now().endswith(", time left: after 20 items")
 
 
 def test_the_time_left_falls_within_a_long_training_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,10 @@ def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) ->
     console = terminal()
     progress = StudyProgress(pieces(), console)
     text = shown(progress, console)
-    assert "0 of 2 arms finished" in text and "time left: measuring" in text and text.count("0/10") == 2
+    assert "0 of 2 arms finished" in text and "time left: after the first items" in text and text.count("0/10") == 2
     with progress.cell(0) as on_progress:
-        on_progress(2, 10)
-        clock[0] = 4.0
+        on_progress(1, 10)
+        clock[0] = 6.0
         on_progress(4, 10)
         text = shown(progress, console)
         assert "asking: copy (rank)" in text and "4/10" in text and "00:12" in text, "6 items of 2 s"

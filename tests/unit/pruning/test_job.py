@@ -32,6 +32,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces
 from layercut.settings import ModelSettings
 from layercut.surgery.bypass import bypass
+from layercut.surgery.card import UNMEASURED
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
@@ -47,13 +48,14 @@ def choices(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return choice_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
-def run(model: Path, file: Path, out: Path, *, anyway: bool = False, **settings: Any) -> Pruned:
+def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: bool = False, **settings: Any) -> Pruned:
     wanted = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, **settings})
     return prune_model(
         ModelSettings(model=str(model), device="cpu"),
         wanted,
         out=out,
         anyway=anyway,
+        strict=strict,
         console=Console(quiet=True),
         say=lambda text: None,
     )
@@ -241,12 +243,22 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     done = run(model, choices, tmp_path / "run", **settings)
     assert done.result.verdict == "undecided" and done.checkpoint is None
     assert not (tmp_path / "run" / "model").exists()
-    assert "No plan passed 99%. Best:" in done.result.why and "too near to what was asked for" in done.result.why
+    assert "No plan passed 99%. Best:" in done.result.why and "rows to mine.jsonl (half of them" in done.result.why
     with pytest.raises(InputError, match="No plan passed"):
         _ = done.model
     again = run(model, choices, tmp_path / "run", anyway=True, **settings)
     assert again.checkpoint == tmp_path / "run" / "model" and again.result.verdict == "undecided"
     assert again.model.config.num_hidden_layers == 5
+    card = (again.checkpoint / "README.md").read_text("utf-8")
+    opening = card.split("\n---\n", 1)[1].split("\n\n")[1]
+    assert opening.startswith("**Not passed: it is not shown to keep 99%")
+    assert "| mine.jsonl (rank) | 100 %" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
+
+
+def test_a_strict_run_stops_before_the_search(model: Path, choices: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"too few for 90%.*add about [\d,]+ rows to mine.jsonl.*`strict`"):
+        run(model, choices, tmp_path / "run", strict=True, max_depth="1", items=12, keep=0.9, heal="none")
+    assert "path" not in json.loads((tmp_path / "run/prune.json").read_text())
 
 
 def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp_path: Path) -> None:
@@ -339,7 +351,7 @@ def test_a_time_gives_items_and_is_kept(model: Path, choices: Path, tmp_path: Pa
     )  # fmt: skip
     (task,) = done.result.goal.tasks
     assert 16 <= task.selection_items <= 100 and task.report_items >= 16
-    assert any("four times in five" in line for line in said)
+    assert any("in at least 4 of 5 runs" in line or "too few" in line for line in said)
 
 
 def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:

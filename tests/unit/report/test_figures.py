@@ -18,9 +18,10 @@ from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import picture
 from layercut.report.figures.charts import curves
 from layercut.report.figures.picture import save, specification
-from layercut.report.figures.retention import _in_rows, _line_styles
+from layercut.report.figures.retention import _in_rows, _line_styles, retention
 from layercut.report.figures.scores import scores
 from layercut.report.series import NOT_HEALED, Place
+from layercut.report.study import study_results
 from tests.support.run_builder import Result, build_run
 
 
@@ -163,3 +164,16 @@ def test_no_two_lines_look_the_same(num_criteria: int, num_arms: int) -> None:
     looks = _line_styles(found)
     assert len(looks) == len(found)
     assert len({(colour, tuple(dash)) for colour, dash in looks.values()}) == len(found)
+
+
+@pytest.mark.parametrize("readouts", [("short",), ("rank",), ("rank", "short")])
+def test_retention_has_a_panel_for_what_was_measured_and_no_empty_half(
+    readouts: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name, removed, score in (("uncut", (), 0.9), ("depth-1", (3,), 0.8)):
+        build_run(tmp_path / name, [Result(task="copy", readout=one, score=score) for one in readouts], removed=removed)
+    study = study_results(tmp_path)
+    figure = retention(study.cuts, study.rows)
+    assert figure is not None and len(figure.panels) == figure.columns == len(readouts)
+    assert ("Left:" in figure.caption) is ("Right:" in figure.caption) is (len(readouts) == 2)
+    assert [panel.column for panel in figure.panels] == ([0] if len(readouts) == 1 else [1, 2])

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from layercut.report.elements import Table, plain
-from layercut.report.first import FirstScreen, depths_table, first_screen, speed_words
+from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, speed_words
 from layercut.report.html.page import PAGE
 from layercut.report.render import terminal
 from layercut.report.reports import write_reports
@@ -38,7 +38,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
     assert first.table is not None
     (row,) = [[plain(cell) for cell in row] for row in first.table.rows]
-    assert row == ["arithmetic short answer", "90 [86, 94] %", "87 %", "passed", "80 %", "70 %", "64"]
+    assert row == ["arithmetic short answer", "passed", "90 [86, 94] %", "87 %", "80 %", "70 %", "64"]
 
 
 def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_path: Path) -> None:
@@ -49,6 +49,18 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert facts["best plan"] == "`depth-1`"
     assert facts["checkpoint"] == "none, because no plan passed"
     assert facts["to decide it"] == "`layercut prune --items 240`"
+
+
+@pytest.mark.parametrize("verdict", ["undecided", "shown to fail"])
+def test_a_row_has_one_verdict_in_every_table_and_it_comes_second(verdict: str, tmp_path: Path) -> None:
+    result = PruneResult.load(write_prune(tmp_path, passed=False))
+    (one,) = result.tested
+    kept = tuple(task.model_copy(update={"kept": Estimated(value=0.7, low=0.5, high=0.8, n=64)}) for task in one.kept)
+    result = result.model_copy(update={"tested": (one.model_copy(update={"verdict": verdict, "kept": kept}),)})
+    first, depths = first_of_prune(result), depths_table(result)
+    assert first.table is not None and first.table.head[:2] == ["task", "verdict"]  # in sight on a phone
+    assert plain(first.table.rows[0][1]) == verdict
+    assert [plain(row[-1]) for row in depths.rows if plain(row[-1]) != "not tested"] == [verdict]
 
 
 def test_both_reports_begin_with_it(tmp_path: Path) -> None:
@@ -85,10 +97,10 @@ def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
     assert facts["made by"] == "`layercut run examples/quickstart.yaml`"
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [62, 80, 120])
 def test_long_names_stay_whole_and_apart_at_any_width(width: int) -> None:
     names = [f"iterative-task-accuracy-6{ending}" for ending in ("", "+seam", "+seam-seed1")]
-    rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "unclear"] for name in names for _ in range(2)]
+    rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "undecided"] for name in names for _ in range(2)]
     head = ["plan", "task", "readout", "n", "keeps", "finding"]
     table = Table(name="t", caption="", head=head, rows=rows, numeric=frozenset({3}), narrow=[frozenset({2, 3})])
     console = Console(file=io.StringIO(), width=width)

@@ -146,12 +146,6 @@ def test_a_seam_has_no_plot_and_no_steps(tmp_path: Path) -> None:
     assert "## While it trained" not in text and not (folder / "report.png").exists()
 
 
-def test_a_loop_has_a_row_for_each_round(tmp_path: Path) -> None:
-    entries = [trained(removed=removed) for removed in ([7], [7, 4])]
-    text = write_reports(healed(tmp_path, entries, curve(), loop={"num_remove": 2}))["report"].read_text()
-    assert rows(text, "Rounds")[2:] == [["1", "7", "2.0000", "1.2500"], ["2", "4", "2.0000", "1.2500"]]
-
-
 def test_a_healing_that_has_not_ended_says_what_to_do(tmp_path: Path) -> None:
     with RunFolder.begin(tmp_path / "run", {"heal": {"train": {}}}):
         pass

@@ -92,10 +92,10 @@ def test_the_answer_comes_first(study: Path) -> None:
     assert "layercut run examples/quickstart.yaml" in answer
     rows = [row for row in study_results(study).rows if row.cut.name == "random-3" and row.is_headline]
     _, *shown = page.tables["kept.csv"]
-    assert [(line[0], line[2], line[5]) for line in shown] == [
+    assert [(line[0], line[1], line[5]) for line in shown] == [
         (f"{row.task} {readout_words(row.readout)}", row.finding, str(row.n)) for row in rows
     ]
-    assert all(kept(row.kept_share) == line[1] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
+    assert all(kept(row.kept_share) == line[2] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
     for line in page.tables["uses.csv"][1:]:
         assert line[1] == advice_text.in_short(
             advise(study, use=next(u.name for u in USES.values() if u.what == line[0]))

@@ -58,7 +58,7 @@ def test_headline_claims_are_the_findings(report, quickstart):
             ("lost", "Lost"),
             ("damaged", "Damaged"),
             ("kept", "Kept"),
-            ("unclear", "Too few items"),
+            ("undecided", "Too few items"),
         ):
             own = [row for row in rows if row.cut.name == name and row.finding == finding]
             claimed = re.search(rf"- \*\*{start}[^*]*\*\*(.*)", block)

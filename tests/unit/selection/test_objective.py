@@ -82,7 +82,10 @@ def test_only_selection_items_are_asked_each_once_a_plan() -> None:
     ("fields", "says"),
     [
         ({"share_known": 0.0}, r"scores 0 \(0 to .*\) on 12 selection items of needy \(short\).*guessing \(0\)"),
-        ({"share_known": 0.5, "chance_level": 0.5}, r"scores 0.5 \(.*not above guessing \(0.5\).*raise its limit"),
+        (
+            {"share_known": 0.5, "chance_level": 0.5},
+            r"scores 0.5 \(.*not above guessing \(0.5\).*ask more of its items",
+        ),
         ({"share_known": 0.5, "chance_level": 0.4}, r"not above guessing \(0.4\)"),
         ({"share_known": 0.0, "partial": True, "chance_level": 0.2}, r"scores 0.2 on 12"),
     ],

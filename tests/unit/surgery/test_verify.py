@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from benchmarks.families import tiny_config
+from benchmarks.families import tiny_model as model_of_type
 from layercut.errors import VerificationError
 from layercut.surgery import verify
 from layercut.surgery.checkpoint import cut_checkpoint
@@ -33,6 +35,7 @@ def test_what_is_right_differs_by_nothing(cut, uncut):
     found = verify_cut(uncut, PLAN, cut)
     assert found.max_abs_diff == 0
     assert found.num_tokens == 1 + 7 + 24 + 64
+    assert "its tensors are equal" in found.describe()
     assert "differ from those of the original model under a bypass by at most 0 (float32;" in found.describe()
     assert verify_cut(uncut, PLAN, cut) == found
 
@@ -44,7 +47,7 @@ def test_both_models_say_the_same_of_gradients(cut, uncut, learns):
     reloaded = verify._reload(uncut.model, cut)
     assert {one.requires_grad for one in reloaded.parameters()} == {learns}
     found = verify_cut(uncut, PLAN, cut)
-    assert found.max_abs_diff == 0 and found.max_written_diff <= found.written_tolerance < 1e-3
+    assert found.max_abs_diff == 0 and found.max_written_diff <= found.tolerance < 1e-4
 
 
 def test_it_runs_in_the_dtype_of_the_uncut_model(cut, tmp_path):
@@ -72,14 +75,63 @@ def test_two_layers_swapped_are_seen(cut, uncut):
             tensors[name], tensors[other] = tensors[other], tensors[name]
 
     spoil(cut, swap)
-    with pytest.raises(VerificationError, match="is not the model that was asked for: .* differ .* by at most"):
+    with pytest.raises(VerificationError, match=r"after reloading, model\.layers\.1\..* differs from that of the orig"):
         verify_cut(uncut, PLAN, cut)
 
 
 def test_one_weight_that_is_off_is_seen(cut, uncut):
     spoil(cut, lambda tensors: tensors["model.layers.0.mlp.up_proj.weight"][0, :1].add_(0.01))
-    with pytest.raises(VerificationError, match="is not the model that was asked for"):
+    with pytest.raises(VerificationError, match=r"layers\.0\.mlp\.up_proj\.weight differs"):
         verify_cut(uncut, PLAN, cut)
+
+
+def test_the_last_bit_of_one_weight_is_seen(cut, uncut):
+    def step(tensors):
+        weight = tensors["model.layers.0.mlp.up_proj.weight"]
+        weight[3, 5] = torch.nextafter(weight[3, 5], torch.tensor(9.0))
+
+    spoil(cut, step)
+    with pytest.raises(VerificationError, match=r"layers\.0\.mlp\.up_proj\.weight differs"):
+        verify_cut(uncut, PLAN, cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rope_parameters", 10100.0), ("rms_norm_eps", 2e-5), ("final_logit_softcapping", 30.01), ("sliding_window", 9)],
+)
+def test_a_config_that_computes_something_else_is_seen(cut, uncut, name, value):
+    """With the same tensors; the smallest of these moves a logit by a few rounding steps of float32."""
+    config = json.loads((cut / "config.json").read_text())
+    config[name] = config[name] | {"rope_theta": value} if name == "rope_parameters" else value
+    (cut / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        VerificationError, match=r"differ from those of the original model under a bypass by at most .* \(float64;"
+    ):
+        verify_cut(uncut, PLAN, cut)
+
+
+def marked(model, path):
+    """The reloaded model, and every copy of it, known by a mark."""
+    found = verify._reload(model, path)
+    found.is_reloaded = True
+    return found
+
+
+@pytest.mark.parametrize("widths", [(torch.float32,), (torch.float32, torch.float64)])
+def test_what_rounding_explains_vanishes_in_a_wider_dtype(cut, uncut, monkeypatch, widths):
+    """Sums in another order; where float64 differs too, it is another model."""
+    right = verify._logits
+
+    def noisy(model, batch):
+        return right(model, batch) + 1e-4 * (hasattr(model, "is_reloaded") and model.dtype in widths)
+
+    monkeypatch.setattr(verify, "_logits", noisy)
+    if torch.float64 not in widths:
+        found = verify_cut(uncut, PLAN, cut, reload=marked)
+        assert (found.dtype, found.max_abs_diff) == ("float64", 0)
+        return
+    with pytest.raises(VerificationError, match=r"by at most 0\.0001 \(float64;"):
+        verify_cut(uncut, PLAN, cut, reload=marked)
 
 
 def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
@@ -88,16 +140,17 @@ def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
 
     def other(model, batch):
         found = right(model, batch)
-        return found if model is uncut.model else found._replace(logits_NBV=tuple(x + 1 for x in found.logits_NBV))
+        more = 1 if hasattr(model, "is_reloaded") else 0
+        return found._replace(logits_NBV=tuple(x + more for x in found.logits_NBV))
 
     monkeypatch.setattr(verify, "_written", other)
-    with pytest.raises(VerificationError, match="by at most 0 .* that both write with the cache by at most 1"):
-        verify_cut(uncut, PLAN, cut)
+    with pytest.raises(VerificationError, match=r"by at most 0 .* that both write with the cache by at most 1\b"):
+        verify_cut(uncut, PLAN, cut, reload=marked)
 
 
 def test_weights_that_are_not_numbers_are_seen(cut, uncut):
     spoil(cut, lambda tensors: tensors["model.layers.0.mlp.up_proj.weight"][0, :1].fill_(float("nan")))
-    with pytest.raises(VerificationError, match="by at most nan"):
+    with pytest.raises(VerificationError, match=r"up_proj\.weight differs"):
         verify_cut(uncut, PLAN, cut)
 
 
@@ -120,3 +173,13 @@ def test_a_layer_kind_is_compared_by_name(cut, tmp_path):
     (cut / "config.json").write_text(json.dumps({**config, "sliding_window": 400, "layer_types": kinds}))
     with pytest.raises(VerificationError, match=r"layer_types is \['full_attention', .* but should be \['sliding"):
         verify_cut(uncut, PLAN, cut)
+
+
+@pytest.mark.parametrize("model_type", ["got_ocr2", "pp_chart2table"])
+def test_sums_in_another_order_are_no_other_model(model_type, tmp_path):
+    """Equal to modules deleted by hand, bit by bit; float32 logits of 3 differed by 7e-6, and 1.7e-6 was allowed."""
+    model = model_of_type(tiny_config(model_type)).requires_grad_(False)
+    model.save_pretrained(tmp_path / "uncut")
+    for removed in ((1, 3), (3,), (4, 5)):
+        out = tmp_path / "-".join(map(str, removed))
+        verify_cut(Loaded(model), plan_of(removed), cut_checkpoint(tmp_path / "uncut", plan_of(removed), out).out)

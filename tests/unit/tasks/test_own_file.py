@@ -195,7 +195,7 @@ def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
     task, sample = only(tmp_path, {"prompt": "Hi", "answer": "Hello", "grade": "exact"})
     request = task.request(sample, "short")
     assert isinstance(request, GenerationRequest)
-    assert (request.prompt, request.stop, request.max_new_tokens) == ((Message("user", "Hi"),), (), 256)
+    assert (request.prompt, request.stop, request.max_new_tokens) == ((Message("user", "Hi"),), (), 16)
     assert task.draft(sample, "short") == "Hello"
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     task, sample = only(tmp_path, {"prompt": turns, "answer": "Hello", "grade": "exact"})
@@ -317,3 +317,43 @@ def test_names(tmp_path: Path) -> None:
     write(tmp_path / "bad.jsonl", [{"prompt": "a"}])
     with pytest.raises(InputError, match=r"bad.jsonl, line 1: no field 'grade'"):
         check_task(str(tmp_path / "bad.jsonl"))
+
+
+def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
+    """A file sorted by difficulty: the first rows are easy, the last ones hard."""
+    rows = [{"prompt": f"Question {i}", "answer": f"a{i}", "grade": "contains"} for i in range(200)]
+    task = load_task(write(tmp_path / "a.jsonl", rows))
+    backwards = load_task(write(tmp_path / "b.jsonl", rows[::-1]))
+    few, more = (task.samples("report", number) for number in (20, 40))
+    assert more[:20] == few, "runs with other limits share items"
+    assert [one.id for one in backwards.samples("report", 20)] == [one.id for one in few]
+    assert 60 < sum(int(one.question.split()[1]) for one in few) / 20 < 140
+    assert [one.id for one in load_task(task.path, seed=1).samples("report", 20)] != [one.id for one in few]
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "longest"),
+    [
+        (
+            [{"answer": "a", "grade": "contains"}, {"answer": "the city of Kuala Lumpur", "grade": "exact"}],
+            None,
+            32,
+        ),
+        ([{"answer": "no", "grade": "exact"}], None, 16),
+        ([{"answer": "no", "grade": "exact"}], 9, 9),
+        ([{"answer": "7", "grade": "number"}], None, 256),
+        ([{"answer": "no", "grade": "exact", "max_new_tokens": 40}], 9, 40),
+    ],
+)
+def test_how_long_an_answer_may_be(tmp_path: Path, rows: list[dict[str, Any]], given: int | None, longest: int) -> None:
+    named = [{"prompt": f"Question {i}", **row} for i, row in enumerate(rows)]
+    task = load_task(write(tmp_path / "my.jsonl", named), max_new_tokens=given)
+    samples = [*task.samples("report", None), *task.samples("selection", None)]
+    assert {task.request(one, "short").max_new_tokens for one in samples} == {longest}  # type: ignore[union-attr]
+
+
+def test_a_row_with_a_length_that_is_none(tmp_path: Path) -> None:
+    row = {"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}
+    task = load_task(write(tmp_path / "my.jsonl", [row]))
+    with pytest.raises(InputError, match="line 1: the field 'max_new_tokens' holds 0. Give a number of tokens"):
+        task.samples("report", None)

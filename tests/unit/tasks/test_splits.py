@@ -6,7 +6,7 @@ import pytest
 
 from layercut.tasks.base import Sample
 from layercut.tasks.few_shot import content_id
-from layercut.tasks.splits import SplitNames, choose_splits, first_of
+from layercut.tasks.splits import SplitNames, balanced, choose_splits, first_of
 
 
 def sample(text: str) -> Sample:
@@ -69,3 +69,19 @@ def test_no_more_rows_are_read_than_needed() -> None:
 
     first_of("report", SplitNames("train", "test"), rows, 5)
     assert read == [0, 1, 2, 3, 4]
+
+
+def test_every_beginning_of_a_draw_holds_each_label_in_its_share_whatever_the_order() -> None:
+    texts = [f"q{i}" for i in range(120)]
+    labels = ["yes"] * 80 + ["no"] * 40
+    samples = [sample(text) for text in texts]
+    drawn = balanced(samples, labels)
+    of = {one.id: label for one, label in zip(samples, labels, strict=True)}
+    for number in (15, 30, 60, 90):
+        shown = [of[one.id] for one in drawn[:number]]
+        assert abs(shown.count("no") - number / 3) <= 2
+    backwards = balanced(samples[::-1], labels[::-1])
+    assert backwards == drawn and sorted(one.id for one in drawn) == sorted(one.id for one in samples)
+    assert balanced(samples, labels, seed=1) != drawn
+    places = [texts.index(one.question) for one in balanced(samples, texts)[:40]]
+    assert 40 < sum(places) / 40 < 80, "answers that all differ are drawn from the whole file"

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
     from layercut.runs.directory import RunFolder
 
+_READ_BOTH = (
+    "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on the "
+    "left and falls on the right, the model still ranks the right answer first but no longer writes it. "
+)
+"""Of a figure that has panels on both sides."""
 _APART = 0.09
 """Between the points of neighbouring lines at one depth, in steps of depth, so that their bars do not overlap."""
 
 
 def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
-    """Two panels a task; None without a score that has a retention, or where the original model is always at chance.
+    """A panel for each task and readout; None without a score with a retention, or with the original model at chance.
 
     Args:
         cuts: the runs of the pruned models.
@@ -38,7 +43,11 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     tasks = list(dict.fromkeys(task for task, _ in pairs))
     pairs = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
     depths = sorted({0, *(place.depth for place in where.values())})
-    panels = [_panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, depths) for pair in pairs]
+    both = len({words.is_written(readout) for _, readout in pairs}) > 1
+    panels = [
+        _panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, depths, both=both)
+        for pair in pairs
+    ]
     left_out = dict.fromkeys(
         f"{row.task} ({words.readout_words(row.readout)})" for row in rows if (row.task, row.readout) not in pairs
     )
@@ -47,11 +56,10 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
-        "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on "
-        "the left and falls on the right, the model still ranks the right answer first but no longer writes it. "
-        f"Bars: 95 % intervals over the same items (n {n} in each panel, seed {', '.join(map(str, seeds))}); points of "
-        "one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. Lines "
-        "only connect measured points. Click a name in the legend to see its line alone; click more to compare them."
+        + _READ_BOTH * both
+        + f"Bars: 95 % intervals over the same items (n {n} in each panel, seed {', '.join(map(str, seeds))}); points "
+        "of one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. "
+        "Lines only connect measured points. Click a name in the legend to see its line alone; click more to compare."
     )
     if left_out:
         caption += f" Not drawn, because the original model is not significantly above guessing: {', '.join(left_out)}."
@@ -60,6 +68,7 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
         title="Score kept above chance, against the number of removed layers",
         panels=panels,
         caption=caption,
+        columns=min(2, len(panels)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in keys.items()],
         table=_table(drawn, where),
     )
@@ -96,6 +105,8 @@ def _panel(
     where: Mapping[str, Place],
     looks: Mapping[str, tuple[str, Sequence[int]]],
     depths: Sequence[int],
+    *,
+    both: bool,
 ) -> Panel:
     points: list[dict[str, Any]] = []
     gap = min((deep - shallow for shallow, deep in pairwise(depths)), default=1)
@@ -135,7 +146,7 @@ def _panel(
         spec=spec,
         title=f"{first.task}: {'written, ' if written else ''}{readout}",
         label=f"Line plot. {first.task}, {readout}: {said}.",
-        column=2 if written else 1,
+        column=(2 if written else 1) if both else 0,
     )
 
 

@@ -16,6 +16,6 @@ def retention(source: Source) -> Section | None:
         name="retention",
         title="Retention by number of removed layers",
         short="Retention",
-        lead="Does a model that still ranks right answers also still write them?",
+        lead="Does a model that still ranks right answers also still write them?" if figure.columns > 1 else "",
         blocks=(figure,),
     )

@@ -1,0 +1,110 @@
+"""Shares as people type them (90%, 0.25), and a verb with a letter too few."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from layercut.base_settings import limits
+from layercut.cli.main import verbs
+from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
+from layercut.healing.settings import TrainSettings
+from layercut.pruning.settings import PruneSettings
+from layercut.selection.base import SearchSettings
+from layercut.selection.specs import plan_from_spec
+from layercut.settings import DecodingSettings, Depth
+from tests.unit.cli.conftest import Run
+
+CLASSES: tuple[Any, ...] = (PruneSettings, FilterSettings, TrainSettings, SearchSettings, DecodingSettings)
+
+
+def is_share(field: FieldInfo) -> bool:
+    return "float" in str(field.annotation) and (limits(field).get("le") == 1 or limits(field).get("lt") == 1)
+
+
+SHARES = [(kind, name) for kind in CLASSES for name, field in kind.model_fields.items() if is_share(field)]
+
+
+@pytest.mark.parametrize(("kind", "name"), SHARES)
+def test_every_share_may_be_written_in_percent(kind: Any, name: str) -> None:
+    more = {"use": "math"} if kind is PruneSettings else {}
+    assert getattr(kind(**{name: "12.5%"}, **more), name) == 0.125
+    assert getattr(kind(**{name: "0.9"}, **more), name) == getattr(kind(**{name: "90 %"}, **more), name) == 0.9
+    with pytest.raises(InputError, match=f"^{name} 90 is no share; write 90% or 0.9.$"):
+        kind(**{name: 90}, **more)
+    with pytest.raises(InputError, match=f"^{name} 'most' is no share; write 90% or 0.9.$"):
+        kind(**{name: "most"}, **more)
+    if limits(kind.model_fields[name]).get("le") == 1:
+        assert type(getattr(kind(**{name: 1}, **more), name)) is int  # settings' hashes of earlier runs
+
+
+def test_a_share_on_the_command_line(layercut: Run, tiny: Path) -> None:
+    words = ("prune", tiny, "--tasks", "arithmetic", "--dry-run", "--items", 8, "--json")
+    per_cent = layercut(*words, "--keep", "80%")
+    assert per_cent.code == 0, per_cent.err
+    refused = layercut(*words, "--keep", 90)
+    assert (refused.code, refused.err.strip()) == (1, "error: --keep 90 is no share; write 90% or 0.9.")
+
+
+def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
+    """Percent is refused only where a number is no share."""
+    floats = {
+        (verb, option.name)
+        for verb, command in verbs().items()
+        for option in command.params
+        if "float" in str(option.type_descriptor.annotation) and option.metavar != "SHARE"
+    }
+    training = {"learning_rate", "weight_decay", "beta1", "beta2", "max_grad_norm", "epochs", "hidden_weight"}
+    assert {name for _, name in floats} == {"cache_gib", "temperature", "max_shard_gb", "correlation", *training}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("advise", "nodir", "--keep", 90),
+        ("advise", "nodir", "--confidence", 95),
+        ("cut", "nodir", "--remove", "plan.json", "--keep", 80),
+        ("plan-size", "--baseline", 60, "--retention", "90%"),
+        ("plan-size", "--baseline", "60%", "--retention", 90),
+        ("select", "nodir", "--criterion", "task_accuracy", "--remove", 2, "--race-error", 5),
+    ],
+)
+def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:
+    refused = layercut(*words)
+    assert refused.code == 1 and refused.err.count("\n") == 1, refused.err
+    assert re.search(r"^error: --[a-z-]+ (\d+) is no share; write \1% or 0.\d+\.$", refused.err), refused.err
+
+
+def test_plan_size_in_per_cent(layercut: Run) -> None:
+    share = layercut("plan-size", "--baseline", 0.6, "--retention", 0.9, "--power", 0.9)
+    assert share.code == 0
+    assert layercut("plan-size", "--baseline", "60%", "--retention", "90%", "--power", "90 %").out == share.out
+
+
+@pytest.mark.parametrize("text", ["25%", "0.25", "0.250", " 25 %"])
+def test_a_depth_is_a_number_or_a_share(text: str) -> None:
+    assert Depth(text=text).is_share and Depth(text=text).layers(32) == 8
+    assert PruneSettings(use="math", max_depth=text).depth(32) == 8
+    assert plan_from_spec(f"reverse:{text.replace(' ', '')}", num_layers=32).removed == tuple(range(31, 23, -1))
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "0.0", "1.0", "100%", "-3", "three"])
+def test_no_depth(text: str) -> None:
+    with pytest.raises(InputError, match="write a number of layers, such as 3, or a share: 25% or 0.25"):
+        Depth(text=text)
+
+
+def test_a_share_alone_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    done = layercut("cut", tiny, "--remove", "0.34", "--out", tmp_path / "cut", "--device", "cpu", "--no-verify")
+    assert done.code == 0 and "34% is 2 of 6 layers" in done.err, done.err
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("prun", "prune"), ("evaluate", "eval"), ("plan_size", "plan-size")])
+def test_an_unknown_verb_names_the_nearest(typed: str, meant: str, layercut: Run) -> None:
+    done = layercut(typed, "x")
+    assert done.code == 2 and f"Did you mean '{meant}'" in done.err, done.err

@@ -1,0 +1,66 @@
+"""What a run of prune would refuse, its dry run refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError, RunMismatch
+from layercut.pruning.estimate import prune_estimate
+from layercut.pruning.goal import goal_tasks
+from layercut.pruning.job import settings_of_run
+from layercut.pruning.settings import PruneSettings
+from layercut.runs.directory import RunFolder
+from layercut.selection.select import objective_parts
+from layercut.settings import ModelSettings
+from tests.support.pruning import spare_model
+
+ROWS = [{"prompt": f"Say {i}", "answer": str(i), "grade": "contains"} for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    return ModelSettings(model=str(spare_model(tmp_path_factory.mktemp("models") / "spare")), device="cpu")
+
+
+def estimated(model: ModelSettings, folder: Path, rows: list[dict[str, Any]], out: Path, **given: Any) -> list[str]:
+    file = folder / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "2", **given})
+    return prune_estimate(model, settings, goal_tasks(settings), out=out).lines()
+
+
+def test_what_can_run_is_estimated(model: ModelSettings, tmp_path: Path) -> None:
+    lines = estimated(model, tmp_path, ROWS, tmp_path / "new" / "run")
+    assert lines[-1] == "dry run: nothing was written" and not (tmp_path / "new").exists()
+
+
+def test_rows_that_are_all_the_same_and_long_rows_are_refused(model: ModelSettings, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mine.jsonl \(short\) has no item for this: (report|selection)"):
+        estimated(model, tmp_path, [ROWS[0]] * 60, tmp_path / "run")
+    long = [{**row, "prompt": f"{row['prompt']} " + "word " * 60_000} for row in ROWS[:2]]
+    with pytest.raises(InputError, match="leaves no space in the context"):
+        estimated(model, tmp_path, [*long, *ROWS[2:]], tmp_path / "run")
+
+
+def test_a_folder_that_the_run_would_refuse(model: ModelSettings, tmp_path: Path) -> None:
+    full, file, other = tmp_path / "full", tmp_path / "file", tmp_path / "other"
+    full.mkdir()
+    (full / "notes.txt").touch()
+    file.touch()
+    settings = PruneSettings(tasks=("copy",), keep=0.7)
+    handle = ModelHandle(model)
+    parts = [part for task in goal_tasks(settings).tasks for part in objective_parts(task, 0)]
+    RunFolder.begin(other, settings_of_run(handle, settings, parts, 0)).close()
+    cases = [(full, InputError, "not empty"), (file, InputError, "is a file"), (other, RunMismatch, "begun with")]
+    for out, kind, words in [*cases, (file / "run", InputError, "no run can be written")]:
+        with pytest.raises(kind, match=words):
+            estimated(model, tmp_path, ROWS, out)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError):
+        estimated(model, tmp_path, ROWS, full)
+    assert sorted(tmp_path.rglob("*")) == before
