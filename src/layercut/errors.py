@@ -81,16 +81,7 @@ def one_line(error: Exception, most: int = 300) -> str:
     >>> one_line(TypeError("Validation error for field 'x':\\n    expected int, got str"))
     "Validation error for field 'x': expected int, got str"
     """
-    return quoted(error, most) or type(error).__name__
-
-
-def quoted(what: object, most: int = 120) -> str:
-    """Something of a file, a server or a user, on one line of a message and not longer than ``most`` characters.
-
-    >>> quoted("model.layers.0\\n.weight"), quoted("a" * 10**7, 9)
-    ('model.layers.0 .weight', 'aaaaaa...')
-    """
-    text = " ".join(str(what)[: 10 * most].split())
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

@@ -26,7 +26,7 @@ from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods
-from layercut.errors import InputError, MissingExtra, first_line, quoted
+from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
@@ -341,10 +341,10 @@ class OpenAIEngine(TextOnly):
             return _Reply.model_validate_json(reply)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "all of it"
+            place = " ".join(".".join(map(str, first["loc"])).split()) or "all of it"
             raise InputError(
-                f"{self._url} gave a reply that is not OpenAI's ({quoted(place)}: {quoted(first['msg'])}): "
-                f"{quoted(repr(reply[:80]))}. See whether `base_url` is right; most end in /v1."
+                f"{self._url} gave a reply that is not OpenAI's ({place}: {first['msg']}): "
+                f"{reply[:80]!r}. See whether `base_url` is right; most end in /v1."
             ) from error
         except TimeoutError as error:
             raise InputError(

@@ -11,15 +11,15 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError, first_line, quoted
+from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.cache import ELSEWHERE, cache_dir
 from layercut.models.gguf_file import GgufHead, read_gguf_head
 from layercut.models.structure import auto_class
-from layercut.models.weights import read_object, safetensors_files
+from layercut.models.weights import read_object
 from layercut.runs.atomic import fill_directory, write_json
 from layercut.runs.disk import check_room, writing
 from layercut.runs.lock import sole_writer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
 
@@ -76,19 +76,24 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             with fill_directory(target, is_sole=is_sole) as folder:
                 check_room(target, 2 * head.num_parameters, ELSEWHERE)
                 _write_checkpoint(path, head, folder)
-                write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded))
+                files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+                write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded) | {"files": files})
     return target
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a cached folder has all that a conversion writes."""
-    if not (folder / SOURCE_FILE).is_file():
-        return False
+    """Whether a cached folder has all that a conversion wrote, byte for byte; each file is hashed once."""
     try:
-        safetensors_files(folder)
-    except CheckpointError:
+        files = dict(read_source(folder)["files"])
+        states = {name: (folder / name).stat() for name in files}
+        return all(_sha256(folder / name, at.st_mtime_ns, at.st_size) == files[name] for name, at in states.items())
+    except (OSError, CheckpointError, LookupError, TypeError, ValueError):
         return False
-    return True
+
+
+@cache
+def _sha256(path: Path, changed: int, num_bytes: int) -> str:
+    return file_sha256(path)
 
 
 def read_source(folder: Path) -> dict[str, Any]:
@@ -190,7 +195,7 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     elif rule not in _GPT2_RULE:
-        logger.warning("%s uses the unknown pre-tokenizer rule %r; using GPT-2's rule instead", name, quoted(rule))
+        logger.warning("%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", name, rule)
 
 
 def _use_common_class(path: Path) -> None:

@@ -22,7 +22,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import refuse_dead_link, write_json
 from layercut.runs.environment import collect, shown
 from layercut.runs.lock import LOCK, is_locked, take_lock
-from layercut.runs.records import Journal, MetricRow, read_records
+from layercut.runs.records import Journal, MetricRow, are_numbers, read_records
 from layercut.runs.settings import (
     CONFIG,
     FORMAT_VERSION,
@@ -40,6 +40,7 @@ SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.js
 """Result files of runs that are not evaluations; see layercut.report."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
+_NAMES, _NUMBERS = ("task", "readout", "metric"), ("value", "low", "high", "stderr", "chance", "n")
 _TRAINED = re.compile(r"checkpoint-(\d+)")
 _REPEATED = ("layercut", "python", "packages", "git", "platform", "cpu", "sandbox")
 """Parts of environment.json that must stay equal for a resumed run to count as made in one environment."""
@@ -204,6 +205,16 @@ class RunFolder:
             raise InputError(f"{shown(self.path)} is not finished; run the same command again to finish it.")
         data = _read_json(self.path / METRICS)
         check_version(data.get("format_version"), self.path / METRICS)
+        rows = data.get("rows", [])
+        about = all(isinstance(data.get(name) or {}, dict) for name in ("plan", "arm"))
+        for row in rows if isinstance(rows, list) and about else [rows]:
+            fields = row if isinstance(row, dict) else {}
+            numbers = {name: fields.get(name) for name in _NUMBERS}
+            if not all(isinstance(fields.get(name), str) for name in _NAMES) or not are_numbers(numbers, may_lack=True):
+                raise InputError(
+                    f"{shown(self.path / METRICS)} was changed: a row lacks its names, or a score is no number. Delete "
+                    "the file and run the same command again to make it from the saved answers."
+                )
         return data
 
     def close(self) -> None:

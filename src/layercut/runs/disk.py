@@ -50,8 +50,8 @@ def writing(path: Path, advice: str) -> Iterator[None]:
     def refused(error: Exception, code: int) -> str:
         if code in _FULL:
             return (
-                f"{_full(path)}, and nothing of it was left there. Free space and run the same command again, or "
-                f"{advice}."
+                f"{_full(path, free='')}, and nothing of it was left there. Free space and run the same command again, "
+                f"or {advice}."
             )
         at = getattr(error, "filename", None)
         where = f" at {shown(Path(str(at)))}" if at else ""
@@ -126,14 +126,14 @@ def _disk_of(path: Path | None) -> str:
     return "the disk" if path is None else f"the disk of {shown(path)}"
 
 
-def _full(path: Path | None) -> str:
+def _full(path: Path | None, free: str = " ({} free)") -> str:
     """What is full: the disk, or its table of files."""
     where = _disk_of(path)
     with suppress(OSError, StopIteration, AttributeError):  # no statvfs on Windows
         found = os.statvfs(_existing(path or Path()))
         if found.f_files and not found.f_favail:
-            return f"{where} has no room for another file (its {found.f_files:,} inodes are in use)"
-        return f"{where} is full ({size(_free(path or Path()))} free)"
+            return f"{where} can hold no more files (its {found.f_files:,} inodes are in use)"
+        return f"{where} is full{free.format(size(_free(path or Path())))}"
     return f"{where} is full"
 
 

@@ -49,6 +49,11 @@ class MetricRow(TypedDict):
     """Number of items of the whole test set."""
 
 
+_TEXTS = ("id", "question", "gold", "answer", "outcome", "finish_reason", "completion")
+_LARGEST = 1e100
+"""Above any score; the perplexity of a broken model comes nearest."""
+
+
 class Journal:
     """An append-only file of JSON objects, one a line.
 
@@ -144,7 +149,22 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
         if not isinstance(record, dict):
             raise _damaged(path, number)
         records.append(record)
+        if "metrics" not in record:
+            continue
+        if not are_numbers(record["metrics"]) or not all(isinstance(record.get(name, ""), str) for name in _TEXTS):
+            raise InputError(
+                f"{path}: line {number} holds a score that is no number, or no text where one belongs, so the file was "
+                "changed. Remove that line, and the command that wrote the file makes it again."
+            )
     return records, size
+
+
+def are_numbers(scores: Any, *, may_lack: bool = False) -> bool:
+    """Whether these are scores by name, finite and small enough to be squared and added up."""
+    return isinstance(scores, dict) and all(
+        (value is None and may_lack) or (isinstance(value, int | float) and abs(value) < _LARGEST)
+        for value in scores.values()
+    )
 
 
 def _damaged(path: Path, number: int) -> InputError:

@@ -34,8 +34,13 @@ class Failure(NamedTuple):
 
 
 def arms_in(folder: Path) -> list[dict[str, Any]]:
-    """The arms in the order of the study: name, plan, criterion, depth, healing, seed. Empty for an older study."""
-    return list(_read(folder).get("arms", []))
+    """The arms in the order of the study: name, plan, criterion, depth, healing, seed.
+
+    Empty for an older study, or a file that was edited.
+    """
+    arms = _read(folder).get("arms", [])
+    named = isinstance(arms, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in arms)
+    return arms if named else []
 
 
 def failures_in(folder: Path) -> list[Failure]:

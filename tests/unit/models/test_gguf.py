@@ -158,6 +158,29 @@ def test_a_damaged_folder_in_the_cache_is_made_again(file, converted, cache):
     assert file_sha256(target / "model.safetensors") == file_sha256(converted / "model.safetensors")
 
 
+def test_a_flipped_byte_in_the_cache_is_found_and_mended(file, converted, cache):
+    target = cache / "gguf" / converted.name
+    shutil.copytree(converted, target)
+    assert is_whole(target)
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        weights = bytearray((target / name).read_bytes())
+        weights[-9] ^= 1
+        (target / name).write_bytes(weights)
+        assert not is_whole(target)
+        assert convert_gguf(file) == target and is_whole(target)
+        assert (target / name).read_bytes() == (converted / name).read_bytes()
+
+
+def test_a_file_is_hashed_once_until_it_changes(converted, monkeypatch):
+    convert._sha256.cache_clear()
+    hashed = []
+    monkeypatch.setattr(convert, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    assert is_whole(converted) and is_whole(converted)
+    assert len(hashed) == len(set(hashed)) > 3 and "model.safetensors" in hashed
+    os.utime(converted / "config.json")
+    assert is_whole(converted) and hashed.count("config.json") == 2
+
+
 def _convert(path, ready, go):
     ready.release()
     go.wait()

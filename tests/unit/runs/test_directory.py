@@ -387,3 +387,17 @@ def test_the_walls_of_generated_programs_are_noted_and_a_change_of_them_too(tmp_
     assert [entry["sandbox"] for entry in environment["resumed"]] == ["limits only, no isolation (--unsafe-exec)"]
     with RunFolder.begin(tmp_path / "none", SETTINGS) as run:
         assert "sandbox" not in run.environment
+
+
+@pytest.mark.parametrize(
+    "change", [{"value": "x"}, {"value": 1e308}, {"low": [1]}, {"chance": {}}, {"task": 3}, {"n": "many"}]
+)
+def test_an_edited_row_is_one_line(tmp_path: Path, change: dict[str, object]) -> None:
+    with RunFolder.begin(tmp_path / "run", SETTINGS) as run:
+        run.write_metrics([ROW])
+        assert run.metrics()["rows"] == [ROW]
+        file = tmp_path / "run" / "metrics.json"
+        for rows in ([{**ROW, **change}], {}, [3], "x"):
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"rows": rows}))
+            with pytest.raises(InputError, match="was changed: a row lacks its names, or a score is no number"):
+                run.metrics()

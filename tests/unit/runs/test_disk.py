@@ -14,7 +14,7 @@ from layercut.runs.disk import disk_problem, resumable, writing
 
 
 @pytest.mark.parametrize(
-    ("free_files", "says"), [(0, "has no room for another file (its 9 inodes are in use)"), (3, "is full")]
+    ("free_files", "says"), [(0, "can hold no more files (its 9 inodes are in use)"), (3, "is full")]
 )
 def test_a_disk_without_inodes_is_not_called_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_files: int, says: str

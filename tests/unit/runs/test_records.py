@@ -164,3 +164,26 @@ def test_a_killed_writer_leaves_a_prefix(tmp_path):
         assert len(ids) >= 5
         assert ids == [str(i) for i in range(len(ids))]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("score", ["x", None, [1], {}, 1e308, float("inf"), -1e200])
+def test_an_edited_score_is_one_line(tmp_path, score):
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"id": "a", "metrics": {"accuracy": 1.0}}) + "\n")
+    with file.open("a") as more:
+        more.write(json.dumps({"id": "b", "metrics": {"accuracy": score}}) + "\n")
+    for read in (read_records, Journal):
+        with pytest.raises(InputError, match="line 2 holds a score that is no number") as caught:
+            read(file)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["id", "question", "gold", "answer", "outcome", "finish_reason", "completion"])
+def test_an_edited_text_is_one_line(tmp_path, name):
+    file = tmp_path / "a.jsonl"
+    for value in (None, 3, [], {}):
+        file.write_text(json.dumps({"id": "a", "metrics": {"accuracy": 1.0}, name: value}) + "\n")
+        with pytest.raises(InputError, match="no text where one belongs"):
+            read_records(file)
+    file.write_text(json.dumps({"id": 3, name: None}) + "\n")  # no graded answer
+    assert len(read_records(file)) == 1

@@ -23,6 +23,7 @@ from layercut.progress.live import StudyProgress
 from layercut.report.markdown import study_report
 from layercut.report.study import study_runs
 from layercut.runs.records import Journal
+from layercut.runs.study import arms_in
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, forecast_study, run_study
 from tests.support.studies import BREAK, NUM_ITEMS
@@ -246,6 +247,14 @@ def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("layercut.evidence.comparison.compare_paired", counted)
     outcome, _ = run(study("once", plans={"last": "reverse:1", "first": "0"}))
     assert len(compared) == len(outcome.rows) == 4 and outcome.paths["page"].is_file()
+
+
+@pytest.mark.parametrize("arms", [3, [[]], [{"name": 3}], {"name": "a"}, [None]])
+def test_edited_arms_count_as_none(tmp_path: Path, arms: Any) -> None:
+    (tmp_path / "study.json").write_text(json.dumps({"arms": arms}))
+    assert arms_in(tmp_path) == []
+    (tmp_path / "study.json").write_text(json.dumps({"arms": [{"name": "a"}]}))
+    assert arms_in(tmp_path) == [{"name": "a"}]
 
 
 @pytest.mark.parametrize("lost", ["half", "all"])
