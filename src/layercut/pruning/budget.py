@@ -72,7 +72,7 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
         task: and the original model's score there.
         keep: share that is asked for.
         kept: share that the plan keeps in truth; by default it loses half of what may be lost.
-        most: None is returned where even so many do not suffice.
+        most: None is returned where even this many do not suffice.
     """
     share = (1 + keep) / 2 if kept is None else kept
     return least(lambda number: chance_to_pass(task, number, keep, share) >= POWER, FEWEST, most)

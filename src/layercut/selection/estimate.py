@@ -166,7 +166,7 @@ def asking_step(
     """The cost of answers to some items under some plans, from the length of the first prompts and right answers."""
     if not samples:
         raise InputError(
-            f"{part.label} has no item for this: {what}. Selection and report items are told apart by their prompts; "
+            f"{part.label} has no item for this: {what}. The prompt decides which items choose and which are reported; "
             "give more rows with different prompts."
         )
     check_longest(lambda: handle.weightless, (asked(part.task, one, part.readout) for one in samples))
