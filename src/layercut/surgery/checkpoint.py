@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.convert import SOURCE_FILE
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
@@ -232,7 +232,11 @@ def _pruned_configs(
     whole = config_of(raw, str(source))
     cut = cut_config(structure.text_config(raw), plan, structure, resolved=_text_of(whole))
     config = structure.with_text_config(raw, cut)
-    pruned = config_of(config, str(source))
+    try:
+        pruned = config_of(config, str(source))
+    except CheckpointError as error:
+        why = one_line(error.__cause__ or error)
+        raise PlanRefused(f"transformers accepts no such pruned model: {why}") from error
     read_back = _text_of(pruned)
     for name in LISTS | INDEX_LISTS:
         if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:
