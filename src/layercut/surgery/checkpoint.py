@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError, one_line
+from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
@@ -235,7 +235,7 @@ def _pruned_configs(
     try:
         pruned = config_of(config, str(source))
     except CheckpointError as error:
-        why = one_line(error.__cause__ or error)
+        why = str(error).rpartition("accepts: ")[2]
         raise PlanRefused(f"transformers accepts no such pruned model: {why}") from error
     read_back = _text_of(pruned)
     for name in LISTS | INDEX_LISTS:
