@@ -110,32 +110,18 @@ def whole(asked: argparse.Namespace, way: str) -> dict[str, Any]:
 
     from layercut.cli.main import verb
     from layercut.healing import heal, job, merge, seam, sft  # noqa: F401
-    from layercut.models.sources import describe_source, resolve
 
     heal_verb, on_gpu, size = verb("heal"), torch.cuda.is_available(), asked.micro_batch * asked.accumulation
     given = {"batch_size": size, "micro_batch": asked.micro_batch, **WAYS[way]}
     if given.get("method") != "seam":
         given |= {"max_steps": asked.steps}
-    source_hash = describe_source(resolve(asked.teacher)).model_hash
     with tempfile.TemporaryDirectory() as folder:
-        records, out = Path(folder) / "records.jsonl", Path(folder) / "run"
-        rows = [
-            {
-                "id": str(one),
-                "prompt": f"Count to {one}.",
-                "completion": " one" * (asked.tokens - 20),
-                "finish_reason": "stop",
-                "num_prompt_tokens": 20,
-                "num_new_tokens": asked.tokens - 20,
-                "seed": 0,
-                "model_hash": source_hash,
-                "removed": [],
-                "source": "made",
-            }
-            for one in range(4 * size)
-        ]
+        records, out = Path(folder) / "prompts.jsonl", Path(folder) / "run"
+        limit = asked.tokens // 2  # the longest answer reaches it, so that the forecast knows its length
+        rows = [{"prompt": f"Count from {one} to 1000, one number a line."} for one in range(4 * size)]
         records.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         words = [asked.model, "--teacher", asked.teacher, "--prompts", str(records), "--out", str(out)]
+        words += ["--max-new-tokens", str(limit), "--keep-unfinished"]
         words += [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
