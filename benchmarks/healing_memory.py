@@ -2,15 +2,22 @@
 
     python benchmarks/healing_memory.py --tokens 256 --micro-batch 4
     python benchmarks/healing_memory.py --model runs/llama-24 --ways full-bfloat16,full-adafactor --tokens 2048
+    python benchmarks/healing_memory.py --whole --model pruned --ways lora,last-k,seam --tokens 256 --micro-batch 2
 
 Each way trains a pruned model for a few steps on examples of one length, in a process of its own. Measured is the peak
 above what the process took before the model was loaded: resident memory on a CPU (VmHWM, Linux alone), allocated memory
 on a GPU. On a CPU the allocator returns freed memory at once (MALLOC_MMAP_THRESHOLD_), as it would else keep some.
+
+With `--whole` it is `layercut heal` from its first line to the written checkpoint, with the allocator as it is,
+against the memory that `--dry-run` names. `--model` is then a folder that `layercut cut` wrote, and the original model
+its teacher.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -27,6 +34,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "full-adafactor": {"method": "full", "optimizer": "adafactor"},
     "full-bfloat16": {"method": "full", "weights": "bfloat16"},
     "lora-forward-kl": {"objective": "forward-kl"},
+    "seam": {"method": "seam"},
 }
 
 
@@ -38,16 +46,19 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--accumulation", type=int, default=2, help="micro batches of a step")
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--whole", action="store_true", help="the whole of `layercut heal`, not a training step")
+    parser.add_argument("--teacher", default="bundled:smollm2-135m", help="the original model, with --whole")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure is not None:
-        print(json.dumps(measured(asked, asked.measure)))
+        print(json.dumps((whole if asked.whole else measured)(asked, asked.measure)))
         return
     print(f"{'way':<20} {'predicted':>10} {'measured':>10} {'ratio':>6}  parts (MB)")
     for way in asked.ways.split(","):
         words = [sys.executable, __file__, *sys.argv[1:], "--measure", way]
         allocator = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-        ran = subprocess.run(words, env=os.environ | allocator, stdout=subprocess.PIPE, check=True, text=True)
+        environment = os.environ | ({} if asked.whole else allocator)
+        ran = subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=True, text=True)
         found = json.loads(ran.stdout.splitlines()[-1])
         total = sum(found["parts"].values())
         parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in found["parts"].items() if size)
@@ -90,6 +101,36 @@ def measured(asked: argparse.Namespace, way: str) -> dict[str, Any]:
         data = Data(examples * asked.steps, [])
         train(model, loaded.tokenizer, data, settings, Path(folder) / "run", **options)
     return {"parts": parts, "peak": peak(on_gpu) - before}
+
+
+def whole(asked: argparse.Namespace, way: str) -> dict[str, Any]:
+    """What `heal --dry-run` says of a run, by part, and the peak of that run above Python and its libraries."""
+    import peft  # noqa: F401
+    import torch
+
+    from layercut.cli.main import verb
+    from layercut.healing import heal, job, merge, seam, sft  # noqa: F401
+
+    heal_verb, on_gpu, size = verb("heal"), torch.cuda.is_available(), asked.micro_batch * asked.accumulation
+    given = {"batch_size": size, "micro_batch": asked.micro_batch, **WAYS[way]}
+    if given.get("method") != "seam":
+        given |= {"max_steps": asked.steps}
+    with tempfile.TemporaryDirectory() as folder:
+        records, out = Path(folder) / "prompts.jsonl", Path(folder) / "run"
+        limit = asked.tokens // 2  # the longest answer reaches it, so that the forecast knows its length
+        rows = [{"prompt": f"Count from {one} to 1000, one number a line."} for one in range(4 * size)]
+        records.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        words = [asked.model, "--teacher", asked.teacher, "--prompts", str(records), "--out", str(out)]
+        words += ["--max-new-tokens", str(limit), "--keep-unfinished"]
+        words += [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            heal_verb([*words, "--dry-run", "--json"], standalone_mode=False)
+        parts = json.loads(said.getvalue())["memory_parts"]
+        before = started(on_gpu)
+        with contextlib.redirect_stdout(io.StringIO()):
+            heal_verb(words, standalone_mode=False)
+        return {"parts": parts, "peak": peak(on_gpu) - before}
 
 
 def started(on_gpu: bool) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,17 +274,22 @@ def _ask_all(
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
     on_stage: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
-    session = DiagnosticSession(
-        arms,
-        run.journal,
-        **{name: getattr(how, name) for name in DiagnoseSettings.model_fields},
-        on_progress=lambda stage, done, total: on_stage(stage, done, total),
-    )
+
+    @cache
+    def session_of(needs: Needs) -> DiagnosticSession:
+        return DiagnosticSession(
+            [arm for arm in arms if needs in arm.shares],
+            run.journal,
+            **{name: getattr(how, name) for name in DiagnoseSettings.model_fields},
+            on_progress=lambda stage, done, total: on_stage(stage, done, total),
+        )
+
     with progress.running():
         for index, name in enumerate(names):
             with progress.piece(index) as on_progress:
                 on_progress(0, _STEPS)
                 on_stage = _steps(forms[name].stages, on_progress)
+                session = session_of(forms[name].needs)
                 session.begin()
                 found = diagnostic(name, forms)(session)
                 rows = [row.to_dict() for row in found["rows"]]
@@ -380,7 +386,10 @@ def _can_be_asked(name: str, arms: Sequence[SessionModel], *, asked_for: bool, s
     if not without:
         return True
     what = {"tokens": "tokens", "states": "layers and hidden states", "text": "questions"}[needs]
-    text = f"{name} needs the {what} of the original model, and those of {without[0]} are others"
+    text = f"{name} needs the {what} of the original model, and those of {', '.join(without)} are others"
+    if len(without) < len(arms) - 1:
+        say(f"{text}; it is asked of the other models.")
+        return True
     if asked_for:
         raise InputError(f"{text}; leave {name} or {without[0]} out.")
     say(f"left out: {text}.")

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
-from layercut.models.placement import pick_dtype
+from layercut.models.placement import give_back_memory, pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import earlier_plans, healings, plan_cut, with_earlier
@@ -121,6 +121,7 @@ class ModelHandle:
         if engine is not None and self.settings.engine == "vllm" and self.settings.engine_pool is None:
             engine.close()  # vLLM holds on to its memory otherwise
         self.__dict__.pop("loaded", None)
+        give_back_memory()
 
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""

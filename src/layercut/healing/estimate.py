@@ -148,6 +148,8 @@ class _Healing:
             "weights": 4 * weights.parameters,
             "teacher": 4 * uncut.parameters,
             "sums": 4 * 8 * width**2,
+            "weights as they are stored": uncut.stored_bytes,
+            "logits": 8 * min(4 * self.tokens * weights.vocabulary, 2**24),
         }
 
     def trains(self, longest: Longest) -> None:
@@ -193,8 +195,12 @@ class _Healing:
         """The moment at which memory is fullest, and its parts."""
         size = 4 * self.weights.parameters
         if not (is_on_gpu(self.cut) and self.moments):
-            written_from = {"trained weights": size, "weights that are read back": size}
-            self.moments["while the checkpoint is written"] = written_from
+            stored = self.weights.stored_bytes
+            self.moments["while the checkpoint is written"] = {
+                "trained weights": size,
+                "weights that are read back": size,
+                "weights as they are stored": stored,
+            }
         return max(self.moments.items(), key=lambda one: sum(one[1].values()))
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.settings import HealSettings
 from layercut.models.loading import LoadedModel, load_model
+from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.report.healing_text import ACCURACY, GUARD, guard_lines
@@ -71,6 +71,7 @@ class HealingJob:
         for fit in fits:
             self.say(fit.describe())
         del uncut
+        give_back_memory()
         guarded = self._guard_seam()
         healing = self.healing | {
             "seams": [fit.describe() for fit in fits],
@@ -124,7 +125,7 @@ class HealingJob:
         elif self.group.size > 1:
             self.group.share(None)
         self.pair = None  # what is written is loaded for itself
-        gc.collect()
+        give_back_memory()
         healing = self.healing | {
             "settings": settings.in_effect(),
             "steps": trained.steps,

@@ -26,6 +26,7 @@ from layercut.healing.adapters import probe_logits
 from layercut.healing.batches import in_loss, padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.logits import lazy_logits_in_loss, over_rows
+from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
 from layercut.surgery.verify import ROUNDING_STEPS
 
@@ -208,6 +209,7 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
     finally:
         for parameter, value in zip(model.parameters(), kept, strict=True):
             parameter.data = value
+    give_back_memory()
     with quiet_transformers():
         again: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, device_map=model.device, local_files_only=True

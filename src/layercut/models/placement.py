@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +78,13 @@ def pick_device(device: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"this machine has no device {device!r}; use auto or cpu.") from error
     return chosen
+
+
+def give_back_memory() -> None:
+    """Free what nothing refers to, and return it to the system; glibc kept 1.1 GB after a training of SmolLM2."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def placement_of(device: str, device_map: str | Mapping[str, Any] | None) -> str | dict[str, Any]:

@@ -132,7 +132,7 @@ def score_scope(rows: Sequence[ComparisonRow]) -> str:
     scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
     asked = f" Items: {escape(sets)}." if (sets := words.test_sets(rows)) else ""
-    return ", ".join(fact for fact in scope if fact) + f".{asked} Scores in %."
+    return ", ".join(fact for fact in scope if fact) + f".{asked} {words.scores_in(row.is_share for row in rows)}."
 
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.evidence.paired import Comparison, compare_paired
+from layercut.report import words
 from layercut.report.elements import Part, Table
 from layercut.report.series import places
 from layercut.report.words import readout_name
@@ -71,7 +72,8 @@ def seeds_section(found: Sequence[OverSeeds]) -> list[Part]:
     text: list[Part] = [
         "## All seeds together",
         "",
-        "Plans that were measured under several seeds. Scores in %. Intervals are over items, given these seeds: "
+        f"Plans that were measured under several seeds. {words.scores_in(one.first.is_share for one in found)}. "
+        "Intervals are over items, given these seeds: "
         "an item's answers under all seeds are resampled together. lowest, highest: the pruned model's score under one "
         "seed.",
         "",

@@ -38,7 +38,8 @@ def single_report(folder: Path) -> Path:
     seed = run.settings.get("seed")
     scope = f"{words.removal(arm_of(run))}, {words.items([row['n'] for row in rows], [row['limit'] for row in rows])}."
     lines: list[Part] = [f"# {escape(run.name)}", "", escape(scope), "", "## Scores", "", scores_table(rows), ""]
-    lines += ["Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", ""]
+    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
+    lines += [f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit.", ""]
     lines += answer_sections(diagnose_runs([run], seed=seed if isinstance(seed, int) else 0, cache=run.path))
     lines += ["## How this was made", "", *provenance([run])]
     write_text(run.path / REPORT, "\n".join(markdown(lines)).rstrip("\n") + "\n")

@@ -60,7 +60,8 @@ def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
     lines += ["## Retention", "", overview_table(sweep), "", BOLD, "", *(f"- {line}" for line in how_made(sweep)), ""]
     lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_parts(sweep), ""]
     lines += answer_sections(diagnose_sweep(run, sweep), model="layer")
-    lines += ["## Every layer in full", "", "Scores in %. -/+: items lost and gained. p: of no change, McNemar's exact"]
+    unit = words.scores_in(map(_is_share, sweep.curves))
+    lines += ["## Every layer in full", "", f"{unit}. -/+: items lost and gained. p: of no change, McNemar's exact"]
     lines += [
         "test or, for scores that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers.",
         "",

@@ -118,7 +118,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     if rows:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
     parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
-    parts.append(Text("Scores in % with 95 % intervals. right ... cut: answers; cut by the length limit.", style="dim"))
+    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
+    legend = f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit."
+    parts.append(Text(legend, style="dim"))
     asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
     if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
         parts.append(Text(f"Items: {sets}.", style="dim"))

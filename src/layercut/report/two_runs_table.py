@@ -37,8 +37,8 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
     scope += [f"items: {sets}"] if (sets := words.test_sets(rows)) else []
     legend = [
-        f"Scores in %. B - A on the same items, 95 % intervals by a Bayesian bootstrap ({NUM_RESAMPLES:,} resamples, "
-        f"seed {rows[0].seed}). -/+: items that only A or only B gets right.",
+        f"{words.scores_in(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
+        f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
         f"p: of no difference, corrected for all {counted(len(rows), 'row')} (Holm). better, worse: B "
         "beside A, p < 0.05 and an "
         "interval without 0.",

@@ -12,7 +12,7 @@ from layercut.text.counting import counted
 from layercut.text.numbers import number, parameters, with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
@@ -121,6 +121,12 @@ def swapped(row: ComparisonRow) -> str:
     return "-" if row.values.lost is None else f"{row.values.lost}/{row.values.gained}"
 
 
+def scores_in(shares: Iterable[bool]) -> str:
+    """The unit of scores, by whether each is a share; gold scores are nats."""
+    units = {True: "%", False: "nats a token (gold) or the metric's own unit"}
+    return f"Scores in {', and in '.join(units[one] for one in sorted(set(shares), reverse=True)) or '%'}"
+
+
 def isolation(environment: Mapping[str, Any]) -> list[str]:
     """A line of Markdown that names the isolation of generated programs, first and after each resumption under
     another one; none where no program was run."""
@@ -133,9 +139,9 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
     """What intervals, retention and chance mean, one sentence each."""
     seeds = sorted({row.seed for row in rows})
     lines = [
-        f"Scores in %, with 95 % intervals: Wilson for right and wrong, BCa bootstrap otherwise; difference and "
-        f"retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, seed "
-        f"{', '.join(map(str, seeds))}).",
+        f"{scores_in(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "
+        f"otherwise; difference and retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, "
+        f"seed {', '.join(map(str, seeds))}).",
         "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 is no loss, 0 is guessing, n/a "
         "where the original model is not above chance.",
     ]

@@ -230,7 +230,11 @@ def _pruned_configs(
     whole = config_of(raw, str(source))
     cut = cut_config(structure.text_config(raw), plan, structure, resolved=_text_of(whole))
     config = structure.with_text_config(raw, cut)
-    pruned = config_of(config, str(source))
+    try:
+        pruned = config_of(config, str(source))
+    except CheckpointError as error:
+        why = str(error).rpartition("accepts: ")[2]
+        raise PlanRefused(f"transformers accepts no such pruned model: {why}") from error
     read_back = _text_of(pruned)
     for name in LISTS | INDEX_LISTS:
         if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:

@@ -94,9 +94,6 @@ DEPTH_SCALES = ("scale_depth",)
 SAME_COUNT = ("num_blocks",)
 """Other names of the number of layers."""
 
-_ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
-"""Kinds of layers with attention over cached keys."""
-
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
@@ -136,7 +133,6 @@ def cut_config(
     cut = {name: cut_field(name, value, plan) for name, value in cut.items()}
     _check_kv_sharing(full, plan)
     _check_full_indexers(full, plan)
-    _check_attention_stays(full, plan)
     for name in SAME_COUNT:
         if cut.get(name) == plan.num_layers:
             cut[name] = len(plan.kept)
@@ -241,20 +237,6 @@ def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
                     f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the "
                     f"plan removes that one; keep layer {source}, or remove layer {index} too."
                 )
-
-
-def _check_attention_stays(full: Mapping[str, Any], plan: CutPlan) -> None:
-    """transformers counts the tokens in a cache at an attention layer, so a model that had one needs one."""
-    for name in ("layer_types", "layers_block_type"):
-        kinds = full.get(name)
-        if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
-            continue
-        attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
-        if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
-            raise PlanRefused(
-                f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
-                f"one of {format_layers(attends)}."
-            )
 
 
 def cut_field(name: str, value: Any, plan: CutPlan) -> Any:

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import InputError
+from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
 from layercut.surgery.config_fields import PlanRefused, cut_config
-from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan, format_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,8 @@ NEUTRAL = frozenset({"training", "store_full_length_kv"})
 """Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
 INDEX = "layer_idx"
 """What transformers calls a layer's place in the cache."""
+_ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
+"""Kinds of layers with attention over cached keys."""
 CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
 
 
@@ -63,6 +65,7 @@ def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan
         InputError: such a layer, or a tensor that has a dimension for the layers.
     """
     if not plan.is_uncut:
+        _check_attention_stays(before, plan)
         _compared(_model(blueprint(before)), _model(blueprint(after)), plan)
 
 
@@ -79,7 +82,23 @@ def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig,
     """
     if plan.is_uncut:
         return ()
+    _check_attention_stays(config, plan)
     return _settings(_Key(model_class, config), plan.num_layers, frozenset(plan.removed))
+
+
+def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
+    """transformers counts the tokens in a cache at an attention layer, so a model that had one needs one."""
+    text = config.get_text_config(decoder=True)
+    for name in ("layer_types", "layers_block_type"):
+        kinds = getattr(text, name, None)
+        if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
+            continue
+        attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
+        if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
+            raise PlanRefused(
+                f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
+                f"one of {format_layers(attends)}."
+            )
 
 
 class _Key:
@@ -135,7 +154,11 @@ def _rest_is_constant(key: _Key, num_layers: int) -> bool:
 def _under(key: _Key, plan: CutPlan) -> _Model:
     config = copy.deepcopy(key.config)
     text = config.get_text_config(decoder=True)
-    cut = type(text).from_dict(cut_config(text.to_dict(), plan, _original(key).structure))
+    fields = cut_config(text.to_dict(), plan, _original(key).structure)
+    try:
+        cut = type(text).from_dict(fields)
+    except Exception as error:  # whatever the config class finds wrong
+        raise PlanRefused(f"transformers accepts no such pruned model: {one_line(error)}") from error
     if text is config:
         return _model(blueprint(cut, key.model_class))
     section = next(name for name in SECTIONS if getattr(config, name, None) is text)

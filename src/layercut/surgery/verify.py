@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from layercut.errors import VerificationError
+from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.structure import auto_class, text_config_of
 from layercut.models.wider import widened
 from layercut.surgery.bypass import bypass
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
+from layercut.surgery.plan import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,7 +100,14 @@ def verify_cut(
                 raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
         _refuse_other_tensors(model, cut, path)
         eps = torch.finfo(model.dtype).eps
-        result = _compared(_run(model, [batch]), _run(cut, [batch]), eps)
+        try:
+            expected = _run(model, [batch])
+        except Exception as error:  # whatever the model's own code raises
+            raise InputError(
+                f"transformers cannot run {uncut.name} without layers {format_layers(plan.removed)}: "
+                f"{one_line(error)}. Remove others, or write the checkpoint without this comparison: `verify=false`."
+            ) from error
+        result = _compared(expected, _run(cut, [batch]), eps)
         if not result.passes:
             result = _in_wider(model, cut, batch, eps) or result
     if not result.passes:

@@ -92,7 +92,8 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     Args:
         name: one of ``TASKS``; a file of your own (``my.jsonl``, ``my.csv:number``; see
             ``layercut.tasks.own_file``); the name of a task or group of the LM Evaluation Harness (``lm-eval:NAME``
-            where one of ours has the same name); or ``my.module:function`` for your own. ``NAME:5`` asks with five
+            where one of ours has the same name); ``lm-eval:FOLDER/NAME`` for one whose task file is in a folder of
+            your own; or ``my.module:function``. ``NAME:5`` asks with five
             worked examples, for tasks that have them, and ``NAME:5+chat`` in the model's chat format, for tasks of
             lm-eval.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
@@ -186,9 +187,10 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
 
         if worked:
             return lm_eval_task, {"name": worked, "shown_name": base}
-        bare = base_name(name)
+        named = base_name(name)
+        bare = named.rpartition("/")[2]  # behind the folder of a task of one's own
         has_own = bare in TASKS and not TASKS[bare].factory.startswith(_BY_LM_EVAL)
-        return lm_eval_task, {"name": bare, "shown_name": f"{LM_EVAL}{bare}" if has_own else bare}
+        return lm_eval_task, {"name": named, "shown_name": f"{LM_EVAL}{bare}" if has_own else bare}
     return _resolve(base), {}
 
 

@@ -132,3 +132,12 @@ def test_a_plan_that_was_made_for_another_parent_decides_nothing(layercut: Run, 
     # A plan in the middle of the chain is one of the model that it begins with.
     assert "a checkpoint without 1 of 5 decoder layers (0)" in layercut("diagnose", cut, twice, *asked).err
     assert "a checkpoint without 2 of 6 decoder layers (0,1)" in layercut("diagnose", stranger, twice, *asked).err
+
+
+def test_a_model_that_cannot_be_compared_does_not_stop_the_others(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    other = passthrough(tiny, [(0, 4), (3, 6)], tmp_path / "repeated")
+    ran = layercut("diagnose", tiny, other, "2", "--only", "similarity", "--limit", 2, "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "those of repeated are others; it is asked of the other models." in " ".join(ran.err.split())
+    found = json.loads((tmp_path / "run" / "diagnose.json").read_text())["diagnostics"]["similarity"]
+    assert found["rows"] and "repeated" not in json.dumps(found["rows"])

@@ -7,6 +7,7 @@ with the continuation " Sunlight is the source of energy for nearly all ecosyste
 from __future__ import annotations
 
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.tasks.data_files import read_local
 from layercut.tasks.lm_eval.choice_task import ChoiceTask
 from layercut.tasks.lm_eval.loading import load
+from layercut.tasks.lm_eval.names import own_folder
 from layercut.tasks.lm_eval.rolling_task import RollingSubject, RollingTask, rolling_metrics
 from layercut.tasks.lm_eval.subject import ChoiceSubject
 from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
@@ -69,6 +71,9 @@ def lm_eval_task(
         "task_version": first.VERSION,
         "data": source if local is None else local.sha256,
     }
+    if (folder := own_folder(name)[0]) is not None:
+        texts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.suffix in (".yaml", ".py")]
+        described["files"] = sha256(b"\n".join(texts)).hexdigest()[:16]
     called, form = shown_name or name, "+chat" if chat else ""
     if kinds[0] in _SCORED:
         metrics = _shared(name, [_means(one, task) for one, task in tasks.items()])

@@ -14,7 +14,7 @@ from layercut.errors import InputError
 from layercut.tasks.data_files import DataSet
 from layercut.tasks.hub_reach import hub_or_cache, why_not
 from layercut.tasks.lm_eval.local_rows import reading
-from layercut.tasks.lm_eval.names import files_of_task, unknown_lm_eval_task
+from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.subject import reason, unreadable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def load(name: str, data: str | None, local: DataSet | None) -> dict[str, Config
         InputError: no such task, one that runs generated programs, or data that cannot be loaded or read.
     """
     manager = _manager_of(name)
-    members = _members(manager, name)
+    members = _members(manager, own_folder(name)[1])
     for one in members:
         _check_file(manager, one["task"], is_local=local is not None)
     changed = {} if local is None else {"class": reading(local, in_group=len(members) > 1)}
@@ -147,6 +147,13 @@ def _manager_of(name: str) -> TaskManager:
     """lm-eval's index of task files, with this task in it."""
     import lm_eval.tasks
 
+    folder, bare = own_folder(name)
+    if folder is not None:
+        for with_defaults in (False, True):  # its files may name lm-eval's own
+            manager = lm_eval.tasks.TaskManager(include_defaults=with_defaults, include_path=str(folder))
+            if bare in manager.all_tasks and (with_defaults or bare in manager.all_subtasks):
+                return manager
+        raise unknown_lm_eval_task(name, manager.all_tasks)
     # Reading all of its 14,000 task files takes seconds, so the places where this one may be are tried first.
     home = Path(lm_eval.tasks.__file__).parent
     places = [*(file.parent for file in sorted(home.rglob(f"{name}.yaml"))), home / name / "default", home / name]

@@ -29,20 +29,29 @@ def unknown_lm_eval_task(name: str, names: list[str]) -> InputError:
     return InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
 
 
+def own_folder(name: str) -> tuple[Path | None, str]:
+    """The folder and the bare name of a task of one's own, ``my_tasks/sciq_de``; None for a task of lm-eval."""
+    folder, slash, bare = name.rpartition("/")
+    return (Path(folder or "/"), bare) if slash else (None, name)
+
+
 def check_mentioned(name: str) -> None:
     """Refuse a name that no task file of lm-eval so much as mentions, in half a second where lm-eval takes several.
 
     The files are searched for the bare word: lm-eval has the last word on a name that is mentioned.
 
     Raises:
-        InputError: such a name, with the nearest ones.
+        InputError: such a name, with the nearest ones, or no such folder.
     """
-    files = _files()
+    folder, name = own_folder(name)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder} is no folder; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
+    files = _files() if folder is None else tuple(folder.rglob("*.yaml"))
     if any(name in (file.stem, file.parent.name) for file in files):
         return
     text = b"\n".join(file.read_bytes() for file in files)
     word = rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])"
-    if files and not re.search(word, text):
+    if (files or folder) and not re.search(word, text):
         raise unknown_lm_eval_task(name, sorted({found.decode() for found in _NAMED.findall(text)}))
 
 
