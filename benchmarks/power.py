@@ -54,7 +54,7 @@ def main() -> None:
     """Print the table."""
     error = math.sqrt(0.25 / RUNS)
     print(
-        f"original model {SCORE:.0%}, keep {KEEP:.0%}, {RUNS} runs a cell, standard error up to {100 * error:.1f} points"
+        f"original model {SCORE:.0%}, keep {KEEP:.0%}, {RUNS} runs a cell, standard error up to {error:.3f}"
     )
     head = ("n", "corr.", "plan keeps", "promised", "true", f"promised by {SELECTION} selection items", "before")
     print("{:>5} {:>6} {:>11} {:>9} {:>6} {:>32}   {}".format(*head))
