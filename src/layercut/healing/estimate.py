@@ -67,9 +67,8 @@ def estimate_healing(
     how: Answering,
     *,
     out: Path,
-    rounds: int = 1,
 ) -> CostEstimate:
-    """The cost of ``layercut heal``; with ``rounds`` of a loop, without the time of choosing layers.
+    """The cost of ``layercut heal``.
 
     Raises InputError for an objective or a mixture that these prompts do not allow.
     """
@@ -79,7 +78,7 @@ def estimate_healing(
     if train.is_graded:
         limit = min(train.rollout_max, source.max_new_tokens)
     count, tokens = _examples(cut, source, settings, limit)
-    work = _Healing(cut, teacher, train, rounds, count, tokens, limit)
+    work = _Healing(cut, teacher, train, count, tokens, limit)
     disk = 0
     if source.records is None and settings.asks_teacher:
         asked = work.asks(source, how, out)
@@ -96,7 +95,7 @@ def estimate_healing(
     return CostEstimate(
         steps=tuple(work.steps),
         speed=measured_speed(cut.settings.device),
-        disk_bytes=disk + training_disk(weights, train) + written + (rounds > 1) * weights.stored_bytes,
+        disk_bytes=disk + training_disk(weights, train) + written,
         stays_bytes=disk + written,
         memory_bytes=sum(parts.values()),
         memory_moment=moment,
@@ -113,13 +112,12 @@ class _Healing:
         cut: ModelHandle,
         teacher: ModelHandle,
         train: TrainSettings,
-        rounds: int,
         count: int,
         tokens: int,
         limit: int,
     ) -> None:
         """``count`` examples of ``tokens`` each on average, and answers of at most ``limit`` tokens."""
-        self.cut, self.teacher, self.train, self.rounds = cut, teacher, train, rounds
+        self.cut, self.teacher, self.train = cut, teacher, train
         self.count, self.tokens, self.limit = count, tokens, limit
         self.weights, self.uncut = weight_counts(cut), weight_counts(teacher)
         self.trainable = 0 if train.method == "seam" else num_trainable(self.weights, train)
@@ -155,7 +153,7 @@ class _Healing:
     def trains(self, longest: Longest) -> None:
         """``longest``: the longest example."""
         train, batch = self.train, self.train.micro_batch
-        num_steps = self._num_steps * self.rounds
+        num_steps = self._num_steps
         num_examples = num_steps * train.batch_size
         if train.is_graded:
             name = f"the pruned model's answers, {self.group} to each prompt"
@@ -185,8 +183,8 @@ class _Healing:
     def asks_guards(self, guards: Sequence[GuardTask]) -> None:
         most, least = self._evaluations, 1.0
         if self.train.method == "seam":
-            most = self.rounds * (1 + len(STRENGTHS))
-            least = 2 * self.rounds / most  # the pruned model, and the map in full
+            most = 1 + len(STRENGTHS)
+            least = 2 / most  # the pruned model, and the map in full
         for guard in guards:
             part = ObjectiveTask(task=guard.task, readout=guard.readout)
             self.steps.append(asking_step(self.cut, part, guard.samples, most, least, f"guard, {most:,} times"))
@@ -211,7 +209,7 @@ class _Healing:
     def _evaluations(self) -> int:
         if not self.aside:
             return 0
-        return (1 + math.ceil(self._num_steps / self.train.save_every)) * self.rounds
+        return 1 + math.ceil(self._num_steps / self.train.save_every)
 
     def _parts(self, train: TrainSettings, longest: Longest) -> dict[str, int]:
         """Memory of a step; weights that both models have in common count once."""
@@ -222,7 +220,7 @@ class _Healing:
     @cached_property
     def _shared_bytes(self) -> int:
         """Of the weights that the pruned model has in common with the original one, where training keeps them once."""
-        own = own_parameters(self.cut, self.teacher, self.train) if self.rounds == 1 else None
+        own = own_parameters(self.cut, self.teacher, self.train)
         size, all_of_them = self.weights.bytes_in_memory, self.weights.parameters
         return 0 if own is None else size * (all_of_them - own) // all_of_them
 
