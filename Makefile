@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n auto --maxprocesses 2
+PYTEST_ARGS ?= -n auto --maxprocesses 2 --durations=25
 
 .PHONY: run test test-slow lint docs clean
 
