@@ -8,18 +8,20 @@ Legend: P layers of the parent, O layers of the other model.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from layercut.errors import InputError
+from layercut.models.sources import describe_source, is_hub_id, resolve
 from layercut.models.structure import counted_layers, structure_of
 from layercut.models.weights import TensorEntry, read_config, read_header, safetensors_files
 from layercut.surgery.plan import format_layers, parse_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -139,6 +141,42 @@ class Parent(NamedTuple):
     def from_dict(cls, data: Mapping[str, Any] | None) -> Parent | None:
         """The inverse of ``to_dict``; None where none was named."""
         return None if data is None else cls(data["model"], Lineage.from_dict(data["lineage"]))
+
+
+class Recorded(NamedTuple):
+    """A model as a run folder names it."""
+
+    model: str
+    revision: str | None
+    model_hash: str
+
+
+@cache
+def match_recorded(parent: Recorded, other: Recorded) -> Lineage | None:
+    """``match_layers`` of the models of two runs; None where one is no longer on this disk, or another one by now.
+
+    Nothing is downloaded.
+    """
+    try:
+        return match_layers(*map(_folder_of, (parent, other)))
+    except (InputError, OSError):
+        return None
+
+
+def _folder_of(recorded: Recorded) -> Path:
+    name, revision, model_hash = recorded
+    if is_hub_id(name):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        if not isinstance(found, str):
+            raise InputError(f"{name} is not on this disk.")
+        name = str(Path(found).parent)
+    source = resolve(name)
+    source.refuse_adapter("a comparison of weights")
+    if describe_source(source).model_hash != model_hash:
+        raise InputError(f"{name} is another model by now.")
+    return source.path
 
 
 def match_layers(parent: Path, other: Path, *, floor: float = FLOOR) -> Lineage:
