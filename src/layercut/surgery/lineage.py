@@ -8,7 +8,6 @@ Legend: P layers of the parent, O layers of the other model.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -143,39 +142,23 @@ class Parent(NamedTuple):
         return None if data is None else cls(data["model"], Lineage.from_dict(data["lineage"]))
 
 
-class Recorded(NamedTuple):
-    """A model as a run folder names it."""
-
-    model: str
-    revision: str | None
-    model_hash: str
-
-
-@cache
-def match_recorded(parent: Recorded, other: Recorded) -> Lineage | None:
-    """``match_layers`` of the models of two runs; None where one is no longer on this disk, or another one by now.
-
-    Nothing is downloaded.
-    """
+def match_recorded(parent: Mapping[str, Any], other: Mapping[str, Any]) -> Lineage | None:
+    """``match_layers`` of the models of two runs, by their settings; None where one is not on this disk, or changed."""
     try:
         return match_layers(*map(_folder_of, (parent, other)))
     except (InputError, OSError):
         return None
 
 
-def _folder_of(recorded: Recorded) -> Path:
-    name, revision, model_hash = recorded
+def _folder_of(settings: Mapping[str, Any]) -> Path:
+    name = str(settings.get("model"))
     if is_hub_id(name):
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-        if not isinstance(found, str):
-            raise InputError(f"{name} is not on this disk.")
-        name = str(Path(found).parent)
+        name = str(Path(str(try_to_load_from_cache(name, "config.json", revision=settings.get("revision")))).parent)
     source = resolve(name)
-    source.refuse_adapter("a comparison of weights")
-    if describe_source(source).model_hash != model_hash:
-        raise InputError(f"{name} is another model by now.")
+    if source.adapter or describe_source(source).model_hash != settings.get("model_hash"):
+        raise InputError(f"{name} is not the model of that run.")
     return source.path
 
 

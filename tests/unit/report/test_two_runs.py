@@ -99,7 +99,7 @@ def test_any_two_models_are_compared_on_the_same_items_and_it_is_said(tmp_path: 
     (said,) = notes(base, model)
     assert said.startswith("base is of the original model 5a3c0de1f00d, model of another: two models are compared")
     assert (
-        "No plan is known that leads from one to the other; layercut diagnose finds the layers that they share" in said
+        "no plan is known that leads from one to the other; layercut diagnose finds the layers that they share" in said
     )
 
 
