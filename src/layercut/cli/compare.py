@@ -19,8 +19,8 @@ def compare(
 ) -> None:
     """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
 
-    The items and the decoding must be the same; the models may be any two. Needs no model and no torch. Below the
-    scores stand what the written answers look like (loops, repetition, no end) and how programs fail.
+    The items and the decoding must be the same. Of two models on this disk, the layers that the second lost are named.
+    Below the scores stand what the written answers look like (loops, repetition, no end) and how programs fail.
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """

@@ -18,6 +18,7 @@ from layercut.cli.console import speak_of
 from layercut.errors import InputError, unknown
 from layercut.seed import LARGEST
 from layercut.settings import TaskSettings
+from layercut.tasks.lm_eval.names import NAMING, of_folder
 
 Remove = Annotated[
     str | None,
@@ -155,11 +156,13 @@ def command(*, hidden: str = "") -> Callable[[Callable[..., None]], Callable[...
             parameters += [_parameter(kind, field, name, how) for field, name in fields.items()]
         has_own = any(one.name == "setting" for one in parameters)
         extra = [_HELP_ALL, _CONTEXT] if has_own else [_SET, _HELP_ALL, _CONTEXT]
+        extra = [_INCLUDE, *extra] if any(one.name in NAMING for one in parameters) else extra
         parameters += extra
 
         @functools.wraps(function)
         def with_settings(**values: Any) -> None:
-            *_, context = [values.pop(one.name) for one in extra]
+            folder, *_, context = [values.pop(one.name) for one in extra]
+            values = of_folder(values, folder) if isinstance(folder, Path) else values
             written = {name for name in values if context.get_parameter_source(name).name != "DEFAULT"}
             settings = {}
             for name, (kind, fields) in kinds.items():
@@ -328,6 +331,8 @@ _SET = inspect.Parameter(
         ),
     ],
 )
+_Folder = Annotated[Path | None, typer.Option(hidden=True, help="Folder with own lm-eval tasks.", metavar="DIR")]
+_INCLUDE = inspect.Parameter("include_path", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Folder)
 _HELP_ALL = inspect.Parameter(
     "help_all",
     inspect.Parameter.KEYWORD_ONLY,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import Decoding
@@ -125,7 +126,10 @@ def select_layers(
             settings=dict(settings or {}),
             progress=progress,
         )
+        started = perf_counter()
         selection = choose(context)
+        if on_text:
+            say(f"{criterion}: layers ranked ({perf_counter() - started:.0f} s)")
         if keep is not None:
             searched = CutPlan(
                 num_layers=handle.num_layers, removed=selection.removed, criterion=criterion, scores=selection.details
@@ -213,6 +217,7 @@ def _calibration(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Calibration:
+    started = perf_counter()
     found = load_calibration(
         wanted.source,
         handle.reader,
@@ -223,7 +228,8 @@ def _calibration(
         folder=folder,
         progress=progress,
     )
-    say(f"calibration: {found.source}, {counted(len(found.texts), 'text')}, {found.num_tokens:,} tokens")
+    read = f"{found.source}, {counted(len(found.texts), 'text')}, {found.num_tokens:,} tokens"
+    say(f"calibration: {read} ({perf_counter() - started:.0f} s)")
     return found
 
 

@@ -22,6 +22,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, Depth, Mode
 from layercut.study.checks import check_study_names
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
 from layercut.tasks import check_name
+from layercut.tasks.lm_eval.names import of_folder
 from layercut.tasks.suites import suite, with_data
 
 Built = TypeVar("Built", bound=Settings)
@@ -29,7 +30,7 @@ Asking = TypeVar("Asking", CriterionSettings, SweepStep)
 
 KEYS = (
     "models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "sweep",
-    "diagnose", "out",
+    "diagnose", "out", "include_path",
 )  # fmt: skip
 """Keys of a study beside the model's own, decoding and checkpoints."""
 
@@ -82,10 +83,10 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
                 "and out."
             )
     given = {key: value for key, value in data.items() if value is not None}
+    if "include_path" in given:
+        given = of_folder(given, Path(str(given["include_path"])))
     rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
-    for key, read in _READ.items():
-        if key in given:
-            rest[key] = read(given[key])
+    rest |= {key: read(given[key]) for key, read in _READ.items() if key in given}
     if "data_dir" in given:
         rest = _with_folder(rest, Path(str(given["data_dir"])))
     if "seed" in given:
@@ -218,8 +219,7 @@ def _sweep(value: Any) -> SweepStep:
 
 def _diagnose(value: Any) -> DiagnoseStep:
     _expect({"diagnose": value}, "diagnose", dict, "keys and values, such as only: [brackets]; {} for all")
-    data = dict(value)
-    return _build(DiagnoseStep, data)
+    return _build(DiagnoseStep, value)
 
 
 def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:

@@ -8,18 +8,19 @@ Legend: P layers of the parent, O layers of the other model.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from layercut.errors import InputError
+from layercut.models.sources import describe_source, is_hub_id, resolve
 from layercut.models.structure import counted_layers, structure_of
 from layercut.models.weights import TensorEntry, read_config, read_header, safetensors_files
 from layercut.surgery.plan import format_layers, parse_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -139,6 +140,26 @@ class Parent(NamedTuple):
     def from_dict(cls, data: Mapping[str, Any] | None) -> Parent | None:
         """The inverse of ``to_dict``; None where none was named."""
         return None if data is None else cls(data["model"], Lineage.from_dict(data["lineage"]))
+
+
+def match_recorded(parent: Mapping[str, Any], other: Mapping[str, Any]) -> Lineage | None:
+    """``match_layers`` of the models of two runs, by their settings; None where one is not on this disk, or changed."""
+    try:
+        return match_layers(*map(_folder_of, (parent, other)))
+    except (InputError, OSError):
+        return None
+
+
+def _folder_of(settings: Mapping[str, Any]) -> Path:
+    name = str(settings.get("model"))
+    if is_hub_id(name):
+        from huggingface_hub import try_to_load_from_cache
+
+        name = str(Path(str(try_to_load_from_cache(name, "config.json", revision=settings.get("revision")))).parent)
+    source = resolve(name)
+    if source.adapter or describe_source(source).model_hash != settings.get("model_hash"):
+        raise InputError(f"{name} is not the model of that run.")
+    return source.path
 
 
 def match_layers(parent: Path, other: Path, *, floor: float = FLOOR) -> Lineage:

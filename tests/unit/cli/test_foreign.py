@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,23 @@ def test_a_model_that_cannot_be_compared_does_not_stop_the_others(layercut: Run,
     assert "those of repeated are others; it is asked of the other models." in " ".join(ran.err.split())
     found = json.loads((tmp_path / "run" / "diagnose.json").read_text())["diagnostics"]["similarity"]
     assert found["rows"] and "repeated" not in json.dumps(found["rows"])
+
+
+def test_runs_of_a_parent_and_its_child_name_the_layers_that_are_gone(
+    layercut: Run, tiny: Path, tmp_path: Path
+) -> None:
+    other = passthrough(tiny, [(0, 2), (4, 6)], tmp_path / "other", noise=0.3)
+    parent, child, less = (tmp_path / name for name in ("parent", "child", "less"))
+    asked = ("--tasks", "brackets", "--readouts", "rank", "--limit", 4, "--out")
+    assert layercut("eval", tiny, *asked, parent).code == 0
+    ran = layercut("eval", other, *asked, child, "--against", parent)
+    assert ran.code == 0, ran.err
+    assert "2 of 6 decoder layers removed (33.3%): 2,3; found by its weights: 4 of" in " ".join(ran.out.split())
+    assert layercut("eval", other, *asked, less, "--remove", 2).code == 0
+    found = json.loads(layercut("compare", parent, less, "--json").out)
+    assert found["second"]["removed"] == [2, 3, 4], "layer 2 of the child is layer 4 of its parent"
+    turned = layercut("compare", child, parent)
+    assert "By its weights, child has 4 of the parent's 6 layers, without 2,3; weights changed in 4" in turned.words
+    shutil.rmtree(other)
+    gone = layercut("compare", parent, child)
+    assert gone.code == 0 and "B: child, uncut, 4 decoder layers" in gone.words

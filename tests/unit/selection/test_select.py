@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def select(model: str, out: Path, criterion: str, **wish: Any) -> Selected:
     settings = ModelSettings(model=model, device="cpu")
     return select_layers(
-        settings, criterion=criterion, num_remove=1, out=out, progress=silent, say=lambda text: None, **wish
+        settings, criterion=criterion, num_remove=1, out=out, progress=silent, **{"say": lambda text: None, **wish}
     )
+
+
+def test_what_is_read_is_said_with_its_time(tiny: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    text = CalibrationSettings(num_texts=2, max_tokens=16)
+    select(tiny, tmp_path / "run", "block_influence", calibration=text, say=said.append)
+    assert re.fullmatch(r"calibration: generated, 2 texts, \d+ tokens \(\d+ s\)", said[0])
+    assert re.fullmatch(r"block_influence: layers ranked \(\d+ s\)", said[1])
 
 
 def test_a_sweep_has_the_settings_of_a_search_on_the_same_objective() -> None:

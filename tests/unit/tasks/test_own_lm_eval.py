@@ -9,6 +9,8 @@ import pytest
 
 from layercut import evaluate
 from layercut.errors import InputError
+from layercut.runs.foreign_code import untrusted
+from layercut.study.file import study_from_dict
 from layercut.tasks import check_task, load_task
 from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401
@@ -55,5 +57,75 @@ def test_the_command_line_scores_it_and_goes_on(folder: Path, tmp_path: Path, la
 def test_what_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match="unknown lm-eval task 'next_numbr'. Did you mean next_number"):
         check_task(f"lm-eval:{folder}/next_numbr")
-    with pytest.raises(InputError, match="nowhere is no folder; an lm-eval task of your own is lm-eval:FOLDER/NAME"):
+    with pytest.raises(
+        InputError, match="nowhere is no folder with task files; an lm-eval task of your own is lm-eval:FOLDER/NAME"
+    ):
         check_task("lm-eval:nowhere/next_number")
+
+
+@pytest.fixture
+def group(folder: Path) -> Path:
+    """The folder with a second task, in a tag, a group of both, and a function in its file."""
+    (folder / "utils.py").write_text("def same(doc):\n    return doc['question']\n", encoding="utf-8")
+    more = (folder / "of_mine.yaml").read_text(encoding="utf-8").replace("next_number", "next_one")
+    more = more.replace("'{{question}}'", "!function utils.same")
+    (folder / "more.yaml").write_text(f"{more}tag:\n  - of_numbers\n", encoding="utf-8")
+    (folder / "both.yaml").write_text("group: both_numbers\ntask:\n  - next_number\n  - next_one\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "number"), [("both_numbers", 24), ("of_numbers", 12), ("lm-eval:next_one:1", 12)])
+def test_a_folder_is_included(
+    name: str,
+    number: int,
+    group: Path,
+    tmp_path: Path,
+    layercut: Run,  # noqa: F811
+) -> None:
+    words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", name, "--readouts", "rank"]
+    ran = layercut(*words, "--include-path", group, "--out", tmp_path / "run", "--json")
+    assert ran.code == 0, ran.err
+    row = json.loads(ran.out)["rows"][0]
+    assert (row["task"], row["n"]) == (name.removeprefix("lm-eval:"), number)
+    unknown = layercut(*words, "--out", tmp_path / "other")
+    assert unknown.code == 1 and "unknown" in unknown.err
+
+
+def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+    model, own = save_tiny("llama", tmp_path / "model"), ("--include-path", group, "--dry-run")
+    search = ("--criterion", "task_accuracy", "--remove", 1)
+    for words in (
+        ("prune", model, "--tasks", "next_number", "--items", 8),
+        ("select", model, *search, "--objective", "next_number,next_one", "--limit", 2),
+        ("sweep", model, "--objective", "next_one", "--limit", 2),
+    ):
+        ran = layercut(*words, *own, "--out", tmp_path / "run")
+        assert ran.code == 0, (words, ran.err)
+    assert layercut("cut", model, "--remove", "2", "--out", tmp_path / "cut").code == 0
+    healed = layercut(
+        "heal", tmp_path / "cut", "--teacher", model, "--prompts", "task:next_number", "--guard", "next_one",
+        "--max-new-tokens", 4, *own, "--out", tmp_path / "healed",
+    )  # fmt: skip
+    assert healed.code == 0, healed.err
+
+
+def test_a_study_includes_it(group: Path, tmp_path: Path) -> None:
+    study = study_from_dict(
+        {"model": "m", "out": str(tmp_path), "include_path": str(group), "plans": ["1"], "tasks": ["next_one", "copy"],
+         "sweep": {"objective": [{"task": "both_numbers", "limit": 2}]},
+         "healing": [{"name": "own", "prompts": "task:next_number", "guard": ["next_one:1"]}]}
+    )  # fmt: skip
+    assert [one.task for one in study.tasks] == [f"lm-eval:{group}/next_one", "copy"]
+    assert study.sweep is not None and study.sweep.objective[0].task == f"lm-eval:{group}/both_numbers"
+    (arm,) = study.healing
+    assert arm.prompts[0].source == f"task:lm-eval:{group}/next_number"
+    assert arm.train.guard == (f"lm-eval:{group}/next_one:1",)
+    with untrusted("study.yaml"), pytest.raises(InputError, match=r"study.yaml runs code of its own"):
+        check_task(study.tasks[0].task)
+
+
+def test_its_files_are_read_within_limits(group: Path) -> None:
+    levels = "".join(f"a{one}: &a{one} [{', '.join([f'*a{one - 1}'] * 9)}]\n" for one in range(1, 9))
+    (group / "bomb.yaml").write_text(f"a0: &a0 [x]\n{levels}", encoding="utf-8")
+    with pytest.raises(InputError, match="bomb.yaml: no task file that can be used: more than 100,000 keys"):
+        check_task(f"lm-eval:{group}/next_number")

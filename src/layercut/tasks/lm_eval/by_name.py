@@ -72,7 +72,7 @@ def lm_eval_task(
         "data": source if local is None else local.sha256,
     }
     if (folder := own_folder(name)[0]) is not None:
-        texts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.suffix in (".yaml", ".py")]
+        texts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.name.endswith(("yaml", ".py"))]
         described["files"] = sha256(b"\n".join(texts)).hexdigest()[:16]
     called, form = shown_name or name, "+chat" if chat else ""
     if kinds[0] in _SCORED:

@@ -8,10 +8,23 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from layercut.errors import InputError
+import yaml
 
+from layercut.errors import InputError, first_line
+from layercut.runs.foreign_code import check_trust
+from layercut.runs.yaml_text import load_yaml
+
+NAMING = ("task", "tasks", "objective", "guard", "decontaminate", "prompts", "source")
+"""Flags and keys that name tasks; the last two as ``task:NAME``."""
 _NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+class _TaskFile(yaml.SafeLoader): ...
+
+
+_TaskFile.add_constructor("!function", lambda loader, node: None)
 
 
 def has_lm_eval() -> bool:
@@ -35,6 +48,34 @@ def own_folder(name: str) -> tuple[Path | None, str]:
     return (Path(folder or "/"), bare) if slash else (None, name)
 
 
+def of_folder(value: Any, folder: Path, key: Any = None) -> Any:
+    """Flags, or keys and values of a study, with names of tasks in a folder as ``lm-eval:FOLDER/NAME``."""
+    if isinstance(value, dict):
+        return {name: of_folder(one, folder, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [of_folder(one, folder, key) for one in value]
+    if not isinstance(value, str) or key not in NAMING:
+        return value
+    names, prefix = "|".join(map(re.escape, names_in(folder))), "task:" if key in NAMING[-2:] else ""
+    wanted = rf"((?:^|,)\s*{prefix})(?:lm[-_]eval:)?({names})(?=(:\d+)?(\+chat)?\s*(,|$))"
+    return re.sub(wanted, lambda found: f"{found[1]}lm-eval:{folder}/{found[2]}", value)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Tasks, groups and tags in a folder. Raises InputError: none, or a file that is no YAML within limits."""
+    names: list[str] = []
+    for file in sorted(folder.rglob("*yaml")):
+        try:
+            found = load_yaml(file, _TaskFile)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: no task file that can be used: {first_line(error)}.") from error
+        for given in map(found.get, ("task", "group", "tag")) if isinstance(found, dict) else ():
+            names += [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
+    if not names:
+        raise InputError(f"{folder} is no folder with task files; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
+    return names
+
+
 def check_mentioned(name: str) -> None:
     """Refuse a name that no task file of lm-eval so much as mentions, in half a second where lm-eval takes several.
 
@@ -44,8 +85,9 @@ def check_mentioned(name: str) -> None:
         InputError: such a name, with the nearest ones, or no such folder.
     """
     folder, name = own_folder(name)
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"{folder} is no folder; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
+    if folder is not None:
+        check_trust(f"the task {name} of {folder}")
+        names_in(folder)
     files = _files() if folder is None else tuple(folder.rglob("*.yaml"))
     if any(name in (file.stem, file.parent.name) for file in files):
         return
