@@ -53,9 +53,7 @@ def before(n: int) -> float:
 def main() -> None:
     """Print the table."""
     error = math.sqrt(0.25 / RUNS)
-    print(
-        f"original model {SCORE:.0%}, keep {KEEP:.0%}, {RUNS} runs a cell, standard error up to {error:.3f}"
-    )
+    print(f"original model {SCORE:.0%}, keep {KEEP:.0%}, {RUNS} runs a cell, standard error up to {error:.3f}")
     head = ("n", "corr.", "plan keeps", "promised", "true", f"promised by {SELECTION} selection items", "before")
     print("{:>5} {:>6} {:>11} {:>9} {:>6} {:>32}   {}".format(*head))
     for n in (50, 100, 200, 400):

@@ -124,7 +124,7 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
             "tasks": [{**task, "metric": "accuracy", "chance": 0.05, "selection_items": 64, "report_items": 64}],
         },
         "original": [{**task, "score": {"value": 0.8, "low": 0.69, "high": 0.88, "n": 64}}],
-        "resolution": "with 64 report items of copy (short), a plan that keeps 95% or more passes 80% in at least 4 of 5 runs", "path": path,
+        "resolution": "with 64 report items, a plan that keeps 95% passes in 4 of 5 runs", "path": path,
         "tested": tested, "verdict": "passed" if passed else "undecided",
         "chosen": {"name": "depth-1", "depth": 1, "removed": (20,)},
         "why": "Without 1 layer (20) the model keeps enough." if passed else "No plan passed 85%. Best: 1 layer.",

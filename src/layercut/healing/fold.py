@@ -37,17 +37,6 @@ def branch(layer: nn.Module) -> nn.Module:
     raise InputError(f"{type(layer).__name__} has no MLP that layercut knows, so its seam cannot be repaired.")
 
 
-def attention_branch(layer: nn.Module) -> nn.Module:
-    """The module whose output is what attention adds to the stream; InputError if none is known."""
-    if hasattr(layer, "post_feedforward_layernorm"):  # in other families this norm is before the MLP
-        return layer.get_submodule("post_attention_layernorm")
-    for name in ("self_attn", "attention", "attn"):
-        module = getattr(layer, name, None)
-        if isinstance(module, nn.Module):
-            return module
-    raise InputError(f"{type(layer).__name__} has no attention that layercut knows, so the stream cannot be scaled.")
-
-
 def takes_maps(layer: nn.Module) -> bool:
     """Whether any linear map folds into the layer; otherwise only a factor per channel does."""
     return branch(layer) is getattr(layer, "mlp", None)
@@ -154,22 +143,6 @@ def _verified(module: nn.Module, given_1ND: Tensor, wanted: Tensor, change: Call
             f"folding a map into {type(module).__name__} gives outputs that differ by {difference:.2g} "
             f"(up to {tolerance:.2g} is rounding), so it was undone."
         )
-
-
-@torch.no_grad()
-def scale_output(module: nn.Module, factor: float) -> None:
-    """Multiply what a branch adds by ``factor``, without a comparison; InputError for a module of unknown shape."""
-    if not list(module.children()):  # a norm at the end of the branch
-        size = next(module.parameters()).shape[0]
-        given_1ND = _given(module, size)
-        map_DD = factor * torch.eye(size, dtype=torch.float64, device=given_1ND.device)
-        _into_norm(module, map_DD, given_1ND, factor * _output(module, given_1ND).double())
-        return
-    stacked = _stacked(module)
-    projection = _projection(module) if stacked is None else None
-    for parameter in [stacked] if projection is None else [projection.weight, getattr(projection, "bias", None)]:
-        if parameter is not None:
-            _replace(parameter, factor * parameter.double())
 
 
 def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:

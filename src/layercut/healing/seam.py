@@ -10,8 +10,6 @@ bottom up, each in the model with the earlier seams repaired.
 The kind ``projection`` is ours. It solves for the whole last matrix W of that MLP. With a the matrix's input, the
 change C minimises the mean of |a C - (h - x - y)|^2 / |h - x - y|^2. A map is one such change, C = W (M - I). As a is
 wider than x, this one comes nearer. The next layers above the cut follow: their outputs should be the original model's.
-
-The kind ``magnitude`` is a factor for the whole stream, see there.
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size, F features: D of a map, for projection the matrix's inputs.
@@ -30,7 +28,6 @@ from layercut.healing.batches import padded
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
 from layercut.healing.fold import gain as gain_of
-from layercut.healing.magnitude import MagnitudeSums, scale_stream
 from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, run_until, seams_of, with_layers_above
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 PROJECTION = "projection"
-MAPS = tuple(kind for kind in SEAMS if kind not in ("magnitude", PROJECTION))
+MAPS = tuple(kind for kind in SEAMS if kind != PROJECTION)
 LAYERS_ABOVE = 2
 """Layers above each cut whose last matrices ``projection`` solves for as well."""
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
@@ -60,11 +57,8 @@ class SeamFit(NamedTuple):
     kind: str
     ridge: float | None
     gap_left: float
-    """Mean over held-out tokens: squared distance from the original model's stream (for ``magnitude``, of the two
-    magnitudes), as a share of that without a map.
-    """
+    """Mean over held-out tokens: squared distance from the original model's stream, as a share of that without a map."""
     num_tokens: int
-    factor: float | None = None
 
     @property
     def is_folded(self) -> bool:
@@ -75,10 +69,7 @@ class SeamFit(NamedTuple):
         done = "folded in" if self.is_folded else "skipped, because it does not help"
         what = "the last matrix" if self.kind == PROJECTION else f"the {self.kind} map"
         what += "" if self.ridge is None else f" (ridge {self.ridge:g})"
-        gap = "the gap"
-        if self.factor is not None:
-            what, gap = f"the stream times {self.factor:.3f}", "the gap in magnitude"
-        return f"{self.seam.describe()}: {what} leaves {self.gap_left:.1%} of {gap} on held-out text, {done}"
+        return f"{self.seam.describe()}: {what} leaves {self.gap_left:.1%} of the gap on held-out text, {done}"
 
 
 class Sums:
@@ -177,37 +168,22 @@ def repair_seams(
     if kind == PROJECTION:
         for seam in seams:
             last_projection(ours[seam.below])
-    gains = {} if kind == "magnitude" else _gains(cut, seams, data)
+    gains = _gains(cut, seams, data)
     done, total = 0, len(seams) * (len(data.train) + len(data.held_out))
     on_progress(0, total)
     fits = []
-    scale = 1.0  # factor between our stream and the stream of the right magnitude, after the seams below
     for seam in seams:
         fitted, judged = (_sums(cut, ours[seam.below], kind) for _ in range(2))
-        gain = gains.get(seam.below, 1.0)
         for sums, examples in ((fitted, data.train), (judged, data.held_out)):
             for ids_BT, mask_BT in _batches(examples, batch_size):
-                streams = _read(cut, uncut, seam, kind, gain, ids_BT.to(cut.device), mask_BT.to(cut.device))
-                if isinstance(sums, Sums):
-                    sums.add(*streams.sides())
-                else:
-                    sums.add(scale * streams.ours_ND, streams.theirs_ND)
+                at = ids_BT.to(cut.device), mask_BT.to(cut.device)
+                sums.add(*_read(cut, uncut, seam, kind, gains[seam.below], *at).sides())
                 done += len(ids_BT)
                 on_progress(done, total)
         judged = judged if judged.num_tokens else fitted
-        if isinstance(fitted, Sums) and isinstance(judged, Sums):
-            map_FD, fit = _best(seam, kind, fitted, judged)
-            if fit.is_folded:
-                (add_to_projection if kind == PROJECTION else fold)(ours[seam.below], map_FD.T)
-        else:
-            assert isinstance(fitted, MagnitudeSums) and isinstance(judged, MagnitudeSums)
-            factor, is_last = fitted.factor, seam.below + 1 == len(ours)
-            gap_left = judged.gap(factor) / max(judged.gap(), 1e-30)
-            # Behind the last layer there is only the final norm, for which the magnitude makes no difference.
-            fit = SeamFit(seam, kind, None, 1.0 if is_last else gap_left, fitted.num_tokens, factor)
-            if fit.is_folded:
-                scale_stream(cut, seam.below, factor)
-                scale *= factor
+        map_FD, fit = _best(seam, kind, fitted, judged)
+        if fit.is_folded:
+            (add_to_projection if kind == PROJECTION else fold)(ours[seam.below], map_FD.T)
         fits.append(fit)
     return fits
 
@@ -218,9 +194,7 @@ def _gains(cut: PreTrainedModel, seams: Sequence[Seam], data: Data) -> dict[int,
     return {seam.below: gain_of(cut, layers[seam.below], ids_BT) for seam in seams}
 
 
-def _sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums | MagnitudeSums:
-    if kind == "magnitude":
-        return MagnitudeSums()
+def _sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums:
     size = cut.config.get_text_config(decoder=True).hidden_size
     features = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
     return Sums(features, cut.device, size)

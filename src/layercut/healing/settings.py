@@ -41,7 +41,7 @@ MIXTURES = ("tokens", "damage")
 """How much each source of prompts counts in the loss; see ``layercut.healing.mixture``."""
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
-SEAMS = ("linear", "projection", "orthogonal", "scale", "magnitude")
+SEAMS = ("linear", "projection", "orthogonal", "scale")
 """What ``seam`` does at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
@@ -171,7 +171,7 @@ class TrainSettings(Settings):
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
         description="seam: linear or orthogonal (a map), projection (the last matrix of the MLPs next to the cut), "
-        "scale (per channel), or magnitude (of the whole stream).",
+        "or scale (per channel).",
     )
     mixture: Annotated[str, one_of(MIXTURES)] = Field(
         "tokens",

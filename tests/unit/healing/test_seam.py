@@ -8,7 +8,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from layercut.errors import InputError
 from layercut.healing.fold import add_to_projection, branch, fold, gain, last_projection, takes_maps
-from layercut.healing.magnitude import scale_stream
 from layercut.healing.places import inputs_of, outputs_of, run_until, seams_of
 from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, solve
 from layercut.surgery.plan import CutPlan
@@ -39,62 +38,6 @@ def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
     assert (expected - plain).abs().max() > 1e-2  # else the map would show nothing
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-@torch.no_grad()
-def test_a_folded_magnitude_is_the_stream_scaled_by_a_hook(family: str) -> None:
-    hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
-    plain = hooked(input_ids=IDS).logits
-    if family in ("olmo2", "olmo3"):  # their layers read the stream as it is
-        with pytest.raises(InputError, match="does not normalise all that its layers read"):
-            scale_stream(folded, 1, 1.7)
-        assert torch.equal(folded(input_ids=IDS).logits, plain), "the weights are as they were"
-        return
-    decoder_layers(hooked)[1].register_forward_hook(
-        lambda _, __, output: 1.7 * output if isinstance(output, torch.Tensor) else (1.7 * output[0], *output[1:])
-    )
-    scale_stream(folded, 1, 1.7)
-    expected = hooked(input_ids=IDS).logits
-    assert (expected - plain).abs().max() > 1e-2
-    assert (folded(input_ids=IDS).logits - expected).abs().max() < 1e-3 * expected.abs().max()
-
-
-def test_magnitude_compensation_makes_the_stream_as_loud_as_it_was() -> None:
-    """Two seams: the second is measured in the stream that the first one has scaled."""
-    plan = CutPlan(num_layers=NUM_LAYERS, removed=(1, 3, 4))
-    uncut, cut, data = tiny_model("llama"), remove_layers(tiny_model("llama"), plan), tiny_data(48)
-    by_hand = remove_layers(tiny_model("llama"), plan)
-    fits = repair_seams(cut, uncut, plan, data, kind="magnitude")
-    assert all(fit.factor is not None and fit.factor > 1 and fit.is_folded for fit in fits)
-
-    hooks: list[float] = []
-    for below, last in ((0, 1), (1, 4)):
-        ratios = []
-        for example in data.train:
-            ids = torch.tensor([example.input_ids])
-            with torch.no_grad():
-                with outputs_of(decoder_layers(by_hand), [below]) as ours:
-                    by_hand(input_ids=ids, use_cache=False)
-                with outputs_of(decoder_layers(uncut), [last]) as theirs:
-                    uncut(input_ids=ids, use_cache=False)
-            ratios += (theirs[last][0].norm(dim=-1) / ours[below][0].norm(dim=-1)).tolist()
-        factor = sum(ratios) / len(ratios)
-        hooks.append(factor)
-        decoder_layers(by_hand)[below].register_forward_hook(lambda _, __, output, factor=factor: factor * output)
-    assert [fit.factor for fit in fits] == pytest.approx(hooks, rel=1e-3)
-    with torch.no_grad():
-        expected, found = by_hand(input_ids=IDS).logits, cut(input_ids=IDS).logits
-    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
-
-
-def test_the_magnitude_behind_the_last_layer_is_nobodys() -> None:
-    plan = CutPlan(num_layers=NUM_LAYERS, removed=(5,))
-    cut = remove_layers(tiny_model("llama"), plan)
-    before = cut(input_ids=IDS).logits
-    (fit,) = repair_seams(cut, tiny_model("llama"), plan, tiny_data(8), kind="magnitude")
-    assert not fit.is_folded and "skipped" in fit.describe()
-    assert torch.equal(cut(input_ids=IDS).logits, before)
 
 
 @pytest.mark.parametrize("kind", MAPS)
