@@ -264,7 +264,7 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
-    """Refuse to compare streams after magnitude compensation by an earlier version, which changes the stream's scale."""
+    """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
     is_cut = (cut.source.path / PLAN_FILE).is_file()
     earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
     compares = train.method == "seam" or train.objective == "hidden"

@@ -57,7 +57,7 @@ class SeamFit(NamedTuple):
     kind: str
     ridge: float | None
     gap_left: float
-    """Mean over held-out tokens: squared distance from the original model's stream, as a share of that without a map."""
+    """Mean over held-out tokens: squared distance from the original stream, as a share of that without a map."""
     num_tokens: int
 
     @property
