@@ -57,12 +57,13 @@ def test_answers_go_on_when_there_is_room_again(
 
 
 def test_a_read_only_disk_is_one_line(layercut: Run, tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    assert layercut("cut", tiny, "--remove", "2", "--out", tmp_path / "cut", "--no-verify").code == 0
     with small_disk(tmp_path / "disk", 100 * PAGE) as disk:
         disk.read_only()
         out = ("--out", disk.path / "run")
         for command in (
             ("generate", tiny, "--prompts", prompts, "--max-new-tokens", 4, *out),
-            ("heal", tiny, "--teacher", tiny, "--prompts", prompts, *out),
+            ("heal", tmp_path / "cut", "--teacher", tiny, "--prompts", prompts, *out),
         ):
             ran = layercut(*command)
             assert ran.code == 1 and "Read-only file system" in ran.err.strip().splitlines()[-1]

@@ -329,7 +329,7 @@ def stop(*args: object, **options: object) -> None:
     ("more", "says"),
     [
         (("--languages", "english"), "unknown language"),
-        (("--dedup-answers", "0"), "--dedup-answers 0.0 is too small"),
+        (("--dedup-answers", "0"), "--dedup-answers 0 is too small"),
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),

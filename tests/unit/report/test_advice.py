@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -145,7 +146,7 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     assert one.items_needed is not None
     assert one.items_needed > 60
     text = page(advice)
-    assert "Best: plan `a` keeps 97 % [85, 110] of gsm8k (short answer, n = 60); about 310 more items would" in text
+    assert re.search(r"Best: plan `a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ more items would", text)
     assert "Numbers of items are estimates" in text
     # As many items as were named do settle it, mostly.
     settled = [

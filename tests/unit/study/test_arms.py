@@ -126,7 +126,7 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         ({"criteria": ["reverse", "reverse"]}, "criterion reverse is listed twice"),
         ({"criteria": ["reverse"], "depths": [0]}, "depth '0' is no depth"),
         ({"criteria": ["reverse"], "depths": ["25"], "seeds": []}, "seeds is an empty list"),
-        ({"criteria": ["reverse"], "depths": ["120%"]}, "no share between"),
+        ({"criteria": ["reverse"], "depths": ["120%"]}, "is no depth; write a number of layers"),
         ({"criteria": ["reverse"], "depths": ["a quarter"]}, "is no depth"),
         ({"criteria": ["reverse"], "seed": 1, "seeds": [1]}, "seed and seeds"),
         ({"criteria": ["reverse"], "seeds": [1, 1]}, "the seed 1 is listed twice"),
