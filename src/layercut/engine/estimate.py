@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Prompt
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.progress.estimate import RELIABLE
+from layercut.runs.atomic import nearest_existing
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 
@@ -123,8 +124,7 @@ class CostEstimate:
         """On the disk that is written to."""
         if self.folder is None:
             return None
-        here = self.folder.absolute()
-        return shutil.disk_usage(next(path for path in (here, *here.parents) if path.exists())).free
+        return shutil.disk_usage(nearest_existing(self.folder)).free
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

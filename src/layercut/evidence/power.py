@@ -58,7 +58,7 @@ class Differences(NamedTuple):
     ) -> Differences:
         """Of N items that both models answered, as if each further one were like one of these."""
         found = np.asarray(cut, float) - chance - keep * (np.asarray(uncut, float) - chance)
-        codes = cluster_codes(None if clusters is None else tuple(clusters), len(found))
+        codes = cluster_codes(clusters, len(found))
         units = found if codes is None else cluster_sums(found, codes)
         values, counts = np.unique(units, return_counts=True)
         items = len(found) / len(units)

@@ -113,6 +113,11 @@ def _parents_of(path: Path) -> Iterator[None]:
         raise
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+
+
 def refuse_existing(path: Path) -> None:
     """Raise InputError if something has the name that a new file is to take."""
     refuse_dead_link(path)

@@ -19,7 +19,7 @@ from tempfile import mkdtemp
 from typing import Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
-from layercut.runs.atomic import refuse_dead_link, write_json
+from layercut.runs.atomic import nearest_existing, refuse_dead_link, write_json
 from layercut.runs.environment import collect, shown
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.records import Journal, MetricRow, are_numbers, read_records
@@ -127,9 +127,8 @@ class RunFolder:
                 check_same(path, read_config(path), plain(settings), flags=flags)
         elif _holds_something(path):
             raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
-        above = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
         try:
-            Path(mkdtemp(prefix=f".{CONFIG}.", dir=above)).rmdir()
+            Path(mkdtemp(prefix=f".{CONFIG}.", dir=nearest_existing(path))).rmdir()
         except OSError as error:
             raise InputError(
                 f"no run can be written to {shown(path)} ({error.strerror}). Use another `out`."

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layercut.errors import InputError
+from layercut.runs.atomic import nearest_existing
 from layercut.runs.environment import shown
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -115,11 +116,7 @@ def _one_line(refused: Callable[[Exception, int], str], path: Path) -> Iterator[
 
 def _free(path: Path) -> int:
     """Free bytes on the disk of a file or folder that may not exist yet."""
-    return shutil.disk_usage(_existing(path)).free
-
-
-def _existing(path: Path) -> Path:
-    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
 def _disk_of(path: Path | None) -> str:
@@ -130,7 +127,7 @@ def _full(path: Path | None, free: str = " ({} free)") -> str:
     """What is full: the disk, or its table of files."""
     where = _disk_of(path)
     with suppress(OSError, StopIteration, AttributeError):  # no statvfs on Windows
-        found = os.statvfs(_existing(path or Path()))
+        found = os.statvfs(nearest_existing(path or Path()))
         if found.f_files and not found.f_favail:
             return f"{where} can hold no more files (its {found.f_files:,} inodes are in use)"
         return f"{where} is full{free.format(size(_free(path or Path())))}"

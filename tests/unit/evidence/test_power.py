@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layercut.evidence.bounds import retention_bounds
-from layercut.evidence.power import MANY, Differences, decides, items_to_decide
+from layercut.evidence.power import MANY, Differences, _below_zero, decides, items_to_decide
 from layercut.evidence.sample_size import outcomes_of
 
 
@@ -39,7 +39,7 @@ def test_as_many_items_as_promised_decide(outcomes: tuple[int, int, int, int]) -
 
 
 def test_twenty_items_of_which_none_was_lost_need_few_more() -> None:
-    """The bound moves by 1 / n there; the former formula said 162."""
+    """The bound moves by 1 / n there; the former formula said 229."""
     needed = items_to_decide(measured(12, 0, 0, 8), 0.05, start=21, most=2000)
     assert needed is not None and 40 <= needed <= 60
 
@@ -67,3 +67,16 @@ def test_scores_between_0_and_1_need_fewer_items_than_right_and_wrong() -> None:
     binary = Differences.expected(outcomes_of(0.4, 0.38, 0.9), keep=0.9, chance=0.0)
     found = [items_to_decide(one, 0.05, start=10, most=10_000) for one in (graded, binary)]
     assert found[0] is not None and found[1] is not None and found[0] < found[1]
+
+
+@pytest.mark.parametrize("outcomes", [(60, 0, 0, 40), (55, 5, 3, 37), (12, 0, 0, 8), (70, 9, 4, 17)])
+@pytest.mark.parametrize(("keep", "chance"), [(0.9, 0.0), (0.8, 0.25)])
+def test_the_tail_by_formula_is_that_of_resampling(
+    outcomes: tuple[int, int, int, int], keep: float, chance: float
+) -> None:
+    found = Differences.expected(outcomes_of(0.5, 0.5, 0.5), keep=keep, chance=chance)
+    (tail,) = _below_zero(np.array([*found.values, found.worst]), np.array([[*outcomes, 1.0]]))
+    rng = np.random.default_rng(1)
+    draws = rng.standard_gamma(np.array(outcomes, float), size=(200_000, 4)) @ np.array(found.values)
+    draws += rng.standard_exponential(200_000) * found.worst
+    assert abs(tail - (draws < 0).mean()) < 0.01
