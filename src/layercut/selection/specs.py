@@ -26,6 +26,7 @@ from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan, as_plan, parse_layers
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
@@ -144,7 +145,7 @@ def _counted(given: object, info: ValidationInfo) -> LayerSpec:
         return spec
     number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
     told = "the layers themselves" if number is None else f"layer {number}"
-    fine = f"'{number or 3} layers'"
+    fine = f"'{counted(number or 3, 'layer')}'"
     raise InputError(
         f"`{info.field_name}` {spec.text!r:.60} names {told}, and here it is chosen which layers go; write {fine}, "
         "or 25%."
