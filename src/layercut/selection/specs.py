@@ -2,7 +2,7 @@
 
 LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
 LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
-LayerSpec.parse("reverse:4")    so many by an order that needs no model (reverse, random)
+LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("run/plan.json")
 """
 
@@ -45,7 +45,7 @@ class LayerSpec:
     layers: tuple[int, ...] | None = None
     """In order of removal."""
     count: Depth | None = None
-    """So many layers; with ``order`` None it is open which."""
+    """The number of layers; with ``order`` None it is open which."""
     order: str | None = None
     """The criterion that names them; it needs no model."""
     plan: CutPlan | None = None
