@@ -115,7 +115,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     loaded = pair.load_pair(*handles, settings)
     records = prompts(asked.batch_size * (asked.steps + 1))
     data = Data([encode_example(loaded.cut.tokenizer, one) for one in records], [])
-    shared = ToTrain(data, asked.out, pair.plan_of(handles[0]))
+    shared = ToTrain(data, asked.out)
     options = objective_of(loaded, handles[1], settings, shared, records) | {"trainer": Measured}
     model = make_trainable(loaded.cut.model, settings)
     ends: list[dict[str, float]] = []

@@ -40,7 +40,7 @@ loaded = pair.load_pair(*handles, settings)
 sums = [{"id": str(n), "prompt": f"{n} + {n + 3} =", "completion": f" {2 * n + 3}"} for n in range(40)]
 sums = [one | {"finish_reason": "stop"} for one in sums]
 data = hold_out([encode_example(loaded.cut.tokenizer, one) for one in sums], 0.1, seed=0)
-options = objective_of(loaded, handles[1], settings, ToTrain(data, Path(folder), pair.plan_of(handles[0])), [])
+options = objective_of(loaded, handles[1], settings, ToTrain(data, Path(folder)), [])
 after_loading = peak()
 model = make_trainable(loaded.cut.model, settings)
 train(model, loaded.cut.tokenizer, data, settings, Path(folder), **options)

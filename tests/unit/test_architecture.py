@@ -58,8 +58,6 @@ ONLY_IN = {
     "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
     "peft": {"healing/adapters.py", "models/adapter.py"},
-    "datasketch": {"healing/near_duplicates.py"},
-    "py3langid": {"healing/languages.py"},
     "typer": {"cli"},
     "vl_convert": {"report/figures/picture.py"},
 }

@@ -28,7 +28,7 @@ from layercut.text.counting import counted
 def generate(
     model: Annotated[ModelSettings, Flags("Model", shown="dtype device batch_size engine")],
     decoding: Annotated[DecodingSettings, Flags("Decoding", shown="temperature top_p")],
-    answers: Annotated[Answering, Flags("Prompts", shown="max_new_tokens system samples", without="decoding")],
+    answers: Annotated[Answering, Flags("Prompts", shown="max_new_tokens system", without="decoding")],
     reading: Annotated[PromptReading, Flags("Prompts", shown="limit readout", without="shuffle_seed")],
     prompts: Annotated[
         str | None, typer.Option(help=f"{options.PROMPTS}. Several with commas between.", metavar="SOURCE,SOURCE")
@@ -55,8 +55,7 @@ def generate(
     """Let MODEL answer prompts, whole or without the layers that --remove names.
 
     With --out every answer is appended to DIR/samples/responses.jsonl as it comes, and the same command again goes on
-    where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come. Of several
-    --samples a prompt, DIR/samples/choices.jsonl names the best.
+    where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come.
 
     Example: layercut generate bundled:smollm2-135m --prompt "What is 12 + 7?" --remove 20-24
     """
@@ -92,11 +91,9 @@ def generate(
         return
     made = answer_prompts(model, source, how, remove=remove, out=out, seed=seed, console=log, say=say)
     if json:
-        as_json(made.records)
-    elif made.folder is None:
-        for record in made.records:
+        as_json(made)
+    elif out is None:
+        for record in made:
             result(record["completion"])
     else:
-        result(f"{counted(len(made.records), 'answer')}: {made.folder}/samples/responses.jsonl")
-        if how.samples > 1:
-            result(f"the best of each {how.samples}: {made.folder}/samples/choices.jsonl")
+        result(f"{counted(len(made), 'answer')}: {out}/samples/responses.jsonl")

@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any
 
 from layercut.errors import InputError, MissingExtra
-from layercut.healing.decontaminate import ReportItems, decontaminate
 from layercut.healing.examples import (
     Data,
     TrainingExample,
@@ -17,7 +16,7 @@ from layercut.healing.examples import (
     match_tokens,
     num_loss_tokens,
 )
-from layercut.healing.filters import FilterSettings, filter_responses
+from layercut.healing.filters import FilterSettings, ReportItems, decontaminate, filter_responses
 from layercut.healing.prompt_sources import PromptGroup, PromptSource
 from layercut.healing.prompts import plain_prompt
 from layercut.healing.settings import TrainSettings
@@ -172,21 +171,9 @@ def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, 
     return chosen
 
 
-def described_sources(data: Data) -> dict[str, dict[str, int]]:
-    """Numbers of examples and of answer tokens of each source, by its name."""
-    found = {}
-    for source in sorted({data.source_of[one.id] for one in data.train}):
-        train, held_out = ([one for one in part if data.source_of[one.id] == source] for part in data[:2])
-        found[source] = {
-            "num_examples": len(train), "num_held_out": len(held_out), "loss_tokens": num_loss_tokens(train)
-        }  # fmt: skip
-    return found
-
-
-def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say, source_of: Mapping[str, str]) -> Data:
-    """Examples for training and held-out examples; ``source_of``: name of an example's source by its id."""
-    by_source = source_of if settings.mixture == "damage" else None
-    data = hold_out(examples, settings.held_out, settings.seed, by_source)
+def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
+    """Examples for training and held-out examples."""
+    data = hold_out(examples, settings.held_out, settings.seed)
     what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
     if settings.is_graded:
         what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"

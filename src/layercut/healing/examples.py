@@ -53,8 +53,6 @@ class Data(NamedTuple):
 
     train: list[TrainingExample]
     held_out: list[TrainingExample]
-    source_of: Mapping[str, str] = {}
-    """By id of an example, the name of its prompt's source; empty where sources are not distinguished."""
 
     @property
     def num_tokens(self) -> int:
@@ -105,26 +103,12 @@ def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[Traini
     return [example for example in examples if len(example) <= max_length]
 
 
-def hold_out(
-    examples: Sequence[TrainingExample], share: float, seed: int, source_of: Mapping[str, str] | None = None
-) -> Data:
-    """Hold out a share of the examples, or of each source's, by a seeded draw over their ids.
-
-    Raises:
-        InputError: none are left to train on, or a source has one example alone.
-    """
-    names = source_of or {}
-    aside: set[str] = set()
-    for source in sorted({names.get(example.id, "") for example in examples}):
-        ids = sorted(example.id for example in examples if names.get(example.id, "") == source)
-        Random(f"held out {seed}").shuffle(ids)
-        aside |= set(ids[: num_held_out(len(ids), share)])
-        if source and len(ids) == 1:
-            raise InputError(
-                f"{source} has one example, and `mixture` damage holds one out of each source; give more of its "
-                "prompts, or leave the source out."
-            )
-    data = Data([e for e in examples if e.id not in aside], [e for e in examples if e.id in aside], names)
+def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Data:
+    """Hold out a share of the examples by a seeded draw over their ids; InputError if none are left to train on."""
+    ids = sorted(example.id for example in examples)
+    Random(f"held out {seed}").shuffle(ids)
+    aside = set(ids[: num_held_out(len(ids), share)])
+    data = Data([e for e in examples if e.id not in aside], [e for e in examples if e.id in aside])
     if not data.train:
         raise InputError("no examples are left to train on; give more prompts, or filter less.")
     return data

@@ -2,7 +2,7 @@
 
 A guard is broken where the healed model lost against the pruned one, item by item: for right or wrong, one-sided exact
 McNemar p < 0.05; for other metrics, and items that share contexts, a 95 % interval of the difference below 0. Training
-stops there, and the best weights of the evaluations before it stay. A seam's map loses strength until none is broken.
+stops there, and the best weights of the evaluations before it stay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from layercut.report.healing_text import GUARD
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
-from layercut.tasks.evaluate import InMemory, Records, ask_under
+from layercut.tasks.evaluate import InMemory, ask_under
 
 Row = dict[str, Any]
 """One guard task at one evaluation: n, scores before and after with intervals, and whether it is broken."""
@@ -112,7 +112,6 @@ def rows_of(
     model: Any,
     loaded: LoadedModel,
     before: Sequence[Row] | None,
-    held: Sequence[Records] | None = None,
 ) -> list[Row]:
     """Let a model answer all guard tasks greedily; a row for each task.
 
@@ -121,20 +120,19 @@ def rows_of(
         model: who answers, as ``answering`` takes it.
         loaded: its tokenizer, and how it was loaded.
         before: the pruned model's rows, for the same tasks; None where ``model`` is the pruned one.
-        held: where the answers to each task are kept; what is there is not asked again. In memory if left out.
     """
     rows = []
     with answering(model, loaded, BATCH) as engine:
         for place, guard in enumerate(tasks):
-            records = _answered(guard, engine, held[place] if held else InMemory())
+            records = _answered(guard, engine)
             values = [float(next(iter(record["metrics"].values()))) for record in records]
             earlier = values if before is None else before[place]["values"]
             rows.append(compared(guard, earlier, values, clusters_of(records)))
     return rows
 
 
-def _answered(guard: GuardTask, engine: Engine, held: Records) -> list[dict[str, Any]]:
-    plan = CutPlan(num_layers=engine.num_layers)
+def _answered(guard: GuardTask, engine: Engine) -> list[dict[str, Any]]:
+    plan, held = CutPlan(num_layers=engine.num_layers), InMemory()
     ask_under(guard.task, engine, [plan], guard.samples, {guard.readout: [held]}, decoding=Decoding(), early=True)
     records = {record["id"]: record for record in held.records}
     return [records[name] for name in guard.ids]
@@ -174,10 +172,7 @@ def trained_entry(curve: Sequence[Mapping[str, Any]], kept_step: int) -> dict[st
     asked = {line["step"]: line[GUARD] for line in curve if GUARD in line}
     stopped_at = next((step for step, rows in asked.items() if broken(rows)), None)
     steps = [step for step in dict.fromkeys([kept_step, stopped_at]) if step]
-    rows = [{"step": step, **summary(row)} for step in steps for row in asked[step]]
+    rows = [{"step": step, **row} for step in steps for row in asked[step]]
+    for row in rows:
+        del row["values"]
     return {GUARD: {"kept_step": kept_step, "stopped_at": stopped_at, "rows": rows}}
-
-
-def summary(row: Row) -> Row:
-    """A row without the items' values, for the entry of a healing."""
-    return {name: value for name, value in row.items() if name != "values"}

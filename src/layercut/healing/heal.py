@@ -15,7 +15,6 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (
     BUILT_IN,
-    described_sources,
     examples_of,
     full_test_sets,
     items_used,
@@ -149,8 +148,8 @@ def heal_model(
         examples, counts = found[responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
-        data = split(examples, train, say, source.names_of(records.get(responses, [])))
-        if guards and train.method != "seam" and not data.held_out:
+        data = split(examples, train, say)
+        if guards and not data.held_out:
             raise InputError("one example leaves none to hold out, where guard tasks are answered; give more prompts.")
         healing = {
             "method": train.method,
@@ -166,7 +165,6 @@ def heal_model(
             "num_examples": len(data.train),
             "num_held_out": len(data.held_out),
             **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
-            **({"sources": described_sources(data)} if train.mixture == "damage" else {}),
             **counts,
             SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
         }
@@ -226,7 +224,6 @@ def _checked(
             f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
             f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
         )
-    settings.filters.check()
     if settings.filters.right_only and source.parts and not source.tasks:
         raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     plan = plan_of(cut)
@@ -258,20 +255,16 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     if train.method != "seam":
         train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
-        from layercut.healing.optimizers import check_optimizer
-
-        check_optimizer(train, group.size)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
     is_cut = (cut.source.path / PLAN_FILE).is_file()
     earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
-    compares = train.method == "seam" or train.objective == "hidden"
-    if compares and any(_is_scaled(entry) for entry in earlier):
+    if train.method == "seam" and any(_is_scaled(entry) for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
-            "original model's and the two cannot be compared; heal the pruned model itself, or use another objective."
+            "original model's and the two cannot be compared; heal the pruned model itself, or train it."
         )
 
 
@@ -292,4 +285,4 @@ def _self_records(
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say).chosen
+    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say)

@@ -8,7 +8,7 @@ Not counted: Python and its libraries, what the allocator cannot use, masks of p
 buffers of several processes.
 """
 
-# Shapes: B rows, T tokens, N tokens in the loss, P columns that have any, K stored tokens, V vocabulary.
+# Shapes: B rows, T tokens, N tokens in the loss, P columns that have any, V vocabulary.
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ from layercut.healing.distill import divergence
 from layercut.healing.logits import Places, lazy_logits, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_bytes
 from layercut.healing.settings import TrainSettings
-from layercut.healing.stored import TopK, top_k_divergence
 from layercut.healing.trainable import make_trainable
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class, config_of
@@ -194,11 +193,8 @@ def _loss(model: Any, teacher: Any, settings: TrainSettings, shape: Shape) -> Te
     losses_N: Tensor
     if settings.is_graded or settings.objective == "sft":
         losses_N = over_rows(token_losses, ours, rows=[at(count)])
-    elif settings.store_top_k is not None:
-        top = [torch.zeros(count, settings.store_top_k, dtype=kind) for kind in (torch.long, torch.float32)]
-        losses_N = over_rows(lambda made, *given: top_k_divergence(made, TopK(*given)), ours, rows=top)
     else:
-        kind = {"hidden": "forward-kl", "on-policy": "jsd"}.get(settings.objective, settings.objective)
+        kind = "jsd" if settings.objective == "on-policy" else settings.objective
         with torch.no_grad():
             theirs = lazy_logits(teacher, inputs, places)
         losses_N = over_rows(partial(divergence, kind=kind, alpha=settings.jsd_alpha), ours, theirs)

@@ -11,9 +11,8 @@ from layercut.healing.examples import Data
 from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.settings import TrainSettings
-from layercut.surgery.plan import CutPlan
 
-STORED, TRAINING = Path("samples", "teacher-logits"), "training"
+TRAINING = "training"
 
 
 class ToTrain(NamedTuple):
@@ -21,7 +20,6 @@ class ToTrain(NamedTuple):
 
     data: Data
     folder: Path
-    plan: CutPlan
 
 
 def objective_of(
@@ -45,21 +43,11 @@ def objective_of(
         return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions, "group": settings.group}
     from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
-    from layercut.healing.hidden import HiddenTrainer
     from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
-    from layercut.healing.places import check_layers
-    from layercut.healing.stored import StoredLogits, StoredTrainer
 
-    if settings.store_top_k is not None:
-        stored = StoredLogits(shared.folder / STORED, shared.data, settings.store_top_k)
-        return {"trainer": StoredTrainer, "stored": stored}
-    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, settings.replace(method="lora"))
+    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
     check_teacher(loaded.model, uncut.model)
     options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
-    if settings.objective == "hidden":
-        check_layers(shared.plan, uncut.num_layers, loaded.num_layers)
-        more = {"kind": "forward-kl", "plan": shared.plan, "weight": settings.hidden_weight}
-        return options | more | {"trainer": HiddenTrainer}
     if settings.objective != "on-policy":
         return options | {"trainer": DistillTrainer}
     by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}

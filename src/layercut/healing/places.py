@@ -1,4 +1,4 @@
-"""Match a pruned model with the original one: seams, states that should be equal, numbers of layers."""
+"""Match a pruned model with the original one: seams, numbers of layers."""
 
 # Shapes: B batch, T tokens, D hidden size.
 
@@ -57,21 +57,6 @@ def with_layers_above(seams: list[Seam], plan: CutPlan, count: int) -> list[Seam
         above = range(seam.below + 1, min(seam.below + 1 + count, end))
         found += [seam, *(Seam(index, None, plan.kept[index]) for index in above)]
     return found
-
-
-def matched_layers(plan: CutPlan) -> dict[int, int]:
-    """Layers whose outputs should be equal: index in the pruned model to index in the original one.
-
-    An output is the input of the next kept layer, or of the final norm. Below the first cut the two models are equal.
-    Raises InputError if nothing was cut.
-
-    >>> matched_layers(CutPlan(num_layers=6, removed=(2, 5)))
-    {1: 2, 2: 3, 3: 5}
-    """
-    if plan.is_uncut:
-        raise InputError("this model was not cut by layercut, so its layers already get the original inputs.")
-    ends = [*plan.kept[1:], plan.num_layers]
-    return {index: end - 1 for index, end in enumerate(ends) if index != end - 1}
 
 
 def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:

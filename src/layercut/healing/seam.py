@@ -106,9 +106,8 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
-    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". orthogonal: U V' of the singular value
-    decomposition of X'Z (Procrustes). scale: a factor per channel. Raises InputError for an unknown kind, or without
-    tokens.
+    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". scale: a factor per channel. Raises
+    InputError for an unknown kind, or without tokens.
     """
     if kind not in (*MAPS, PROJECTION):
         raise unknown("seam map", kind, (*MAPS, PROJECTION))
@@ -119,10 +118,6 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
         ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
         change_FD: Tensor = torch.linalg.solve(ridged_FF, wanted_FD)
         return unchanged(sums, kind) + change_FD
-    if kind == "orthogonal":
-        u, _, vh = torch.linalg.svd(sums.xz_FD)
-        rotation_DD: Tensor = u @ vh
-        return rotation_DD
     square_D = sums.xx_FF.diagonal()
     return torch.diag(torch.where(square_D > 0, sums.xz_FD.diagonal() / square_D.clamp(min=1e-30), 1.0))
 
@@ -160,7 +155,7 @@ def repair_seams(
     check_layers(plan, len(theirs), len(ours))
     if kind not in SEAMS:
         raise unknown("seam repair", kind, SEAMS)
-    if kind in ("linear", "orthogonal") and not all(takes_maps(ours[seam.below]) for seam in seams):
+    if kind == "linear" and not all(takes_maps(ours[seam.below]) for seam in seams):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
             "exactly; use `seam` scale."

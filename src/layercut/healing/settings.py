@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,7 @@ METHODS = ("lora", "qlora", "full", "last-k", "seam")
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 WEIGHTS = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor")
+OPTIMIZERS = ("adamw", "adafactor")
 CHECKPOINTING = ("auto", "on", "off")
 LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
 """Default learning rates where whole weights are trained; ADAPTER_RATE elsewhere.
@@ -33,15 +33,13 @@ Scaling" (COLM 2026).
 ADAPTER_RATE = 2e-4
 """The paper's."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
-OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy", "grpo")
-"""The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
-distributions on the pruned model's own answers, or the grades of these.
+OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "on-policy", "grpo")
+"""The loss: on the answers' tokens, or the teacher's distributions on them or on the pruned model's own answers, or the
+grades of these.
 """
-MIXTURES = ("tokens", "damage")
-"""How much each source of prompts counts in the loss; see ``layercut.healing.mixture``."""
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
-SEAMS = ("linear", "projection", "orthogonal", "scale")
+SEAMS = ("linear", "projection", "scale")
 """What ``seam`` does at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
@@ -62,7 +60,8 @@ def num_held_out(count: int, share: float) -> int:
 class TrainSettings(Settings):
     """How a pruned model is trained."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "mixture"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group"})
+    FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -71,8 +70,8 @@ class TrainSettings(Settings):
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "sft",
-        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, hidden (states and forward-kl), "
-        "on-policy, or grpo (grades of own answers; prompts of tasks).",
+        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, on-policy, or grpo (grades of own "
+        "answers; prompts of tasks).",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -89,9 +88,7 @@ class TrainSettings(Settings):
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
-        "adamw",
-        description="adamw, adamw-8bit (moments in 8 bits, on a GPU, needs torchao), or adafactor (a row and a column "
-        "of moments for each matrix).",
+        "adamw", description="adamw, or adafactor (a row and a column of moments for each matrix)."
     )
     weights: Annotated[str, one_of(WEIGHTS)] = Field(
         "float32",
@@ -159,24 +156,10 @@ class TrainSettings(Settings):
         description="on-policy: the rest of an answer counts less once the two models share less than this part of "
         "their 16 likeliest tokens (mean of 16 tokens), and not at all below half of it; 0: all of it counts.",
     )
-    hidden_weight: Number = Field(
-        1.0, ge=0, description="hidden: weight of the hidden states' distance; that of the forward KL is 1."
-    )
-    store_top_k: int | None = Field(
-        None,
-        ge=1,
-        description="forward-kl: store this many of the teacher's likeliest tokens on disk, and train on those. By "
-        "default its whole distributions are computed when needed.",
-    )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
-        description="seam: linear or orthogonal (a map), projection (the last matrix of the MLPs next to the cut), "
-        "or scale (per channel).",
-    )
-    mixture: Annotated[str, one_of(MIXTURES)] = Field(
-        "tokens",
-        description="What counts in the loss: tokens (every token the same), or damage (each source of prompts by its "
-        "held-out divergence from the original model; for forward-kl, reverse-kl, jsd and hidden).",
+        description="seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per "
+        "channel).",
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
@@ -200,25 +183,21 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.weights != "float32" and self.method not in ("full", "last-k"):
+            raise InputError(
+                f"{self.method} trains no whole weights, so `weights` {self.weights} has no meaning; leave it out. The "
+                "dtype of its base is `dtype`."
+            )
         if self.weights == "bfloat16" and self.precision == "float32":
             raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
-        if self.guard and not self.held_out and self.method != "seam":
+        if self.guard and self.method == "seam":
+            raise InputError("the method seam has no evaluations at which guard tasks are answered; leave out `guard`.")
+        if self.guard and not self.held_out:
             raise InputError("guard tasks are answered with each held-out loss, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
-        if self.store_top_k is not None and self.objective != "forward-kl":
-            raise InputError(
-                f"the likeliest tokens alone do not give {self.objective}; write `objective` forward-kl, or leave out "
-                "`store_top_k`."
-            )
-        if self.mixture == "damage" and (self.objective in ("sft", "on-policy", "grpo") or not self.held_out):
-            reason = f"by {self.objective}" if self.held_out else "without held-out examples"
-            raise InputError(
-                f"{reason} the divergence of a source's held-out answers is not known; use `mixture` damage with "
-                "`objective` forward-kl, reverse-kl, jsd or hidden, and hold examples out."
-            )
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
@@ -236,11 +215,11 @@ class TrainSettings(Settings):
     @property
     def needs_teacher(self) -> bool:
         """Whether the original model is in memory while the pruned one is trained."""
-        return not self.is_graded and self.objective != "sft" and self.store_top_k is None
+        return not self.is_graded and self.objective != "sft"
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to"}
+        unused = {"seam", "report_to", *self.FORMER}
         if self.method not in ("lora", "qlora"):
             unused |= {"rank", "alpha", "dropout"}
         if self.method != "last-k":
@@ -253,10 +232,6 @@ class TrainSettings(Settings):
             unused.add("rollout_max")
         if not self.is_graded:
             unused.add("group")
-        if self.objective != "hidden":
-            unused.add("hidden_weight")
-        if self.store_top_k is None:
-            unused.add("store_top_k")
         shown = {**self.as_dict(), "group": self.group}  # a default of a later version is no part of as_dict
         return {name: value for name, value in shown.items() if name not in unused}
 

@@ -105,7 +105,6 @@ class Healer:
             )
         check_sources(self.arm.train, _prompts(self.arm)[0])
         check_method(self.arm.train, group)
-        self.arm.filters.check()
         _ = self.identity
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
@@ -143,7 +142,7 @@ class Healer:
             seed=self._seed,
             console=console,
             say=say,
-        ).chosen
+        )
 
     @property
     def checkpoint(self) -> Path:

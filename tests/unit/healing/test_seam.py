@@ -171,7 +171,7 @@ def test_a_layer_may_multiply_or_normalise_what_its_mlp_gives(monkeypatch: pytes
     ("family", "kind"),
     [
         ("llama", "linear"), ("llama", PROJECTION), ("gemma2", "scale"), ("mixtral", "linear"),
-        *(("granite", kind) for kind in ("linear", "orthogonal", "scale", PROJECTION)), ("glm4", "scale"),
+        *(("granite", kind) for kind in ("linear", "scale", PROJECTION)), ("glm4", "scale"),
     ],
 )  # fmt: skip
 @torch.no_grad()
@@ -209,9 +209,6 @@ def test_the_sums_are_those_of_least_squares() -> None:
     found = solve(sums, "linear", ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(x, z).solution)
     assert sums.error(found) == pytest.approx((x @ found - z).square().sum().item())
-    rotation = solve(sums, "orthogonal")
-    assert torch.allclose(rotation @ rotation.T, torch.eye(8, dtype=torch.float64), atol=1e-10)
-    assert sums.error(rotation) < sums.error(torch.eye(8, dtype=torch.float64))
     scale = solve(sums, "scale")
     assert torch.allclose(scale.diagonal(), (x * z).sum(0) / x.square().sum(0))
     wide = Sums(12, torch.device("cpu"), 8)
