@@ -23,7 +23,7 @@ from pathlib import Path
 from layercut.engine.handle import ModelHandle
 from layercut.healing import pair
 from layercut.healing.examples import encode_example, hold_out
-from layercut.healing.objective import ToTrain, objective_of
+from layercut.healing.job import ToTrain, objective_of
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable

@@ -19,6 +19,7 @@ MAY_USE = {
     "runs": {"errors", "seed", "text"},
     "progress": {"errors", "text", "runs"},
     "base_settings": {"errors", "seed"},
+    "engines": set(),
     "settings": {"errors", "seed", "base_settings"},
     "sandbox": {"errors", "text"},
     # May use all of BASE, and what is listed.
@@ -50,14 +51,14 @@ MAY_USE = {
         "surgery", "settings", "models",
     },
 }  # fmt: skip
-BASE = {"errors", "seed", "text", "runs", "progress", "base_settings"}
+BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines"}
 ONLY_IN = {
     "lm_eval": {"tasks/lm_eval", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm_start.py"},
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
-    "peft": {"healing/adapters.py", "models/adapter.py"},
+    "peft": {"healing/trainable.py", "models/adapter.py"},
     "typer": {"cli"},
     "vl_convert": {"report/figures/picture.py"},
 }

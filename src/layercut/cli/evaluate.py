@@ -83,8 +83,7 @@ def evaluate(
     check_tasks(asked)
     check_plans(model, [remove], seed)
 
-    from layercut.engine.handle import ModelHandle
-    from layercut.engine.served import ServedModel
+    from layercut.engine.served import handle_of
     from layercut.report.readouts import discordances
     from layercut.report.tables import comparison_tables, metrics_table
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
@@ -95,7 +94,7 @@ def evaluate(
     base = open_run(against) if against else None
     if base is not None:
         base.metrics()  # says now whether it is not finished
-    handle = ServedModel(model) if model.engine == "openai" else ModelHandle(model)
+    handle = handle_of(model)
     plan = plan_of(handle, remove, seed)
     named = slug(f"{model.model}-{remove or ('as-it-is' if plan.earlier else 'uncut')}")
     done = evaluate_model(

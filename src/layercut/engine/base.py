@@ -253,6 +253,10 @@ class Engine(Protocol):
         """Hidden states of every text, a batch at a time, on the CPU in float32."""
         ...
 
+    def close(self) -> None:
+        """Let go of what the engine itself holds; nothing can be asked afterwards."""
+        return
+
     def completions_under(
         self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
     ) -> Under[Completion]:

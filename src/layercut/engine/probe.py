@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from layercut.engine.base import Engine
+    from layercut.engine.handle import ModelHandle
     from layercut.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -163,3 +164,9 @@ def _packed(loaded: LoadedModel, plans: list[CutPlan]) -> list[Tensor]:
         before = stack.leave(leaf.states_1TD[0])
         found[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
     return [found[plan.key] for plan in plans]
+
+
+def engine_of(handle: ModelHandle) -> Engine:
+    """The engine of a row of ENGINES."""
+    wanted = handle.settings
+    return fastest_engine(handle.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)

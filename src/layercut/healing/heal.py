@@ -28,14 +28,12 @@ from layercut.healing.data import (
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.generate import answers_of
 from layercut.healing.guard import described, guard_tasks, items_of_guard
-from layercut.healing.job import CHECKPOINT, HealingJob
-from layercut.healing.objective import TRAINING, ToTrain, train_along
+from layercut.healing.job import CHECKPOINT, TRAINING, HealingJob, ToTrain, train_along
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
-from layercut.healing.recorded import train_as_recorded
-from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
-from layercut.healing.training_folder import remove_weights
+from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings, train_as_recorded
+from layercut.healing.trainable import remove_weights
 from layercut.progress import Say
 from layercut.report.healing import healing_report
 from layercut.report.healing_text import GUARD, healing_lines
@@ -249,7 +247,7 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         what = train.objective if train.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if train.method == "qlora":
-        from layercut.healing.adapters import quantization
+        from layercut.healing.trainable import quantization
 
         quantization()
     if train.method != "seam":

@@ -1,4 +1,4 @@
-"""One healing with its prepared data: solve for maps or train, then write the checkpoint."""
+"""One healing with its prepared data: solve for maps or train by an objective, then write the checkpoint."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
-from layercut.healing.guard import Guard, GuardTask, trained_entry
-from layercut.healing.learner import accuracy_of_held_out
-from layercut.healing.objective import TRAINING, ToTrain, objective_of
-from layercut.healing.pair import Pair, load_cut
+from layercut.healing.guard import Guard, GuardTask, accuracy_of_held_out, trained_entry
+from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
-from layercut.healing.settings import HealSettings
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel, load_model
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
@@ -29,6 +28,60 @@ from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.healing.sft import Trained
+
+TRAINING = "training"
+
+
+class ToTrain(NamedTuple):
+    """What the first process of a group sends to the others."""
+
+    data: Data
+    folder: Path
+
+
+def objective_of(
+    pair: Pair,
+    teacher: ModelHandle,
+    settings: TrainSettings,
+    shared: ToTrain,
+    records: list[dict[str, Any]],
+    tasks: Sequence[TaskPrompts] = (),
+) -> dict[str, Any]:
+    """Options of ``train`` that an objective needs, such as its trainer and the teacher.
+
+    ``records`` are the answers that the data come from; ``tasks`` grade answers.
+    """
+    if settings.objective == "sft":
+        return {}
+    if settings.is_graded:
+        from layercut.healing.grpo import GrpoTrainer, questions_in
+
+        questions = questions_in(shared.data, tasks, settings)
+        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions, "group": settings.group}
+    from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength, check_teacher
+    from layercut.healing.examples import encode_example
+
+    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
+    check_teacher(loaded.model, uncut.model)
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
+    if settings.objective != "on-policy":
+        return options | {"trainer": DistillTrainer}
+    by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
+    length = RolloutLength(settings.rollout_start, settings.rollout_max)
+    more = {"kind": "jsd", "cut": loaded, "records": by_prompt, "length": length, "drift": settings.drift_overlap}
+    return options | more | {"trainer": OnPolicyTrainer}
+
+
+def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain) -> None:
+    """Training in the other processes of a group, on the data that the first one sent."""
+    from layercut.healing.sft import train
+    from layercut.healing.trainable import make_trainable
+
+    pair = load_pair(cut, teacher, settings)
+    options = objective_of(pair, teacher, settings, shared, [])
+    model = make_trainable(pair.cut.model, settings)
+    train(model, pair.cut.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
+
 
 CHECKPOINT = "checkpoint"
 
@@ -55,8 +108,7 @@ class HealingJob:
 
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
-        from layercut.healing.merge import write_healed
-        from layercut.healing.rounding import judged_by
+        from layercut.healing.checkpoint import judged_by, write_healed
         from layercut.healing.seam import places_of, repair_seams
 
         began, loaded = time.monotonic(), self._loaded
@@ -87,7 +139,7 @@ class HealingJob:
 
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
-        from layercut.healing.merge import trained_model, write_adapter, write_healed
+        from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
         from layercut.healing.sft import CURVE, finished
 
         settings, folder = self.settings.train, self.run.path / TRAINING
@@ -130,7 +182,7 @@ class HealingJob:
 
     def _trained(self) -> Trained:
         """Train; its models are freed with this call, apart from the job's pair."""
-        from layercut.healing.memory_limit import within_memory
+        from layercut.healing.memory import within_memory
         from layercut.healing.sft import train
         from layercut.healing.trainable import make_trainable, num_trainable
 

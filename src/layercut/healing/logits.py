@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from layercut.engine.head import HeadInput, body_of, logits_with_gradients
-from layercut.healing.batches import given, in_loss
+from layercut.healing.examples import given, in_loss
 from layercut.healing.trainable import bare
 
 CHUNK_SIZE = 2**25

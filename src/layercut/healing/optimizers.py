@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Adafactor
 
-from layercut.healing.rounding import stochastic_bfloat16
 from layercut.healing.settings import TrainSettings
 
 CHUNK_SIZE = 2**24
@@ -161,3 +160,17 @@ class RoundedAdafactor(Rounded, Adafactor):
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of at most CHUNK_SIZE numbers of tensors of the same shape."""
     return zip(*(torch.split(tensor.view(-1), CHUNK_SIZE) for tensor in tensors), strict=True)
+
+
+def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
+    upper.
+
+    The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
+    """
+    noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator, device=generator.device)
+    noise = noise.to(weights.device)
+    bits = weights.float().contiguous().view(torch.int32)
+    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    nearest = weights.to(torch.bfloat16)
+    return torch.where(rounded.isfinite(), rounded.to(torch.bfloat16), nearest)

@@ -14,9 +14,8 @@ import torch
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
-from layercut.healing.batches import rows
-from layercut.healing.examples import TrainingExample
-from layercut.healing.learner import answering
+from layercut.healing.examples import TrainingExample, rows
+from layercut.healing.guard import answering
 from layercut.healing.sft import HealingTrainer
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan

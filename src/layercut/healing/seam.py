@@ -24,19 +24,25 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, unknown
-from layercut.healing.batches import padded
-from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
+from layercut.healing.examples import Data, TrainingExample, padded
+from layercut.healing.fold import (
+    add_to_projection,
+    branch,
+    fold,
+    inputs_of,
+    last_projection,
+    outputs_of,
+    run_until,
+    takes_maps,
+)
 from layercut.healing.fold import gain as gain_of
-from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, run_until, seams_of, with_layers_above
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.surgery.plan import CutPlan
 
 PROJECTION = "projection"
 MAPS = tuple(kind for kind in SEAMS if kind != PROJECTION)
@@ -48,6 +54,60 @@ taken.
 """
 RIDGE = 0.1
 """The ridge where no text is held out."""
+
+
+class Seam(NamedTuple):
+    """A layer of the pruned model, and the layer of the original model whose output it should give.
+
+    For a cut: the layer before a run of removed layers, and the last layer of the run.
+    """
+
+    below: int
+    """Index in the pruned model."""
+    first: int | None
+    """The run's first layer, as an index of the original model; None for a layer above the cut."""
+    last: int
+    """Index in the original model: the run's last layer, or the same layer."""
+
+    def describe(self) -> str:
+        return f"layer {self.last}" if self.first is None else f"seam of layers {self.first}-{self.last}"
+
+
+def seams_of(plan: CutPlan) -> list[Seam]:
+    """The runs of removed layers, from the bottom; InputError without any, or without a layer below to fold into."""
+    gone = set(plan.removed)
+    if not gone:
+        raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
+    if 0 in gone:
+        raise InputError(
+            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
+            "(`method` lora), or cut with layer 0 protected."
+        )
+    firsts = [index for index in sorted(gone) if index - 1 not in gone]
+    lasts = [index for index in sorted(gone) if index + 1 not in gone]
+    return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def with_layers_above(seams: list[Seam], plan: CutPlan, count: int) -> list[Seam]:
+    """Each seam, and up to ``count`` layers above it, before the next seam.
+
+    >>> with_layers_above([Seam(1, 2, 3)], CutPlan(num_layers=6, removed=(2, 3)), 1)
+    [Seam(below=1, first=2, last=3), Seam(below=2, first=None, last=4)]
+    """
+    found = []
+    for seam, end in zip(seams, [*(other.below for other in seams[1:]), len(plan.kept)], strict=True):
+        above = range(seam.below + 1, min(seam.below + 1 + count, end))
+        found += [seam, *(Seam(index, None, plan.kept[index]) for index in above)]
+    return found
+
+
+def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
+    """Raise InputError if a teacher of ``uncut`` layers and a pruned model of ``cut`` are not the two of the plan."""
+    if (uncut, cut) != (plan.num_layers, len(plan.kept)):
+        raise InputError(
+            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
+            f"pruned model {cut}; give the very model that was cut as `teacher`."
+        )
 
 
 class SeamFit(NamedTuple):

@@ -20,15 +20,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength, in_loss
-from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.guard import Guard, is_broken
-from layercut.healing.learner import Look
+from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
+from layercut.healing.guard import Guard, Look, is_broken
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
-from layercut.healing.training_folder import FINAL
+from layercut.healing.trainable import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from layercut.diagnostics import known
+from layercut.engines import ENGINES
 from layercut.errors import InputError, unknown
 from layercut.models.depth import depth_of
 from layercut.selection import criterion_row
@@ -113,4 +114,4 @@ def check_study_layers(study: StudySettings) -> None:
 
 def _depth(model: ModelSettings) -> int | None:
     """Decoder layers of a model; None for a served one, which cannot be pruned."""
-    return None if model.engine == "openai" else depth_of(model.model, model.revision)
+    return None if ENGINES[model.engine].is_served else depth_of(model.model, model.revision)

@@ -359,7 +359,7 @@ def test_a_dry_run_says_that_gradient_checkpointing_would_go_on(
     told = "with gradient checkpointing (a step does not fit without it)"
     ample, asked = forecast(), forecast("--gradient-checkpointing", "on")
     assert told not in ample["memory_moment"] and asked["memory_parts"] != ample["memory_parts"]
-    monkeypatch.setattr("layercut.healing.memory_limit.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
+    monkeypatch.setattr("layercut.healing.memory.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
     short = forecast()
     assert told in short["memory_moment"] and short["memory_parts"] == asked["memory_parts"]
     off = forecast("--gradient-checkpointing", "off")
@@ -370,7 +370,7 @@ def test_a_dry_run_says_that_gradient_checkpointing_would_go_on(
 def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
     objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from layercut.healing import job, merge
+    from layercut.healing import checkpoint, job
 
     made: list[weakref.ref[Any]] = []
     left: list[Any] = []
@@ -384,9 +384,9 @@ def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
         left.extend(one() for one in made if one() is not None)
         return trained_model(*args)
 
-    options_of, trained_model = job.objective_of, merge.trained_model
+    options_of, trained_model = job.objective_of, checkpoint.trained_model
     monkeypatch.setattr(job, "objective_of", noted)
-    monkeypatch.setattr(merge, "trained_model", written)
+    monkeypatch.setattr(checkpoint, "trained_model", written)
     given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", *SMALL)
     ran = layercut("heal", cut, *given, "--objective", objective, "--out", tmp_path / "run")
     assert ran.code == 0 and len(made) == (1 if objective == "sft" else 2) and not left
@@ -402,7 +402,7 @@ def test_little_memory_changes_no_number_of_a_training(
         return (tmp_path / name / "checkpoint" / "model.safetensors").read_bytes()
 
     ample = healed("ample")
-    monkeypatch.setattr("layercut.healing.memory_limit.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
+    monkeypatch.setattr("layercut.healing.memory.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
     assert healed("short") == ample
 
 

@@ -27,7 +27,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import pair as pairs
-from layercut.healing.objective import ToTrain, objective_of
+from layercut.healing.job import ToTrain, objective_of
 from layercut.healing.pair import load_pair, own_parameters
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable

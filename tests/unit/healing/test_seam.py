@@ -7,9 +7,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from layercut.errors import InputError
-from layercut.healing.fold import add_to_projection, branch, fold, gain, last_projection, takes_maps
-from layercut.healing.places import inputs_of, outputs_of, run_until, seams_of
-from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, solve
+from layercut.healing.fold import (
+    add_to_projection,
+    branch,
+    fold,
+    gain,
+    inputs_of,
+    last_projection,
+    outputs_of,
+    run_until,
+    takes_maps,
+)
+from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, seams_of, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data

@@ -10,9 +10,8 @@ import torch
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
+from layercut.healing.memory import training_disk, weight_counts
 from layercut.healing.settings import OBJECTIVES, TrainSettings
-from layercut.healing.step_memory import training_disk
-from layercut.healing.weight_counts import weight_counts
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
@@ -22,9 +21,8 @@ from tests.support.tiny import byte_tokenizer, save_tiny, tiny_model
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import DistillTrainer
+from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
 from layercut.healing.examples import encode_example
-from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 from layercut.healing.sft import Trained, last_checkpoint, train
 from layercut.healing.trainable import make_trainable
 
@@ -268,7 +266,7 @@ def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> 
 def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
-    from layercut.healing.adapters import quantization
+    from layercut.healing.trainable import quantization
 
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match="pip install bitsandbytes"):
