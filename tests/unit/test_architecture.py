@@ -20,7 +20,7 @@ MAY_USE = {
     "progress": {"errors", "text", "runs"},
     "base_settings": {"errors", "seed"},
     "engines": set(),
-    "settings": {"errors", "seed", "base_settings"},
+    "settings": {"errors", "seed", "engines", "base_settings"},
     "sandbox": {"errors", "text"},
     # May use all of BASE, and what is listed.
     "models": {"settings"},

@@ -133,7 +133,7 @@ class ModelHandle:
         return plan.to_dict()
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
+        """Settings that decide the numbers, with what the commit of a branch and dtype auto stand for."""
         return self.settings.identity() | {
             "revision": self.source.revision,
             "model_hash": self.metadata.model_hash,

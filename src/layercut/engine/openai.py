@@ -172,11 +172,11 @@ class OpenAIEngine(TextOnly):
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it takes conversations. Without a tokenizer only the server knows; it is asked to."""
+        """True if it takes conversations. Without a tokenizer only the server knows; it is asked to."""
         return self._reader is None or bool(self._reader.tokenizer.chat_template)
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, as far as it is known here."""
+        """Settings that decide the numbers, as far as it is known here."""
         return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
 
     def completions(

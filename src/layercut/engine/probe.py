@@ -1,4 +1,4 @@
-"""Whether the shared engine may run a model: asked of the model itself, by a few short texts run both ways."""
+"""Check whether the shared engine may run a model: asked of the model itself, by a few short texts run both ways."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
 
 
 def _is_as_near(found: list[_Ways], exact: list[_Ways]) -> bool:
-    """Whether packed texts in half precision are about as near to float32 as the model itself is."""
+    """True if packed texts in half precision are about as near to float32 as the model itself is."""
     return all(
         bool((one.packed_NV - right.alone_NV).abs().mean() <= FURTHER * (one.alone_NV - right.alone_NV).abs().mean())
         for one, right in zip(found, exact, strict=True)

@@ -52,7 +52,7 @@ class ServedModel:
         """Nothing is written of a plan: the model may have been cut or not."""
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings, as far as it is known."""
+        """Settings that decide the numbers, for a run's settings, as far as it is known."""
         return self.settings.identity() | {"revision": None, "model_hash": None}
 
 

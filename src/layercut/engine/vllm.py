@@ -126,7 +126,7 @@ class VllmEngine(HoldsModel, TextOnly):
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, for the run's settings."""
+        """Settings that decide the numbers, for the run's settings."""
         return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
 
     def close(self) -> None:

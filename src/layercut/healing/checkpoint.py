@@ -239,7 +239,7 @@ class Judge(NamedTuple):
     """Loss of the pruned model on them before healing, in nats a token."""
 
     def costs(self, trained: float, written: float) -> bool:
-        """Whether rounding lost too much of the gain; true for NaN."""
+        """True if rounding lost too much of the gain; true for NaN."""
         return not written - trained <= SHARE * max(self.before - trained, 0.0)
 
     def describe(self, trained: float, written: float) -> str:

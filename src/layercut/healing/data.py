@@ -18,7 +18,7 @@ from layercut.healing.examples import (
 )
 from layercut.healing.filters import FilterSettings, ReportItems, decontaminate, filter_responses
 from layercut.healing.prompt_sources import PromptGroup, PromptSource
-from layercut.healing.prompts import plain_prompt
+from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
@@ -32,7 +32,7 @@ BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items need no files."""
 
 
-def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
+def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:
     """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
@@ -57,14 +57,15 @@ def question_examples(
     return _clean(records, loaded, items, max_length, "prompts", "tokens", say)
 
 
-def _records(part: PromptGroup) -> list[dict[str, Any]]:
+def _records(part: PromptGroup) -> list[AnswerRecord]:
     """A source's prompts with the answers that come with them, which may be empty."""
     made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
     made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
-    return [
+    records: list[Any] = [
         {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, **made_of}
         for one in part.answered
     ]
+    return records
 
 
 def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
@@ -108,7 +109,7 @@ def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) 
 
 
 def examples_of(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[AnswerRecord],
     loaded: LoadedModel,
     filters: FilterSettings,
     items: ReportItems,
@@ -126,7 +127,7 @@ def examples_of(
 
 
 def _clean(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[AnswerRecord],
     loaded: LoadedModel,
     items: ReportItems,
     max_length: int,
@@ -144,7 +145,7 @@ def _clean(
     return examples, {"contaminated": clean.num_removed, "too_long_with_prompt": too_long}
 
 
-def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
+def _counted(record: AnswerRecord, loaded: LoadedModel) -> AnswerRecord:
     """A record with the numbers of tokens of prompt and answer, which data sets do not give."""
     if "num_new_tokens" in record:
         return record

@@ -32,7 +32,7 @@ from layercut.engine.rows import Tokens
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import TrainingExample, encode_example, rows
 from layercut.healing.logits import Logits, at_least_float32, lazy_logits_in_loss, over_rows
-from layercut.healing.prompts import record_prompt
+from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.rollouts import RolloutTrainer
 from layercut.healing.sft import HealingTrainer
 from layercut.runs.atomic import write_json
@@ -208,7 +208,7 @@ class OnPolicyTrainer(RolloutTrainer, DistillTrainer):
     def __init__(
         self,
         *args: Any,
-        records: Mapping[Tokens, Mapping[str, Any]],
+        records: Mapping[Tokens, AnswerRecord],
         length: RolloutLength,
         drift: float,
         **kwargs: Any,
@@ -292,5 +292,7 @@ class OnPolicyTrainer(RolloutTrainer, DistillTrainer):
         (answer,) = answers
         if not answer.text and answer.finish_reason == "length":
             return None
-        record = {**self._records[prompt], "completion": answer.text, "finish_reason": answer.finish_reason}
+        record: AnswerRecord = {
+            **self._records[prompt], "completion": answer.text, "finish_reason": answer.finish_reason
+        }  # fmt: skip
         return encode_example(self._cut.tokenizer, record, self._cut.name)

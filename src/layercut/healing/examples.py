@@ -28,7 +28,7 @@ from layercut.engine.base import GenerationRequest, Prompt
 from layercut.engine.prompts import encode_begun, encode_draft
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
-from layercut.healing.prompts import record_prompt
+from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import num_held_out
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Data(NamedTuple):
 
 
 def encode_example(
-    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], model: str = "this model"
+    tokenizer: PreTrainedTokenizerBase, record: AnswerRecord, model: str = "this model"
 ) -> TrainingExample:
     """Token ids of one record.
 

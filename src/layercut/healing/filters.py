@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 
 from layercut.base_settings import Settings
 from layercut.errors import InputError
+from layercut.healing.prompts import AnswerRecord
 from layercut.text.counting import counted
 
-Record = Mapping[str, Any]
 Words = tuple[str, ...]
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -55,7 +55,7 @@ class FilterSettings(Settings):
 class Filtered(NamedTuple):
     """The kept records, and why others were dropped."""
 
-    records: list[Record]
+    records: list[AnswerRecord]
     dropped: dict[str, int]
     """Number of records by the first rule that dropped them, 0 for the other rules."""
 
@@ -74,7 +74,7 @@ RULES = ("empty", "unfinished", "too long", "too short", "wrong", "with a repeat
 """Why a record is dropped, in the order in which the rules are applied."""
 
 
-def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Filtered:
+def filter_responses(records: Sequence[AnswerRecord], settings: FilterSettings) -> Filtered:
     """Apply the rules, in the order of ``RULES``.
 
     A *repeated* prompt equals an earlier kept one but for case and spacing. System messages are not compared, nor are a
@@ -89,7 +89,7 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
             "(task:NAME), or leave out `right_only`."
         )
     dropped = dict.fromkeys(RULES, 0)
-    kept: list[Record] = []
+    kept: list[AnswerRecord] = []
     prompts: set[Words] = set()
     for record in records:
         reason = next(_reasons(record, settings), None)
@@ -105,7 +105,7 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     return Filtered(kept, dropped)
 
 
-def prompt_text(record: Record, *, system: bool = True) -> str:
+def prompt_text(record: AnswerRecord, *, system: bool = True) -> str:
     """All turns of a record's prompt; without ``system``, except system messages, which many prompts share."""
     prompt = record["prompt"]
     if isinstance(prompt, str):
@@ -113,7 +113,7 @@ def prompt_text(record: Record, *, system: bool = True) -> str:
     return "\n".join(turn["content"] for turn in prompt if system or turn["role"] != "system")
 
 
-def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
+def _reasons(record: AnswerRecord, settings: FilterSettings) -> Iterator[str]:
     asked, shared = record.get("num_prompt_tokens", 0), record.get("num_new_tokens", 0)
     if not record["completion"].strip():
         yield "empty"
@@ -145,7 +145,7 @@ def grams(text: Words, length: int) -> Iterator[Words]:
 class Decontaminated(NamedTuple):
     """The kept records, and how many were removed."""
 
-    records: list[Mapping[str, Any]]
+    records: list[AnswerRecord]
     removed: dict[str, int]
     """Records per task whose items they hold; a record that holds items of two tasks counts for both."""
     num_removed: int
@@ -198,7 +198,7 @@ class ReportItems:
         return found
 
 
-def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> Decontaminated:
+def decontaminate(records: Sequence[AnswerRecord], items: ReportItems) -> Decontaminated:
     """Remove every record whose prompt or answer contains a report item.
 
     A record made of a task's own selection item (``task``) is not compared with that task's report items. They are
@@ -216,7 +216,7 @@ def decontaminate(records: Sequence[Mapping[str, Any]], items: ReportItems) -> D
 
 
 def _goes_on(neighbours: Words) -> bool:
-    """Whether the words beside an expression continue it.
+    """True if the words beside an expression continue it.
 
     >>> _goes_on(("is", "?")), _goes_on((":", "-"))
     (False, True)

@@ -38,7 +38,7 @@ def branch(layer: nn.Module) -> nn.Module:
 
 
 def takes_maps(layer: nn.Module) -> bool:
-    """Whether any linear map folds into the layer; otherwise only a factor per channel does."""
+    """True if any linear map folds into the layer; otherwise only a factor per channel does."""
     return branch(layer) is getattr(layer, "mlp", None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource, asked
-from layercut.healing.prompts import NamedPrompt, plain_prompt
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
@@ -36,7 +36,7 @@ def answer_prompts(
     seed: int,
     console: Console,
     say: Say,
-) -> list[dict[str, Any]]:
+) -> list[AnswerRecord]:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     handle = ModelHandle(model)
     plan = plan_of(handle, remove, seed)
@@ -62,7 +62,7 @@ def answers_of(
     folder: Path,
     console: Console,
     say: Say,
-) -> list[dict[str, Any]]:
+) -> list[AnswerRecord]:
     """The model's answers to all prompts in their order: those that the folder holds, and the others generated now.
 
     The model is loaded only if an answer is missing.
@@ -89,7 +89,7 @@ def answers_of(
                         on_progress=partial(_of_all, on_progress, before, len(ids)),
                     )
                     before += len(part.answered)
-        found = {record["id"]: record for record in journal.records}
+        found: dict[str, Any] = {record["id"]: record for record in journal.records}
     return [found[name] for name in ids]
 
 
@@ -105,7 +105,7 @@ def generate_responses(
     begins: str = "",
     task: str | None = None,
     source: str | None = None,
-    is_right: Callable[[Mapping[str, Any]], bool] | None = None,
+    is_right: Callable[[AnswerRecord], bool] | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
     """Answer every prompt that the journal does not hold yet. No record is changed or redone.
@@ -141,7 +141,7 @@ def generate_responses(
         for completion in batch:
             if completion.id in done:
                 continue
-            record: dict[str, Any] = {
+            record: Any = {
                 "id": completion.id,
                 "prompt": plain_prompt(by_id[completion.id]),
                 "completion": completion.text,

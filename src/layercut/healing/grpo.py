@@ -40,7 +40,7 @@ EPSILON = 1e-4
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
-    """How much better each answer is than its group: (reward - mean) / (sample standard deviation + EPSILON).
+    """Advantage of each answer over its group: (reward - mean) / (sample standard deviation + EPSILON).
 
     >>> [round(one, 3) for one in advantages([1, 0, 0, 1])], advantages([1, 1])
     ([0.866, -0.866, -0.866, 0.866], [0.0, 0.0])

@@ -113,7 +113,7 @@ class GuardTask(NamedTuple):
         return f"guard {self.task.name}: only {found} of the {wanted} wanted items" if found < wanted else ""
 
     def describe(self) -> dict[str, Any]:
-        """What decides the answers, for a run's settings."""
+        """Settings that decide the answers, for a run's settings."""
         items = {"n": len(self.samples), "hash": items_hash(self.ids)}
         return {"task": self.task.name, "readout": self.readout, **items, **self.task.settings()}
 
@@ -222,7 +222,7 @@ def broken(rows: Iterable[Row]) -> list[str]:
 
 
 def is_broken(line: Mapping[str, Any]) -> bool:
-    """Whether a guard is broken at a line of the loss curve."""
+    """True if a guard is broken at a line of the loss curve."""
     return bool(broken(line.get(GUARD, ())))
 
 

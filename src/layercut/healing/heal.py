@@ -32,6 +32,7 @@ from layercut.healing.job import CHECKPOINT, TRAINING, HealingJob, ToTrain, trai
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
+from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings, train_as_recorded
 from layercut.healing.trainable import remove_weights
 from layercut.progress import Say
@@ -126,7 +127,7 @@ def heal_model(
         for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
             say(note)
         arms = {responses, *(RESPONSES if settings.match_tokens else ())}
-        records: dict[str, list[dict[str, Any]]] = {}
+        records: dict[str, list[AnswerRecord]] = {}
         if "self" in arms:
             records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
@@ -267,13 +268,13 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
 
 
 def _is_scaled(entry: Mapping[str, Any]) -> bool:
-    """Whether a healing changed the scale of the stream; a guard may have left nothing of it."""
+    """True if a healing changed the scale of the stream; a guard may have left nothing of it."""
     return bool(entry.get("seam_map") == "magnitude" and entry.get(GUARD, {}).get("strength", 1))
 
 
 def _self_records(
     run: RunFolder, teacher: ModelHandle, source: PromptSource, how: Answering, seed: int, console: Console, say: Say
-) -> list[dict[str, Any]]:
+) -> list[AnswerRecord]:
     """The teacher's own answers: those of an earlier run, or generated now."""
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}

@@ -17,6 +17,7 @@ from layercut.healing.guard import Guard, GuardTask, accuracy_of_held_out, train
 from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
+from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel, load_model
 from layercut.models.placement import give_back_memory
@@ -33,7 +34,7 @@ TRAINING = "training"
 
 
 class ToTrain(NamedTuple):
-    """What the first process of a group sends to the others."""
+    """Message of the first process of a group to the others."""
 
     data: Data
     folder: Path
@@ -44,7 +45,7 @@ def objective_of(
     teacher: ModelHandle,
     settings: TrainSettings,
     shared: ToTrain,
-    records: list[dict[str, Any]],
+    records: list[AnswerRecord],
     tasks: Sequence[TaskPrompts] = (),
 ) -> dict[str, Any]:
     """Options of ``train`` that an objective needs, such as its trainer and the teacher.
@@ -97,7 +98,7 @@ class HealingJob:
     """The models of the training; None once they are freed, before the checkpoint is written."""
     plan: CutPlan
     data: Data
-    records: list[dict[str, Any]]
+    records: list[AnswerRecord]
     settings: HealSettings
     healing: dict[str, Any]
     console: Console

@@ -115,11 +115,11 @@ class Shape(NamedTuple):
 
 
 class Where(NamedTuple):
-    """What a step is computed on and with."""
+    """Device and dtypes of a step."""
 
     on_gpu: bool
     has_bfloat16: bool
-    """Whether ``precision`` auto means bfloat16."""
+    """True if ``precision`` auto means bfloat16."""
     dtype: str
     """Of the base of adapters."""
     teacher_dtype: str
@@ -374,7 +374,7 @@ def training_disk(weights: WeightCounts, train: TrainSettings) -> int:
 
 
 def is_on_gpu(handle: ModelHandle) -> bool:
-    """Whether the model will run on a CUDA device."""
+    """True if the model will run on a CUDA device."""
     return pick_device(handle.settings.device).type == "cuda"
 
 
@@ -420,7 +420,7 @@ def within_memory(
 
 
 def may_checkpoint(cut: ModelHandle, train: TrainSettings) -> bool:
-    """Whether gradient checkpointing goes on where a step does not fit without it."""
+    """True if gradient checkpointing goes on where a step does not fit without it."""
     return train.gradient_checkpointing == "auto" and _on_cpu(cut)
 
 

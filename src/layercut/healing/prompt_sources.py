@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Seed, Settings
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in, read_answered
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, answered_in, read_answered
 from layercut.healing.settings import SYSTEM, TrainSettings
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
@@ -104,10 +104,15 @@ class TaskPrompts(NamedTuple):
             id=name or asked.id, prompt=asked.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
         )
 
-    def is_right(self, record: Mapping[str, Any]) -> bool:
-        """Whether the task's grader gives a recorded answer full marks on its headline metric."""
-        names = ("id", "finish_reason", "num_prompt_tokens", "num_new_tokens")
-        answer = Completion(text=record["completion"], **{name: record[name] for name in names})
+    def is_right(self, record: AnswerRecord) -> bool:
+        """True if the task's grader gives a recorded answer full marks on its headline metric."""
+        answer = Completion(
+            id=record["id"],
+            text=record["completion"],
+            finish_reason=record["finish_reason"],
+            num_prompt_tokens=record["num_prompt_tokens"],
+            num_new_tokens=record["num_new_tokens"],
+        )
         return self.are_right([answer])[0]
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
@@ -190,7 +195,7 @@ class PromptSource:
     """Prompts from one or several sources, with the answers that the sources give."""
 
     parts: tuple[PromptGroup, ...] = ()
-    records: list[dict[str, Any]] | None = None
+    records: list[AnswerRecord] | None = None
     """Answers that a model has given already, where the source is a run folder."""
 
     def __post_init__(self) -> None:
@@ -235,7 +240,7 @@ class PromptSource:
 
 
 class Answering(Settings):
-    """How prompts are answered."""
+    """Settings of answering prompts."""
 
     FORMER: ClassVar[dict[str, Any]] = {"samples": 1}
 
@@ -353,15 +358,15 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
     return PromptGroup(spec.chosen(answered), source=spec.source)
 
 
-def _answers_in(folder: Path) -> list[dict[str, Any]]:
+def _answers_in(folder: Path) -> list[AnswerRecord]:
     """A run's answers; an earlier layercut could draw several to a prompt."""
-    records = read_records(folder / RESPONSES)
+    records: list[Any] = read_records(folder / RESPONSES)
     if any("prompt_id" in record for record in records):
         raise InputError(f"{folder} has several answers to a prompt; generate one to each in another folder.")
     return records
 
 
-def _item_of(record: Mapping[str, Any]) -> str:
+def _item_of(record: AnswerRecord) -> str:
     """The id of the task's item that a record answers.
 
     >>> _item_of({"id": "copy-1 chain", "task": "copy"})

@@ -49,11 +49,11 @@ class RolloutTrainer(HealingTrainer):
         return prompts
 
     def _requests(self, prompt: Tokens) -> Sequence[GenerationRequest]:
-        """What is asked with a prompt, under ids that name the step."""
+        """Requests of a prompt, under ids that name the step."""
         raise NotImplementedError
 
     def _read(self, prompt: Tokens, answers: Sequence[Completion]) -> Any:
-        """What is learned from the answers to a prompt, which come in the order of its requests."""
+        """Training data from the answers to a prompt, which come in the order of its requests."""
         raise NotImplementedError
 
     def _roll_out(self, prompts: Sequence[Tokens]) -> dict[Tokens, Any]:

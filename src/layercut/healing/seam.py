@@ -122,7 +122,7 @@ class SeamFit(NamedTuple):
 
     @property
     def is_folded(self) -> bool:
-        """Whether it helps on held-out text; otherwise it is not folded in."""
+        """True if it helps on held-out text; otherwise it is not folded in."""
         return self.gap_left < 1
 
     def describe(self) -> str:
@@ -183,7 +183,7 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
 
 
 def places_of(plan: CutPlan, kind: str) -> list[Seam]:
-    """Where ``repair_seams`` solves, from the bottom; InputError as for ``seams_of``."""
+    """Places where ``repair_seams`` solves, from the bottom; InputError as for ``seams_of``."""
     seams = seams_of(plan)
     return with_layers_above(seams, plan, LAYERS_ABOVE) if kind == PROJECTION else seams
 

@@ -55,12 +55,12 @@ class Batches(NamedTuple):
 
 
 def num_held_out(count: int, share: float) -> int:
-    """How many of ``count`` examples are held out: at least one if the share is above 0 and there are two."""
+    """Number of ``count`` examples that are held out: at least one if the share is above 0 and there are two."""
     return min(max(round(share * count), 1), count - 1) if share and count else 0
 
 
 class TrainSettings(Settings):
-    """How a pruned model is trained."""
+    """Settings of training a pruned model."""
 
     LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group"})
     FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
@@ -206,17 +206,17 @@ class TrainSettings(Settings):
 
     @property
     def is_graded(self) -> bool:
-        """Whether the pruned model is trained on grades of its own answers."""
+        """True if the pruned model is trained on grades of its own answers."""
         return self.objective == "grpo"
 
     @property
     def answers_itself(self) -> bool:
-        """Whether the pruned model answers the prompts while it is trained."""
+        """True if the pruned model answers the prompts while it is trained."""
         return self.is_graded or self.objective == "on-policy"
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the original model is in memory while the pruned one is trained."""
+        """True if the original model is in memory while the pruned one is trained."""
         return not self.is_graded and self.objective != "sft"
 
     def in_effect(self) -> dict[str, Any]:
@@ -238,11 +238,11 @@ class TrainSettings(Settings):
         return {name: value for name, value in shown.items() if name not in unused}
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
-        """Whether only the inputs of layers are kept for the backward pass."""
+        """True if only the inputs of layers are kept for the backward pass."""
         return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
 
     def autocasts(self, *, has_bfloat16: bool) -> bool:
-        """Whether float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
+        """True if float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
 
         ``has_bfloat16``: there is a GPU, and it has bfloat16.
         """
@@ -254,7 +254,7 @@ class TrainSettings(Settings):
         return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))
 
     def batches(self, num_processes: int = 1) -> Batches:
-        """How a step's examples are split; InputError if the micro batches of all processes do not divide them."""
+        """Split of a step's examples; InputError if the micro batches of all processes do not divide them."""
         micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
         if self.batch_size % (micro * num_processes):
             processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
@@ -265,7 +265,7 @@ class TrainSettings(Settings):
 
 
 class ArmSettings(Settings):
-    """What a single healing and an arm of a study share, beside models, prompts, training and filters."""
+    """Settings that a single healing and an arm of a study share, beside models, prompts, training and filters."""
 
     responses: Annotated[str, one_of(RESPONSES)] = Field(
         RESPONSES[0], description="self: the teacher's own answers; original: the data set's answers."
@@ -310,7 +310,7 @@ class HealSettings(ArmSettings):
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the original model answers the prompts."""
+        """True if the original model answers the prompts."""
         return not self.train.is_graded and (self.responses == "self" or self.match_tokens)
 
 

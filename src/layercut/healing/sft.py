@@ -119,7 +119,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether this evaluation is the best so far; never one that breaks a guard."""
+        """True if this evaluation is the best so far; never one that breaks a guard."""
         return not is_broken(self.state.log_history[-1]) and super()._determine_best_metric(*args, **kwargs)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
@@ -345,7 +345,7 @@ def _damaged_file(checkpoint: Path) -> str | None:
 
 
 def _is_readable(file: Path) -> bool:
-    """Whether a file of torch exists, has its checksums and is loadable."""
+    """True if a file of torch exists, has its checksums and is loadable."""
     try:
         with ZipFile(file) as archive:
             if archive.testzip() is not None:

@@ -153,7 +153,7 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
 
 
 def _has_stacked_experts(model: PreTrainedModel) -> bool:
-    """Whether a mixture keeps its experts in one tensor, which PEFT adapts as a parameter, not as modules."""
+    """True if a mixture keeps its experts in one tensor, which PEFT adapts as a parameter, not as modules."""
     return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
 
 

@@ -325,8 +325,6 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     asked = ("--guard", "copy", "--guard-items", 8)
     guarded = layercut("heal", cut, *given, *SMALL, *asked, "--save-every", 2)
     assert "copy (short), guard, 3 times: 24 items" in guarded.out, "before training, and at steps 2 and 3"
-    guarded = layercut("heal", cut, *given, "--method", "seam", "--responses", "original", *asked)
-    assert "copy (short), guard, 4 times: 32 items" in guarded.out, "the pruned model, and three strengths"
     refused = layercut("heal", tiny, *given, *SMALL)
     assert refused.code == 1 and "its own teacher" in refused.err, "what the run refuses, the dry run does"
     # What is written is within the forecast.

@@ -13,7 +13,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import memory
-from layercut.healing.memory import PARTS, Longest, training_parts, within_memory
+from layercut.healing.memory import OF_A_STEP, Longest, training_parts, within_memory
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import tiny_data
 from tests.unit.healing.test_pair import models, settings
@@ -43,7 +43,7 @@ def test_checkpointing_is_on_where_a_step_would_not_fit(
 
     def takes(**more: Any) -> int:
         parts = training_parts(pruned, teacher, settings(**more), longest)
-        return sum(parts[name] for name in PARTS)
+        return sum(parts[name] for name in OF_A_STEP)
 
     def decided(count: int, **more: Any) -> tuple[str, list[str]]:
         free(count)
@@ -75,7 +75,7 @@ def test_answers_of_its_own_count_with_their_limit(free: Free, tmp_path: Path, m
 
     def counted(cut: Any, teacher: Any, train: Any, longest: Longest) -> dict[str, int]:
         seen.append(longest)
-        return dict.fromkeys(PARTS, 0)
+        return dict.fromkeys(OF_A_STEP, 0)
 
     free(1)
     monkeypatch.setattr(memory, "training_parts", counted)
