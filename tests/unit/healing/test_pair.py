@@ -114,7 +114,7 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
     """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
     from layercut.healing.distill import DistillTrainer
     from layercut.healing.sft import _config, _dataset
-    from tests.unit.healing.test_batches import batch_of
+    from tests.unit.healing.test_examples_batches import batch_of
 
     def gradients() -> dict[str, torch.Tensor]:
         cut, teacher = models(tmp_path)
