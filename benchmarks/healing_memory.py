@@ -109,7 +109,7 @@ def whole(asked: argparse.Namespace, way: str) -> dict[str, Any]:
     import torch
 
     from layercut.cli.main import verb
-    from layercut.healing import heal, job, merge, seam, sft  # noqa: F401
+    from layercut.healing import checkpoint, heal, job, seam, sft  # noqa: F401
 
     heal_verb, on_gpu, size = verb("heal"), torch.cuda.is_available(), asked.micro_batch * asked.accumulation
     given = {"batch_size": size, "micro_batch": asked.micro_batch, **WAYS[way]}

@@ -76,10 +76,10 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.engine import probe
     from layercut.engine.handle import ModelHandle
     from layercut.engine.plain import PlainEngine
-    from layercut.healing import learner, pair
+    from layercut.healing import guard, pair
+    from layercut.healing.distill import OnPolicyTrainer
     from layercut.healing.examples import Data, encode_example
-    from layercut.healing.objective import ToTrain, objective_of
-    from layercut.healing.on_policy import OnPolicyTrainer
+    from layercut.healing.job import ToTrain, objective_of
     from layercut.healing.settings import TrainSettings
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
@@ -87,7 +87,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 
     engine, unit = asked.one.split("-")
     if engine == "plain":
-        learner.fastest_engine = PlainEngine  # type: ignore[attr-defined]
+        guard.fastest_engine = PlainEngine  # type: ignore[attr-defined]
     probing, rolling_out = Timed(probe._probed), Timed(OnPolicyTrainer._roll_out)
     probe._probed = probing  # type: ignore[assignment]
     written: list[int] = []
@@ -115,7 +115,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     loaded = pair.load_pair(*handles, settings)
     records = prompts(asked.batch_size * (asked.steps + 1))
     data = Data([encode_example(loaded.cut.tokenizer, one) for one in records], [])
-    shared = ToTrain(data, asked.out, pair.plan_of(handles[0]))
+    shared = ToTrain(data, asked.out)
     options = objective_of(loaded, handles[1], settings, shared, records) | {"trainer": Measured}
     model = make_trainable(loaded.cut.model, settings)
     ends: list[dict[str, float]] = []
@@ -134,7 +134,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 
 def by_micro_batch() -> Any:
     """The trainer that has the answers of each micro batch written by themselves."""
-    from layercut.healing.on_policy import OnPolicyTrainer
+    from layercut.healing.distill import OnPolicyTrainer
 
     class ByMicroBatch(OnPolicyTrainer):
         def training_step(self, *args: Any, **kwargs: Any) -> Any:

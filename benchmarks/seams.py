@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy
 
 from layercut.evidence.intervals import mean_interval
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.places import outputs_of, seams_of
-from layercut.healing.seam import PROJECTION, RIDGES, Sums, repair_seams, solve
+from layercut.healing.fold import outputs_of
+from layercut.healing.seam import PROJECTION, RIDGES, Sums, repair_seams, seams_of, solve
 from layercut.models.loading import load_model
 from layercut.surgery.plan import as_plan
 from layercut.surgery.remove import decoder_layers, remove_layers

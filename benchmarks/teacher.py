@@ -23,7 +23,7 @@ from pathlib import Path
 from layercut.engine.handle import ModelHandle
 from layercut.healing import pair
 from layercut.healing.examples import encode_example, hold_out
-from layercut.healing.objective import ToTrain, objective_of
+from layercut.healing.job import ToTrain, objective_of
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
@@ -40,7 +40,7 @@ loaded = pair.load_pair(*handles, settings)
 sums = [{"id": str(n), "prompt": f"{n} + {n + 3} =", "completion": f" {2 * n + 3}"} for n in range(40)]
 sums = [one | {"finish_reason": "stop"} for one in sums]
 data = hold_out([encode_example(loaded.cut.tokenizer, one) for one in sums], 0.1, seed=0)
-options = objective_of(loaded, handles[1], settings, ToTrain(data, Path(folder), pair.plan_of(handles[0])), [])
+options = objective_of(loaded, handles[1], settings, ToTrain(data, Path(folder)), [])
 after_loading = peak()
 model = make_trainable(loaded.cut.model, settings)
 train(model, loaded.cut.tokenizer, data, settings, Path(folder), **options)

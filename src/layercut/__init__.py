@@ -51,7 +51,7 @@ _PUBLIC = {
     "Pruned": "layercut.pruning.pruned",
     "Swept": "layercut.selection.sweep",
     "Evaluated": "layercut.tasks.run",
-    "Responses": "layercut.healing.generate",
+    "AnswerRecord": "layercut.healing.prompts",
     "Predicted": "layercut.selection.predict",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",

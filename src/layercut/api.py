@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from layercut.engine.base import Decoding, Engine
     from layercut.engine.handle import ModelHandle
     from layercut.evidence.comparison import ComparisonRow
-    from layercut.healing.generate import Responses
+    from layercut.healing.prompts import AnswerRecord
     from layercut.models.sources import ModelSource
     from layercut.pruning.pruned import Pruned
     from layercut.report.advice import Advice
@@ -215,11 +215,11 @@ def score(request: EvalRequest, io: Io) -> Evaluated:
 
 
 @_asks(GenerateRequest, "model", "prompts")
-def generate(request: GenerateRequest, io: Io) -> Responses:
+def generate(request: GenerateRequest, io: Io) -> list[AnswerRecord]:
     """Let a model answer prompts, whole or without some layers; ``layercut generate``.
 
     Returns:
-        ``records``, an answer each, and ``folder``.
+        A record for each answer, in the order of the prompts.
     Raises:
         InputError: a model, source or plan that cannot be used, or a run folder that holds another run.
     """

@@ -31,17 +31,21 @@ class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
 
     LATER: ClassVar[frozenset[str]] = frozenset()
     """Fields that came later: plain data omit them at their defaults, so runs created before them still resume."""
+    FORMER: ClassVar[dict[str, Any]] = {}
+    """Fields that were removed, with their defaults as JSON: plain data still have them, so such runs resume too."""
 
     def __init__(self, /, **given: Any) -> None:
+        recorded = {name for name, default in self.FORMER.items() if name in given and given[name] == default}
         try:
-            super().__init__(**given)
+            super().__init__(**{name: value for name, value in given.items() if name not in recorded})
         except ValidationError as error:
             raise _refusal(type(self), error) from None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
-        return {name: one for name, one in dump(self).items() if name not in self.LATER or one != fields[name].default}
+        now = {name: one for name, one in dump(self).items() if name not in self.LATER or one != fields[name].default}
+        return {**now, **self.FORMER}
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain data, nested settings as well."""

@@ -9,13 +9,11 @@ from urllib.parse import parse_qsl
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from layercut.base_settings import Choices, Names, Number, Settings, Share, one_of
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
-ENGINES = ("shared", "plain", "vllm", "openai")
-"""What runs the model; the first is the default."""
-
 GENERATED = "generated"
 """Calibration text that the original model writes itself."""
 
@@ -144,9 +142,8 @@ class ModelSettings(Settings):
     trust_remote_code: bool = Field(False, description="Run model code that travels with the checkpoint.")
     batch_size: int = Field(32, ge=1, description="Sequences run at once; halved when memory runs out.")
     engine: Annotated[str, one_of(ENGINES)] = Field(
-        ENGINES[0],
-        description="shared: what plans have in common is computed once; plain; vllm; or openai: a server, evaluated "
-        "unchanged.",
+        next(iter(ENGINES)),
+        description="; ".join(f"{name}: {row.help}" if row.help else name for name, row in ENGINES.items()) + ".",
     )
     cache_gib: Number = Field(
         2.0, gt=0, description="GiB of memory for keys and values: those that plans share (shared), or all (vllm)."
@@ -172,11 +169,15 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.engine == "openai" and not self.base_url:
-            raise InputError("the engine openai asks a server; give its address, such as http://localhost:8000/v1.")
-        for name, engine in {"cuda_graphs": "vllm", "base_url": "openai", "tokenizer": "openai"}.items():
-            if getattr(self, name) and self.engine != engine:
-                raise InputError(f"{name} is for the engine {engine}, and the engine is {self.engine}; leave it out.")
+        for name in ENGINES[self.engine].needs:
+            if not getattr(self, name):
+                raise InputError(f"the engine {self.engine} needs {name}: {type(self).model_fields[name].description}")
+        for engine, row in ENGINES.items():
+            for name in row.takes:
+                if getattr(self, name) and name not in ENGINES[self.engine].takes:
+                    raise InputError(
+                        f"{name} is for the engine {engine}, and the engine is {self.engine}; leave it out."
+                    )
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -190,7 +191,7 @@ class ModelSettings(Settings):
         for name in ("cuda_graphs", "tokenizer"):
             if not settings[name]:
                 del settings[name]
-        if self.engine == "plain":
+        if not ENGINES[self.engine].is_named:
             del settings["engine"]
         return settings
 

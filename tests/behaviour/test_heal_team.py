@@ -101,9 +101,8 @@ def assert_alike(folder: Path, one: str, two: str) -> None:
     spread = max(trained) - min(trained)
     assert len(trained) == 6 and spread > 0.05 * min(1, max(trained))  # it learns, so equal curves say something
     assert [line["loss"] for line in theirs if "loss" in line] == pytest.approx(trained, rel=1e-3)
-    for name, tolerance in {"held_out_loss": 0.02, "divergence": 0.05, "hidden": 0.05}.items():
-        wanted = [line[name] for line in ours if name in line]
-        assert [line[name] for line in theirs if name in line] == pytest.approx(wanted, rel=tolerance)
+    wanted = [line["held_out_loss"] for line in ours if "held_out_loss" in line]
+    assert [line["held_out_loss"] for line in theirs if "held_out_loss" in line] == pytest.approx(wanted, rel=0.02)
     before = load_file(folder / "cut" / "model.safetensors")
     moved = max((weights(folder / one)[name] - before[name]).abs().max().item() for name in before)
     apart = max((weights(folder / one)[name] - weights(folder / two)[name]).abs().max().item() for name in before)
@@ -119,10 +118,9 @@ def assert_alike(folder: Path, one: str, two: str) -> None:
         ("--method", "last-k"),
         ("--method", "full", "--objective", "forward-kl"),
         ("--method", "lora", "--rank", "4", "--dropout", "0", "--objective", "forward-kl"),
-        ("--method", "full", "--objective", "hidden", "--packing"),
-        ("--method", "full", "--objective", "forward-kl", "--store-top-k", "16"),
+        ("--method", "full", "--packing"),
     ],
-    ids=["sft", "last-k", "forward-kl", "lora", "hidden", "stored"],
+    ids=["sft", "last-k", "forward-kl", "lora", "packed"],
 )
 def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     make_models(tmp_path)

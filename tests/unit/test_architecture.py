@@ -19,7 +19,8 @@ MAY_USE = {
     "runs": {"errors", "seed", "text"},
     "progress": {"errors", "text", "runs"},
     "base_settings": {"errors", "seed"},
-    "settings": {"errors", "seed", "base_settings"},
+    "engines": set(),
+    "settings": {"errors", "seed", "engines", "base_settings"},
     "sandbox": {"errors", "text"},
     # May use all of BASE, and what is listed.
     "models": {"settings"},
@@ -53,16 +54,14 @@ MAY_USE = {
         "requests", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
     },
 }  # fmt: skip
-BASE = {"errors", "seed", "text", "runs", "progress", "base_settings"}
+BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines"}
 ONLY_IN = {
     "lm_eval": {"tasks/lm_eval", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm_start.py"},
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_members.py"},
     "trl": {"healing/sft.py"},
-    "peft": {"healing/adapters.py", "models/adapter.py"},
-    "datasketch": {"healing/near_duplicates.py"},
-    "py3langid": {"healing/languages.py"},
+    "peft": {"healing/trainable.py", "models/adapter.py"},
     "typer": {"cli"},
     "vl_convert": {"report/figures/picture.py"},
 }

@@ -84,7 +84,7 @@ def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"engine": "openai"}, "give its address, such as http://localhost:8000/v1"),
+        ({"engine": "openai"}, "the engine openai needs base_url"),
         ({"engine": "vllm", "base_url": "http://x"}, "base_url is for the engine openai, and the engine is vllm"),
         ({"tokenizer": "org/model"}, "tokenizer is for the engine openai, and the engine is shared"),
         ({"cuda_graphs": True}, "cuda_graphs is for the engine vllm, and the engine is shared"),

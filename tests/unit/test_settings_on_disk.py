@@ -52,10 +52,7 @@ STUDY: dict[str, Any] = {
             "rollout_max": 16,
             "held_out": 0,
             "report_to": ["tensorboard"],
-            "languages": ["en"],
-            "dedup_answers": 1,
             "max_tokens": None,
-            "samples": 2,
             "seed": 7,
             "plans": ["last"],
             "decontaminate": ["copy"],
@@ -90,7 +87,7 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "task": TaskSettings(task="gsm8k", readouts=("chain", "short"), limit=3).as_dict,
     "calibration": CalibrationSettings(source="t.txt", max_tokens=64).as_dict,
     "train": TrainSettings().as_dict,
-    "filters": FilterSettings(max_tokens=None, languages=("en",), dedup_prompts=0.8).as_dict,
+    "filters": FilterSettings(max_tokens=None).as_dict,
     "heal": HealSettings().as_dict,
     "heal, saved otherwise": HealSettings(
         train=TrainSettings(method="full", learning_rate=1, epochs=2), save_dtype="bfloat16", data={"gsm8k": "d"}

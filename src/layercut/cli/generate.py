@@ -16,11 +16,9 @@ def generate(request: GenerateRequest, dry_run: options.DryRun = False, json: op
         return
     made = request.run(IO)
     if json:
-        as_json(made.records)
-    elif made.folder is None:
-        for record in made.records:
+        as_json(made)
+    elif request.out is None:
+        for record in made:
             result(record["completion"])
     else:
-        result(f"{counted(len(made.records), 'answer')}: {made.folder}/samples/responses.jsonl")
-        if (samples := request.answers.samples) > 1:
-            result(f"the best of each {samples}: {made.folder}/samples/choices.jsonl")
+        result(f"{counted(len(made), 'answer')}: {request.out}/samples/responses.jsonl")

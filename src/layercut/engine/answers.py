@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def is_on_draft(self) -> bool:
-        """Whether all tokens so far are those of the draft, and the draft has more."""
+        """True if all tokens so far are those of the draft, and the draft has more."""
         return len(self.tokens) < len(self.draft) and self._is_draft()
 
     def add(self, new: Next) -> bool:

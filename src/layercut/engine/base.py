@@ -45,14 +45,14 @@ Prompt = str | tuple[Message, ...]
 
 
 class Decoding(DecodingSettings):
-    """How tokens are drawn, and by which noise."""
+    """Settings of drawing tokens, and the noise."""
 
     seed: Seed = Field(0, description="Root of every request's own noise.")
     """Token t of request r depends on (seed, r's id, t) alone."""
 
     @property
     def is_greedy(self) -> bool:
-        """Whether nothing is drawn."""
+        """True if nothing is drawn."""
         return self.temperature == 0
 
 
@@ -125,7 +125,7 @@ class Likelihoods:
     """Natural logarithm of p(continuation | prompt), summed over the continuation's tokens."""
     num_tokens: tuple[int, ...]
     is_greedy: tuple[bool, ...]
-    """Whether greedy decoding would have produced exactly this continuation."""
+    """True if greedy decoding would have produced exactly this continuation."""
     num_prompt_tokens: int
 
 
@@ -189,7 +189,7 @@ class HiddenStates(NamedTuple):
 
 
 Wanted = Callable[[CutPlan, str], bool]
-"""Whether a plan's answer to the request with this id is still wanted."""
+"""True if a plan's answer to the request with this id is still wanted."""
 
 
 def always(plan: CutPlan, request_id: str) -> bool:
@@ -216,11 +216,11 @@ class Engine(Protocol):
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
+        """True if it takes conversations."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, for run settings, JSON-able: engine, model, hash, dtype, device, batch size."""
+        """Settings that decide the numbers, JSON-able: engine, model, hash, dtype, device, batch size."""
         ...
 
     def completions(
@@ -252,6 +252,10 @@ class Engine(Protocol):
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, on the CPU in float32."""
         ...
+
+    def close(self) -> None:
+        """Let go of what the engine itself holds; nothing can be asked afterwards."""
+        return
 
     def completions_under(
         self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
@@ -306,7 +310,7 @@ class HoldsModel:
     _batch_size: int
 
     def _described(self, engine: str, device: str) -> dict[str, Any]:
-        """What decides the numbers, for the run's settings."""
+        """Settings that decide the numbers, for the run's settings."""
         loaded = self._loaded
         model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
         return {**model, "device": device, "batch_size": self._batch_size}
@@ -318,7 +322,7 @@ class HoldsModel:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
+        """True if it takes conversations."""
         return bool(self._loaded.has_chat_template)
 
 

@@ -86,12 +86,12 @@ class DecodingPool:
 
     @property
     def is_full(self) -> bool:
-        """Whether rows wait because there is no slot."""
+        """True if rows wait because there is no slot."""
         return bool(self._waiting)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left to do."""
+        """True if nothing is left to do."""
         return not self._waiting and not self._active
 
     def add(self, row: DecodingRow) -> None:

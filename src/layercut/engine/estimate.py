@@ -35,7 +35,7 @@ _SECONDS = 0.2
 
 
 class Speed(NamedTuple):
-    """What this machine does, timed for a moment."""
+    """Speed of this machine, timed for a moment."""
 
     device: str
     products_per_second: float
@@ -93,7 +93,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """What a command would take."""
+    """The cost of a command."""
 
     steps: tuple[Step, ...]
     speed: Speed | None
@@ -218,7 +218,7 @@ def between(low: float, high: float) -> str:
 
 
 def _is_open(low: float, high: float) -> bool:
-    """Whether the range says too little to be shown."""
+    """True if the range says too little to be shown."""
     return high > 1.001 * RELIABLE * low and high >= 1
 
 

@@ -51,7 +51,7 @@ class _Laid(NamedTuple):
     """A block as texts."""
 
     rows: list[GenerationRow]
-    """What is to be answered."""
+    """Requests to be answered."""
     drafts: list[Tokens]
     """Per row."""
     places: list[int]

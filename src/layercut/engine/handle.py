@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.placement import give_back_memory, pick_dtype
 from layercut.models.sources import ModelSource, describe_source, resolve
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from layercut.engine.base import Engine
     from layercut.models.loading import LoadedModel
     from layercut.models.weightless import WeightlessModel
-
-logger = logging.getLogger(__name__)
 
 
 class ModelHandle:
@@ -38,7 +36,7 @@ class ModelHandle:
         Raises:
             InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
         """
-        if settings.engine == "openai":
+        if ENGINES[settings.engine].is_served:
             raise InputError(
                 "a served model can only be evaluated (layercut eval); for this command use `engine` vllm, shared or "
                 "plain, and the model itself."
@@ -83,7 +81,7 @@ class ModelHandle:
     @property
     def reader(self) -> LoadedModel | WeightlessModel:
         """What lays out texts: the model in memory where the engine runs that one, so that nothing is read twice."""
-        return self.weightless if self.settings.engine == "vllm" else self.loaded
+        return self.weightless if ENGINES[self.settings.engine].reads_weights else self.loaded
 
     @cached_property
     def engine(self) -> Engine:
@@ -95,31 +93,14 @@ class ModelHandle:
             alone = wanted.replace(engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
             here = replace(self.source, path=self.source.path.absolute())
             return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.metadata.model_hash))
-        if wanted.engine == "vllm":
-            from layercut.engine.vllm import VllmEngine
-
-            if wanted.device_map is not None:
-                logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
-            return VllmEngine(
-                self.weightless,
-                batch_size=wanted.batch_size,
-                device=wanted.device,
-                cache_gib=wanted.cache_gib,
-                cuda_graphs=wanted.cuda_graphs,
-            )
-        if wanted.engine == "shared":
-            from layercut.engine.probe import fastest_engine
-
-            return fastest_engine(self.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)
-        from layercut.engine.plain import PlainEngine
-
-        return PlainEngine(self.loaded, batch_size=wanted.batch_size)
+        made: Engine = ENGINES[wanted.engine].make(self)
+        return made
 
     def release(self) -> None:
         """Let the weights go. What is asked next loads them again."""
         engine = self.__dict__.pop("engine", None)
-        if engine is not None and self.settings.engine == "vllm" and self.settings.engine_pool is None:
-            engine.close()  # vLLM holds on to its memory otherwise
+        if engine is not None and self.settings.engine_pool is None:
+            engine.close()
         self.__dict__.pop("loaded", None)
         give_back_memory()
 
@@ -152,7 +133,7 @@ class ModelHandle:
         return plan.to_dict()
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings, with what the commit of a branch and dtype auto stand for."""
+        """Settings that decide the numbers, with what the commit of a branch and dtype auto stand for."""
         return self.settings.identity() | {
             "revision": self.source.revision,
             "model_hash": self.metadata.model_hash,

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,6 +33,7 @@ from layercut.progress.activity import wrote
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from layercut.engine.served import ServedModel
     from layercut.surgery.plan import CutPlan
 
 logger = logging.getLogger(__name__)
@@ -170,11 +172,11 @@ class OpenAIEngine(TextOnly):
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it takes conversations. Without a tokenizer only the server knows; it is asked to."""
+        """True if it takes conversations. Without a tokenizer only the server knows; it is asked to."""
         return self._reader is None or bool(self._reader.tokenizer.chat_template)
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, as far as it is known here."""
+        """Settings that decide the numbers, as far as it is known here."""
         return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
 
     def completions(
@@ -390,3 +392,18 @@ def _check(plan: CutPlan) -> None:
             "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or use "
             "`engine` vllm."
         )
+
+
+def engine_of(handle: ServedModel) -> OpenAIEngine:
+    """The engine of a row of ENGINES."""
+    from layercut.models.bundled import PREFIX
+    from layercut.models.loading import load_tokenizer
+    from layercut.models.sources import ModelSource, resolve
+
+    wanted, tokenizer = handle.settings, None
+    assert wanted.base_url is not None, "checked by the settings"
+    if (name := wanted.tokenizer) is not None:
+        # Of a hub id only the tokenizer's files are fetched.
+        found = resolve(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
+        tokenizer = load_tokenizer(found, wanted.trust_remote_code)
+    return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)

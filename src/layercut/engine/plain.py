@@ -51,6 +51,7 @@ from layercut.surgery.remove import decoder_layers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from layercut.engine.handle import ModelHandle
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
@@ -77,7 +78,7 @@ class PlainEngine(HoldsModel, Engine):
         self._pad_token = self._usable_pad_token()
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, for the run's settings."""
+        """Settings that decide the numbers, for the run's settings."""
         return self._described("plain", self._model.device.type)
 
     def completions(
@@ -286,3 +287,8 @@ def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+def engine_of(handle: ModelHandle) -> PlainEngine:
+    """The engine of a row of ENGINES."""
+    return PlainEngine(handle.loaded, batch_size=handle.settings.batch_size)

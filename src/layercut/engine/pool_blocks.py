@@ -30,11 +30,11 @@ class Block:
     """Plan keys and answers, once it is done."""
     error: Exception | None = None
     is_lost: bool = False
-    """Whether its member died and it has to be done again."""
+    """True if its member died and it has to be done again."""
 
     @property
     def is_over(self) -> bool:
-        """Whether its member is done with it, well or not."""
+        """True if its member is done with it, well or not."""
         return self.found is not None or self.error is not None or self.is_lost
 
     def asked(self, wanted: Wanted) -> dict[str, frozenset[str]]:

@@ -1,4 +1,4 @@
-"""Whether the shared engine may run a model: asked of the model itself, by a few short texts run both ways."""
+"""Check whether the shared engine may run a model: asked of the model itself, by a few short texts run both ways."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from layercut.engine.base import Engine
+    from layercut.engine.handle import ModelHandle
     from layercut.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
 
 
 def _is_as_near(found: list[_Ways], exact: list[_Ways]) -> bool:
-    """Whether packed texts in half precision are about as near to float32 as the model itself is."""
+    """True if packed texts in half precision are about as near to float32 as the model itself is."""
     return all(
         bool((one.packed_NV - right.alone_NV).abs().mean() <= FURTHER * (one.alone_NV - right.alone_NV).abs().mean())
         for one, right in zip(found, exact, strict=True)
@@ -163,3 +164,9 @@ def _packed(loaded: LoadedModel, plans: list[CutPlan]) -> list[Tensor]:
         before = stack.leave(leaf.states_1TD[0])
         found[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
     return [found[plan.key] for plan in plans]
+
+
+def engine_of(handle: ModelHandle) -> Engine:
+    """The engine of a row of ENGINES."""
+    wanted = handle.settings
+    return fastest_engine(handle.loaded, batch_size=wanted.batch_size, cache_gib=wanted.cache_gib)

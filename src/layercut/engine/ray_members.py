@@ -45,7 +45,7 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        """Whether it is up and has nothing in hand."""
+        """True if it is up and has nothing in hand."""
         return self.pid is not None and self.pending is None
 
 

@@ -64,11 +64,11 @@ class RayPool(ManyPlansAtOnce):
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it takes conversations."""
+        """True if it takes conversations."""
         return self._members.ready().has_chat_template
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers: what its members say, all the same. How many they are decides none."""
+        """Settings that decide the numbers: what its members say, all the same. How many they are decides none."""
         return self._members.ready().description
 
     @property

@@ -62,7 +62,7 @@ class Next(NamedTuple):
 
     token: int
     is_close: bool = False
-    """Whether the runner-up is within one rounding of the logits' dtype; looked for below float32, if greedy."""
+    """True if the runner-up is within one rounding of the logits' dtype; looked for below float32, if greedy."""
 
 
 def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> list[Next]:

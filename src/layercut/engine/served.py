@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layercut.engine.handle import ModelHandle
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -28,18 +29,8 @@ class ServedModel:
     @cached_property
     def engine(self) -> Engine:
         """The one that asks the server."""
-        from layercut.engine.openai import OpenAIEngine
-        from layercut.models.bundled import PREFIX
-        from layercut.models.loading import load_tokenizer
-        from layercut.models.sources import ModelSource, resolve
-
-        wanted, tokenizer = self.settings, None
-        assert wanted.base_url is not None, "checked by the settings"
-        if (name := wanted.tokenizer) is not None:
-            # Of a hub id only the tokenizer's files are fetched.
-            found = resolve(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
-            tokenizer = load_tokenizer(found, wanted.trust_remote_code)
-        return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)
+        made: Engine = ENGINES[self.settings.engine].make(self)
+        return made
 
     def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
         """The original model, which is taken as one whole. Raises InputError: layers are to be removed."""
@@ -61,5 +52,10 @@ class ServedModel:
         """Nothing is written of a plan: the model may have been cut or not."""
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings, as far as it is known."""
+        """Settings that decide the numbers, for a run's settings, as far as it is known."""
         return self.settings.identity() | {"revision": None, "model_hash": None}
+
+
+def handle_of(settings: ModelSettings) -> ModelHandle | ServedModel:
+    """The model that settings name, in memory or behind a server. Raises InputError as ModelHandle."""
+    return ServedModel(settings) if ENGINES[settings.engine].is_served else ModelHandle(settings)

@@ -93,7 +93,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         self._pool_bytes = int(cache_gib * 2**29)
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, for the run's settings."""
+        """Settings that decide the numbers, for the run's settings."""
         return {**self._plain.describe(), "engine": "shared"}
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LayerArguments(NamedTuple):
-    """What the model hands to one layer beside the hidden states."""
+    """Arguments that the model hands to one layer beside the hidden states."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

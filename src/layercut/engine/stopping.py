@@ -28,7 +28,7 @@ _SPARE_TOKENS = 8
 
 
 class Ending(NamedTuple):
-    """How one row ended."""
+    """The end of one row."""
 
     text: str
     finish_reason: FinishReason
@@ -150,7 +150,7 @@ def tail_length(stop: Sequence[str]) -> int:
 
 
 def holds_stop(tokens: Sequence[int], stop: Sequence[str], tail: int, decode: Decode) -> bool:
-    """Whether one of the strings stands in the text; it was not there one token before."""
+    """True if one of the strings stands in the text; it was not there one token before."""
     for length in dict.fromkeys((min(tail, len(tokens)), len(tokens))):
         text = decode(tokens[-length:])
         if not any(string in text for string in stop):

@@ -62,7 +62,7 @@ class PackedText:
 
     @property
     def is_line(self) -> bool:
-        """Whether it has no branches."""
+        """True if it has no branches."""
         return self.parents == tuple(range(-1, len(self) - 1))
 
     @property

@@ -42,6 +42,7 @@ from layercut.errors import InputError
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
     from layercut.models.weightless import WeightlessModel
     from layercut.surgery.plan import CutPlan
 
@@ -125,7 +126,7 @@ class VllmEngine(HoldsModel, TextOnly):
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
     def describe(self) -> Mapping[str, Any]:
-        """What decides the numbers, for the run's settings."""
+        """Settings that decide the numbers, for the run's settings."""
         return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
 
     def close(self) -> None:
@@ -251,3 +252,17 @@ class VllmEngine(HoldsModel, TextOnly):
                 f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
+
+
+def engine_of(handle: ModelHandle) -> VllmEngine:
+    """The engine of a row of ENGINES."""
+    wanted = handle.settings
+    if wanted.device_map is not None:
+        logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
+    return VllmEngine(
+        handle.weightless,
+        batch_size=wanted.batch_size,
+        device=wanted.device,
+        cache_gib=wanted.cache_gib,
+        cuda_graphs=wanted.cuda_graphs,
+    )

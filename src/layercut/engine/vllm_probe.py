@@ -1,4 +1,4 @@
-"""Whether vLLM computes what transformers computes, with all layers and without one: asked of the model itself.
+"""Check that vLLM computes what transformers computes, with all layers and without one: the model itself is asked.
 
 The reference is computed before vLLM starts, because vLLM changes classes of transformers in this process, and because
 two copies of a model need not fit on one device: it runs on the CPU.
@@ -30,7 +30,7 @@ TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
 
 
 class Reference(NamedTuple):
-    """What transformers gives under some plans."""
+    """Scores of transformers under some plans."""
 
     plans: tuple[CutPlan, ...]
     scores: tuple[Mapping[str, Likelihoods], ...]

@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any
 
 from layercut.errors import InputError, MissingExtra
-from layercut.healing.decontaminate import ReportItems, decontaminate
 from layercut.healing.examples import (
     Data,
     TrainingExample,
@@ -17,9 +16,9 @@ from layercut.healing.examples import (
     match_tokens,
     num_loss_tokens,
 )
-from layercut.healing.filters import FilterSettings, filter_responses
+from layercut.healing.filters import FilterSettings, ReportItems, decontaminate, filter_responses
 from layercut.healing.prompt_sources import PromptGroup, PromptSource
-from layercut.healing.prompts import plain_prompt
+from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
@@ -33,7 +32,7 @@ BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items need no files."""
 
 
-def original_records(parts: Sequence[PromptGroup]) -> list[dict[str, Any]]:
+def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:
     """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
@@ -58,14 +57,15 @@ def question_examples(
     return _clean(records, loaded, items, max_length, "prompts", "tokens", say)
 
 
-def _records(part: PromptGroup) -> list[dict[str, Any]]:
+def _records(part: PromptGroup) -> list[AnswerRecord]:
     """A source's prompts with the answers that come with them, which may be empty."""
     made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
     made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
-    return [
+    records: list[Any] = [
         {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, **made_of}
         for one in part.answered
     ]
+    return records
 
 
 def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
@@ -109,7 +109,7 @@ def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) 
 
 
 def examples_of(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[AnswerRecord],
     loaded: LoadedModel,
     filters: FilterSettings,
     items: ReportItems,
@@ -127,7 +127,7 @@ def examples_of(
 
 
 def _clean(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[AnswerRecord],
     loaded: LoadedModel,
     items: ReportItems,
     max_length: int,
@@ -145,7 +145,7 @@ def _clean(
     return examples, {"contaminated": clean.num_removed, "too_long_with_prompt": too_long}
 
 
-def _counted(record: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
+def _counted(record: AnswerRecord, loaded: LoadedModel) -> AnswerRecord:
     """A record with the numbers of tokens of prompt and answer, which data sets do not give."""
     if "num_new_tokens" in record:
         return record
@@ -172,21 +172,9 @@ def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, 
     return chosen
 
 
-def described_sources(data: Data) -> dict[str, dict[str, int]]:
-    """Numbers of examples and of answer tokens of each source, by its name."""
-    found = {}
-    for source in sorted({data.source_of[one.id] for one in data.train}):
-        train, held_out = ([one for one in part if data.source_of[one.id] == source] for part in data[:2])
-        found[source] = {
-            "num_examples": len(train), "num_held_out": len(held_out), "loss_tokens": num_loss_tokens(train)
-        }  # fmt: skip
-    return found
-
-
-def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say, source_of: Mapping[str, str]) -> Data:
-    """Examples for training and held-out examples; ``source_of``: name of an example's source by its id."""
-    by_source = source_of if settings.mixture == "damage" else None
-    data = hold_out(examples, settings.held_out, settings.seed, by_source)
+def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
+    """Examples for training and held-out examples."""
+    data = hold_out(examples, settings.held_out, settings.seed)
     what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
     if settings.is_graded:
         what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"

@@ -16,16 +16,22 @@ from layercut.engine.base import Prompt
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.healing.guard import GuardTask, guard_tasks
-from layercut.healing.learner import BATCH
-from layercut.healing.memory_limit import free_memory, may_checkpoint
+from layercut.healing.guard import BATCH, GuardTask, guard_tasks
+from layercut.healing.memory import (
+    Longest,
+    WeightCounts,
+    free_memory,
+    is_on_gpu,
+    may_checkpoint,
+    num_trainable,
+    training_disk,
+    training_parts,
+    weight_counts,
+)
 from layercut.healing.pair import own_parameters
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
-from layercut.healing.step_memory import Longest, is_on_gpu, num_trainable, training_disk, training_parts
-from layercut.healing.strength import STRENGTHS
-from layercut.healing.weight_counts import WeightCounts, weight_counts
 from layercut.models.loading import load_tokenizer
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
@@ -47,7 +53,7 @@ def estimate_answers(
     """The cost of ``layercut generate``, without answers that the folder holds."""
     weights, limit = weight_counts(handle), how.max_new_tokens or source.max_new_tokens
     step = _answers(handle, handle.num_parameters(plan), source, how, _answered(out))
-    characters = sum(len(str(one.prompt)) for one in source.prompts) * how.samples
+    characters = sum(len(str(one.prompt)) for one in source.prompts)
     num_bytes = 0 if out is None else characters + step.items * _RECORD + step.new_tokens[1] * CHARACTERS_PER_TOKEN
     return CostEstimate(
         steps=(step,),
@@ -70,7 +76,7 @@ def estimate_healing(
 ) -> CostEstimate:
     """The cost of ``layercut heal``.
 
-    Raises InputError for an objective or a mixture that these prompts do not allow.
+    Raises InputError for an objective that these prompts do not allow.
     """
     train = settings.train
     check_sources(train, source)
@@ -181,13 +187,10 @@ class _Healing:
             self._reads(f"held-out loss, {times:,} times", times * self.aside, batch_size=self.train.micro_batch)
 
     def asks_guards(self, guards: Sequence[GuardTask]) -> None:
-        most, least = self._evaluations, 1.0
-        if self.train.method == "seam":
-            most = 1 + len(STRENGTHS)
-            least = 2 / most  # the pruned model, and the map in full
+        most = self._evaluations
         for guard in guards:
             part = ObjectiveTask(task=guard.task, readout=guard.readout)
-            self.steps.append(asking_step(self.cut, part, guard.samples, most, least, f"guard, {most:,} times"))
+            self.steps.append(asking_step(self.cut, part, guard.samples, most, 1.0, f"guard, {most:,} times"))
 
     def fullest(self) -> tuple[str, dict[str, int]]:
         """The moment at which memory is fullest, and its parts."""
@@ -242,9 +245,9 @@ class _Healing:
 
 
 def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: Answering, done: int) -> Step:
-    total = len(source.prompts) * how.samples
+    total = len(source.prompts)
     left, limit = max(0, total - done), how.max_new_tokens or source.max_new_tokens
-    read = _tokens(handle, [one.prompt for one in source.prompts]) * how.samples
+    read = _tokens(handle, [one.prompt for one in source.prompts])
     return Step(
         name="answers",
         items=left,

@@ -1,23 +1,34 @@
-"""Training examples: token ids of prompt and completion, with the loss on the completion alone.
+"""Training examples and their batches: token ids of prompt and completion, with the loss on the completion alone.
 
 The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from.
 The completion's ids follow, and then the token that ends a turn, which is in the loss too.
+
+A step's examples are drawn at random and then sorted by length. Its micro batches hold examples of similar length, so
+there is little padding. The gradient of the step does not depend on the order. With ``packing`` there is no padding:
+the examples of a micro batch share one row. Positions begin again with each example, and attention stays within it.
+transformers makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
 """
+
+# Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
 
 from layercut.engine.base import GenerationRequest, Prompt
 from layercut.engine.prompts import encode_begun, encode_draft
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
-from layercut.healing.prompts import record_prompt
+from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import num_held_out
 
 if TYPE_CHECKING:
@@ -53,8 +64,6 @@ class Data(NamedTuple):
 
     train: list[TrainingExample]
     held_out: list[TrainingExample]
-    source_of: Mapping[str, str] = {}
-    """By id of an example, the name of its prompt's source; empty where sources are not distinguished."""
 
     @property
     def num_tokens(self) -> int:
@@ -67,7 +76,7 @@ class Data(NamedTuple):
 
 
 def encode_example(
-    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], model: str = "this model"
+    tokenizer: PreTrainedTokenizerBase, record: AnswerRecord, model: str = "this model"
 ) -> TrainingExample:
     """Token ids of one record.
 
@@ -105,26 +114,12 @@ def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[Traini
     return [example for example in examples if len(example) <= max_length]
 
 
-def hold_out(
-    examples: Sequence[TrainingExample], share: float, seed: int, source_of: Mapping[str, str] | None = None
-) -> Data:
-    """Hold out a share of the examples, or of each source's, by a seeded draw over their ids.
-
-    Raises:
-        InputError: none are left to train on, or a source has one example alone.
-    """
-    names = source_of or {}
-    aside: set[str] = set()
-    for source in sorted({names.get(example.id, "") for example in examples}):
-        ids = sorted(example.id for example in examples if names.get(example.id, "") == source)
-        Random(f"held out {seed}").shuffle(ids)
-        aside |= set(ids[: num_held_out(len(ids), share)])
-        if source and len(ids) == 1:
-            raise InputError(
-                f"{source} has one example, and `mixture` damage holds one out of each source; give more of its "
-                "prompts, or leave the source out."
-            )
-    data = Data([e for e in examples if e.id not in aside], [e for e in examples if e.id in aside], names)
+def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Data:
+    """Hold out a share of the examples by a seeded draw over their ids; InputError if none are left to train on."""
+    ids = sorted(example.id for example in examples)
+    Random(f"held out {seed}").shuffle(ids)
+    aside = set(ids[: num_held_out(len(ids), share)])
+    data = Data([e for e in examples if e.id not in aside], [e for e in examples if e.id in aside])
     if not data.train:
         raise InputError("no examples are left to train on; give more prompts, or filter less.")
     return data
@@ -154,3 +149,77 @@ def data_hash(examples: Sequence[TrainingExample]) -> str:
     """First 16 hex digits of SHA-256 over the token ids, in their order."""
     content = json.dumps([[example.prompt, example.completion] for example in examples])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class StepsByLength(Sampler[int]):
+    """All examples in the random order of a seed and an epoch, each step's sorted by length."""
+
+    def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
+        """``lengths``: of the examples, in tokens. ``step``: examples a step, over all processes."""
+        self._lengths = lengths
+        self._step = step
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, on which the order depends."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        order: list[int] = torch.randperm(len(self._lengths), generator=generator).tolist()
+        for start in range(0, len(order), self._step):
+            yield from sorted(order[start : start + self._step], key=lambda index: (self._lengths[index], index))
+        self._epoch += 1
+
+
+class BatchRow(NamedTuple):
+    """One example of a batch, without padding."""
+
+    input_ids: Tensor
+    """(T,)"""
+    labels: Tensor
+    """(T,)"""
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens outside the loss."""
+        return tuple(self.input_ids[self.labels == IGNORED].tolist())
+
+    @property
+    def num_in_loss(self) -> int:
+        """Number of tokens in the loss, without a text's first token, which nothing predicts."""
+        return int((self.labels[1:] != IGNORED).sum())
+
+
+def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
+    """The examples of a padded or packed batch, in the order of their tokens in the loss."""
+    ids_BT, labels_BT = batch["input_ids"], batch["labels"]
+    if "attention_mask" in batch:
+        masks = batch["attention_mask"].bool()
+        return [BatchRow(ids[mask], labels[mask]) for ids, labels, mask in zip(ids_BT, labels_BT, masks, strict=True)]
+    starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
+    ends = [*starts[1:], ids_BT.shape[1]]
+    return [BatchRow(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
+    """``input_ids`` and ``labels`` (B, T) of examples. Padding comes after all real tokens, so no mask is needed."""
+    width = max(map(len, examples))
+    ids = [[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples]
+    labels = [[*one.labels, *([IGNORED] * (width - len(one)))] for one in examples]
+    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+
+
+def in_loss(batch: Mapping[str, Any]) -> Tensor:
+    """(B, T - 1) True where the next token is in the loss."""
+    places_BT: Tensor = batch["labels"][:, 1:] != IGNORED
+    return places_BT
+
+
+def given(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a batch, without the labels."""
+    return {name: value for name, value in batch.items() if name != "labels"}

@@ -1,23 +1,40 @@
-"""Filters of training data: rules that drop answers, and how many each rule dropped. Files are never changed."""
+"""Filters of training data: rules that drop answers, and decontamination, which drops those with report items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from layercut.base_settings import Names, Settings, Share
+from layercut.base_settings import Settings
 from layercut.errors import InputError
-from layercut.healing.languages import check_languages, is_in_another
-from layercut.healing.near_duplicates import SeenTexts
+from layercut.healing.prompts import AnswerRecord
 from layercut.text.counting import counted
 
-Record = Mapping[str, Any]
+Words = tuple[str, ...]
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+N = 13
+"""Words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)."""
+SHORT = 8
+"""Items of fewer words (``7 + 5``) turn up by chance in any chain of steps, so they contaminate only a prompt, not an
+answer. Eight is the shortest overlap that GPT-3 used.
+"""
+
+FEWEST = 3
+"""Words of an item that is searched for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
+questions, and contaminate only as a whole line.
+"""
+
+_OPERATORS = frozenset("+-*/×÷−")
 
 
 class FilterSettings(Settings):
     """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
+
+    FORMER: ClassVar[dict[str, Any]] = {"languages": [], "dedup_prompts": 1.0, "dedup_answers": None}
 
     max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
     min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")
@@ -27,20 +44,6 @@ class FilterSettings(Settings):
     right_only: bool = Field(
         False, description="Drop answers that the task's grader finds wrong; answers that nothing grades stay."
     )
-    languages: Names = Field(
-        (),
-        description="Languages (ISO 639: en, de) of prompts and answers; texts in others are dropped. All if left out.",
-    )
-    dedup_prompts: Share = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Drop prompts this similar to an earlier one (Jaccard of word 5-grams, such as 0.8); 1: equal but "
-        "for case and spacing.",
-    )
-    dedup_answers: Share | None = Field(
-        None, gt=0, le=1, description="Drop answers this similar to an earlier one; none if left out."
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -48,17 +51,11 @@ class FilterSettings(Settings):
             raise InputError(f"max_tokens {self.max_tokens} removes every answer; write a larger number.")
         return self
 
-    def check(self) -> None:
-        """Raise InputError or MissingExtra now for what would fail after hours of answering."""
-        if self.languages:
-            check_languages(self.languages)
-        SeenTexts(min(self.dedup_prompts, self.dedup_answers or 1))
-
 
 class Filtered(NamedTuple):
     """The kept records, and why others were dropped."""
 
-    records: list[Record]
+    records: list[AnswerRecord]
     dropped: dict[str, int]
     """Number of records by the first rule that dropped them, 0 for the other rules."""
 
@@ -73,45 +70,34 @@ class Filtered(NamedTuple):
         return text
 
 
-RULES = (
-    "empty", "unfinished", "too long", "too short", "wrong", "in another language", "with a repeated prompt",
-    "with a repeated answer",
-)  # fmt: skip
+RULES = ("empty", "unfinished", "too long", "too short", "wrong", "with a repeated prompt")
 """Why a record is dropped, in the order in which the rules are applied."""
 
 
-def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Filtered:
+def filter_responses(records: Sequence[AnswerRecord], settings: FilterSettings) -> Filtered:
     """Apply the rules, in the order of ``RULES``.
 
-    A *repeated* text equals an earlier kept one, or nearly (``dedup_prompts``, ``dedup_answers``). System messages are
-    not compared, nor are a task's items (``task``): they differ by construction, and share worked examples on purpose.
+    A *repeated* prompt equals an earlier kept one but for case and spacing. System messages are not compared, nor are a
+    task's items (``task``): they differ by construction.
 
     Raises:
-        InputError: ``right_only`` and records of which none was graded, or an unknown language.
-        MissingExtra: a rule needs a library that is not installed.
+        InputError: ``right_only`` and records of which none was graded.
     """
-    settings.check()
     if settings.right_only and not any("right" in record for record in records):
         raise InputError(
             "none of these answers was graded, so the right ones cannot be selected; use prompts of a task "
             "(task:NAME), or leave out `right_only`."
         )
     dropped = dict.fromkeys(RULES, 0)
-    kept: list[Record] = []
-    prompts = SeenTexts(settings.dedup_prompts)
-    answers = None if settings.dedup_answers is None else SeenTexts(settings.dedup_answers)
+    kept: list[AnswerRecord] = []
+    prompts: set[Words] = set()
     for record in records:
-        asked, answer = prompt_text(record, system=False), record["completion"]
         reason = next(_reasons(record, settings), None)
         if reason is None and "task" not in record:
-            if prompts.has(asked):
+            asked = words(prompt_text(record, system=False))
+            if asked in prompts:
                 reason = "with a repeated prompt"
-            elif answers and answers.has(answer):
-                reason = "with a repeated answer"
-            else:
-                prompts.add(asked)
-                if answers:
-                    answers.add(answer)
+            prompts.add(asked)
         if reason is None:
             kept.append(record)
         else:
@@ -119,7 +105,7 @@ def filter_responses(records: Sequence[Record], settings: FilterSettings) -> Fil
     return Filtered(kept, dropped)
 
 
-def prompt_text(record: Record, *, system: bool = True) -> str:
+def prompt_text(record: AnswerRecord, *, system: bool = True) -> str:
     """All turns of a record's prompt; without ``system``, except system messages, which many prompts share."""
     prompt = record["prompt"]
     if isinstance(prompt, str):
@@ -127,7 +113,7 @@ def prompt_text(record: Record, *, system: bool = True) -> str:
     return "\n".join(turn["content"] for turn in prompt if system or turn["role"] != "system")
 
 
-def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
+def _reasons(record: AnswerRecord, settings: FilterSettings) -> Iterator[str]:
     asked, shared = record.get("num_prompt_tokens", 0), record.get("num_new_tokens", 0)
     if not record["completion"].strip():
         yield "empty"
@@ -139,6 +125,100 @@ def _reasons(record: Record, settings: FilterSettings) -> Iterator[str]:
         yield "too short"
     if settings.right_only and not record.get("right", True):
         yield "wrong"
-    texts = (prompt_text(record, system=False), record["completion"])
-    if settings.languages and any(is_in_another(text, settings.languages) for text in texts):
-        yield "in another language"
+
+
+def words(text: str) -> Words:
+    """A text normalised for comparison: lower case, words and signs one by one, so ``12+3`` equals ``12 + 3``.
+
+    >>> words("What is 12+3?")
+    ('what', 'is', '12', '+', '3', '?')
+    """
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def grams(text: Words, length: int) -> Iterator[Words]:
+    """All n-grams of words; none of length 0."""
+    if length:
+        yield from (text[start : start + length] for start in range(len(text) - length + 1))
+
+
+class Decontaminated(NamedTuple):
+    """The kept records, and how many were removed."""
+
+    records: list[AnswerRecord]
+    removed: dict[str, int]
+    """Records per task whose items they hold; a record that holds items of two tasks counts for both."""
+    num_removed: int
+    num_items: int
+
+    def describe(self) -> str:
+        tasks = ", ".join(f"{count} {task}" for task, count in self.removed.items() if count)
+        return (
+            f"{self.num_removed} answers removed because they contain report items{f' ({tasks})' if tasks else ''}; "
+            f"{self.num_items} items of {', '.join(self.removed) or 'no task'} were looked for"
+        )
+
+
+class ReportItems:
+    """N-grams of report items, to be searched for in texts."""
+
+    def __init__(self, items: Mapping[str, Iterable[str]]) -> None:
+        """Args: per task the questions of its report items."""
+        self._grams: dict[int, dict[Words, set[str]]] = {}
+        self.tasks = list(items)
+        self.num_items = 0
+        for task, questions in items.items():
+            for question in questions:
+                self.num_items += 1
+                item = words(question)
+                for gram in grams(item, min(N, len(item))):
+                    self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
+
+    def found_in(self, prompt: str, completion: str) -> set[str]:
+        """Tasks whose report items are in a prompt or answer.
+
+        An item of N words or more is there if N words in a row are shared. A shorter item is there if all its words
+        are, in a row. If it has fewer than SHORT words, they must be in the prompt, and not part of a longer
+        expression: ``7 + 5`` in ``7 + 5 - 2`` is another problem. An item of fewer than FEWEST words must be a whole
+        line.
+        """
+        found: set[str] = set()
+        asked, everything = words(prompt), words(f"{prompt}\n{completion}")
+        lines = [words(line) for line in prompt.splitlines()]
+        for length, known in self._grams.items():
+            is_short = length < SHORT
+            text = asked if is_short else everything
+            if length < FEWEST:
+                found.update(*(known.get(line, ()) for line in lines))
+                continue
+            for start, gram in enumerate(grams(text, length)):
+                tasks = known.get(gram)
+                if tasks and not (is_short and _goes_on(text[:start][-1:] + text[start + length :][:1])):
+                    found |= tasks
+        return found
+
+
+def decontaminate(records: Sequence[AnswerRecord], items: ReportItems) -> Decontaminated:
+    """Remove every record whose prompt or answer contains a report item.
+
+    A record made of a task's own selection item (``task``) is not compared with that task's report items. They are
+    disjoint by construction, and share templates and worked examples on purpose.
+    """
+    kept = []
+    removed = dict.fromkeys(items.tasks, 0)
+    for record in records:
+        found = items.found_in(prompt_text(record), record["completion"]) - {record.get("task")}
+        for task in found:
+            removed[task] += 1
+        if not found:
+            kept.append(record)
+    return Decontaminated(kept, removed, len(records) - len(kept), items.num_items)
+
+
+def _goes_on(neighbours: Words) -> bool:
+    """True if the words beside an expression continue it.
+
+    >>> _goes_on(("is", "?")), _goes_on((":", "-"))
+    (False, True)
+    """
+    return any(word.isdigit() or word in _OPERATORS for word in neighbours)

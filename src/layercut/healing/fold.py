@@ -6,18 +6,18 @@ olmo3, glm4) take only a factor per channel, into that norm's weight. Every fold
 layer adds the MLP's output to the stream is measured (``gain``): granite multiplies it first.
 """
 
-# Shapes: N tokens, D hidden size, I intermediate size, E experts.
+# Shapes: B batch, T tokens, N tokens, D hidden size, I intermediate size, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError
-from layercut.healing.places import inputs_of, output_changed, outputs_of, run_until
 
 TOLERANCE = 1e-4
 """Largest difference between the folded module and the mapped output, as a share of the largest value."""
@@ -38,7 +38,7 @@ def branch(layer: nn.Module) -> nn.Module:
 
 
 def takes_maps(layer: nn.Module) -> bool:
-    """Whether any linear map folds into the layer; otherwise only a factor per channel does."""
+    """True if any linear map folds into the layer; otherwise only a factor per channel does."""
     return branch(layer) is getattr(layer, "mlp", None)
 
 
@@ -201,3 +201,62 @@ def _output(module: nn.Module, given: Tensor) -> Tensor:
     output = module(given)
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
+
+
+@contextmanager
+def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+    """The outputs (B, T, D) of these layers in a forward pass, by index."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(index: int) -> Any:
+        # No computation here: with gradient checkpointing the layer runs twice, and must do the same both times.
+        return lambda _, __, output: seen.__setitem__(index, output if isinstance(output, Tensor) else output[0])
+
+    hooks = [layers[index].register_forward_hook(keep(index)) for index in indices]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def inputs_of(module: Any) -> Iterator[list[Tensor]]:
+    """The inputs of a module in the calls of a forward pass, in their order."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def output_changed(module: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The module gives ``change`` of its output, or of the first of a tuple, as long as this lasts."""
+    hook = module.register_forward_hook(
+        lambda _, __, output: change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+class _Reached(Exception):
+    """The layer whose output was wanted has been computed."""
+
+
+def run_until(layer: Any, model: Any, ids_BT: Tensor) -> None:
+    """Run a model on rows up to a layer's output, without those behind it; hooks set before see all of it."""
+
+    def stop(*_: Any) -> None:
+        raise _Reached
+
+    hook = layer.register_forward_hook(stop)
+    try:
+        model.base_model(input_ids=ids_BT, use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        hook.remove()

@@ -28,9 +28,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
-from layercut.healing.batches import rows
-from layercut.healing.examples import IGNORED, Data, TrainingExample
-from layercut.healing.learner import BATCH
+from layercut.healing.examples import IGNORED, Data, TrainingExample, rows
+from layercut.healing.guard import BATCH
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import NamedPrompt
 from layercut.healing.rollouts import RolloutTrainer
@@ -41,7 +40,7 @@ EPSILON = 1e-4
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
-    """How much better each answer is than its group: (reward - mean) / (sample standard deviation + EPSILON).
+    """Advantage of each answer over its group: (reward - mean) / (sample standard deviation + EPSILON).
 
     >>> [round(one, 3) for one in advantages([1, 0, 0, 1])], advantages([1, 1])
     ([0.866, -0.866, -0.866, 0.866], [0.0, 0.0])

@@ -1,17 +1,20 @@
-"""Guard tasks, which healing must not break: the pruned and the healed model answer the same selection items.
+"""Questions to a model in training: guard tasks, which healing must not break, and held-out questions.
 
 A guard is broken where the healed model lost against the pruned one, item by item: for right or wrong, one-sided exact
 McNemar p < 0.05; for other metrics, and items that share contexts, a 95 % interval of the difference below 0. Training
-stops there, and the best weights of the evaluations before it stay. A seam's map loses strength until none is broken.
+stops there, and the best weights of the evaluations before it stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine
+from layercut.engine.probe import fastest_engine
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.comparison import ALPHA
@@ -19,15 +22,72 @@ from layercut.evidence.intervals import Estimate
 from layercut.evidence.mcnemar import loss_p_value
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
-from layercut.healing.learner import BATCH, answering
-from layercut.healing.prompt_sources import PromptSource
+from layercut.healing.examples import Data
+from layercut.healing.prompt_sources import PromptSource, TaskPrompts
 from layercut.healing.settings import TrainSettings
+from layercut.healing.trainable import bare
 from layercut.models.loading import LoadedModel
-from layercut.report.healing_text import GUARD
+from layercut.report.healing_text import ACCURACY, GUARD
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
-from layercut.tasks.evaluate import InMemory, Records, ask_under
+from layercut.tasks.evaluate import InMemory, ask_under
+
+BATCH = 64
+Look = Callable[[Any], dict[str, float]]
+"""From the model in training, values for the loss curve."""
+
+
+@contextmanager
+def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[Engine]:
+    """An engine over the current weights, with adapters and without dropout; training mode comes back afterwards.
+
+    The shared engine where it runs the model, which is asked once in a training, else the plain one. It is a new one
+    each time, so keys and values of earlier weights are never read. It computes in the dtype of the weights: the
+    autocast that accelerate puts around ``forward`` of a model in training is left out.
+
+    Args:
+        model: in training, as ``make_trainable`` gives it.
+        cut: the model loaded for training; its tokenizer is used.
+        batch_size: prompts that are run at once.
+    """
+    was_training, autocasting = model.training, vars(model).pop("forward", None)
+    model.eval()
+    try:
+        yield fastest_engine(replace(cut, model=bare(model)), batch_size=batch_size)
+    finally:
+        model.train(was_training)
+        if autocasting is not None:
+            model.forward = autocasting
+
+
+def accuracy_of_held_out(tasks: Sequence[TaskPrompts], data: Data, cut: LoadedModel, count: int) -> Look:
+    """A function from the model in training to its accuracies, as ``accuracy of TASK (READOUT, n=COUNT)``.
+
+    It grades greedy answers to the first ``count`` held-out questions of each task, never to those trained on.
+    """
+    held_out = [example.id for example in data.held_out]
+    asked = [(task, [name for name in held_out if name in task.samples][:count]) for task in tasks]
+
+    def look(model: Any) -> dict[str, float]:
+        found = {}
+        with answering(model, cut, BATCH) as engine:
+            for task, names in asked:
+                if names:
+                    right = _num_right(engine, task, names)
+                    found[f"{ACCURACY}{task.task.name} ({task.readout}, n={len(names)})"] = right / len(names)
+        return found
+
+    return look
+
+
+def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
+    prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
+    requests = [task.request(prompts[name]) for name in names]
+    uncut = CutPlan(num_layers=engine.num_layers)
+    answers = [answer for batch in engine.completions(requests, uncut, Decoding()) for answer in batch]
+    return sum(task.are_right(answers))
+
 
 Row = dict[str, Any]
 """One guard task at one evaluation: n, scores before and after with intervals, and whether it is broken."""
@@ -53,7 +113,7 @@ class GuardTask(NamedTuple):
         return f"guard {self.task.name}: only {found} of the {wanted} wanted items" if found < wanted else ""
 
     def describe(self) -> dict[str, Any]:
-        """What decides the answers, for a run's settings."""
+        """Settings that decide the answers, for a run's settings."""
         items = {"n": len(self.samples), "hash": items_hash(self.ids)}
         return {"task": self.task.name, "readout": self.readout, **items, **self.task.settings()}
 
@@ -112,7 +172,6 @@ def rows_of(
     model: Any,
     loaded: LoadedModel,
     before: Sequence[Row] | None,
-    held: Sequence[Records] | None = None,
 ) -> list[Row]:
     """Let a model answer all guard tasks greedily; a row for each task.
 
@@ -121,20 +180,19 @@ def rows_of(
         model: who answers, as ``answering`` takes it.
         loaded: its tokenizer, and how it was loaded.
         before: the pruned model's rows, for the same tasks; None where ``model`` is the pruned one.
-        held: where the answers to each task are kept; what is there is not asked again. In memory if left out.
     """
     rows = []
     with answering(model, loaded, BATCH) as engine:
         for place, guard in enumerate(tasks):
-            records = _answered(guard, engine, held[place] if held else InMemory())
+            records = _answered(guard, engine)
             values = [float(next(iter(record["metrics"].values()))) for record in records]
             earlier = values if before is None else before[place]["values"]
             rows.append(compared(guard, earlier, values, clusters_of(records)))
     return rows
 
 
-def _answered(guard: GuardTask, engine: Engine, held: Records) -> list[dict[str, Any]]:
-    plan = CutPlan(num_layers=engine.num_layers)
+def _answered(guard: GuardTask, engine: Engine) -> list[dict[str, Any]]:
+    plan, held = CutPlan(num_layers=engine.num_layers), InMemory()
     ask_under(guard.task, engine, [plan], guard.samples, {guard.readout: [held]}, decoding=Decoding(), early=True)
     records = {record["id"]: record for record in held.records}
     return [records[name] for name in guard.ids]
@@ -164,7 +222,7 @@ def broken(rows: Iterable[Row]) -> list[str]:
 
 
 def is_broken(line: Mapping[str, Any]) -> bool:
-    """Whether a guard is broken at a line of the loss curve."""
+    """True if a guard is broken at a line of the loss curve."""
     return bool(broken(line.get(GUARD, ())))
 
 
@@ -174,10 +232,7 @@ def trained_entry(curve: Sequence[Mapping[str, Any]], kept_step: int) -> dict[st
     asked = {line["step"]: line[GUARD] for line in curve if GUARD in line}
     stopped_at = next((step for step, rows in asked.items() if broken(rows)), None)
     steps = [step for step in dict.fromkeys([kept_step, stopped_at]) if step]
-    rows = [{"step": step, **summary(row)} for step in steps for row in asked[step]]
+    rows = [{"step": step, **row} for step in steps for row in asked[step]]
+    for row in rows:
+        del row["values"]
     return {GUARD: {"kept_step": kept_step, "stopped_at": stopped_at, "rows": rows}}
-
-
-def summary(row: Row) -> Row:
-    """A row without the items' values, for the entry of a healing."""
-    return {name: value for name, value in row.items() if name != "values"}

@@ -15,7 +15,6 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (
     BUILT_IN,
-    described_sources,
     examples_of,
     full_test_sets,
     items_used,
@@ -29,14 +28,13 @@ from layercut.healing.data import (
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.generate import answers_of
 from layercut.healing.guard import described, guard_tasks, items_of_guard
-from layercut.healing.job import CHECKPOINT, HealingJob
-from layercut.healing.objective import TRAINING, ToTrain, train_along
+from layercut.healing.job import CHECKPOINT, TRAINING, HealingJob, ToTrain, train_along
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
-from layercut.healing.recorded import train_as_recorded
-from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
-from layercut.healing.training_folder import remove_weights
+from layercut.healing.prompts import AnswerRecord
+from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings, train_as_recorded
+from layercut.healing.trainable import remove_weights
 from layercut.progress import Say
 from layercut.report.healing import healing_report
 from layercut.report.healing_text import GUARD, healing_lines
@@ -129,7 +127,7 @@ def heal_model(
         for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
             say(note)
         arms = {responses, *(RESPONSES if settings.match_tokens else ())}
-        records: dict[str, list[dict[str, Any]]] = {}
+        records: dict[str, list[AnswerRecord]] = {}
         if "self" in arms:
             records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
         if "original" in arms:
@@ -149,8 +147,8 @@ def heal_model(
         examples, counts = found[responses]
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
-        data = split(examples, train, say, source.names_of(records.get(responses, [])))
-        if guards and train.method != "seam" and not data.held_out:
+        data = split(examples, train, say)
+        if guards and not data.held_out:
             raise InputError("one example leaves none to hold out, where guard tasks are answered; give more prompts.")
         healing = {
             "method": train.method,
@@ -166,7 +164,6 @@ def heal_model(
             "num_examples": len(data.train),
             "num_held_out": len(data.held_out),
             **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
-            **({"sources": described_sources(data)} if train.mixture == "damage" else {}),
             **counts,
             SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
         }
@@ -226,7 +223,6 @@ def _checked(
             f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
             f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
         )
-    settings.filters.check()
     if settings.filters.right_only and source.parts and not source.tasks:
         raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     plan = plan_of(cut)
@@ -252,37 +248,33 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         what = train.objective if train.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if train.method == "qlora":
-        from layercut.healing.adapters import quantization
+        from layercut.healing.trainable import quantization
 
         quantization()
     if train.method != "seam":
         train.batches(group.size)
         import layercut.healing.sft  # noqa: F401  says which extra is missing
-        from layercut.healing.optimizers import check_optimizer
-
-        check_optimizer(train, group.size)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
     is_cut = (cut.source.path / PLAN_FILE).is_file()
     earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
-    compares = train.method == "seam" or train.objective == "hidden"
-    if compares and any(_is_scaled(entry) for entry in earlier):
+    if train.method == "seam" and any(_is_scaled(entry) for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
-            "original model's and the two cannot be compared; heal the pruned model itself, or use another objective."
+            "original model's and the two cannot be compared; heal the pruned model itself, or train it."
         )
 
 
 def _is_scaled(entry: Mapping[str, Any]) -> bool:
-    """Whether a healing changed the scale of the stream; a guard may have left nothing of it."""
+    """True if a healing changed the scale of the stream; a guard may have left nothing of it."""
     return bool(entry.get("seam_map") == "magnitude" and entry.get(GUARD, {}).get("strength", 1))
 
 
 def _self_records(
     run: RunFolder, teacher: ModelHandle, source: PromptSource, how: Answering, seed: int, console: Console, say: Say
-) -> list[dict[str, Any]]:
+) -> list[AnswerRecord]:
     """The teacher's own answers: those of an earlier run, or generated now."""
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
@@ -292,4 +284,4 @@ def _self_records(
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
         return source.records
-    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say).chosen
+    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say)

@@ -1,36 +1,88 @@
-"""One healing with its prepared data: solve for maps or train, then write the checkpoint."""
+"""One healing with its prepared data: solve for maps or train by an objective, then write the checkpoint."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
-from layercut.healing.guard import Guard, GuardTask, trained_entry
-from layercut.healing.learner import accuracy_of_held_out
-from layercut.healing.objective import STORED, TRAINING, ToTrain, objective_of
-from layercut.healing.pair import Pair, load_cut
+from layercut.healing.guard import Guard, GuardTask, accuracy_of_held_out, trained_entry
+from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
-from layercut.healing.settings import HealSettings
+from layercut.healing.prompts import AnswerRecord
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel, load_model
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
-from layercut.report.healing_text import ACCURACY, GUARD, guard_lines
+from layercut.report.healing_text import ACCURACY, guard_lines
 from layercut.runs.directory import RunFolder
-from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.healing.sft import Trained
+
+TRAINING = "training"
+
+
+class ToTrain(NamedTuple):
+    """Message of the first process of a group to the others."""
+
+    data: Data
+    folder: Path
+
+
+def objective_of(
+    pair: Pair,
+    teacher: ModelHandle,
+    settings: TrainSettings,
+    shared: ToTrain,
+    records: list[AnswerRecord],
+    tasks: Sequence[TaskPrompts] = (),
+) -> dict[str, Any]:
+    """Options of ``train`` that an objective needs, such as its trainer and the teacher.
+
+    ``records`` are the answers that the data come from; ``tasks`` grade answers.
+    """
+    if settings.objective == "sft":
+        return {}
+    if settings.is_graded:
+        from layercut.healing.grpo import GrpoTrainer, questions_in
+
+        questions = questions_in(shared.data, tasks, settings)
+        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions, "group": settings.group}
+    from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength, check_teacher
+    from layercut.healing.examples import encode_example
+
+    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
+    check_teacher(loaded.model, uncut.model)
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
+    if settings.objective != "on-policy":
+        return options | {"trainer": DistillTrainer}
+    by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
+    length = RolloutLength(settings.rollout_start, settings.rollout_max)
+    more = {"kind": "jsd", "cut": loaded, "records": by_prompt, "length": length, "drift": settings.drift_overlap}
+    return options | more | {"trainer": OnPolicyTrainer}
+
+
+def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain) -> None:
+    """Training in the other processes of a group, on the data that the first one sent."""
+    from layercut.healing.sft import train
+    from layercut.healing.trainable import make_trainable
+
+    pair = load_pair(cut, teacher, settings)
+    options = objective_of(pair, teacher, settings, shared, [])
+    model = make_trainable(pair.cut.model, settings)
+    train(model, pair.cut.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
+
 
 CHECKPOINT = "checkpoint"
 
@@ -46,7 +98,7 @@ class HealingJob:
     """The models of the training; None once they are freed, before the checkpoint is written."""
     plan: CutPlan
     data: Data
-    records: list[dict[str, Any]]
+    records: list[AnswerRecord]
     settings: HealSettings
     healing: dict[str, Any]
     console: Console
@@ -57,13 +109,12 @@ class HealingJob:
 
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
-        from layercut.healing.merge import write_healed
-        from layercut.healing.rounding import Judge, judged_by
+        from layercut.healing.checkpoint import judged_by, write_healed
         from layercut.healing.seam import places_of, repair_seams
 
         began, loaded = time.monotonic(), self._loaded
         uncut = load_cut(self.teacher, self.settings.train)
-        judge: Judge | None = judged_by(loaded.model, self.data)
+        judge = judged_by(loaded.model, self.data)
         kind = self.settings.train.seam
         total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
@@ -72,17 +123,13 @@ class HealingJob:
             self.say(fit.describe())
         del uncut
         give_back_memory()
-        guarded = self._guard_seam()
         healing = self.healing | {
             "seams": [fit.describe() for fit in fits],
             "seam_map": self.settings.train.seam,
             "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
             "tokens": fits[0].num_tokens,
             "seconds": round(time.monotonic() - began, 1),
-            **guarded,
         }
-        if guarded and not guarded[GUARD]["strength"]:
-            judge = None  # nothing was gained that rounding could lose
         write = partial(write_healed, loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
         return self._write(healing, write, "")
 
@@ -91,31 +138,9 @@ class HealingJob:
         assert self.pair is not None, "the pruned model is needed"
         return self.pair.cut
 
-    def _guard_seam(self) -> dict[str, Any]:
-        """Weaken the maps until no guard is broken; the part of the healing's entry, empty without guard tasks."""
-        from layercut.healing.strength import strongest_kept
-
-        if not self.guards:
-            return {}
-        with ExitStack() as files:
-
-            def journal(guard: GuardTask, strength: float) -> Journal:
-                name = f"{guard.readout}.strength-{strength:g}"
-                return files.enter_context(self.run.journal(guard.task.name, name))
-
-            pruned = load_cut(self.cut, self.settings.train)
-            entry = strongest_kept(self._loaded, pruned, self.guards, journal)
-        return self._said(entry)
-
-    def _said(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """The guard's part of the healing's entry, after it was printed."""
-        for line in guard_lines(entry):
-            self.say(line)
-        return entry
-
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
-        from layercut.healing.merge import trained_model, write_adapter, write_healed
+        from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
         from layercut.healing.sft import CURVE, finished
 
         settings, folder = self.settings.train, self.run.path / TRAINING
@@ -136,7 +161,10 @@ class HealingJob:
             "held_out_loss": trained.held_out,
         }
         if trained.kept_step is not None:
-            healing |= self._said(trained_entry(trained.curve, trained.kept_step))
+            entry = trained_entry(trained.curve, trained.kept_step)
+            healing |= entry
+            for line in guard_lines(entry):
+                self.say(line)
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"
@@ -155,15 +183,13 @@ class HealingJob:
 
     def _trained(self) -> Trained:
         """Train; its models are freed with this call, apart from the job's pair."""
-        from layercut.healing.memory_limit import within_memory
+        from layercut.healing.memory import within_memory
         from layercut.healing.sft import train
         from layercut.healing.trainable import make_trainable, num_trainable
 
         assert self.pair is not None, "models are freed after the training"
         settings, folder, loaded = self.settings.train, self.run.path / TRAINING, self._loaded
-        shared = ToTrain(self.data, self.run.path, self.plan)
-        if settings.store_top_k is not None:
-            self._store_logits(shared, settings.store_top_k)
+        shared = ToTrain(self.data, self.run.path)
         self.group.share(shared)
         options = objective_of(self.pair, self.teacher, settings, shared, self.records, self.tasks)
         if settings.graded:
@@ -179,19 +205,6 @@ class HealingJob:
             trained = train(model, loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options)
         self.group.leave()
         return trained
-
-    def _store_logits(self, shared: ToTrain, k: int) -> None:
-        """Compute the teacher's distributions once at every position in the loss."""
-        from layercut.healing.distill import check_teacher
-        from layercut.healing.stored import StoredLogits
-
-        stored = StoredLogits(shared.folder / STORED, shared.data, k)
-        if not stored.is_whole():
-            uncut = load_cut(self.teacher, self.settings.train.replace(method="lora"))
-            check_teacher(self._loaded.model, uncut.model)
-            name = "Storing the teacher's likeliest tokens"
-            with watched(name, stored.num_examples, self.console, "examples") as on_progress:
-                stored.fill(uncut.model, on_progress=on_progress)
 
     def _write(
         self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from layercut.engine.head import HeadInput, body_of, logits_with_gradients
-from layercut.healing.batches import given, in_loss
+from layercut.healing.examples import given, in_loss
 from layercut.healing.trainable import bare
 
 CHUNK_SIZE = 2**25
@@ -91,7 +91,7 @@ def lazy_logits(model: Any, inputs: Mapping[str, Any], at: Places) -> Logits:
 
 
 def over_rows(loss: Callable[..., Any], *logits: Logits, rows: Sequence[Tensor] = ()) -> Any:
-    """What ``loss`` gives for all rows, computed for a chunk of rows at a time.
+    """Values of ``loss`` for all rows, computed for a chunk of rows at a time.
 
     Args:
         loss: takes logits (C, V) of each model and the chunk's part of each of ``rows``; gives a tensor whose first

@@ -1,18 +1,23 @@
-"""The memory that training takes at its fullest moment, counted without it: every tensor of a step, byte by byte.
+"""The memory and disk that training takes, counted without it.
 
 The model is laid out without numbers (torch's fake tensors), and a step runs on it: the forward pass, the loss and the
 backward pass as training has them, with adapters, the teacher, autocast and layers that are computed again. Every
-tensor counts from its creation until it is freed. What optimizers keep is known by formula.
+tensor counts from its creation until it is freed. What optimizers keep is known by formula. A model that cannot run
+without numbers is counted from the headers of its weight files, by a rule of thumb.
 
 Not counted: Python and its libraries, what the allocator cannot use, masks of padded batches (T x T numbers a row), and
 buffers of several processes.
+
+The count decides ``gradient_checkpointing`` auto on a CPU: a GPU that is full says so, but where a machine's own memory
+is full, the system kills the process without a word.
 """
 
-# Shapes: B rows, T tokens, N tokens in the loss, P columns that have any, K stored tokens, V vocabulary.
+# Shapes: B rows, T tokens, N tokens in the loss, P columns that have any, V vocabulary.
 
 from __future__ import annotations
 
 import math
+import re
 import warnings
 import weakref
 from collections import Counter
@@ -22,21 +27,79 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from layercut.healing.distill import divergence
+from layercut.engine.handle import ModelHandle
+from layercut.healing.examples import Data
 from layercut.healing.logits import Places, lazy_logits, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_bytes
 from layercut.healing.settings import TrainSettings
-from layercut.healing.stored import TopK, top_k_divergence
 from layercut.healing.trainable import make_trainable
+from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class, config_of
-from layercut.models.weights import read_config
+from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.progress import Say
+
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+
+
+class WeightCounts(NamedTuple):
+    """A model's weights, from the headers of its files."""
+
+    parameters: int
+    stored_bytes: int
+    bytes_in_memory: int
+    adapter_parameters: int
+    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    layer_parameters: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    cache_bytes: int
+    """Keys and values of one token."""
+    vocabulary: int
+
+
+def weight_counts(handle: ModelHandle) -> WeightCounts:
+    """Counts of a model on disk, and the bytes that it takes in memory in the dtype of its handle."""
+    folder = handle.source.path
+    files, config = safetensors_files(folder), read_config(folder)
+    config = inner if isinstance(inner := config.get("text_config"), dict) else config
+    entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
+    in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
+    parameters = sum(entry.num_parameters for _, entry in entries)
+    stored = sum(entry.num_bytes for _, entry in entries)
+    each = _DTYPE_BYTES.get(handle.dtype)
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    width = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
+    return WeightCounts(
+        parameters=parameters,
+        stored_bytes=stored,
+        bytes_in_memory=stored if each is None else each * parameters,
+        adapter_parameters=sum(sum(entry.shape) for entry in in_layers if len(entry.shape) == 2),
+        layer_parameters=sum(entry.num_parameters for entry in in_layers),
+        num_layers=handle.num_layers,
+        hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
+        cache_bytes=2 * handle.num_layers * width * (each or 2),
+        vocabulary=config.get("vocab_size", 0),
+    )
+
+
+def dtype_of(handle: ModelHandle) -> str:
+    """The dtype of a model in memory."""
+    weights = weight_counts(handle)
+    stored = "float32" if weights.stored_bytes >= 4 * weights.parameters else "bfloat16"
+    return handle.dtype if handle.dtype in _DTYPE_BYTES else stored
+
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "teacher")
 
@@ -52,11 +115,11 @@ class Shape(NamedTuple):
 
 
 class Where(NamedTuple):
-    """What a step is computed on and with."""
+    """Device and dtypes of a step."""
 
     on_gpu: bool
     has_bfloat16: bool
-    """Whether ``precision`` auto means bfloat16."""
+    """True if ``precision`` auto means bfloat16."""
     dtype: str
     """Of the base of adapters."""
     teacher_dtype: str
@@ -194,11 +257,10 @@ def _loss(model: Any, teacher: Any, settings: TrainSettings, shape: Shape) -> Te
     losses_N: Tensor
     if settings.is_graded or settings.objective == "sft":
         losses_N = over_rows(token_losses, ours, rows=[at(count)])
-    elif settings.store_top_k is not None:
-        top = [torch.zeros(count, settings.store_top_k, dtype=kind) for kind in (torch.long, torch.float32)]
-        losses_N = over_rows(lambda made, *given: top_k_divergence(made, TopK(*given)), ours, rows=top)
     else:
-        kind = {"hidden": "forward-kl", "on-policy": "jsd"}.get(settings.objective, settings.objective)
+        kind = "jsd" if settings.objective == "on-policy" else settings.objective
+        from layercut.healing.distill import divergence
+
         with torch.no_grad():
             theirs = lazy_logits(teacher, inputs, places)
         losses_N = over_rows(partial(divergence, kind=kind, alpha=settings.jsd_alpha), ours, theirs)
@@ -240,3 +302,154 @@ def _packed(model: Any) -> int:
     packed: int = sum(one.numel() for name, one in model.named_parameters() if ".base_layer.weight" in name)
     others: int = sum(one.numel() for one in _base_of(model)) - packed
     return math.ceil(packed * (1 / 2 + 1 / 64 + 4 / (64 * 256))) + 4 * others
+
+
+class Longest(NamedTuple):
+    """The longest example."""
+
+    tokens: int
+    in_loss: int
+    """Tokens of its answer."""
+
+
+def training_parts(
+    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, longest: Longest
+) -> dict[str, int]:
+    """Bytes by part when training takes most; by rule of thumb for a model that cannot run without numbers."""
+    batches = train.batches()
+    where = Where(
+        is_on_gpu(cut), _has_bfloat16(cut), dtype_of(cut), "float32" if teacher is None else dtype_of(teacher)
+    )
+    try:
+        return training_bytes(
+            cut.source.path,
+            None if teacher is None else teacher.source.path,
+            train,
+            Shape(batches.micro, longest.tokens, longest.in_loss),
+            where,
+            accumulation=batches.accumulation * (train.group if train.is_graded else 1),
+        )
+    except Exception:  # whatever such a model's code does that needs numbers
+        return rule_of_thumb(cut, teacher, train, longest)
+
+
+def rule_of_thumb(
+    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, longest: Longest
+) -> dict[str, int]:
+    """Roughly what ``training_parts`` counts, from the headers of the weights alone."""
+    weights, tokens = weight_counts(cut), train.batches().micro * longest.tokens
+    trainable = num_trainable(weights, train)
+    return {
+        "weights": weights.bytes_in_memory if train.method in ("lora", "qlora") else 4 * weights.parameters,
+        "gradients": 4 * trainable,
+        "optimizer": 8 * trainable,
+        # 34 x tokens x hidden size values of two bytes a layer (Korthikanti et al., arXiv:2205.05198)
+        "activations": tokens * weights.num_layers * weights.hidden_size * 68,
+        "logits": min(tokens * weights.vocabulary, 2**25) * 12,
+        "teacher": 0 if teacher is None else weight_counts(teacher).bytes_in_memory,
+    }
+
+
+def num_trainable(weights: WeightCounts, train: TrainSettings) -> int:
+    """Number of weights that are trained."""
+    if train.method in ("lora", "qlora"):
+        return train.rank * weights.adapter_parameters
+    if train.method == "full":
+        return weights.parameters
+    last = weights.layer_parameters * train.last_k // max(weights.num_layers, 1)
+    return last + weights.vocabulary * weights.hidden_size
+
+
+def training_disk(weights: WeightCounts, train: TrainSettings) -> int:
+    """Most bytes on disk while a model is trained and then written, without the model that is written.
+
+    A checkpoint of the training holds the adapter, or all weights of the model, and both moments of AdamW. There are
+    three while one is saved.
+    """
+    if train.method == "seam":
+        return 0
+    trainable = num_trainable(weights, train)
+    kept = 4 * (trainable if train.method in ("lora", "qlora") else weights.parameters)
+    return 3 * (kept + 8 * trainable)
+
+
+def is_on_gpu(handle: ModelHandle) -> bool:
+    """True if the model will run on a CUDA device."""
+    return pick_device(handle.settings.device).type == "cuda"
+
+
+def _has_bfloat16(handle: ModelHandle) -> bool:
+    return is_on_gpu(handle) and torch.cuda.is_bf16_supported()
+
+
+OF_A_STEP = ("gradients", "optimizer", "activations", "logits")
+"""What a step takes beside the models, which are loaded by then."""
+CGROUP = Path("/sys/fs/cgroup")
+_SURE = 8
+"""Where this many times the rule of thumb is free, bytes are not counted one by one, which takes seconds."""
+
+
+def within_memory(
+    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, data: Data, say: Say
+) -> TrainSettings:
+    """The settings of a training whose models are loaded, with gradient checkpointing where a step needs it to fit.
+
+    It changes no number of the training. Where even that is not enough, a line says what would be; training is tried.
+
+    Args:
+        cut: the pruned model.
+        teacher: the original model, if it is in memory.
+        say: called with a line where memory is short.
+    """
+    if not _on_cpu(cut):
+        return train
+    free, longest = free_memory(), _longest(train, data)
+    if _SURE * _taken(rule_of_thumb(cut, teacher, train, longest)) < free:
+        return train
+    takes = _taken(training_parts(cut, teacher, train, longest))
+    if takes > free and may_checkpoint(cut, train):
+        train = train.replace(gradient_checkpointing="on")
+        say(f"gradient checkpointing is on: without it a step takes {_gb(takes)}, and {_gb(free)} is free")
+        takes = _taken(training_parts(cut, teacher, train, longest))
+    if takes > free:
+        less = "gradient_checkpointing on" if train.gradient_checkpointing == "off" else "a smaller `max_length`"
+        if train.micro_batch > 1:
+            less = "micro_batch 1"
+        say(f"a training step takes about {_gb(takes)}, and {_gb(free)} is free; if the system ends it, give {less}")
+    return train
+
+
+def may_checkpoint(cut: ModelHandle, train: TrainSettings) -> bool:
+    """True if gradient checkpointing goes on where a step does not fit without it."""
+    return train.gradient_checkpointing == "auto" and _on_cpu(cut)
+
+
+def free_memory() -> int:
+    """Bytes that are free: of the machine, or of the container (cgroup v2) where that is less."""
+    free: int = psutil.virtual_memory().available
+    try:
+        most, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+    return min(free, most - taken + int(parts.get("inactive_file", 0)))  # pages of files that were read are given back
+
+
+def _on_cpu(handle: ModelHandle) -> bool:
+    return pick_device(handle.settings.device).type == "cpu"
+
+
+def _taken(parts: dict[str, int]) -> int:
+    return sum(parts[name] for name in OF_A_STEP)
+
+
+def _longest(train: TrainSettings, data: Data) -> Longest:
+    """The longest example; with answers of the pruned model's own, the longest that may be drawn."""
+    own = train.rollout_max if train.answers_itself else 0
+    examples = (*data.train, *data.held_out)
+    tokens = max(len(one.prompt) + max(len(one.completion), own) for one in examples)
+    return Longest(min(tokens, train.max_length), max(own, *(len(one.completion) for one in examples)))
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"

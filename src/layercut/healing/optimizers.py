@@ -1,13 +1,11 @@
 """Optimizers that take less memory than AdamW on float32 weights, which takes 16 bytes a parameter with gradients.
 
-| weights  | optimizer  | bytes a parameter: weight, gradient, moments |
-|----------|------------|----------------------------------------------|
-| float32  | adamw      | 4 + 4 + 8                                    |
-| float32  | adamw-8bit | 4 + 4 + 2                                    |
-| float32  | adafactor  | 4 + 4 + (a row and a column of each matrix)  |
-| bfloat16 | adamw      | 2 + 2 + 4                                    |
-| bfloat16 | adamw-8bit | 2 + 2 + 2                                    |
-| bfloat16 | adafactor  | 2 + 2 + (a row and a column of each matrix)  |
+| weights  | optimizer | bytes a parameter: weight, gradient, moments |
+|----------|-----------|----------------------------------------------|
+| float32  | adamw     | 4 + 4 + 8                                    |
+| float32  | adafactor | 4 + 4 + (a row and a column of each matrix)  |
+| bfloat16 | adamw     | 2 + 2 + 4                                    |
+| bfloat16 | adafactor | 2 + 2 + (a row and a column of each matrix)  |
 
 A step changes most weights by less than half of bfloat16's spacing, so rounding to the nearest would undo it. Here an
 update is computed in float32 and rounded stochastically, so it survives in the mean (Zamirai et al., "Revisiting
@@ -26,55 +24,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Adafactor
 
-from layercut.errors import InputError
-from layercut.healing.rounding import stochastic_bfloat16
 from layercut.healing.settings import TrainSettings
 
 CHUNK_SIZE = 2**24
 """Numbers that are updated in float32 at once: 64 MB each for weights, gradients and moments."""
 
 
-def check_optimizer(settings: TrainSettings, num_processes: int = 1) -> None:
-    """Raise InputError for an optimizer that cannot run here, or a dtype of weights that are not trained."""
-    if settings.weights != "float32" and settings.method not in ("full", "last-k"):
-        raise InputError(
-            f"{settings.method} trains no whole weights, so `weights` {settings.weights} has no meaning; leave it out. "
-            "The dtype of its base is `dtype`."
-        )
-    if settings.optimizer != "adamw-8bit":
-        return
-    try:
-        import torchao.optim  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "adamw-8bit needs torchao, which is not installed: pip install torchao. `optimizer` adafactor needs no "
-            "other library and less memory."
-        ) from error
-    if not torch.cuda.is_available():
-        raise InputError(
-            "adamw-8bit runs on a CUDA device, and there is none here; `optimizer` adafactor runs anywhere."
-        )
-    if settings.weights == "bfloat16" and num_processes > 1:
-        raise InputError(
-            f"adamw-8bit rounds bfloat16 weights differently in each process, and {num_processes} were launched; use "
-            "`optimizer` adamw or adafactor."
-        )
-
-
 def optimizer_of(settings: TrainSettings) -> tuple[type[Optimizer], dict[str, Any]] | None:
-    """The class of the optimizer and its arguments, as the Trainer takes them; None for its own AdamW."""
-    shared = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    betas = {"betas": (settings.beta1, settings.beta2)}
-    is_rounded = settings.weights == "bfloat16"
+    """The class of the optimizer and its arguments, as the Trainer takes them; None for the Trainer's own."""
+    if settings.weights == "float32":
+        return None
+    shared = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "seed": settings.seed}
     if settings.optimizer == "adamw":
-        return (RoundedAdamW, shared | betas | {"seed": settings.seed}) if is_rounded else None
-    if settings.optimizer == "adafactor":
-        fixed = {"scale_parameter": False, "relative_step": False}  # the learning rate is that of the schedule
-        seed = {"seed": settings.seed} if is_rounded else {}
-        return RoundedAdafactor if is_rounded else Adafactor, shared | fixed | seed
-    from torchao.optim import AdamW8bit
-
-    return AdamW8bit, shared | betas | {"bf16_stochastic_round": is_rounded}
+        return RoundedAdamW, shared | {"betas": (settings.beta1, settings.beta2)}
+    # The learning rate is that of the schedule.
+    return RoundedAdafactor, shared | {"scale_parameter": False, "relative_step": False}
 
 
 class OptimizerBytes(NamedTuple):
@@ -98,9 +62,6 @@ def optimizer_bytes(settings: TrainSettings, shapes: Sequence[Sequence[int]], *,
         ]
         # The update and what it is made of; for bfloat16 also the weight and its gradient in float32.
         return OptimizerBytes(4 * sum(factored), (16 if is_rounded else 8) * largest)
-    if settings.optimizer == "adamw-8bit":
-        blocks = [2 * size + 2 * 4 * (size // 256) if size >= 4096 and not size % 256 else 8 * size for size in sizes]
-        return OptimizerBytes(sum(blocks), 0)
     if is_rounded:  # weights, gradients, moments and the roots of a chunk, then the bits of their rounding
         return OptimizerBytes(4 * total, 36 * min(largest, CHUNK_SIZE))
     # The roots of second moments: on a GPU all at once, else of one weight, before and after their correction.
@@ -199,3 +160,17 @@ class RoundedAdafactor(Rounded, Adafactor):
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of at most CHUNK_SIZE numbers of tensors of the same shape."""
     return zip(*(torch.split(tensor.view(-1), CHUNK_SIZE) for tensor in tensors), strict=True)
+
+
+def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
+    upper.
+
+    The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
+    """
+    noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator, device=generator.device)
+    noise = noise.to(weights.device)
+    bits = weights.float().contiguous().view(torch.int32)
+    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    nearest = weights.to(torch.bfloat16)
+    return torch.where(rounded.isfinite(), rounded.to(torch.bfloat16), nearest)

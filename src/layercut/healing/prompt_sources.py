@@ -7,15 +7,14 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Seed, Settings
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
-from layercut.healing.best_of import chosen
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in, read_answered
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, answered_in, read_answered
 from layercut.healing.settings import SYSTEM, TrainSettings
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
@@ -31,10 +30,6 @@ Found = TypeVar("Found")
 Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
 PREFIX = "task:"
-CHOICES = Path("samples", "choices.jsonl")
-"""The best of several answers to a prompt."""
-OTHER = "other prompts"
-"""Source of prompts whose source is not known."""
 MAX_NEW_TOKENS = 256
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
@@ -109,10 +104,15 @@ class TaskPrompts(NamedTuple):
             id=name or asked.id, prompt=asked.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
         )
 
-    def is_right(self, record: Mapping[str, Any]) -> bool:
-        """Whether the task's grader gives a recorded answer full marks on its headline metric."""
-        names = ("id", "finish_reason", "num_prompt_tokens", "num_new_tokens")
-        answer = Completion(text=record["completion"], **{name: record[name] for name in names})
+    def is_right(self, record: AnswerRecord) -> bool:
+        """True if the task's grader gives a recorded answer full marks on its headline metric."""
+        answer = Completion(
+            id=record["id"],
+            text=record["completion"],
+            finish_reason=record["finish_reason"],
+            num_prompt_tokens=record["num_prompt_tokens"],
+            num_new_tokens=record["num_new_tokens"],
+        )
         return self.are_right([answer])[0]
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
@@ -161,7 +161,7 @@ class PromptGroup(NamedTuple):
 
     answered: list[PromptWithAnswer]
     task: TaskPrompts | None = None
-    source: str = OTHER
+    source: str = "other prompts"
     """As users name it; of a task, its name counts."""
     note: str = ""
     """A remark for users on how they were read."""
@@ -195,7 +195,7 @@ class PromptSource:
     """Prompts from one or several sources, with the answers that the sources give."""
 
     parts: tuple[PromptGroup, ...] = ()
-    records: list[dict[str, Any]] | None = None
+    records: list[AnswerRecord] | None = None
     """Answers that a model has given already, where the source is a run folder."""
 
     def __post_init__(self) -> None:
@@ -211,20 +211,6 @@ class PromptSource:
     @property
     def prompts(self) -> list[NamedPrompt]:
         return [prompt for part in self.parts for prompt in part.prompts]
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Of the sources: tasks, files and data sets; ``OTHER`` for given answers that name neither."""
-        of_parts = frozenset(part.name for part in self.parts)
-        return of_parts or frozenset(self.names_of(self.records or ()).values())
-
-    def names_of(self, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """By id of an answer, the name of its prompt's source."""
-        named = {prompt.id: part.name for part in self.parts for prompt in part.prompts}
-        return {
-            one["id"]: named.get(one.get("prompt_id", one["id"]), one.get("task") or one.get("source") or OTHER)
-            for one in records
-        }
 
     @property
     def tasks(self) -> list[TaskPrompts]:
@@ -254,22 +240,18 @@ class PromptSource:
 
 
 class Answering(Settings):
-    """How prompts are answered."""
+    """Settings of answering prompts."""
+
+    FORMER: ClassVar[dict[str, Any]] = {"samples": 1}
 
     decoding: DecodingSettings = DecodingSettings()
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
     system: str | None = Field(None, description="System message for conversations that have none.")
-    samples: int = Field(
-        1,
-        ge=1,
-        description="Answers to each prompt. The best is used: right, ended, likeliest by token. All are saved.",
-    )
     max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
 
     def extra(self) -> dict[str, int]:
         """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""
-        shared = {"samples": self.samples} if self.samples > 1 else {}
-        return shared | ({} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens})
+        return {} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens}
 
 
 def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict[str, Any]:
@@ -284,12 +266,7 @@ def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict
 
 
 def check_sources(train: TrainSettings, source: PromptSource) -> None:
-    """Raise InputError for an objective that needs grades and prompts without a grader, or a mixture of one source."""
-    if train.mixture == "damage" and len(source.names) < 2:
-        raise InputError(
-            "`mixture` damage weighs sources of prompts against each other, and there is one "
-            f"({''.join(source.names)}); give several, or leave it out."
-        )
+    """Raise InputError for an objective that needs grades and prompts without a grader."""
     if train.is_graded and (source.records is not None or len(source.tasks) < len(source.parts)):
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
 
@@ -298,7 +275,7 @@ def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """The given fields over those of a preset; InputError for an unknown preset.
 
     ``paper`` (arXiv:2602.01997): temperature 0.9, top-p 0.95, up to 8192 tokens, prompts of up to 8000, and a system
-    prompt; a hub data set is shuffled through 500,000 rows; training never stops early. One sample.
+    prompt; a hub data set is shuffled through 500,000 rows; training never stops early.
     """
     if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
@@ -349,15 +326,15 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
         plain: no chat template; for files and hub data sets.
 
     Raises:
-        InputError: a source that cannot be read or holds no prompts, the same prompts twice, or a run folder without
-            choices.
+        InputError: a source that cannot be read or holds no prompts, the same prompts twice, or a run folder with
+            several answers to a prompt.
         MissingExtra: a hub data set and no ``datasets``.
     """
     if len(specs) == 1 and Path(specs[0].source).is_dir():
         path = Path(specs[0].source)
         if not (path / RESPONSES).is_file():
             raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
-        return PromptSource(records=specs[0].chosen(_chosen_in(path)))
+        return PromptSource(records=specs[0].chosen(_answers_in(path)))
     return PromptSource(parts=tuple(_part(spec, system, plain) for spec in specs))
 
 
@@ -381,24 +358,21 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
     return PromptGroup(spec.chosen(answered), source=spec.source)
 
 
-def _chosen_in(folder: Path) -> list[dict[str, Any]]:
-    """A run's answers; of several to a prompt, the chosen one."""
-    records = read_records(folder / RESPONSES)
-    if not any("prompt_id" in record for record in records):
-        return records
-    choices = read_records(folder / CHOICES) if (folder / CHOICES).is_file() else []
-    if {choice["id"] for choice in choices} != {record["prompt_id"] for record in records}:
-        raise InputError(f"{folder} is not finished: not all prompts have a best answer yet. Run its command again.")
-    return chosen(records, choices)
+def _answers_in(folder: Path) -> list[AnswerRecord]:
+    """A run's answers; an earlier layercut could draw several to a prompt."""
+    records: list[Any] = read_records(folder / RESPONSES)
+    if any("prompt_id" in record for record in records):
+        raise InputError(f"{folder} has several answers to a prompt; generate one to each in another folder.")
+    return records
 
 
-def _item_of(record: Mapping[str, Any]) -> str:
+def _item_of(record: AnswerRecord) -> str:
     """The id of the task's item that a record answers.
 
-    >>> _item_of({"id": "copy-1 chain#2", "prompt_id": "copy-1 chain", "task": "copy"})
+    >>> _item_of({"id": "copy-1 chain", "task": "copy"})
     'copy-1'
     """
-    name = str(record.get("prompt_id", record["id"])).removeprefix(f"{record['task']} ")
+    name = str(record["id"]).removeprefix(f"{record['task']} ")
     for readout in GENERATED:
         name = name.removesuffix(f" {readout}")
     return name

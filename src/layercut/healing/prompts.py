@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
-from layercut.engine.base import Message, Prompt
+from layercut.engine.base import FinishReason, Message, Prompt
 from layercut.errors import InputError
 from layercut.runs.json_text import parse
 from layercut.tasks.data_files import DataRow, read_rows, read_whole
@@ -33,6 +33,30 @@ class PromptWithAnswer(NamedTuple):
 
     prompt: NamedPrompt
     answer: str
+
+
+class AnswerRecord(TypedDict):
+    """One answer to a prompt: a line of ``responses.jsonl``, or a data set's own answer."""
+
+    id: str
+    prompt: str | list[dict[str, str]]
+    completion: str
+    finish_reason: NotRequired[FinishReason]
+    num_prompt_tokens: NotRequired[int]
+    num_new_tokens: NotRequired[int]
+    seed: NotRequired[int]
+    model_hash: NotRequired[str]
+    """Of the model that answered."""
+    removed: NotRequired[list[int]]
+    """Layers that it was without."""
+    stop: NotRequired[list[str]]
+    """Strings that ended the answer."""
+    begins: NotRequired[str]
+    """The beginning that all answers share."""
+    task: NotRequired[str]
+    source: NotRequired[str]
+    """File or data set of the prompt, where it is no task's."""
+    right: NotRequired[bool]
 
 
 def read_answered(
@@ -191,7 +215,7 @@ def plain_prompt(named: NamedPrompt) -> str | list[dict[str, str]]:
     return named.prompt if isinstance(named.prompt, str) else [turn._asdict() for turn in named.prompt]
 
 
-def record_prompt(record: Mapping[str, Any]) -> Prompt:
+def record_prompt(record: AnswerRecord) -> Prompt:
     """The prompt of a record of ``responses.jsonl``, as an engine takes it."""
     prompt = record["prompt"]
     return prompt if isinstance(prompt, str) else tuple(Message(turn["role"], turn["content"]) for turn in prompt)

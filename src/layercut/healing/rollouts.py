@@ -14,9 +14,8 @@ import torch
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
-from layercut.healing.batches import rows
-from layercut.healing.examples import TrainingExample
-from layercut.healing.learner import answering
+from layercut.healing.examples import TrainingExample, rows
+from layercut.healing.guard import answering
 from layercut.healing.sft import HealingTrainer
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
@@ -50,11 +49,11 @@ class RolloutTrainer(HealingTrainer):
         return prompts
 
     def _requests(self, prompt: Tokens) -> Sequence[GenerationRequest]:
-        """What is asked with a prompt, under ids that name the step."""
+        """Requests of a prompt, under ids that name the step."""
         raise NotImplementedError
 
     def _read(self, prompt: Tokens, answers: Sequence[Completion]) -> Any:
-        """What is learned from the answers to a prompt, which come in the order of its requests."""
+        """Training data from the answers to a prompt, which come in the order of its requests."""
         raise NotImplementedError
 
     def _roll_out(self, prompts: Sequence[Tokens]) -> dict[Tokens, Any]:

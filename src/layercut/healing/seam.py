@@ -24,19 +24,25 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, unknown
-from layercut.healing.batches import padded
-from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.fold import add_to_projection, branch, fold, last_projection, takes_maps
+from layercut.healing.examples import Data, TrainingExample, padded
+from layercut.healing.fold import (
+    add_to_projection,
+    branch,
+    fold,
+    inputs_of,
+    last_projection,
+    outputs_of,
+    run_until,
+    takes_maps,
+)
 from layercut.healing.fold import gain as gain_of
-from layercut.healing.places import Seam, check_layers, inputs_of, outputs_of, run_until, seams_of, with_layers_above
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.surgery.plan import CutPlan
 
 PROJECTION = "projection"
 MAPS = tuple(kind for kind in SEAMS if kind != PROJECTION)
@@ -48,6 +54,60 @@ taken.
 """
 RIDGE = 0.1
 """The ridge where no text is held out."""
+
+
+class Seam(NamedTuple):
+    """A layer of the pruned model, and the layer of the original model whose output it should give.
+
+    For a cut: the layer before a run of removed layers, and the last layer of the run.
+    """
+
+    below: int
+    """Index in the pruned model."""
+    first: int | None
+    """The run's first layer, as an index of the original model; None for a layer above the cut."""
+    last: int
+    """Index in the original model: the run's last layer, or the same layer."""
+
+    def describe(self) -> str:
+        return f"layer {self.last}" if self.first is None else f"seam of layers {self.first}-{self.last}"
+
+
+def seams_of(plan: CutPlan) -> list[Seam]:
+    """The runs of removed layers, from the bottom; InputError without any, or without a layer below to fold into."""
+    gone = set(plan.removed)
+    if not gone:
+        raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
+    if 0 in gone:
+        raise InputError(
+            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
+            "(`method` lora), or cut with layer 0 protected."
+        )
+    firsts = [index for index in sorted(gone) if index - 1 not in gone]
+    lasts = [index for index in sorted(gone) if index + 1 not in gone]
+    return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def with_layers_above(seams: list[Seam], plan: CutPlan, count: int) -> list[Seam]:
+    """Each seam, and up to ``count`` layers above it, before the next seam.
+
+    >>> with_layers_above([Seam(1, 2, 3)], CutPlan(num_layers=6, removed=(2, 3)), 1)
+    [Seam(below=1, first=2, last=3), Seam(below=2, first=None, last=4)]
+    """
+    found = []
+    for seam, end in zip(seams, [*(other.below for other in seams[1:]), len(plan.kept)], strict=True):
+        above = range(seam.below + 1, min(seam.below + 1 + count, end))
+        found += [seam, *(Seam(index, None, plan.kept[index]) for index in above)]
+    return found
+
+
+def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
+    """Raise InputError if a teacher of ``uncut`` layers and a pruned model of ``cut`` are not the two of the plan."""
+    if (uncut, cut) != (plan.num_layers, len(plan.kept)):
+        raise InputError(
+            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
+            f"pruned model {cut}; give the very model that was cut as `teacher`."
+        )
 
 
 class SeamFit(NamedTuple):
@@ -62,7 +122,7 @@ class SeamFit(NamedTuple):
 
     @property
     def is_folded(self) -> bool:
-        """Whether it helps on held-out text; otherwise it is not folded in."""
+        """True if it helps on held-out text; otherwise it is not folded in."""
         return self.gap_left < 1
 
     def describe(self) -> str:
@@ -106,9 +166,8 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
-    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". orthogonal: U V' of the singular value
-    decomposition of X'Z (Procrustes). scale: a factor per channel. Raises InputError for an unknown kind, or without
-    tokens.
+    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". scale: a factor per channel. Raises
+    InputError for an unknown kind, or without tokens.
     """
     if kind not in (*MAPS, PROJECTION):
         raise unknown("seam map", kind, (*MAPS, PROJECTION))
@@ -119,16 +178,12 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
         ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
         change_FD: Tensor = torch.linalg.solve(ridged_FF, wanted_FD)
         return unchanged(sums, kind) + change_FD
-    if kind == "orthogonal":
-        u, _, vh = torch.linalg.svd(sums.xz_FD)
-        rotation_DD: Tensor = u @ vh
-        return rotation_DD
     square_D = sums.xx_FF.diagonal()
     return torch.diag(torch.where(square_D > 0, sums.xz_FD.diagonal() / square_D.clamp(min=1e-30), 1.0))
 
 
 def places_of(plan: CutPlan, kind: str) -> list[Seam]:
-    """Where ``repair_seams`` solves, from the bottom; InputError as for ``seams_of``."""
+    """Places where ``repair_seams`` solves, from the bottom; InputError as for ``seams_of``."""
     seams = seams_of(plan)
     return with_layers_above(seams, plan, LAYERS_ABOVE) if kind == PROJECTION else seams
 
@@ -160,7 +215,7 @@ def repair_seams(
     check_layers(plan, len(theirs), len(ours))
     if kind not in SEAMS:
         raise unknown("seam repair", kind, SEAMS)
-    if kind in ("linear", "orthogonal") and not all(takes_maps(ours[seam.below]) for seam in seams):
+    if kind == "linear" and not all(takes_maps(ours[seam.below]) for seam in seams):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
             "exactly; use `seam` scale."

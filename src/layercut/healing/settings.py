@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
+from layercut.runs.settings import settings_in
 
 METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 WEIGHTS = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor")
+OPTIMIZERS = ("adamw", "adafactor")
 CHECKPOINTING = ("auto", "on", "off")
 LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
 """Default learning rates where whole weights are trained; ADAPTER_RATE elsewhere.
@@ -33,15 +35,13 @@ Scaling" (COLM 2026).
 ADAPTER_RATE = 2e-4
 """The paper's."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
-OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "hidden", "on-policy", "grpo")
-"""The loss: on the answers' tokens, or the teacher's distributions on them (``hidden``: and its hidden states), or its
-distributions on the pruned model's own answers, or the grades of these.
+OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "on-policy", "grpo")
+"""The loss: on the answers' tokens, or the teacher's distributions on them or on the pruned model's own answers, or the
+grades of these.
 """
-MIXTURES = ("tokens", "damage")
-"""How much each source of prompts counts in the loss; see ``layercut.healing.mixture``."""
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
-SEAMS = ("linear", "projection", "orthogonal", "scale")
+SEAMS = ("linear", "projection", "scale")
 """What ``seam`` does at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
@@ -55,14 +55,15 @@ class Batches(NamedTuple):
 
 
 def num_held_out(count: int, share: float) -> int:
-    """How many of ``count`` examples are held out: at least one if the share is above 0 and there are two."""
+    """Number of ``count`` examples that are held out: at least one if the share is above 0 and there are two."""
     return min(max(round(share * count), 1), count - 1) if share and count else 0
 
 
 class TrainSettings(Settings):
-    """How a pruned model is trained."""
+    """Settings of training a pruned model."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "mixture"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group"})
+    FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -71,8 +72,8 @@ class TrainSettings(Settings):
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "sft",
-        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, hidden (states and forward-kl), "
-        "on-policy, or grpo (grades of own answers; prompts of tasks).",
+        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, on-policy, or grpo (grades of own "
+        "answers; prompts of tasks).",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -89,9 +90,7 @@ class TrainSettings(Settings):
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
-        "adamw",
-        description="adamw, adamw-8bit (moments in 8 bits, on a GPU, needs torchao), or adafactor (a row and a column "
-        "of moments for each matrix).",
+        "adamw", description="adamw, or adafactor (a row and a column of moments for each matrix)."
     )
     weights: Annotated[str, one_of(WEIGHTS)] = Field(
         "float32",
@@ -159,24 +158,10 @@ class TrainSettings(Settings):
         description="on-policy: the rest of an answer counts less once the two models share less than this part of "
         "their 16 likeliest tokens (mean of 16 tokens), and not at all below half of it; 0: all of it counts.",
     )
-    hidden_weight: Number = Field(
-        1.0, ge=0, description="hidden: weight of the hidden states' distance; that of the forward KL is 1."
-    )
-    store_top_k: int | None = Field(
-        None,
-        ge=1,
-        description="forward-kl: store this many of the teacher's likeliest tokens on disk, and train on those. By "
-        "default its whole distributions are computed when needed.",
-    )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
-        description="seam: linear or orthogonal (a map), projection (the last matrix of the MLPs next to the cut), "
-        "or scale (per channel).",
-    )
-    mixture: Annotated[str, one_of(MIXTURES)] = Field(
-        "tokens",
-        description="What counts in the loss: tokens (every token the same), or damage (each source of prompts by its "
-        "held-out divergence from the original model; for forward-kl, reverse-kl, jsd and hidden).",
+        description="seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per "
+        "channel).",
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
@@ -200,47 +185,43 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.weights != "float32" and self.method not in ("full", "last-k"):
+            raise InputError(
+                f"{self.method} trains no whole weights, so `weights` {self.weights} has no meaning; leave it out. The "
+                "dtype of its base is `dtype`."
+            )
         if self.weights == "bfloat16" and self.precision == "float32":
             raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
-        if self.guard and not self.held_out and self.method != "seam":
+        if self.guard and self.method == "seam":
+            raise InputError("the method seam has no evaluations at which guard tasks are answered; leave out `guard`.")
+        if self.guard and not self.held_out:
             raise InputError("guard tasks are answered with each held-out loss, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
-        if self.store_top_k is not None and self.objective != "forward-kl":
-            raise InputError(
-                f"the likeliest tokens alone do not give {self.objective}; write `objective` forward-kl, or leave out "
-                "`store_top_k`."
-            )
-        if self.mixture == "damage" and (self.objective in ("sft", "on-policy", "grpo") or not self.held_out):
-            reason = f"by {self.objective}" if self.held_out else "without held-out examples"
-            raise InputError(
-                f"{reason} the divergence of a source's held-out answers is not known; use `mixture` damage with "
-                "`objective` forward-kl, reverse-kl, jsd or hidden, and hold examples out."
-            )
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
 
     @property
     def is_graded(self) -> bool:
-        """Whether the pruned model is trained on grades of its own answers."""
+        """True if the pruned model is trained on grades of its own answers."""
         return self.objective == "grpo"
 
     @property
     def answers_itself(self) -> bool:
-        """Whether the pruned model answers the prompts while it is trained."""
+        """True if the pruned model answers the prompts while it is trained."""
         return self.is_graded or self.objective == "on-policy"
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the original model is in memory while the pruned one is trained."""
-        return not self.is_graded and self.objective != "sft" and self.store_top_k is None
+        """True if the original model is in memory while the pruned one is trained."""
+        return not self.is_graded and self.objective != "sft"
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to"}
+        unused = {"seam", "report_to", *self.FORMER}
         if self.method not in ("lora", "qlora"):
             unused |= {"rank", "alpha", "dropout"}
         if self.method != "last-k":
@@ -253,19 +234,15 @@ class TrainSettings(Settings):
             unused.add("rollout_max")
         if not self.is_graded:
             unused.add("group")
-        if self.objective != "hidden":
-            unused.add("hidden_weight")
-        if self.store_top_k is None:
-            unused.add("store_top_k")
         shown = {**self.as_dict(), "group": self.group}  # a default of a later version is no part of as_dict
         return {name: value for name, value in shown.items() if name not in unused}
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
-        """Whether only the inputs of layers are kept for the backward pass."""
+        """True if only the inputs of layers are kept for the backward pass."""
         return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
 
     def autocasts(self, *, has_bfloat16: bool) -> bool:
-        """Whether float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
+        """True if float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
 
         ``has_bfloat16``: there is a GPU, and it has bfloat16.
         """
@@ -277,7 +254,7 @@ class TrainSettings(Settings):
         return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))
 
     def batches(self, num_processes: int = 1) -> Batches:
-        """How a step's examples are split; InputError if the micro batches of all processes do not divide them."""
+        """Split of a step's examples; InputError if the micro batches of all processes do not divide them."""
         micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
         if self.batch_size % (micro * num_processes):
             processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
@@ -288,7 +265,7 @@ class TrainSettings(Settings):
 
 
 class ArmSettings(Settings):
-    """What a single healing and an arm of a study share, beside models, prompts, training and filters."""
+    """Settings that a single healing and an arm of a study share, beside models, prompts, training and filters."""
 
     responses: Annotated[str, one_of(RESPONSES)] = Field(
         RESPONSES[0], description="self: the teacher's own answers; original: the data set's answers."
@@ -333,5 +310,29 @@ class HealSettings(ArmSettings):
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the original model answers the prompts."""
+        """True if the original model answers the prompts."""
         return not self.train.is_graded and (self.responses == "self" or self.match_tokens)
+
+
+def train_as_recorded(train: TrainSettings, out: Path, *keys: str) -> TrainSettings:
+    """Settings of training, with the learning rate that the run in ``out`` recorded where none was given.
+
+    The default was 2e-4 for every method before it depended on the method.
+
+    Args:
+        train: of the command or the study.
+        out: run folder, which may not exist yet.
+        keys: where config.yaml has the settings of training.
+
+    Raises:
+        InputError: the folder holds no readable config.yaml of layercut.
+        RunMismatch: someone changed it.
+    """
+    if "learning_rate" in train.model_fields_set:
+        return train
+    recorded: Any = settings_in(out)
+    for key in keys:
+        recorded = recorded.get(key, {}) if isinstance(recorded, dict) else {}
+    if not isinstance(recorded, dict) or recorded.get("method") != train.method or "learning_rate" not in recorded:
+        return train
+    return train.replace(learning_rate=recorded["learning_rate"])

@@ -20,20 +20,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from layercut.errors import MissingExtra
-from layercut.healing.batches import StepsByLength, in_loss
-from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.guard import Guard, is_broken
-from layercut.healing.learner import Look
+from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
+from layercut.healing.guard import Guard, Look, is_broken
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
-from layercut.healing.mixture import Mixture
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
-from layercut.healing.training_folder import FINAL
+from layercut.healing.trainable import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
-from layercut.report.healing_text import ACCURACY, BY_SOURCE, GUARD
+from layercut.report.healing_text import ACCURACY, GUARD
 from layercut.runs.atomic import write_json, write_text
 
 try:
@@ -53,7 +50,7 @@ _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
 _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
-    "overlap", "drifted", "reward", "informative", "divergence", "hidden",
+    "overlap", "drifted", "reward", "informative",
 )  # fmt: skip
 """Fields of the Trainer's log that go to the loss curve."""
 _RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
@@ -101,13 +98,11 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         on_progress: OnProgress | None = None,
         look: Look | None = None,
         guard: Guard | None = None,
-        mixture: Mixture | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
         self._guard = guard
-        self._mixture = mixture
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
@@ -124,17 +119,11 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether this evaluation is the best so far; never one that breaks a guard."""
+        """True if this evaluation is the best so far; never one that breaks a guard."""
         return not is_broken(self.state.log_history[-1]) and super()._determine_best_metric(*args, **kwargs)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` and the guard measure.
-
-        With a mixture the held-out loss is the mean of its sources'.
-        """
-        if "eval_loss" in logs and self._mixture is not None:
-            by_source = logs[BY_SOURCE] = self._mixture.held_out(self.accelerator)
-            logs["eval_loss"] = sum(by_source.values()) / len(by_source)
+        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` and the guard measure."""
         if "eval_loss" in logs and self._look is not None:
             logs |= self._look(self.model)
         if "eval_loss" in logs and self._guard is not None:
@@ -161,11 +150,6 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Sum of the losses over the number of tokens in the whole (accumulated) batch, of all processes."""
         losses_N = self._losses(model, inputs)
-        if self._mixture is not None:
-            if model.training:
-                losses_N = losses_N * self._mixture.weights(inputs, self.state.log_history).to(losses_N.device)
-            else:
-                self._mixture.see_held_out(inputs, losses_N)
         if num_items_in_batch is None:
             return losses_N.sum() / max(len(losses_N), 1)
         # Gradients are averaged over the processes, and num_items_in_batch counts the tokens of all.
@@ -257,7 +241,6 @@ def train(
             callbacks=[EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else [],
             optimizer_cls_and_kwargs=optimizer_of(settings),
             on_progress=on_progress,
-            mixture=Mixture(data) if settings.mixture == "damage" else None,
             **options,
         )
         last = last_checkpoint(folder)
@@ -319,7 +302,7 @@ def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
     return [
         {_RENAMED.get(name, name): line[name] for name in _COLUMNS if name in line}
-        | {name: value for name, value in line.items() if name.startswith(ACCURACY) or name in (GUARD, BY_SOURCE)}
+        | {name: value for name, value in line.items() if name.startswith(ACCURACY) or name == GUARD}
         for line in lines
     ]
 
@@ -362,7 +345,7 @@ def _damaged_file(checkpoint: Path) -> str | None:
 
 
 def _is_readable(file: Path) -> bool:
-    """Whether a file of torch exists, has its checksums and is loadable."""
+    """True if a file of torch exists, has its checksums and is loadable."""
     try:
         with ZipFile(file) as archive:
             if archive.testzip() is not None:
@@ -392,7 +375,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         learning_rate=settings.learning_rate,  # type: ignore[arg-type]  # never None once made
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup_steps,
-        optim="adamw_torch",
+        optim="adamw_torch" if settings.optimizer == "adamw" else "adafactor",
         adam_beta1=settings.beta1,
         adam_beta2=settings.beta2,
         weight_decay=settings.weight_decay,

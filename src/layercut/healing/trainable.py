@@ -1,14 +1,18 @@
-"""Choose the trainable weights of a pruned model: adapters, all weights, or the head and the last layers."""
+"""Models that can be trained: adapters, all weights, or the head and the last layers; and merging adapters again.
+
+The only file of healing that imports PEFT.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from layercut.errors import InputError, unknown
-from layercut.healing.adapters import add_adapters, quantization
+from layercut.errors import InputError, MissingExtra, VerificationError, unknown
 from layercut.healing.settings import METHODS
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
@@ -17,6 +21,7 @@ from layercut.models.sources import ModelSource, describe_source
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from layercut.healing.settings import TrainSettings
@@ -93,3 +98,137 @@ def load_for_training(
     if dtype == "auto" and settings.method != "lora":
         dtype = settings.weights
     return load_model(source, dtype=dtype, device=device)
+
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit between adapter model and merged model, as a share of the largest logit, in float32."""
+
+
+class Merged(NamedTuple):
+    """A model with merged adapters, and the comparison with the adapter model."""
+
+    model: PreTrainedModel
+    max_abs_diff: float
+    """Largest difference of a logit, both models in the dtype of the base."""
+    tolerance: float
+
+    def describe(self) -> str:
+        return (
+            f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
+            f"(up to {self.tolerance:.2g} is rounding)"
+        )
+
+
+def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
+    """The model with LoRA adapters on all linear layers but the head (Hu et al., arXiv:2106.09685), in training mode.
+
+    Adapters are float32 whatever the base is. At first they change nothing: B is zero. Raises MissingExtra without
+    PEFT.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    except ImportError as error:
+        raise MissingExtra("training adapters", "heal") from error
+    if settings.method == "qlora":
+        model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
+    dropout = settings.dropout
+    if dropout and _has_stacked_experts(model):
+        logger.info("adapters of stacked experts take no dropout, so there is none (%s was set)", dropout)
+        dropout = 0.0
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        bias="none",
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its linear layers keep their weights transposed
+    )
+    torch.manual_seed(settings.seed)  # A is drawn
+    return get_peft_model(model, config)
+
+
+def _has_stacked_experts(model: PreTrainedModel) -> bool:
+    """True if a mixture keeps its experts in one tensor, which PEFT adapts as a parameter, not as modules."""
+    return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
+
+
+def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
+    """Merge a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
+
+    Args:
+        base: the model that the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in
+            place.
+        adapter: folder with adapter_model.safetensors.
+
+    Raises:
+        MissingExtra: PEFT is not installed.
+        VerificationError: a logit differs by more than TOLERANCE.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra("merging adapters", "heal") from error
+    model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
+    expected = probe_logits(model)
+    merged = model.merge_and_unload(safe_merge=True)
+    difference = (probe_logits(merged) - expected).abs().max().item()
+    result = Merged(merged, difference, TOLERANCE * max(1.0, expected.abs().max().item()))
+    if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
+        raise VerificationError(f"folding the adapters in changed the model: {result.describe()}.")
+    return result
+
+
+def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
+    """Random tokens (2, T), the same for the same vocabulary."""
+    embeddings: Any = model.get_input_embeddings()
+    generator = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(embeddings.weight.shape[0], (2, num_tokens), generator=generator)
+    return ids_BT.to(model.device)
+
+
+@torch.no_grad()
+def probe_logits(model: Any) -> Tensor:
+    """Logits (2, T, V) on the random tokens of ``probe``, in float32 on the CPU."""
+    logits: Tensor = model(input_ids=probe(model), use_cache=False).logits
+    return logits.float().cpu()
+
+
+def quantization() -> Any:
+    """The 4-bit settings of QLoRA (Dettmers et al., arXiv:2305.14314): NF4, double quantisation, bfloat16 compute.
+
+    Raises InputError where bitsandbytes is not installed or cannot train.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "qlora needs bitsandbytes, which is not installed: pip install bitsandbytes. `method` lora trains the same "
+            "adapters on an unquantised base."
+        ) from error
+    if not torch.cuda.is_available():
+        raise InputError("qlora trains on a CUDA device, and there is none here; `method` lora runs everywhere.")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+FINAL = "final"
+
+
+def remove_weights(folder: Path) -> None:
+    """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``.
+
+    For a healing whose checkpoint is complete. The loss curve stays.
+    """
+    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL):
+        shutil.rmtree(path, ignore_errors=True)

@@ -18,7 +18,7 @@ from layercut.healing.data import BUILT_IN
 from layercut.healing.fold import gain, takes_maps
 from layercut.healing.heal import estimate_heal, heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, plain_prompt
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
 from layercut.settings import ModelSettings, TaskSettings
@@ -180,7 +180,7 @@ def training_prompts(path: PlanPath) -> PromptSource:
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """What healing learns from: the original model's answers where a task is written, else the right options."""
-    records: list[dict[str, Any]] = []
+    records: list[AnswerRecord] = []
     ranked: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}
     for part, samples, answered in path.healing_answers():
@@ -194,21 +194,21 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                     ranked.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
                     items.setdefault(part.task.name, []).append(sample.id)
             elif generates(part.readout):
-                records.append(
-                    {
-                        "id": name,
-                        "prompt": plain_prompt(NamedPrompt(name, request.prompt)),
-                        **{key: record[key] for key in _ANSWER},
-                        "model_hash": model_hash,
-                        "removed": [],
-                        "stop": list(request.stop),
-                        **({"begins": request.begins} if request.begins else {}),
-                        "task": part.task.name,
-                    }
-                )
+                made: AnswerRecord = {
+                    "id": name,
+                    "prompt": plain_prompt(NamedPrompt(name, request.prompt)),
+                    "completion": record["completion"],
+                    "finish_reason": record["finish_reason"],
+                    "num_prompt_tokens": record["num_prompt_tokens"],
+                    "num_new_tokens": record["num_new_tokens"],
+                    "model_hash": model_hash,
+                    "removed": [],
+                    "stop": list(request.stop),
+                    "task": part.task.name,
+                }
+                if request.begins:
+                    made["begins"] = request.begins
+                records.append(made)
     if records:
         return PromptSource(records=records)
     return PromptSource(parts=(PromptGroup(ranked, made_of=items),))
-
-
-_ANSWER = ("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Names
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.requests.base import (
     REMOVE,
@@ -112,11 +113,11 @@ class EvalRequest(Request):
 
     def run(self, io: Io, *, dry_run: bool = False) -> Evaluated | None:
         """Ask and grade; a dry run says what would be asked and gives None."""
-        from layercut.engine.served import ServedModel
+        from layercut.engine.served import handle_of
         from layercut.selection.specs import plan_of
         from layercut.tasks.run import evaluate_model, slug
 
-        handle = ServedModel(self.model) if self.model.engine == "openai" else io.handle(self.model)
+        handle = handle_of(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
         plan = plan_of(handle, self.remove, self.seed)
         named = slug(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
         return evaluate_model(

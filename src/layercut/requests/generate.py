@@ -35,16 +35,15 @@ from layercut.settings import DecodingSettings, ModelSettings
 
 if TYPE_CHECKING:
     from layercut.engine.estimate import CostEstimate
-    from layercut.healing.generate import Responses
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
+    from layercut.healing.prompts import AnswerRecord
 
 
 class GenerateRequest(Request):
     """Let MODEL answer prompts, whole or without the layers that --remove names.
 
     With --out every answer is appended to DIR/samples/responses.jsonl as it comes, and the same command again goes on
-    where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come. Of several
-    --samples a prompt, DIR/samples/choices.jsonl names the best.
+    where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come.
 
     Example: layercut generate bundled:smollm2-135m --prompt "What is 12 + 7?" --remove 20-24
     """
@@ -69,9 +68,7 @@ class GenerateRequest(Request):
     data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
     plain: bool = Field(False, description="Continue the text as it stands, without chat template.")
     seed: ASeed = 0
-    answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens system samples", without="decoding")] = (
-        Answering()
-    )
+    answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens system", without="decoding")] = Answering()
     reading: Annotated[PromptReading, Fields("Prompts", shown="limit readout", without="shuffle_seed")] = (
         PromptReading()
     )
@@ -114,7 +111,7 @@ class GenerateRequest(Request):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, [self.remove], self.seed)
 
-    def run(self, io: Io) -> Responses:
+    def run(self, io: Io) -> list[AnswerRecord]:
         """Answer all prompts; with ``out``, into a run folder that resumes."""
         from layercut.healing.generate import answer_prompts
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Seed
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
 from layercut.requests import REQUESTS, request_of
@@ -145,7 +146,7 @@ def _fit(study: StudySettings) -> None:
     (model,) = study.models
     layers = study.sweep.layers if study.sweep else None
     fits(model, map(LayerSpec.parse, study.plans.values()), study.seed, layers)
-    depth = depth_of(model.model, model.revision) if study.criteria and model.engine != "openai" else None
+    depth = depth_of(model.model, model.revision) if study.criteria and not ENGINES[model.engine].is_served else None
     for wanted in study.depths if depth is not None else ():
         assert depth is not None
         number = wanted.layers(depth)

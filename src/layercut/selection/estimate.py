@@ -15,6 +15,7 @@ from layercut.engine.base import GenerationRequest
 from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed, prompt_tokens
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.selection import criterion_row
@@ -157,7 +158,7 @@ def _of_task(
 
 
 def _shared(handle: ModelHandle) -> float:
-    return SHARED if handle.settings.engine == "shared" else 1.0
+    return SHARED if ENGINES[handle.settings.engine].shares_work else 1.0
 
 
 def asking_step(
@@ -196,7 +197,7 @@ def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads
     parameters = handle.num_parameters(handle.plan())
     wanted = handle.settings
     weights = parameters * (4 if handle.dtype == "float32" else 2) if loads else 0
-    cache = round(wanted.cache_gib * 2**30) if steps and wanted.engine in ("shared", "vllm") else 0
+    cache = round(wanted.cache_gib * 2**30) if steps and ENGINES[wanted.engine].has_cache else 0
     disk = sum(_RECORD_BYTES * step.items + round(CHARACTERS_PER_TOKEN * step.new_tokens[1]) for step in steps)
     return CostEstimate(
         steps=tuple(steps),

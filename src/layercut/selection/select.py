@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
+from layercut.engines import ENGINES
 from layercut.errors import unknown
 from layercut.progress import Progress
 from layercut.runs.directory import RunFolder
@@ -118,7 +119,7 @@ def select_layers(
             num_remove=num_remove,
             seed=seed,
             protect=parse_protected(protect, handle.num_layers) if protect else None,
-            loaded=handle.loaded if row.needs_model and handle.settings.engine != "vllm" else None,
+            loaded=handle.loaded if row.needs_model and not ENGINES[handle.settings.engine].reads_weights else None,
             engine=engine,
             calibration=_calibration(calibration, handle, folder, seed, progress, say) if on_text else None,
             objective=objective,

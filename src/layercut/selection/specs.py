@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 from pydantic_core.core_schema import ValidationInfo
 
 from layercut.engine.served import ServedModel
+from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
 from layercut.seed import check_seed
@@ -190,7 +191,7 @@ def fits(
     """
     given = [spec for spec in specs if spec is not None and not spec.is_open]
     listed = () if layers is None else parse_layers(layers)
-    depth = depth_of(model.model, model.revision) if (given or listed) and model.engine != "openai" else None
+    depth = depth_of(model.model, model.revision) if (given or listed) and not ENGINES[model.engine].is_served else None
     if depth is None:
         return
     for spec in given:

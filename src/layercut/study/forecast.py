@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from layercut.engine.base import GenerationRequest
-from layercut.healing.step_memory import training_disk
-from layercut.healing.weight_counts import weight_counts
+from layercut.healing.memory import training_disk, weight_counts
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.progress.estimate import Eta
 from layercut.report.elements import Styled, Table

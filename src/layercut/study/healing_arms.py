@@ -21,6 +21,7 @@ from layercut.healing.heal import IN_FULL, Healed, check_method, heal_model
 from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
+from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
 from layercut.runs.settings import settings_hash
@@ -105,7 +106,6 @@ class Healer:
             )
         check_sources(self.arm.train, _prompts(self.arm)[0])
         check_method(self.arm.train, group)
-        self.arm.filters.check()
         _ = self.identity
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
@@ -130,7 +130,7 @@ class Healer:
         assert healed is not None, "a study runs in one process"
         return healed
 
-    def _answers(self, source: PromptSource, how: Answering, console: Console, say: Say) -> list[dict[str, Any]]:
+    def _answers(self, source: PromptSource, how: Answering, console: Console, say: Say) -> list[AnswerRecord]:
         """The original model's answers, generated once for all cuts of the study and all arms that ask the same."""
         asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
@@ -143,7 +143,7 @@ class Healer:
             seed=self._seed,
             console=console,
             say=say,
-        ).chosen
+        )
 
     @property
     def checkpoint(self) -> Path:

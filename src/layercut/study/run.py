@@ -28,7 +28,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
-from layercut.healing.recorded import train_as_recorded
+from layercut.healing.settings import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.report.reports import write_reports

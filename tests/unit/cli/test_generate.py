@@ -25,51 +25,33 @@ def prompts(tmp_path: Path) -> Path:
     return file
 
 
-def test_several_answers_a_prompt_are_kept_and_the_best_is_named(
+def test_a_record_says_how_it_was_made_and_the_same_command_changes_nothing(
     layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = ("generate", tiny, "--prompts", prompts, "--out", out, "--samples", 3, "--temperature", 1.0, *SHORT)
+    command = ("generate", tiny, "--prompts", prompts, "--out", out, "--temperature", 1.0, *SHORT)
     ran = layercut(*command)
     assert ran.code == 0, ran.err
-    assert "15 answers:" in ran.out and "the best of each 3:" in ran.out
-    records, choices = (lines(out / "samples" / f"{name}.jsonl") for name in ("responses", "choices"))
-    assert len({record["id"] for record in records}) == 15
-    assert len({record["completion"] for record in records}) == 15
+    records = lines(out / "samples" / "responses.jsonl")
+    assert len({record["id"] for record in records}) == 5
     for record in records:
         assert record["model_hash"] == describe_source(resolve(str(tiny))).model_hash
         assert record["seed"] == 3 and record["removed"] == [] and record["source"] == str(prompts)
         assert record["finish_reason"] in ("stop", "length") and 1 <= record["num_new_tokens"] <= 6
         assert record["num_prompt_tokens"] > 5
-    by_prompt: dict[str, list[str]] = {}
-    for record in records:
-        by_prompt.setdefault(record["prompt_id"], []).append(record["id"])
-    assert {choice["id"] for choice in choices} == set(by_prompt)
-    for choice in choices:
-        assert choice["chosen"] in by_prompt[choice["id"]]
-        scores = choice["mean_log_likelihoods"]
-        assert scores[choice["chosen"]] == max(scores.values())
     before = (out / "samples" / "responses.jsonl").read_bytes()
     assert layercut(*command).code == 0
     assert (out / "samples" / "responses.jsonl").read_bytes() == before
-    other = layercut(*command, "--samples", 2)
-    assert other.code == 1 and "was begun with samples 3" in other.err
 
 
-def test_one_answer_a_prompt_is_written_as_ever(layercut: Run, tiny: Path, prompts: Path, tmp_path: Path) -> None:
-    assert layercut("generate", tiny, "--prompts", prompts, "--out", tmp_path / "run", *SHORT).code == 0
-    assert not (tmp_path / "run" / "samples" / "choices.jsonl").exists()
-    assert "sample" not in lines(tmp_path / "run" / "samples" / "responses.jsonl")[0]
-
-
-def test_a_tasks_answers_are_graded_by_sample(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_a_tasks_answers_are_graded(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     ran = layercut(
-        *("generate", tiny, "--prompts", "task:copy", "--limit", 2, "--samples", 2, "--temperature", 1.0),
+        *("generate", tiny, "--prompts", "task:copy", "--limit", 2, "--temperature", 1.0),
         *("--out", tmp_path / "run", *SHORT),
     )
     assert ran.code == 0, ran.err
     records = lines(tmp_path / "run" / "samples" / "responses.jsonl")
-    assert [record["right"] for record in records] == [False] * 4
+    assert [record["right"] for record in records] == [False] * 2
     assert {record["task"] for record in records} == {"copy"}
 
 
@@ -90,7 +72,6 @@ def test_long_prompts_are_left_out_and_counted(layercut: Run, tiny: Path, prompt
     [
         (("--prompts", "hub:a:b:c:d"), "names no data set"),
         (("--prompts", "x.xlsx"), "this file type is not supported"),
-        (("--samples", 2), "2 greedy answers to a prompt are all the same"),
         (("--preset", "papers"), "Did you mean paper"),
     ],
 )

@@ -13,7 +13,6 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.engine.plain import PlainEngine
-from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
@@ -277,26 +276,3 @@ def test_running_out_of_memory_changes_no_answer(
         assert answer.log_likelihoods == pytest.approx(other.log_likelihoods, rel=1e-5)
     assert sum("out of memory" in record.getMessage() for record in caplog.records) == 1
     assert small.describe()["batch_size"] == 8, "what was asked for stays in the settings"
-
-
-@pytest.mark.parametrize("engine", [PlainEngine, SharedEngine])
-def test_continuations_with_prompts_of_their_own(engine: Any) -> None:
-    loaded = tiny_loaded("llama")
-    pairs = (("the cat", " sat"), ("the dog in the sun", " sat"), ("the cat", " ran"))
-    apart = [
-        LikelihoodRequest(id=str(i), prompt=prompt, continuations=(text,)) for i, (prompt, text) in enumerate(pairs)
-    ]
-    together = LikelihoodRequest(
-        id="all",
-        prompt="unread",
-        continuations=tuple(text for _, text in pairs),
-        prompts=tuple(prompt for prompt, _ in pairs),
-    )
-    plan = CutPlan(num_layers=NUM_LAYERS, removed=(1,))
-    scores = {
-        answer.id: answer.log_likelihoods
-        for batch in engine(loaded).log_likelihoods([*apart, together], plan)
-        for answer in batch
-    }
-    assert scores["all"] == pytest.approx([scores[str(i)][0] for i in range(3)], abs=1e-5)
-    assert len(set(scores["all"])) == 3

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import copy
-import resource
-import time
 from dataclasses import replace
 
 import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from layercut.engine import template_guard
 from layercut.engine.base import Completion, Decoding, GenerationRequest, Message
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_begun, encode_pairs, encode_prompt, render
@@ -115,50 +112,12 @@ def test_a_context_of_white_space_alone_is_refused_where_nothing_stands_before_i
     assert encode_pairs(tokenizer, " \n", ["5"])[0].context == (BOS,)
 
 
-LOOP = "{% for a in range(99999) %}"
-LOOPS = 3 * LOOP + 3 * "{% endfor %}"
-DOUBLES = "{% set s = namespace(x='x') %}{% for i in range(60) %}{% set s.x = s.x ~ s.x %}{% endfor %}{{ s.x }}"
-HANGS = {
-    "loops": (LOOPS, r"does not end within 0\.5 seconds"),
-    "recursion": (
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
-        r"does not end within 0\.5 seconds",
-    ),
-    "power": ("{{ 9 ** (9 ** 9) }}", r"does not end within 0\.5 seconds"),
-    "doubling": (DOUBLES, "takes more than 512 MiB of memory"),
-    "output": ("{{ 'x' * 20000000 }}", r"writes 20,000,000 characters \(10,000,000 are allowed\)"),
-    "types": ("{{ 'x' + 1 }}", "fails .TypeError: "),
-    "endless macro": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails .RecursionError: "),
-}
-
-
-@pytest.mark.parametrize("kind", HANGS)
-def test_a_template_that_does_not_end_is_stopped_and_the_next_one_runs(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    render(tokenizer, QUESTION)  # starts the other process
-    template, says = HANGS[kind]
-    monkeypatch.setattr(template_guard, "SECONDS", 0.5 if "end within" in says else 60.0)
-    hanging = copy.deepcopy(tokenizer)
-    hanging.chat_template = template
-    began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match=f"^the chat template of tiny/base {says}.* on a conversation of 1 turns"):
-        render(hanging, QUESTION, "tiny/base")
-    assert time.monotonic() - began < 30
-    if "end within" in says:  # it is not tried again
-        monkeypatch.setattr(template_guard, "SECONDS", 60.0)
-        with pytest.raises(InputError, match="does not end within"):
-            render(hanging, (*QUESTION, *QUESTION), "tiny/base")
-        assert time.monotonic() - began < 30
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 100_000  # KiB
-    assert render(tokenizer, QUESTION).text.endswith("assistant: ")
-
-
-def test_what_the_guard_runs_is_what_transformers_runs(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Else a template could tell the two apart, and hang only here."""
-    for template in (GEMMA_LIKE, "{% generation %}x{% endgeneration %}{% for m in messages %}{% break %}{% endfor %}"):
-        tokenizer.chat_template = template
-        assert render(tokenizer, QUESTION).text
+@pytest.mark.parametrize("template", ["{{ 'x' + 1 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"])
+def test_a_template_that_fails_is_refused(tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+    broken = copy.deepcopy(tokenizer)
+    broken.chat_template = template
+    with pytest.raises(InputError, match="chat template of tiny/base"):
+        render(broken, QUESTION, "tiny/base")
 
 
 def test_a_prompt_ends_in_a_whole_token() -> None:

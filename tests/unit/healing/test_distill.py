@@ -10,8 +10,7 @@ from layercut.errors import InputError
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import KINDS, check_teacher, divergence
-from layercut.healing.on_policy import WINDOW, RolloutLength, repetition
+from layercut.healing.distill import KINDS, WINDOW, RolloutLength, check_teacher, divergence, repetition
 from tests.support.tiny import tiny_model
 
 

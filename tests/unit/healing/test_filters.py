@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import re
-import sys
+from typing import Any
 
 import pytest
 
-from layercut.errors import InputError, MissingExtra
-from layercut.healing.filters import FilterSettings, filter_responses
-from layercut.healing.languages import _identifier
+from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings, N, ReportItems, decontaminate, filter_responses, words
 from tests.support.healing import record
 
 STORY = (
@@ -25,9 +24,8 @@ def test_each_rule_drops_and_counts_its_own() -> None:
         record("just fits", "d", "xyz", num_prompt_tokens=5000, num_new_tokens=3000),
         record("short", "e", "y", num_new_tokens=1),
         record("twin", "what  is UP ?", "Little."),
-        record("same words", "f", "much ."),
     ]
-    found = filter_responses(records, FilterSettings(min_tokens=2, dedup_answers=1.0))
+    found = filter_responses(records, FilterSettings(min_tokens=2))
     assert [one["id"] for one in found.records] == ["good", "just fits"]
     assert found.dropped == {
         "empty": 1,
@@ -35,11 +33,8 @@ def test_each_rule_drops_and_counts_its_own() -> None:
         "too long": 1,
         "too short": 1,
         "wrong": 0,
-        "in another language": 0,
         "with a repeated prompt": 1,
-        "with a repeated answer": 1,
     }
-    assert found.describe().startswith("2 of 8 answers kept (1 empty, 1 unfinished, 1 too long, 1 too short, 1 with a")
 
 
 def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
@@ -62,66 +57,77 @@ def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
         filter_responses([record("a", "b", "c")], FilterSettings(right_only=True))
 
 
-def test_almost_the_same_prompts_and_answers_are_dropped_where_that_is_wanted() -> None:
-    pytest.importorskip("datasketch", reason="needs layercut[heal]")
-    records = [
-        record("first", f"Shorten: {STORY}", STORY),
-        record("prompt", f"Please shorten: {STORY}", "A boat and a story."),
-        record("answer", "Tell a story.", STORY.replace("dawn", "noon")),
-        record("other", "Tell another story.", "There is none."),
-    ]
-    found = filter_responses(records, FilterSettings(dedup_prompts=0.8, dedup_answers=0.7))
-    assert [one["id"] for one in found.records] == ["first", "other"]
-    assert (found.dropped["with a repeated prompt"], found.dropped["with a repeated answer"]) == (1, 1)
-
-
 def test_shared_system_messages_and_the_items_of_a_task_are_no_repetition() -> None:
-    pytest.importorskip("datasketch", reason="needs layercut[heal]")
-    settings = FilterSettings(dedup_prompts=0.5, dedup_answers=0.5)
+    settings = FilterSettings()
     turns = [[{"role": "system", "content": STORY}, {"role": "user", "content": text}] for text in ("add", "divide")]
     under_system = [record(str(number), asked, f"answer {number}") for number, asked in enumerate(turns)]
-    items = [record(f"item {n}", f"{STORY} {n} + 1 =", f"{STORY} {n + 1}", task="arithmetic") for n in range(3)]
+    items = [record(f"item {n}", f"{STORY} 1 + 1 =", "2", task="arithmetic") for n in range(3)]
     assert len(filter_responses([*under_system, *items], settings).records) == 5
-
-
-def test_answers_in_other_languages_are_dropped_where_it_can_be_told() -> None:
-    pytest.importorskip("py3langid", reason="needs layercut[heal]")
-    german = "Ein kleines Boot fuhr im Morgengrauen über die weite Bucht, und die Möwen folgten ihm."
-    records = [
-        record("english", "Tell a story, please, of a small boat at dawn.", STORY),
-        record("numbers", "Count.", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"),
-        record("short", "Say it in French.", "Bonjour!"),
-        record("program", "Write a Python program.", 'def f(x):\n    for i in range(x):\n        print(i, end="")\n'),
-        record("answer", "Tell a story, please, of a small boat at dawn", german),
-        record("prompt", german, STORY + " Later they slept."),
-    ]
-    kept = filter_responses(records, FilterSettings(languages=("en",)))
-    assert [one["id"] for one in kept.records] == ["english", "numbers", "short", "program"]
-    assert kept.dropped["in another language"] == 2
-    assert len(filter_responses(records, FilterSettings(languages=("en", "de"))).records) == 6
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dedup_prompts": 0.0}, "dedup_prompts 0.0 is too small"),
-        ({"dedup_answers": 1.5}, "dedup_answers 1.5 is too large"),
+        ({"languages": ["en"]}, "unknown setting 'languages'"),
         ({"max_tokens": 5, "min_tokens": 6}, "max_tokens 5 removes every answer"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, float], message: str) -> None:
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        FilterSettings(**settings)  # type: ignore[arg-type]
+        FilterSettings(**settings)
 
 
-def test_what_a_rule_needs_is_checked_before_anything_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("py3langid", reason="needs layercut[heal]")
-    with pytest.raises(InputError, match="unknown language 'english'. Known: "):
-        FilterSettings(languages=("english",)).check()
-    _identifier.cache_clear()
-    for library in ("py3langid.langid", "datasketch"):
-        monkeypatch.setitem(sys.modules, library, None)
-    FilterSettings().check()
-    for needs in (FilterSettings(languages=("en",)), FilterSettings(dedup_answers=0.9)):
-        with pytest.raises(MissingExtra, match=r"pip install .*\[heal\]'"):
-            needs.check()
+def test_rules_that_were_removed_are_taken_at_their_defaults() -> None:
+    recorded = FilterSettings().as_dict()
+    assert (recorded["languages"], recorded["dedup_prompts"], recorded["dedup_answers"]) == ([], 1.0, None)
+    assert FilterSettings(**recorded) == FilterSettings()
+
+
+def test_words_are_equal_but_for_case_and_spacing() -> None:
+    assert words("What is 12+3?") == words("what IS 12 + 3 ?") == ("what", "is", "12", "+", "3", "?")
+
+
+LONG = "Natalia sold clips to 48 of her friends in April and then she sold half as many clips in May, how many?"
+
+
+def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_none() -> None:
+    items = ReportItems({"gsm8k": [LONG]})
+    said = LONG.split()
+    thirteen, twelve = " ".join(said[3 : 3 + N]), " ".join(said[3 : 2 + N])
+    assert items.found_in(f"Listen: {thirteen.upper()} !", "fine") == {"gsm8k"}
+    assert items.found_in("Listen", f"I say {thirteen}.") == {"gsm8k"}
+    assert items.found_in(f"Listen: {twelve} !", "fine") == set()
+
+
+def test_short_items_count_where_they_are_asked_and_not_inside_an_answer() -> None:
+    items = ReportItems({"arithmetic": ["7 + 5"]})
+    assert items.found_in("What is 7+5?", "12") == {"arithmetic"}
+    assert items.found_in("What is 17 + 5?", "22") == set()
+    assert items.found_in("What is 7 + 5 - 2?", "10") == set(), "another problem, of which the item is a part"
+    assert items.found_in("7 + 5 =", "12") == {"arithmetic"}
+    assert items.found_in("Add them all.", "7 + 5 = 12, and so on") == set()
+
+
+def test_an_item_of_a_word_or_two_is_looked_for_as_a_whole_line_alone() -> None:
+    items = ReportItems({"openbookqa": ["Evaporation", "the sun"]})
+    assert items.found_in("evaporation", "Water rises.") == {"openbookqa"}
+    assert items.found_in("You are a helpful assistant.\nThe sun", "It shines.") == {"openbookqa"}
+    assert items.found_in("Describe the process of evaporation under the sun.", "Water rises.") == set()
+
+
+def test_the_number_removed_is_told_by_task() -> None:
+    items = ReportItems({"arithmetic": ["7 + 5"], "gsm8k": [LONG]})
+    records = [record("a", "What is 7 + 5?", "12"), record("b", LONG, "72"), record("c", "Hello", "Hi")]
+    found = decontaminate(records, items)
+    assert [one["id"] for one in found.records] == ["c"]
+    assert found.removed == {"arithmetic": 1, "gsm8k": 1}
+    assert found.describe().startswith(
+        "2 answers removed because they contain report items (1 arithmetic, 1 gsm8k); 2 items"
+    )
+
+
+def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:
+    items = ReportItems({"copy": ["river stone apple"], "arithmetic": ["7 + 5"]})
+    own = record("a", "river stone apple tree", "x", task="copy")
+    assert decontaminate([own], items).num_removed == 0
+    assert decontaminate([own | {"task": "arithmetic"}], items).num_removed == 1

@@ -13,7 +13,7 @@ from layercut.engine.base import Completion
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
-from layercut.healing import learner
+from layercut.healing import guard
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.heal import check_method
 from layercut.healing.process_group import ProcessGroup
@@ -29,7 +29,7 @@ from tests.support.tiny import byte_tokenizer, tiny_model
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.batches import rows
+from layercut.healing.examples import rows
 from layercut.healing.grpo import GroupAnswer, GrpoTrainer, advantages, questions_in
 from layercut.healing.sft import Trained, last_checkpoint, train
 from layercut.healing.trainable import make_trainable
@@ -206,7 +206,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_trl(more: dict[str, Any], tmp
 @pytest.mark.parametrize("engine", ["shared", "plain"])
 def test_only_drawn_tokens_are_in_the_loss(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "plain":
-        monkeypatch.setattr(learner, "fastest_engine", PlainEngine)
+        monkeypatch.setattr(guard, "fastest_engine", PlainEngine)
     task = prompts_of(by_first_token, limit=12, stop=VOWELS)
     heal(tmp_path, settings(max_steps=1), task, kind=Watched)
     asked = {one.prompt.prompt for one in task.answered}

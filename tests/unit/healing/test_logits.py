@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.healing import logits
-from layercut.healing.batches import given, in_loss
+from layercut.healing.examples import given, in_loss
 from layercut.healing.logits import Logits, lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import tiny_data
@@ -21,8 +21,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from layercut.healing.distill import KINDS, divergence
-from layercut.healing.on_policy import overlap
+from layercut.healing.distill import KINDS, divergence, overlap
 from layercut.healing.trainable import make_trainable
 
 VOCABULARY = 260

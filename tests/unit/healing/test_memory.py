@@ -99,7 +99,6 @@ def test_each_setting_takes_what_its_table_says(model_folder: Any) -> None:
     assert (plain["weights"], plain["optimizer"]) == pytest.approx((4 * count, 8 * count), rel=0.02)
     assert (halves["weights"], halves["gradients"]) == pytest.approx((2 * count, 2 * count), rel=0.05)
     assert taken(optimizer="adafactor")["optimizer"] < 0.05 * plain["optimizer"]
-    assert taken(optimizer="adamw-8bit")["optimizer"] == pytest.approx(2 * count * (1 + 4 / 256), rel=0.05)
     assert taken(on_gpu=True)["activations"] < 0.5 * plain["activations"], "layers are computed again"
 
 

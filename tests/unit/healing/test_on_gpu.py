@@ -48,10 +48,8 @@ def settings_of(**more: Any) -> TrainSettings:
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_full_fine_tuning_learns_and_resumes(weights: str, optimizer: str, tmp_path: Path) -> None:
-    if optimizer == "adamw-8bit":
-        pytest.importorskip("torchao", reason="adamw-8bit needs torchao")
     settings = settings_of(weights=weights, optimizer=optimizer)
     whole = heal(tmp_path / "whole", settings)
     assert whole.held_out["last"] < whole.held_out["before"]

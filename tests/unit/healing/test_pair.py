@@ -27,7 +27,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import pair as pairs
-from layercut.healing.objective import ToTrain, objective_of
+from layercut.healing.job import ToTrain, objective_of
 from layercut.healing.pair import load_pair, own_parameters
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
@@ -64,7 +64,7 @@ def heal(
     pruned, teacher = models(folder)
     cut = cut or pruned
     pair = load_pair(cut, teacher, wanted)
-    options = objective_of(pair, teacher, wanted, ToTrain(DATA, folder, pairs.plan_of(cut)), tiny_records(16))
+    options = objective_of(pair, teacher, wanted, ToTrain(DATA, folder), tiny_records(16))
 
     def on_progress(done: int, total: int) -> None:
         if done == kill_at:
@@ -114,12 +114,12 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
     """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
     from layercut.healing.distill import DistillTrainer
     from layercut.healing.sft import _config, _dataset
-    from tests.unit.healing.test_batches import batch_of
+    from tests.unit.healing.test_examples_batches import batch_of
 
     def gradients() -> dict[str, torch.Tensor]:
         cut, teacher = models(tmp_path)
         pair = load_pair(cut, teacher, wanted)
-        options = objective_of(pair, teacher, wanted, ToTrain(DATA, tmp_path, pairs.plan_of(cut)), [])
+        options = objective_of(pair, teacher, wanted, ToTrain(DATA, tmp_path), [])
         assert options.pop("trainer") is DistillTrainer
         model = make_trainable(pair.cut.model, wanted)
         trainer = DistillTrainer(
@@ -232,7 +232,7 @@ def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
 def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     cut, teacher = models(tmp_path)
     assert own_parameters(cut, teacher, settings()) == 0
-    for more in ({"method": "full"}, {"method": "last-k"}, {"objective": "sft"}, {"store_top_k": 8}):
+    for more in ({"method": "full"}, {"method": "last-k"}, {"objective": "sft"}):
         assert own_parameters(cut, teacher, settings(**more)) is None, more
         assert load_pair(cut, teacher, settings(**more)).uncut is None
     half, _ = models(tmp_path, dtype="bfloat16")

@@ -9,7 +9,6 @@ import pytest
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import (
-    CHOICES,
     RESPONSES,
     Answering,
     PromptSpec,
@@ -30,19 +29,17 @@ def test_the_papers_settings_are_a_preset() -> None:
     how = answering("paper", GREEDY)
     assert how.system == SYSTEM == "You are a helpful assistant."
     assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
-    assert (how.max_new_tokens, how.samples, how.max_prompt_tokens) == (8192, 1, 8000)
+    assert (how.max_new_tokens, how.max_prompt_tokens) == (8192, 8000)
     assert FilterSettings().max_tokens == 8000
 
 
 def test_what_is_said_goes_before_the_preset() -> None:
     drawn = DecodingSettings(temperature=0.5)
-    given = {"max_new_tokens": 100, "system": "Be brief.", "samples": 4, "max_prompt_tokens": 50}
+    given = {"max_new_tokens": 100, "system": "Be brief.", "max_prompt_tokens": 50}
     assert answering("paper", drawn, **given) == Answering(decoding=drawn, **given)
     assert answering(None, GREEDY, system=None) == Answering()
     with pytest.raises(InputError, match="unknown preset 'papers'. Did you mean paper"):
         answering("papers", GREEDY)
-    with pytest.raises(InputError, match="samples 0 is too small"):
-        answering(None, GREEDY, samples=0)
 
 
 def arm(**keys: Any) -> HealingArm:
@@ -51,16 +48,14 @@ def arm(**keys: Any) -> HealingArm:
 
 
 def test_a_study_takes_the_same_settings() -> None:
-    filters = {"languages": ["en"], "dedup_prompts": 0.8, "dedup_answers": 0.9, "max_tokens": 500, "min_tokens": 2}
-    made = arm(samples=3, max_prompt_tokens=40, shuffle_buffer=7, shuffle_seed=1, limit=9, **filters)
-    assert (made.samples, made.max_prompt_tokens) == (3, 40)
+    filters = {"max_tokens": 500, "min_tokens": 2}
+    made = arm(max_prompt_tokens=40, shuffle_buffer=7, shuffle_seed=1, limit=9, **filters)
+    assert made.max_prompt_tokens == 40
     assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_buffer=7, shuffle_seed=1),)
-    assert made.filters == FilterSettings(**{**filters, "languages": ("en",)})
+    assert made.filters == FilterSettings(**filters)
     assert arm().prompts[0].shuffle_buffer == 10_000
     assert arm(preset="paper").prompts[0].shuffle_buffer == 500_000
     assert arm(preset="paper", shuffle_buffer=0).prompts[0].shuffle_buffer == 0
-    with pytest.raises(InputError, match="healing arm a: dedup_prompts 8 is no share; write 8% or 0.08"):
-        arm(dedup_prompts=8.0)
 
 
 @pytest.fixture
@@ -99,23 +94,12 @@ def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
         PromptSpec(source=hub, shuffle_buffer=-1)
 
 
-def test_of_a_run_with_several_answers_a_prompt_the_chosen_ones_are_taken(tmp_path: Path) -> None:
-    def write(file: Path, rows: list[dict[str, Any]]) -> None:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
+def test_an_older_run_with_several_answers_a_prompt_is_refused(tmp_path: Path) -> None:
     records = [
         record(name, f"say {name[0]}", name, prompt_id=name[0], sample=int(name != name[0]))
         for name in ("a", "a#2", "b", "b#2")
     ]
-    write(RESPONSES, records)
-    specs = prompt_specs(str(tmp_path))
-    with pytest.raises(InputError, match="not all prompts have a best answer yet"):
-        prompt_source(specs)
-    write(CHOICES, [{"id": "b", "chosen": "b"}])
-    with pytest.raises(InputError, match="not all prompts have a best answer yet"):
-        prompt_source(specs)
-    write(CHOICES, [{"id": "b", "chosen": "b"}, {"id": "a", "chosen": "a#2"}])
-    found = prompt_source(specs).records
-    assert found is not None
-    assert [(one["id"], one["completion"]) for one in found] == [("a", "a#2"), ("b", "b")]
+    (tmp_path / RESPONSES).parent.mkdir()
+    (tmp_path / RESPONSES).write_text("".join(json.dumps(row) + "\n" for row in records))
+    with pytest.raises(InputError, match="several answers to a prompt"):
+        prompt_source(prompt_specs(str(tmp_path)))

@@ -7,9 +7,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from layercut.errors import InputError
-from layercut.healing.fold import add_to_projection, branch, fold, gain, last_projection, takes_maps
-from layercut.healing.places import inputs_of, outputs_of, run_until, seams_of
-from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, solve
+from layercut.healing.fold import (
+    add_to_projection,
+    branch,
+    fold,
+    gain,
+    inputs_of,
+    last_projection,
+    outputs_of,
+    run_until,
+    takes_maps,
+)
+from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, seams_of, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -171,7 +180,7 @@ def test_a_layer_may_multiply_or_normalise_what_its_mlp_gives(monkeypatch: pytes
     ("family", "kind"),
     [
         ("llama", "linear"), ("llama", PROJECTION), ("gemma2", "scale"), ("mixtral", "linear"),
-        *(("granite", kind) for kind in ("linear", "orthogonal", "scale", PROJECTION)), ("glm4", "scale"),
+        *(("granite", kind) for kind in ("linear", "scale", PROJECTION)), ("glm4", "scale"),
     ],
 )  # fmt: skip
 @torch.no_grad()
@@ -209,9 +218,6 @@ def test_the_sums_are_those_of_least_squares() -> None:
     found = solve(sums, "linear", ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(x, z).solution)
     assert sums.error(found) == pytest.approx((x @ found - z).square().sum().item())
-    rotation = solve(sums, "orthogonal")
-    assert torch.allclose(rotation @ rotation.T, torch.eye(8, dtype=torch.float64), atol=1e-10)
-    assert sums.error(rotation) < sums.error(torch.eye(8, dtype=torch.float64))
     scale = solve(sums, "scale")
     assert torch.allclose(scale.diagonal(), (x * z).sum(0) / x.square().sum(0))
     wide = Sums(12, torch.device("cpu"), 8)

@@ -10,26 +10,20 @@ import torch
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
+from layercut.healing.memory import training_disk, weight_counts
 from layercut.healing.settings import OBJECTIVES, TrainSettings
-from layercut.healing.step_memory import training_disk
-from layercut.healing.weight_counts import weight_counts
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
-from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import remove_layers
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.loaded import tiny_loaded
-from tests.support.tiny import NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
+from tests.support.tiny import byte_tokenizer, save_tiny, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import DistillTrainer
+from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
 from layercut.healing.examples import encode_example
-from layercut.healing.hidden import HiddenTrainer
-from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 from layercut.healing.sft import Trained, last_checkpoint, train
-from layercut.healing.stored import StoredLogits, StoredTrainer
 from layercut.healing.trainable import make_trainable
 
 DATA = tiny_data(24)
@@ -54,14 +48,6 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
         if on_policy:
             records = {encode_example(byte_tokenizer(), one).prompt: one for one in tiny_records(24)}
             options |= {"cut": cut, "records": records, "length": RolloutLength(4, 16), "drift": 0.5}
-        if wanted.objective == "hidden":
-            plan = CutPlan(num_layers=NUM_LAYERS, removed=(2, 4))
-            remove_layers(cut.model, plan)
-            options |= {"kind": "forward-kl", "trainer": HiddenTrainer, "plan": plan, "weight": 1.0}
-        if wanted.store_top_k is not None:
-            stored = StoredLogits(folder / "teacher", DATA, wanted.store_top_k)
-            stored.fill(options["teacher"])
-            options = {"trainer": StoredTrainer, "stored": stored}
 
     def on_progress(done: int, total: int) -> None:
         if done == kill_at:
@@ -90,7 +76,6 @@ def losses(trained: Trained) -> list[dict[str, float]]:
         ("lora", {"objective": "on-policy", "packing": True}),
         ("full", {"objective": "on-policy", "precision": "bfloat16"}),
         ("full", {"objective": "on-policy", "weights": "bfloat16"}),
-        ("lora", {"objective": "forward-kl", "store_top_k": 8}),
     ],
 )
 def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: dict[str, Any], tmp_path: Path) -> None:
@@ -258,9 +243,8 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
         ({"method": "seam", "objective": "jsd"}, "seam trains nothing"),
         ({"held_out": 1.0}, "held_out 1.0 is too large; write 0 or more and less than 1"),
         ({"rank": 0}, "rank 0 is too small"),
-        ({"objective": "jsd", "store_top_k": 8}, "do not give jsd"),
+        ({"method": "seam", "guard": ("copy",)}, "leave out `guard`"),
         ({"drift_overlap": 1.5}, "1.5 is too large; write 0 to 1"),
-        ({"hidden_weight": -1.0}, "hidden_weight -1.0 is too small"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
@@ -282,7 +266,7 @@ def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> 
 def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
-    from layercut.healing.adapters import quantization
+    from layercut.healing.trainable import quantization
 
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match="pip install bitsandbytes"):

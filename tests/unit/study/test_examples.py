@@ -24,7 +24,6 @@ def name_of(file: Path) -> str:
 def test_they_are_all_here() -> None:
     names = {"compare-criteria", "healing-study", "one-model", "paper", "paper-suite", "quickstart"}
     names |= {
-        "mixture-study",
         "reasoner",
         "reasoner-recipe",
         "reasoner-study",
@@ -52,7 +51,7 @@ def test_the_papers_study_is_the_papers() -> None:
         assert (train.rank, train.alpha, train.learning_rate, train.batch_size) == (64, 16, 2e-4, 8)
         assert (train.method, train.patience, train.max_length, train.epochs, arm.seed) == ("qlora", 0, 8192, 1.0, 42)
         assert all((spec.shuffle_buffer, spec.shuffle_seed) == (500_000, 42) for spec in arm.prompts)
-        assert (arm.preset, arm.samples, arm.filters.max_tokens) == ("paper", 1, 8000)
+        assert (arm.preset, arm.filters.max_tokens) == ("paper", 8000)
     assert (study.decoding.temperature, study.decoding.top_k) == (0.9, 50)
 
 

@@ -12,10 +12,9 @@ import pytest
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing import memory_limit
-from layercut.healing.memory_limit import PARTS, within_memory
+from layercut.healing import memory
+from layercut.healing.memory import OF_A_STEP, Longest, training_parts, within_memory
 from layercut.healing.settings import TrainSettings
-from layercut.healing.step_memory import Longest, training_parts
 from tests.support.healing import tiny_data
 from tests.unit.healing.test_pair import models, settings
 
@@ -28,7 +27,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Free:
     """Sets the free memory, in bytes."""
 
     def are_free(count: int) -> None:
-        monkeypatch.setattr(memory_limit.psutil, "virtual_memory", lambda: SimpleNamespace(available=count))
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=count))
 
     return are_free
 
@@ -44,7 +43,7 @@ def test_checkpointing_is_on_where_a_step_would_not_fit(
 
     def takes(**more: Any) -> int:
         parts = training_parts(pruned, teacher, settings(**more), longest)
-        return sum(parts[name] for name in PARTS)
+        return sum(parts[name] for name in OF_A_STEP)
 
     def decided(count: int, **more: Any) -> tuple[str, list[str]]:
         free(count)
@@ -67,7 +66,7 @@ def test_checkpointing_is_on_where_a_step_would_not_fit(
     assert line.endswith("give gradient_checkpointing on")
 
     # With ample memory nothing is counted, which takes seconds for a large model.
-    monkeypatch.setattr(memory_limit, "training_parts", None)
+    monkeypatch.setattr(memory, "training_parts", None)
     assert decided(10**12) == ("auto", [])
 
 
@@ -76,10 +75,10 @@ def test_answers_of_its_own_count_with_their_limit(free: Free, tmp_path: Path, m
 
     def counted(cut: Any, teacher: Any, train: Any, longest: Longest) -> dict[str, int]:
         seen.append(longest)
-        return dict.fromkeys(PARTS, 0)
+        return dict.fromkeys(OF_A_STEP, 0)
 
     free(1)
-    monkeypatch.setattr(memory_limit, "training_parts", counted)
+    monkeypatch.setattr(memory, "training_parts", counted)
     given = max(len(one.completion) for one in (*DATA.train, *DATA.held_out))
     for most in (2, 64):
         train = TrainSettings(objective="on-policy", rollout_max=most, rollout_start=2)
@@ -91,10 +90,10 @@ def test_a_container_may_have_less_than_the_machine(
     free: Free, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(1000)
-    monkeypatch.setattr(memory_limit, "CGROUP", tmp_path)
-    assert memory_limit.free_memory() == 1000, "no container"
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free_memory() == 1000, "no container"
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
     for limit, expected in (("max\n", 1000), ("900\n", 350), ("9000\n", 1000)):
         (tmp_path / "memory.max").write_text(limit)
-        assert memory_limit.free_memory() == expected
+        assert memory.free_memory() == expected

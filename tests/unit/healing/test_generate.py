@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from layercut.engine.base import Completion, Decoding, GenerationRequest
-from layercut.errors import InputError
 from layercut.healing.generate import generate_responses
 from layercut.healing.prompts import NamedPrompt, one_prompt
 from layercut.runs.records import Journal
@@ -33,9 +30,7 @@ def prompts(count: int) -> list[NamedPrompt]:
 
 def generate(path: Path, engine: FakeEngine, count: int, **how: Any) -> list[dict[str, Any]]:
     with Journal(path) as journal:
-        generate_responses(
-            engine, PLAN, prompts(count), journal, **{"max_new_tokens": 20, "decoding": DRAW, "samples": 1, **how}
-        )
+        generate_responses(engine, PLAN, prompts(count), journal, **{"max_new_tokens": 20, "decoding": DRAW, **how})
         return journal.records
 
 
@@ -60,45 +55,20 @@ def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path) ->
     assert (second["finish_reason"], second["num_prompt_tokens"], second["num_new_tokens"]) == ("length", 7, 20)
 
 
-@pytest.mark.parametrize("samples", [1, 3])
-def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(samples: int, tmp_path: Path) -> None:
-    whole = generate(tmp_path / "whole.jsonl", HashedEngine(echo), 9, samples=samples)
+def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path: Path) -> None:
+    whole = generate(tmp_path / "whole.jsonl", HashedEngine(echo), 9)
     file = tmp_path / "killed.jsonl"
     seen = []
     for _ in range(20):
         engine = HashedEngine(echo, kill_after=1)
         try:
-            generate(file, engine, 9, samples=samples)
+            generate(file, engine, 9)
             break
         except Killed:
             text = file.read_text()
             assert text.startswith(seen[-1] if seen else "") and len(text) > len(seen[-1] if seen else "")
             seen.append(text)
             file.write_text(text + '{"id": "torn')  # what kill -9 may leave behind
-    assert len(seen) == -(-9 * samples // 4) - 1
+    assert len(seen) == -(-9 // 4) - 1
     assert file.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert len(whole) == 9 * samples
-
-
-def test_each_sample_has_an_id_of_its_own_which_its_draw_follows(tmp_path: Path) -> None:
-    graded = []
-
-    def is_right(record: Mapping[str, Any]) -> bool:
-        graded.append(record["id"])
-        return str(record["completion"]).endswith("#2")
-
-    records = generate(tmp_path / "r.jsonl", HashedEngine(echo), 2, samples=3, is_right=is_right)
-    assert [record["id"] for record in records] == ["p0", "p0#2", "p0#3", "p1", "p1#2", "p1#3"]
-    assert [(record["prompt_id"], record["sample"]) for record in records][:3] == [("p0", 0), ("p0", 1), ("p0", 2)]
-    assert [record["right"] for record in records] == [False, True, False] * 2
-    assert graded == ["p0"] * 3 + ["p1"] * 3
-    assert records[0]["prompt"] == records[2]["prompt"]
-    assert "sample" not in generate(tmp_path / "one.jsonl", HashedEngine(echo), 1)[0]
-
-
-def test_samples_that_would_be_the_same_or_mixed_up_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 greedy answers to a prompt are all the same"):
-        generate(tmp_path / "r.jsonl", HashedEngine(echo), 1, samples=2, decoding=Decoding())
-    named = [NamedPrompt("a", "x"), NamedPrompt("a#2", "y")]
-    with Journal(tmp_path / "r.jsonl") as journal, pytest.raises(InputError, match="give other ids"):
-        generate_responses(HashedEngine(echo), PLAN, named, journal, max_new_tokens=2, decoding=DRAW, samples=2)
+    assert len(whole) == 9

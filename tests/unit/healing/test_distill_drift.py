@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layercut.healing.on_policy import drift_weights, overlap
+from layercut.healing.distill import drift_weights, overlap
 
 
 def test_the_overlap_is_the_share_of_common_likeliest_tokens() -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layercut.healing.batches import StepsByLength, given, in_loss, rows
-from layercut.healing.examples import TrainingExample, encode_example
+from layercut.healing.examples import StepsByLength, TrainingExample, encode_example, given, in_loss, rows
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data
 from tests.support.loaded import tiny_loaded

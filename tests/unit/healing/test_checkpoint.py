@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.errors import InputError, VerificationError
-from layercut.healing import adapters
-from layercut.healing.adapters import add_adapters, merge_adapters
-from layercut.healing.merge import stored_dtype, trained_model, write_adapter, write_healed
+from layercut.healing import trainable
+from layercut.healing.checkpoint import stored_dtype, trained_model, write_adapter, write_healed
 from layercut.healing.settings import TrainSettings
+from layercut.healing.trainable import add_adapters, merge_adapters
 from layercut.models.sources import resolve
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
@@ -63,7 +63,7 @@ def test_merged_weights_are_the_adapter_model(family: str, tmp_path: Path) -> No
 
 def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_adapters(tiny_model("llama"), tmp_path / "adapter")
-    monkeypatch.setattr(adapters, "TOLERANCE", -1.0)
+    monkeypatch.setattr(trainable, "TOLERANCE", -1.0)
     with pytest.raises(VerificationError, match="folding the adapters in changed the model"):
         merge_adapters(tiny_model("llama"), tmp_path / "adapter")
 

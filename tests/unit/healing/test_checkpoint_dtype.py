@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.errors import VerificationError
-from layercut.healing import rounding
-from layercut.healing.adapters import probe
-from layercut.healing.merge import stored_dtype, write_healed
-from layercut.healing.rounding import SHARE, judged_by, mean_loss, stochastic_bfloat16
+from layercut.healing import checkpoint
+from layercut.healing.checkpoint import SHARE, judged_by, mean_loss, stored_dtype, write_healed
+from layercut.healing.optimizers import stochastic_bfloat16
+from layercut.healing.trainable import probe
 from layercut.models.sources import resolve
 from tests.support.healing import tiny_data
 from tests.support.tiny import save_tiny
@@ -117,7 +117,7 @@ def test_stochastic_rounding_is_right_in_the_mean() -> None:
 
 
 def test_another_model_on_disk_is_noticed(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = rounding._write
+    real = checkpoint._write
 
     def damaged(model: Any, folder: Path, dtype: str, how: str) -> Any:
         again = real(model, folder, dtype, how)
@@ -125,7 +125,7 @@ def test_another_model_on_disk_is_noticed(cut: Path, tmp_path: Path, monkeypatch
             again.model.layers[3].mlp.up_proj.weight[0, 0] += 0.5
         return again
 
-    monkeypatch.setattr(rounding, "_write", damaged)
+    monkeypatch.setattr(checkpoint, "_write", damaged)
     with pytest.raises(VerificationError, match="layers.3.mlp.up_proj.weight is another one"):
         write(trained(cut, 1e-4, 1), cut, tmp_path / "healed", judge=None)
     assert not (tmp_path / "healed").exists()

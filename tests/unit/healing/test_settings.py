@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import RunMismatch
-from layercut.healing.recorded import train_as_recorded
-from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.healing.settings import HealSettings, TrainSettings, train_as_recorded
 from layercut.runs.settings import CONFIG, write_config
 from layercut.study.file import study_from_dict
 from layercut.study.healing_arms import Healer

@@ -1,0 +1,76 @@
+"""The engines: what runs each, which settings are its own, and what it can do. A new engine is a row here and a file.
+
+No engine is imported before it is used, so ``--help`` and the checks of a command stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRow:
+    """One engine."""
+
+    made_by: str
+    """``module:function`` that takes a ModelHandle, or a ServedModel, and returns the Engine."""
+    help: str = ""
+    needs: tuple[str, ...] = ()
+    """Model settings that it cannot do without."""
+    takes: tuple[str, ...] = ()
+    """Model settings that belong to it; they are refused for engines that do not list them."""
+    extra: str | None = None
+    """Optional part of layercut that it needs."""
+    is_served: bool = False
+    """The model is behind a server and taken whole: no layers can be removed."""
+    reads_weights: bool = False
+    """It loads the weights itself, without a model of transformers in memory."""
+    has_cache: bool = False
+    """It keeps keys and values in ``cache_gib`` of memory."""
+    shares_work: bool = False
+    """What plans have in common is computed once."""
+    ranks: bool = True
+    """It gives log-likelihoods of itself."""
+    gives_states: bool = True
+    """It gives hidden states and distributions over the vocabulary."""
+    is_named: bool = True
+    """A run's settings name it; the first engine is left out there, so that runs begun before the others go on."""
+
+    def make(self, handle: Any) -> Any:
+        """The engine over a model."""
+        module, _, name = self.made_by.partition(":")
+        function: Callable[[Any], Any] = getattr(import_module(module), name)
+        return function(handle)
+
+
+ENGINES = {
+    "shared": EngineRow(
+        made_by="layercut.engine.probe:engine_of",
+        help="what plans have in common is computed once",
+        has_cache=True,
+        shares_work=True,
+    ),
+    "plain": EngineRow(made_by="layercut.engine.plain:engine_of", is_named=False),
+    "vllm": EngineRow(
+        made_by="layercut.engine.vllm:engine_of",
+        takes=("cuda_graphs",),
+        extra="vllm",
+        reads_weights=True,
+        has_cache=True,
+        gives_states=False,
+    ),
+    "openai": EngineRow(
+        made_by="layercut.engine.openai:engine_of",
+        help="a server, evaluated unchanged",
+        needs=("base_url",),
+        takes=("base_url", "tokenizer"),
+        extra="openai",
+        is_served=True,
+        ranks=False,
+        gives_states=False,
+    ),
+}
+"""By name; the first is the default."""
