@@ -45,7 +45,7 @@ def advise(
     named_use(use)
 
     from layercut.report.advice_text import FILE, write_advice
-    from layercut.report.tables import advice_on_terminal
+    from layercut.report.runs import advice_on_terminal
 
     found, _ = write_advice(folder, use=use, keep=keep, confidence=confidence, seed=seed)
     show(found.to_dict(), [advice_on_terminal(found)], json=json)

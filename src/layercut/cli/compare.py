@@ -25,8 +25,9 @@ def compare(
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """
     from layercut.evidence.completions import as_plain, diagnose_runs
+    from layercut.report.answers import answer_tables
+    from layercut.report.comparison import two_runs_table
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
-    from layercut.report.two_runs_table import answer_tables, two_runs_table
 
     runs = open_run(first), open_run(second)
     rows = compare_two(*runs, seed=seed)

@@ -85,10 +85,11 @@ def evaluate(
 
     from layercut.engine.handle import ModelHandle
     from layercut.engine.served import ServedModel
-    from layercut.report.readouts import discordances
-    from layercut.report.tables import comparison_tables, metrics_table
+    from layercut.report.answers import discordance_table, discordances
+    from layercut.report.comparison import comparison_tables
+    from layercut.report.runs import metrics_table
+    from layercut.report.table import terminal
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
-    from layercut.report.two_runs_table import discordance_table
     from layercut.selection.specs import plan_of
     from layercut.tasks.run import evaluate_model, slug
 
@@ -123,5 +124,5 @@ def evaluate(
     for line in notes(*runs) if runs else ():
         result(line)
     if apart := discordances(runs, rows):
-        out.print("", discordance_table(apart))
+        out.print("", terminal(discordance_table(apart)))
     result(f"run folder: {done.folder}")

@@ -58,7 +58,7 @@ def _run(
     except InputError as error:
         raise InputError(f"{study}: {error}") from error
 
-    from layercut.report.tables import comparison_tables
+    from layercut.report.comparison import comparison_tables
     from layercut.runs.study import STEPS
     from layercut.study.run import forecast_study, run_study
     from layercut.text.counting import counted

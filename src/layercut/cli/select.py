@@ -106,8 +106,7 @@ def select(
     check_selection(model, criterion, number, protect=protect, has_tasks=bool(tasks))
 
     from layercut.progress.bars import SelectionProgress
-    from layercut.report.held_out import held_out_table
-    from layercut.report.ranking import ranking_table
+    from layercut.report.selection import held_out_table, ranking_table
     from layercut.selection.estimate import selection_estimate
     from layercut.selection.select import objective_parts, select_layers
     from layercut.selection.select import setting as parse_setting

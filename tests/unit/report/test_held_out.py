@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from layercut.evidence.paired import compare_paired
-from layercut.report.held_out import held_out_table, objective_line
+from layercut.report.selection import held_out_line, held_out_table
 
 
 def side(right: int) -> dict[str, Any]:
@@ -34,5 +34,5 @@ def test_both_kinds_of_items_stand_below_each_other() -> None:
 
 def test_a_plan_without_them_has_no_table_and_a_refusal_is_said() -> None:
     assert held_out_table({"importance": {}}) is None
-    line = objective_line({"selected": 0.9, "held_out": None, "refused": "no items of copy (short) were held out"})
+    line = held_out_line({"selected": 0.9, "held_out": None, "refused": "no items of copy (short) were held out"})
     assert line.endswith("no value on held-out items: no items of copy (short) were held out.")

@@ -21,19 +21,16 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.report import advice_text
 from layercut.report.advice import advise
-from layercut.report.elements import Table, _csv_cell
+from layercut.report.comparison import kept
 from layercut.report.first_difference import first_difference
-from layercut.report.html.page import PAGE, write_page
-from layercut.report.html.prose import blocks, inline
-from layercut.report.html.sections import SECTIONS
-from layercut.report.html.sections.errors import errors
-from layercut.report.html.sections.items import ITEMS_PAGE
-from layercut.report.html.sections.retention import retention
+from layercut.report.html.answers import ITEMS_PAGE, errors
+from layercut.report.html.layout import ASSETS, blocks, inline
+from layercut.report.html.page import PAGE, SECTIONS, write_page
+from layercut.report.html.scores import retention
 from layercut.report.html.source import read_source
-from layercut.report.html.templates import ASSETS
 from layercut.report.reports import write_reports
-from layercut.report.rows import kept
 from layercut.report.study import study_results
+from layercut.report.table import Table, _csv_cell, texts
 from layercut.report.uses import USES
 from layercut.report.words import readout_words
 from layercut.text.numbers import number, p_value
@@ -287,12 +284,13 @@ def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, sh
 
 
 def test_spreadsheets_do_not_run_text() -> None:
-    table = Table(name="x", caption="x", head=["a"], rows=[["=1+1"], ["-5 [-7, -3]"], ["+cmd"], ["@x"], ["-"], ["ok"]])
+    unsafe = ["=1+1", "-5 [-7, -3]", "+cmd", "@x", "-", "ok"]
+    table = Table(name="x", caption="x", columns=texts("a"), rows=[[text] for text in unsafe])
     assert table.csv.splitlines() == ["a", "'=1+1", '"\'-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
 
 
 def test_parts_become_tables_and_text_without_headings() -> None:
-    table = Table(name="t", caption="c", head=["a", "b"], rows=[["x|y", "1*2"]], numeric=frozenset({1}))
+    table = Table(name="t", caption="c", columns=texts("a", "b", numeric=["b"]), rows=[["x|y", "1*2"]])
     text, same, end = blocks(["## Left out", "", "Some **bold** <i>x</i>.", "", table, "", "- end"])
     assert same is table
     assert text.html == "<p>Some <strong>bold</strong> &lt;i&gt;x&lt;/i&gt;.</p>\n"  # type: ignore[union-attr]
@@ -375,7 +373,7 @@ def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, who
 
 
 def test_many_answers_get_a_page_of_their_own(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("page", "sections.items"):
+    for module in ("page", "answers"):
         monkeypatch.setattr(sys.modules[f"layercut.report.html.{module}"], "MOST_BYTES", 1000)
     shutil.copytree(study, tmp_path / "study")
     page = write_page(tmp_path / "study")
@@ -454,7 +452,7 @@ def test_a_carriage_return_begins_no_row_of_its_own() -> None:
 
 def csv_cells(cells: list[str]) -> list[str]:
     """A row of a table's CSV as a reader sees it."""
-    table = Table(name="t", caption="", head=["first", "second"], rows=[["x", *cells]])
+    table = Table(name="t", caption="", columns=texts(*map(str, range(1 + len(cells)))), rows=[["x", *cells]])
     return list(csv.reader(io.StringIO(table.csv, newline="")))[1][1:]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from layercut.report.ranking import race_line, ranking_table
+from layercut.report.selection import race_line, ranking_table
 
 RACED: dict[str, Any] = {
     "candidates": [3, 5, 8],

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from layercut.evidence.comparison import compare_runs
-from layercut.report.tables import comparison_tables, metrics_table, runs_table
+from layercut.report.comparison import comparison_tables
+from layercut.report.runs import metrics_table, runs_table
 from layercut.runs.directory import RunSummary
 
 

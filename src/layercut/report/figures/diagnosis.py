@@ -7,8 +7,9 @@ from typing import Any
 
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
-from layercut.report.elements import Figure, Key, Panel, Table
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
+from layercut.report.table import Table, texts
 from layercut.text.numbers import number, p_value, with_interval
 
 _PLACES = (10, 30, 50, 70, 90)
@@ -258,22 +259,25 @@ def _map(name: str, matrix: Sequence[Sequence[float]]) -> Panel:
 
 
 def _similarity_table(models: Mapping[str, Any]) -> Table:
-    head = ["model", "layer", "cosine of input and output", "norm of state", "final token likeliest, %"]
+    names = ("model", "layer", "cosine of input and output", "norm of state", "final token likeliest, %")
     rows = [
         [model, str(layer), f"{data['steps'][i]:.3f}", f"{data['norms'][i + 1]:.4g}", f"{100 * data['lens'][i]:.0f}"]
         for model, data in models.items()
         for i, layer in enumerate(data["layers"])
     ]
-    maps: list[list[Any]] = [["model", "state of this model", "state of the original model", "cosine"]]
-    for model, data in models.items():
-        maps += [[model, y, x, value] for y, row in enumerate(data["cosine"]) for x, value in enumerate(row)]
+    maps = [
+        (model, y, x, value)
+        for model, data in models.items()
+        for y, row in enumerate(data["cosine"])
+        for x, value in enumerate(row)
+    ]
+    of_maps = texts("model", "state of this model", "state of the original model", "cosine")
     return Table(
         name="similarity",
         caption="Hidden states along depth; the CSV holds the maps",
-        head=head,
+        columns=texts(*names, numeric=names[1:]),
         rows=rows,
-        numeric=frozenset({1, 2, 3, 4}),
-        raw=maps,
+        download=Table(name="similarity", caption="", columns=of_maps, rows=maps),
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from layercut.evidence.sweep import Curve, Sweep, SweepRow
 from layercut.report import words
+from layercut.report.comparison import kept
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
-from layercut.report.rows import kept
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value
 

@@ -7,10 +7,11 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from layercut.report import words
-from layercut.report.elements import Figure, Key, Panel, Table
+from layercut.report.comparison import about, about_uncut, kept, score_table
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
-from layercut.report.rows import about, about_uncut, kept, raw
 from layercut.report.series import NOT_HEALED, Place, places
+from layercut.report.table import Column, Table
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
@@ -151,21 +152,19 @@ def _panel(
 
 
 def _table(rows: Sequence[ComparisonRow], where: Mapping[str, Place]) -> Table:
-    head = ["plan", "line", "layers removed", "task", "readout", "n", "kept above chance, %", "finding"]
-    cells = [
-        [
-            row.cut.name,
-            where[row.cut.name].series,
-            str(len(row.cut.removed)),
-            row.task,
-            row.readout,
-            f"{row.n:,}",
-            kept(row.kept_share).removesuffix(" %"),
-            row.finding,
-        ]
-        for row in rows
-    ]
     return Table(
-        name="retention", caption="What is kept, with 95 % intervals", head=head, rows=cells,
-        numeric=frozenset({2, 5}), raw=raw(rows),
-    )  # fmt: skip
+        name="retention",
+        caption="What is kept, with 95 % intervals",
+        columns=[
+            Column("plan", lambda row: row.cut.name),
+            Column("line", lambda row: where[row.cut.name].series),
+            Column("layers removed", lambda row: str(row.cut.depth), numeric=True),
+            Column("task", lambda row: row.task),
+            Column("readout", lambda row: row.readout),
+            Column("n", lambda row: f"{row.n:,}", numeric=True),
+            Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
+            Column("finding", lambda row: row.finding),
+        ],
+        rows=rows,
+        download=score_table(rows),
+    )

@@ -8,25 +8,23 @@ from io import StringIO
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from layercut.report.elements import Styled, Table, plain
-from layercut.report.html.templates import templates
-from layercut.report.render import markdown, terminal
+from layercut.report.html.layout import templates
+from layercut.report.table import Column, Styled, Surface, Table, markdown, plain, terminal, texts
 from tests.support.html_page import read_page
 
 CELLS = ["95 [88, 99]", "1.00 [n/a]", "<0.001", "a|b `c`", "[1](http://x.y)", "<b>x</b>", "*x*", "block_influence"]
 TABLE = Table(
     name="t",
     caption="c",
-    head=["", "number", "look"],
+    columns=texts("", "number", "look", numeric=["number"]),
     rows=[
         *([cell, str(place), cell] for place, cell in enumerate(CELLS)),
         ["strong", "8", Styled("12 [3, 20]", "strong", "*")],
         ["code", "9", Styled("layercut run a|b", "code")],
         ["lost", "10", Styled("lost", "wrong")],
     ],
-    numeric=frozenset({1}),
 )
-SHOWN = [[plain(cell) for cell in row] for row in TABLE.rows]
+SHOWN = [[plain(cell) for _, cell in line] for line in TABLE.page]
 
 
 def cells(html: str) -> list[list[str]]:
@@ -56,3 +54,32 @@ def test_the_terminal_shows_the_same() -> None:
     console.print(terminal(TABLE))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:]] == SHOWN
+
+
+ROWS = [("copy", 0.25), ("copy", 0.5)]
+COLUMNS = [
+    Column("task", lambda row: row[0], once=True),
+    Column("score", lambda row: f"{row[1]:.0%}", brief=lambda row: f"{row[1]:.1f}", raw={"score": lambda row: row[1]}),
+    Column("seed", lambda row: 0, on=Surface.CSV),
+    Column("n", lambda row: "64", on=Surface.SHOWN, narrow=(1,)),
+]
+
+
+def test_each_surface_shows_its_columns() -> None:
+    table = Table(name="t", caption="c", columns=COLUMNS, rows=ROWS)
+    assert table.csv.splitlines() == ["task,score,seed", "copy,0.25,0", "copy,0.5,0"]
+    assert markdown(table)[0] == "| task | score | n |" and markdown(table)[2] == "| copy | 25% | 64 |"
+    assert [[cell for _, cell in line] for line in table.page] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
+    shown = []
+    for width in (20, 11):
+        console = Console(file=StringIO(), width=width)
+        console.print(terminal(table))
+        shown.append([line.split() for line in console.file.getvalue().splitlines()])  # type: ignore[attr-defined]
+    wide, narrow = shown
+    assert wide[0] == ["task", "score", "n"] and wide[2:] == [["copy", "0.2", "64"], ["0.5", "64"]]
+    assert narrow[0] == ["task", "score"]
+
+
+def test_a_table_can_hold_another_one_to_download() -> None:
+    table = Table(name="t", caption="c", columns=COLUMNS, rows=ROWS)
+    assert Table(name="t", caption="c", columns=COLUMNS[:1], rows=ROWS, download=table).csv == table.csv
