@@ -85,8 +85,7 @@ def evaluate(
 
     from layercut.engine.handle import ModelHandle
     from layercut.engine.served import ServedModel
-    from layercut.report.answers import discordance_table, discordances
-    from layercut.report.comparison import comparison_tables
+    from layercut.report.comparison import comparison_tables, discordance_table, discordances
     from layercut.report.runs import metrics_table
     from layercut.report.table import terminal
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict

@@ -1,12 +1,10 @@
-"""Answers of the models: repetition, failing programs, items that were lost, and readouts that disagree."""
+"""Answers of the models: repetition, failing programs, and items that were lost."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.text import Text
@@ -19,14 +17,13 @@ from layercut.report.diagnosis.page import measure_table
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cell, program_classes, program_words
 from layercut.report.diagnosis.verdict import ALPHA, over_models
 from layercut.report.table import Column, Part, Table, terminal, texts
-from layercut.report.words import is_written, readout_words
+from layercut.report.words import readout_words
 from layercut.text.markup import code, escape, fenced, table
 from layercut.text.numbers import with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from layercut.evidence.comparison import ComparisonRow
     from layercut.report.study import StudyResults
     from layercut.runs.directory import RunFolder
 
@@ -103,7 +100,7 @@ def full_tables(cells: Sequence[DiagnosedAnswers], diagnostic: str) -> list[Tabl
 
 
 def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
-    """The same measures for the terminal; nothing where answers are neither."""
+    """Tables of these measures for the terminal; nothing where answers are neither texts nor programs."""
     blocks: list[RenderableType] = []
     for diagnostic, title in TITLES.items():
         if parts := [part for part in answer_parts(cells, diagnostic) if part]:
@@ -171,28 +168,33 @@ def _legend(diagnostic: str) -> list[str]:
 NUM_EXAMPLES = 4
 """Per task."""
 OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
-_Records = dict[str, dict[str, Any]]
 
 
 class LostItem(NamedTuple):
-    """An item that the original model gets right, and that a pruned model loses under at least one readout."""
+    """An item of a task; lost where the original model gets it right and a pruned model does not."""
 
     id: str
     names: list[str]
-    """Of the runs, the original one first."""
+    """Names of the runs, the original one first."""
     readouts: list[str]
     """Under which the original model was asked this item."""
     answers: Mapping[tuple[str, str], Mapping[str, Any]]
     """The record of each run and readout that has the item."""
 
     def outcome(self, name: str, readout: str) -> str | None:
-        """How an answer ended; None where the item was not asked."""
+        """Return how an answer ended; None where the item was not asked."""
         record = self.answers.get((name, readout))
         return None if record is None else str(record["outcome"])
 
+    def failing(self, readout: str) -> list[str]:
+        """Runs of pruned models that lose the item under a readout."""
+        if self.outcome(self.names[0], readout) != "right":
+            return []
+        return [name for name in self.names[1:] if self.outcome(name, readout) not in ("right", None)]
+
 
 def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[LostItem]:
-    """Up to four items of a task that the first run gets right and another one loses.
+    """Up to four items of a task that the first run gets right and another one loses under at least one readout.
 
     The same item is shown under every readout: a model may still rank the right answer first and no longer write it.
     Items are picked by the hash of their id, so that the choice is neither the first items of the task nor ours.
@@ -202,34 +204,24 @@ def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) ->
         task: name of the task.
         readouts: those to show, all of them in the uncut run.
     """
-    records: dict[tuple[str, str], _Records] = {
+    records = {
         (run.name, readout): {record["id"]: record for record in run.records(task, readout)}
         for run in runs
         for readout in readouts
         if any((row["task"], row["readout"]) == (task, readout) for row in run.metrics()["rows"])
     }
-    uncut, cuts = runs[0].name, [run.name for run in runs[1:]]
-
-    def is_lost(item: str) -> bool:
-        return any(
-            _outcome(records, uncut, readout, item) == "right"
-            and _outcome(records, name, readout, item) not in ("right", None)
-            for readout in readouts
-            for name in cuts
-        )
-
-    known = dict.fromkeys(item for readout in readouts for item in records[uncut, readout])
-    lost = [item for item in known if is_lost(item)]
-    lost.sort(key=lambda item: hashlib.sha256(item.encode()).digest())
-    return [
+    names = [run.name for run in runs]
+    items = [
         LostItem(
             id=item,
-            names=[uncut, *cuts],
-            readouts=[readout for readout in readouts if item in records.get((uncut, readout), {})],
+            names=names,
+            readouts=[readout for readout in readouts if item in records[names[0], readout]],
             answers={key: known[item] for key, known in records.items() if item in known},
         )
-        for item in lost[:NUM_EXAMPLES]
+        for item in dict.fromkeys(item for readout in readouts for item in records[names[0], readout])
     ]
+    lost = [item for item in items if any(map(item.failing, readouts))]
+    return sorted(lost, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:NUM_EXAMPLES]
 
 
 def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[str]:
@@ -259,111 +251,13 @@ def _cell(record: Mapping[str, Any] | None) -> str:
 
 
 def _in_full(item: LostItem, readout: str) -> list[str]:
-    """What the uncut and the first failing pruned model wrote, where that is more than the answer in the table."""
+    """Texts of the uncut and the first failing pruned model, where they are more than the answers in the table."""
     first = item.names[0]
     if "completion" not in item.answers[first, readout] or item.outcome(first, readout) != "right":
         return []
-    failing = (name for name in item.names[1:] if item.outcome(name, readout) not in ("right", None))
     lines: list[str] = []
-    for name in (first, *list(failing)[:1]):
+    for name in (first, *item.failing(readout)[:1]):
         record = item.answers[name, readout]
         if record["completion"].strip() != record["answer"].strip():
             lines += [f"{escape(name)}, {readout_words(readout)}:", "", *fenced(record["completion"]), ""]
     return lines
-
-
-def _outcome(records: Mapping[tuple[str, str], _Records], name: str, readout: str, item: str) -> str | None:
-    record = records.get((name, readout), {}).get(item)
-    return None if record is None else str(record["outcome"])
-
-
-class Discordance(NamedTuple):
-    """One model on the items that it was asked under two readouts."""
-
-    run: str
-    task: str
-    ranked: str
-    """The readout that compares given answers."""
-    written: str
-    """The readout whose answers the model writes itself."""
-    n: int
-    both: int
-    only_ranked: int
-    """Items whose right answer it ranks first, and does not write."""
-    only_written: int
-    neither: int
-
-
-def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[Discordance]:
-    """A line for each task with a ranked and a written readout, and each run that was asked both.
-
-    Args:
-        runs: the uncut run, then the cut ones.
-        rows: of compare_runs; only main metrics that are right or wrong for every item count.
-    """
-    main = [row for row in rows if row.is_headline and row.values.lost is not None]
-    found = []
-    for task in dict.fromkeys(row.task for row in main):
-        names = list(dict.fromkeys(row.readout for row in main if row.task == task))
-        for ranked in (name for name in names if not is_written(name)):
-            for written in (name for name in names if is_written(name)):
-                asked = {row.cut.name for row in main if row.task == task and row.readout == ranked}
-                asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
-                for place, run in enumerate(runs):
-                    if place == 0 or run.name in asked:
-                        found.append(_count(run, task, ranked, written))
-    return found
-
-
-def discordance_table(found: Sequence[Discordance]) -> Table:
-    """A line for each of them. Heads are short, so that no name is broken at 80 columns."""
-    return Table(
-        name="discordant-items",
-        caption="Number of items on which the two readouts agree and disagree, for each model",
-        columns=[
-            Column("task", attrgetter("task")),
-            Column("readouts", lambda one: f"{one.ranked} / {one.written}"),
-            Column("model", attrgetter("run")),
-            Column("n", lambda one: f"{one.n:,}", numeric=True),
-            Column("both right", lambda one: str(one.both), numeric=True),
-            Column("ranked only", lambda one: str(one.only_ranked), numeric=True),
-            Column("written only", lambda one: str(one.only_written), numeric=True),
-            Column("neither", lambda one: str(one.neither), numeric=True),
-        ],
-        rows=found,
-    )
-
-
-def discordance_section(found: Sequence[Discordance]) -> list[Part]:
-    """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
-    if not found:
-        return []
-    return [
-        "## The same items, scored by likelihood and by generation",
-        "",
-        "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
-        "right than writings, so compare the models, not the columns.",
-        "",
-        discordance_table(found),
-        "",
-    ]
-
-
-def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
-    right = [
-        {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
-        for readout in (ranked, written)
-    ]
-    shared = [item for item in right[0] if item in right[1]]
-    counts = Counter((right[0][item], right[1][item]) for item in shared)
-    return Discordance(
-        run=run.name,
-        task=task,
-        ranked=ranked,
-        written=written,
-        n=len(shared),
-        both=counts[True, True],
-        only_ranked=counts[True, False],
-        only_written=counts[False, True],
-        neither=counts[False, False],
-    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Group
 from rich.padding import Padding
@@ -13,7 +14,7 @@ from rich.text import Text
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
 from layercut.report import words
-from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimate, terminal
+from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, raw_estimates, raw_values, terminal
 from layercut.report.task_means import form_mean_lines, form_means
 from layercut.report.two_runs import verdict
 from layercut.surgery.plan import format_layers
@@ -22,6 +23,8 @@ from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from layercut.runs.directory import RunFolder
 
 _TEXT = Surface.TERMINAL | Surface.MARKDOWN
 
@@ -42,61 +45,47 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
 
 def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
     tests, csv, reports = (1, 2, 3, 4, 5), Surface.CSV, Surface.REPORTS
+    run = {"removed": lambda row: " ".join(map(str, row.cut.removed)), **raw_values(num_layers="cut.num_layers")}
     return [
-        Column("plan", lambda row: row.cut.name, on=Surface.PAGE | csv, raw={"run": attrgetter("cut.name")}),
-        Column("removed", lambda row: " ".join(map(str, row.cut.removed)), on=csv),
-        Column("num_layers", attrgetter("cut.num_layers"), on=csv),
-        Column("task", attrgetter("task"), once=True),
-        Column("version", attrgetter("version"), on=csv),
-        Column("readout", _readout_of(rows), raw={"readout": attrgetter("readout"), "metric": attrgetter("metric")}),
+        Column("plan", attrgetter("cut.name"), on=Surface.PAGE | csv, raw=raw_values(run="cut.name") | run),
+        Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
+        Column("readout", _readout_of(rows), raw=raw_values(readout="readout", metric="metric")),
         Column("finding", finding, on=Surface.PAGE),
-        Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw={"n": attrgetter("n")}),
-        Column("items", attrgetter("asked"), on=csv),
-        Column("limit", attrgetter("limit"), on=csv),
-        Column(
-            "chance", lambda row: _chance(row, 1), brief=_chance, numeric=True, raw={"chance": attrgetter("chance")}
-        ),
+        Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw=raw_values(n="n", items="asked", limit="limit")),
+        Column("chance", _chance, brief=_brief_chance, numeric=True, raw=raw_values(chance="chance")),
         *_score("uncut"),
         *_score("cut"),
-        Column(
-            "difference",
-            lambda row: with_interval(row.values.difference, share=row.is_share, digits=1, sign=True),
-            brief=_difference,
-            raw=raw_estimate("difference", attrgetter("values.difference")),
-        ),
+        Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
         Column(
             "retention",
             lambda row: words.retained(row.values.retention),
             on=_TEXT | csv,
             narrow=(3, 5),
-            raw=raw_estimate("retention", attrgetter("values.retention")),
+            raw=raw_estimates(retention="values.retention"),
         ),
         Column(
             "above chance",
             lambda row: words.retained(row.values.retention_above_chance),
-            raw=raw_estimate("retention_above_chance", attrgetter("values.retention_above_chance")),
+            raw=raw_estimates(retention_above_chance="values.retention_above_chance"),
         ),
         Column(
-            "-/+",
-            words.swapped,
-            numeric=True,
-            narrow=tests,
-            raw={"lost": attrgetter("values.lost"), "gained": attrgetter("values.gained")},
+            "-/+", words.swapped, numeric=True, narrow=tests, raw=raw_values(lost="values.lost", gained="values.gained")
         ),
+        Column("p", _p, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
         Column(
-            "p",
-            lambda row: p_value(row.values.p_value),
+            "Holm",
+            _holm,
             numeric=True,
             on=reports | csv,
-            raw={"p_value": attrgetter("values.p_value")},
+            raw=raw_values(p_holm="p_value", test="values.test", contexts="values.num_clusters"),
         ),
-        Column("Holm", _holm, numeric=True, on=reports | csv, raw={"p_holm": attrgetter("p_value")}),
         Column("p", _holm, numeric=True, on=Surface.TERMINAL, narrow=tests),
-        Column("test", attrgetter("values.test"), on=csv),
-        Column("contexts", attrgetter("values.num_clusters"), on=csv),
-        Column("finding", lambda row: Styled(row.finding, words.LOOKS.get(row.finding, "faint")), on=_TEXT | csv),
-        Column("seed", attrgetter("seed"), on=csv),
-        Column("note", attrgetter("note"), on=csv),
+        Column(
+            "finding",
+            lambda row: Styled(row.finding, words.LOOKS.get(row.finding, "faint")),
+            on=_TEXT | csv,
+            raw=raw_values(finding="finding", seed="seed", note="note"),
+        ),
     ]
 
 
@@ -104,18 +93,16 @@ def _score(name: str) -> list[Column]:
     """The score of one model; the terminal can leave out its interval."""
     of = attrgetter(f"values.{name}")
 
-    def parts(row: ComparisonRow) -> tuple[str, str, str]:
+    def score(row: ComparisonRow) -> str:
+        return with_interval(of(row), share=row.is_share, digits=1)
+
+    def brief(row: ComparisonRow) -> tuple[str, str, str]:
         return with_interval(of(row), share=row.is_share).partition(" ")
 
     return [
-        Column(
-            name,
-            lambda row: with_interval(of(row), share=row.is_share, digits=1),
-            on=Surface.REPORTS | Surface.CSV,
-            raw=raw_estimate(name, of),
-        ),
-        Column(name, lambda row: parts(row)[0], numeric=True, on=Surface.TERMINAL),
-        Column("", lambda row: parts(row)[2], on=Surface.TERMINAL, narrow=(4, 5)),
+        Column(name, score, on=Surface.REPORTS | Surface.CSV, raw=raw_estimates(**{name: f"values.{name}"})),
+        Column(name, lambda row: brief(row)[0], numeric=True, on=Surface.TERMINAL),
+        Column("", lambda row: brief(row)[2], on=Surface.TERMINAL, narrow=(4, 5)),
     ]
 
 
@@ -130,12 +117,24 @@ def _n(row: ComparisonRow) -> str:
     return f"{row.n:,}"
 
 
-def _chance(row: ComparisonRow, digits: int = 0) -> str:
+def _chance(row: ComparisonRow, digits: int = 1) -> str:
     return "-" if row.chance is None else number(row.chance, share=row.is_share, digits=digits)
 
 
-def _difference(row: ComparisonRow) -> str:
-    return with_interval(row.values.difference, share=row.is_share, sign=True)
+def _brief_chance(row: ComparisonRow) -> str:
+    return _chance(row, digits=0)
+
+
+def _difference(row: ComparisonRow, digits: int = 1) -> str:
+    return with_interval(row.values.difference, share=row.is_share, digits=digits, sign=True)
+
+
+def _brief_difference(row: ComparisonRow) -> str:
+    return _difference(row, digits=0)
+
+
+def _p(row: ComparisonRow) -> str:
+    return p_value(row.values.p_value)
 
 
 def _holm(row: ComparisonRow) -> str:
@@ -197,7 +196,7 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
         Column("n", _n, numeric=True),
         Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
         Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
-        Column("B - A", _difference),
+        Column("B - A", _brief_difference),
         Column("-/+", words.swapped, numeric=True),
         Column("p", _holm, numeric=True),
         Column("finding", _verdict),
@@ -216,6 +215,98 @@ def _verdict(row: ComparisonRow) -> Styled:
     return Styled(found, "right" if found == "better" else "wrong" if found == "worse" else "faint")
 
 
+class Discordance(NamedTuple):
+    """One model on the items that it was asked under two readouts."""
+
+    run: str
+    task: str
+    ranked: str
+    """The readout that compares given answers."""
+    written: str
+    """The readout whose answers the model writes itself."""
+    n: int
+    both: int
+    only_ranked: int
+    """Items whose right answer it ranks first, and does not write."""
+    only_written: int
+    neither: int
+
+
+def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[Discordance]:
+    """A line for each task with a ranked and a written readout, and each run that was asked both.
+
+    Args:
+        runs: the uncut run, then the cut ones.
+        rows: of compare_runs; only main metrics that are right or wrong for every item count.
+    """
+    main = [row for row in rows if row.is_headline and row.values.lost is not None]
+    found = []
+    for task in dict.fromkeys(row.task for row in main):
+        names = list(dict.fromkeys(row.readout for row in main if row.task == task))
+        for ranked in (name for name in names if not words.is_written(name)):
+            for written in (name for name in names if words.is_written(name)):
+                asked = {row.cut.name for row in main if row.task == task and row.readout == ranked}
+                asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
+                for place, run in enumerate(runs):
+                    if place == 0 or run.name in asked:
+                        found.append(_count(run, task, ranked, written))
+    return found
+
+
+def discordance_table(found: Sequence[Discordance]) -> Table:
+    """A line for each of them. Heads are short, so that no name is broken at 80 columns."""
+    return Table(
+        name="discordant-items",
+        caption="Number of items on which the two readouts agree and disagree, for each model",
+        columns=[
+            Column("task", attrgetter("task")),
+            Column("readouts", lambda one: f"{one.ranked} / {one.written}"),
+            Column("model", attrgetter("run")),
+            Column("n", lambda one: f"{one.n:,}", numeric=True),
+            Column("both right", lambda one: str(one.both), numeric=True),
+            Column("ranked only", lambda one: str(one.only_ranked), numeric=True),
+            Column("written only", lambda one: str(one.only_written), numeric=True),
+            Column("neither", lambda one: str(one.neither), numeric=True),
+        ],
+        rows=found,
+    )
+
+
+def discordance_section(found: Sequence[Discordance]) -> list[Part]:
+    """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
+    if not found:
+        return []
+    return [
+        "## The same items, scored by likelihood and by generation",
+        "",
+        "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
+        "right than writings, so compare the models, not the columns.",
+        "",
+        discordance_table(found),
+        "",
+    ]
+
+
+def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
+    right = [
+        {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
+        for readout in (ranked, written)
+    ]
+    shared = [item for item in right[0] if item in right[1]]
+    counts = Counter((right[0][item], right[1][item]) for item in shared)
+    return Discordance(
+        run=run.name,
+        task=task,
+        ranked=ranked,
+        written=written,
+        n=len(shared),
+        both=counts[True, True],
+        only_ranked=counts[True, False],
+        only_written=counts[False, True],
+        neither=counts[False, False],
+    )
+
+
 def kept(estimate: Estimate | None) -> str:
     """A retention with its interval in percent, as in report.md."""
     return "n/a" if estimate is None else f"{with_interval(estimate)} %"
@@ -226,7 +317,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
     share = row.is_share
     unit = " %" if share else ""
     before, after = (number(one.value, share=share, digits=1) for one in (row.values.uncut, row.values.cut))
-    chance = "none" if row.chance is None else f"{_chance(row, 1)}{unit}"
+    chance = "none" if row.chance is None else f"{_chance(row)}{unit}"
     contexts = row.values.num_clusters
     return {
         "plan": row.cut.name,

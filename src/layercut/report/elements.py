@@ -40,10 +40,10 @@ class Panel:
     spec: dict[str, Any]
     """Vega-Lite."""
     label: str
-    """What is to be seen, for those who do not see it."""
+    """Description for readers who do not see the plot."""
     title: str = ""
     column: int = 0
-    """Where panels stand side by side, the one it stands in; 0 for the next free one."""
+    """Number of its column where panels are side by side; 0 for the next free one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Figure:
     """The page shows it folded below the plots; Markdown has tables of its own."""
     legend: Sequence[Key] = ()
     columns: int = 2
-    """How many panels are side by side where the width allows."""
+    """Number of panels side by side where the width allows."""
     kind: str = "figure"
 
 
@@ -73,7 +73,7 @@ class Details:
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """Blocks that stand side by side where the width allows; on a phone the last one comes first."""
+    """Blocks that are side by side where the width allows; on a phone the last one comes first."""
 
     blocks: Sequence[Block]
     kind: str = "beside"
@@ -91,6 +91,6 @@ class Section:
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
     lead: str = ""
-    """What the section answers, in a sentence."""
+    """The question that the section answers, in a sentence."""
     short: str = ""
     """Its title in the contents, in one or two words."""

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
 from layercut.report import words
-from layercut.report.answers import answer_sections, discordance_section, discordances, examples, study_answers
-from layercut.report.comparison import score_table
+from layercut.report.answers import answer_sections, examples, study_answers
+from layercut.report.comparison import discordance_section, discordances, score_table
 from layercut.report.depth import depth_section
 from layercut.report.figures.picture import save
-from layercut.report.figures.retention import retention
-from layercut.report.figures.scores import scores
+from layercut.report.figures.scores import retention, scores
 from layercut.report.first import FirstScreen, first_screen, title_of
 from layercut.report.provenance import provenance
 from layercut.report.seeds import over_seeds, seeds_section
@@ -113,7 +112,7 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: 
 
 
 def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
-    """What one plan cuts, and what it loses in a sentence per finding."""
+    """The layers that one plan removes, and a sentence for each finding."""
     scope = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
     lines = [
         f"**{escape(name)}**: {', '.join(fact for fact in scope if fact)}. {words.summary(rows).capitalize()}.",
@@ -123,7 +122,7 @@ def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def score_scope(rows: Sequence[ComparisonRow]) -> str:
-    """What one plan removes and on how many items it was measured, in a sentence."""
+    """The layers that one plan removes and the number of items, in a sentence."""
     first = rows[0]
     scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
@@ -132,19 +131,19 @@ def score_scope(rows: Sequence[ComparisonRow]) -> str:
 
 
 def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
-    """What a reader must know of single rows, as plain text."""
+    """Notes on single rows, as plain text."""
     return list(dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note))
 
 
 def refusal_lines(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Why a metric has no retention, as plain text."""
+    """The reason why a metric has no retention, as plain text."""
     refused = (row for row in rows if row.values.refused)
     lines = (f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}" for row in refused)
     return list(dict.fromkeys(lines))
 
 
 def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
-    """How many answers were right, wrong, missing and cut short."""
+    """Number of answers that were right, wrong, missing and cut short."""
     names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
     names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
     titles = {"no_answer": "no answer found", "cut": "cut by the length limit"}
@@ -181,7 +180,7 @@ def model_name(run: RunFolder) -> str:
 
 
 def _single_blanks(lines: Sequence[str]) -> list[str]:
-    """Without doubled blank lines, except inside fences, where text stands as it was written."""
+    """Remove doubled blank lines, except inside fences."""
     kept: list[str] = []
     fence = ""
     for line in lines:

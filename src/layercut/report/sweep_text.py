@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,11 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Agreement, Curve, Sweep
 from layercut.report import words
 from layercut.report.answers import answer_sections
-from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
+from layercut.report.figures.scores import layers
 from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
-from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimate, terminal
+from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -207,22 +206,12 @@ def _of_curve(curve: Curve) -> Column:
 
 def _every_number(sweep: Sweep) -> Table:
     adjusted = {(curve.task, curve.readout): curve.p_adjusted for curve in sweep.curves}
-    return Table(
-        name="layers",
-        caption="",
-        columns=[
-            *(Column(name, attrgetter(name)) for name in ("layer", "task", "readout", "metric")),
-            Column("n", attrgetter("values.cut.n")),
-            Column("chance", attrgetter("chance")),
-            Column("uncut", attrgetter("values.uncut.value")),
-            Column("cut", attrgetter("values.cut.value")),
-            *(Column(name, value) for name, value in raw_estimate("kept", attrgetter("kept_share")).items()),
-            Column("p_value", attrgetter("values.p_value")),
-            Column("p_holm", lambda row: adjusted[row.task, row.readout][row.layer]),
-            Column("seed", attrgetter("seed")),
-        ],
-        rows=[row for curve in sweep.curves for row in curve.rows],
-    )
+    row = raw_values(layer="layer", task="task", readout="readout", metric="metric", n="values.cut.n", chance="chance")
+    row |= raw_values(uncut="values.uncut.value", cut="values.cut.value") | raw_estimates(kept="kept_share")
+    row |= raw_values(p_value="values.p_value") | {"p_holm": lambda row: adjusted[row.task, row.readout][row.layer]}
+    columns = [Column(name, value) for name, value in (row | raw_values(seed="seed")).items()]
+    rows = [row for curve in sweep.curves for row in curve.rows]
+    return Table(name="layers", caption="", columns=columns, rows=rows)
 
 
 def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:

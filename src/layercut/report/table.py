@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Flag, auto
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 class Surface(Flag):
-    """Where a column is shown."""
+    """A place that shows a column."""
 
     TERMINAL = auto()
     MARKDOWN = auto()
@@ -57,7 +57,7 @@ class Styled:
     text: str
     style: Literal["strong", "code", "right", "wrong", "weak", "faint", "plain"]
     mark: str = ""
-    """What follows the text without the look, such as a star."""
+    """Text after it without the look, such as a star."""
     below: Sequence[str] = ()
     """Further lines in the cell, in small letters."""
 
@@ -80,7 +80,7 @@ class Column:
 
     name: str
     value: Callable[[Any], Any]
-    """The cell of a row as it is shown; of a column that only the CSV has, any value."""
+    """The cell of a row as shown; of a column that only the CSV has, any value."""
     _: KW_ONLY
     brief: Callable[[Any], Cell] | None = None
     """The cell of a row in the terminal, where that is shorter."""
@@ -100,7 +100,7 @@ class Table:
     """Columns and rows; a row is whatever the columns take their values from."""
 
     name: str
-    """Of the CSV file, without its ending."""
+    """Name of the CSV file, without its ending."""
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Any]
@@ -136,22 +136,28 @@ class Table:
 
     @property
     def csv_uri(self) -> str:
-        """The same as a link that needs neither a server nor a script."""
+        """The CSV file as a link that needs neither a server nor a script."""
         data = base64.b64encode(self.csv.encode()).decode("ascii")
         return f"data:text/csv;charset=utf-8;base64,{data}"
 
 
 Part = str | Table
-"""What functions give that serve both Markdown and the page: a line of Markdown, or a table."""
+"""A piece of a report for both Markdown and the page: a line of Markdown, or a table."""
 
 
-def raw_estimate(name: str, of: Callable[[Any], Sequence[Any] | None]) -> dict[str, Callable[[Any], Any]]:
-    """Columns of a CSV file for a value and both ends of its interval; empty cells where there is none."""
+def raw_values(**paths: str) -> dict[str, Callable[[Any], Any]]:
+    """Columns of a CSV file: names and the attributes that they hold, such as ``lost="values.lost"``."""
+    return {name: attrgetter(path) for name, path in paths.items()}
 
-    def end(place: int) -> Callable[[Any], Any]:
-        return lambda row: None if (found := of(row)) is None else found[place]
 
-    return {f"{name}{suffix}": end(place) for place, suffix in enumerate(("", "_low", "_high"))}
+def raw_estimates(**paths: str) -> dict[str, Callable[[Any], Any]]:
+    """Columns of a CSV file for values and both ends of their intervals; empty cells where there is none."""
+
+    def end(path: str, place: int) -> Callable[[Any], Any]:
+        return lambda row: None if (found := attrgetter(path)(row)) is None else found[place]
+
+    ends = ("", "_low", "_high")
+    return {name + ends[place]: end(path, place) for name, path in paths.items() for place in range(3)}
 
 
 def texts(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, Sequence[int]] | None = None) -> list[Column]:
@@ -164,7 +170,7 @@ def texts(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, Sequenc
 
 
 def units(text: str) -> str:
-    """The same text with numbers and their units, and both ends of an interval, kept on one line.
+    """Keep numbers and their units, and both ends of an interval, on one line.
 
     >>> units("88 % [74, 106] of 3 layers").count(chr(0xA0))
     4

@@ -17,7 +17,7 @@ from layercut.report.figures.picture import save
 from layercut.report.first_difference import first_difference
 from layercut.report.lineage import lineage_table
 from layercut.report.provenance import provenance
-from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, markdown, raw_estimate
+from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -186,6 +186,14 @@ def _measure(row: MeasureRow) -> Cell:
     return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
 
 
+def _chance(row: MeasureRow) -> str:
+    return "-" if row.chance is None else number(row.chance, share=row.unit == "share")
+
+
+def _kept(row: MeasureRow) -> str:
+    return "-" if row.kept_share is None else with_interval(row.kept_share)
+
+
 def _level(level: Estimate, row: MeasureRow) -> str:
     return number(level.value, share=False) if row.unit == "ratio" else with_interval(level, share=row.unit == "share")
 
@@ -196,34 +204,20 @@ def _difference(row: MeasureRow) -> str:
 
 
 _COLUMNS = [
-    Column("diagnostic", attrgetter("diagnostic"), on=Surface.CSV),
-    Column("measure", _measure, raw={"measure": attrgetter("metric"), "group": attrgetter("group")}),
-    Column("model", attrgetter("arm")),
-    Column("unit", attrgetter("unit"), on=Surface.CSV),
+    Column("measure", _measure, raw=raw_values(diagnostic="diagnostic", measure="metric", group="group")),
+    Column("model", attrgetter("arm"), raw=raw_values(model="arm", unit="unit")),
     Column("n", lambda row: str(row.n), numeric=True),
-    Column(
-        "chance",
-        lambda row: "-" if row.chance is None else number(row.chance, share=row.unit == "share"),
-        numeric=True,
-        raw={"chance": attrgetter("chance")},
-    ),
-    Column("uncut", lambda row: _level(row.values.uncut, row), raw=raw_estimate("uncut", attrgetter("values.uncut"))),
-    Column("cut", lambda row: _level(row.values.cut, row), raw=raw_estimate("cut", attrgetter("values.cut"))),
-    Column("difference", _difference, raw=raw_estimate("difference", attrgetter("values.difference"))),
-    Column(
-        "kept",
-        lambda row: "-" if row.kept_share is None else with_interval(row.kept_share),
-        raw=raw_estimate("kept", attrgetter("kept_share")),
-    ),
+    Column("chance", _chance, numeric=True, raw=raw_values(chance="chance")),
+    Column("uncut", lambda row: _level(row.values.uncut, row), raw=raw_estimates(uncut="values.uncut")),
+    Column("cut", lambda row: _level(row.values.cut, row), raw=raw_estimates(cut="values.cut")),
+    Column("difference", _difference, raw=raw_estimates(difference="values.difference")),
+    Column("kept", _kept, raw=raw_estimates(kept="kept_share")),
     Column(
         "p",
         lambda row: "-" if row.unit == "ratio" else p_value(row.values.p_value),
         numeric=True,
-        raw={"p_value": attrgetter("values.p_value")},
+        raw=raw_values(p_value="values.p_value", test="values.test", headline="headline", seed="seed"),
     ),
-    Column("test", attrgetter("values.test"), on=Surface.CSV),
-    Column("headline", attrgetter("headline"), on=Surface.CSV),
-    Column("seed", attrgetter("seed"), on=Surface.CSV),
 ]
 
 

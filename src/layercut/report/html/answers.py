@@ -31,7 +31,7 @@ from layercut.text.markup import MOST_CHARACTERS, printable
 
 ITEMS_PAGE = "report-items.html"
 MOST_BYTES = 3_000_000
-"""Of packed answers inside the page; more of them get a page of their own."""
+"""Size of packed answers inside the page; more of them get a page of their own."""
 
 
 MOST_MODELS = 4
@@ -41,7 +41,7 @@ _LEAD = 60
 
 
 def items(source: Source) -> Section | None:
-    """None without a study, or without texts."""
+    """Make the section of all answers; None without a study, or without texts."""
     if source.browser is None:
         return None
     elsewhere = Markup(
@@ -63,7 +63,7 @@ def items_section(html: Markup) -> Section:
 
 
 def errors(source: Source) -> Section | None:
-    """None where nothing was lost, or texts are left out."""
+    """Make the section of lost items; None where nothing was lost, or texts are left out."""
     if not source.texts:
         return None
     found: list[Block] = []
@@ -102,16 +102,15 @@ def _lost(item: LostItem) -> Prose:
     texts = []
     for readout in item.readouts:
         uncut = item.answers[first, readout]
-        if "completion" not in uncut or item.outcome(first, readout) != "right":
+        failing = item.failing(readout)
+        if "completion" not in uncut or not failing:
             continue
-        failing = [name for name in item.names[1:] if item.outcome(name, readout) not in ("right", None)]
         sides = [_side(first, uncut["completion"], "right")]
         for name in failing[:MOST_MODELS]:
             record = item.answers[name, readout]
             ended = OUTCOMES.get(record["outcome"], record["outcome"])
             sides.append(_side(name, record["completion"], ended, uncut["completion"]))
-        if failing:
-            texts.append((readout_words(readout), sides))
+        texts.append((readout_words(readout), sides))
     record = item.answers[first, item.readouts[0]]
     return _card(
         item.id, record["question"], record["gold"], [readout_words(name) for name in item.readouts], table, texts
@@ -166,7 +165,7 @@ def _short(text: str) -> str:
 
 
 def endings(source: Source) -> Section | None:
-    """None without a study."""
+    """Make the section of endings; None without a study."""
     if source.study is None:
         return None
     rows = source.study.rows
@@ -185,7 +184,7 @@ def endings(source: Source) -> Section | None:
 
 
 def answer_details(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -> list[Details]:
-    """What stored answers look like and how programs fail, folded; see ``layercut.report.completions``."""
+    """Repetition of answers and failures of programs, folded; see ``layercut.report.answers``."""
     found = []
     for diagnostic, title in TITLES.items():
         if parts := blocks(answer_parts(cells, diagnostic, model=model)):

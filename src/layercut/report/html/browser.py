@@ -59,7 +59,7 @@ def _beside(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) 
 
 
 def _answer(record: Mapping[str, Any]) -> list[str]:
-    """How it ended, the answer that was graded, and the whole text."""
+    """Outcome, graded answer and whole text."""
     return [record["outcome"], printable(record["answer"]), printable(_text(record))]
 
 

@@ -10,7 +10,7 @@ from layercut.evidence.diagnosis import Diagnosis
 from layercut.report.diagnosis.page import how_made, layers_in_parent, measure_table, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section
-from layercut.report.figures.layers import layers
+from layercut.report.figures.scores import layers
 from layercut.report.html.answers import answer_details
 from layercut.report.html.layout import blocks, prose
 from layercut.report.html.source import Source
@@ -52,7 +52,7 @@ def sensitivity(source: Source) -> Section | None:
 
 
 def broken(source: Source) -> Section | None:
-    """None without a diagnosis."""
+    """Make the section of diagnostics; None without a diagnosis."""
     data = source.diagnosis
     if data is None:
         return None

@@ -49,7 +49,7 @@ def _drawn(panel: Panel, name: str, columns: int) -> Markup:
 
 
 def blocks(parts: Sequence[Part]) -> list[Block]:
-    """What the functions behind report.md give, as prose and tables; headings are left out."""
+    """Parts of report.md as prose and tables; headings are left out."""
     found: list[Block] = []
     for is_table, group in groupby(parts, key=lambda part: isinstance(part, Table)):
         if is_table:

@@ -9,11 +9,10 @@ from markupsafe import Markup
 
 from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.report import words
-from layercut.report.answers import discordance_table, discordances
-from layercut.report.comparison import about, kept, score_table
+from layercut.report.comparison import about, discordance_table, discordances, kept, score_table
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Prose, Section
 from layercut.report.figures import charts
-from layercut.report.figures.retention import retention as retention_figure
+from layercut.report.figures.scores import retention as retention_figure
 from layercut.report.html.source import Source
 from layercut.report.markdown import note_lines, refusal_lines
 from layercut.report.study import StudyResults
@@ -27,7 +26,7 @@ MOST_PANELS = 4
 
 
 def scores(source: Source) -> Section | None:
-    """None without a study."""
+    """Make the section of scores; None without a study."""
     study = source.study
     if study is None:
         return None
@@ -116,7 +115,7 @@ def _list(lines: Sequence[str]) -> Prose:
 
 
 def retention(source: Source) -> Section | None:
-    """None without a score that has a retention."""
+    """Make the section of retention; None without a score that has one."""
     figure = None if source.study is None else retention_figure(source.study.cuts, source.study.rows)
     if figure is None:
         return None
@@ -130,7 +129,7 @@ def retention(source: Source) -> Section | None:
 
 
 def readouts(source: Source) -> Section | None:
-    """None where no task has two readouts."""
+    """Make the section that compares readouts; None where no task has two."""
     study = source.study
     if study is None:
         return None
