@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from io import StringIO
 
+import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
 from layercut.report.html.layout import templates
-from layercut.report.table import Column, Styled, Surface, Table, markdown, plain, terminal, texts
+from layercut.report.table import Column, Styled, Surface, Table, _csv_cell, markdown, plain, terminal, texts
 from tests.support.html_page import read_page
 
 CELLS = ["95 [88, 99]", "1.00 [n/a]", "<0.001", "a|b `c`", "[1](http://x.y)", "<b>x</b>", "*x*", "block_influence"]
@@ -83,3 +86,42 @@ def test_each_surface_shows_its_columns() -> None:
 def test_a_table_can_hold_another_one_to_download() -> None:
     table = Table(name="t", caption="c", columns=COLUMNS, rows=ROWS)
     assert Table(name="t", caption="c", columns=COLUMNS[:1], rows=ROWS, download=table).csv == table.csv
+
+
+def test_spreadsheets_do_not_run_text() -> None:
+    unsafe = ["=1+1", "-5 [-7, -3]", "+cmd", "@x", "-", "ok"]
+    table = Table(name="x", caption="x", columns=texts("a"), rows=[[text] for text in unsafe])
+    assert table.csv.splitlines() == ["a", "'=1+1", '"\'-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
+
+
+@pytest.mark.parametrize("cell", ["-1", "+2", "-1.5e-3", "-.5", "3", "a-b", "-", "", " x", "1 - 2", "é=1"])
+def test_csv_cells_that_spreadsheets_do_not_run_stay_as_they_are(cell: str) -> None:
+    assert csv_cells([cell]) == [cell]
+
+
+@pytest.mark.parametrize("first", ["-", "+", "=", "@"])
+@pytest.mark.parametrize("blank", ["", " ", "  ", "\t", " \t", "\n", "\xa0", "\ufeff"])
+@pytest.mark.parametrize("rest", ["cmd|' /C calc'!A0", "1+1", "5 [1, 2]", "HYPERLINK(A1)", "2-3", "1;2", "0x1"])
+def test_csv_cells_that_spreadsheets_would_run_are_guarded(first: str, blank: str, rest: str) -> None:
+    cell = blank + first + rest
+    assert csv_cells([cell]) == [f"'{cell}"]
+
+
+def test_a_carriage_return_begins_no_row_of_its_own() -> None:
+    assert csv_cells(["ok\r=1+1", "\x1b[2J"]) == ["ok\\x0d=1+1", "\\x1b[2J"]
+
+
+def csv_cells(cells: list[str]) -> list[str]:
+    """A row of a table's CSV as a reader sees it."""
+    table = Table(name="t", caption="", columns=texts(*map(str, range(1 + len(cells)))), rows=[["x", *cells]])
+    return list(csv.reader(io.StringIO(table.csv, newline="")))[1][1:]
+
+
+@pytest.mark.parametrize(
+    "blank", ["", " ", "\ufeff", "\u200b", "\u202e", "\u00ad", "\u2060", "\u3164", "\u0301", "\u200b \u202e"]
+)
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "＝"])
+def test_no_cell_of_a_csv_begins_like_a_formula(blank: str, sign: str) -> None:
+    assert _csv_cell(f"{blank}{sign}cmd|'/c calc'!A1").startswith("'")
+    assert _csv_cell("-1.5e-3") == "-1.5e-3" and _csv_cell("-") == "-" and _csv_cell("a = b") == "a = b"
+    assert _csv_cell("") == "" and _csv_cell(-2.5) == -2.5 and _csv_cell("\u200bword") == "\u200bword"
