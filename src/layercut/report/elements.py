@@ -13,7 +13,7 @@ from layercut.report.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Prose:
-    """Text that is HTML already; see layercut.report.html.prose."""
+    """Text that is HTML already; see layercut.report.html.layout."""
 
     html: Markup
     kind: str = "prose"
