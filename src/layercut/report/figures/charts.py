@@ -102,8 +102,21 @@ def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) 
 def point(x: float, value: Sequence[Any], series: str, scale: float = 1.0) -> Spec:
     """A point of ``curves`` by its value, lower and upper end, which may be None; ``scale`` multiplies them."""
     y, low, high = (None if end is None else scale * end for end in value[:3])
-    plain = {"series": series, "part": series, "hollow": False, "about": {}}
-    return {"x": x, "y": y, "low": low, "high": high, **plain}
+    return marked({"y": y, "low": low, "high": high}, series, x=x)
+
+
+def marked(
+    value: Mapping[str, Any],
+    series: str,
+    *,
+    part: str = "",
+    hollow: bool = False,
+    about: Mapping[str, str] | None = None,
+    **place: Any,
+) -> Spec:
+    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``; ``value``: y, low, high."""
+    look = {"series": series, "part": part or series, "hollow": hollow, "about": dict(about or {})}
+    return {**place, **value, **look}
 
 
 def curves(

@@ -48,13 +48,13 @@ def scores(rows: Sequence[ComparisonRow]) -> Figure | None:
     for row in drawn:
         name = f"{row.task}: {readout_words(row.readout)}"
         if not any(point["name"] == name for point in found):
-            found.append({**charts.ends(row.values.uncut, low=0, high=100), **_of(name, UNCUT, hollow=True)})
-        found.append({**charts.ends(row.values.cut, low=0, high=100), **_of(name, row.cut.name)})
+            found.append(charts.marked(charts.ends(row.values.uncut, low=0, high=100), UNCUT, name=name, hollow=True))
+        found.append(charts.marked(charts.ends(row.values.cut, low=0, high=100), row.cut.name, name=name))
         if row.chance is not None:
             ticks[name] = round(100 * row.chance, 2)
         share = row.kept_share
-        nothing = {"y": None, "low": None, "high": None}
-        kept.append({**(nothing if share is None else charts.ends(share)), **_of(name, row.cut.name)})
+        value = {"y": None, "low": None, "high": None} if share is None else charts.ends(share)
+        kept.append(charts.marked(value, row.cut.name, name=name))
     marks = ((0.0, "guessing"), (100.0, UNCUT))
     reach = (charts.KEPT_LOW, charts.KEPT_HIGH)
     guessing = [{"name": name, "x": level} for name, level in ticks.items()]
@@ -70,10 +70,6 @@ def scores(rows: Sequence[ComparisonRow]) -> Figure | None:
         caption="Scores and retention with 95 % intervals.",
         legend=[Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in colours.items()],
     )
-
-
-def _of(name: str, series: str, *, hollow: bool = False) -> dict[str, Any]:
-    return {"name": name, "series": series, "hollow": hollow, "about": {}}
 
 
 def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
@@ -165,14 +161,12 @@ def _retention_panel(
         mine = sorted((row for row in rows if where[row.cut.name].part == part), key=lambda row: len(row.cut.removed))
         series = where[mine[0].cut.name].series
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
-        start = {"x": 0, "y": 100, "low": 100, "high": 100, "hollow": True, "about": about_uncut(mine[0])}
-        points.append({**start, "series": series, "part": part})
+        whole = {"y": 100, "low": 100, "high": 100}
+        points.append(charts.marked(whole, series, part=part, hollow=True, about=about_uncut(mine[0]), x=0))
         for row in mine:
             assert row.kept_share is not None
-            points.append(
-                {"x": round(len(row.cut.removed) + aside, 3), **charts.ends(row.kept_share), "series": series,
-                 "part": part, "hollow": False, "about": about(row)}
-            )  # fmt: skip
+            x = round(row.cut.depth + aside, 3)
+            points.append(charts.marked(charts.ends(row.kept_share), series, part=part, about=about(row), x=x))
     first = rows[0]
     written = words.is_written(first.readout)
     readout = words.readout_words(first.readout)
@@ -261,16 +255,9 @@ def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         for number_of_part, part in enumerate(unbroken(curve.rows)):
             for row in part:
                 assert row.kept_share is not None
-                points.append(
-                    {
-                        "x": row.layer,
-                        **charts.ends(row.kept_share),
-                        "series": name,
-                        "part": f"{name} {number_of_part}",
-                        "hollow": row.layer not in stands,
-                        "about": {"without layer": sweep.label(row.layer), **_about_layer(row, adjusted[row.layer])},
-                    }
-                )
+                tooltip = {"without layer": sweep.label(row.layer), **_about_layer(row, adjusted[row.layer])}
+                look: dict[str, Any] = {"part": f"{name} {number_of_part}", "hollow": row.layer not in stands}
+                points.append(charts.marked(charts.ends(row.kept_share), name, **look, about=tooltip, x=row.layer))
     names = {curve.readout: words.readout_words(curve.readout) for curve in curves}
     spec = charts.curves(
         points,

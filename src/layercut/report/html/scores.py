@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -199,14 +198,14 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
 
 
 def _panel(rows: Sequence[ComparisonRow], colours: dict[str, str], hollow: dict[str, bool], by_task: bool) -> Panel:
-    points: list[dict[str, Any]] = [
-        {
-            "name": row.cut.name if by_task else row.task,
-            **charts.ends(row.kept_share),
-            "series": words.readout_words(row.readout),
-            "hollow": hollow[row.readout],
-            "about": about(row),
-        }
+    points = [
+        charts.marked(
+            charts.ends(row.kept_share),
+            words.readout_words(row.readout),
+            hollow=hollow[row.readout],
+            about=about(row),
+            name=row.cut.name if by_task else row.task,
+        )
         for row in rows
         if row.kept_share is not None
     ]
