@@ -149,10 +149,10 @@ def test_every_room_of_the_house_is_checked() -> None:
         "import layercut.cli.main",
         "import layercut.runs.directory, layercut.runs.records, layercut.runs.environment",
         "import layercut.evidence.intervals, layercut.evidence.paired",
-        "import layercut.evidence.comparison, layercut.report.markdown, layercut.report.tables",
-        "import layercut.report.figures.scores, layercut.report.figures.layers",
+        "import layercut.evidence.comparison, layercut.report.markdown, layercut.report.runs",
+        "import layercut.report.figures.scores, layercut.report.figures.diagnosis",
         "import layercut.report.diagnosis.page, layercut.diagnostics",
-        "import layercut.report.reports, layercut.report.html.page, layercut.report.two_runs_table",
+        "import layercut.report.reports, layercut.report.html.page, layercut.report.comparison",
         "import layercut.surgery.plan, layercut.surgery.config_fields, layercut.tasks.base, layercut.selection",
     ],
 )

@@ -15,7 +15,7 @@ def advise(request: AdviseRequest, json: options.Json = False) -> None:
     named_use(request.use)
 
     from layercut.report.advice_text import FILE, write_advice
-    from layercut.report.tables import advice_on_terminal
+    from layercut.report.runs import advice_on_terminal
 
     found, _ = write_advice(
         request.folder, use=request.use, keep=request.keep, confidence=request.confidence, seed=request.seed

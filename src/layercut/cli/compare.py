@@ -11,8 +11,9 @@ from layercut.requests.results import CompareRequest
 def compare(request: CompareRequest, json: options.Json = False) -> None:
     """Compare and show tables."""
     from layercut.evidence.completions import as_plain, diagnose_runs
+    from layercut.report.answers import answer_tables
+    from layercut.report.comparison import two_runs_table
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
-    from layercut.report.two_runs_table import answer_tables, two_runs_table
 
     runs = open_run(request.first), open_run(request.second)
     rows = compare_two(*runs, seed=request.seed)

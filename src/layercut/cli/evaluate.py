@@ -15,10 +15,10 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Run the request and show scores, and with ``against`` what is kept."""
-    from layercut.report.readouts import discordances
-    from layercut.report.tables import comparison_tables, metrics_table
+    from layercut.report.comparison import comparison_tables, discordance_table, discordances
+    from layercut.report.runs import metrics_table
+    from layercut.report.table import terminal
     from layercut.report.two_runs import compare_two, notes, open_run, to_dict
-    from layercut.report.two_runs_table import discordance_table
 
     base = open_run(request.against) if request.against else None
     if base is not None:
@@ -37,5 +37,5 @@ def evaluate(
     for line in notes(*runs) if runs else ():
         result(line)
     if apart := discordances(runs, rows):
-        out.print("", discordance_table(apart))
+        out.print("", terminal(discordance_table(apart)))
     result(f"run folder: {done.folder}")

@@ -16,7 +16,7 @@ def ls(
     json: options.Json = False,
 ) -> None:
     """List runs with their state, age and headline, and what killed writes left."""
-    from layercut.report.tables import runs_table
+    from layercut.report.runs import runs_table
     from layercut.runs.directory import find_runs
     from layercut.runs.disk import size
     from layercut.runs.leftovers import find_leftovers

@@ -35,7 +35,7 @@ def run(
         forecasts = request.estimate()
         show([one.to_dict() for one in forecasts], [one.tables() for one in forecasts], json=json)
         return
-    from layercut.report.tables import comparison_tables
+    from layercut.report.comparison import comparison_tables
     from layercut.runs.study import STEPS
     from layercut.text.counting import counted
 

@@ -18,8 +18,7 @@ def select(
     if dry_run:
         show_estimate(request.estimate(), json=json)
         return
-    from layercut.report.held_out import held_out_table
-    from layercut.report.ranking import ranking_table
+    from layercut.report.selection import held_out_table, ranking_table
 
     done = request.run(IO)
     chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.report import words
 from layercut.report.advice import advise
-from layercut.report.elements import Table
 from layercut.report.next_step import checkpoint_of, more_items, study_file
-from layercut.report.render import markdown
+from layercut.report.table import Column, Table, markdown
 from layercut.runs.atomic import write_text
 from layercut.text.counting import counted
 from layercut.text.markup import escape
@@ -19,6 +18,7 @@ from layercut.text.numbers import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layercut.evidence.comparison import ComparedRun
     from layercut.evidence.fixed_sequence import JudgedTask
     from layercut.report.advice import Advice, JudgedPlan
 
@@ -257,31 +257,37 @@ def _ignored(advice: Advice) -> str:
     return text
 
 
+class _Line(NamedTuple):
+    arm: ComparedRun
+    task: JudgedTask
+
+
 def bounds_table(advice: Advice) -> Table:
     """Every plan and readout that decided, with its bounds."""
-    head = ["plan", "layers removed", "task", "readout", "n", "keeps at least", "at most"]
     return Table(
         name="advice",
         caption="Bounds of what each plan keeps, for everything that was measured",
-        head=[*head, "verdict", "items in all to settle"],
-        rows=[
-            [plan.arm.name, str(plan.arm.depth), one.task, one.readout, *bounds(one)]
-            for plan in advice.plans
-            for one in plan.readouts
+        columns=[
+            Column("plan", lambda line: line.arm.name),
+            Column("layers removed", lambda line: str(line.arm.depth), numeric=True, narrow=(1, 2)),
+            Column("task", lambda line: line.task.task),
+            Column("readout", lambda line: line.task.readout),
+            Column("n", lambda line: f"{line.task.n:,}", numeric=True),
+            Column("keeps at least", lambda line: _bound(line.task.low, round_down=True), numeric=True),
+            Column("at most", lambda line: _bound(line.task.high, round_down=False), numeric=True),
+            Column("verdict", lambda line: "fails" if line.task.verdict == "shown to fail" else line.task.verdict),
+            Column("items in all to settle", lambda line: _needed(line.task), numeric=True, narrow=(2,)),
         ],
-        numeric=frozenset({1, 4, 5, 6, 8}),
+        rows=[_Line(plan.arm, one) for plan in advice.plans for one in plan.readouts],
     )
 
 
-def bounds(one: JudgedTask) -> tuple[str, str, str, str, str]:
-    """Items, the least and the most that is kept, the verdict, and the items in all that would settle it."""
-    return (
-        f"{one.n:,}",
-        "n/a" if one.low is None else _percent(one.low, round_down=True),
-        "n/a" if one.high is None else _percent(one.high, round_down=False),
-        "fails" if one.verdict == "shown to fail" else one.verdict,
-        "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}",
-    )
+def _bound(share: float | None, *, round_down: bool) -> str:
+    return "n/a" if share is None else _percent(share, round_down=round_down)
+
+
+def _needed(one: JudgedTask) -> str:
+    return "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}"
 
 
 def how_made(advice: Advice) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layercut.evidence.depth import FEWEST_OF_EACH, FEWEST_SOLVED
-from layercut.report.elements import Part, Table
+from layercut.report.table import Column, Part, Table
 from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
@@ -22,27 +22,19 @@ def depth_section(rows: Sequence[ComparisonRow]) -> list[Part]:
     measured = [row for row in rows if row.is_headline and row.depth and (row.depth.median_depth or 0) >= SHORTEST]
     if not measured:
         return []
-    lines = []
-    for row in measured:
-        depth = row.depth
-        assert depth is not None
-        kept = number(depth.num_kept / depth.num_solved, digits=1) if depth.num_solved else "-"
-        cells = [
-            row.task,
-            row.readout,
-            row.cut.name,
-            f"{depth.num_solved:,}",
-            kept,
-            "-" if depth.median_depth is None else f"{depth.median_depth:g}",
-            f"n/a: {depth.refused}" if depth.slope is None else with_interval(depth.slope, digits=1, sign=True),
-        ]
-        lines.append(cells)
     table = Table(
         name="long-answers",
         caption="Are long answers lost more often?",
-        head=["task", "readout", "run", "n solved", "kept", "median depth", "slope"],
-        rows=lines,
-        numeric=frozenset({3, 4, 5}),
+        columns=[
+            Column("task", lambda row: row.task),
+            Column("readout", lambda row: row.readout),
+            Column("run", lambda row: row.cut.name),
+            Column("n solved", lambda row: f"{row.depth.num_solved:,}", numeric=True),
+            Column("kept", _kept, numeric=True),
+            Column("median depth", _median, numeric=True),
+            Column("slope", _slope),
+        ],
+        rows=measured,
     )
     return [
         "## Are long answers lost more often?",
@@ -57,3 +49,19 @@ def depth_section(rows: Sequence[ComparisonRow]) -> list[Part]:
         "lost.",
         "",
     ]
+
+
+def _kept(row: ComparisonRow) -> str:
+    depth = row.depth
+    return number(depth.num_kept / depth.num_solved, digits=1) if depth and depth.num_solved else "-"
+
+
+def _median(row: ComparisonRow) -> str:
+    return "-" if row.depth is None or row.depth.median_depth is None else f"{row.depth.median_depth:g}"
+
+
+def _slope(row: ComparisonRow) -> str:
+    assert row.depth is not None
+    if row.depth.slope is None:
+        return f"n/a: {row.depth.refused}"
+    return with_interval(row.depth.slope, digits=1, sign=True)

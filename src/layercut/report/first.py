@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,9 @@ from rich.text import Text
 from layercut.errors import InputError
 from layercut.report import advice_text, words
 from layercut.report.advice import Advice, JudgedPlan, judge
-from layercut.report.elements import Cell, Part, Styled, Table
+from layercut.report.comparison import finding, kept, score_table
 from layercut.report.next_step import ask_more, checkpoint_of
-from layercut.report.render import escaped, terminal
-from layercut.report.rows import kept, raw
+from layercut.report.table import Cell, Column, Part, Styled, Table, escaped, terminal, texts
 from layercut.report.uses import USES
 from layercut.runs.disk import size
 from layercut.runs.prune import RESULT, PruneResult
@@ -72,7 +71,7 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     uses = Table(
         name="uses",
         caption=f"For each use, the deepest plan that keeps {KEEP:.0%}",
-        head=["use", "answer"],
+        columns=texts("use", "answer"),
         rows=[[advice.use.what, advice_text.in_short(advice)] for advice in found.values()],
     )
     asked = (
@@ -124,23 +123,29 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
 
 
 def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
-    lines: list[list[Cell]] = []
-    for row in rows:
-        share, unit = row.is_share, " %" if row.is_share else ""
-        scores = (f"{number(one.value, share=share)}{unit}" for one in (row.values.uncut, row.values.cut))
-        change = with_interval(row.values.difference, share=share, sign=True)
-        shown = f"difference {change}" if row.uncut_is_at_chance or row.kept_share is None else kept(row.kept_share)
-        look = words.LOOKS.get(row.finding)
-        finding = row.finding if look is None else Styled(row.finding, look)
-        lines.append([_task(row.task, row.readout), finding, shown, *scores, f"{row.n:,}"])
+    def score(of: str) -> Callable[[ComparisonRow], str]:
+        return lambda row: number(getattr(row.values, of).value, share=row.is_share) + " %" * row.is_share
+
     return Table(
         name="kept",
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
-        head=["task", "finding", "keeps", "original", "pruned", "n"],
-        rows=lines,
-        numeric=frozenset({3, 4, 5}),
-        raw=raw(rows),
+        columns=[
+            Column("task", lambda row: _task(row.task, row.readout)),
+            Column("finding", finding),
+            Column("keeps", _keeps),
+            Column("original", score("uncut"), numeric=True),
+            Column("pruned", score("cut"), numeric=True),
+            Column("n", lambda row: f"{row.n:,}", numeric=True),
+        ],
+        rows=rows,
+        download=score_table(rows),
     )
+
+
+def _keeps(row: ComparisonRow) -> str:
+    if row.uncut_is_at_chance or row.kept_share is None:
+        return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
+    return kept(row.kept_share)
 
 
 def _task(task: str, readout: str) -> Styled:
@@ -236,32 +241,32 @@ def depths_table(result: PruneResult) -> Table:
                     "not tested" if found is None else _verdict(found.passed, found.verdict),
                 ]
             )
-    return Table(
-        name="depths",
-        caption="What each depth of the path keeps, with 95 % intervals",
-        head=["layers removed", "healed", "task", "selection items", "report items", "at least", "verdict"],
-        rows=rows,
-        numeric=frozenset({5}),
-        narrow=[frozenset({3})],
-    )
+    names = ("layers removed", "healed", "task", "selection items", "report items", "at least", "verdict")
+    columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
+    caption = "What each depth of the path keeps, with 95 % intervals"
+    return Table(name="depths", caption=caption, columns=columns, rows=rows)
 
 
 def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
-    rows: list[list[Cell]] = []
-    for one in tested.kept:
-        scores = (f"{number(score.value)} %" for score in (one.uncut, one.cut))
-        bound = "n/a" if one.bound is None else f"{number(one.bound)} %"
+    def passed(one: TaskKept) -> Cell:
         # A depth that is shown to fail may do so by one of its tasks.
         is_shown = tested.verdict == "shown to fail" and one.kept is not None and (one.kept.high or 1) < keep
-        passed = "-" if one.passed is None else _verdict(one.passed, "shown to fail" if is_shown else "undecided")
-        rows.append([_task(one.task, one.readout), passed, _share(one), bound, *scores, f"{one.cut.n:,}"])
+        return "-" if one.passed is None else _verdict(one.passed, "shown to fail" if is_shown else "undecided")
+
     return Table(
         name="kept",
         caption=f"What {tested.name} keeps of the original model's score above chance, with 95 % intervals; at least: "
         "the one-sided bound that decides",
-        head=["task", "verdict", "keeps", "at least", "original", "pruned", "n"],
-        rows=rows,
-        numeric=frozenset({3, 4, 5, 6}),
+        columns=[
+            Column("task", lambda one: _task(one.task, one.readout)),
+            Column("verdict", passed),
+            Column("keeps", _share),
+            Column("at least", lambda one: "n/a" if one.bound is None else f"{number(one.bound)} %", numeric=True),
+            Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
+            Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
+            Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
+        ],
+        rows=tested.kept,
     )
 
 

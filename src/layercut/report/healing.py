@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, proportion_interval
-from layercut.report.elements import Figure, Key, Panel, Part, Table
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
 from layercut.report.healing_text import (
@@ -25,7 +26,7 @@ from layercut.report.healing_text import (
     shares_in_loss,
 )
 from layercut.report.provenance import provenance
-from layercut.report.render import escaped, markdown
+from layercut.report.table import Column, Part, Table, escaped, markdown, texts
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT, RunFolder, is_run
 from layercut.runs.environment import hide_home
@@ -104,14 +105,19 @@ def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
     if not asked:
         return []
     names = list(dict.fromkeys(name for line in asked for name, _ in _scores(entry, line)))
-    loss = [] if is_graded(entry) else [f"held-out loss, n={entry['num_held_out']}"]
-    rows = []
-    for line in asked:
-        scores = dict(_scores(entry, line))
-        cells = [with_interval(scores[name]) if name in scores else "" for name in names]
-        rows.append([str(line["step"]), *(f"{line['held_out_loss']:.4f}" for _ in loss), *cells])
-    head = ["step", *loss, *names]
-    table = Table(name="evaluations", caption="Evaluations", head=head, rows=rows, numeric=frozenset(range(len(head))))
+
+    def column(name: str) -> Column:
+        def value(line: Line) -> str:
+            found = dict(_scores(entry, line)).get(name)
+            return "" if found is None else with_interval(found)
+
+        return Column(name, value, numeric=True)
+
+    columns = [Column("step", lambda line: str(line["step"]), numeric=True), *map(column, names)]
+    if not is_graded(entry):
+        of_loss = f"held-out loss, n={entry['num_held_out']}"
+        columns.insert(1, Column(of_loss, lambda line: f"{line['held_out_loss']:.4f}", numeric=True))
+    table = Table(name="evaluations", caption="Evaluations", columns=columns, rows=asked)
     over = "sources" if "sources" in entry else "held-out examples"
     note = "" if is_graded(entry) else f"Held-out loss: mean over the {over}, in nats a token. "
     if names:
@@ -126,36 +132,40 @@ def _sources(entry: Line, curve: Sequence[Line]) -> list[Part]:
         return []
     tokens = {name: source["loss_tokens"] for name, source in entry["sources"].items()}
     first, last = (shares_in_loss(line, tokens) for line in (losses[0], losses[-1]))
-    rows = [
-        [
-            *(name, str(source["num_examples"]), str(source["num_held_out"])),
-            *(f"{100 * share:.0f}" for share in (tokens[name] / sum(tokens.values()), first[name], last[name])),
-            *(f"{line[name]:.4f}" for line in (losses[0], losses[-1])),
-        ]
-        for name, source in entry["sources"].items()
+    of_all = {name: tokens[name] / sum(tokens.values()) for name in tokens}
+    columns = [
+        Column("source", lambda name: name),
+        Column("trained on", lambda name: str(entry["sources"][name]["num_examples"]), numeric=True),
+        Column("held out", lambda name: str(entry["sources"][name]["num_held_out"]), numeric=True),
+        Column("tokens, %", lambda name: f"{100 * of_all[name]:.0f}", numeric=True),
+        Column("first weight, %", lambda name: f"{100 * first[name]:.0f}", numeric=True),
+        Column("last, %", lambda name: f"{100 * last[name]:.0f}", numeric=True),
+        Column("loss before", lambda name: f"{losses[0][name]:.4f}", numeric=True),
+        Column("last", lambda name: f"{losses[-1][name]:.4f}", numeric=True),
     ]
-    head = ["source", "trained on", "held out", "tokens, %", "first weight, %", "last, %", "loss before", "last"]
-    table = Table(name="sources", caption="Sources", head=head, rows=rows, numeric=frozenset(range(1, len(head))))
+    table = Table(name="sources", caption="Sources", columns=columns, rows=list(entry["sources"]))
     note = "Weight: share in the training loss, the source's held-out loss (nats a token) over the sum of all."
     return ["## Sources", "", table, "", note, ""]
 
 
 def _guard_table(entry: Line) -> list[Part]:
     """Each guard task where it was decided; nothing without a guard."""
-    rows = [
-        [
-            *(row["task"], row["readout"], str(row["n"]), percent(row["before"]), percent(row["after"])),
-            guard_moment(row),
-            *(str(row[name]) if name in row else "-" for name in ("lost", "gained")),
-            p_value(row["p_value"]) if "p_value" in row else "-",
-            "broken" if row["broken"] else "not broken",
-        ]
-        for row in entry.get(GUARD, {}).get("rows", ())
-    ]
+    rows = entry.get(GUARD, {}).get("rows", ())
     if not rows:
         return []
-    head = ["task", "readout", "n", "before", "after", "when", "lost", "gained", "p", "verdict"]
-    table = Table(name="guard", caption="Guard tasks", head=head, rows=rows, numeric=frozenset({2, 3, 4, 6, 7, 8}))
+    columns = [
+        Column("task", itemgetter("task")),
+        Column("readout", itemgetter("readout")),
+        Column("n", lambda row: str(row["n"]), numeric=True),
+        Column("before", lambda row: percent(row["before"]), numeric=True),
+        Column("after", lambda row: percent(row["after"]), numeric=True),
+        Column("when", guard_moment),
+        Column("lost", lambda row: str(row.get("lost", "-")), numeric=True),
+        Column("gained", lambda row: str(row.get("gained", "-")), numeric=True),
+        Column("p", lambda row: p_value(row["p_value"]) if "p_value" in row else "-", numeric=True),
+        Column("verdict", lambda row: "broken" if row["broken"] else "not broken"),
+    ]
+    table = Table(name="guard", caption="Guard tasks", columns=columns, rows=rows)
     note = (
         "Selection items, pruned against healed model, with 95 % intervals; p: one-sided exact McNemar, not corrected."
     )
@@ -188,7 +198,7 @@ def _facts(entry: Line) -> Table:
     shown["left out"] = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "none"
     shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}
     rows = [[name.replace("_", " "), str(value)] for name, value in shown.items()]
-    return Table(name="examples", caption="Examples", head=["", ""], rows=rows)
+    return Table(name="examples", caption="Examples", columns=texts("", ""), rows=rows)
 
 
 def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:

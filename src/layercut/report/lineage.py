@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layercut.report.elements import Table
+from layercut.report.table import Table, texts
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Lineage, Parent, similarity_rows
 
@@ -18,7 +18,6 @@ def lineage_table(lineage: Lineage, name: str) -> Table:
     return Table(
         name=f"lineage-{name}",
         caption=f"Layers of {name} in its parent, by the cosine of their weights",
-        head=["layer", "in the parent", "cosine", "change"],
+        columns=texts("layer", "in the parent", "cosine", "change", numeric=("layer", "in the parent", "cosine")),
         rows=similarity_rows(lineage),
-        numeric=frozenset({0, 1, 2}),
     )

@@ -11,26 +11,21 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
 from layercut.report import words
-from layercut.report.completions import answer_sections, study_answers
+from layercut.report.answers import answer_sections, examples, study_answers
+from layercut.report.comparison import discordance_section, discordances, score_table
 from layercut.report.depth import depth_section
-from layercut.report.elements import Cell, Part, Styled, Table
-from layercut.report.examples import examples
 from layercut.report.figures.picture import save
-from layercut.report.figures.retention import retention
-from layercut.report.figures.scores import scores
+from layercut.report.figures.scores import retention, scores
 from layercut.report.first import FirstScreen, first_screen, title_of
 from layercut.report.provenance import provenance
-from layercut.report.readouts import discordance_section, discordances
-from layercut.report.render import markdown
-from layercut.report.rows import raw
 from layercut.report.seeds import over_seeds, seeds_section
 from layercut.report.study import StudyResults, further_reports, study_results
+from layercut.report.table import Part, Table, markdown, texts
 from layercut.report.task_means import form_mean_table
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted
 from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +112,7 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: 
 
 
 def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
-    """What one plan cuts, and what it loses in a sentence per finding."""
+    """The layers that one plan removes, and a sentence for each finding."""
     scope = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
     lines = [
         f"**{escape(name)}**: {', '.join(fact for fact in scope if fact)}. {words.summary(rows).capitalize()}.",
@@ -127,7 +122,7 @@ def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def score_scope(rows: Sequence[ComparisonRow]) -> str:
-    """What one plan removes and on how many items it was measured, in a sentence."""
+    """The layers that one plan removes and the number of items, in a sentence."""
     first = rows[0]
     scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
@@ -135,69 +130,35 @@ def score_scope(rows: Sequence[ComparisonRow]) -> str:
     return ", ".join(fact for fact in scope if fact) + f".{asked} {words.scores_in(row.is_share for row in rows)}."
 
 
-def score_table(rows: Sequence[ComparisonRow]) -> Table:
-    """The scores of one plan, with every interval and test; the CSV has every number unrounded."""
-    cells: list[list[Cell]] = []
-    for row in rows:
-        values, share = row.values, row.is_share
-        look = words.LOOKS.get(row.finding)
-        cells.append(
-            [
-                row.task,
-                words.readout_name(row, rows),
-                f"{row.n:,}",
-                "-" if row.chance is None else number(row.chance, share=share, digits=1),
-                with_interval(values.uncut, share=share, digits=1),
-                with_interval(values.cut, share=share, digits=1),
-                with_interval(values.difference, share=share, digits=1, sign=True),
-                "n/a" if values.retention is None else with_interval(values.retention),
-                "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
-                words.swapped(row),
-                p_value(values.p_value),
-                p_value(row.p_value),
-                row.finding if look is None else Styled(row.finding, look),
-            ]
-        )
-    head = ["task", "readout", "n", "chance", "uncut", "cut", "difference", "retention", "above chance"]
-    return Table(
-        name=f"scores-{rows[0].cut.name}",
-        caption=f"{rows[0].cut.name} beside the original model, in %",
-        head=[*head, "-/+", "p", "Holm", "finding"],
-        rows=cells,
-        numeric=frozenset({2, 3, 9, 10, 11}),
-        raw=raw(rows),
-    )
-
-
 def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
-    """What a reader must know of single rows, as plain text."""
+    """Notes on single rows, as plain text."""
     return list(dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note))
 
 
 def refusal_lines(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Why a metric has no retention, as plain text."""
+    """The reason why a metric has no retention, as plain text."""
     refused = (row for row in rows if row.values.refused)
     lines = (f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}" for row in refused)
     return list(dict.fromkeys(lines))
 
 
 def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
-    """How many answers were right, wrong, missing and cut short."""
+    """Number of answers that were right, wrong, missing and cut short."""
     names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
     names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
     titles = {"no_answer": "no answer found", "cut": "cut by the length limit"}
-    cells = []
+    lines = []
     main = [row for row in rows if row.is_headline]
     for task, readout in dict.fromkeys((row.task, row.readout) for row in main):
         own = [row for row in main if (row.task, row.readout) == (task, readout)]
         for run, outcomes in [(own[0].uncut.name, own[0].uncut_outcomes), *((r.cut.name, r.cut_outcomes) for r in own)]:
-            cells.append([task, readout, run, *(str(outcomes.get(name, 0)) for name in names)])
+            lines.append([task, readout, run, *(str(outcomes.get(name, 0)) for name in names)])
+    shown = [titles.get(name, name) for name in names]
     return Table(
         name="outcomes",
         caption="Number of answers by how they ended",
-        head=["task", "readout", "run", *(titles.get(name, name) for name in names)],
-        rows=cells,
-        numeric=frozenset(range(3, 3 + len(names))),
+        columns=texts("task", "readout", "run", *shown, numeric=shown),
+        rows=lines,
     )
 
 
@@ -219,7 +180,7 @@ def model_name(run: RunFolder) -> str:
 
 
 def _single_blanks(lines: Sequence[str]) -> list[str]:
-    """Without doubled blank lines, except inside fences, where text stands as it was written."""
+    """Remove doubled blank lines, except inside fences."""
     kept: list[str] = []
     fence = ""
     for line in lines:

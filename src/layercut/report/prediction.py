@@ -15,11 +15,11 @@ from rich.text import Text
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.evidence.intervals import Estimate
-from layercut.report.elements import Figure, Key, Panel, Part, Table
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
 from layercut.report.provenance import provenance
-from layercut.report.render import markdown, terminal
+from layercut.report.table import Column, Part, Table, markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -38,7 +38,6 @@ PREDICTORS: Mapping[str, str] = {
     "influence": "block influence",
 }
 """What ranks the layers, and its name; higher means keep."""
-_LISTED = ("layer", "KL", "sure tokens", "top-1 changed", "answers kept", "block influence")
 _RISES = "How far -ln p rises without the layer, in nats a token, by kind of token."
 
 
@@ -147,51 +146,6 @@ def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
     return [Text(scope(data)), order, Text(_RISES), kinds, depths, agreement, *last]
 
 
-def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """The layers in the predicted order."""
-    layers = {one["layer"]: one for one in data["layers"]}
-    return [
-        [
-            str(layer),
-            f"{layers[layer]['kl']:.4f}",
-            f"{layers[layer]['sure']:.4f}",
-            f"{100 * layers[layer]['top1']:.1f} %",
-            with_interval(Estimate(**layers[layer]["kept"])) + " %",
-            f"{layers[layer]['influence']:.4f}",
-        ]
-        for layer in data["order"]
-    ]
-
-
-def kind_table(data: Mapping[str, Any]) -> Table:
-    """How far -ln p of each kind of token rises without each layer."""
-    layers = data["layers"]
-    kinds = layers[0]["kinds"]
-    head = ["layer", *(f"{kind} (n {rise['n']:,})" for kind, rise in kinds.items())]
-    rows = [[str(one["layer"]), *(two_decimals(Estimate(**rise)) for rise in one["kinds"].values())] for one in layers]
-    return Table(
-        name="kinds",
-        caption="Which tokens",
-        head=head,
-        rows=rows,
-        numeric=frozenset(range(len(head))),
-        narrow=[frozenset(place for place, kind in enumerate(kinds, start=1) if kind == "other digit")],
-    )
-
-
-def depth_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """The first 1, 2, ... layers of the order, skipped together."""
-    return [
-        [
-            str(len(one["removed"])),
-            format_layers(sorted(one["removed"])),
-            f"{one['kl']:.4f}",
-            with_interval(Estimate(**one["kept"])) + " %",
-        ]
-        for one in data["depths"]
-    ]
-
-
 def correlations(data: Mapping[str, Any]) -> list[Correlation]:
     """Of the predictors with each other, and of each one with every task of the sweep, if there is one.
 
@@ -214,35 +168,56 @@ def _correlation(first: str, one: Mapping[int, float], second: str, other: Mappi
     return Correlation(first, second, rank_correlation(*pairs), kendall_correlation(*pairs))
 
 
-def _agreement_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    return [
-        [
-            one.first,
-            one.second,
-            "-" if one.spearman.estimate is None else str(one.spearman.estimate.n),
-            _coefficient(one.spearman),
-            _coefficient(one.kendall),
-        ]
-        for one in correlations(data)
-    ]
-
-
 def _coefficient(found: RankCorrelation) -> str:
     estimate = found.estimate
-    if estimate is None:
-        return f"n/a: {found.refused}"
-    return two_decimals(estimate)
+    return f"n/a: {found.refused}" if estimate is None else two_decimals(estimate)
+
+
+def _kept(one: Mapping[str, Any]) -> str:
+    return f"{with_interval(Estimate(**one['kept']))} %"
 
 
 def _tables(data: Mapping[str, Any]) -> tuple[Table, Table, Table, Table]:
-    """How many layers, which, for which tokens, and how far rankings agree."""
-    depths = ["layers", "removed", "KL", "answers kept word for word"]
-    agreement = ["ranking", "and", "layers", "Spearman's rho", "Kendall's tau"]
+    """Number of layers, their order, the kinds of tokens that each one needs, and the agreement of rankings."""
+    layers = {one["layer"]: one for one in data["layers"]}
+    kinds = data["layers"][0]["kinds"]
+    depths = [
+        Column("layers", lambda one: str(len(one["removed"]))),
+        Column("removed", lambda one: format_layers(sorted(one["removed"]))),
+        Column("KL", lambda one: f"{one['kl']:.4f}"),
+        Column("answers kept word for word", _kept),
+    ]
+    order = [
+        Column("layer", lambda one: str(one["layer"])),
+        Column("KL", lambda one: f"{one['kl']:.4f}"),
+        Column("sure tokens", lambda one: f"{one['sure']:.4f}"),
+        Column("top-1 changed", lambda one: f"{100 * one['top1']:.1f} %"),
+        Column("answers kept", _kept),
+        Column("block influence", lambda one: f"{one['influence']:.4f}"),
+    ]
+    agreement = [
+        Column("ranking", lambda one: one.first),
+        Column("and", lambda one: one.second),
+        Column("layers", lambda one: "-" if one.spearman.estimate is None else str(one.spearman.estimate.n)),
+        Column("Spearman's rho", lambda one: _coefficient(one.spearman)),
+        Column("Kendall's tau", lambda one: _coefficient(one.kendall)),
+    ]
+    of_kinds = [Column("layer", lambda one: str(one["layer"]), numeric=True), *map(_of_kind, kinds, kinds.values())]
+    in_order = [layers[layer] for layer in data["order"]]
     return (
-        Table(name="depths", caption="How many layers", head=depths, rows=depth_rows(data)),
-        Table(name="order", caption="Which layers", head=_LISTED, rows=layer_rows(data)),
-        kind_table(data),
-        Table(name="agreement", caption="Agreement of rankings", head=agreement, rows=_agreement_rows(data)),
+        Table(name="depths", caption="How many layers", columns=depths, rows=data["depths"]),
+        Table(name="order", caption="Which layers", columns=order, rows=in_order),
+        Table(name="kinds", caption="Which tokens", columns=of_kinds, rows=data["layers"]),
+        Table(name="agreement", caption="Agreement of rankings", columns=agreement, rows=correlations(data)),
+    )
+
+
+def _of_kind(kind: str, rise: Mapping[str, Any]) -> Column:
+    return Column(
+        f"{kind} (n {rise['n']:,})",
+        lambda one: two_decimals(Estimate(**one["kinds"][kind])),
+        numeric=True,
+        narrow=(1,) if kind == "other digit" else (),
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from layercut.evidence.comparison import arm_of
+from layercut.evidence.comparison import ComparedRun, arm_of
 from layercut.report import words
-from layercut.report.elements import Cell, Part, Styled, Table
+from layercut.report.table import Column, Part, Styled, Table
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.text.markup import escape, fenced
@@ -56,26 +56,24 @@ def python_of(environment: Mapping[str, Any]) -> str:
 
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
-    rows: list[list[Cell]] = []
-    for run in runs:
-        arm = arm_of(run)
-        removed = ", ".join(map(str, arm.removed)) or "none"
-        command = Styled(run.environment["command"], "code")
-        rows.append(
-            [
-                run.name,
-                removed,
-                "; ".join(filter(None, (arm.criterion if arm.removed else "", arm.origin))) or "-",
-                command,
-                version_of(run.environment),
-            ]
-        )
+    arms = {run.name: arm_of(run) for run in runs}
     return Table(
         name="provenance-runs",
         caption="Plans, commands and versions",
-        head=["run", "layers removed, in order", "chosen by", "command", "layercut"],
-        rows=rows,
+        columns=[
+            Column("run", lambda run: run.name),
+            Column("layers removed, in order", lambda run: ", ".join(map(str, arms[run.name].removed)) or "none"),
+            Column("chosen by", lambda run: chosen_by(arms[run.name])),
+            Column("command", lambda run: Styled(run.environment["command"], "code")),
+            Column("layercut", lambda run: version_of(run.environment)),
+        ],
+        rows=runs,
     )
+
+
+def chosen_by(arm: ComparedRun) -> str:
+    """The criterion that chose the layers, and where the model comes from."""
+    return "; ".join(filter(None, (arm.criterion if arm.removed else "", arm.origin))) or "-"
 
 
 def _yaml(data: Mapping[str, Any]) -> list[str]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.report import words
-from layercut.report.elements import Part, Table
 from layercut.report.series import places
+from layercut.report.table import Column, Part, Table
 from layercut.report.words import readout_name
 from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
+    from layercut.evidence.intervals import Estimate
     from layercut.runs.directory import RunFolder
 
 
@@ -78,31 +79,31 @@ def seeds_section(found: Sequence[OverSeeds]) -> list[Part]:
         "seed.",
         "",
     ]
-    lines = []
-    for one in found:
-        row, values, share = one.first, one.values, one.first.is_share
-        scores = sorted(row.values.cut.value for row in one.rows)
-        cells = [
-            row.cut.plan or row.cut.name,
-            row.task,
-            readout_name(row, [other.first for other in found]),
-            str(len(one.rows)),
-            f"{row.n:,}",
-            with_interval(values.uncut, share=share, digits=1),
-            with_interval(values.cut, share=share, digits=1),
-            number(scores[0], share=share, digits=1),
-            number(scores[-1], share=share, digits=1),
-            with_interval(values.difference, share=share, digits=1, sign=True),
-            "n/a" if values.retention is None else with_interval(values.retention),
-            "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
-        ]
-        lines.append(cells)
-    head = ["plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest", "difference", "retention"]
+    shown = [one.first for one in found]
+
+    def score(value: float, one: OverSeeds) -> str:
+        return number(value, share=one.first.is_share, digits=1)
+
+    def interval(value: Estimate, one: OverSeeds, *, sign: bool = False) -> str:
+        return with_interval(value, share=one.first.is_share, digits=1, sign=sign)
+
     table = Table(
         name="seeds",
         caption="All seeds together",
-        head=[*head, "above chance"],
-        rows=lines,
-        numeric=frozenset({3, 4, 7, 8}),
+        columns=[
+            Column("plan", lambda one: one.first.cut.plan or one.first.cut.name),
+            Column("task", lambda one: one.first.task),
+            Column("readout", lambda one: readout_name(one.first, shown)),
+            Column("seeds", lambda one: str(len(one.rows)), numeric=True),
+            Column("items", lambda one: f"{one.first.n:,}", numeric=True),
+            Column("uncut", lambda one: interval(one.values.uncut, one)),
+            Column("cut", lambda one: interval(one.values.cut, one)),
+            Column("lowest", lambda one: score(min(row.values.cut.value for row in one.rows), one), numeric=True),
+            Column("highest", lambda one: score(max(row.values.cut.value for row in one.rows), one), numeric=True),
+            Column("difference", lambda one: interval(one.values.difference, one, sign=True)),
+            Column("retention", lambda one: words.retained(one.values.retention)),
+            Column("above chance", lambda one: words.retained(one.values.retention_above_chance)),
+        ],
+        rows=found,
     )
     return [*text, table, ""]

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from layercut.evidence.comparison import arm_of
 from layercut.evidence.completions import diagnose_runs
 from layercut.report import words
-from layercut.report.completions import answer_sections
+from layercut.report.answers import answer_sections
 from layercut.report.provenance import provenance
-from layercut.report.render import markdown
+from layercut.report.runs import scores_table
 from layercut.report.study import UNCUT
-from layercut.report.tables import scores_table
+from layercut.report.table import markdown
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import METRICS, REPORT, RunFolder, is_run
 from layercut.text.markup import escape
 
 if TYPE_CHECKING:
-    from layercut.report.elements import Part
+    from layercut.report.table import Part
 
 
 def is_single(folder: Path) -> bool:

@@ -13,15 +13,14 @@ from rich.text import Text
 
 from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.evidence.sweep import Agreement, Curve, Sweep, SweepRow
+from layercut.evidence.sweep import Agreement, Curve, Sweep
 from layercut.report import words
-from layercut.report.completions import answer_sections
-from layercut.report.elements import Cell, Part, Styled, Table
-from layercut.report.figures.layers import layers
+from layercut.report.answers import answer_sections
 from layercut.report.figures.picture import save
+from layercut.report.figures.scores import layers
 from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
-from layercut.report.render import markdown, terminal
+from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -178,29 +177,41 @@ class _Retention:
             for rows, stands in zip(by_layer, significant, strict=True):
                 row = rows[layer]
                 style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
-                cells.append(Text(_kept(row) + "*" * (layer in stands), style=style))
+                cells.append(Text(words.retained(row.kept_share) + "*" * (layer in stands), style=style))
             table.add_row(self.sweep.label(layer), *cells)
         return table
 
 
 def overview_table(sweep: Sweep) -> Table:
-    """What is kept without each layer, a line for each layer."""
-    found = [(curve, curve.significant, {row.layer: row for row in curve.rows}) for curve in sweep.curves]
-    rows: list[list[Cell]] = []
-    for layer in sweep.layers:
-        cells: list[Cell] = [sweep.label(layer)]
-        for _, significant, by_layer in found:
-            row, star = by_layer[layer], "*" * (layer in significant)
-            shows = row.shows_loss and row.kept_share
-            cells.append(Styled(_kept(row), "strong", star) if shows else _kept(row) + star)
-        rows.append(cells)
+    """The retention without each layer, a line for each layer; the CSV has every number of every curve."""
     return Table(
         name="layers",
         caption="Kept above chance without each layer, in %",
-        head=["layer", *(curve.label for curve in sweep.curves)],
-        rows=rows,
-        numeric=frozenset({0}),
+        columns=[Column("layer", sweep.label, numeric=True), *(_of_curve(curve) for curve in sweep.curves)],
+        rows=sweep.layers,
+        download=_every_number(sweep),
     )
+
+
+def _of_curve(curve: Curve) -> Column:
+    by_layer, significant = {row.layer: row for row in curve.rows}, curve.significant
+
+    def value(layer: int) -> Cell:
+        row, star = by_layer[layer], "*" * (layer in significant)
+        text = words.retained(row.kept_share)
+        return Styled(text, "strong", star) if row.shows_loss and row.kept_share else text + star
+
+    return Column(curve.label, value)
+
+
+def _every_number(sweep: Sweep) -> Table:
+    adjusted = {(curve.task, curve.readout): curve.p_adjusted for curve in sweep.curves}
+    row = raw_values(layer="layer", task="task", readout="readout", metric="metric", n="values.cut.n", chance="chance")
+    row |= raw_values(uncut="values.uncut.value", cut="values.cut.value") | raw_estimates(kept="kept_share")
+    row |= raw_values(p_value="values.p_value") | {"p_holm": lambda row: adjusted[row.task, row.readout][row.layer]}
+    columns = [Column(name, value) for name, value in (row | raw_values(seed="seed")).items()]
+    rows = [row for curve in sweep.curves for row in curve.rows]
+    return Table(name="layers", caption="", columns=columns, rows=rows)
 
 
 def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:
@@ -211,31 +222,23 @@ def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:
     parts: list[Part] = [f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}."]
     if curve.refused:
         parts += ["", f"No retention above chance, because {escape(curve.refused)}."]
-    adjusted = curve.p_adjusted
-    rows = []
-    for row in curve.rows:
-        values, share = row.values, _is_share(curve)
-        rows.append(
-            [
-                sweep.label(row.layer),
-                with_interval(values.cut, share=share, digits=1),
-                with_interval(values.difference, share=share, digits=1, sign=True),
-                "n/a" if values.retention is None else with_interval(values.retention),
-                "n/a" if values.retention_above_chance is None else with_interval(values.retention_above_chance),
-                "-" if values.lost is None else f"{values.lost}/{values.gained}",
-                p_value(values.p_value),
-                p_value(adjusted[row.layer]) + "*" * (row.layer in curve.significant),
-                str(row.outcomes.get("no_answer", 0)),
-                str(row.outcomes.get("cut", 0)),
-            ]
-        )
-    head = ["layer", "score", "difference", "retention", "above chance", "-/+", "p", "Holm", "no answer", "cut short"]
+    adjusted, significant, share = curve.p_adjusted, curve.significant, _is_share(curve)
     table = Table(
         name=f"layers-{curve.task}-{curve.readout}",
         caption=f"{curve.label}: every layer in full, scores in %",
-        head=head,
-        rows=rows,
-        numeric=frozenset({0, 5, 6, 7, 8, 9}),
+        columns=[
+            Column("layer", lambda row: sweep.label(row.layer), numeric=True),
+            Column("score", lambda row: with_interval(row.values.cut, share=share, digits=1)),
+            Column("difference", lambda row: with_interval(row.values.difference, share=share, digits=1, sign=True)),
+            Column("retention", lambda row: words.retained(row.values.retention)),
+            Column("above chance", lambda row: words.retained(row.values.retention_above_chance)),
+            Column("-/+", words.swapped, numeric=True),
+            Column("p", lambda row: p_value(row.values.p_value), numeric=True),
+            Column("Holm", lambda row: p_value(adjusted[row.layer]) + "*" * (row.layer in significant), numeric=True),
+            Column("no answer", lambda row: str(row.outcomes.get("no_answer", 0)), numeric=True),
+            Column("cut short", lambda row: str(row.outcomes.get("cut", 0)), numeric=True),
+        ],
+        rows=curve.rows,
     )
     return [*parts, "", table]
 
@@ -265,10 +268,6 @@ def _resolution(curve: Curve) -> str:
     return f" The interval of a difference typically reaches {reach} to each side."
 
 
-def _kept(row: SweepRow) -> str:
-    return "n/a" if row.kept_share is None else with_interval(row.kept_share)
-
-
 def _score(value: float, curve: Curve) -> str:
     return f"{number(value, share=_is_share(curve))}{' %' if _is_share(curve) else ''}"
 
@@ -283,18 +282,19 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
     return Table(
         name="agreement",
         caption="Do tasks and criteria agree on the layers?",
-        head=["ranking", "and", "layers", "Spearman's rho"],
-        rows=[_agreement_cells(one) for one in agreements],
-        numeric=frozenset({2}),
+        columns=[
+            Column("ranking", lambda one: one.first),
+            Column("and", lambda one: "itself, on the other half of its items" if one.kind == "halves" else one.second),
+            Column("layers", lambda one: "-" if one.rho[0] is None else str(one.rho[0].n), numeric=True),
+            Column("Spearman's rho", _rho),
+        ],
+        rows=agreements,
     )
 
 
-def _agreement_cells(one: Agreement) -> tuple[str, str, str, str]:
-    second = "itself, on the other half of its items" if one.kind == "halves" else one.second
+def _rho(one: Agreement) -> str:
     estimate, refused = one.rho
-    if estimate is None:
-        return one.first, second, "-", f"n/a: {refused}"
-    return one.first, second, str(estimate.n), two_decimals(estimate)
+    return f"n/a: {refused}" if estimate is None else two_decimals(estimate)
 
 
 def agreement_parts(sweep: Sweep) -> list[Part]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.evidence.task_means import TaskMean, task_mean
-from layercut.report.elements import Table
-from layercut.report.words import is_written
+from layercut.report.table import Column, Table
+from layercut.report.words import is_written, retained
 from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
@@ -57,14 +57,18 @@ def form_mean_table(rows: Sequence[ComparisonRow]) -> Table | None:
     return Table(
         name="task-means",
         caption="Ranked tasks together, and written tasks together: means over tasks, in %",
-        head=["plan", "form", "tasks", "n", "uncut", "cut", "difference", "retention", "above chance"],
-        rows=[
-            [run, form, str(len(mean.tasks)), f"{mean.difference.n:,}", number(mean.uncut, digits=1)]
-            + [number(mean.cut, digits=1), with_interval(mean.difference, digits=1, sign=True)]
-            + ["n/a" if one is None else with_interval(one) for one in (mean.retention, mean.retention_above_chance)]
-            for run, form, mean in found
+        columns=[
+            Column("plan", lambda one: one.run),
+            Column("form", lambda one: one.form),
+            Column("tasks", lambda one: str(len(one.mean.tasks)), numeric=True),
+            Column("n", lambda one: f"{one.mean.difference.n:,}", numeric=True),
+            Column("uncut", lambda one: number(one.mean.uncut, digits=1), numeric=True),
+            Column("cut", lambda one: number(one.mean.cut, digits=1), numeric=True),
+            Column("difference", lambda one: with_interval(one.mean.difference, digits=1, sign=True)),
+            Column("retention", lambda one: retained(one.mean.retention)),
+            Column("above chance", lambda one: retained(one.mean.retention_above_chance)),
         ],
-        numeric=frozenset({2, 3, 4, 5}),
+        rows=found,
     )
 
 
@@ -76,11 +80,8 @@ def form_mean_lines(rows: Sequence[ComparisonRow]) -> list[str]:
     lines = []
     for one in form_means(rows):
         mean = one.mean
-        kept = [
-            f"{name} {'n/a' if share is None else with_interval(share)}"
-            for name, share in (("retention", mean.retention), ("above chance", mean.retention_above_chance))
-        ]
+        kept = f"retention {retained(mean.retention)}, above chance {retained(mean.retention_above_chance)}"
         scores = f"uncut {number(mean.uncut)}, cut {number(mean.cut)}"
         difference = with_interval(mean.difference, sign=True)
-        lines.append(f"{one.words}: {scores}, difference {difference}; {', '.join(kept)}")
+        lines.append(f"{one.words}: {scores}, difference {difference}; {kept}")
     return lines

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
+    from layercut.evidence.intervals import Estimate
 
 READOUTS = {
     "rank": "ranked by likelihood",
@@ -119,6 +120,11 @@ def readout_name(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> str:
 def swapped(row: ComparisonRow) -> str:
     """Items lost and gained, ``12/3``; a dash for scores that are not 0/1."""
     return "-" if row.values.lost is None else f"{row.values.lost}/{row.values.gained}"
+
+
+def retained(estimate: Estimate | None) -> str:
+    """A retention with its interval, without the unit."""
+    return "n/a" if estimate is None else with_interval(estimate)
 
 
 def scores_in(shares: Iterable[bool]) -> str:

@@ -12,8 +12,7 @@ from layercut.engine.base import GenerationRequest
 from layercut.healing.memory import training_disk, weight_counts
 from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.progress.estimate import Eta
-from layercut.report.elements import Styled, Table
-from layercut.report.render import terminal
+from layercut.report.table import Styled, Table, terminal, texts
 from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
@@ -81,10 +80,12 @@ class Forecast:
         table = Table(
             name="forecast",
             caption="",
-            head=_HEAD,
+            columns=texts(
+                *_HEAD,
+                numeric=_HEAD[1:],
+                narrow={"items": (2, 3), "tokens read": (1, 2, 3), "written": (3,)},
+            ),
             rows=[*rows, [Styled(text, "strong") for text in ("all", *_numbers(total))]],
-            numeric=frozenset(range(1, len(_HEAD))),
-            narrow=[frozenset({3}), frozenset({2, 3}), frozenset({2, 3, 4})],
         )
         time = "no measurement of this model on this machine yet; a run with --limit 4 and another --out gives one"
         if self.seconds_range is not None:

@@ -11,7 +11,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import compare_paired
 from layercut.report.depth import depth_section
-from layercut.report.render import markdown
+from layercut.report.table import markdown
 from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run, item_id

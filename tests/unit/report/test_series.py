@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.evidence.comparison import compare_runs
-from layercut.report.readouts import discordances
+from layercut.report.comparison import discordances
 from layercut.report.series import Place, places
 from layercut.runs.directory import RunFolder
 from tests.support.pages import about_arm

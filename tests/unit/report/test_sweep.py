@@ -13,8 +13,8 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import SWEEP, Ranking, Sweep, is_sweep
-from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
+from layercut.report.figures.scores import layers
 from layercut.report.sweep_text import findings, how_made, sweep_report, sweep_tables
 from layercut.runs.directory import RunFolder
 from layercut.surgery.lineage import Change, LayerMatch, Lineage, Parent

@@ -29,7 +29,7 @@ def test_each_task_counts_once_in_its_form() -> None:
     assert second.startswith("mean of 2 written tasks, n 800: uncut 70, cut 22, difference -48 [")
     assert "above chance 20 [" in second
     table = form_mean_table(rows)
-    assert table is not None and [line[:4] for line in table.rows] == [
+    assert table is not None and [[cell for _, cell in line[:4]] for line in table.page] == [
         ["cut", "ranked", "2", "800"],
         ["cut", "written", "2", "800"],
     ]

@@ -19,7 +19,7 @@ from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.report.markdown import score_scope
-from layercut.report.tables import metrics_table
+from layercut.report.runs import metrics_table
 from layercut.report.two_runs import compare_two
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_config

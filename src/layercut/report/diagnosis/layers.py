@@ -15,12 +15,12 @@ from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.page import measure_table
 from layercut.report.diagnosis.verdict import ALPHA, damages, load, over_models
-from layercut.report.elements import Figure, Panel, Part, Table, plain
+from layercut.report.elements import Figure, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
 from layercut.report.lineage import lineage_table, lineage_words
 from layercut.report.provenance import provenance
-from layercut.report.render import markdown, terminal
+from layercut.report.table import Column, Part, Table, markdown, plain, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -95,11 +95,40 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
 
 
 def overview(data: Mapping[str, Any]) -> Table:
-    """A line for the original model and one for each layer."""
-    columns = columns_of(data["diagnostics"]).values()
-    numeric = frozenset(range(1 + len(columns)))
-    head = ["layer", *columns, "broke first"]
-    return Table(name="layers", caption="Each layer skipped alone", head=head, rows=table_rows(data), numeric=numeric)
+    """A line for the original model and one for each layer, by name; the last column names the largest damage."""
+    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
+    parent = Parent.from_dict(data.get("parent"))
+
+    def layer(arm: str) -> str:
+        number = arm.removeprefix("layer-")
+        return number if arm == _UNCUT or parent is None else parent.label(int(number))
+
+    def broke_first(arm: str) -> str:
+        if arm == _UNCUT:
+            return ""
+        broken = damages(diagnoses, arm)
+        return f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else "-"
+
+    measures = [
+        _measure(name, over_models(diagnoses[of], metric)) for (of, metric), name in columns_of(diagnoses).items()
+    ]
+    return Table(
+        name="layers",
+        caption="Each layer skipped alone",
+        columns=[Column("layer", layer, numeric=True), *measures, Column("broke first", broke_first)],
+        rows=[_UNCUT, *(arm["name"] for arm in data["arms"][1:])],
+    )
+
+
+def _measure(name: str, rows: Mapping[str, tuple[MeasureRow, bool]]) -> Column:
+    def value(arm: str) -> str:
+        if arm == _UNCUT:
+            first, _ = next(iter(rows.values()))
+            return _value(first, first.values.uncut)
+        row, stands = rows[arm]
+        return _value(row, row.values.cut) + "*" * stands
+
+    return Column(name, value, numeric=True)
 
 
 def scope(data: Mapping[str, Any]) -> str:
@@ -128,47 +157,26 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     """What the terminal shows, to be printed one after the other: tables that are not too wide,
     and one of the layers without which something broke."""
     whole = overview(data)
-    last = len(whole.head) - 1
-    widths = [max(len(plain(row[place])) for row in (whole.head, *whole.rows)) + 2 for place in range(last)]
-    num_tables = math.ceil(sum(widths[1:]) / (WIDTH - widths[0]))
-    size = math.ceil((last - 1) / num_tables)
-    tables = [_some_columns(whole, [0, *range(start, min(start + size, last))]) for start in range(1, last, size)]
-    broken = [row for row in whole.rows if row[last] not in ("", "-")]
+    layer, *measures, broke_first = whole.columns
+    width = {
+        column: max(len(plain(cell)) for cell in (column.name, *map(column.value, whole.rows))) + 2
+        for column in (layer, *measures)
+    }
+    num_tables = math.ceil(sum(width[one] for one in measures) / (WIDTH - width[layer]))
+    size = math.ceil(len(measures) / num_tables)
+    parts = [[layer, *measures[start : start + size]] for start in range(0, len(measures), size)]
+    tables = [terminal(replace(whole, columns=columns)) for columns in parts]
+    broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
     if broken:
-        tables.append(_some_columns(replace(whole, rows=broken), [0, last]))
+        tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))
     lines = legend() if broken else legend()[:-1]
     return [Text(scope(data)), *tables, Text("\n".join(lines), style="dim")]
-
-
-def _some_columns(table: Table, places: Sequence[int]) -> RenderableType:
-    head, *rows = ([line[place] for place in places] for line in (table.head, *table.rows))
-    numeric = frozenset(new for new, old in enumerate(places) if old in table.numeric)
-    return terminal(replace(table, head=[plain(cell) for cell in head], rows=rows, numeric=numeric))
 
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
     """The measures of the overview that were taken."""
     taken = {(name, row.metric) for name, found in diagnoses.items() for row in found["rows"] if not row.group}
     return {key: words for key, words in COLUMNS.items() if key in taken}
-
-
-def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """A row of the overview for the original model and one for each layer."""
-    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
-    columns = {key: over_models(diagnoses[key[0]], key[1]) for key in columns_of(diagnoses)}
-    first = [next(iter(rows.values()))[0] for rows in columns.values()]
-    parent = Parent.from_dict(data.get("parent"))
-    lines = [[_UNCUT, *(_value(row, row.values.uncut) for row in first), ""]]
-    for arm in data["arms"][1:]:
-        cells = []
-        for rows in columns.values():
-            row, stands = rows[arm["name"]]
-            cells.append(_value(row, row.values.cut) + "*" * stands)
-        broken = damages(diagnoses, arm["name"])
-        what = f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else "-"
-        layer = arm["name"].removeprefix("layer-")
-        lines.append([layer if parent is None else parent.label(int(layer)), *cells, what])
-    return lines
 
 
 def _value(row: MeasureRow, level: Estimate) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.evidence.intervals import Estimate
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, likely_kind, load
-from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.picture import save
 from layercut.report.first_difference import first_difference
 from layercut.report.lineage import lineage_table
 from layercut.report.provenance import provenance
-from layercut.report.render import markdown
+from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -175,49 +176,49 @@ def marked(example: DiagnosisExample) -> str:
 
 
 def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str = "") -> Table:
-    """The measures of one diagnostic."""
-    lines: list[list[Cell]] = []
-    for row in rows:
-        values, share, ratio = row.values, row.unit == "share", row.unit == "ratio"
-        change = with_interval(values.difference, share=share, sign=not ratio)
-        levels = (values.uncut, values.cut)
-        name = row.label + ("" if share or row.unit in ("ratio", "score") else f" ({row.unit})")
-        flagged = row.headline and row.is_worse and values.p_value < ALPHA
-        lines.append(
-            [
-                Styled(name, "strong") if flagged else name,
-                row.arm,
-                str(row.n),
-                "-" if row.chance is None else number(row.chance, share=share),
-                *(number(one.value, share=False) if ratio else with_interval(one, share=share) for one in levels),
-                f"x {change}" if ratio else change,
-                "-" if row.kept_share is None else with_interval(row.kept_share),
-                "-" if ratio else p_value(values.p_value),
-            ]
-        )
-    return Table(
-        name=f"diagnosis-{diagnostic}",
-        caption=caption,
-        head=["measure", "model", "n", "chance", "uncut", "cut", "difference", "kept", "p"] if rows else ["measure"],
-        rows=lines,
-        numeric=frozenset({2, 3, 8}),
-    )
+    """The measures of one diagnostic; the CSV has every number unrounded."""
+    columns = _COLUMNS if rows else [Column("measure", _measure)]
+    return Table(name=f"diagnosis-{diagnostic}", caption=caption, columns=columns, rows=rows)
 
 
-def raw_measures(rows: Sequence[MeasureRow]) -> list[list[object]]:
-    """The same for a CSV file: every number unrounded, its head first."""
-    sides = ("uncut", "cut", "difference", "kept")
-    head = ["diagnostic", "measure", "group", "model", "unit", "n", "chance"]
-    head += [f"{side}{end}" for side in sides for end in ("", "_low", "_high")]
-    lines: list[list[object]] = [[*head, "p_value", "test", "headline", "seed"]]
-    for row in rows:
-        values = row.values
-        cells: list[object] = [row.diagnostic, row.metric, row.group, row.arm, row.unit, row.n, row.chance]
-        for value in (values.uncut, values.cut, values.difference, row.kept_share):
-            cells += [None, None, None] if value is None else value[:3]
-        cells += [values.p_value, values.test, row.headline, row.seed]
-        lines.append(["" if cell is None else cell for cell in cells])
-    return lines
+def _measure(row: MeasureRow) -> Cell:
+    name = row.label + ("" if row.unit in ("share", "ratio", "score") else f" ({row.unit})")
+    return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
+
+
+def _chance(row: MeasureRow) -> str:
+    return "-" if row.chance is None else number(row.chance, share=row.unit == "share")
+
+
+def _kept(row: MeasureRow) -> str:
+    return "-" if row.kept_share is None else with_interval(row.kept_share)
+
+
+def _level(level: Estimate, row: MeasureRow) -> str:
+    return number(level.value, share=False) if row.unit == "ratio" else with_interval(level, share=row.unit == "share")
+
+
+def _difference(row: MeasureRow) -> str:
+    ratio = row.unit == "ratio"
+    return "x " * ratio + with_interval(row.values.difference, share=row.unit == "share", sign=not ratio)
+
+
+_COLUMNS = [
+    Column("measure", _measure, raw=raw_values(diagnostic="diagnostic", measure="metric", group="group")),
+    Column("model", attrgetter("arm"), raw=raw_values(model="arm", unit="unit")),
+    Column("n", lambda row: str(row.n), numeric=True),
+    Column("chance", _chance, numeric=True, raw=raw_values(chance="chance")),
+    Column("uncut", lambda row: _level(row.values.uncut, row), raw=raw_estimates(uncut="values.uncut")),
+    Column("cut", lambda row: _level(row.values.cut, row), raw=raw_estimates(cut="values.cut")),
+    Column("difference", _difference, raw=raw_estimates(difference="values.difference")),
+    Column("kept", _kept, raw=raw_estimates(kept="kept_share")),
+    Column(
+        "p",
+        lambda row: "-" if row.unit == "ratio" else p_value(row.values.p_value),
+        numeric=True,
+        raw=raw_values(p_value="values.p_value", test="values.test", headline="headline", seed="seed"),
+    ),
+]
 
 
 def how_made(data: Mapping[str, Any]) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.evidence.program_classes import FINE
-from layercut.report.elements import Figure, Part, Table
+from layercut.report.elements import Figure
 from layercut.report.figures import diagnosis as figures
+from layercut.report.table import Column, Part, Table
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, parameters
@@ -35,27 +37,31 @@ _WORDS = {
 
 
 def _brackets(found: Diagnosis) -> list[Part]:
-    """How programs end: number, share of all, share of those that fail."""
+    """Number of programs by how they end, share of all, share of those that fail."""
     classes = found["data"].get("classes", {})
-    names, rows = program_cells(classes)
+    names = program_classes(classes)
     if not names:
         return []
-    lines = [[name, *(row[place] for row in rows)] for place, name in enumerate(names)]
-    table = Table(name="diagnosis-brackets-more", caption="Brackets and syntax", head=["", *classes], rows=lines)
+    columns = [Column("", program_words), *(Column(arm, partial(program_cell, classes[arm])) for arm in classes)]
+    table = Table(name="diagnosis-brackets-more", caption="Brackets and syntax", columns=columns, rows=names)
     return [PROGRAM_SHARES, "", table, ""]
 
 
 PROGRAM_SHARES = "Outcomes of the generated programs: number (% of all; % of those that fail)."
 
 
-def program_cells(classes: Mapping[str, Mapping[str, int]]) -> tuple[list[str], list[list[str]]]:
-    """The classes that occur, in words, and for each model a cell for each of them."""
-    names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
-    rows = [[_cell(name, counts) for name in names] for counts in classes.values()]
-    return [_WORDS.get(name, name.replace("_", " ")) for name in names], rows
+def program_classes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The classes that occur in any model."""
+    return list(dict.fromkeys(name for counts in classes.values() for name in counts))
 
 
-def _cell(name: str, counts: Mapping[str, int]) -> str:
+def program_words(name: str) -> str:
+    """A class for people."""
+    return _WORDS.get(name, name.replace("_", " "))
+
+
+def program_cell(counts: Mapping[str, int], name: str) -> str:
+    """Number and shares of one class, given how often each occurs in one model."""
     number, total = counts.get(name, 0), sum(counts.values())
     failed = sum(count for one, count in counts.items() if one not in FINE)
     share = f"{100 * number / total:.0f} %"
@@ -130,12 +136,17 @@ def _cost(found: Diagnosis) -> list[Part]:
     counted = found["data"].get("counted", {})
     if not counted:
         return []
-    rows = []
-    for name, size in counted.items():
-        count = "-" if size["parameters"] is None else parameters(size["parameters"])
-        rows.append([name, count, f"{size['bytes'] / 1e6:,.1f} MB", f"{size['cache_bytes_per_token']:,.0f} bytes"])
-    head = ["model", "parameters", "bytes of weights", "KV cache per token"]
-    return [Table(name="diagnosis-cost-more", caption="Cost", head=head, rows=rows, numeric=frozenset({1, 2, 3})), ""]
+    columns = [
+        Column("model", lambda name: name),
+        Column("parameters", lambda name: _parameters(counted[name]["parameters"]), numeric=True),
+        Column("bytes of weights", lambda name: f"{counted[name]['bytes'] / 1e6:,.1f} MB", numeric=True),
+        Column("KV cache per token", lambda name: f"{counted[name]['cache_bytes_per_token']:,.0f} bytes", numeric=True),
+    ]
+    return [Table(name="diagnosis-cost-more", caption="Cost", columns=columns, rows=list(counted)), ""]
+
+
+def _parameters(count: int | None) -> str:
+    return "-" if count is None else parameters(count)
 
 
 SECTIONS: Mapping[str, DiagnosticSection] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercut.report.words import is_written
@@ -25,7 +25,7 @@ CONTAINER = "container"
 """Width of a plot until layercut.report.figures.picture sets one."""
 
 _LETTERS = 22
-"""Of a line of a name at an axis."""
+"""Most letters in a line of a name at an axis."""
 Spec = dict[str, Any]
 """A part of a specification."""
 
@@ -48,6 +48,9 @@ _CONFIG: Spec = {
     "text": {"color": "var(--soft)", "fontSize": 11},
     "rule": {"color": "var(--line)"},
 }
+_MARK: Spec = {"field": "mark", "type": "nominal"}
+"""The number of a mark's series and point, which layercut.report.figures.picture reads."""
+_HAS_INTERVAL = "isValid(datum.low) && isValid(datum.high)"
 
 
 def readout_colour(readout: str) -> str:
@@ -99,8 +102,21 @@ def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) 
 def point(x: float, value: Sequence[Any], series: str, scale: float = 1.0) -> Spec:
     """A point of ``curves`` by its value, lower and upper end, which may be None; ``scale`` multiplies them."""
     y, low, high = (None if end is None else scale * end for end in value[:3])
-    plain = {"series": series, "part": series, "hollow": False, "about": {}}
-    return {"x": x, "y": y, "low": low, "high": high, **plain}
+    return marked({"y": y, "low": low, "high": high}, series, x=x)
+
+
+def marked(
+    value: Mapping[str, Any],
+    series: str,
+    *,
+    part: str = "",
+    hollow: bool = False,
+    about: Mapping[str, str] | None = None,
+    **place: Any,
+) -> Spec:
+    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``; ``value``: y, low, high."""
+    look = {"series": series, "part": part or series, "hollow": hollow, "about": dict(about or {})}
+    return {**place, **value, **look}
 
 
 def curves(
@@ -136,49 +152,31 @@ def curves(
         ticks: of x; chosen to fit where there are none.
         bands: whether intervals are bands and not bars: for many points of few series.
     """
-    names = list(colours)
-    colour: Spec = {"field": "series", "type": "nominal", "legend": None}
-    colour["scale"] = {"domain": names, "range": list(colours.values())}
-    detail = [{"field": "part", "type": "nominal"}]
-    dash = {
-        "field": "series",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": names, "range": [list((dashes or {}).get(name, (1, 0))) for name in names]},
-    }
-    y_axis: Spec = {"field": "y", "type": "quantitative", "title": y_title}
-    y_axis["scale"] = {"domain": list(y), "nice": False, "type": scale}
-    y_axis["scale"] |= {} if scale == "log" else {"zero": False}
     named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
-    y_axis["axis"] = {"tickCount": 6}
-    y_axis["axis"] |= {"labelExpr": f"{named} : datum.label"} if marks else {}
-    x_axis: Spec = {"field": "x", "type": "quantitative", "title": x_title}
-    x_axis["scale"] = {"domain": list(x), "nice": False, "zero": False}
-    x_axis["axis"] = {"grid": False, **({"values": list(ticks)} if ticks else {"tickMinStep": 1, "tickCount": 8})}
-    levels = {"values": [{"level": level} for level, _ in marks]}
-    level = {
-        "field": "level",
-        "type": "quantitative",
-        "scale": y_axis["scale"],
-        "axis": y_axis["axis"],
-        "title": y_title,
+    y_axis = _axis(y_title, y, tickCount=6, **({"labelExpr": f"{named} : datum.label"} if marks else {}))
+    y_axis["scale"]["type"] = scale
+    own_ticks: Spec = {"values": list(ticks)} if ticks else {"tickMinStep": 1, "tickCount": 8}
+    place = {
+        "x": {**_axis(x_title, x, grid=False, **own_ticks), "field": "x"},
+        "color": _of_series(colours, list(colours.values())),
+        "description": _MARK,
     }
-    lines = (
-        [{"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"y": level}}] if marks else []
-    )
-    place = {"x": x_axis, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}, "color": colour}
-    interval: Spec = {"transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}]}
-    if bands:
-        interval |= {"mark": {"type": "area", "opacity": 0.16, "clip": True}, "encoding": {**place, "detail": detail}}
-    else:
-        interval |= {"mark": {"type": "rule", "strokeWidth": 1.4, "clip": True}, "encoding": place}
-    line: Spec = {
-        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
-        "encoding": {"x": x_axis, "y": y_axis, "color": colour, "strokeDash": dash, "detail": detail},
-    }
-    encoding = {"x": x_axis, "y": y_axis, "color": colour}
-    layers = [interval, line, *_beyond_layers(encoding, y_axis, "y", ("up", "down")), *_point_layers(encoding)]
-    return _frame(points, height, names, [*lines, *_labelled(layers)])
+    of_part = {"detail": {"field": "part", "type": "nominal"}}
+    encoding = {**place, "y": {**y_axis, "field": "y"}}
+    ends = {**place, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}}
+    dash = _of_series(colours, [list((dashes or {}).get(name, (1, 0))) for name in colours])
+    layers = [
+        _layer("area", {**ends, **of_part}, only=_HAS_INTERVAL, opacity=0.16, clip=True)
+        if bands
+        else _layer("rule", ends, only=_HAS_INTERVAL, strokeWidth=1.4, clip=True),
+        _layer("line", {**encoding, **of_part, "strokeDash": dash}, strokeWidth=2, clip=True),
+        *_beyond_layers(encoding, y_axis, "y", ("up", "down")),
+        *_point_layers(encoding),
+    ]
+    if marks:
+        levels = {"values": [{"level": level} for level, _ in marks]}
+        layers.insert(0, {**_layer("rule", {"y": {**y_axis, "field": "level"}}, strokeDash=[4, 4]), "data": levels})
+    return _frame(points, height, list(colours), layers)
 
 
 def forest(
@@ -204,50 +202,35 @@ def forest(
     points = [{**point, "name": _wrapped(point["name"])} for point in points]
     names = list(dict.fromkeys(str(point["name"]) for point in points))
     series = list(colours)
-    colour: Spec = {"field": "series", "type": "nominal", "legend": None}
-    colour["scale"] = {"domain": series, "range": list(colours.values())}
-    offset = {"field": "series", "type": "nominal", "sort": series, "scale": {"domain": series, "paddingOuter": 0.5}}
-    row: Spec = {"field": "name", "type": "nominal", "sort": names, "title": None}
-    row |= {"axis": {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}}
-    row["axis"] |= {"labelExpr": "split(datum.label, '\\n')"}
-    value: Spec = {"field": "y", "type": "quantitative", "title": x_title, "scale": {"domain": list(x), "nice": False}}
-    value["axis"] = {"tickCount": 6}
+    axis = {"grid": False, "ticks": False, "domain": False, "labelPadding": 6, "labelExpr": "split(datum.label, '\\n')"}
+    row = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": axis}
+    value = _axis(x_title, x, tickCount=6)
+    place = {
+        "y": row,
+        "yOffset": {**_of_series(series), "sort": series, "scale": {"domain": series, "paddingOuter": 0.5}},
+        "color": _of_series(series, list(colours.values())),
+        "description": _MARK,
+    }
     layers: list[Spec] = []
     if marks:
         levels = {"values": [{"level": level, "text": text} for level, text in marks]}
-        at = {**value, "field": "level"}
-        layers = [
-            {"data": levels, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": at}},
-            {
-                "data": levels,
-                "mark": {"type": "text", "baseline": "bottom", "dy": -3},
-                "encoding": {"x": at, "y": {"value": 0}, "text": {"field": "text"}},
-            },
-        ]
+        at = {"x": {**value, "field": "level"}}
+        name = {**at, "y": {"value": 0}, "text": {"field": "text"}}
+        layers.append({**_layer("rule", at, strokeDash=[4, 4]), "data": levels})
+        layers.append({**_layer("text", name, baseline="bottom", dy=-3), "data": levels})
     if ticks:
-        layers.append(
-            {
-                "data": {"values": [{**tick, "name": _wrapped(tick["name"])} for tick in ticks]},
-                "mark": {
-                    "type": "tick",
-                    "color": "var(--soft)",
-                    "thickness": 1.5,
-                    "bandSize": 14,
-                    "strokeDash": [2, 2],
-                },
-                "encoding": {"x": {**value, "field": "x"}, "y": row},
-            }
-        )
-    place = {"y": row, "yOffset": offset, "color": colour}
-    interval: Spec = {
-        "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
-        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
-        "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, **place},
-    }
-    encoding = {"x": value, **place}
-    drawn = [interval, *_beyond_layers(encoding, value, "x", ("right", "left")), *_point_layers(encoding)]
-    height = max(60, len(names) * (14 * len(series) + 12))
-    return _frame(points, height, series, [*layers, *_labelled(drawn)])
+        guessing = {"x": {**value, "field": "x"}, "y": row}
+        look: Spec = {"color": "var(--soft)", "thickness": 1.5, "bandSize": 14, "strokeDash": [2, 2]}
+        of_names = {"values": [{**tick, "name": _wrapped(tick["name"])} for tick in ticks]}
+        layers.append({**_layer("tick", guessing, **look), "data": of_names})
+    encoding = {**place, "x": {**value, "field": "y"}}
+    ends = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
+    layers += [
+        _layer("rule", ends, only=_HAS_INTERVAL, strokeWidth=1.5, clip=True),
+        *_beyond_layers(encoding, value, "x", ("right", "left")),
+        *_point_layers(encoding),
+    ]
+    return _frame(points, max(60, len(names) * (14 * len(series) + 12)), series, layers)
 
 
 def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str, high: float) -> dict[str, Any]:
@@ -272,47 +255,56 @@ def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str
     }  # fmt: skip
 
 
+def _axis(title: str, ends: tuple[float, float], **axis: Any) -> Spec:
+    """A quantitative position, without its field."""
+    scale = {"domain": list(ends), "nice": False}
+    return {"type": "quantitative", "title": title, "scale": scale, "axis": axis}
+
+
+def _of_series(names: Iterable[str], looks: Sequence[Any] = ()) -> Spec:
+    """A channel by the series of a point, with a look for each series."""
+    scale = {"domain": list(names), "range": looks}
+    return {"field": "series", "type": "nominal", "legend": None, "scale": scale}
+
+
+def _layer(kind: str, encoding: Mapping[str, Any], *, only: str = "", **mark: Any) -> Spec:
+    """One kind of mark for the points that pass a filter."""
+    kept = {"transform": [{"filter": only}]} if only else {}
+    return {"mark": {"type": kind, **mark}, **kept, "encoding": dict(encoding)}
+
+
 def _point_layers(encoding: Mapping[str, Any]) -> list[Spec]:
     """Filled and hollow points, and a large invisible one over each that is easier to hit."""
-    point = {"type": "point", "size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1, "filled": True}
-    inside = "!isValid(datum.beyond)"
-    hollow = {**{key: value for key, value in encoding.items() if key != "color"}, "stroke": encoding["color"]}
+    look: Spec = {"size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1, "filled": True}
+    hollow = {**encoding, "stroke": encoding["color"]}
+    del hollow["color"]
     return [
-        {"mark": point, "transform": [{"filter": f"{inside} && !datum.hollow"}], "encoding": dict(encoding)},
-        {
-            "mark": {**point, "fill": "var(--page)"},
-            "transform": [{"filter": f"{inside} && datum.hollow"}],
-            "encoding": hollow,
-        },
-        {"mark": {"type": "point", "size": 420, "opacity": 0, "filled": True}, "encoding": dict(encoding)},
+        _layer("point", encoding, only="!isValid(datum.beyond) && !datum.hollow", **look),
+        _layer("point", hollow, only="!isValid(datum.beyond) && datum.hollow", **look, fill="var(--page)"),
+        _layer("point", encoding, size=420, opacity=0, filled=True),
     ]
 
 
 def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]) -> list[Spec]:
     """A triangle where an interval goes on beyond the scale, and the number where the value itself does."""
-    layers: list[Spec] = [
-        {
-            "mark": {"type": "point", "shape": f"triangle-{shape}", "size": 44, "filled": True, "opacity": 1},
-            "transform": [{"filter": f"isValid(datum.{end})"}],
-            "encoding": {**encoding, way: {**axis, "field": end}},
-        }
+    triangle: Spec = {"size": 44, "filled": True, "opacity": 1}
+    layers = [
+        _layer(
+            "point",
+            {**encoding, way: {**axis, "field": end}},
+            only=f"isValid(datum.{end})",
+            shape=f"triangle-{shape}",
+            **triangle,
+        )
         for end, shape in zip(("top", "bottom"), shapes, strict=True)
     ]
     middle = sum(encoding["x"]["scale"]["domain"]) / 2
+    x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
     for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):
-        mark = {"type": "text", "align": align, "dx": dx, "fontSize": 11}
-        mark["dy"] = {"expr": "datum.y > 0 ? 9 : -8"} if way == "y" else 1
-        inner = f"isValid(datum.beyond) && datum.{'x' if way == 'y' else 'y'} {side} {middle:g}"
-        text = {"field": "beyond"}
-        layers.append({"mark": mark, "transform": [{"filter": inner}], "encoding": {**encoding, "text": text}})
+        inner = f"isValid(datum.beyond) && datum.{x} {side} {middle:g}"
+        text = {**encoding, "text": {"field": "beyond"}}
+        layers.append(_layer("text", text, only=inner, align=align, dx=dx, dy=dy, fontSize=11))
     return layers
-
-
-def _labelled(layers: Sequence[Spec]) -> list[Spec]:
-    """Layers whose marks carry the number of their series and point, which layercut.report.figures.picture reads."""
-    for layer in layers:
-        layer["encoding"]["description"] = {"field": "mark", "type": "nominal"}
-    return list(layers)
 
 
 def _wrapped(name: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
-from layercut.report.elements import Figure, Key, Panel, Table
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
+from layercut.report.table import Table, texts
 from layercut.text.numbers import number, p_value, with_interval
 
 _PLACES = (10, 30, 50, 70, 90)
@@ -134,11 +135,9 @@ def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         mine = [row for row in rows if row.metric == measure]
         ends = [end for row in mine for end in row.values.difference[:3] if end is not None]
         points = [
-            {**_plain(row.values.difference, 1), "name": row.group, "series": row.arm, "hollow": False,
-             "about": {"model": row.arm, "cut / uncut": with_interval(row.values.difference, share=False),
-                       "repeats": f"n {row.n}"}}
+            charts.marked(_plain(row.values.difference, 1), row.arm, name=row.group, about=_about_ratio(row))
             for row in mine
-        ]  # fmt: skip
+        ]
         colours = {name: colour for name, colour in look(arms).items() if name != "uncut"}
         reach = (min(0.9, min(ends)) - 0.05, max(1.1, max(ends)) + 0.05)
         spec = charts.forest(points, x_title="cut / uncut", x=reach, colours=colours, marks=((1, "uncut"),))
@@ -153,6 +152,11 @@ def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         caption=f"Above 1 the pruned model is faster. Bars: 95 % intervals over repeats (n {_counts(rows)}).",
         legend=keys(arms)[1:],
     )
+
+
+def _about_ratio(row: MeasureRow) -> dict[str, str]:
+    ratio = with_interval(row.values.difference, share=False)
+    return {"model": row.arm, "cut / uncut": ratio, "repeats": f"n {row.n}"}
 
 
 def _shares_figure(arms: Sequence[str], panels: Sequence[Panel], rows: Sequence[MeasureRow]) -> Figure:
@@ -226,10 +230,8 @@ def _along(
         for layer, value in zip(layers, data[name], strict=True):
             shown = 100 * value if name == "lens" else value
             tooltip = {"model": model, "layer": "embedding" if layer < 0 else str(layer), what: f"{shown:.3g}"}
-            points.append(
-                {"x": layer, "y": shown, "low": None, "high": None, "series": model, "part": model,
-                 "hollow": model == "uncut", "about": tooltip}
-            )  # fmt: skip
+            value_alone = {"y": shown, "low": None, "high": None}
+            points.append(charts.marked(value_alone, model, hollow=model == "uncut", about=tooltip, x=layer))
     values = [point["y"] for point in points]
     margin = 0.05 * (max(values) - min(values) or 1.0)
     ends = y or (
@@ -258,32 +260,34 @@ def _map(name: str, matrix: Sequence[Sequence[float]]) -> Panel:
 
 
 def _similarity_table(models: Mapping[str, Any]) -> Table:
-    head = ["model", "layer", "cosine of input and output", "norm of state", "final token likeliest, %"]
+    names = ("model", "layer", "cosine of input and output", "norm of state", "final token likeliest, %")
     rows = [
         [model, str(layer), f"{data['steps'][i]:.3f}", f"{data['norms'][i + 1]:.4g}", f"{100 * data['lens'][i]:.0f}"]
         for model, data in models.items()
         for i, layer in enumerate(data["layers"])
     ]
-    maps: list[list[Any]] = [["model", "state of this model", "state of the original model", "cosine"]]
-    for model, data in models.items():
-        maps += [[model, y, x, value] for y, row in enumerate(data["cosine"]) for x, value in enumerate(row)]
+    maps = [
+        (model, y, x, value)
+        for model, data in models.items()
+        for y, row in enumerate(data["cosine"])
+        for x, value in enumerate(row)
+    ]
+    of_maps = texts("model", "state of this model", "state of the original model", "cosine")
     return Table(
         name="similarity",
         caption="Hidden states along depth; the CSV holds the maps",
-        head=head,
+        columns=texts(*names, numeric=names[1:]),
         rows=rows,
-        numeric=frozenset({1, 2, 3, 4}),
-        raw=maps,
+        download=Table(name="similarity", caption="", columns=of_maps, rows=maps),
     )
 
 
 def _line(name: str, value: Estimate, series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
-    return {**_plain(value, 100), "name": name, "series": series, "hollow": series == "uncut", "about": dict(tooltip)}
+    return charts.marked(_plain(value, 100), series, hollow=series == "uncut", about=tooltip, name=name)
 
 
 def _at(x: float, value: Sequence[Any], series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:
-    about = {"series": series, "part": series, "hollow": series == "uncut", "about": dict(tooltip)}
-    return {**_plain(value, 100), "x": x, **about}
+    return charts.marked(_plain(value, 100), series, hollow=series == "uncut", about=tooltip, x=x)
 
 
 def _plain(value: Sequence[Any], scale: float) -> dict[str, float | None]:

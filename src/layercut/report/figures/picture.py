@@ -75,7 +75,7 @@ def drawn(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _in_a_child() -> bool:
-    """Whether address space is limited (ulimit -v): V8 reserves much of it, and ends its process without."""
+    """Tell if address space is limited (ulimit -v): V8 reserves much of it, and ends its process without."""
     if importlib.util.find_spec("resource") is None:  # Windows
         return False
     import resource
@@ -134,7 +134,7 @@ def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str | None:
 
 
 def _visible(data: Any) -> Any:
-    """The same with control characters in texts as escapes: XML has none."""
+    """Escape control characters in all texts: XML has none."""
     if isinstance(data, dict):
         return {key: _visible(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

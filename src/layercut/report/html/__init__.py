@@ -1,1 +1,1 @@
-"""report.html: a run folder as one page, offline. A new section is a file in ``sections`` and a line there."""
+"""report.html: a run folder as one page, offline. A new section is a function, and a name in ``page.SECTIONS``."""

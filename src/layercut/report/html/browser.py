@@ -14,13 +14,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from layercut.report.elements import visible
-from layercut.report.examples import OUTCOMES
+from layercut.report.answers import OUTCOMES
 from layercut.report.first_difference import first_difference
-from layercut.report.html.templates import templates
+from layercut.report.html.layout import filled
 from layercut.report.study import StudyResults
 from layercut.report.words import readout_words
 from layercut.runs.directory import RunFolder
+from layercut.text.markup import printable
 
 
 def browser(study: StudyResults) -> Markup:
@@ -31,15 +31,15 @@ def browser(study: StudyResults) -> Markup:
         before = {record["id"]: record for record in study.uncut.records(task, readout)}
         asked = [row.cut.name for row in study.rows if (row.task, row.readout) == (task, readout)]
         runs = [run for run in study.cuts if run.name in asked]
-        items = [[visible(one["id"]), visible(one["question"]), visible(one["gold"])] for one in before.values()]
+        items = [[printable(one["id"]), printable(one["question"]), printable(one["gold"])] for one in before.values()]
         blocks.append(_packed([items, [_answer(one) for one in before.values()]]))
         first = len(blocks)
         blocks += [_packed(_beside(before, run, task, readout)) for run in runs]
-        plans = [{"name": visible(run.name), "block": first + place} for place, run in enumerate(runs)]
-        named = {"task": visible(task), "readout": visible(readout), "words": readout_words(readout)}
+        plans = [{"name": printable(run.name), "block": first + place} for place, run in enumerate(runs)]
+        named = {"task": printable(task), "readout": printable(readout), "words": readout_words(readout)}
         index.append({**named, "block": first - 1, "plans": plans})
     about = json.dumps({"tasks": index, "outcomes": OUTCOMES}, ensure_ascii=True).replace("<", "\\u003c")
-    return Markup(templates().get_template("browser.html").render(blocks=blocks, index=Markup(about)))
+    return filled("browser.html", blocks=blocks, index=Markup(about))
 
 
 def _beside(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) -> list[Any]:
@@ -53,14 +53,14 @@ def _beside(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) 
             continue
         uncut, cut = _text(old), _text(new)
         start, end = first_difference(uncut, cut)
-        ends = [len(visible(cut[:place]).encode("utf-16-le")) // 2 for place in (start, end)]
+        ends = [len(printable(cut[:place]).encode("utf-16-le")) // 2 for place in (start, end)]
         found.append([*_answer(new), *(ends if uncut != cut else ())])
     return found
 
 
 def _answer(record: Mapping[str, Any]) -> list[str]:
-    """How it ended, the answer that was graded, and the whole text."""
-    return [record["outcome"], visible(record["answer"]), visible(_text(record))]
+    """Outcome, graded answer and whole text."""
+    return [record["outcome"], printable(record["answer"]), printable(_text(record))]
 
 
 def _text(record: Mapping[str, Any]) -> str:

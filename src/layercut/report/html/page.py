@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,21 @@ from markupsafe import Markup
 
 from layercut.report.elements import Section
 from layercut.report.first import FirstScreen, title_of
-from layercut.report.html.sections import SECTIONS
-from layercut.report.html.sections.items import ITEMS_PAGE, MOST_BYTES, answers
+from layercut.report.html.answer import answer
+from layercut.report.html.answers import ITEMS_PAGE, MOST_BYTES, endings, errors, items, items_section
+from layercut.report.html.damage import broken, sensitivity
+from layercut.report.html.layout import ASSETS, filled
+from layercut.report.html.provenance import cost, provenance
+from layercut.report.html.scores import readouts, retention, scores
 from layercut.report.html.source import Source, read_source
-from layercut.report.html.templates import ASSETS, templates
 from layercut.report.study import StudyResults
 from layercut.runs.atomic import write_text
 
 PAGE = "report.html"
+SECTIONS: tuple[Callable[[Source], Section | None], ...] = (
+    answer, scores, retention, readouts, sensitivity, broken, items, errors, endings, cost, provenance,
+)  # fmt: skip
+"""Sections in their order; each is None where there is nothing to show."""
 _SHORT = 30
 """Letters of a name that fits in a line of the heading."""
 
@@ -55,7 +62,7 @@ def write_page(
     write_text(Path(folder) / PAGE, render(source))
     beside = Path(folder) / ITEMS_PAGE
     if source.browser is not None and len(source.browser) > MOST_BYTES:
-        write_text(beside, _laid_out(source, [answers(source.browser)]))
+        write_text(beside, _laid_out(source, [items_section(source.browser)]))
     else:
         beside.unlink(missing_ok=True)
     return Path(folder) / PAGE
@@ -67,20 +74,21 @@ def render(source: Source) -> str:
 
 
 def _laid_out(source: Source, sections: Sequence[Section]) -> str:
-    script = _safe_script(_asset("report.js"))
+    script = _asset("report.js")
+    assert "</script" not in script.lower(), "a script of the page would end its own tag"
+    assert "<!--" not in script, "a script of the page would open a comment"
+    names = [section.name for section in sections]
+    assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return (
-        templates()
-        .get_template("page.html")
-        .render(
-            title=_title(source),
-            heading=_heading(source),
-            sections=_distinct(sections),
-            style=Markup(_asset("report.css")),
-            script=Markup(script),
-            policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-            "base-uri 'none'; form-action 'none'",
-        )
+    return filled(
+        "page.html",
+        title=_title(source),
+        heading=_heading(source),
+        sections=sections,
+        style=Markup(_asset("report.css")),
+        script=Markup(script),
+        policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
     )
 
 
@@ -99,18 +107,5 @@ def _heading(source: Source) -> Markup:
     return Markup("{}{}{}").format(before, name, after)
 
 
-def _distinct(sections: Sequence[Section]) -> Sequence[Section]:
-    names = [section.name for section in sections]
-    assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
-    return sections
-
-
 def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def _safe_script(text: str) -> str:
-    """A script as it may stand between script tags."""
-    assert "</script" not in text.lower(), "a script of the page would end its own tag"
-    assert "<!--" not in text, "a script of the page would open a comment"
-    return text

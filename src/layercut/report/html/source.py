@@ -32,10 +32,10 @@ class Source:
     sweep: Sweep | None = None
     sweep_run: RunFolder | None = None
     diagnosis: dict[str, Any] | None = None
-    """What diagnose.json holds."""
+    """Content of diagnose.json."""
     diagnosis_run: RunFolder | None = None
     texts: bool = True
-    """Whether questions and answers are shown."""
+    """Questions and answers are shown."""
 
     @property
     def model(self) -> str:
@@ -97,7 +97,7 @@ def read_source(
 
 
 def fingerprint(run: RunFolder) -> str:
-    """Of the weights of a run's model; its name where the run does not know."""
+    """Fingerprint of the weights of a run's model; its name where the run does not record one."""
     model = run.settings.get("model")
     known = model if isinstance(model, dict) else run.settings
     return str(known.get("model_hash") or known.get("model"))

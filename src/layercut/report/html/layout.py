@@ -1,4 +1,4 @@
-"""Markdown of report.md as blocks of the page: text as HTML, tables as tables that can be downloaded.
+"""Layout of the page: templates, whose input is escaped, and Markdown of report.md as blocks.
 
 One source for both reports, so that their numbers and words cannot differ. Raw HTML, links and pictures stay plain
 text.
@@ -9,17 +9,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from layercut.report.elements import Block, Part, Prose, Table, units
+from layercut.report.elements import Block, Panel, Prose
+from layercut.report.figures import picture
+from layercut.report.table import Part, Surface, Table, units
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def filled(template: str, **values: Any) -> Markup:
+    """A template of the folder assets with values."""
+    return Markup(templates().get_template(template).render(**values))
+
+
+@lru_cache(maxsize=1)
+def templates() -> Environment:
+    """The templates of the folder assets."""
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"units": units, "drawn": _drawn}
+    environment.globals["PAGE"] = Surface.PAGE
+    return environment
+
+
+def _drawn(panel: Panel, name: str, columns: int) -> Markup:
+    return Markup("").join(Markup(svg) for svg in picture.drawn(panel, name, columns=columns))
 
 
 def blocks(parts: Sequence[Part]) -> list[Block]:
-    """What the functions behind report.md give, as prose and tables; headings are left out."""
+    """Parts of report.md as prose and tables; headings are left out."""
     found: list[Block] = []
     for is_table, group in groupby(parts, key=lambda part: isinstance(part, Table)):
         if is_table:

@@ -10,9 +10,8 @@ from layercut.report import words
 from layercut.report.diagnosis.page import summary
 from layercut.report.elements import Beside, Block, Details, Prose, Section
 from layercut.report.first import FirstScreen
-from layercut.report.html.prose import blocks, inline
+from layercut.report.html.layout import blocks, filled, inline
 from layercut.report.html.source import Source
-from layercut.report.html.templates import templates
 from layercut.report.study import StudyResults
 from layercut.report.sweep_text import findings
 from layercut.report.sweep_text import scope as sweep_scope
@@ -22,7 +21,7 @@ Facts = Sequence[tuple[str, str | Markup]]
 
 
 def answer(source: Source) -> Section | None:
-    """The answer of a study; else what a sweep found, or what broke first."""
+    """Make the section of a study's answer; else of the findings of a sweep, or of the first damage."""
     lines: list[tuple[str, Markup]] = []
     facts: list[tuple[str, str | Markup]] = [("model", source.model)]
     shown: list[Block] = []
@@ -47,8 +46,7 @@ def answer(source: Source) -> Section | None:
 
 
 def _laid_out(lines: Sequence[tuple[str, Markup]], facts: Facts, *, large: bool = False, rows: bool = False) -> Prose:
-    html = templates().get_template("answer.html").render(lines=lines, facts=facts, large=large, rows=rows)
-    return Prose(html=Markup(html))
+    return Prose(html=filled("answer.html", lines=lines, facts=facts, large=large, rows=rows))
 
 
 def _plan(first: FirstScreen, source: Source) -> list[Block]:

@@ -1,4 +1,4 @@
-"""How layers were ranked, as a table for the terminal."""
+"""Choice of layers, for the terminal: the ranking that a plan comes from, and its scores on held-out items."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from layercut.report.elements import Cell, Styled, Table
-from layercut.report.render import terminal
+from layercut.evidence.intervals import Estimate
+from layercut.report.table import Cell, Column, Styled, Table, terminal, texts
 from layercut.text.counting import counted
+from layercut.text.numbers import number, with_interval
 
 _GOES = Styled("goes", "wrong")
 _MEASURES = {
@@ -54,47 +55,46 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
 def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
     # Ties as a criterion breaks them: of equals the later layer goes first.
     order = sorted(importance, key=lambda layer: (importance[layer], -int(layer)))
-    rows: list[list[Cell]] = [
-        [str(rank), layer, f"{importance[layer]:.6g}", _GOES if int(layer) in removed else ""]
-        for rank, layer in enumerate(order, start=1)
+    columns = [
+        Column("rank", lambda layer: str(1 + order.index(layer)), numeric=True),
+        Column("layer", str, numeric=True),
+        Column("importance", lambda layer: f"{importance[layer]:.6g}", numeric=True),
+        Column("", lambda layer: _GOES if int(layer) in removed else ""),
     ]
-    return _table(["rank", "layer", "importance", ""], rows, {0, 1, 2})
+    return Table(name="ranking", caption="", columns=columns, rows=order)
 
 
 def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
-    rows: list[list[Cell]] = []
-    for block in sorted(blocks, key=lambda block: (block["value"], -block["first"])):
-        goes = {block["first"], block["last"]} == {min(removed), max(removed)}
-        mark = _GOES if goes else "" if block["allowed"] else Styled("protected", "faint")
-        rows.append([f"{block['first']}-{block['last']}", _value(block["value"]), mark])
-    return _table(["block", "score", ""], rows, {1})
+    def mark(block: Mapping[str, Any]) -> Cell:
+        if {block["first"], block["last"]} == {min(removed), max(removed)}:
+            return _GOES
+        return "" if block["allowed"] else Styled("protected", "faint")
+
+    columns = [
+        Column("block", lambda block: f"{block['first']}-{block['last']}"),
+        Column("score", lambda block: _value(block["value"]), numeric=True),
+        Column("", mark),
+    ]
+    rows = sorted(blocks, key=lambda block: (block["value"], -block["first"]))
+    return Table(name="ranking", caption="", columns=columns, rows=rows)
 
 
 def _rounds(rounds: list[Mapping[str, Any]]) -> Table:
-    rows: list[list[Cell]] = []
-    for number, outcome in enumerate(rounds, start=1):
-        second = outcome.get("runner_up")
-        rows.append(
-            [
-                str(number),
-                str(outcome["chosen"]),
-                _value(outcome["value"]),
-                "-" if second is None else str(second),
-                _runner_up(outcome),
-                ", ".join(map(str, outcome["ties"])) or "-",
-                _candidates(outcome),
-            ]
-        )
-    head = ["round", "removed", "objective", "next best", "its objective", "ties", "candidates"]
-    return _table(head, rows, set(range(7)))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: set[int]) -> Table:
-    return Table(name="ranking", caption="", head=head, rows=rows, numeric=frozenset(numeric))
+    columns = [
+        Column("round", lambda outcome: str(outcome["round"]), numeric=True),
+        Column("removed", lambda outcome: str(outcome["chosen"]), numeric=True),
+        Column("objective", lambda outcome: _value(outcome["value"]), numeric=True),
+        Column("next best", _next_best, numeric=True),
+        Column("its objective", _runner_up, numeric=True),
+        Column("ties", lambda outcome: ", ".join(map(str, outcome["ties"])) or "-", numeric=True),
+        Column("candidates", _candidates, numeric=True),
+    ]
+    rows = [{**outcome, "round": place} for place, outcome in enumerate(rounds, start=1)]
+    return Table(name="ranking", caption="", columns=columns, rows=rows)
 
 
 def objective_line(scores: Mapping[str, Any]) -> str:
-    """What the objective of a search is, and on how much it was measured; empty where a criterion has none.
+    """The objective of a search, with the number of texts or items; empty where a criterion has none.
 
     >>> objective_line({"objective": {"measure": "kl", "num_texts": 8}, "num_tokens": 1194})
     'objective: minus the KL divergence from the original model, nats a token; 8 texts, 1,194 tokens'
@@ -113,7 +113,7 @@ def objective_line(scores: Mapping[str, Any]) -> str:
 
 
 def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:
-    """How many candidates racing stopped, how many answers that saved, and how to read the bounds."""
+    """Number of candidates that racing stopped, and of the answers that this saved."""
     num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
     everyone = race["answers"] + race["saved"]
     share = 100 * race["saved"] / everyone if everyone else 0.0
@@ -124,11 +124,16 @@ def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> s
 
 
 def close_line(num_close: int, num_answers: int) -> str:
-    """How many answers depend on rounding, and what to do about it."""
+    """Number of answers that depend on rounding, with the remedy."""
     return (
         f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to within one "
         "rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
     )
+
+
+def _next_best(outcome: Mapping[str, Any]) -> str:
+    second = outcome.get("runner_up")
+    return "-" if second is None else str(second)
 
 
 def _runner_up(outcome: Mapping[str, Any]) -> str:
@@ -148,3 +153,49 @@ def _candidates(outcome: Mapping[str, Any]) -> str:
 
 def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
+    """Scores of each task on the items that chose the plan and on held-out ones; None where a plan has none.
+
+    Args:
+        scores: of a plan.
+    """
+    found = scores.get("held_out")
+    if not found:
+        return None
+    rows = [
+        line
+        for row in found["rows"]
+        for line in (
+            [f"{row['task']} ({row['readout']})", *_side("chosen on", row["selected"])],
+            ["", *_side("held out", row["held_out"])],
+        )
+    ]
+    columns = texts("task", "items", "n", "chance", "uncut", "cut", "difference", numeric=("n", "chance"))
+    return Group(
+        terminal(Table(name="held-out", caption="", columns=columns, rows=rows)),
+        Text(held_out_line(found["objective"])),
+        Text(f"Intervals: 95 %, seed {found['seed']}."),
+    )
+
+
+def held_out_line(objective: Mapping[str, Any]) -> str:
+    """The value that was maximised, on both kinds of items."""
+    selected, held = objective["selected"], objective["held_out"]
+    if selected is None:
+        return f"no objective: {objective['refused']}"
+    line = f"objective (uncut 1): {selected:.4f} on the items that it was chosen on, too good by construction; "
+    if held is None:
+        return f"{line}no value on held-out items: {objective['refused']}."
+    value = f"{held['value']:.4f}" + ("" if held["low"] is None else f" [{held['low']:.4f}, {held['high']:.4f}]")
+    return f"{line}{value} on {held['n']} held-out ones."
+
+
+def _side(kind: str, side: Mapping[str, Any] | None) -> list[str]:
+    if side is None:
+        return [kind, "0", "", "no items are left: lower --limit", "", ""]
+    estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
+    share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
+    shown = [with_interval(one, share=share, sign=name == "difference") for name, one in estimates.items()]
+    return [kind, str(side["n"]), "-" if side["chance"] is None else number(side["chance"], share=share), *shown]

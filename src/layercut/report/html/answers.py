@@ -1,4 +1,4 @@
-"""Errors: items that a pruned model lost, beside the original model's answers, with the first difference marked."""
+"""Answers: all of them before and after, those that a pruned model lost, and how they ended."""
 
 from __future__ import annotations
 
@@ -7,25 +7,63 @@ from typing import Any
 
 from markupsafe import Markup
 
+from layercut.evidence.completions import DiagnosedAnswers
 from layercut.evidence.diagnosis import DiagnosisExample
+from layercut.report.answers import (
+    OUTCOMES,
+    TITLES,
+    LostItem,
+    answer_parts,
+    full_tables,
+    lost_items,
+    study_answers,
+)
+from layercut.report.depth import depth_section
 from layercut.report.diagnosis.page import picked
-from layercut.report.elements import Block, Details, Prose, Section, visible
-from layercut.report.examples import OUTCOMES, LostItem, lost_items
+from layercut.report.elements import Block, Details, Prose, Section
 from layercut.report.first_difference import first_difference
+from layercut.report.html.layout import blocks, filled
 from layercut.report.html.source import Source
-from layercut.report.html.templates import templates
+from layercut.report.markdown import outcome_table
 from layercut.report.words import readout_words
 from layercut.text.counting import counted
-from layercut.text.markup import MOST_CHARACTERS
+from layercut.text.markup import MOST_CHARACTERS, printable
+
+ITEMS_PAGE = "report-items.html"
+MOST_BYTES = 3_000_000
+"""Size of packed answers inside the page; more of them get a page of their own."""
+
 
 MOST_MODELS = 4
 """Pruned models whose answer to an item is shown in full."""
 _LEAD = 60
-"""Characters that are shown before the place where two long answers part."""
+"""Characters that are shown before the first difference of two long answers."""
+
+
+def items(source: Source) -> Section | None:
+    """Make the section of all answers; None without a study, or without texts."""
+    if source.browser is None:
+        return None
+    elsewhere = Markup(
+        '<p>All answers are in <a href="{}">{}</a> ({:.1f} MB), a file in the same folder as this page. Send it along '
+        "when you send the page.</p>"
+    ).format(ITEMS_PAGE, ITEMS_PAGE, len(source.browser) / 1e6)
+    return items_section(source.browser if len(source.browser) <= MOST_BYTES else elsewhere)
+
+
+def items_section(html: Markup) -> Section:
+    """The section with this content."""
+    return Section(
+        name="items",
+        title="Every answer, before and after",
+        short="Answers",
+        lead="Marked: the first word or sign that differs from the original model's answer.",
+        blocks=(Prose(html=html),),
+    )
 
 
 def errors(source: Source) -> Section | None:
-    """None where nothing was lost, or texts are left out."""
+    """Make the section of lost items; None where nothing was lost, or texts are left out."""
     if not source.texts:
         return None
     found: list[Block] = []
@@ -64,16 +102,15 @@ def _lost(item: LostItem) -> Prose:
     texts = []
     for readout in item.readouts:
         uncut = item.answers[first, readout]
-        if "completion" not in uncut or item.outcome(first, readout) != "right":
+        failing = item.failing(readout)
+        if "completion" not in uncut or not failing:
             continue
-        failing = [name for name in item.names[1:] if item.outcome(name, readout) not in ("right", None)]
         sides = [_side(first, uncut["completion"], "right")]
         for name in failing[:MOST_MODELS]:
             record = item.answers[name, readout]
             ended = OUTCOMES.get(record["outcome"], record["outcome"])
             sides.append(_side(name, record["completion"], ended, uncut["completion"]))
-        if failing:
-            texts.append((readout_words(readout), sides))
+        texts.append((readout_words(readout), sides))
     record = item.answers[first, item.readouts[0]]
     return _card(
         item.id, record["question"], record["gold"], [readout_words(name) for name in item.readouts], table, texts
@@ -93,18 +130,15 @@ def _card(
     table: Sequence[tuple[str, Sequence[tuple[str, str]]]],
     texts: Sequence[tuple[str, Sequence[dict[str, str]]]],
 ) -> Prose:
-    template = templates().get_template("example.html")
-    html = template.render(
-        name=visible(name), question=_short(question), gold=visible(gold), head=head, table=table, texts=texts
-    )
-    return Prose(html=Markup(html))
+    shown = {"name": printable(name), "question": _short(question), "gold": printable(gold)}
+    return Prose(html=filled("example.html", **shown, head=head, table=table, texts=texts))
 
 
 def _brief(record: Any) -> tuple[str, str]:
     """An answer and how it ended."""
     if record is None:
         return "", "not asked"
-    text = " ".join(visible(record["answer"]).split())
+    text = " ".join(printable(record["answer"]).split())
     return text if len(text) <= 80 else text[:77] + "...", OUTCOMES.get(record["outcome"], record["outcome"])
 
 
@@ -120,11 +154,40 @@ def _side(name: str, text: str, ended: str, uncut: str | None = None, tokens: Se
     return {
         "name": name,
         "ended": ended,
-        "before": ("[...] " if first else "") + visible(text[first:start]),
-        "mark": visible(wrong) or ("(ends here)" if missing else ""),
-        "after": visible(text[end:last]) + (" [...]" if last < len(text) else ""),
+        "before": ("[...] " if first else "") + printable(text[first:start]),
+        "mark": printable(wrong) or ("(ends here)" if missing else ""),
+        "after": printable(text[end:last]) + (" [...]" if last < len(text) else ""),
     }
 
 
 def _short(text: str) -> str:
-    return visible(text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]")
+    return printable(text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]")
+
+
+def endings(source: Source) -> Section | None:
+    """Make the section of endings; None without a study."""
+    if source.study is None:
+        return None
+    rows = source.study.rows
+    found: list[Block] = [Details(summary="Number of answers by how they ended", blocks=(outcome_table(rows),))]
+    if depth := blocks(depth_section(rows)):
+        found.append(Details(summary="Are long answers lost more often?", blocks=depth))
+    found += answer_details(study_answers(source.study))
+    return Section(
+        name="endings",
+        title="How the answers ended",
+        short="Endings",
+        lead="Wrong, missing, or cut short by the length limit; whether long answers suffer more than short ones, "
+        "whether texts repeat themselves, and how programs fail.",
+        blocks=tuple(found),
+    )
+
+
+def answer_details(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -> list[Details]:
+    """Repetition of answers and failures of programs, folded; see ``layercut.report.answers``."""
+    found = []
+    for diagnostic, title in TITLES.items():
+        if parts := blocks(answer_parts(cells, diagnostic, model=model)):
+            more = Details(summary="All measures", blocks=tuple(full_tables(cells, diagnostic)))
+            found.append(Details(summary=title, blocks=(*parts, more)))
+    return found

@@ -1,0 +1,343 @@
+"""Scores of pruned models beside the original model's, and of any two runs: their tables, tooltips and legends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.text import Text
+
+from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.report import words
+from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, raw_estimates, raw_values, terminal
+from layercut.report.task_means import form_mean_lines, form_means
+from layercut.report.two_runs import verdict
+from layercut.surgery.plan import format_layers
+from layercut.text.counting import counted
+from layercut.text.numbers import number, p_value, with_interval
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from layercut.runs.directory import RunFolder
+
+_TEXT = Surface.TERMINAL | Surface.MARKDOWN
+
+
+def score_table(rows: Sequence[ComparisonRow]) -> Table:
+    """A line for each run, task, readout and metric; the CSV has every number unrounded.
+
+    The terminal and Markdown show a table of one run, the page one of all runs.
+    """
+    return Table(
+        name="scores",
+        caption="Every score beside the original model's, in %",
+        columns=_columns(rows),
+        rows=rows,
+        faint=lambda row: not row.is_headline,
+    )
+
+
+def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
+    tests, csv, reports = (1, 2, 3, 4, 5), Surface.CSV, Surface.REPORTS
+    run = {"removed": lambda row: " ".join(map(str, row.cut.removed)), **raw_values(num_layers="cut.num_layers")}
+    return [
+        Column("plan", attrgetter("cut.name"), on=Surface.PAGE | csv, raw=raw_values(run="cut.name") | run),
+        Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
+        Column("readout", _readout_of(rows), raw=raw_values(readout="readout", metric="metric")),
+        Column("finding", finding, on=Surface.PAGE),
+        Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw=raw_values(n="n", items="asked", limit="limit")),
+        Column("chance", _chance, brief=_brief_chance, numeric=True, raw=raw_values(chance="chance")),
+        *_score("uncut"),
+        *_score("cut"),
+        Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
+        Column(
+            "retention",
+            lambda row: words.retained(row.values.retention),
+            on=_TEXT | csv,
+            narrow=(3, 5),
+            raw=raw_estimates(retention="values.retention"),
+        ),
+        Column(
+            "above chance",
+            lambda row: words.retained(row.values.retention_above_chance),
+            raw=raw_estimates(retention_above_chance="values.retention_above_chance"),
+        ),
+        Column(
+            "-/+", words.swapped, numeric=True, narrow=tests, raw=raw_values(lost="values.lost", gained="values.gained")
+        ),
+        Column("p", _p, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
+        Column(
+            "Holm",
+            _holm,
+            numeric=True,
+            on=reports | csv,
+            raw=raw_values(p_holm="p_value", test="values.test", contexts="values.num_clusters"),
+        ),
+        Column("p", _holm, numeric=True, on=Surface.TERMINAL, narrow=tests),
+        Column(
+            "finding",
+            lambda row: Styled(row.finding, words.LOOKS.get(row.finding, "faint")),
+            on=_TEXT | csv,
+            raw=raw_values(finding="finding", seed="seed", note="note"),
+        ),
+    ]
+
+
+def _score(name: str) -> list[Column]:
+    """The score of one model; the terminal can leave out its interval."""
+    of = attrgetter(f"values.{name}")
+
+    def score(row: ComparisonRow) -> str:
+        return with_interval(of(row), share=row.is_share, digits=1)
+
+    def brief(row: ComparisonRow) -> tuple[str, str, str]:
+        return with_interval(of(row), share=row.is_share).partition(" ")
+
+    return [
+        Column(name, score, on=Surface.REPORTS | Surface.CSV, raw=raw_estimates(**{name: f"values.{name}"})),
+        Column(name, lambda row: brief(row)[0], numeric=True, on=Surface.TERMINAL),
+        Column("", lambda row: brief(row)[2], on=Surface.TERMINAL, narrow=(4, 5)),
+    ]
+
+
+def _readout_of(rows: Sequence[ComparisonRow]) -> Any:
+    by_run: dict[str, list[ComparisonRow]] = {}
+    for row in rows:
+        by_run.setdefault(row.cut.name, []).append(row)
+    return lambda row: words.readout_name(row, by_run[row.cut.name])
+
+
+def _n(row: ComparisonRow) -> str:
+    return f"{row.n:,}"
+
+
+def _chance(row: ComparisonRow, digits: int = 1) -> str:
+    return "-" if row.chance is None else number(row.chance, share=row.is_share, digits=digits)
+
+
+def _brief_chance(row: ComparisonRow) -> str:
+    return _chance(row, digits=0)
+
+
+def _difference(row: ComparisonRow, digits: int = 1) -> str:
+    return with_interval(row.values.difference, share=row.is_share, digits=digits, sign=True)
+
+
+def _brief_difference(row: ComparisonRow) -> str:
+    return _difference(row, digits=0)
+
+
+def _p(row: ComparisonRow) -> str:
+    return p_value(row.values.p_value)
+
+
+def _holm(row: ComparisonRow) -> str:
+    return p_value(row.p_value)
+
+
+def finding(row: ComparisonRow) -> Cell:
+    """The finding of a row with its colour."""
+    look = words.LOOKS.get(row.finding)
+    return row.finding if look is None else Styled(row.finding, look)
+
+
+def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
+    """One table per cut run and a legend, to be printed one after the other. Nothing for no rows."""
+    if not rows:
+        return []
+    names = dict.fromkeys(row.cut.name for row in rows)
+    blocks: list[RenderableType] = [_one_run([row for row in rows if row.cut.name == name]) for name in names]
+    found = [name for name in words.FINDINGS if any(row.finding == name for row in rows)]
+    lines = [*words.how_made(rows), *(f"{name}: {words.FINDINGS[name]}." for name in found)]
+    return [*blocks, _dim(lines)]
+
+
+def _one_run(rows: Sequence[ComparisonRow]) -> RenderableType:
+    first = rows[0]
+    scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
+    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in rows if row.note)
+    return Group(
+        Text.assemble("\n", (first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact)),
+        terminal(score_table(rows)),
+        *map(Text, form_mean_lines(rows)),
+        *([Text(f"items: {sets}", style="dim")] if (sets := words.test_sets(rows)) else []),
+        *(Text(f"note: {note}", style="yellow") for note in notes),
+    )
+
+
+def _dim(lines: Sequence[str]) -> RenderableType:
+    return Padding(Text("\n".join(lines), style="dim"), (1, 0, 0, 0))
+
+
+def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
+    """A line for each task, readout and metric of any two runs; what is printed one after the other."""
+    first, second = rows[0].uncut, rows[0].cut
+    scope = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
+    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    scope += [f"items: {sets}"] if (sets := words.test_sets(rows)) else []
+    legend = [
+        f"{words.scores_in(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
+        f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
+        f"p: of no difference, corrected for all {counted(len(rows), 'row')} (Holm). better, worse: B "
+        "beside A, p < 0.05 and an "
+        "interval without 0.",
+        *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
+    ]
+    columns = [
+        Column("task", attrgetter("task"), once=True),
+        Column("readout", _readout_of(rows)),
+        Column("n", _n, numeric=True),
+        Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
+        Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
+        Column("B - A", _brief_difference),
+        Column("-/+", words.swapped, numeric=True),
+        Column("p", _holm, numeric=True),
+        Column("finding", _verdict),
+    ]
+    means = (
+        f"{one.words}: A {number(one.mean.uncut)}, B {number(one.mean.cut)}, "
+        f"B - A {with_interval(one.mean.difference, sign=True)}"
+        for one in form_means(rows)
+    )
+    table = Table(name="two-runs", caption="", columns=columns, rows=rows)
+    return [Text("\n".join(["", *scope])), terminal(table), *map(Text, means), _dim(legend)]
+
+
+def _verdict(row: ComparisonRow) -> Styled:
+    found = verdict(row)
+    return Styled(found, "right" if found == "better" else "wrong" if found == "worse" else "faint")
+
+
+class Discordance(NamedTuple):
+    """One model on the items that it was asked under two readouts."""
+
+    run: str
+    task: str
+    ranked: str
+    """The readout that compares given answers."""
+    written: str
+    """The readout whose answers the model writes itself."""
+    n: int
+    both: int
+    only_ranked: int
+    """Items whose right answer it ranks first, and does not write."""
+    only_written: int
+    neither: int
+
+
+def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[Discordance]:
+    """A line for each task with a ranked and a written readout, and each run that was asked both.
+
+    Args:
+        runs: the uncut run, then the cut ones.
+        rows: of compare_runs; only main metrics that are right or wrong for every item count.
+    """
+    main = [row for row in rows if row.is_headline and row.values.lost is not None]
+    found = []
+    for task in dict.fromkeys(row.task for row in main):
+        names = list(dict.fromkeys(row.readout for row in main if row.task == task))
+        for ranked in (name for name in names if not words.is_written(name)):
+            for written in (name for name in names if words.is_written(name)):
+                asked = {row.cut.name for row in main if row.task == task and row.readout == ranked}
+                asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
+                for place, run in enumerate(runs):
+                    if place == 0 or run.name in asked:
+                        found.append(_count(run, task, ranked, written))
+    return found
+
+
+def discordance_table(found: Sequence[Discordance]) -> Table:
+    """A line for each of them. Heads are short, so that no name is broken at 80 columns."""
+    return Table(
+        name="discordant-items",
+        caption="Number of items on which the two readouts agree and disagree, for each model",
+        columns=[
+            Column("task", attrgetter("task")),
+            Column("readouts", lambda one: f"{one.ranked} / {one.written}"),
+            Column("model", attrgetter("run")),
+            Column("n", lambda one: f"{one.n:,}", numeric=True),
+            Column("both right", lambda one: str(one.both), numeric=True),
+            Column("ranked only", lambda one: str(one.only_ranked), numeric=True),
+            Column("written only", lambda one: str(one.only_written), numeric=True),
+            Column("neither", lambda one: str(one.neither), numeric=True),
+        ],
+        rows=found,
+    )
+
+
+def discordance_section(found: Sequence[Discordance]) -> list[Part]:
+    """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
+    if not found:
+        return []
+    return [
+        "## The same items, scored by likelihood and by generation",
+        "",
+        "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
+        "right than writings, so compare the models, not the columns.",
+        "",
+        discordance_table(found),
+        "",
+    ]
+
+
+def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
+    right = [
+        {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
+        for readout in (ranked, written)
+    ]
+    shared = [item for item in right[0] if item in right[1]]
+    counts = Counter((right[0][item], right[1][item]) for item in shared)
+    return Discordance(
+        run=run.name,
+        task=task,
+        ranked=ranked,
+        written=written,
+        n=len(shared),
+        both=counts[True, True],
+        only_ranked=counts[True, False],
+        only_written=counts[False, True],
+        neither=counts[False, False],
+    )
+
+
+def kept(estimate: Estimate | None) -> str:
+    """A retention with its interval in percent, as in report.md."""
+    return "n/a" if estimate is None else f"{with_interval(estimate)} %"
+
+
+def about(row: ComparisonRow) -> dict[str, str]:
+    """The tooltip of a point of a pruned model."""
+    share = row.is_share
+    unit = " %" if share else ""
+    before, after = (number(one.value, share=share, digits=1) for one in (row.values.uncut, row.values.cut))
+    chance = "none" if row.chance is None else f"{_chance(row)}{unit}"
+    contexts = row.values.num_clusters
+    return {
+        "plan": row.cut.name,
+        "layers removed": f"{row.cut.depth}: {format_layers(row.cut.removed)}",
+        "task": f"{row.task}, {words.readout_words(row.readout)}",
+        "kept of the score" if row.chance is None else "kept above chance": kept(row.kept_share),
+        "score": f"{before}{unit} uncut, {after}{unit} cut, guessing {chance}",
+        "items": f"n {row.n:,}; lost/gained {words.swapped(row)}"
+        + ("" if contexts is None else f"; {counted(contexts, 'context')}"),
+        "p (Holm)": _holm(row),
+        "finding": row.finding,
+    }
+
+
+def about_uncut(row: ComparisonRow) -> dict[str, str]:
+    """The tooltip of a point of the original model."""
+    unit = " %" if row.is_share else ""
+    return {
+        "plan": "uncut",
+        "task": f"{row.task}, {words.readout_words(row.readout)}",
+        "score": f"{with_interval(row.values.uncut, share=row.is_share, digits=1)}{unit}",
+        "items": f"n {row.n:,}",
+    }

@@ -1,0 +1,127 @@
+"""The scores of one run, the list of run folders, and advice, for the terminal; tables adapt to its width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.text import Text
+
+from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
+from layercut.evidence.intervals import Estimate
+from layercut.report import words
+from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
+from layercut.report.table import Column, Table, terminal
+from layercut.surgery.plan import origin_of
+from layercut.text.counting import of_test_set
+from layercut.text.numbers import number, with_interval
+from layercut.text.tables import bare_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from layercut.report.advice import Advice
+    from layercut.runs.directory import RunSummary
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
+    """The scores of one run and how its answers ended, one line per task, readout and metric.
+
+    Args:
+        metrics: what a run's metrics.json holds; ``plan`` may be missing.
+    """
+    rows: Sequence[Mapping[str, Any]] = metrics["rows"]
+    plan: Mapping[str, Any] = metrics.get("plan") or {}
+    scope = []
+    if plan:
+        removed, origin = tuple(plan.get("removed", ())), origin_of(plan)
+        scope.append(
+            words.removal(ComparedRun(num_layers=plan.get("num_layers"), removed=removed, origin=origin, name=""))
+        )
+    if rows:
+        scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
+    parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
+    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
+    legend = f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit."
+    parts.append(Text(legend, style="dim"))
+    asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
+    if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
+        parts.append(Text(f"Items: {sets}.", style="dim"))
+    if any(text.startswith("rest") for _, text in asked):
+        parts.append(Text(words.REST, style="dim"))
+    if any(row.get("selection_items") for row in rows):
+        parts.append(Text(f"* {SELECTED_ON}", style="yellow"))
+    return Group(*parts)
+
+
+def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each task, readout and metric of one run: ``rows`` of its metrics.json."""
+    lines: list[dict[str, Any]] = []
+    keys = [(row["task"], row["readout"]) for row in rows]
+    for place, (row, key) in enumerate(zip(rows, keys, strict=True)):
+        line = dict(row)
+        is_new = place == 0 or rows[place - 1]["task"] != row["task"]
+        line["task"] = row["task"] * is_new + "*" * bool(row.get("selection_items"))
+        line["readout"] += f": {row['metric']}" if keys.count(key) > 1 else ""
+        begins = key not in keys[:place]
+        line["counts"] = {name: str(row["outcomes"].get(name, 0)) * begins for name in OUTCOMES}
+        line["share"] = all(0 <= row[name] <= 1 for name in ("value", "low", "high", "chance") if row[name] is not None)
+        line["estimate"] = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
+        lines.append(line)
+    return Table(
+        name="metrics",
+        caption="",
+        columns=[
+            Column("task", itemgetter("task")),
+            Column("readout", itemgetter("readout")),
+            Column("n", lambda line: f"{line['n']:,}", numeric=True, narrow=(1,)),
+            Column(
+                "chance",
+                lambda line: "-" if line["chance"] is None else number(line["chance"], share=line["share"]),
+                numeric=True,
+            ),
+            Column("score", lambda line: with_interval(line["estimate"], share=line["share"])),
+            Column("right", lambda line: line["counts"]["right"], numeric=True),
+            Column("wrong", lambda line: line["counts"]["wrong"], numeric=True),
+            Column("no answer", lambda line: line["counts"]["no_answer"], numeric=True),
+            Column("cut", lambda line: line["counts"]["cut"], numeric=True),
+        ],
+        rows=lines,
+    )
+
+
+def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
+    """Run folders with their state, age and headline."""
+    now = now or datetime.now(UTC)
+    table = bare_table()
+    table.expand = True
+    table.add_column("run", overflow="fold", min_width=min(40, max((len(str(run.path)) for run in runs), default=0)))
+    table.add_column("state", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("headline", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run in runs:
+        age = "?" if run.begun is None else _age(now - run.begun)
+        style = {"finished": "green", "running": "cyan"}.get(run.status, "yellow")
+        table.add_row(str(run.path), Text(run.status, style=style), age, run.headline)
+    return table
+
+
+def _age(since: timedelta) -> str:
+    seconds = int(since.total_seconds())
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"
+
+
+def advice_on_terminal(advice: Advice) -> RenderableType:
+    """The page of advice with a table that shows every plan's whole name, however narrow the terminal is."""
+    from rich.markdown import Markdown
+
+    if not any(plan.readouts for plan in advice.plans):
+        return Markdown(page(advice))
+    table = terminal(bounds_table(advice))
+    return Group(Markdown(joined(argument(advice))), Text(), table, Text(), Markdown(how_made(advice)))
