@@ -50,7 +50,7 @@ _PUBLIC = {
     "Swept": "layercut.selection.sweep",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",
-    "Advice": "layercut.report.advice",
+    "Advice": "layercut.evidence.advice",
     "ComparisonRow": "layercut.evidence.comparison",
 }
 

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from layercut.diagnostics.diagnose import Diagnosed
     from layercut.engine.base import Decoding, Engine
     from layercut.engine.handle import ModelHandle
+    from layercut.evidence.advice import Advice
     from layercut.evidence.comparison import ComparisonRow
     from layercut.models.loading import LoadedModel
     from layercut.models.sources import ModelSource
     from layercut.pruning.pruned import Pruned
-    from layercut.report.advice import Advice
     from layercut.selection.sweep import Swept
     from layercut.study.run import StudyOutcome
     from layercut.study.settings import StudySettings
@@ -141,6 +141,7 @@ def prune(
     from layercut.pruning.goal import check_prune, goal_tasks
     from layercut.pruning.job import prune_model
     from layercut.pruning.settings import PruneSettings
+    from layercut.report.reports import prune_reports
     from layercut.tasks.run import slug
 
     named = tasks.split(",") if isinstance(tasks, str) else [fspath(one) for one in tasks]
@@ -152,7 +153,7 @@ def prune(
     console, say = _heard(progress, say)
     handle = _handle(model, tokenizer, say, lambda named: check_prune(named, settings, goal))
     name = getattr(model, "name_or_path", None) or handle.settings.model
-    return prune_model(
+    done = prune_model(
         handle,
         settings,
         goal=goal,
@@ -163,6 +164,8 @@ def prune(
         console=console,
         say=say,
     )
+    prune_reports(done.folder, seed=seed)
+    return done
 
 
 @_checked
@@ -410,6 +413,7 @@ def sweep(
     Raises:
         InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
     """
+    from layercut.report.reports import write_reports
     from layercut.selection.sweep import sweep_model
     from layercut.study.checks import check_layers, check_tasks
 
@@ -430,6 +434,7 @@ def sweep(
         say=say,
     )
     assert done is not None, "it was no dry run"
+    write_reports(done.folder)
     return done
 
 
@@ -464,6 +469,7 @@ def diagnose(
     """
     from layercut.diagnostics import is_plan, known
     from layercut.diagnostics.diagnose import diagnose_model
+    from layercut.report.reports import write_reports
 
     known(only)
     check_seed(seed)
@@ -482,6 +488,7 @@ def diagnose(
         say=say,
     )
     assert done is not None, "it was no dry run"
+    write_reports(done.file.parent)
     return done
 
 
@@ -526,6 +533,7 @@ def heal(
     from layercut.healing.heal import heal_model
     from layercut.healing.prompt_sources import Answering, prompt_source, prompt_specs
     from layercut.healing.settings import HealSettings
+    from layercut.report.reports import write_reports
 
     console, say = _heard(progress, say)
     settings = HealSettings(train=TrainSettings(**train), responses=responses, keep_adapter=keep_adapter)
@@ -541,8 +549,10 @@ def heal(
         console=console,
         say=say,
     )
-    # In a team of processes only the first one writes; all know where.
-    return Path(out, "checkpoint") if healed is None else healed.checkpoint
+    if healed is None:  # one of the other processes of a launcher
+        return Path(out, "checkpoint")
+    write_reports(Path(out))
+    return healed.checkpoint
 
 
 @_checked
@@ -568,6 +578,7 @@ def run_study(
     Raises:
         InputError: anything in the study that cannot be used, or a run folder that holds another study.
     """
+    from layercut.report.reports import study_reports
     from layercut.study.checks import check_study_layers
     from layercut.study.file import load_study, study_from_dict
     from layercut.study.run import run_study as run
@@ -581,7 +592,11 @@ def run_study(
         settings = load_study(Path(study))
     check_study_layers(settings)
     console, say = _heard(progress, say)
-    return run(settings, out=None if out is None else Path(out), seed=seed, limit=limit, console=console, say=say)
+    where = None if out is None else Path(out)
+    return [
+        done._replace(paths=study_reports(done.folder, done.study) | done.paths)
+        for done in run(settings, out=where, seed=seed, limit=limit, console=console, say=say)
+    ]
 
 
 @_checked
@@ -606,8 +621,8 @@ def advise(
     Raises:
         InputError: an unknown use, or no finished study.
     """
+    from layercut.evidence.uses import named_use
     from layercut.report.advice_text import write_advice
-    from layercut.report.uses import named_use
 
     named_use(use)
     least, sure = share(keep, "keep"), share(confidence, "confidence")
@@ -627,7 +642,7 @@ def compare(first: str | PathLike[str], second: str | PathLike[str], *, seed: in
     Raises:
         InputError: runs that are not finished or cannot be compared.
     """
-    from layercut.report.two_runs import compare_two, open_run
+    from layercut.evidence.two_runs import compare_two, open_run
 
     return compare_two(open_run(Path(first)), open_run(Path(second)), seed=check_seed(seed))
 

@@ -40,7 +40,7 @@ def advise(
 
     Example: layercut advise runs/quickstart --use math --keep 0.9
     """
-    from layercut.report.uses import named_use
+    from layercut.evidence.uses import named_use
 
     named_use(use)
 

@@ -25,7 +25,7 @@ def compare(
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """
     from layercut.evidence.completions import as_plain, diagnose_runs
-    from layercut.report.two_runs import compare_two, notes, open_run, to_dict
+    from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.two_runs_table import answer_tables, two_runs_table
 
     runs = open_run(first), open_run(second)

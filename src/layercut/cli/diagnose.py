@@ -57,7 +57,8 @@ def diagnose(
     check_plans(model, [cut for cut in cuts if is_plan(cut)], seed)
 
     from layercut.diagnostics.diagnose import diagnose_model
-    from layercut.report.html.page import PAGE
+    from layercut.report.diagnosis.page import summary_lines
+    from layercut.report.reports import write_reports
 
     done = diagnose_model(
         model,
@@ -74,6 +75,6 @@ def diagnose(
     )
     if done is None:
         return
-    page = done.report.with_name(PAGE)
-    lines = [*done.lines, f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
+    page = write_reports(done.file.parent).get("page")
+    lines = [*summary_lines(done.data), f"report: {done.report}", *([f"page: {page}"] if page else [])]
     show(done.data, lines=lines, json=json)

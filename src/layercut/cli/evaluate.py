@@ -85,9 +85,9 @@ def evaluate(
 
     from layercut.engine.handle import ModelHandle
     from layercut.engine.served import ServedModel
+    from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.readouts import discordances
     from layercut.report.tables import comparison_tables, metrics_table
-    from layercut.report.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.two_runs_table import discordance_table
     from layercut.selection.specs import plan_of
     from layercut.tasks.run import evaluate_model, slug

@@ -79,6 +79,7 @@ def heal(
         raise InputError(f"{prompts} holds a model's answers, not original ones; give the file of prompts.")
 
     from layercut.healing.heal import estimate_heal, heal_model
+    from layercut.report.reports import write_reports
 
     shared = ("dtype", "device", "batch_size", "engine", "engine_pool")
     uncut = ModelSettings(model=teacher, **{name: getattr(model, name) for name in shared})
@@ -88,4 +89,5 @@ def heal(
     healed = heal_model(model, uncut, source, settings, how, out=Path(out), console=log, say=say)
     if healed is None:  # one of the other processes of a launcher
         return
+    write_reports(Path(out))
     show({"checkpoint": str(healed.checkpoint), **healed.healing}, lines=healed.lines(), json=json)

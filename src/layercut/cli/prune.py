@@ -46,6 +46,7 @@ def prune(
     check_prune(model, goal, tasks)
     from layercut.pruning.job import prune_model
     from layercut.report.first import result_tables
+    from layercut.report.reports import prune_reports
     from layercut.tasks.run import slug
 
     folder = out_folder or Path("runs", slug(f"prune-{model.model}"))
@@ -57,6 +58,7 @@ def prune(
     done = prune_model(
         model, goal, goal=tasks, out=folder, seed=seed, anyway=anyway, strict=strict, console=log, say=say
     )
+    prune_reports(done.folder, seed=seed)
     lines = [
         done.result.why,
         *([] if done.result.next is None else [f"next: {done.result.next.command}"]),

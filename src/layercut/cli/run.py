@@ -58,6 +58,8 @@ def _run(
     except InputError as error:
         raise InputError(f"{study}: {error}") from error
 
+    from layercut.cli.forecast import forecast_table
+    from layercut.report.reports import study_reports
     from layercut.report.tables import comparison_tables
     from layercut.runs.study import STEPS
     from layercut.study.run import forecast_study, run_study
@@ -65,11 +67,13 @@ def _run(
 
     if dry_run:
         forecasts = forecast_study(settings, out=out_folder, seed=seed, limit=limit)
-        show([one.to_dict() for one in forecasts], [one.tables() for one in forecasts], json=json)
+        show([one.to_dict() for one in forecasts], [forecast_table(one) for one in forecasts], json=json)
         return
-    outcomes = run_study(
+    outcomes = []
+    for done in run_study(
         settings, out=out_folder, seed=seed, limit=limit, settings_file=str(study), console=log, say=say
-    )
+    ):
+        outcomes.append(done._replace(paths=study_reports(done.folder, done.study) | done.paths))
     failed = [line for outcome in outcomes for line in outcome.failed]
     if json:
         as_json(outcomes[0].to_dict() if len(outcomes) == 1 else [outcome.to_dict() for outcome in outcomes])

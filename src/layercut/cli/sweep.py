@@ -113,8 +113,9 @@ def sweep(
     check_layers(model, layers)
 
     from layercut.diagnostics.diagnose import LIMIT
-    from layercut.report.html.page import PAGE
+    from layercut.report.reports import write_reports
     from layercut.report.sweep_text import PLOT, REPORT, sweep_tables
+    from layercut.runs.directory import PAGE
     from layercut.selection.sweep import sweep_model
 
     if diagnose:
@@ -149,6 +150,7 @@ def sweep(
     )
     if swept is None:
         return
+    write_reports(swept.folder)
     files = {"report": swept.folder / REPORT, "picture": swept.folder / PLOT, "page": swept.folder / PAGE}
     lines = [f"{name}: {file}" for name, file in files.items() if name != "page" or file.is_file()]
     show(swept.sweep.to_dict(), sweep_tables(swept.sweep), lines, json=json)
@@ -157,24 +159,32 @@ def sweep(
 def _diagnose(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
     from layercut.diagnostics.diagnose import diagnose_layers
     from layercut.evidence.diagnosis import with_rows
-    from layercut.report.diagnosis.layers import PLOT, layers_table
+    from layercut.report.diagnosis.layers import PLOT, layers_report, layers_table
 
     done = diagnose_layers(model, console=log, say=say, **wanted)
-    _show(done, lambda data: layers_table(with_rows(data)), PLOT, json=json)
+    _show(done, layers_report, lambda data: layers_table(with_rows(data)), PLOT, json=json)
 
 
 def _predict(model: ModelSettings, *, json: bool, **wanted: Any) -> None:
     from layercut.progress.bars import SelectionProgress
-    from layercut.report.prediction import PLOT, prediction_tables
+    from layercut.report.prediction import PLOT, prediction_report, prediction_tables
     from layercut.selection.predict import predict_layers
 
     with SelectionProgress(log) as progress:
         done = predict_layers(model, progress=progress, say=say, **wanted)
-    _show(done, prediction_tables, PLOT, json=json)
+    _show(done, prediction_report, prediction_tables, PLOT, json=json)
 
 
-def _show(done: Diagnosed | Predicted | None, tables: Callable[[Any], Iterable[Any]], plot: str, *, json: bool) -> None:
-    """What came out, as tables and files or as JSON; nothing of a dry run."""
+def _show(
+    done: Diagnosed | Predicted | None,
+    report: Callable[[Path], Path],
+    tables: Callable[[Any], Iterable[Any]],
+    plot: str,
+    *,
+    json: bool,
+) -> None:
+    """Write the report, and print the results as tables and files or as JSON; nothing of a dry run."""
     if done is not None:
-        lines = (f"report: {done.report}", f"picture: {done.report.with_name(plot)}")
+        page = report(done.file.parent)
+        lines = (f"report: {page}", f"picture: {page.with_name(plot)}")
         show(done.data, tables(done.data), lines, json=json)

@@ -13,16 +13,14 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
-from layercut.evidence.multiplicity import holm
+from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
+from layercut.runs.directory import SWEEP
 from layercut.runs.settings import check_version, read_json, shown
 from layercut.surgery.lineage import Parent
 
 FORMAT_VERSION = 1
-SWEEP = "sweep.json"
-ALPHA = 0.05
-"""A loss stands among all layers where its adjusted p-value is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ One task of 64 items leaves 10 points to each side of a difference, and seven of
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,15 @@ from layercut.evidence.clusters import cluster_codes
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate, finite_array
 from layercut.evidence.paired import percentile_interval, ratio_interval
 from layercut.evidence.resampling import Means, resampled_means
+from layercut.evidence.uses import is_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.paired import TaskRow
+
+Form = Literal["ranked", "written"]
 
 
 class TaskMean(NamedTuple):
@@ -80,6 +84,39 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
         difference = percentile_interval(cut - uncut, means.cut - means.uncut, n, "bootstrap")
     above = kept(_mean(chances)) if len(chances) == len(rows) else None
     return TaskMean(tuple(row.task for row in rows), uncut, cut, difference, kept(0.0), above)
+
+
+class FormMean(NamedTuple):
+    """The mean of one run's tasks of one form."""
+
+    run: str
+    form: Form
+    mean: TaskMean
+
+    @property
+    def words(self) -> str:
+        """``mean of 7 ranked tasks, n 448``."""
+        return f"mean of {len(self.mean.tasks)} {self.form} tasks, n {self.mean.difference.n:,}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"run": self.run, "form": self.form, **self.mean.to_dict()}
+
+
+def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:
+    """For each run and form with two tasks or more. Of a task, the main metric of the first readout of the form counts;
+    likelihoods in nats and answers under a budget of tokens do not."""
+    found: list[FormMean] = []
+    main = [row for row in rows if row.is_headline and row.is_share and row.items and "@" not in row.readout]
+    for run in dict.fromkeys(row.cut.name for row in main):
+        forms: dict[Form, dict[str, ComparisonRow]] = {"ranked": {}, "written": {}}
+        for row in main:
+            if row.cut.name == run:
+                forms["written" if is_written(row.readout) else "ranked"].setdefault(row.task, row)
+        found += [
+            FormMean(run, form, task_mean(list(tasks.values()))) for form, tasks in forms.items() if len(tasks) > 1
+        ]
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

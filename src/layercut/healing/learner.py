@@ -13,7 +13,7 @@ from layercut.healing.examples import Data
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.trainable import bare
 from layercut.models.loading import LoadedModel
-from layercut.report.healing_text import ACCURACY
+from layercut.runs.healing import ACCURACY
 from layercut.surgery.plan import CutPlan
 
 BATCH = 64

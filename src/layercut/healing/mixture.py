@@ -18,7 +18,7 @@ from torch import Tensor
 
 from layercut.healing.batches import rows
 from layercut.healing.examples import Data
-from layercut.report.healing_text import BY_SOURCE, shares_in_loss
+from layercut.runs.healing import BY_SOURCE, shares_in_loss
 
 
 class Mixture:

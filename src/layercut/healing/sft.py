@@ -33,8 +33,8 @@ from layercut.healing.training_folder import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
-from layercut.report.healing_text import ACCURACY, BY_SOURCE, GUARD
 from layercut.runs.atomic import write_json, write_text
+from layercut.runs.healing import ACCURACY, BY_SOURCE, GUARD
 
 try:
     from datasets import Dataset

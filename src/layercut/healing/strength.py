@@ -13,7 +13,7 @@ import torch
 
 from layercut.healing.guard import GuardTask, Row, broken, rows_of, summary
 from layercut.models.loading import LoadedModel
-from layercut.report.healing_text import GUARD
+from layercut.runs.healing import GUARD
 from layercut.tasks.evaluate import Records
 
 if TYPE_CHECKING:

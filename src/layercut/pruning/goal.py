@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from layercut.evidence.uses import tasks_for
 from layercut.models.depth import depth_of
 from layercut.pruning.settings import PruneSettings
-from layercut.report.uses import tasks_for
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.checks import check_tasks
 from layercut.tasks import TASKS, takes

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layercut.evidence.advice import advise
+from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.advice import advise
 from layercut.report.elements import Table
 from layercut.report.next_step import checkpoint_of, more_items, study_file
 from layercut.report.render import markdown
@@ -19,8 +20,8 @@ from layercut.text.numbers import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layercut.evidence.advice import Advice, JudgedPlan
     from layercut.evidence.fixed_sequence import JudgedTask
-    from layercut.report.advice import Advice, JudgedPlan
 
 FILE = "advice.md"
 
@@ -39,7 +40,7 @@ def write_advice(
     """Advise, and write ``advice.md`` into the study's folder; gives the advice and the page.
 
     Raises:
-        InputError: see layercut.report.advice.advise.
+        InputError: see layercut.evidence.advice.advise.
     """
     found = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
     text = page(found)
@@ -245,9 +246,7 @@ def _ignored(advice: Advice) -> str:
         written = {one.task for plan in advice.plans for one in plan.readouts}
         ranked = [task for task in dict.fromkeys(one.task for one in advice.ignored) if task not in written]
         only = [
-            task
-            for task in ranked
-            if all(not words.is_written(one.readout) for one in advice.ignored if one.task == task)
+            task for task in ranked if all(not is_written(one.readout) for one in advice.ignored if one.task == task)
         ]
         if only:
             text += (

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs
 from layercut.evidence.degeneration import NAME
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, over_models
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import ALPHA
 from layercut.report.diagnosis.page import measure_table, raw_measures
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cells
-from layercut.report.diagnosis.verdict import ALPHA, over_models
 from layercut.report.elements import Part, Table
 from layercut.text.markup import escape
 from layercut.text.numbers import with_interval
 
 if TYPE_CHECKING:
-    from layercut.report.study import StudyResults
+    from layercut.evidence.study import StudyResults
 
 TITLES = {NAME: "Do written answers repeat themselves?", PROGRAMS: "How do programs fail?"}
 """Diagnostics of stored answers, and what they are called in a report."""

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from layercut.errors import InputError
+from layercut.evidence.advice import Advice, JudgedPlan, judge
+from layercut.evidence.uses import USES
 from layercut.report import advice_text, words
-from layercut.report.advice import Advice, JudgedPlan, judge
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.next_step import ask_more, checkpoint_of
-from layercut.report.render import escaped, terminal
+from layercut.report.render import terminal
 from layercut.report.rows import kept, raw
-from layercut.report.uses import USES
 from layercut.runs.disk import size
 from layercut.runs.prune import RESULT, PruneResult
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape
+from layercut.text.markup import code, escape, escaped
 from layercut.text.numbers import number, parameters, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.evidence.comparison import ComparisonRow
-    from layercut.report.study import StudyResults
+    from layercut.evidence.study import StudyResults
     from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
 
 KEEP, CONFIDENCE = 0.9, 0.95

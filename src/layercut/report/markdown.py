@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
+from layercut.evidence.series import over_seeds
+from layercut.evidence.study import StudyResults, further_reports, study_results
 from layercut.report import words
 from layercut.report.completions import answer_sections, study_answers
-from layercut.report.depth import depth_section
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.examples import examples
 from layercut.report.figures.picture import save
@@ -23,9 +24,7 @@ from layercut.report.provenance import provenance
 from layercut.report.readouts import discordance_section, discordances
 from layercut.report.render import markdown
 from layercut.report.rows import raw
-from layercut.report.seeds import over_seeds, seeds_section
-from layercut.report.study import StudyResults, further_reports, study_results
-from layercut.report.task_means import form_mean_table
+from layercut.report.study_tables import depth_section, form_mean_table, seeds_section
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted

@@ -7,14 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from layercut.errors import InputError
-from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
+from layercut.evidence.correlation import RankCorrelation
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.prediction import correlations, load
 from layercut.report.elements import Figure, Key, Panel, Part, Table
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
@@ -23,47 +23,14 @@ from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.runs.settings import read_format
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import two_decimals, with_interval
 
-FORMAT_VERSION = 1
-PREDICTION, REPORT, PLOT = "predict.json", "predict.md", "predict.png"
-PREDICTORS: Mapping[str, str] = {
-    "kl": "trace damage (KL)",
-    "sure": "trace damage (sure tokens)",
-    "lost": "answers not kept",
-    "influence": "block influence",
-}
-"""What ranks the layers, and its name; higher means keep."""
+REPORT, PLOT = "predict.md", "predict.png"
 _LISTED = ("layer", "KL", "sure tokens", "top-1 changed", "answers kept", "block influence")
 _RISES = "How far -ln p rises without the layer, in nats a token, by kind of token."
-
-
-class Correlation(NamedTuple):
-    """How far a predictor's order of the layers agrees with another one's."""
-
-    first: str
-    second: str
-    spearman: RankCorrelation
-    kendall: RankCorrelation
-
-
-def load(folder: Path) -> dict[str, Any]:
-    """What predict.json of a run folder holds.
-
-    Raises:
-        InputError: there is none, it is damaged or of an unknown format, or it lacks what is measured now.
-    """
-    data = read_format(Path(folder) / PREDICTION, "prediction")
-    if any("kinds" not in one for one in data["layers"]):
-        raise InputError(
-            f"{folder}: {PREDICTION} is of an earlier layercut, which did not measure kinds of tokens; give the "
-            "command `layercut sweep --predict` again: the original model's answers are there."
-        )
-    return data
 
 
 def prediction_report(folder: Path) -> Path:
@@ -190,28 +157,6 @@ def depth_rows(data: Mapping[str, Any]) -> list[list[str]]:
         ]
         for one in data["depths"]
     ]
-
-
-def correlations(data: Mapping[str, Any]) -> list[Correlation]:
-    """Of the predictors with each other, and of each one with every task of the sweep, if there is one.
-
-    A task ranks a layer the higher, the lower the score without it.
-    """
-    rankings = {
-        name: {one["layer"]: 1 - one["kept"]["value"] if name == "lost" else one[name] for one in data["layers"]}
-        for name in PREDICTORS
-    }
-    found = [_correlation(PREDICTORS["kl"], rankings["kl"], PREDICTORS["influence"], rankings["influence"])]
-    for curve in data["sweep"] or []:
-        task = {int(layer): -score for layer, score in curve["scores"].items()}
-        found += [_correlation(words, rankings[name], curve["name"], task) for name, words in PREDICTORS.items()]
-    return found
-
-
-def _correlation(first: str, one: Mapping[int, float], second: str, other: Mapping[int, float]) -> Correlation:
-    layers = sorted(one.keys() & other.keys())
-    pairs = [one[layer] for layer in layers], [other[layer] for layer in layers]
-    return Correlation(first, second, rank_correlation(*pairs), kendall_correlation(*pairs))
 
 
 def _agreement_rows(data: Mapping[str, Any]) -> list[list[str]]:

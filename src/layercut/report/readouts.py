@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.evidence.uses import is_written
 from layercut.report.elements import Part, Table
-from layercut.report.words import is_written
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow

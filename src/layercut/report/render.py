@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -12,11 +11,9 @@ from rich.text import Text
 
 from layercut.report.elements import Cell, Part, Styled, Table, plain
 from layercut.text import markup
-from layercut.text.markup import code, escape
+from layercut.text.markup import code, escape, escaped
 from layercut.text.tables import bare_table
 
-_INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
-"""Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
 _STYLES = {
     "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
 }  # fmt: skip
@@ -41,11 +38,6 @@ def _markdown_cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return text
     return (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
-
-
-def escaped(text: str) -> str:
-    """Plain text in Markdown, without escapes that no Markdown needs."""
-    return _INTERVAL.sub(lambda found: f"[{found[1]}]" if found[1] else "", escape(text))
 
 
 def terminal(table: Table) -> RenderableType:

@@ -19,8 +19,7 @@ from layercut.report.completions import answer_sections
 from layercut.report.elements import Cell, Part, Styled, Table
 from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
-from layercut.report.lineage import lineage_table, lineage_words
-from layercut.report.provenance import provenance
+from layercut.report.provenance import lineage_table, lineage_words, provenance
 from layercut.report.render import markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder

@@ -17,7 +17,7 @@ from layercut.report import words
 from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
 from layercut.report.elements import Cell, Styled, Table, plain
 from layercut.report.render import terminal
-from layercut.report.task_means import form_mean_lines
+from layercut.report.study_tables import form_mean_lines
 from layercut.surgery.plan import origin_of
 from layercut.text.counting import of_test_set
 from layercut.text.numbers import number, p_value, with_interval
@@ -26,7 +26,7 @@ from layercut.text.tables import bare_table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from layercut.report.advice import Advice
+    from layercut.evidence.advice import Advice
     from layercut.runs.directory import RunSummary
 
 

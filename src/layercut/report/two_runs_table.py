@@ -11,12 +11,12 @@ from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.evidence.task_means import form_means
+from layercut.evidence.two_runs import verdict
 from layercut.report import readouts, words
 from layercut.report.completions import TITLES, answer_parts
 from layercut.report.elements import Cell, Styled, Table
 from layercut.report.render import terminal
-from layercut.report.task_means import form_means
-from layercut.report.two_runs import verdict
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 

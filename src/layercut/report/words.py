@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from layercut.evidence.comparison import ALPHA, KEPT
+from layercut.evidence.comparison import KEPT
 from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.uses import is_written
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.numbers import number, parameters, with_interval
@@ -27,8 +29,6 @@ READOUTS = {
 REST = "rest of the test set: without the items of the half that a plan or a healing behind one of these models used."
 """What the words mean."""
 
-_WRITTEN = ("short", "chain", "filler")
-
 
 def readout_words(readout: str) -> str:
     """A readout for people.
@@ -40,11 +40,6 @@ def readout_words(readout: str) -> str:
     if not budget:
         return READOUTS.get(readout, readout)
     return f"answer after {budget} {'tokens' if kind == 'chain' else 'dots'}" if int(budget) else "answer at once"
-
-
-def is_written(readout: str) -> bool:
-    """Whether the model writes the answers of a readout itself."""
-    return readout.partition("@")[0] in _WRITTEN
 
 
 def readout_order(readout: str) -> tuple[int, float, str]:

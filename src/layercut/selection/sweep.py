@@ -27,7 +27,6 @@ from layercut.evidence.sweep import Ranking, Sweep, SweepRow
 from layercut.progress import Say
 from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
-from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
@@ -142,7 +141,6 @@ def sweep_model(
             parent=named,
         )
         sweep.save(run.path)
-        write_reports(run.path)
         if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
             run.write_metrics([])
         return Swept(run.path, sweep)

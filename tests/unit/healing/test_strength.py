@@ -12,7 +12,7 @@ from layercut.healing import strength as module
 from layercut.healing.fold import add_to_projection, fold, last_projection, takes_maps
 from layercut.healing.guard import GuardTask
 from layercut.healing.strength import STRENGTHS, strongest_kept, weaken
-from layercut.report.healing_text import GUARD, guard_lines
+from layercut.runs.healing import GUARD, guard_lines
 from layercut.runs.records import Journal
 from layercut.surgery.remove import decoder_layers
 from layercut.tasks import load_task

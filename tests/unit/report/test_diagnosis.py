@@ -8,12 +8,11 @@ import pytest
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, damages, load
 from layercut.report.diagnosis.layers import COLUMNS, layers_table
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
-from layercut.report.diagnosis.verdict import FILE, damages, load
 from layercut.report.figures.diagnosis import share_rows
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import DIAGNOSIS, RunFolder
 from tests.support.accused import accused
 
 
@@ -125,7 +124,7 @@ def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
                 name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()
             },
         }
-        (run.path / FILE).write_text(json.dumps(data))
+        (run.path / DIAGNOSIS).write_text(json.dumps(data))
         return diagnosis_report(run.path)
 
 
@@ -145,13 +144,9 @@ def test_the_largest_loss_comes_first_in_words() -> None:
     lines = summary(diagnoses(), "reverse-3")
     assert lines[0].startswith("**Broke first: arithmetic, written: 80 % uncut, 10 % cut")
     assert any(line.startswith("- degeneration, loops") for line in lines)
-    assert (
-        "Its own answers differ from 9 of 12 right answers of the original model. The first difference is most often a "
-        "token" in "".join(lines)
-    )
+    assert "differ from 9 of 12 right answers" in "".join(lines)
     assert "*digit* (7)" in "".join(lines)
     assert lines[-1] == "No significant damage in brackets."
-    assert "*" not in "".join(summary(diagnoses(), "reverse-3", plain=True))
 
 
 @pytest.mark.parametrize(
@@ -226,10 +221,10 @@ def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no diagnosis can be read here"):
         load(tmp_path)
-    (tmp_path / FILE).write_text("{")
+    (tmp_path / DIAGNOSIS).write_text("{")
     with pytest.raises(InputError, match="is damaged"):
         load(tmp_path)
-    (tmp_path / FILE).write_text('{"format_version": 9}')
+    (tmp_path / DIAGNOSIS).write_text('{"format_version": 9}')
     with pytest.raises(InputError, match="format 9 is not known"):
         load(tmp_path)
     assert REPORT == "diagnose.md"

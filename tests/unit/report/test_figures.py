@@ -14,14 +14,14 @@ import pytest
 import vl_convert
 
 from layercut.evidence.comparison import compare_runs
+from layercut.evidence.series import NOT_HEALED, Place
+from layercut.evidence.study import study_results
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import picture
 from layercut.report.figures.charts import curves
 from layercut.report.figures.picture import save, specification
 from layercut.report.figures.retention import _in_rows, _line_styles, retention
 from layercut.report.figures.scores import scores
-from layercut.report.series import NOT_HEALED, Place
-from layercut.report.study import study_results
 from tests.support.run_builder import Result, build_run
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from layercut.evidence.study import study_results
 from layercut.report.elements import Table, plain
 from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, speed_words
-from layercut.report.html.page import PAGE
 from layercut.report.render import terminal
 from layercut.report.reports import write_reports
-from layercut.report.study import study_results
+from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from tests.support.html_page import read_page
 from tests.support.pages import write_deep_study, write_prune

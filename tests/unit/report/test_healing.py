@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.report import healing_text
-from layercut.report.healing import is_healing
 from layercut.report.reports import write_reports
+from layercut.runs import healing
 from layercut.runs.directory import RunFolder
+from layercut.runs.healing import is_healing
 
 SCORE = {"value": 0.5, "low": 0.3, "high": 0.7}
 
@@ -160,4 +160,4 @@ def test_prune_has_a_setting_of_the_same_name_and_is_no_healing(tmp_path: Path) 
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(healing_text).failed == 0
+    assert doctest.testmod(healing).failed == 0

@@ -8,7 +8,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, proportion_interval
-from layercut.report.prediction import answer, correlations, figure, load, prediction_report
+from layercut.evidence.prediction import correlations, load
+from layercut.report.prediction import answer, figure, prediction_report
 from layercut.runs.directory import RunFolder
 
 KL = [3.0, 0.1, 0.2, 0.5, 0.4, 1.0]

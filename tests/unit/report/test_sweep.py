@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.evidence.sweep import SWEEP, Ranking, Sweep, is_sweep
+from layercut.evidence.sweep import Ranking, Sweep, is_sweep
 from layercut.report.figures.layers import layers
 from layercut.report.figures.picture import save
 from layercut.report.sweep_text import findings, how_made, sweep_report, sweep_tables
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import SWEEP, RunFolder
 from layercut.surgery.lineage import Change, LayerMatch, Lineage, Parent
 from tests.support.sweeps import HOLES, curve, sweep_of
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from layercut.cli.main import app
 from layercut.errors import InputError
 from layercut.evidence.paired import compare_paired
-from layercut.report.two_runs import compare_two, notes, open_run, to_dict, verdict
+from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict, verdict
 from layercut.report.two_runs_table import two_runs_table
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import QUICKSTART, Result, build_run

@@ -14,11 +14,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from layercut.evidence.completions import first_difference
+from layercut.evidence.study import StudyResults
 from layercut.report.elements import visible
 from layercut.report.examples import OUTCOMES
-from layercut.report.first_difference import first_difference
 from layercut.report.html.templates import templates
-from layercut.report.study import StudyResults
 from layercut.report.words import readout_words
 from layercut.runs.directory import RunFolder
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from layercut.evidence.study import StudyResults
 from layercut.report.elements import Section
 from layercut.report.first import FirstScreen, title_of
 from layercut.report.html.sections import SECTIONS
 from layercut.report.html.sections.items import ITEMS_PAGE, MOST_BYTES, answers
 from layercut.report.html.source import Source, read_source
 from layercut.report.html.templates import ASSETS, templates
-from layercut.report.study import StudyResults
 from layercut.runs.atomic import write_text
+from layercut.runs.directory import PAGE
 
-PAGE = "report.html"
 _SHORT = 30
 """Letters of a name that fits in a line of the heading."""
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from layercut.evidence.completions import DiagnosedAnswers
 from layercut.report.completions import TITLES, answer_parts, full_tables, study_answers
-from layercut.report.depth import depth_section
 from layercut.report.elements import Block, Details, Section
 from layercut.report.html.prose import blocks
 from layercut.report.html.source import Source
 from layercut.report.markdown import outcome_table
+from layercut.report.study_tables import depth_section
 
 
 def endings(source: Source) -> Section | None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from layercut.evidence.completions import first_difference
 from layercut.evidence.diagnosis import DiagnosisExample
 from layercut.report.diagnosis.page import picked
 from layercut.report.elements import Block, Details, Prose, Section, visible
 from layercut.report.examples import OUTCOMES, LostItem, lost_items
-from layercut.report.first_difference import first_difference
 from layercut.report.html.source import Source
 from layercut.report.html.templates import templates
 from layercut.report.words import readout_words

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.study import StudyResults
 from layercut.report import words
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, Table
 from layercut.report.figures import charts
 from layercut.report.html.source import Source
 from layercut.report.readouts import discordance_table, discordances
 from layercut.report.rows import about, kept, raw
-from layercut.report.study import StudyResults
 
 MOST_PANELS = 4
 """Plans that have a panel each."""

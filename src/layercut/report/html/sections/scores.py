@@ -13,7 +13,7 @@ from layercut.report.elements import Cell, Details, Prose, Section, Styled, Tabl
 from layercut.report.html.source import Source
 from layercut.report.markdown import note_lines, refusal_lines, score_table
 from layercut.report.rows import raw
-from layercut.report.task_means import form_mean_table
+from layercut.report.study_tables import form_mean_table
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 

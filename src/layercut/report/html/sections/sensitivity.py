@@ -12,7 +12,7 @@ from layercut.report.figures.layers import layers
 from layercut.report.html.prose import blocks, prose
 from layercut.report.html.sections.endings import answer_details
 from layercut.report.html.source import Source
-from layercut.report.lineage import lineage_table
+from layercut.report.provenance import lineage_table
 from layercut.report.sweep_text import agreement_parts, findings, how_made, layer_parts, overview_table, scope
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.evidence.paired import Comparison, compare_paired
+
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
     from layercut.runs.directory import RunFolder
@@ -58,3 +60,51 @@ def _place(run: RunFolder, model: ComparedRun) -> Place:
     arm = model.healing or NOT_HEALED
     seed = about.get("seed", run.settings.get("seed", 0))
     return Place(criterion, arm, model.depth, f"{criterion}, {arm}, seed {seed}")
+
+
+class OverSeeds(NamedTuple):
+    """One metric of one task and readout, over all seeds of a plan."""
+
+    rows: tuple[ComparisonRow, ...]
+    """Of each seed, in the order of the study."""
+    values: Comparison
+    """Of all of them: a value per item and seed, with the item, or what it shares with others, as the cluster."""
+
+    @property
+    def first(self) -> ComparisonRow:
+        """The row of the first seed."""
+        return self.rows[0]
+
+
+def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed: int = 0) -> list[OverSeeds]:
+    """Rows of runs that differ in their seed alone, put together; none where every plan has one seed.
+
+    An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
+    items, given these seeds.
+
+    Args:
+        cuts: the runs of the pruned models.
+        rows: of compare_runs.
+        seed: of the resampling.
+    """
+    where = {name: place[:3] for name, place in places(cuts, rows).items()}
+    groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
+    for row in rows:
+        groups.setdefault((where[row.cut.name], row.task, row.readout, row.metric), []).append(row)
+    return [
+        OverSeeds(tuple(group), _together(group, seed))
+        for group in groups.values()
+        if len({row.cut.seed for row in group}) == len(group) > 1
+    ]
+
+
+def _together(rows: Sequence[ComparisonRow], seed: int) -> Comparison:
+    uncut: list[float] = []
+    cut: list[float] = []
+    clusters: list[str] = []
+    for row in rows:
+        assert row.items is not None, "rows of compare_runs carry their items"
+        uncut += row.items.uncut
+        cut += row.items.cut
+        clusters += row.items.clusters or row.items.ids
+    return compare_paired(uncut, cut, chance=rows[0].chance, seed=seed, clusters=clusters)

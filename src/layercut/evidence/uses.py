@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 from layercut.errors import unknown
 
+_WRITTEN = ("short", "chain", "filler")
+
 
 class AskedTask(NamedTuple):
     """A task and how it is read out."""
@@ -65,8 +67,6 @@ class Use(NamedTuple):
 
     def counts(self, readout: str) -> bool:
         """Whether a readout decides."""
-        from layercut.report.words import is_written  # imports scipy, which naming a use does not need
-
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
 
     @property
@@ -88,6 +88,11 @@ class Use(NamedTuple):
         better = f"{whole} would measure it." if whole else "No task here measures all of it."
         parts = "is a part" if len(tasks) == 1 else "are parts"
         return f"Judged by a proxy: {' and '.join(tasks)} {parts} of {self.what}. {better}"
+
+
+def is_written(readout: str) -> bool:
+    """Whether the model writes the answers of a readout itself."""
+    return readout.partition("@")[0] in _WRITTEN
 
 
 def _is_any(task: str, patterns: tuple[str, ...]) -> bool:

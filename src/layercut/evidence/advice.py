@@ -26,9 +26,8 @@ from layercut.evidence.fixed_sequence import (
     judge_depth,
 )
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.report.study import study_runs
-from layercut.report.uses import Use, named_use
-from layercut.report.words import is_written
+from layercut.evidence.study import study_runs
+from layercut.evidence.uses import Use, is_written, named_use
 from layercut.runs.settings import shown
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
 
     Args:
         folder: of a finished study, as ``layercut run`` leaves it.
-        use: what the model is for; see layercut.report.uses.
+        use: what the model is for; see layercut.evidence.uses.
         keep: least share of the score above chance that has to be kept on every readout.
         confidence: probability that a recommended plan does keep it.
         seed: of the resampling.

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
-from layercut.report.study import UNCUT
-from layercut.report.task_means import form_means
+from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.task_means import form_means
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
 from layercut.runs.settings import shown
+from layercut.runs.study import UNCUT
 from layercut.surgery.lineage import match_recorded
 from layercut.surgery.plan import removed_by
 

@@ -9,10 +9,7 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs
 from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
 from layercut.runs.settings import shown
-from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, arms_in, failures_in
-
-UNCUT = "uncut"
-"""Name of the original model's run in a study."""
+from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, UNCUT, arms_in, failures_in
 
 
 class StudyRuns(NamedTuple):
