@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
-from layercut.evidence.power import MANY, Differences, items_to_decide
+from layercut.evidence.sample_size import MANY, Differences, items_to_decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

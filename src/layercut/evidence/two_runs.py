@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.means import form_means
 from layercut.evidence.multiplicity import ALPHA
-from layercut.evidence.task_means import form_means
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
 from layercut.runs.settings import shown

@@ -15,9 +15,8 @@ from layercut.engine.base import Decoding, Engine
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.mcnemar import loss_p_value
 from layercut.evidence.multiplicity import ALPHA
-from layercut.evidence.paired import compare_paired
+from layercut.evidence.paired import compare_paired, loss_p_value
 from layercut.evidence.splits import items_hash
 from layercut.healing.learner import BATCH, answering
 from layercut.healing.prompt_sources import PromptSource

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
-from layercut.evidence.series import over_seeds
-from layercut.evidence.study import StudyResults, further_reports, study_results
+from layercut.evidence.study import StudyResults, further_reports, over_seeds, study_results
 from layercut.report import words
 from layercut.report.completions import answer_sections, study_answers
 from layercut.report.elements import Cell, Part, Styled, Table

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layercut.evidence.depth import FEWEST_OF_EACH, FEWEST_SOLVED
-from layercut.evidence.task_means import form_means
+from layercut.evidence.means import form_means
 from layercut.report import words
 from layercut.report.elements import Part, Table
 from layercut.report.words import readout_name
@@ -14,7 +14,7 @@ from layercut.text.numbers import number, with_interval
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
-    from layercut.evidence.series import OverSeeds
+    from layercut.evidence.study import OverSeeds
 
 SHORTEST = 3
 """Tokens: where half of the answers come earlier, as words and letters do, a slope over their length says nothing."""

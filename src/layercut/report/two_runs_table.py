@@ -11,7 +11,7 @@ from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.evidence.task_means import form_means
+from layercut.evidence.means import form_means
 from layercut.evidence.two_runs import verdict
 from layercut.report import readouts, words
 from layercut.report.completions import TITLES, answer_parts
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.evidence.completions import DiagnosedAnswers
-    from layercut.evidence.task_means import TaskMean
+    from layercut.evidence.means import TaskMean
     from layercut.report.readouts import Discordance
 
 _STYLES: dict[str, Literal["right", "wrong", "faint"]] = {"better": "right", "worse": "wrong", "not shown": "faint"}

@@ -29,8 +29,8 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, study_results
-from layercut.evidence.task_means import form_means
 from layercut.healing.recorded import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress

@@ -14,8 +14,7 @@ import pytest
 import vl_convert
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.series import NOT_HEALED, Place
-from layercut.evidence.study import study_results
+from layercut.evidence.study import NOT_HEALED, Place, study_results
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import picture
 from layercut.report.figures.charts import curves

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from layercut.evidence.series import NOT_HEALED, Place, places
+from layercut.evidence.study import NOT_HEALED, Place, places
 from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.elements import Figure, Key, Panel, Table

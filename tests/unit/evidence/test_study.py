@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.series import Place, places
+from layercut.evidence.study import Place, places
 from layercut.report.readouts import discordances
 from layercut.runs.directory import RunFolder
 from tests.support.pages import about_arm
