@@ -357,7 +357,7 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:
-    """What two models have in common beside the questions: their tokens, and hidden states that can be compared."""
+    """Needs that two models share: questions, tokens, and hidden states that can be compared."""
     vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
     if vocabularies[0] != vocabularies[1]:
         say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")

@@ -156,7 +156,7 @@ def _about_classes(records: Mapping[str, Sequence[Record]], known: int, asked: i
 
 
 def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[int, int]:
-    """Where the first wrong token of the cut answer begins and ends; the same place twice where there is none.
+    """Begin and end of the first wrong token of the cut answer; the same place twice where there is none.
 
     Tokens are those of the uncut answer where they are known, else digits, words and signs.
 

@@ -1,4 +1,4 @@
-"""What a diagnostic finds: a row per measure, original against pruned model, as diagnose.json holds it."""
+"""Results of a diagnosis, as diagnose.json holds them: a row per measure of two models, and the damage."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class MeasureRow(PairedRow):
 
     diagnostic: str
     group: str
-    """Which items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
+    """Items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words", "ratio"]
     headline: bool
-    """Whether a loss here counts as damage."""
+    """A loss here counts as damage."""
 
     @property
     def label(self) -> str:
@@ -37,7 +37,7 @@ class MeasureRow(PairedRow):
 
     @property
     def is_worse(self) -> bool:
-        """Whether the pruned model's value is on the wrong side of the original one's."""
+        """Return True where the pruned model's value is on the wrong side of the original one's."""
         change = self.values.difference.value
         return change < 0 if self.better == "higher" else change > 0
 
@@ -112,7 +112,7 @@ class Damage(NamedTuple):
 
     @property
     def severity(self) -> float:
-        """What share of what the original model had is lost; for measures that should be low, how much they rose."""
+        """Share of the original model's value that is lost; of measures that should be low, their rise."""
         kept = self.row.kept_share
         return abs(self.row.values.difference.value) if kept is None else 1 - kept.value
 
@@ -123,7 +123,7 @@ def arm_name(layer: int) -> str:
 
 
 def load(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
-    """What diagnose.json, or another file of its format, in a run folder holds.
+    """Read diagnose.json, or another file of its format, from a run folder.
 
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
@@ -162,7 +162,7 @@ def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
 
 
 def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What such a file holds, its rows as ``MeasureRow``."""
+    """Content of such a file, its rows as ``MeasureRow``."""
     found = data["diagnostics"].items()
     return {
         **data,

@@ -18,11 +18,11 @@ PREDICTORS: Mapping[str, str] = {
     "lost": "answers not kept",
     "influence": "block influence",
 }
-"""What ranks the layers, and its name; higher means keep."""
+"""Predictors that rank the layers, and their names; higher means keep."""
 
 
 class Correlation(NamedTuple):
-    """How far a predictor's order of the layers agrees with another one's."""
+    """Agreement of a predictor's order of the layers with another one's."""
 
     first: str
     second: str
@@ -31,7 +31,7 @@ class Correlation(NamedTuple):
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """What predict.json of a run folder holds.
+    """Read predict.json of a run folder.
 
     Raises:
         InputError: there is none, it is damaged or of an unknown format, or it lacks what is measured now.
@@ -46,7 +46,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def correlations(data: Mapping[str, Any]) -> list[Correlation]:
-    """Of the predictors with each other, and of each one with every task of the sweep, if there is one.
+    """Correlations of the predictors with each other, and of each one with every task of the sweep, if there is one.
 
     A task ranks a layer the higher, the lower the score without it.
     """

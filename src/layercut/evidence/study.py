@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
+from layercut.runs.healing import CHECKPOINT
+from layercut.runs.json_text import load
 from layercut.runs.settings import shown
 from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, UNCUT, arms_in, failures_in
 
@@ -34,7 +37,7 @@ class StudyResults(NamedTuple):
     seed: int
     """Of the resampling."""
     failed: list[str]
-    """What could not be measured, a line each."""
+    """Steps that failed, a line each."""
 
 
 def study_runs(folder: Path) -> StudyRuns:
@@ -104,12 +107,12 @@ NOT_HEALED = "none"
 
 
 class Place(NamedTuple):
-    """Where a run stands among the runs of its study."""
+    """The group of a run among the runs of its study."""
 
     criterion: str
-    """Who chose the layers; of lists given by hand, the plan's name without its depth."""
+    """Criterion that chose the layers; of lists given by hand, the plan's name without its depth."""
     arm: str
-    """How the pruned model was healed; ``none`` where it was not."""
+    """Healing arm of the pruned model; ``none`` where it was not healed."""
     depth: int
     """Layers removed."""
     part: str
@@ -194,3 +197,63 @@ def _together(rows: Sequence[ComparisonRow], seed: int) -> Comparison:
         cut += row.items.cut
         clusters += row.items.clusters or row.items.ids
     return compare_paired(uncut, cut, chance=rows[0].chance, seed=seed, clusters=clusters)
+
+
+class FoundCheckpoint(NamedTuple):
+    """A folder, or a command."""
+
+    checkpoint: Path | None
+    """Of the plan; None where it is not on the disk."""
+    command: str
+    """Command that writes it; empty where it is there."""
+
+
+def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
+    """The checkpoint of a plan of a study, or the command that writes it there.
+
+    A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. Where a
+    study kept none, a cut is written from its plan, and a healed arm by the study itself, with ``checkpoints: true``. A
+    run of a checkpoint that was cut before has that one.
+    """
+    if arm.checkpoint:
+        return FoundCheckpoint(Path(arm.checkpoint), "")
+    cut = arm.plan or arm.name
+    healed = arm.name.removeprefix(f"{cut}+") if arm.is_healing_arm else ""
+    place = folder / cut / f"heal-{healed}" / CHECKPOINT if healed else folder / arm.name / CHECKPOINT
+    if place.is_dir():
+        return FoundCheckpoint(place, "")
+    if healed:
+        file, out = study_file(folder), f"{folder}-checkpoints"
+        return FoundCheckpoint(None, shlex.join(["layercut", "run", file, "--out", out]))
+    plan = folder / arm.name / "plan.json"
+    words = ["layercut", "cut", _model_of(plan), "--remove", str(plan), "--out", str(place)]
+    return FoundCheckpoint(None, shlex.join(words))
+
+
+def is_of_single_runs(folder: Path) -> bool:
+    """Return True where each run of the folder was made by ``layercut eval``."""
+    return command_of(folder).startswith("layercut eval ")
+
+
+def study_file(folder: Path) -> str:
+    """The YAML file that a study was run from, as far as its folder records it."""
+    made = shlex.split(command_of(folder))
+    return made[2] if made[:2] == ["layercut", "run"] and len(made) > 2 else "STUDY.yaml"
+
+
+def command_of(folder: Path) -> str:
+    """The command that made the study, as its folder records it; empty where it does not."""
+    for place in (folder, folder / "uncut"):
+        try:
+            made = load(place / "environment.json")["command"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return str(made)
+    return ""
+
+
+def _model_of(plan: Path) -> str:
+    try:
+        return str(load(plan).get("model") or "MODEL")
+    except (OSError, ValueError, AttributeError):
+        return "MODEL"

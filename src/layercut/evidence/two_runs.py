@@ -75,7 +75,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
 
 
 def notes(first: RunFolder, second: RunFolder) -> list[str]:
-    """What only one of the runs holds, and what is special about a model or the choice of its layers, in words."""
+    """Remarks on tasks that one run lacks, and on special models or choices of layers, a line each."""
     origins = [f"{run.name}: {origin}" for run in (first, second) if (origin := arm_of(run).origin)]
     names = [_uncut_model(run) for run in (first, second)]
     if names[0] != names[1]:
@@ -92,7 +92,7 @@ def notes(first: RunFolder, second: RunFolder) -> list[str]:
 
 
 def verdict(row: ComparisonRow) -> Verdict:
-    """Whether the second run is better or worse than the first: its interval leaves out 0, and p < 0.05 after Holm."""
+    """Judge the second run against the first: the interval must exclude 0, and p be below 0.05 after Holm."""
     low, high = row.values.difference.low, row.values.difference.high
     if low is None or high is None or row.p_value >= ALPHA or low <= 0 <= high:
         return "not shown"
@@ -141,7 +141,7 @@ def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:
-    """Which items a run holds; before layercut reported whole test sets, there were report items alone."""
+    """Split of a run's items; older runs, from before layercut reported whole test sets, hold report items alone."""
     rows = run.metrics()["rows"]
     return next((row.get("split", "report") for row in rows if (row["task"], row["readout"]) == (task, readout)), "")
 

@@ -23,7 +23,7 @@ class AskedTask(NamedTuple):
 
 
 class UseTasks(NamedTuple):
-    """What stands for a use."""
+    """Tasks that measure a use."""
 
     tasks: tuple[AskedTask, ...]
     note: str
@@ -39,8 +39,8 @@ class Use(NamedTuple):
     tasks: tuple[str, ...]
     """Patterns of task names that speak of it, without their number of examples."""
     answers: Literal["ranked", "written", "either"]
-    """Which readouts decide. A model that still ranks right answers first may no longer write them, and the other way
-    round."""
+    """Kind of readouts that decide. A model that still ranks right answers first may no longer write them, and the
+    other way round."""
     built_in: tuple[str, ...]
     """``task/readout`` to run where no data is at hand; they need none."""
     benchmarks: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Use(NamedTuple):
     does not show that the whole use is kept."""
 
     def speaks_of(self, task: str) -> bool:
-        """Whether a task measures this use.
+        """Return True for a task that measures this use.
 
         >>> named_use("math").speaks_of("gsm8k:5"), named_use("math").speaks_of("copy")
         (True, False)
@@ -58,7 +58,7 @@ class Use(NamedTuple):
         return _is_any(task, self.tasks)
 
     def is_part(self, task: str) -> bool:
-        """Whether a task is only a part of this use.
+        """Return True for a task that is only a part of this use.
 
         >>> named_use("code").is_part("brackets"), named_use("code").is_part("mbpp_plus")
         (True, False)
@@ -66,7 +66,7 @@ class Use(NamedTuple):
         return _is_any(task, self.parts)
 
     def counts(self, readout: str) -> bool:
-        """Whether a readout decides."""
+        """Return True for a readout that decides."""
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
 
     @property
@@ -91,7 +91,7 @@ class Use(NamedTuple):
 
 
 def is_written(readout: str) -> bool:
-    """Whether the model writes the answers of a readout itself."""
+    """Return True for a readout whose answers the model writes itself."""
     return readout.partition("@")[0] in _WRITTEN
 
 

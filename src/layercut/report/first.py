@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from layercut.errors import InputError
-from layercut.evidence.advice import Advice, JudgedPlan, judge
-from layercut.evidence.uses import USES
+from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
+from layercut.evidence.study import checkpoint_of
 from layercut.report import advice_text, words
+from layercut.report.advice_text import ask_more
 from layercut.report.elements import Cell, Part, Styled, Table
-from layercut.report.next_step import ask_more, checkpoint_of
 from layercut.report.render import terminal
 from layercut.report.rows import kept, raw
 from layercut.runs.disk import size
@@ -31,13 +30,10 @@ if TYPE_CHECKING:
     from layercut.evidence.study import StudyResults
     from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
 
-KEEP, CONFIDENCE = 0.9, 0.95
-"""Target share and confidence in a study's report; `layercut advise` takes others."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FirstScreen:
-    """What a reader gets without scrolling; texts are one line of Markdown each."""
+    """The part of a report above all others; texts are one line of Markdown each."""
 
     answer: str
     title: str = ""
@@ -45,7 +41,7 @@ class FirstScreen:
     facts: Sequence[tuple[str, str]] = ()
     """Of the plan: names and what they are."""
     table: Table | None = None
-    """What the plan keeps of each task."""
+    """Retained score of each task."""
     behind: Sequence[Part] = ()
     """The evidence, to be unfolded."""
 
@@ -62,7 +58,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
 
 def first_of_study(study: StudyResults) -> FirstScreen:
     """The plan that advice for all tasks recommends, or the best one."""
-    found = _judged(study)
+    found = advice_by_use(study.rows, study.seed)
     every = found.get("all")
     plan = None if every is None else every.recommended or every.best
     if every is None or plan is None:
@@ -145,23 +141,6 @@ def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
 
 def _task(task: str, readout: str) -> Styled:
     return Styled(task, "plain", below=(words.readout_words(readout),))
-
-
-def _judged(study: StudyResults) -> dict[str, Advice]:
-    """Advice for every use that was measured; uses that rest on the same rows once."""
-    found: dict[str, Advice] = {}
-    seen: set[tuple[tuple[str, str], ...]] = set()
-    for use in USES.values():
-        try:
-            advice = judge(study.rows, use, keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
-        except InputError:
-            continue
-        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.readouts))
-        if use.answers == "written" and judged in seen:
-            continue
-        seen.add(judged)
-        found[use.name] = advice
-    return found
 
 
 def first_of_prune(result: PruneResult) -> FirstScreen:

@@ -64,7 +64,7 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
 
 
 def scope(data: Mapping[str, Any]) -> str:
-    """What was read, in a sentence."""
+    """Name the answers that were read, in a sentence."""
     right = ", ".join(f"{label} {count}" for label, count in data["traces"].items())
     return (
         f"{data['num_layers']} decoder layers, each skipped alone, on {data['num_traces']} right answers of the "
@@ -73,7 +73,7 @@ def scope(data: Mapping[str, Any]) -> str:
 
 
 def answer(data: Mapping[str, Any]) -> str:
-    """How many layers can be removed, and which."""
+    """Number of layers that can be removed, and their indices."""
     safe, keep = data["safe"], f"{data['keep']:.0%}"
     if not safe:
         return (
@@ -87,7 +87,7 @@ def answer(data: Mapping[str, Any]) -> str:
 
 
 def legend(data: Mapping[str, Any]) -> list[str]:
-    """What the numbers mean, one sentence each."""
+    """Meaning of the numbers, one sentence each."""
     lines = [
         "KL: from the original model's next-token distributions to those without the layer, mean in nats a token. "
         "top-1 changed: tokens that are no longer the likeliest.",
@@ -108,7 +108,7 @@ def legend(data: Mapping[str, Any]) -> list[str]:
 
 
 def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other."""
+    """Tables and lines for the terminal, to be printed one after the other."""
     depths, order, kinds, agreement = map(terminal, _tables(data))
     last = Text("\n".join(legend(data)), style="dim"), Text(answer(data), style="bold")
     return [Text(scope(data)), order, Text(_RISES), kinds, depths, agreement, *last]
@@ -131,7 +131,7 @@ def layer_rows(data: Mapping[str, Any]) -> list[list[str]]:
 
 
 def kind_table(data: Mapping[str, Any]) -> Table:
-    """How far -ln p of each kind of token rises without each layer."""
+    """Rise of -ln p of each kind of token without each layer."""
     layers = data["layers"]
     kinds = layers[0]["kinds"]
     head = ["layer", *(f"{kind} (n {rise['n']:,})" for kind, rise in kinds.items())]
@@ -180,7 +180,7 @@ def _coefficient(found: RankCorrelation) -> str:
 
 
 def _tables(data: Mapping[str, Any]) -> tuple[Table, Table, Table, Table]:
-    """How many layers, which, for which tokens, and how far rankings agree."""
+    """Tables of the depths, the order, the kinds of tokens and the agreement of rankings."""
     depths = ["layers", "removed", "KL", "answers kept word for word"]
     agreement = ["ranking", "and", "layers", "Spearman's rho", "Kendall's tau"]
     return (

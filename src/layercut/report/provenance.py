@@ -1,4 +1,4 @@
-"""How runs were made: commands, versions, machine, settings. The same lines in every report."""
+"""Provenance of runs and models: commands, versions, machine, settings, and the layers that a parent has."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def python_of(environment: Mapping[str, Any]) -> str:
 
 
 def lineage_words(parent: Parent) -> str:
-    """What the other model has of its parent, and whether a plan of the parent gives it, in a sentence."""
+    """Layers that the other model has of its parent, and whether a plan of the parent gives it, in a sentence."""
     apart = "" if parent.lineage.layers else "; no plan of the parent gives this model"
     return f"Parent {hide_home(parent.model)}: {parent.lineage.describe()}{apart}."
 

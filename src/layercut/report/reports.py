@@ -115,7 +115,7 @@ def _healing_reports(folder: Path) -> None:
 
 
 def is_single(folder: Path) -> bool:
-    """Whether a folder holds one finished evaluation, and no study."""
+    """Return True for a folder with one finished evaluation, and no study."""
     evaluated = (folder / METRICS).is_file() and not is_run(folder / UNCUT)
     return evaluated and bool(RunFolder.open(folder).metrics()["rows"])
 

@@ -27,7 +27,7 @@ READOUTS = {
 }
 
 REST = "rest of the test set: without the items of the half that a plan or a healing behind one of these models used."
-"""What the words mean."""
+"""Meaning of the words for a test set."""
 
 
 def readout_words(readout: str) -> str:
@@ -68,7 +68,7 @@ FINDINGS = {
 LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
     "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right", "gained": "right",
 }  # fmt: skip
-"""How a finding is coloured; the others have no colour."""
+"""Colours of findings; the others have none."""
 
 
 def removal(arm: ComparedRun) -> str:
@@ -131,7 +131,7 @@ def isolation(environment: Mapping[str, Any]) -> list[str]:
 
 
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
-    """What intervals, retention and chance mean, one sentence each."""
+    """Meaning of intervals, retention and chance, one sentence each."""
     seeds = sorted({row.seed for row in rows})
     lines = [
         f"{scores_in(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "

@@ -83,12 +83,12 @@ def _trained_on(entry: Mapping[str, Any]) -> str:
 
 
 def is_graded(entry: Mapping[str, Any]) -> bool:
-    """Whether training minimised wrong answers, not a loss of tokens."""
+    """Return True where training minimised wrong answers, not a loss of tokens."""
     return bool(entry["objective"] == "grpo")
 
 
 def held_out_name(entry: Mapping[str, Any]) -> str:
-    """What ``held_out_loss`` is in words."""
+    """Name of ``held_out_loss`` for people."""
     return "held-out questions answered wrong" if is_graded(entry) else "held-out loss"
 
 
@@ -98,7 +98,7 @@ def held_out_value(entry: Mapping[str, Any], value: float) -> str:
 
 
 def guard_lines(entry: Mapping[str, Any]) -> list[str]:
-    """What each guard task lost, and last which weights were kept; none without a guard."""
+    """Losses of each guard task, and last the weights that were kept; none without a guard."""
     found = entry.get(GUARD)
     return [] if found is None else [*map(guard_line, found["rows"]), _kept(found)]
 
@@ -128,7 +128,7 @@ def guard_line(row: Mapping[str, Any]) -> str:
 
 
 def guard_moment(row: Mapping[str, Any]) -> str:
-    """When the healed model was asked."""
+    """Moment at which the healed model was asked."""
     at = "after" if "step" not in row else f"at step {row['step']}"
     return at if "strength" not in row else f"at strength {row['strength']:g}"
 

@@ -149,7 +149,7 @@ def sweep_model(
 def sweep_settings(
     model: Mapping[str, Any], parts: Sequence[ObjectiveTask], decoding: Decoding, split: Split
 ) -> dict[str, Any]:
-    """What decides the numbers of a sweep's folder.
+    """Settings that decide the numbers of a sweep's folder.
 
     On selection items these are those of ``layercut select`` with the same objective, so both can share a folder. The
     skipped layers are not part of them: a second command may add some.

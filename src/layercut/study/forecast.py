@@ -61,7 +61,7 @@ class Forecast:
     """Most disk that one of the trainings takes while it runs, beside the checkpoints."""
     shortfalls: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
-    """What is left of the study's sweep and diagnosis, a line each; ``seconds`` excludes them."""
+    """Rest of the study's sweep and diagnosis, a line each; ``seconds`` excludes them."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -14,11 +14,10 @@ from layercut.errors import InputError
 from layercut.evidence.advice import Advice, advise, judge
 from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
-from layercut.evidence.study import study_results
+from layercut.evidence.study import checkpoint_of, study_results
 from layercut.evidence.uses import named_use
 from layercut.report.advice_text import in_short, next_step, page, write_advice
 from layercut.report.first import first_of_study
-from layercut.report.next_step import checkpoint_of
 from layercut.runs.directory import RunFolder, find_runs
 from layercut.surgery.plan import CutPlan
 from tests.support.run_builder import Result, build_run

@@ -97,7 +97,7 @@ def overview(data: Mapping[str, Any]) -> Table:
 
 
 def scope(data: Mapping[str, Any]) -> str:
-    """What was skipped and asked, in a sentence."""
+    """Name the skipped layers and the items, in a sentence."""
     parent = Parent.from_dict(data.get("parent"))
     made = "" if parent is None else f" {lineage_words(parent)} In brackets: a layer's number in the parent."
     return (
@@ -107,7 +107,7 @@ def scope(data: Mapping[str, Any]) -> str:
 
 
 def legend() -> list[str]:
-    """How the overview is read."""
+    """Meaning of the overview's columns and marks."""
     return [
         "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
         "forcing. ln p of the right answer and KL in nats. final cosine: of the last hidden states.",
@@ -119,7 +119,7 @@ def legend() -> list[str]:
 
 
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other: tables that are not too wide,
+    """Blocks for the terminal, to be printed one after the other: tables that are not too wide,
     and one of the layers without which something broke."""
     whole = overview(data)
     last = len(whole.head) - 1

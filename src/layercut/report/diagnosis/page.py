@@ -235,7 +235,7 @@ def raw_measures(rows: Sequence[MeasureRow]) -> list[list[object]]:
 
 
 def how_made(data: Mapping[str, Any]) -> list[str]:
-    """What shares, intervals, p-values and *first* mean."""
+    """Meaning of shares, intervals, p-values and *first*."""
     return [
         "## How to read this",
         "",

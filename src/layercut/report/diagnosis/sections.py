@@ -35,7 +35,7 @@ _WORDS = {
 
 
 def _brackets(found: Diagnosis) -> list[Part]:
-    """How programs end: number, share of all, share of those that fail."""
+    """Outcomes of programs: number, share of all, share of those that fail."""
     classes = found["data"].get("classes", {})
     names, rows = program_cells(classes)
     if not names:
@@ -63,7 +63,7 @@ def _cell(name: str, counts: Mapping[str, int]) -> str:
 
 
 def _degeneration(found: Diagnosis) -> list[Part]:
-    """How answers ended."""
+    """Endings of the answers."""
     finish = found["data"].get("finish", {})
     said = [
         f"{escape(arm)}: " + ", ".join(f"{count} by {reason}" for reason, count in sorted(counts.items()))
@@ -73,7 +73,7 @@ def _degeneration(found: Diagnosis) -> list[Part]:
 
 
 def _propagation(found: Diagnosis) -> list[Part]:
-    """Where answers first go wrong."""
+    """Places where answers first go wrong."""
     text: list[Part] = []
     for arm, where in found["data"].get("first_wrong", {}).items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(where["kinds"].items(), key=lambda one: -one[1]))
@@ -92,7 +92,7 @@ def _propagation(found: Diagnosis) -> list[Part]:
 
 
 def _similarity(found: Diagnosis) -> list[Part]:
-    """When the final token is decided, in each model."""
+    """The layer after which the final token is decided, in each model."""
     text: list[Part] = []
     for name, model in found["data"].get("arms", {}).items():
         half = next((layer for layer, share in zip(model["layers"], model["lens"], strict=True) if share >= 0.5), None)
@@ -101,7 +101,7 @@ def _similarity(found: Diagnosis) -> list[Part]:
 
 
 def _demoted(found: Diagnosis) -> list[Part]:
-    """What became of the items that were lost."""
+    """Outcomes of the items that were lost."""
     verdicts = found["data"].get("verdicts", {})
     text: list[Part] = []
     for arm, counts in verdicts.items():
