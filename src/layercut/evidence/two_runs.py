@@ -107,11 +107,7 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
         "second": {"run": second.name, "removed": list(second.removed)},
         "rows": [
             {
-                "task": row.task,
-                "version": row.version,
-                "readout": row.readout,
-                "metric": row.metric,
-                "n": row.n,
+                **{name: getattr(row, name) for name in ("task", "version", "readout", "metric", "n")},
                 "items": row.asked,
                 "limit": row.limit,
                 "chance": row.chance,
