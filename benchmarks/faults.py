@@ -542,7 +542,7 @@ def argument_faults(work: Path) -> Iterator[Fault]:
             lambda name=name, flags=flags: layercut("select", tiny, f"--criterion={name}", *flags),
         )
     digits = "9" * 5000
-    chosen = ["select", tiny, "--criterion", "reverse", "--remove", 1, "--out", work / "runs" / "digits"]
+    chosen = ["select", tiny, "--criterion", "reverse", "--remove", "1 layer", "--out", work / "runs" / "digits"]
     for flag in (f"--protect=first:{digits}", f"--protect={digits}", f"--set=token={digits}", f"--remove={digits}"):
         yield f"{flag[:20]} of 5000 digits", lambda flag=flag: layercut(*chosen, flag)
     for number, hostile in enumerate(HOSTILE):

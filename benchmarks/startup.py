@@ -50,7 +50,7 @@ def commands(study: Path) -> list[Command]:
         Command("layercut eval --help", (*LAYERCUT, "eval", "--help"), 0.5),
         Command("typo in a YAML key", (*LAYERCUT, "run", str(study)), 0.5),
         Command("typo in a task", (*LAYERCUT, "eval", MODEL, "--tasks", "arithmetc"), 0.5),
-        Command("typo in a criterion", (*LAYERCUT, "select", MODEL, "--criterion", "refin", "--remove", "1"), 0.5),
+        Command("typo in a criterion", (*LAYERCUT, "select", MODEL, "--criterion", "refin", "--remove", "5%"), 0.5),
         Command("layer out of range", (*LAYERCUT, "cut", MODEL, "--remove", "99"), 0.5),
         Command("typo in a flag", (*LAYERCUT, "eval", MODEL, "--tsks", "copy"), 0.5),
     ]

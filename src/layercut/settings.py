@@ -79,15 +79,15 @@ def _engine_pool(text: str) -> str:
 
 
 def _depth(text: Any) -> Any:
-    """Return a share in percent: 25% for 0.25."""
-    text = text.strip() if isinstance(text, str) else text
+    """Return a share in percent, 25% for 0.25, and a number alone: 3 for ``3 layers``."""
+    text = re.sub(r"\s*layers?$", "", text.strip()) if isinstance(text, str) else text
     return f"{float(text) * 100:g}%" if re.fullmatch(r"0?\.\d+", str(text)) else text
 
 
 class Depth(Settings):
     """How many decoder layers go: a number, or a share of the model's."""
 
-    text: Annotated[str, BeforeValidator(_depth)] = Field(description="3 or 25%; 0.25 is 25%.")
+    text: Annotated[str, BeforeValidator(_depth)] = Field(description="3, 3 layers or 25%; 0.25 is 25%.")
 
     @property
     def is_share(self) -> bool:

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from layercut.errors import InputError
-from layercut.selection.specs import plan_maker
+from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf_metadata
 from layercut.surgery.gguf import cut_gguf
@@ -122,7 +122,7 @@ def test_accepted_plans_keep_what_the_layers_compute(tmp_path: Path, name: str, 
 
 def cut(whole: Path, plan: str, out: Path) -> tuple[int, ...]:
     settings = ModelSettings(model=str(whole))
-    done = cut_gguf(settings, plan_maker(plan, 0, False), whole, out, verify=False)
+    done = cut_gguf(settings, LayerSpec.parse(plan).bind, whole, out, verify=False)
     return done.report.plan.removed
 
 

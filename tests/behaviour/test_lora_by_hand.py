@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from layercut import steps
+from layercut import api
 from layercut.healing.examples import Data, encode_example
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import train
@@ -42,7 +42,7 @@ SETTINGS = TrainSettings(
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cut") / "model"
-    steps.cut("bundled:smollm2-135m", "20-22", out)
+    api.cut("bundled:smollm2-135m", "20-22", out)
     return out
 
 

@@ -222,7 +222,7 @@ def test_a_greedy_search_chooses_the_same_layers(engine: VllmEngine, tmp_path: P
         ran = CliRunner().invoke(
             app,
             [
-                *("select", NAME, "--criterion", "task_accuracy", "--remove", "2", "--limit", "8"),
+                *("select", NAME, "--criterion", "task_accuracy", "--remove", "2 layers", "--limit", "8"),
                 *("--objective", "copy", "--protect", "0-21", "--dtype", "float32", "--device", "cpu"),
                 *("--engine", name, "--cache-gib", "1", "--out", str(out)),
             ],

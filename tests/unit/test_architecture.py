@@ -41,13 +41,16 @@ MAY_USE = {
         "settings",
     },
     "tools": {"selection", "surgery", "models"},
-    "steps": {
-        "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence", "surgery",
-        "models", "settings",
+    "requests": {
+        "pruning", "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models",
+        "settings",
+    },
+    "api": {
+        "requests", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence",
+        "surgery", "models", "settings",
     },
     "cli": {
-        "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox", "evidence",
-        "surgery", "settings", "models",
+        "requests", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
     },
 }  # fmt: skip
 BASE = {"errors", "seed", "text", "runs", "progress", "base_settings"}

@@ -29,8 +29,8 @@ COMMANDS = {
     "Prune a model for a use": f"prune {{model}} --tasks {BRIGHT} --items 8 --keep 0.5 --max-depth 1 --heal seam "
     "--anyway --out pruned",
     "Remove layers and write a checkpoint": "cut {model} --remove 3-4 --out cut",
-    "Choose layers by task accuracy": f"select {{model}} --criterion task_accuracy --objective {BRIGHT} --remove 1 "
-    "--race exact --limit 8 --out selected",
+    "Choose layers by task accuracy": f"select {{model}} --criterion task_accuracy --objective {BRIGHT} "
+    "--remove 1layer --race exact --limit 8 --out selected",
     "Run a study": "run study.yaml --trust-study-code",
     "Heal": "heal last --teacher {model} --prompts task:copy --limit 8 --keep-unfinished --max-new-tokens 4 "
     "--max-steps 1 --out healed",

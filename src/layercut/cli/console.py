@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from layercut.progress.console import SafeConsole
+from layercut.requests.io import Io
 
 if TYPE_CHECKING:
     from layercut.engine.estimate import CostEstimate
@@ -83,6 +84,10 @@ def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
     if estimate.folder is not None:
         RunFolder.check(estimate.folder)
     show(estimate.to_dict(), lines=estimate.lines(), json=json)
+
+
+IO = Io(log, say)
+"""Progress and lines for people go to stderr."""
 
 
 def _print(console: Console, text: str | Text) -> None:

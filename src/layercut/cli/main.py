@@ -50,13 +50,22 @@ VERBS = {
 _FILES = {"eval": "evaluate"}
 
 
+def _function(name: str) -> Any:
+    file = _FILES.get(name, name.replace("-", "_"))
+    return getattr(importlib.import_module(f"layercut.cli.{file}"), file)
+
+
+def door(name: str) -> Any:
+    """The function of a verb that takes its request."""
+    return _function(name).__wrapped__
+
+
 def verb(name: str) -> Any:
     """A verb as typer runs it; paragraphs of its help are one line each, as the terminal breaks lines itself."""
     from layercut.cli.options import Verb
 
-    file = _FILES.get(name, name.replace("-", "_"))
     alone = typer.Typer(add_completion=False, context_settings=_HELP, rich_markup_mode=None)
-    alone.command(name, cls=Verb)(getattr(importlib.import_module(f"layercut.cli.{file}"), file))
+    alone.command(name, cls=Verb)(_function(name))
     found: Any = typer.main.get_command(alone)
     paragraphs = inspect.cleandoc(found.help).split("\n\n")
     found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)

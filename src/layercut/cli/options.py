@@ -4,70 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from copy import copy
+from collections.abc import Callable
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, get_origin
 
 import typer
 from typer.core import TyperCommand
 
-from layercut.base_settings import Settings, choices_of, limits, share
-from layercut.cli.console import speak_of
+from layercut.base_settings import choices_of, limits
+from layercut.cli.console import result, speak_of
 from layercut.errors import InputError, unknown
-from layercut.seed import LARGEST
-from layercut.settings import TaskSettings
+from layercut.requests.base import Fields, Flag, Request, Slot, name_of, plain_type, slots
+from layercut.selection.specs import LayerSpec
 from layercut.tasks.lm_eval.names import NAMING, of_folder
 
-Remove = Annotated[
-    str | None,
-    typer.Option(
-        help="Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or a "
-        "plan.json.",
-        metavar="LAYERS",
-    ),
-]
-
-
-def a_share(help: str, *, least: float = 0, most: float = 1) -> Any:
-    """The option of a share that is no field of settings; it may be written in percent."""
-
-    def parsed(param: typer.CallbackParam, value: Any) -> Any:
-        found = None if value is None else share(value, str(param.name))
-        if found is None or least <= found <= most:
-            return found
-        raise InputError(f"{param.name} {found:g} is not from {least:g} to {most:g}, such as 0.9 or 90%.")
-
-    return typer.Option(help=help, parser=str, callback=parsed, metavar="SHARE")
-
-
-Keep = Annotated[
-    float | None,
-    a_share(
-        "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune "
-        "confirms it on others.",
-        least=0.01,
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, max=LARGEST, help="Random seed.", metavar="INTEGER")]
-StudySeed = Annotated[
-    int | None, typer.Option(min=0, max=LARGEST, help="Random seed, in place of the file's.", metavar="INTEGER")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each task; shown in every table.")]
-Data = Annotated[
-    list[str] | None, typer.Option(help="Local data of a task: gsm8k=PATH. May be repeated.", metavar="TASK=PATH")
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with local data, in a folder for each task, such as gsm8k.", metavar="DIR")
-]
-PROMPTS = (
-    ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
-    "selection items"
-)
-"""Where prompts may come from."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+HiddenJson = Annotated[bool, typer.Option("--json", hidden=True, help="Print the result as JSON.")]
 
 
 def _allow_unsafe(wanted: bool) -> None:
@@ -77,153 +30,103 @@ def _allow_unsafe(wanted: bool) -> None:
         allow_unsafe()
 
 
-UnsafeExec = Annotated[
-    bool,
-    typer.Option(
-        "--unsafe-exec",
-        callback=_allow_unsafe,
-        help="Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
-        "they can read and change your files, use the network and forge a pass. As root they run as another user.",
-    ),
-]
-Out = Annotated[Path | None, typer.Option(help="Folder to write to.", metavar="DIR")]
+_UNSAFE: dict[str, Any] = {
+    "callback": _allow_unsafe,
+    "help": "Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
+    "they can read and change your files, use the network and forge a pass. As root they run as another user.",
+}
+UnsafeExec = Annotated[bool, typer.Option("--unsafe-exec", **_UNSAFE)]
+HiddenUnsafeExec = Annotated[bool, typer.Option("--unsafe-exec", hidden=True, **_UNSAFE)]
 
 
-def out_to(what: str) -> Any:
-    """The option ``--out`` of a verb whose own name for it is ``out_folder``."""
-    return typer.Option("--out", help=what, metavar="DIR")
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A verb as typer reads it: its request becomes flags, one for each field, with type, default, bounds and help.
 
-
-OBJECTIVE = (
-    "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
-    "(builtin, paper) for those of a suite."
-)
-"""What an objective may name."""
-
-
-class Flags(NamedTuple):
-    """How the fields of a settings class become flags of a verb: ``train: Annotated[TrainSettings, Flags(...)]``."""
-
-    panel: str | None = None
-    """Under which heading of ``--help``."""
-    shown: str = ""
-    """Fields that ``--help`` shows; the others are reached as well, by ``--set`` too, and shown by ``--help-all``."""
-    without: str = ""
-    """Fields that are no flags of this verb."""
-    names: Mapping[str, str] = {}
-    """What a flag is called whose name is not the field's."""
-
-
-def flag(kind: type[Settings], name: str, *spelling: str, **more: Any) -> Any:
-    """The option that stands for a field: its help, choices and bounds."""
-    field = kind.model_fields[name]
-    found = limits(field)
-    missing = [one for one in choices_of(field) if one not in (field.description or "")]
-    choices = f" One of {', '.join(choices_of(field))}." if missing else ""
-    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
-    more |= {"parser": str, "metavar": "SHARE"} if high == 1 else {"min": low, "max": high}
-    spelled = spelling or ((f"--{name.replace('_', '-')}",) if field.annotation is bool else ())
-    return typer.Option(
-        *spelled,
-        help=(field.description or "") + choices,
-        **more,
-    )
-
-
-def command(*, hidden: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A verb whose settings become flags: one for each field, with its type, default, bounds and help.
-
-    Settings hold as given what was written on the command line, so that presets know. Where flags are not shown,
-    ``--help-all`` shows them, and ``--set NAME=VALUE`` reaches them as well; see ``Verb``.
+    A request holds as given what was written on the command line, so that presets know. ``--help-all`` shows flags that
+    ``--help`` does not, and ``--set NAME=VALUE`` reaches each; see ``Verb``. The help is the request's docstring.
 
     Args:
-        hidden: parameters of the verb's own that ``--help`` does not show.
+        function: takes ``request`` and options of the command line alone, such as ``json``.
     """
+    signature = inspect.signature(function, eval_str=True)
+    kind: type[Request] = signature.parameters["request"].annotation
+    known = slots(kind)
+    parameters = [_parameter(one) for one in known.values()]
+    parameters += [one for one in signature.parameters.values() if one.name != "request"]
+    extra = [*([] if "settings" in known else [_SET]), _PRINT, _HELP_ALL, _CONTEXT]
+    extra = [_INCLUDE, *extra] if any(name in NAMING for name in known) else extra
+    parameters += extra
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        parameters: list[inspect.Parameter] = []
-        kinds: dict[str, tuple[type[Settings], dict[str, str]]] = {}
-        for one in inspect.signature(function, eval_str=True).parameters.values():
-            kind, *marks = get_args(one.annotation) if get_origin(one.annotation) is Annotated else (one.annotation,)
-            if not (isinstance(kind, type) and issubclass(kind, Settings)):
-                parameters.append(_hidden(one) if one.name in hidden.split() else one)
-                continue
-            how = next((mark for mark in marks if isinstance(mark, Flags)), Flags())
-            fields = {
-                field: how.names.get(field, field) for field in kind.model_fields if field not in how.without.split()
-            }
-            kinds[one.name] = kind, {field: _name_of(name) for field, name in fields.items()}
-            parameters += [_parameter(kind, field, name, how) for field, name in fields.items()]
-        has_own = any(one.name == "setting" for one in parameters)
-        extra = [_HELP_ALL, _CONTEXT] if has_own else [_SET, _HELP_ALL, _CONTEXT]
-        extra = [_INCLUDE, *extra] if any(one.name in NAMING for one in parameters) else extra
-        parameters += extra
+    @functools.wraps(function)
+    def with_request(**values: Any) -> None:
+        given = {one.name: values.pop(one.name) for one in extra}
+        values = of_folder(values, folder) if (folder := given.get("include_path")) is not None else values
+        source = given["context"].get_parameter_source
+        asked = {name: values.pop(name) for name in known}
+        request = kind.of(**{name: one for name, one in asked.items() if source(name).name != "DEFAULT"})
+        if given["print_request"]:
+            result(request.to_yaml().rstrip())
+            return
+        request.fit()
+        function(request, **values)
 
-        @functools.wraps(function)
-        def with_settings(**values: Any) -> None:
-            folder, *_, context = [values.pop(one.name) for one in extra]
-            values = of_folder(values, folder) if isinstance(folder, Path) else values
-            written = {name for name in values if context.get_parameter_source(name).name != "DEFAULT"}
-            settings = {}
-            for name, (kind, fields) in kinds.items():
-                taken = {field: values.pop(flag) for field, flag in fields.items()}
-                given = {field: taken[field] for field, flag in fields.items() if flag in written}
-                settings[name] = kind(**{field: _as_field(kind, field, value) for field, value in given.items()})
-            function(**settings, **values)
-
-        # What typer reads in place of the function's own.
-        keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-        with_settings.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-        with_settings.renamed = {  # type: ignore[attr-defined]
-            field: name for _, fields in kinds.values() for field, name in fields.items() if field != name
-        }
-        with_settings.__annotations__ = {one.name: one.annotation for one in keyword_only}
-        return with_settings
-
-    return decorate
+    # What typer reads in place of the function's own.
+    keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    with_request.__doc__ = kind.__doc__
+    with_request.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    with_request.request = kind  # type: ignore[attr-defined]
+    with_request.renamed = {one.field: name for name, one in known.items() if one.field != name}  # type: ignore[attr-defined]
+    with_request.__annotations__ = {one.name: one.annotation for one in keyword_only}
+    return with_request
 
 
-def _parameter(kind: type[Settings], field: str, name: str, how: Flags) -> inspect.Parameter:
+def _parameter(slot: Slot) -> inspect.Parameter:
     """What typer reads for a field."""
-    info, plain = kind.model_fields[field], _plain_type(kind.model_fields[field].annotation)
-    if field == "model":
-        mark: Any = typer.Argument(help=info.description, metavar="MODEL")
-        return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, mark])
-    is_list = plain == (str | None) and "tuple" in str(info.annotation)
-    more: dict[str, Any] = {"metavar": "NAME,NAME"} if is_list else {}
-    spelling = (name,) if name.startswith("--") else (f"--{name.replace('_', '-')}",) if name != field else ()
-    mark = flag(kind, field, *spelling, rich_help_panel=how.panel, hidden=field not in how.shown.split(), **more)
-    default = None if is_list else info.default
+    info, plain, how = slot.info, plain_type(slot.info.annotation), slot.how
+    if isinstance(how, Fields):
+        hidden, panel, spelled = slot.field not in how.shown.split(), how.panel, how.names.get(slot.field, "")
+        metavar = None
+    else:
+        hidden, panel, spelled, metavar = how.hidden, None, how.spelled, how.metavar
+    required, default = info.is_required(), info.default
+    default = str(default) if isinstance(default, LayerSpec) else default
+    is_argument = slot.field == "model" or (isinstance(how, Flag) and how.argument)
+    word = spelled if spelled.startswith("--") else f"--{slot.name.replace('_', '-')}"
+    more: dict[str, Any] = {"rich_help_panel": panel, "hidden": hidden and not required}
+    kind, is_many = _typed(slot, plain)
+    metavar = metavar or ("MODEL" if slot.field == "model" else "NAME,NAME" if get_origin(plain) is tuple else None)
+    if metavar:
+        more["metavar"] = metavar
+    if is_argument:
+        mark: Any = typer.Argument(help=info.description, metavar=metavar)
+        return inspect.Parameter(slot.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, mark])
+    found = limits(info)
+    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
+    if plain is float and high is not None:  # a share, which may be written in percent
+        more |= {"parser": str, "metavar": "SHARE"}
+    elif plain in (int, float):
+        more |= {"min": low, "max": high}
+    missing = [one for one in choices_of(info) if one not in (info.description or "")]
+    choices = f" One of {', '.join(choices_of(info))}." if missing else ""
+    mark = typer.Option(word, help=(info.description or "") + choices, **more)
+    if not required:
+        default = None if is_many or not isinstance(default, str | int | float | bool) else default
+        kind = kind if default is not None else kind | None
     return inspect.Parameter(
-        _name_of(name), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[plain, mark]
+        slot.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[kind, mark],
     )
 
 
-def _name_of(flag: str) -> str:
-    """The parameter that a flag becomes: keep_it of ``--keep-it/--drop-it``."""
-    return flag.partition("/")[0].strip("-").replace("-", "_")
-
-
-def _plain_type(annotation: Any) -> Any:
-    """What typer can read: text with commas for a list of names, the type itself without checks for all else."""
-    if get_origin(annotation) is Annotated:
-        return _plain_type(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return _plain_type(get_args(annotation)[0]) | None
-    return str | None if get_origin(annotation) is tuple else annotation
-
-
-def _as_field(kind: type[Settings], field: str, value: Any) -> Any:
-    """A value from the command line; names with commas between are a list."""
-    is_list = isinstance(value, str) and "tuple" in str(kind.model_fields[field].annotation)
-    return tuple(part for part in value.split(",") if part) if is_list else value
-
-
-def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
-    kind, option = get_args(parameter.annotation)
-    option = copy(option)
-    option.hidden = True
-    return parameter.replace(annotation=Annotated[kind, option])
+def _typed(slot: Slot, plain: Any) -> tuple[Any, bool]:
+    """What typer can read for a type, and whether it holds several."""
+    if slot.repeated:
+        return list[str], True
+    if get_origin(plain) is tuple or plain not in (str, int, float, bool):
+        return str, get_origin(plain) is tuple
+    return plain, False
 
 
 def _show_all(context: typer.Context, wanted: bool) -> None:
@@ -287,7 +190,7 @@ class Verb(TyperCommand):
         renamed = getattr(self.callback, "renamed", {})
         return (
             negative
-            | {_name_of(word): word for word in spellings}
+            | {name_of(word): word for word in spellings}
             | {field: f"--{name.replace('_', '-')}" for field, name in renamed.items()}
         )
 
@@ -341,71 +244,13 @@ _HELP_ALL = inspect.Parameter(
         bool, typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option.")
     ],
 )
-_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-SHOWN_OF_MODEL = Flags("Model", shown="dtype device batch_size engine")
-"""What each verb on a model shows of it."""
-LOADED_MODEL = Flags(
-    "Model",
-    shown="revision dtype device",
-    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer",
+_PRINT = inspect.Parameter(
+    "print_request",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option("--print-request", hidden=True, help="Print the request as YAML, which layercut run takes."),
+    ],
 )
-"""A model that is loaded, and run on one batch at most."""
-SHOWN_OF_DECODING = Flags("Decoding", shown="temperature")
-
-
-def asked_tasks(
-    names: str | None,
-    readouts: str | None = None,
-    limit: int | None = None,
-    data: list[str] | None = None,
-    data_dir: Path | None = None,
-    *,
-    first_readouts: bool = False,
-) -> tuple[TaskSettings, ...]:
-    """The tasks that flags ask for; see ``layercut.tasks.suites.asked_tasks``.
-
-    Raises:
-        InputError: an unknown suite, task or readout, or local data that is not TASK=PATH, not there or for another
-            task.
-    """
-    from layercut.study.checks import check_tasks
-    from layercut.tasks import suites
-
-    wanted = tuple(readouts.split(",")) if readouts else None
-    if names is not None and not any(part.strip() for part in names.split(",")):
-        raise InputError(f"{names!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
-    tasks = suites.asked_tasks(
-        names or "",
-        limit=limit,
-        readouts=wanted,
-        files=local_files(data),
-        folder=data_dir,
-        first_readouts=first_readouts,
-    )
-    check_tasks(tasks)
-    return tasks
-
-
-def local_files(entries: list[str] | None) -> dict[str, str]:
-    """Path by task, from ``--data TASK=PATH``. Raises InputError: an entry of another form."""
-    return dict(_pair(entry) for entry in entries or [])
-
-
-def local_data(entries: list[str] | None, folder: Path | None) -> dict[str, str]:
-    """``local_files``, and of every known task what a folder holds for it.
-
-    Raises:
-        InputError: an entry of another form, or no such folder.
-    """
-    from layercut.tasks import TASKS
-    from layercut.tasks.suites import with_data
-
-    found = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
-    return {task.task: task.data for task in found if task.data} | local_files(entries)
-
-
-def _pair(entry: str) -> tuple[str, str]:
-    name, equals, path = entry.partition("=")
-    if not equals or not name or not path:
-        raise InputError(f"--data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
-    return name, path
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)

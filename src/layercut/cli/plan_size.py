@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from layercut.cli import options
 from layercut.cli.console import show
+from layercut.requests.results import PlanSizeRequest
 
 
-def plan_size(
-    baseline: Annotated[float, options.a_share("Expected score of the original model, a share: 0.6.")],
-    retention: Annotated[
-        float, options.a_share("Share of the score above chance that the pruned model is expected to keep.", most=2)
-    ],
-    chance: Annotated[float, options.a_share("Score of guessing.")] = 0.0,
-    power: Annotated[float, options.a_share("Probability of seeing a difference that is there.")] = 0.8,
-    alpha: Annotated[float, options.a_share("Level of the test; the interval has 1 - alpha.")] = 0.05,
-    half_width: Annotated[float, options.a_share("Half of the width of the retention's interval.")] = 0.1,
-    comparisons: Annotated[
-        int, typer.Option(min=1, help="How many comparisons are judged together, plans times tasks (Holm).")
-    ] = 1,
-    correlation: Annotated[
-        float | None,
-        typer.Option(help="Of the two models' right answers over items; 0.5 if left out, or the most that can be."),
-    ] = None,
-    agreement: Annotated[
-        float | None, options.a_share("Share of items on which both are right or both wrong, in its place.")
-    ] = None,
-    json: options.Json = False,
-) -> None:
-    """Say how many items are needed to see a loss, and to know the retention to a given width.
-
-    Both models answer the same items. The test is McNemar's exact one; items that share a context count for less.
-
-    Example: layercut plan-size --retention 0.9 --baseline 0.6
-    """
+@options.command
+def plan_size(request: PlanSizeRequest, json: options.Json = False) -> None:
+    """Show the numbers of items."""
     from layercut.evidence.sample_size import expect, items_needed
 
+    baseline, retention, chance, power, alpha = (
+        request.baseline, request.retention, request.chance, request.power, request.alpha
+    )  # fmt: skip
+    half_width, comparisons = request.half_width, request.comparisons
     expected = expect(
-        baseline=baseline, retention=retention, chance=chance, correlation=correlation, agreement=agreement
+        baseline=baseline,
+        retention=retention,
+        chance=chance,
+        correlation=request.correlation,
+        agreement=request.agreement,
     )
     needed = items_needed(expected, power=power, alpha=alpha, half_width=half_width, comparisons=comparisons)
     outcomes = expected.outcomes
@@ -50,7 +31,7 @@ def plan_size(
         "outcomes": outcomes._asdict(), "power": power, "alpha": alpha, "comparisons": comparisons,
         "half_width": half_width, "items": needed.to_dict(),
     }  # fmt: skip
-    assumed = " (assumed)" if correlation is None and agreement is None else ""
+    assumed = " (assumed)" if request.correlation is None and request.agreement is None else ""
     together = f", the strictest of {comparisons} together" if comparisons > 1 else ""
     lines = [
         f"uncut {100 * baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * chance:.4g} %",

@@ -56,6 +56,11 @@ class Diagnosed(NamedTuple):
     data: dict[str, Any]
 
     @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.file.parent
+
+    @property
     def report(self) -> Path:
         """The Markdown page that ``layercut.write_reports`` makes of the file."""
         return self.file.with_suffix(".md")

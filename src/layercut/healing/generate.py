@@ -21,8 +21,7 @@ from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.records import Journal
-from layercut.selection.specs import plan_of
-from layercut.settings import ModelSettings
+from layercut.selection.specs import LayerSpec, plan_of
 from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
 
@@ -38,19 +37,18 @@ class Responses(NamedTuple):
 
 
 def answer_prompts(
-    model: ModelSettings,
+    model: ModelHandle,
     source: PromptSource,
     how: Answering,
     *,
-    remove: str | None,
+    remove: LayerSpec | None,
     out: Path | None,
     seed: int,
     console: Console,
     say: Say,
 ) -> Responses:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
-    handle = ModelHandle(model)
-    plan = plan_of(handle, remove, seed)
+    handle, plan = model, plan_of(model, remove, seed)
     say(handle.introduce(plan))
     for note in source.notes:
         say(note)

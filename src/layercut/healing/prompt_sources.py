@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
@@ -19,7 +19,7 @@ from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, answered_in,
 from layercut.healing.settings import SYSTEM, TrainSettings
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
-from layercut.tasks import load_task
+from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.grading import scores_of
 from layercut.tasks.hub_rows import HUB, hub_rows
@@ -407,3 +407,12 @@ def _item_of(record: Mapping[str, Any]) -> str:
 def prompts_hash(prompts: Sequence[NamedPrompt]) -> str:
     """First 16 hex digits of SHA-256 over ids and prompts."""
     return hashlib.sha256(json.dumps(list(prompts), ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def check_prompts(specs: Iterable[PromptSpec]) -> None:
+    """Refuse ``task:NAME`` of an unknown task, or with a readout that does not generate. Nothing is read."""
+    for one in specs:
+        if one.source.startswith(PREFIX):
+            check_task(one.source.removeprefix(PREFIX))
+            if one.readout is not None and one.readout not in GENERATED:
+                raise unknown(f"generated readout of {one.source}", one.readout, GENERATED)

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.evidence.uses import tasks_for
-from layercut.models.depth import depth_of
 from layercut.pruning.settings import PruneSettings
-from layercut.settings import ModelSettings, TaskSettings
-from layercut.study.checks import check_tasks
+from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, takes
 from layercut.tasks.suites import asked_tasks, with_data
 
@@ -49,14 +47,3 @@ def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, f
         for one in found.tasks
     )
     return GoalTasks(with_data(tasks, files, folder), found.note)
-
-
-def check_prune(model: ModelSettings, settings: PruneSettings, goal: GoalTasks) -> None:
-    """Refuse a goal, tasks or a depth that cannot be, before torch or any weights are read.
-
-    Raises:
-        InputError: an unknown task or model, a readout that a task does not have, or a depth that leaves no layer.
-    """
-    check_tasks(goal.tasks)
-    if (num_layers := depth_of(model.model, model.revision)) is not None:
-        settings.depth(num_layers)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.settings import METHODS
+from layercut.selection.specs import Count
 from layercut.settings import Depth
 
 AUTO, NONE = "auto", "none"
@@ -33,8 +34,8 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _depth(text: str) -> str:
-    return Depth(text=text).text
+def _depth(text: object) -> str:
+    return Depth(text=str(text)).text
 
 
 def _time(text: str) -> str:
@@ -56,11 +57,11 @@ class PruneSettings(Settings):
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
-    max_depth: Annotated[str, AfterValidator(_depth)] = Field(
+    max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
         "25%", description="Most layers to remove: 8, 25% or 0.25."
     )
-    remove: Annotated[str, AfterValidator(_depth)] | None = Field(
-        None, description="Remove exactly this many layers, or this share, and say whether that keeps the goal."
+    remove: Count | None = Field(
+        None, description="Remove exactly so many, '3 layers' or 25%, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
@@ -94,7 +95,8 @@ class PruneSettings(Settings):
 
     def depth(self, num_layers: int) -> int:
         """Layers that may be removed at most, of a model of ``num_layers``. Raises InputError: all of them."""
-        text = self.remove or self.max_depth
+        count = self.remove.count if self.remove else None
+        text = count.text if count else self.max_depth
         found = Depth(text=text).layers(num_layers)
         if found >= num_layers - 1:
             name = "`max_depth`" if self.remove is None else "`remove`"

@@ -2,7 +2,7 @@
 
     layercut report runs/quickstart
 
-Steps write data alone; the command line and ``layercut.steps`` have their reports written here.
+Steps write data alone; the command line and ``layercut.api`` have their reports written here.
 """
 
 from __future__ import annotations

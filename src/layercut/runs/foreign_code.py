@@ -15,7 +15,6 @@ from typing import Any
 
 from layercut.errors import InputError, first_line
 
-TRUST_FLAG = "--trust-study-code"
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 _untrusted: list[str] = []
 
@@ -34,7 +33,7 @@ def check_trust(what: str) -> None:
     """Raise InputError inside ``untrusted``; ``what`` names the code, such as ``trust_remote_code: true``."""
     if _untrusted:
         raise InputError(
-            f"{_untrusted[-1]} runs code of its own ({what}). If you know what that code does, add {TRUST_FLAG}; "
+            f"{_untrusted[-1]} runs code of its own ({what}). If you know what that code does, add `trust_study_code`; "
             "else remove it from the file."
         )
 

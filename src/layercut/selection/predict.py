@@ -58,6 +58,11 @@ class Predicted(NamedTuple):
     data: dict[str, Any]
 
     @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.file.parent
+
+    @property
     def report(self) -> Path:
         """The Markdown page that ``layercut.write_reports`` makes of the file."""
         return self.file.with_suffix(".md")

@@ -13,7 +13,7 @@ from layercut.selection.base import Context, Objective, Selection, wanted_object
 from layercut.selection.greedy import as_json, best_of, rank
 from layercut.selection.objective import selected_on
 from layercut.selection.protect import with_default_protection
-from layercut.selection.specs import plan_from_spec
+from layercut.selection.specs import LayerSpec
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items, selection_items
 
@@ -105,7 +105,7 @@ def _start(context: Context, start: object) -> tuple[Layers, Mapping[str, Any]]:
         removed: Layers = selection.removed
         scores: Mapping[str, Any] = selection.details
     else:
-        plan = start if isinstance(start, CutPlan) else plan_from_spec(str(start), num_layers=context.num_layers)
+        plan = LayerSpec.parse(start).bind(num_layers=context.num_layers)
         if plan.num_layers != context.num_layers:
             raise InputError(
                 f"the start is a plan for {plan.num_layers} decoder layers, and this model has {context.num_layers}."

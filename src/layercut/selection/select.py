@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError, unknown
+from layercut.errors import unknown
 from layercut.progress import Progress
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
@@ -247,15 +247,3 @@ def _plan_settings(context: Context, objective: TaskObjective | None) -> dict[st
     if objective is not None:
         settings["objective"] = dict(objective.describe())
     return settings
-
-
-def setting(entry: str) -> tuple[str, Any]:
-    """``name=value`` as given on the command line; whole numbers become numbers.
-
-    Raises:
-        InputError: no name, or no value.
-    """
-    name, equals, value = entry.partition("=")
-    if not equals or not name or not value:
-        raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as token=last.")
-    return name, int(value) if re.fullmatch(r"-?\d{1,18}", value) else value

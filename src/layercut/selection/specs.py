@@ -1,89 +1,203 @@
-"""Parse plans as users write them: a layer list, ``reverse:N`` or ``random:N``, or the path of a plan.json."""
+"""The grammar of what is removed, parsed once: layers, a count of layers, an order of layers, or the file of a plan.
+
+LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
+LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
+LayerSpec.parse("reverse:4")    so many by an order that needs no model (reverse, random)
+LayerSpec.parse("run/plan.json")
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer
+from pydantic_core.core_schema import ValidationInfo
 
 from layercut.engine.served import ServedModel
 from layercut.errors import InputError
+from layercut.models.depth import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
-from layercut.settings import Depth
+from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan, as_plan, parse_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
+_COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, or a plan.json"
 
-_HINT = " A share alone does not say which layers: layercut select, cut and prune choose them."
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """What is removed of a model that is not known yet. Beside ``text``, one of the fields is set."""
+
+    text: str
+    """As it was written."""
+    layers: tuple[int, ...] | None = None
+    """In order of removal."""
+    count: Depth | None = None
+    """So many layers; with ``order`` None it is open which."""
+    order: str | None = None
+    """The criterion that names them; it needs no model."""
+    plan: CutPlan | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def parse(cls, given: object) -> LayerSpec:
+        """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan.
+
+        >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
+        ((21, 22, 23), Depth(text='3'), '3,1')
+
+        Raises:
+            InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
+        """
+        if isinstance(given, LayerSpec):
+            return given
+        if isinstance(given, CutPlan):
+            return cls(text=",".join(map(str, given.removed)), plan=given)
+        if isinstance(given, list | tuple):
+            layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
+            return cls(text=",".join(map(str, layers)), layers=layers)
+        text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
+        if text.endswith(".json"):
+            return cls(text=text, plan=CutPlan.load(Path(text)))
+        if _COUNT.fullmatch(text):
+            return cls(text=text, count=Depth(text=text))
+        if (match := _BY_CRITERION.match(text)) or text in CRITERIA:
+            name, count = (match[1], match[2]) if match else (text, "")
+            if criterion_row(name).needs_model and name in CRITERIA:
+                wanted = count if "%" in count else f"'{count or 3} layers'"
+                raise InputError(
+                    f"{name} needs to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
+                    f"--remove {wanted} --out DIR, then give DIR/plan.json."
+                )
+            if not match:
+                raise InputError(f"{text!r:.60} does not say how many layers; write {text}:3 to remove three.")
+            return cls(text=text, count=Depth(text=count), order=name)
+        if not re.match(r"^[\d,\- ]+$", text):
+            raise InputError(f"{text!r:.60} is not a plan; write {_EXPECTED}.")
+        return cls(text=text, layers=parse_layers(text))
+
+    @property
+    def is_open(self) -> bool:
+        """True for a bare count, which does not say which layers."""
+        return self.count is not None and self.order is None
+
+    def bind(
+        self,
+        *,
+        num_layers: int,
+        model: str | None = None,
+        model_hash: str | None = None,
+        seed: int = 0,
+        from_another_model: bool = False,
+    ) -> CutPlan:
+        """The plan that it is on a model of ``num_layers`` decoder layers.
+
+        Args:
+            num_layers: of the model.
+            model: its name.
+            model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
+            seed: of ``random:N``.
+            from_another_model: take a plan that was made for another model; the plan then records both.
+
+        Raises:
+            InputError: a bare count, a layer out of range, or a plan made for another model.
+        """
+        check_seed(seed)
+        if self.plan is not None:
+            is_file = self.text.endswith(".json")
+            if is_file and self.plan.num_layers != num_layers:
+                raise InputError(
+                    f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "
+                    f"but {model or 'this one'} has {num_layers}."
+                )
+            where = self.text if is_file else "the plan"
+            return plan_for_model(self.plan, model, model_hash, where=where, from_another_model=from_another_model)
+        plan = CutPlan(num_layers=num_layers, removed=self.layers or (), model=model, model_hash=model_hash)
+        if self.count is None:
+            return plan
+        if self.order is None:
+            raise InputError(
+                f"{self.text} does not say which layers; write {_EXPECTED}. layercut select, cut and prune choose them."
+            )
+        number = self.count.layers(num_layers)
+        removed = criterion(self.order)(Context(num_layers=num_layers, num_remove=number, seed=seed)).removed
+        settings = {"seed": seed, "num_remove": number} if self.order == "random" else {"num_remove": number}
+        return replace(plan, removed=removed, criterion=self.order, settings=settings)
 
 
-def plan_from_spec(
-    spec: str,
-    *,
-    num_layers: int,
-    model: str | None = None,
-    model_hash: str | None = None,
-    seed: int = 0,
-    from_another_model: bool = False,
-) -> CutPlan:
-    """The plan that ``spec`` stands for, on a model of ``num_layers`` decoder layers.
-
-    Args:
-        spec: layers, ``reverse:N`` or ``random:N`` (any criterion that needs no model), or a plan.json.
-        num_layers: of the model.
-        model: its name.
-        model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
-        seed: of ``random:N``.
-        from_another_model: take a plan.json that was made for another model; the plan then records both.
-
-    Raises:
-        InputError: not one of the three forms, a layer out of range, or a plan made for another model.
-    """
-    check_seed(seed)
-    check_spec(spec)
-    spec = spec.strip()
-    if spec.endswith(".json"):
-        plan = _from_file(Path(spec), num_layers, model)
-        return plan_for_model(plan, model, model_hash, where=spec, from_another_model=from_another_model)
-    if match := _BY_CRITERION.match(spec):
-        name, num_remove = match[1], Depth(text=match[2]).layers(num_layers)
-        removed = criterion(name)(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
-        settings = {"seed": seed, "num_remove": num_remove} if name == "random" else {"num_remove": num_remove}
-        return CutPlan(
-            num_layers=num_layers,
-            removed=removed,
-            criterion=name,
-            model=model,
-            model_hash=model_hash,
-            settings=settings,
-        )
-    return CutPlan(num_layers=num_layers, removed=parse_layers(spec), model=model, model_hash=model_hash)
+def _counted(given: object, info: ValidationInfo) -> LayerSpec:
+    spec = LayerSpec.parse(given)
+    if spec.is_open:
+        return spec
+    number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
+    told = "the layers themselves" if number is None else f"layer {number}"
+    fine = f"'{number or 3} layers'"
+    raise InputError(
+        f"`{info.field_name}` {spec.text!r:.60} names {told}, and here it is chosen which layers go; write {fine}, "
+        "or 25%."
+    )
 
 
-def plan_of(model: ModelHandle | ServedModel, spec: str | CutPlan | Sequence[int] | None, seed: int) -> CutPlan:
-    """The plan that ``spec`` stands for on a model; None is the model unchanged. Layers may come as a list.
+Count = Annotated[
+    InstanceOf[LayerSpec],
+    BeforeValidator(_counted),
+    PlainSerializer(lambda spec: spec.count and spec.count.text),
+]
+"""A field that says how many layers go, ``3 layers`` or ``25%``, for what chooses them itself. 3 alone is layer 3."""
+
+
+def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:
+    """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged.
 
     Raises:
         InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
     """
     if isinstance(model, ServedModel):
-        assert spec is None or isinstance(spec, str | CutPlan), "a server's model is evaluated as served"
-        return model.plan(spec)
-    if spec is None:
+        return model.plan(None if given is None else str(given))
+    if given is None:
         return model.plan()
-    make = plan_maker(spec, seed, model.settings.plan_from_another_model)
-    name, model_hash = model.settings.model, model.metadata.model_hash
-    return model.plan(make(num_layers=model.num_layers, model=name, model_hash=model_hash))
+    settings = model.settings
+    plan = LayerSpec.parse(given).bind(
+        num_layers=model.num_layers,
+        model=settings.model,
+        model_hash=model.metadata.model_hash,
+        seed=seed,
+        from_another_model=settings.plan_from_another_model,
+    )
+    return model.plan(plan)
+
+
+def fits(
+    model: ModelSettings, specs: Iterable[LayerSpec | None] = (), seed: int = 0, layers: str | None = None
+) -> None:
+    """Refuse plans, and a list of layers, with a layer that the model does not have by its config.
+
+    A served model has no layers that can be removed, so nothing is checked.
+    """
+    given = [spec for spec in specs if spec is not None and not spec.is_open]
+    listed = () if layers is None else parse_layers(layers)
+    depth = depth_of(model.model, model.revision) if (given or listed) and model.engine != "openai" else None
+    if depth is None:
+        return
+    for spec in given:
+        spec.bind(num_layers=depth, model=model.model, seed=seed)
+    if listed and max(listed) >= depth:
+        raise InputError(
+            f"layer {max(listed)} is not in {model.model}, which has {depth} decoder layers (0-{depth - 1})."
+        )
 
 
 def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
@@ -121,45 +235,6 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
     )
 
 
-def plan_maker(spec: str | Sequence[int] | CutPlan, seed: int, from_another_model: bool) -> Callable[..., CutPlan]:
-    """What makes the plan that ``spec`` stands for, from ``num_layers``, ``model`` and ``model_hash``."""
-
-    def make(*, num_layers: int, model: str | None = None, model_hash: str | None = None) -> CutPlan:
-        if isinstance(spec, CutPlan):
-            return plan_for_model(spec, model, model_hash, from_another_model=from_another_model)
-        if not isinstance(spec, str):
-            return replace(as_plan(spec, num_layers), model=model, model_hash=model_hash)
-        fits: dict[str, Any] = {"num_layers": num_layers, "model": model, "model_hash": model_hash}
-        return plan_from_spec(spec, **fits, seed=seed, from_another_model=from_another_model)
-
-    return make
-
-
-def check_spec(spec: str) -> None:
-    """Refuse what is no plan on any model.
-
-    Raises:
-        InputError: none of the three forms, an unknown criterion, or one that has to run the model.
-    """
-    spec = spec.strip()
-    if spec.endswith(".json"):
-        CutPlan.load(Path(spec))
-    elif (match := _BY_CRITERION.match(spec)) or spec in CRITERIA:
-        name, count = (match[1], match[2]) if match else (spec, "")
-        if criterion_row(name).needs_model and name in CRITERIA:
-            raise InputError(
-                f"{name} needs to run the model. Choose the layers first: layercut select MODEL --criterion {name} "
-                f"--remove {count or 3} --out DIR, then give DIR/plan.json."
-            )
-        if match:
-            return
-        raise InputError(f"{spec!r:.60} does not say how many layers to remove; write {spec}:3 to remove three.")
-    elif not re.match(r"^[\d,\- ]+$", spec):
-        raise InputError(f"{spec!r:.60} is not a plan; write {_EXPECTED}.{_HINT if spec.endswith('%') else ''}")
-    else:
-        parse_layers(spec)
-
-
 def plan_for_model(
     plan: CutPlan,
     model: str | None,
@@ -183,13 +258,3 @@ def plan_for_model(
         )
     other = {"model": plan.model, "model_hash": plan.model_hash}
     return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)
-
-
-def _from_file(path: Path, num_layers: int, model: str | None) -> CutPlan:
-    plan = CutPlan.load(path)
-    if plan.num_layers != num_layers:
-        raise InputError(
-            f"{path} was made for a model of {plan.num_layers} decoder layers, "
-            f"but {model or 'this one'} has {num_layers}."
-        )
-    return plan

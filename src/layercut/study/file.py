@@ -12,18 +12,19 @@ from typing import Any, TypeVar
 import yaml
 
 from layercut.base_settings import Settings
+from layercut.diagnostics import known
 from layercut.errors import InputError, first_line, unknown
 from layercut.healing.filters import FilterSettings
-from layercut.healing.prompt_sources import PREFIX, PromptSpec, with_preset
+from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
+from layercut.selection.specs import LayerSpec
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
-from layercut.study.checks import check_study_names
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
 from layercut.tasks import check_name
 from layercut.tasks.lm_eval.names import of_folder
-from layercut.tasks.suites import suite, with_data
+from layercut.tasks.suites import check_tasks, suite, with_data
 
 Built = TypeVar("Built", bound=Settings)
 Asking = TypeVar("Asking", CriterionSettings, SweepStep)
@@ -47,11 +48,16 @@ StudyLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[0-9]+
 
 
 def load_study(path: Path) -> StudySettings:
-    """Read a study from YAML.
+    """A study from YAML. Raises InputError: see ``read_study`` and ``study_from_dict``; the message names the file."""
+    data = read_study(path)
+    try:
+        return study_from_dict(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
-    Raises InputError for a missing file, other text than YAML, an unknown key (with the nearest right one), or a value
-    of a wrong kind.
-    """
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises InputError: no such file, or other text than YAML."""
     try:
         data = load_yaml(path, StudyLoader)
     except OSError as error:
@@ -65,12 +71,7 @@ def load_study(path: Path) -> StudySettings:
             f"{path}: a study is a set of keys (model, plans, tasks, out, ...), "
             f"but this file holds {type(data).__name__}."
         )
-    try:
-        study = study_from_dict(data)
-        check_study_names(study)
-        return study
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return data
 
 
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
@@ -93,7 +94,21 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
         if "seeds" in given:
             raise InputError("the study gives seed and seeds; write one of the two.")
         rest["seeds"] = (given["seed"],)
-    return StudySettings(**rest)
+    study = StudySettings(**rest)
+    _check_names(study)
+    return study
+
+
+def _check_names(study: StudySettings) -> None:
+    """Refuse unknown tasks, readouts, options, criteria and plans. No model is read."""
+    swept = study.sweep.objective if study.sweep else ()
+    check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective), *swept))
+    known(study.diagnose.only if study.diagnose else ())
+    for spec in study.plans.values():
+        LayerSpec.parse(spec)
+    for arm in study.healing:
+        check_prompts(arm.prompts)
+        check_tasks(TaskSettings(task=name) for name in (*arm.decontaminate, *arm.train.guard))
 
 
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:

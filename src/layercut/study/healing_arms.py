@@ -135,7 +135,7 @@ class Healer:
         asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
         name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
         return answer_prompts(
-            self._uncut,
+            ModelHandle(self._uncut),
             source,
             how,
             remove=None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from layercut.errors import InputError, unknown
 from layercut.settings import TaskSettings
-from layercut.tasks import base_name
+from layercut.tasks import base_name, check_task
 
 CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande", "piqa", "openbookqa")
 """Multiple choice in arXiv:2602.01997, all with five worked examples, by likelihood."""
@@ -119,3 +119,9 @@ def with_data(
             own = str(folder / base)
         found.append(task if own is None else task.replace(data=own))
     return tuple(found)
+
+
+def check_tasks(tasks: Iterable[TaskSettings]) -> None:
+    """Refuse tasks, readouts and options that do not exist, before torch or lm-eval is imported."""
+    for one in tasks:
+        check_task(one.task, one.readouts, data=one.data, max_new_tokens=one.max_new_tokens)

@@ -21,7 +21,7 @@ from typing import Any
 from layercut.errors import InputError, MissingExtra
 from layercut.models.placement import pick_device
 from layercut.models.sources import describe_source, resolve
-from layercut.selection.specs import plan_from_spec
+from layercut.selection.specs import LayerSpec
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
 
@@ -109,9 +109,7 @@ def _plan(remove: str | int | Sequence[int] | None, **about: Any) -> CutPlan:
     if remove is None:
         del about["seed"], about["from_another_model"]
         return CutPlan(**about)
-    if isinstance(remove, Sequence) and not isinstance(remove, str):
-        remove = ",".join(map(str, remove))
-    return plan_from_spec(str(remove), **about)
+    return LayerSpec.parse(remove if isinstance(remove, Sequence) else str(remove)).bind(**about)
 
 
 if NAME not in model_registry:  # a version that reads entry points may have it already

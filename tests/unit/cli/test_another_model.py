@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut import steps
+from layercut import api
 from layercut.errors import InputError
 from layercut.models.sources import describe_source, resolve
 from layercut.surgery.plan import CutPlan
@@ -44,7 +44,7 @@ def commands(model: Path, plan: Path, out: Path) -> dict[str, tuple[object, ...]
         "eval": ("eval", model, "--remove", plan, "--tasks", "copy", "--limit", 2, "--out", out),
         "generate": ("generate", model, "--remove", plan, "--prompts", prompts, "--max-new-tokens", 2, "--out", out),
         "diagnose": ("diagnose", model, plan, "--only", "cost", "--limit", 2, "--out", out),
-        "select": ("select", model, "--criterion", "refine", "--set", f"start={plan}", "--remove", 2,
+        "select": ("select", model, "--criterion", "refine", "--set", f"start={plan}", "--remove", "2 layers",
                    "--objective", "copy", "--limit", 2, "--set", "budget=1", "--held-out", 0, "--out", out),
     }  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_what_is_written_names_both_models(layercut: Run, tiny: Path, plan: Path
 
 def test_from_python_too(tiny: Path, plan: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was made for another model"):
-        steps.cut(str(tiny), CutPlan.load(plan), tmp_path / "cut")
+        api.cut(str(tiny), CutPlan.load(plan), tmp_path / "cut")
 
 
 def test_a_plan_of_this_model_is_written_as_before(layercut: Run, tiny: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -15,8 +15,9 @@ from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import PromptReading, under_preset
 from layercut.healing.settings import TrainSettings
+from layercut.requests.base import Fields, Request
 from layercut.selection import CRITERIA
-from layercut.selection.specs import check_spec
+from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, ModelSettings
 from tests.unit.cli.conftest import Run
 
@@ -41,21 +42,30 @@ def test_cut_compares_one_batch_and_draws_nothing() -> None:
     assert {*MODEL_FLAGS, *DECODING_FLAGS} - found == {*running, *DECODING_FLAGS}
 
 
-def test_flags_arrive_as_settings() -> None:
+def test_flags_arrive_as_a_request() -> None:
     got: list[object] = []
     small = typer.Typer()
 
-    @small.command(cls=options.Verb)
-    @options.command()
-    def ask(model: ModelSettings, decoding: DecodingSettings, seed: options.Seed = 0, word: str = "none") -> None:
-        """Words of the command itself."""
-        got.extend((model, decoding, seed, word))
+    class AskRequest(Request):
+        """Words of the request."""
 
+        VERB = "ask"
+
+        model: Annotated[ModelSettings, Fields()]
+        decoding: Annotated[DecodingSettings, Fields()] = DecodingSettings()
+        word: str = "none"
+
+    def ask(request: AskRequest, json: options.Json = False) -> None:
+        got.extend((request, json))
+
+    ask.__annotations__ = {"request": AskRequest, "json": options.Json}
+    small.command(cls=options.Verb)(options.command(ask))
     runner = CliRunner()
-    ran = runner.invoke(small, ["m", "--top-k", "5", "--seed", "2", "--dtype", "float32", "--word", "x"])
+    ran = runner.invoke(small, ["m", "--top-k", "5", "--dtype", "float32", "--word", "x", "--json"])
     assert ran.exit_code == 0, ran.output
-    assert got == [ModelSettings(model="m", dtype="float32"), DecodingSettings(top_k=5), 2, "x"]
-    assert "Words of the command itself." in runner.invoke(small, ["--help"]).output
+    wanted = ModelSettings(model="m", dtype="float32")
+    assert got == [AskRequest(model=wanted, decoding=DecodingSettings(top_k=5), word="x"), True]
+    assert "Words of the request." in runner.invoke(small, ["--help"]).output
 
 
 @pytest.mark.parametrize("verb", ["eval", "cut", "generate", "diagnose"])
@@ -69,9 +79,9 @@ def test_help_names_the_criteria_that_a_plan_may_name(verb: str) -> None:
 def test_a_criterion_that_runs_the_model_is_no_plan_with_or_without_a_count() -> None:
     for spec in ("block_influence", "block_influence:3"):
         with pytest.raises(InputError, match="block_influence needs to run the model. Choose the layers first"):
-            check_spec(spec)
+            LayerSpec.parse(spec)
     with pytest.raises(InputError, match="write reverse:3 to remove three"):
-        check_spec("reverse")
+        LayerSpec.parse("reverse")
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -117,9 +127,9 @@ def test_set_is_another_spelling_of_every_flag() -> None:
 
 
 def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
-    words = ["m", "--criterion", "magnitude", "--remove", "1", "--set", "norm=l2", "--set", "race_error=0.1"]
+    words = ["m", "--criterion", "magnitude", "--remove", "1layer", "--set", "norm=l2", "--set", "race_error=0.1"]
     given = COMMANDS["select"].make_context("select", words).params
-    assert (given["setting"], float(given["race_error"])) == (["norm=l2"], 0.1)
+    assert (given["settings"], float(given["race_error"])) == (["norm=l2"], 0.1)
 
 
 def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:

@@ -47,7 +47,16 @@ def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: 
     rows = [{**json.loads(line), "grade": "likelihood"} for line in mine.read_text().splitlines()]
     mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ran = layercut(
-        "select", tiny, "--criterion", "task_accuracy", "--objective", mine, "--remove", "1", "--out", tmp_path / "s"
+        "select",
+        tiny,
+        "--criterion",
+        "task_accuracy",
+        "--objective",
+        mine,
+        "--remove",
+        "1layer",
+        "--out",
+        tmp_path / "s",
     )
     assert ran.code == 0, ran.err
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())

@@ -112,7 +112,7 @@ def test_a_study_file_runs_no_code_unless_it_is_trusted(
 def test_a_name_that_is_no_function_is_one_line(
     layercut: Run, tiny: Path, tmp_path: Path, name: str, verb: str
 ) -> None:
-    flags = ["--criterion", name, "--remove", 1] if verb == "select" else ["--tasks", name]
+    flags = ["--criterion", name, "--remove", "1 layer"] if verb == "select" else ["--tasks", name]
     ran = layercut(verb, tiny, *flags, "--out", tmp_path / "out")
     assert ran.code in (1, 2) and "Traceback" not in ran.err and len(ran.err.splitlines()) <= 2
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.selection.specs import plan_from_spec, prefix_that_keeps
+from layercut.selection.specs import LayerSpec, prefix_that_keeps
 from layercut.surgery.plan import CutPlan, as_plan
 from tests.unit.cli.conftest import Run, layercut, tiny  # noqa: F401 - the fixtures
 
@@ -32,10 +32,10 @@ def test_a_search_is_shortened_to_its_deepest_part_that_keeps_enough() -> None:
 
 
 def test_shares_of_the_depth_and_lists_of_layers() -> None:
-    assert plan_from_spec("reverse:25%", num_layers=30).removed == tuple(range(29, 21, -1))
-    assert len(plan_from_spec("random:10%", num_layers=30, seed=1).removed) == 3
+    assert LayerSpec.parse("reverse:25%").bind(num_layers=30).removed == tuple(range(29, 21, -1))
+    assert len(LayerSpec.parse("random:10%").bind(num_layers=30, seed=1).removed) == 3
     with pytest.raises(InputError, match="does not say which layers"):
-        plan_from_spec("25%", num_layers=30)
+        LayerSpec.parse("25%").bind(num_layers=30)
     assert as_plan("3,1-2", 6).removed == (3, 1, 2) == as_plan([3, 1, 2], 6).removed
     with pytest.raises(InputError, match="is no plan"):
         as_plan(["3"], 6)  # type: ignore[list-item]

@@ -43,7 +43,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
 def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     # The tiny model guesses, so the search itself is refused, but only after it has scored the original model.
     chosen = layercut(
-        "select", tiny, *TASKS, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
+        "select", tiny, *TASKS, "--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run"
     )
     journal = tmp_path / "run" / "samples" / "brackets.rank.jsonl"
     before = journal.read_text()
@@ -101,7 +101,7 @@ def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, t
     assert (row["task"], row["readout"], row["n"]) == ("arc_easy", "rank", 3)
     # The tiny model guesses, so the search is refused, but only after the task was asked.
     chosen = layercut(
-        "select", tiny, *options, "--criterion", "task_accuracy", "--remove", "1", "--out", tmp_path / "run"
+        "select", tiny, *options, "--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run"
     )
     assert "selection items of arc_easy (rank), not above guessing" in " ".join(chosen.err.split())
 

@@ -16,7 +16,7 @@ from layercut.healing.filters import FilterSettings
 from layercut.healing.settings import TrainSettings
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.base import SearchSettings
-from layercut.selection.specs import plan_from_spec
+from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, Depth
 from tests.unit.cli.conftest import Run
 
@@ -68,10 +68,10 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
     [
         ("advise", "nodir", "--keep", 90),
         ("advise", "nodir", "--confidence", 95),
-        ("cut", "nodir", "--remove", "plan.json", "--keep", 80),
+        ("cut", "nodir", "--remove", "25%", "--keep", 80),
         ("plan-size", "--baseline", 60, "--retention", "90%"),
         ("plan-size", "--baseline", "60%", "--retention", 90),
-        ("select", "nodir", "--criterion", "task_accuracy", "--remove", 2, "--race-error", 5),
+        ("select", "nodir", "--criterion", "task_accuracy", "--remove", "2 layers", "--race-error", 5),
     ],
 )
 def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:
@@ -90,7 +90,7 @@ def test_plan_size_in_per_cent(layercut: Run) -> None:
 def test_a_depth_is_a_number_or_a_share(text: str) -> None:
     assert Depth(text=text).is_share and Depth(text=text).layers(32) == 8
     assert PruneSettings(use="math", max_depth=text).depth(32) == 8
-    assert plan_from_spec(f"reverse:{text.replace(' ', '')}", num_layers=32).removed == tuple(range(31, 23, -1))
+    assert LayerSpec.parse(f"reverse:{text.replace(' ', '')}").bind(num_layers=32).removed == tuple(range(31, 23, -1))
 
 
 @pytest.mark.parametrize("text", ["1.5", "0", "0.0", "1.0", "100%", "-3", "three"])

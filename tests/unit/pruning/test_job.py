@@ -272,7 +272,7 @@ def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp
 
 
 def test_exactly_n_layers_are_tested_once(model: Path, choices: Path, tmp_path: Path) -> None:
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2", items=40)
+    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40)
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
         say=lambda text: None,

@@ -32,7 +32,7 @@ def test_plans_of_a_greedy_search() -> None:
 
 
 def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
-    words = ("select", tiny, "--criterion", "task_accuracy", "--remove", 2, *TASKS, "--race", "off")
+    words = ("select", tiny, "--criterion", "task_accuracy", "--remove", "2 layers", *TASKS, "--race", "off")
     said = dry(layercut, *words, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     search = [step for step in said["steps"] if "plans" in step["name"]]
@@ -44,7 +44,7 @@ def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny:
 
 
 def test_a_race_may_ask_for_less(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
-    words = ("select", tiny, "--criterion", "task_accuracy", "--remove", 2, *TASKS, "--out", tmp_path)
+    words = ("select", tiny, "--criterion", "task_accuracy", "--remove", "2 layers", *TASKS, "--out", tmp_path)
     raced, whole = (dry(layercut, *words, "--race", race) for race in ("exact", "off"))
     assert raced["steps"][0]["least"] < whole["steps"][0]["least"]
     assert [step["items"] for step in raced["steps"]] == [step["items"] for step in whole["steps"]]
@@ -72,7 +72,7 @@ def test_every_criterion_has_its_count(
     items: list[int],
 ) -> None:
     text = ("--calibration-texts", 4, "--calibration-tokens", 16)
-    words = ("select", tiny, "--criterion", criterion, "--remove", 2, *text, *more, "--out", tmp_path / "run")
+    words = ("select", tiny, "--criterion", criterion, "--remove", "2 layers", *text, *more, "--out", tmp_path / "run")
     assert [step["items"] for step in dry(layercut, *words)["steps"]] == items
     assert list(tmp_path.iterdir()) == []
 

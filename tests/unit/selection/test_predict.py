@@ -50,7 +50,7 @@ def predicted(model: str, out: Path) -> Predicted:
     settings = ModelSettings(model=model, device="cpu", dtype="float32")
     done = predict_layers(settings, objective=objective, out=out, progress=SelectionProgress(QUIET), **WANTED)
     assert done is not None
-    assert prediction_report(done.file.parent) == done.report
+    assert prediction_report(done.folder) == done.report
     return done
 
 

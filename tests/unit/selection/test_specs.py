@@ -7,7 +7,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.selection import CRITERIA, criterion, criterion_row, position
 from layercut.selection.base import Context, by_importance
-from layercut.selection.specs import plan_from_spec
+from layercut.selection.specs import LayerSpec
 from layercut.surgery.plan import CutPlan
 
 
@@ -55,7 +55,7 @@ def test_what_is_known_of_a_criterion_without_importing_it() -> None:
 @pytest.mark.parametrize("name", ["block_influence", "magnitude", "task_accuracy"])
 def test_a_criterion_that_needs_the_model_is_no_spec(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} needs to run the model. Choose the layers first"):
-        plan_from_spec(f"{name}:2", num_layers=6)
+        LayerSpec.parse(f"{name}:2").bind(num_layers=6)
 
 
 def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:
@@ -80,13 +80,13 @@ def test_too_few_or_too_many_layers_are_refused(num_remove: int) -> None:
 
 
 def test_a_layer_list_is_inclusive_and_keeps_its_order() -> None:
-    plan = plan_from_spec("8,3,21-24", num_layers=30)
+    plan = LayerSpec.parse("8,3,21-24").bind(num_layers=30)
     assert plan.removed == (8, 3, 21, 22, 23, 24)
     assert plan.criterion == "explicit"
 
 
 def test_a_criterion_with_a_count_records_its_seed() -> None:
-    plan = plan_from_spec("random:3", num_layers=30, seed=7, model="m", model_hash="abc")
+    plan = LayerSpec.parse("random:3").bind(num_layers=30, seed=7, model="m", model_hash="abc")
     assert plan.removed == random(30, 3, 7)
     assert plan.settings == {"seed": 7, "num_remove": 3}
     assert (plan.model, plan.model_hash) == ("m", "abc")
@@ -95,9 +95,9 @@ def test_a_criterion_with_a_count_records_its_seed() -> None:
 def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     CutPlan(num_layers=30, removed=(5, 2), criterion="reverse").save(path)
-    assert plan_from_spec(str(path), num_layers=30).removed == (5, 2)
+    assert LayerSpec.parse(str(path)).bind(num_layers=30).removed == (5, 2)
     with pytest.raises(InputError, match="30 decoder layers, but m has 28"):
-        plan_from_spec(str(path), num_layers=28, model="m")
+        LayerSpec.parse(str(path)).bind(num_layers=28, model="m")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
 )
 def test_bad_specs_are_refused_in_one_clear_line(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        plan_from_spec(spec, num_layers=30, model="m")
+        LayerSpec.parse(spec).bind(num_layers=30, model="m")
     assert "\n" not in str(caught.value)
 
 

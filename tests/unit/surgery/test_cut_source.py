@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.models.sources import is_hub_id, resolve
 from layercut.models.weights import SINGLE_FILE, fingerprint, safetensors_files
-from layercut.selection.specs import plan_from_spec
+from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.cut_source import cut_source
@@ -32,9 +31,7 @@ def model(hub: FakeHub, tmp_path: Path) -> Path:
 def cut(name: str, out: Path | None, remove: str, *, whole: bool = False) -> tuple[list[str], object]:
     said: list[str] = []
     settings = ModelSettings(model=name, device="cpu")
-    with cut_source(
-        settings, partial(plan_from_spec, remove), whole=whole, dry_run=out is None, say=said.append
-    ) as found:
+    with cut_source(settings, LayerSpec.parse(remove).bind, whole=whole, dry_run=out is None, say=said.append) as found:
         return said, cut_model(found.source, found.plan, out, uncut=found.uncut if whole else None)
 
 
@@ -99,7 +96,7 @@ def test_a_plan_of_another_model_is_not_taken_unseen(hub: FakeHub, model: Path, 
     ):
         cut("lab/tiny", None, str(file))
     settings = ModelSettings(model="lab/tiny", plan_from_another_model=True)
-    with cut_source(settings, partial(plan_from_spec, str(file)), whole=False, dry_run=True, say=print) as found:
+    with cut_source(settings, LayerSpec.parse(str(file)).bind, whole=False, dry_run=True, say=print) as found:
         assert found.plan.chosen_on == {"model": "lab/other", "model_hash": "ab" * 8}
         assert (found.plan.model, found.plan.model_hash) == ("lab/tiny", None)
     CutPlan(num_layers=6, removed=(2,), model="lab/tiny", model_hash="ab" * 8).save(file)

@@ -20,7 +20,7 @@ import layercut
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
-from layercut.selection.specs import plan_maker
+from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf as surgery
 from layercut.surgery.bypass import bypass
@@ -46,7 +46,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def cut(file: Path, removed: str | CutPlan, out: Path, *, verify: bool = False, **more: Any) -> Any:
     settings = ModelSettings(model=str(file), device="cpu")
-    return cut_gguf(settings, plan_maker(removed, 0, False), file, out, verify=verify, **more)
+    return cut_gguf(settings, LayerSpec.parse(removed).bind, file, out, verify=verify, **more)
 
 
 def tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:

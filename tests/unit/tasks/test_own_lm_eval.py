@@ -93,7 +93,7 @@ def test_a_folder_is_included(
 
 def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
     model, own = save_tiny("llama", tmp_path / "model"), ("--include-path", group, "--dry-run")
-    search = ("--criterion", "task_accuracy", "--remove", 1)
+    search = ("--criterion", "task_accuracy", "--remove", "1 layer")
     for words in (
         ("prune", model, "--tasks", "next_number", "--items", 8),
         ("select", model, *search, "--objective", "next_number,next_one", "--limit", 2),

@@ -128,4 +128,4 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path
     assert done is not None
     line = "texts: only 24 of the 25 requested items; no more are read"
     assert said[-1] == line and line in done.data["diagnostics"]["similarity"]["notes"]
-    assert line in write_reports(done.file.parent)["report"].read_text()
+    assert line in write_reports(done.folder)["report"].read_text()

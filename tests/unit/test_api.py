@@ -35,7 +35,7 @@ def test_every_public_name_is_there_and_documented() -> None:
         _ = layercut.prunes
 
 
-STEPS = [name for name in layercut.__all__ if getattr(getattr(layercut, name), "__module__", "") == "layercut.steps"]
+STEPS = [name for name in layercut.__all__ if getattr(getattr(layercut, name), "__module__", "") == "layercut.api"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -77,11 +77,13 @@ def test_progress_is_shown_unless_it_is_silenced(
     ranked = [TaskSettings(task="arithmetic", readouts=("rank",), limit=4)]
     study = {"model": str(tiny), "out": "o", "plans": {"last": "reverse:1"}, "tasks": ["copy"], "checkpoints": False}
     calls: dict[str, Callable[..., object]] = {
-        "select": lambda d, **how: layercut.select_layers(tiny, "block_influence", 2, out=d, calibration=text, **how),
+        "select": lambda d, **how: layercut.select_layers(
+            tiny, "block_influence", "2 layers", out=d, calibration=text, **how
+        ),
         "evaluate": lambda d, **how: layercut.evaluate("arithmetic", tiny, readout="rank", limit=4, **how),
         "sweep": lambda d, **how: layercut.sweep(tiny, ranked, layers="2", out=d, **how),
         "diagnose": lambda d, **how: layercut.diagnose(
-            tiny, ["2"], only=["brackets"], limit=1, num_samples=1, out=d, **how
+            tiny, ["2"], only=["brackets"], limit=1, samples=1, out=d, **how
         ),
         "heal": lambda d, **how: layercut.heal(
             cut, tiny, "task:copy", out=d, limit=20, responses="original", method="seam", **how
@@ -101,14 +103,23 @@ def test_progress_is_shown_unless_it_is_silenced(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, d: layercut.select_layers(m, "block_influence", 40, out=d), "cannot remove 40 layers: 6 of 6"),
-        (lambda m, d: layercut.select_layers(m, "block_influence", 3, out=d, protect="9"), "protected layer 9"),
-        (lambda m, d: layercut.select_layers(m, "task_accuracy", 1, out=d), "objective"),
-        (lambda m, d: layercut.select_layers(m, "task_accuracy", 1, out=d, tasks=["aritmetic"]), "Did you mean"),
-        (lambda m, d: layercut.select_layers(m, "block", 1, out=d), "unknown criterion"),
-        (lambda m, d: layercut.select_layers(m, "random", 1, out=d, race="fast"), "unknown race"),
+        (
+            lambda m, d: layercut.select_layers(m, "block_influence", "40 layers", out=d),
+            "cannot remove 40 layers: 6 of 6",
+        ),
+        (
+            lambda m, d: layercut.select_layers(m, "block_influence", "3 layers", out=d, protect="9"),
+            "protected layer 9",
+        ),
+        (lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d), "objective"),
+        (
+            lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d, objective=["aritmetic"]),
+            "Did you mean",
+        ),
+        (lambda m, d: layercut.select_layers(m, "block", "1 layers", out=d), "unknown criterion"),
+        (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, race="fast"), "unknown race"),
         (lambda m, d: layercut.prune(m, use="math", max_depth=40), "is 40 of 6 layers"),
-        (lambda m, d: layercut.prune(m, use="math", num_remove=6), "is 6 of 6 layers"),
+        (lambda m, d: layercut.prune(m, use="math", remove="6 layers"), "is 6 of 6 layers"),
         (lambda m, d: layercut.cut(m, [4, 40], d), "layer 40 is not in"),
         (lambda m, d: layercut.cut(m, "reverse:40", d), "40"),
         (lambda m, d: layercut.evaluate("copy", m, "40"), "layer 40 is not in"),
@@ -143,14 +154,14 @@ def test_too_many_layers_of_a_loaded_model_are_refused_before_it_writes_text(
     model, tokenizer = loaded
     monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("the model was run"))
     with pytest.raises(InputError, match="cannot remove 40 layers"):
-        layercut.select_layers(model, "block_influence", 40, out=tmp_path / "out", tokenizer=tokenizer)
+        layercut.select_layers(model, "block_influence", "40 layers", out=tmp_path / "out", tokenizer=tokenizer)
 
 
 def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
     said: list[str] = []
     text = CalibrationSettings(num_texts=2, max_tokens=16)
     plan = layercut.select_layers(
-        tiny, "block_influence", 2, out=tmp_path / "bi", protect="first:1,last:1", calibration=text
+        tiny, "block_influence", "2 layers", out=tmp_path / "bi", protect="first:1,last:1", calibration=text
     )
     assert len(plan.removed) == 2 and not {0, 5} & set(plan.removed)
     assert layercut.CutPlan.load(tmp_path / "bi" / "plan.json").removed == plan.removed
@@ -166,7 +177,9 @@ def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
 def test_a_task_judges_plans_and_models(tiny: Path, tmp_path: Path) -> None:
     ranked = TaskSettings(task="arithmetic", readouts=("rank",), limit=12)
     with pytest.raises(InputError, match="not above guessing"):  # a random model knows no sums
-        layercut.select_layers(tiny, "task_accuracy", 1, out=tmp_path / "search", tasks=[ranked], protect="none")
+        layercut.select_layers(
+            tiny, "task_accuracy", "1 layer", out=tmp_path / "search", objective=[ranked], protect="none"
+        )
     loaded, plan = layercut.load_model(str(tiny)), layercut.CutPlan(num_layers=6, removed=(1,))
     found = layercut.evaluate(
         layercut.load_task("arithmetic"), layercut.PlainEngine(loaded), plan, readout="rank", limit=4
@@ -176,7 +189,7 @@ def test_a_task_judges_plans_and_models(tiny: Path, tmp_path: Path) -> None:
 
 def test_diagnose_compares_with_the_uncut_model(tiny: Path, tmp_path: Path) -> None:
     cut = layercut.cut(layercut.ModelSettings(model=str(tiny)), "reverse:2", tmp_path / "cut", verify=False)
-    done = layercut.diagnose(tiny, [cut], only=["brackets"], limit=2, num_samples=1, out=tmp_path / "broken")
+    done = layercut.diagnose(tiny, [cut], only=["brackets"], limit=2, samples=1, out=tmp_path / "broken")
     assert done.report.is_file() and set(done.data["diagnostics"]) == {"brackets"}
 
 
@@ -220,7 +233,7 @@ def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tm
     plan = layercut.select_layers(
         model, "block_influence", "34%", out=tmp_path / "bi", tokenizer=tokenizer, calibration=text
     )
-    named = layercut.select_layers(tiny, "block_influence", 2, out=tmp_path / "named", calibration=text)
+    named = layercut.select_layers(tiny, "block_influence", "2 layers", out=tmp_path / "named", calibration=text)
     assert plan.removed == named.removed and plan.model_hash == named.model_hash
     cut = layercut.cut(model, [2, 4], tmp_path / "cut", tokenizer=tokenizer)
     assert layercut.CutPlan.load(cut / "plan.json").removed == (2, 4)
@@ -229,7 +242,7 @@ def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tm
     swept = layercut.sweep(model, ["arithmetic"], limit=4, layers="2", out=tmp_path / "sweep", tokenizer=tokenizer)
     assert {row.layer for row in swept.sweep.rows} == {2}
     done = layercut.diagnose(
-        model, ["4"], only=["brackets"], limit=2, num_samples=1, out=tmp_path / "broken", tokenizer=tokenizer
+        model, ["4"], only=["brackets"], limit=2, samples=1, out=tmp_path / "broken", tokenizer=tokenizer
     )
     assert done.report.is_file()
     healed = layercut.heal(
@@ -278,8 +291,11 @@ def test_a_loaded_model_is_known_by_its_weights(
         (lambda m, d: layercut.prune(m, use="mth"), "Did you mean math?"),
         (lambda m, d: layercut.prune(m), "neither was given"),
         (lambda m, d: layercut.prune(3, use="math"), "int is no model"),
-        (lambda m, d: layercut.select_layers(m, "random", 1, out=d, protekt="0"), "Did you mean protect?"),
-        (lambda m, d: layercut.select_layers(m, "random", 1, out=d, calibraton=None), "Did you mean calibration?"),
+        (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, protekt="0"), "Did you mean protect?"),
+        (
+            lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, calibraton=None),
+            "Did you mean calibration?",
+        ),
         (lambda m, d: layercut.cut(m, "1", d, verfy=False), "Did you mean verify?"),
         (lambda m, d: layercut.heal(m, m, "task:copy", out=d, max_step=2), "Did you mean max_steps?"),
         (lambda m, d: layercut.evaluate("copy", m, limits=3), "Did you mean limit?"),

@@ -1,0 +1,29 @@
+"""What each verb is asked: one request a verb, which flags, YAML and Python build alike, and which runs itself."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+REQUESTS = {
+    "prune": "prune:PruneRequest",
+    "select": "select:SelectRequest",
+    "cut": "cut:CutRequest",
+    "eval": "evaluate:EvalRequest",
+    "generate": "generate:GenerateRequest",
+    "heal": "heal:HealRequest",
+    "run": "study:StudyRequest",
+    "sweep": "sweep:SweepRequest",
+    "diagnose": "diagnose:DiagnoseRequest",
+    "plan-size": "results:PlanSizeRequest",
+    "advise": "results:AdviseRequest",
+    "compare": "results:CompareRequest",
+    "report": "results:ReportRequest",
+}
+"""By verb; imported on first use."""
+
+
+def request_of(verb: str) -> Any:
+    """The class of a verb's request."""
+    module, _, name = REQUESTS[verb].partition(":")
+    return getattr(importlib.import_module(f"layercut.requests.{module}"), name)

@@ -1,0 +1,263 @@
+"""Request: what a verb is asked, declared once and built in one way by the command line, by YAML and by Python.
+
+    SelectRequest.of(model="bundled:smollm2-135m", criterion="block_influence", remove="3 layers")
+
+Building it is the check: names, bounds and what contradicts what, without torch and without a model. A request's fields
+are plain ones and groups of settings (the model's, decoding, training); to all doors they have one level of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from os import PathLike, fspath
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
+from pydantic.fields import FieldInfo
+
+from layercut.base_settings import Seed, Settings, Share
+from layercut.errors import InputError, unknown
+from layercut.selection.specs import LayerSpec
+from layercut.settings import TaskSettings
+from layercut.tasks import TASKS
+from layercut.tasks.suites import asked_tasks, check_tasks, with_data
+
+
+class Fields(NamedTuple):
+    """How the fields of a group of settings appear among a request's: ``Annotated[TrainSettings, Fields(...)]``."""
+
+    panel: str | None = None
+    """Heading in ``--help``."""
+    shown: str = ""
+    """Fields that ``--help`` shows; ``--help-all`` shows the others."""
+    without: str = ""
+    """Fields that this verb does not take."""
+    names: Mapping[str, str] = {}
+    """Flags whose name is not the field's."""
+
+
+class Flag(NamedTuple):
+    """How a plain field appears on the command line."""
+
+    metavar: str | None = None
+    spelled: str = ""
+    """The flag, where it is not the field's name: ``--set``, ``--verify/--no-verify``."""
+    hidden: bool = False
+    argument: bool = False
+    repeated: bool = False
+    """Written once for each entry; other lists are text with commas."""
+
+
+class Slot(NamedTuple):
+    """One name that a request takes."""
+
+    name: str
+    group: str | None
+    """Field of the request that holds the settings; None for a plain field."""
+    field: str
+    kind: type[Settings]
+    """Class that declares the field."""
+    how: Fields | Flag
+
+    @property
+    def info(self) -> FieldInfo:
+        """Type, default, bounds and help."""
+        return self.kind.model_fields[self.field]
+
+    @property
+    def repeated(self) -> bool:
+        """True where each entry is written alone."""
+        return isinstance(self.how, Flag) and self.how.repeated
+
+    def read(self, value: Any) -> Any:
+        """A value as the field takes it: lists as tuples, ``a,b`` as a list of names, paths and numbers as text."""
+        value = fspath(value) if isinstance(value, PathLike) else value
+        plain = plain_type(self.info.annotation)
+        if get_origin(plain) is tuple:
+            if isinstance(value, str):
+                value = [value] if self.repeated else [part for part in value.split(",") if part]
+            return tuple(value) if isinstance(value, list) else value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return str(value) if plain is str and is_number else value
+
+
+class Request(Settings, arbitrary_types_allowed=True):
+    """What a verb is asked."""
+
+    VERB: ClassVar[str]
+
+    @classmethod
+    def of(cls, /, **given: Any) -> Self:
+        """A request from names on one level; None is as good as left out. A group may also be given whole.
+
+        Raises:
+            InputError: a name that it does not take, with the nearest one, or values that cannot be used.
+        """
+        known = slots(cls)
+        groups: dict[str, dict[str, Any]] = {slot.group: {} for slot in known.values() if slot.group}
+        own: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in groups and isinstance(value, Settings):
+                groups[name] |= value.given()
+            elif (slot := known.get(name)) is None:
+                raise unknown(f"argument of {cls.VERB}", name, known)
+            elif value is not None:
+                (own if slot.group is None else groups[slot.group])[slot.field] = slot.read(value)
+        kinds = {slot.group: slot.kind for slot in known.values() if slot.group}
+        return cls(**own, **{name: kinds[name](**fields) for name, fields in groups.items()})
+
+    def flat(self) -> dict[str, Any]:
+        """All that was given, as plain data by the names that ``of`` takes."""
+        found = {}
+        for name, slot in slots(type(self)).items():
+            holder = self if slot.group is None else getattr(self, slot.group)
+            if slot.field in holder.model_fields_set:
+                found[name] = _plain(getattr(holder, slot.field))
+        return found
+
+    def to_yaml(self) -> str:
+        """The file that ``layercut run`` takes."""
+        return yaml.safe_dump({self.VERB: self.flat()}, sort_keys=False, allow_unicode=True)
+
+    def fit(self) -> None:
+        """Check what needs the model's config: layers that it has. Weights are not read. Raises InputError."""
+
+
+@cache
+def slots(kind: type[Request]) -> dict[str, Slot]:
+    """All names that a request takes, in order."""
+    found: dict[str, Slot] = {}
+    for field, info in kind.model_fields.items():
+        how = next((one for one in reversed(info.metadata) if isinstance(one, Fields | Flag)), Flag())
+        if not isinstance(how, Fields):
+            found[field] = Slot(field, None, field, kind, how)
+            continue
+        assert isinstance(info.annotation, type) and issubclass(info.annotation, Settings)
+        for inner in info.annotation.model_fields:
+            if inner not in how.without.split():
+                name = name_of(how.names.get(inner, inner))
+                assert name not in found, f"{kind.__name__} takes {name} twice"
+                found[name] = Slot(name, field, inner, info.annotation, how)
+    return found
+
+
+def name_of(flag: str) -> str:
+    """The name of a flag: keep_it of ``--keep-it/--drop-it``."""
+    return flag.partition("/")[0].strip("-").replace("-", "_")
+
+
+def plain_type(annotation: Any) -> Any:
+    """A field's type without checks and without None."""
+    if get_origin(annotation) is Annotated:
+        return plain_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return plain_type(next(one for one in get_args(annotation) if one is not type(None)))
+    return annotation
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML holds it."""
+    if isinstance(value, Settings):
+        return {name: _plain(one) for name, one in value.given().items()}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path | LayerSpec) else value
+
+
+def _pairs(value: Any) -> Any:
+    """Path by task, of a mapping or of ``TASK=PATH`` entries."""
+    if isinstance(value, Mapping):
+        return {str(name): fspath(path) for name, path in value.items()}
+    found = {}
+    for entry in [value] if isinstance(value, str) else value:
+        name, equals, path = entry.partition("=")
+        if not (equals and name and path):
+            raise InputError(f"data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
+        found[name] = path
+    return found
+
+
+def _tasks(value: Any) -> Any:
+    """Names, and tasks with settings, of a text with commas or of a list."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    return tuple(TaskSettings(**one) if isinstance(one, Mapping) else one for one in value)
+
+
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) else value
+
+
+Folder = Annotated[Path, BeforeValidator(_path)]
+Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]
+TaskList = Annotated[tuple[str | TaskSettings, ...], BeforeValidator(_tasks)]
+Data = Annotated[
+    Annotated[Mapping[str, str], BeforeValidator(_pairs)],
+    Flag("TASK=PATH", repeated=True),
+    Field({}, description="Local data of a task: gsm8k=PATH. May be repeated."),
+]
+DataDir = Annotated[
+    Folder | None,
+    Flag("DIR"),
+    Field(None, description="Folder with local data, in a folder for each task, such as gsm8k."),
+]
+"""Local data by folder."""
+Out = Annotated[Folder | None, Flag("DIR")]
+REMOVE = (
+    "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or a "
+    "plan.json."
+)
+KEEP = (
+    "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms "
+    "it on others."
+)
+OBJECTIVE = (
+    "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
+    "(builtin, paper) for those of a suite."
+)
+PROMPTS = (
+    ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
+    "selection items"
+)
+READOUTS = "rank, gold, token, short, chain; each task's first if left out."
+Keep = Annotated[Share | None, Flag("SHARE")]
+ASeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
+SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
+"""What most verbs on a model show of it."""
+SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
+
+
+def tasks_of(
+    listed: tuple[str | TaskSettings, ...],
+    *,
+    readouts: tuple[str, ...] | None = None,
+    limit: int | None = None,
+    data: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    first_readouts: bool = False,
+) -> tuple[TaskSettings, ...]:
+    """Tasks with their settings; ``readouts`` and ``limit`` are for those given by name. See ``suites.asked_tasks``.
+
+    Raises:
+        InputError: an unknown suite, task, readout or option, or local data that is not there or for another task.
+    """
+    names = ",".join(one for one in listed if isinstance(one, str))
+    if listed and not any(not isinstance(one, str) or one.strip() for one in listed):
+        raise InputError(f"{names!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
+    whole = tuple(one for one in listed if not isinstance(one, str))
+    named = asked_tasks(names, limit=limit, readouts=readouts, first_readouts=first_readouts)
+    found = with_data((*named, *whole), dict(data or {}), folder)
+    check_tasks(found)
+    return found
+
+
+def local_data(data: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+    """Path by task: what was given, and of every known task what a folder holds for it."""
+    found = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
+    return {task.task: task.data for task in found if task.data} | dict(data)

@@ -1,0 +1,153 @@
+"""``cut``: which layers go, and where the smaller model is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from layercut.errors import InputError
+from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Keep, Out, Removed, Request
+from layercut.requests.io import Io
+from layercut.runs.atomic import refuse_used
+from layercut.selection.specs import fits
+from layercut.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from layercut.surgery.cut import CutDone
+    from layercut.surgery.cut_source import CutSource
+    from layercut.surgery.plan import CutPlan
+
+MAX_SHARD_GB = 5.0
+_LOADED = Fields(
+    "Model",
+    shown="revision dtype device",
+    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer",
+)
+
+
+class CutRequest(Request):
+    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
+
+    Layers are zero-based and those of the original model; ranges are inclusive, so 21-24 is four layers. Weights are
+    streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
+    dtype and device are those of this comparison, the weights keep their own.
+
+    With --no-verify nothing is loaded, and of a hub model only those weight files are downloaded that hold something
+    that stays; a --dry-run of a hub model downloads no weights at all.
+
+    --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
+    many layers of a search by task scores as keep 90 % there.
+
+    A GGUF file becomes a GGUF file if --out ends in .gguf: quantised tensors keep their bytes. If --out is a folder, it
+    becomes a bfloat16 checkpoint.
+
+    Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
+    """
+
+    VERB = "cut"
+
+    model: Annotated[ModelSettings, _LOADED]
+    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
+        None, description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%."
+    )
+    keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
+    out: Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
+    seed: ASeed = 0
+    verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
+        True, description="Reload the result and compare logits with the bypassed model."
+    )
+    max_shard_gb: float = Field(MAX_SHARD_GB, ge=0.001, description="Largest weight file, in GB.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.remove is None:
+            raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
+        if self.keep is not None and "rounds" not in getattr(self.remove.plan, "scores", {}):
+            raise InputError(
+                "`keep` shortens the plan of a search by task scores; give that plan: `remove` DIR/plan.json, `keep` "
+                "0.9."
+            )
+        return self
+
+    def fit(self) -> None:
+        """Check that the model has the layers. Raises InputError."""
+        fits(self.model, [self.remove], self.seed)
+
+    def run(self, io: Io, *, dry_run: bool = False) -> CutDone:
+        """Write the smaller model; a dry run says what would be written.
+
+        Raises:
+            InputError: a model or plan that cannot be used, or a folder or file that exists.
+            VerificationError: the reloaded model is another one.
+        """
+        from layercut.surgery.cut import cut_model
+        from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
+
+        out = self.out
+        if out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
+            if self.max_shard_gb != MAX_SHARD_GB:
+                io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
+            return cut_gguf(self.model, self._planned(io), file, out, verify=self.verify, dry_run=dry_run, say=io.say)
+        with self._source(io, dry_run) as found:
+            io.say(f"{self.model.model}: {found.plan.describe()}")
+            if dry_run and out is not None:
+                refuse_used(out)
+            if not dry_run and out is None:
+                raise InputError("no folder to write to; say `out` DIR, or --dry-run to see what would be written.")
+            return cut_model(
+                found.source,
+                found.plan,
+                None if dry_run else out,
+                uncut=found.uncut if self.verify and not dry_run else None,
+                max_shard_bytes=round(self.max_shard_gb * 1e9),
+                say=io.say,
+            )
+
+    @contextmanager
+    def _source(self, io: Io, dry_run: bool) -> Iterator[CutSource]:
+        """The model in memory, or its files, with the plan."""
+        from layercut.surgery.cut_source import CutSource, cut_source
+
+        make = self._planned(io)
+        handle = io.loaded.get(self.model.model)
+        if handle is None:
+            whole = self.verify and not dry_run
+            with cut_source(self.model, make, whole=whole, dry_run=dry_run, say=io.say) as found:
+                yield found
+            return
+        made_for = {"model": handle.settings.model, "model_hash": handle.metadata.model_hash}
+        plan = handle.plan(make(num_layers=handle.num_layers, **made_for))
+        yield CutSource(handle.source, plan, lambda: handle.loaded)
+
+    def _planned(self, io: Io) -> Any:
+        """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""
+        from layercut.selection.specs import prefix_that_keeps
+
+        def make(**made_for: Any) -> CutPlan:
+            assert self.remove is not None, "checked"
+            if self.remove.is_open:
+                return self._by_influence(io, made_for["num_layers"])
+            plan = self.remove.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+            return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
+
+        return make
+
+    def _by_influence(self, io: Io, num_layers: int) -> CutPlan:
+        """A plan of that many layers, chosen by block influence on text that the model itself writes."""
+        from layercut.progress.bars import SelectionProgress
+        from layercut.selection.select import select_layers
+
+        assert self.remove is not None and self.remove.count is not None
+        number = self.remove.count.layers(num_layers)
+        io.say(f"{self.remove.count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
+        with TemporaryDirectory() as scratch, SelectionProgress(io.console) as progress:
+            found = select_layers(
+                io.handle(self.model), criterion="block_influence", num_remove=number, out=Path(scratch) / "run",
+                seed=self.seed, progress=progress, say=io.say,
+            )  # fmt: skip
+        return found.plan

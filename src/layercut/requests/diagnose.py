@@ -1,0 +1,79 @@
+"""``diagnose``: which pruned models are compared with the original one, and by which questions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names
+from layercut.diagnostics import DIAGNOSTICS, is_plan, known
+from layercut.errors import InputError
+from layercut.requests.base import SHOWN_OF_MODEL, ASeed, Flag, Out, Request
+from layercut.requests.io import Io
+from layercut.selection.specs import LayerSpec, fits
+from layercut.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.diagnose import Diagnosed
+
+
+class DiagnoseRequest(Request):
+    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
+
+    One page, diagnose.md, says for each cut what broke first, with examples, and holds a section and a picture for each
+    diagnostic. Answers are kept as they come: the same command goes on where it was stopped, and --only may add
+    diagnostics later.
+
+    Example: layercut diagnose bundled:smollm2-135m reverse:3 20-22 --limit 16 --out runs/diagnose
+    """
+
+    VERB = "diagnose"
+
+    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    cuts: Annotated[Names, Flag("CUT...", argument=True, repeated=True)] = Field(
+        description="Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or another model: the "
+        "folder of a cut or healed checkpoint, or a model that others made of MODEL."
+    )
+    only: Names = Field((), description=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.")
+    limit: int = Field(32, ge=1, description="Items of each kind of question; shown on the page.")
+    samples: int = Field(
+        64, ge=1, description="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it."
+    )
+    layers: Annotated[str | None, Flag("0-15")] = Field(
+        None, description="Layers of MODEL that the other model has; found by comparing weights if left out."
+    )
+    out: Out = Field(None, description="Run folder; runs/<model>-diagnose if left out.")
+    seed: ASeed = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.cuts:
+            raise InputError("there is nothing to compare with the original model; give a cut, such as reverse:3.")
+        known(self.only)
+        for cut in self.cuts:
+            if is_plan(cut):
+                LayerSpec.parse(cut)
+        return self
+
+    def fit(self) -> None:
+        """Check that the model has the layers. Raises InputError."""
+        fits(self.model, [LayerSpec.parse(cut) for cut in self.cuts if is_plan(cut)], self.seed)
+
+    def run(self, io: Io, *, dry_run: bool = False) -> Diagnosed | None:
+        """Ask all models and compare; a dry run says what would be asked and gives None."""
+        from layercut.diagnostics.diagnose import diagnose_model
+
+        return diagnose_model(
+            self.model,
+            self.cuts,
+            only=self.only,
+            limit=self.limit,
+            num_samples=self.samples,
+            layers=self.layers,
+            out=self.out,
+            seed=self.seed,
+            dry_run=dry_run,
+            console=io.console,
+            say=io.say,
+        )

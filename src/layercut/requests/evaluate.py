@@ -1,0 +1,133 @@
+"""``eval``: which tasks are asked of a model, whole or without some layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names
+from layercut.errors import InputError
+from layercut.requests.base import (
+    REMOVE,
+    SHOWN_OF_DECODING,
+    SHOWN_OF_MODEL,
+    ASeed,
+    Data,
+    DataDir,
+    Flag,
+    Folder,
+    Out,
+    Removed,
+    Request,
+    TaskList,
+    tasks_of,
+)
+from layercut.requests.io import Io
+from layercut.selection.specs import fits
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks import takes
+from layercut.tasks.suites import SUITE, check_tasks
+
+if TYPE_CHECKING:
+    from layercut.tasks.run import Evaluated
+
+_READOUTS = (
+    "rank, gold, token, short, chain; chain@64 (stopped after 64 tokens and made to answer; chain@0: at once), "
+    "filler@64 (dots in place of the chain); those that a task reads out by itself if left out."
+)
+
+
+class EvalRequest(Request):
+    """Score MODEL on tasks, whole or without the layers that --remove names.
+
+    Every number comes with n, a 95 % interval and the score of guessing. The run folder keeps every answer; the same
+    command again goes on where it was stopped.
+
+    A suite is a list of tasks and readouts; with --data-dir it needs no hub.
+
+    With --against, what is kept of the original model's scores is printed for every readout, with paired intervals,
+    McNemar's test and the items on which two readouts disagree.
+
+    Example: layercut eval bundled:smollm2-135m --tasks arithmetic,brackets --remove reverse:3 --limit 64
+    """
+
+    VERB = "eval"
+
+    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    tasks: Annotated[TaskList, Flag("TASK,TASK")] = Field(
+        (), description="Task names, separated by commas; NAME:5 asks with five worked examples."
+    )
+    suite: str | None = Field(
+        None, description="In place of tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997)."
+    )
+    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=REMOVE)
+    out: Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
+    readouts: Names | None = Field(None, description=_READOUTS)
+    limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
+    data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: DataDir
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, for tasks where it can be chosen.")
+    samples: int = Field(1, ge=1, description="Answers drawn for each item; with a temperature above 0, gives pass@k.")
+    seed: ASeed = 0
+    allow_selection_items: Annotated[bool, Flag(hidden=True)] = Field(
+        False, description="Report also on items the plan was selected on, marked with *."
+    )
+    against: Annotated[Folder | None, Flag("RUN")] = Field(
+        None, description="Finished run of the original model on the same items: print what is kept."
+    )
+    decoding: Annotated[DecodingSettings, SHOWN_OF_DECODING] = DecodingSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.tasks) == (self.suite is not None):
+            raise InputError("say what is measured: `tasks` arithmetic,copy, or `suite` builtin; one of the two.")
+        _ = self.asked
+        return self
+
+    @property
+    def asked(self) -> tuple[TaskSettings, ...]:
+        """The tasks. Raises InputError: an unknown one, or an option that it does not have."""
+        found = tasks_of(
+            (SUITE + self.suite,) if self.suite else self.tasks,
+            readouts=self.readouts,
+            limit=self.limit,
+            data=self.data,
+            folder=self.data_dir,
+        )
+
+        changed = []
+        for task in found:
+            # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
+            can = self.max_new_tokens is not None and (self.tasks or takes(task.task, "max_new_tokens"))
+            given = {"max_new_tokens": self.max_new_tokens} if can else {}
+            changed.append(task.replace(**given, **({"samples": self.samples} if self.samples > 1 else {})))
+        check_tasks(changed)
+        return tuple(changed)
+
+    def fit(self) -> None:
+        """Check that the model has the layers. Raises InputError."""
+        fits(self.model, [self.remove], self.seed)
+
+    def run(self, io: Io, *, dry_run: bool = False) -> Evaluated | None:
+        """Ask and grade; a dry run says what would be asked and gives None."""
+        from layercut.engine.served import ServedModel
+        from layercut.selection.specs import plan_of
+        from layercut.tasks.run import evaluate_model, slug
+
+        handle = ServedModel(self.model) if self.model.engine == "openai" else io.handle(self.model)
+        plan = plan_of(handle, self.remove, self.seed)
+        named = slug(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
+        return evaluate_model(
+            handle,
+            plan,
+            tasks=self.asked,
+            out=self.out or Path("runs", named),
+            seed=self.seed,
+            decoding=self.decoding,
+            dry_run=dry_run,
+            allow_selection_items=self.allow_selection_items,
+            console=io.console,
+            say=io.say,
+        )

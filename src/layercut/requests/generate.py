@@ -1,0 +1,141 @@
+"""``generate``: which prompts a model answers, whole or without some layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names
+from layercut.errors import InputError
+from layercut.healing.prompt_sources import (
+    Answering,
+    PromptReading,
+    answering,
+    check_prompts,
+    prompt_specs,
+    under_preset,
+)
+from layercut.requests.base import (
+    PROMPTS,
+    REMOVE,
+    ASeed,
+    Data,
+    DataDir,
+    Fields,
+    Flag,
+    Out,
+    Removed,
+    Request,
+    local_data,
+)
+from layercut.requests.io import Io
+from layercut.selection.specs import fits
+from layercut.settings import DecodingSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from layercut.engine.estimate import CostEstimate
+    from layercut.healing.generate import Responses
+    from layercut.healing.prompt_sources import PromptSource, PromptSpec
+
+
+class GenerateRequest(Request):
+    """Let MODEL answer prompts, whole or without the layers that --remove names.
+
+    With --out every answer is appended to DIR/samples/responses.jsonl as it comes, and the same command again goes on
+    where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come. Of several
+    --samples a prompt, DIR/samples/choices.jsonl names the best.
+
+    Example: layercut generate bundled:smollm2-135m --prompt "What is 12 + 7?" --remove 20-24
+    """
+
+    VERB = "generate"
+
+    model: Annotated[ModelSettings, Fields("Model", shown="dtype device batch_size engine")]
+    prompts: Annotated[str | None, Flag("SOURCE,SOURCE")] = Field(
+        None, description=f"{PROMPTS}. Several with commas between."
+    )
+    prompt: Annotated[Names, Flag("TEXT", repeated=True)] = Field(
+        (), description="A prompt; may be repeated. Answers are printed."
+    )
+    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=REMOVE)
+    out: Out = Field(None, description="Folder to write to.")
+    preset: str | None = Field(
+        None,
+        description="paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, hub "
+        "data sets shuffled through 500,000 rows, where not said otherwise.",
+    )
+    data: Data
+    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    plain: bool = Field(False, description="Continue the text as it stands, without chat template.")
+    seed: ASeed = 0
+    answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens system samples", without="decoding")] = (
+        Answering()
+    )
+    reading: Annotated[PromptReading, Fields("Prompts", shown="limit readout", without="shuffle_seed")] = (
+        PromptReading()
+    )
+    decoding: Annotated[DecodingSettings, Fields("Decoding", shown="temperature top_p")] = DecodingSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.prompts) == bool(self.prompt):
+            raise InputError("give either `prompt` TEXT or `prompts` SOURCE.")
+        check_prompts(self.specs)
+        return self
+
+    @property
+    def specs(self) -> tuple[PromptSpec, ...]:
+        """Sources of prompts, as they are read."""
+        read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
+        return prompt_specs(self.prompts or "", data=local_data(self.data, self.data_dir), **read.as_dict())
+
+    @property
+    def how(self) -> Answering:
+        """Answering under the preset."""
+        return answering(self.preset, self.decoding, **self.answers.given())
+
+    def source(self) -> PromptSource:
+        """The prompts. Raises InputError: a source that cannot be read, or that holds answers."""
+        from layercut.healing.prompt_sources import PromptGroup, PromptSource, prompt_source
+        from layercut.healing.prompts import PromptWithAnswer, one_prompt
+
+        system = self.how.system
+        if not self.prompts:
+            given = [one_prompt(text, system=system, plain=self.plain) for text in self.prompt]
+            asked = [PromptWithAnswer(one, "") for one in given[: self.reading.limit]]
+            return PromptSource(parts=(PromptGroup(asked),))
+        found = prompt_source(self.specs, system=system, plain=self.plain)
+        if found.records is not None:
+            raise InputError(f"{self.prompts} holds answers already; give a file of prompts, or task:NAME.")
+        return found
+
+    def fit(self) -> None:
+        """Check that the model has the layers. Raises InputError."""
+        fits(self.model, [self.remove], self.seed)
+
+    def run(self, io: Io) -> Responses:
+        """Answer all prompts; with ``out``, into a run folder that resumes."""
+        from layercut.healing.generate import answer_prompts
+
+        if self.prompts and self.out is None:
+            raise InputError("answers to many prompts need a folder: say `out` DIR.")
+        return answer_prompts(
+            io.handle(self.model),
+            self.source(),
+            self.how,
+            remove=self.remove,
+            out=self.out,
+            seed=self.seed,
+            console=io.console,
+            say=io.say,
+        )
+
+    def estimate(self) -> CostEstimate:
+        """What answering would cost; nothing is written."""
+        from layercut.engine.handle import ModelHandle
+        from layercut.healing.estimate import estimate_answers
+        from layercut.selection.specs import plan_of
+
+        handle = ModelHandle(self.model)
+        return estimate_answers(handle, plan_of(handle, self.remove, self.seed), self.source(), self.how, self.out)

@@ -1,0 +1,160 @@
+"""``heal``: which pruned model learns from which answers, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from layercut.errors import InputError
+from layercut.healing.filters import FilterSettings
+from layercut.healing.prompt_sources import (
+    Answering,
+    PromptReading,
+    answering,
+    check_prompts,
+    prompt_specs,
+    under_preset,
+)
+from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.requests.base import (
+    PROMPTS,
+    ASeed,
+    Data,
+    DataDir,
+    Fields,
+    Flag,
+    Folder,
+    Request,
+    local_data,
+)
+from layercut.requests.io import Io
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks.suites import check_tasks
+
+if TYPE_CHECKING:
+    from layercut.engine.estimate import CostEstimate
+    from layercut.healing.heal import Healed
+    from layercut.healing.prompt_sources import PromptSource, PromptSpec
+
+_TRAINING = Fields(
+    "Training",
+    shown="method objective max_steps learning_rate rank batch_size",
+    without="seed",
+    names={"batch_size": "train_batch"},
+)
+_SHARED = ("dtype", "device", "batch_size", "engine", "engine_pool")
+"""Settings that the original model has from the pruned one's."""
+
+
+def _teacher(given: Any) -> Any:
+    return given.model if isinstance(given, ModelSettings) else given
+
+
+class HealRequest(Request):
+    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.
+
+    The training data holds no report item of the built-in tasks. The same command again goes on where it was
+    stopped; answers, checkpoints and the loss curve stay in the run folder. Training defaults are the paper's.
+
+    Example: layercut heal smollm2-27-layers --teacher bundled:smollm2-135m --prompts task:arithmetic --out runs/healed
+    """
+
+    VERB = "heal"
+
+    model: Annotated[ModelSettings, Fields("Model", shown="device batch_size")]
+    prompts: Annotated[str, Flag("SOURCE,SOURCE")] = Field(
+        description=f"{PROMPTS}. Several with commas between. Or a run folder of generate."
+    )
+    out: Annotated[Folder, Flag("DIR")] = Field(description="Run folder; the healed model is in DIR/checkpoint.")
+    teacher: Annotated[str, BeforeValidator(_teacher), Flag("UNCUT")] = Field(
+        description="The original model, which answers and grades."
+    )
+    preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
+    data: Data
+    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    seed: ASeed = 42
+    answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens", without="decoding")] = Answering()
+    reading: Annotated[PromptReading, Fields("Prompts", shown="limit", without="shuffle_seed")] = PromptReading()
+    filters: Annotated[
+        FilterSettings,
+        Fields("Filters", shown="right_only", names={"finished_only": "--finished-only/--keep-unfinished"}),
+    ] = FilterSettings()
+    train: Annotated[TrainSettings, _TRAINING] = TrainSettings()
+    what: Annotated[HealSettings, Fields("Training", shown="responses", without="train filters data")] = HealSettings()
+    decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_prompts(self.specs)
+        check_tasks(TaskSettings(task=name) for name in (*self.what.decontaminate, *self.train.guard))
+        _ = self.settings
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Local data by task."""
+        return local_data(self.data, self.data_dir)
+
+    @property
+    def specs(self) -> tuple[PromptSpec, ...]:
+        """Sources of prompts, as they are read."""
+        read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
+        return prompt_specs(self.prompts, data=self.files, **read.as_dict())
+
+    @property
+    def how(self) -> Answering:
+        """Answering under the preset."""
+        return answering(self.preset, self.decoding, **self.answers.given())
+
+    @property
+    def settings(self) -> HealSettings:
+        """Training, filters and data under the preset."""
+        train = under_preset(self.preset, self.train).replace(seed=self.seed)
+        return self.what.replace(train=train, filters=self.filters, data=self.files)
+
+    @property
+    def uncut(self) -> ModelSettings:
+        """The original model, loaded as the pruned one is."""
+        return ModelSettings(model=self.teacher, **{name: getattr(self.model, name) for name in _SHARED})
+
+    def source(self) -> PromptSource:
+        """The prompts. Raises InputError: a source that cannot be read, or answers where prompts are needed."""
+        from layercut.healing.prompt_sources import prompt_source
+
+        found = prompt_source(self.specs, system=self.how.system)
+        if self.what.responses == "original" and found.records is not None:
+            raise InputError(f"{self.prompts} holds a model's answers, not original ones; give the file of prompts.")
+        return found
+
+    def run(self, io: Io) -> Healed | None:
+        """Ask, train and write the healed checkpoint; None in all but the first process of a launcher.
+
+        Raises:
+            InputError: models, prompts or settings that cannot be used, or a run folder that holds another run.
+            MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
+        """
+        from layercut.healing.heal import heal_model
+
+        return heal_model(
+            self.model,
+            self.uncut,
+            self.source(),
+            self.settings,
+            self.how,
+            out=self.out,
+            console=io.console,
+            say=io.say,
+        )
+
+    def estimate(self) -> CostEstimate:
+        """What healing would cost; nothing is written."""
+        from layercut.healing.heal import estimate_heal
+
+        return estimate_heal(self.model, self.uncut, self.source(), self.settings, self.how, out=self.out)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the healed model is."""
+        return self.out / "checkpoint"

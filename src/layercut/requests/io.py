@@ -1,0 +1,28 @@
+"""Io: what a request needs of whoever makes it, beside its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from layercut.engine.handle import ModelHandle
+    from layercut.progress import Say
+    from layercut.settings import ModelSettings
+
+
+class Io(NamedTuple):
+    """Where progress and lines for people go, and the models that the caller has in memory."""
+
+    console: Console
+    say: Say
+    loaded: Mapping[str, ModelHandle] = {}
+    """By the name of their settings."""
+
+    def handle(self, settings: ModelSettings) -> ModelHandle:
+        """The model: the one in memory, or its files."""
+        from layercut.engine.handle import ModelHandle
+
+        return self.loaded.get(settings.model) or ModelHandle(settings)

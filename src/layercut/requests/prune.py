@@ -1,0 +1,87 @@
+"""``prune``: the goal, and where the checkpoint of the deepest plan that keeps it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from layercut.models.depth import depth_of
+from layercut.pruning.goal import GoalTasks, goal_tasks
+from layercut.pruning.settings import PruneSettings
+from layercut.requests.base import ASeed, Data, DataDir, Fields, Flag, Out, Request
+from layercut.requests.io import Io
+from layercut.settings import ModelSettings
+from layercut.tasks.suites import check_tasks
+
+if TYPE_CHECKING:
+    from layercut.engine.estimate import CostEstimate
+    from layercut.pruning.pruned import Pruned
+
+
+class PruneRequest(Request):
+    """Make MODEL shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.
+
+    Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
+    the plans on items that were never used before, each at 95 %.
+
+    Exits with 1 where no plan passed and no checkpoint was written.
+
+    Example: layercut prune bundled:smollm2-135m --use math --keep 80%
+    """
+
+    VERB = "prune"
+
+    model: Annotated[ModelSettings, Fields("Model")]
+    goal: Annotated[PruneSettings, Fields(shown="use tasks keep max_depth heal time items")]
+    out: Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
+    anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
+    strict: bool = Field(False, description="Stop before the search where the report items are too few for the goal.")
+    data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    seed: Annotated[ASeed, Flag("INTEGER", hidden=True)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_tasks(self.tasks.tasks)
+        return self
+
+    @property
+    def tasks(self) -> GoalTasks:
+        """What decides."""
+        return goal_tasks(self.goal, self.data, self.data_dir)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        from layercut.tasks.run import slug
+
+        return self.out or Path("runs", slug(f"prune-{self.model.model}"))
+
+    def fit(self) -> None:
+        """Check that the model is deep enough for the goal. Raises InputError."""
+        if (num_layers := depth_of(self.model.model, self.model.revision)) is not None:
+            self.goal.depth(num_layers)
+
+    def run(self, io: Io) -> Pruned:
+        """Search, confirm and write the checkpoint, or go on with it."""
+        from layercut.pruning.job import prune_model
+
+        return prune_model(
+            io.handle(self.model),
+            self.goal,
+            goal=self.tasks,
+            out=self.folder,
+            seed=self.seed,
+            anyway=self.anyway,
+            strict=self.strict,
+            console=io.console,
+            say=io.say,
+        )
+
+    def estimate(self) -> CostEstimate:
+        """What it would cost; nothing is written."""
+        from layercut.pruning.estimate import prune_estimate
+
+        return prune_estimate(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)

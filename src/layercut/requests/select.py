@@ -1,0 +1,194 @@
+"""``select``: how many layers go, and by what they are chosen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from layercut.base_settings import Names
+from layercut.errors import InputError
+from layercut.models.depth import depth_of
+from layercut.requests.base import (
+    KEEP,
+    OBJECTIVE,
+    SHOWN_OF_MODEL,
+    ASeed,
+    Data,
+    DataDir,
+    Fields,
+    Flag,
+    Keep,
+    Out,
+    Request,
+    TaskList,
+    tasks_of,
+)
+from layercut.requests.io import Io
+from layercut.selection import CRITERIA, criterion_row
+from layercut.selection.base import Context, SearchSettings, no_objective
+from layercut.selection.protect import parse_protected
+from layercut.selection.specs import Count, LayerSpec
+from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+
+if TYPE_CHECKING:
+    from layercut.engine.estimate import CostEstimate
+    from layercut.selection.select import Selected
+
+
+def _those(fact: str) -> str:
+    """The criteria of which a fact is true."""
+    names = [name for name, row in CRITERIA.items() if getattr(row, fact)]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _named(given: Any) -> Any:
+    """Values by name, of a mapping or of ``NAME=VALUE`` entries, where whole numbers become numbers."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    found: dict[str, Any] = {}
+    for entry in given:
+        name, equals, value = entry.partition("=")
+        if not (equals and name and value):
+            raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as token=last.")
+        found[name] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
+    return found
+
+
+_TEXT = {"source": "calibration", "num_texts": "calibration_texts", "max_tokens": "calibration_tokens"}
+
+
+class SelectRequest(Request):
+    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
+
+    All that is measured is kept in the run folder: a search that was killed goes on, and another criterion or a deeper
+    cut on the same objective uses it again. The scores of the chosen plan on the items that it was chosen on are too
+    good by construction, so its scores on held-out items stand beside them.
+
+    Example: layercut select bundled:smollm2-135m --criterion task_accuracy --objective arithmetic --remove '2 layers'
+    """
+
+    VERB = "select"
+
+    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    criterion: str = Field(description=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function.")
+    remove: Annotated[Count, Flag("COUNT")] = Field(
+        LayerSpec.parse("25%"), description="How many layers are removed, or which share: '3 layers' or 25%."
+    )
+    keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
+    out: Out = Field(None, description="Run folder; runs/select-<model> if left out.")
+    objective: Annotated[TaskList, Flag("TASK,TASK")] = Field(
+        (), description=f"{OBJECTIVE} Their selection items judge a plan, for {_those('needs_objective')}."
+    )
+    readouts: Names | None = Field(
+        None, description="How the objective's tasks are read out; each task's first if left out."
+    )
+    limit: int | None = Field(None, ge=1, description="Selection items of each task; 100 if left out.")
+    data: Data
+    data_dir: DataDir
+    held_out: Annotated[int | None, Flag("N")] = Field(
+        None,
+        ge=0,
+        description="Items of each task that the search never sees and the chosen plan is then scored on; as many as "
+        "limit if left out, 0 for none.",
+    )
+    protect: Annotated[str | None, Flag("LAYERS")] = Field(
+        None,
+        description="Layers that must stay: first:4,last:2,0,7-9, or none. If left out, layer 0 for "
+        f"{_those('protects_first_layer')}.",
+    )
+    settings: Annotated[
+        Mapping[str, Any], BeforeValidator(_named), Flag("NAME=VALUE", spelled="--set", repeated=True)
+    ] = Field({}, description="A setting of the criterion, or any option that --help-all lists. May be repeated.")
+    seed: ASeed = 0
+    search: Annotated[SearchSettings, Fields(shown="race")] = SearchSettings()
+    calibration: Annotated[CalibrationSettings, Fields(shown="source", names=_TEXT)] = CalibrationSettings()
+    decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.limit or self.readouts or self.held_out) and not self.objective:
+            raise InputError(
+                "`limit`, `readouts` and `held_out` have no effect without `objective`; name its tasks, or leave them "
+                "out."
+            )
+        if criterion_row(self.criterion).needs_objective and not self.tasks:
+            raise no_objective(self.criterion)
+        return self
+
+    @property
+    def tasks(self) -> tuple[TaskSettings, ...]:
+        """The objective's."""
+        return tasks_of(
+            self.objective,
+            readouts=self.readouts,
+            limit=self.limit,
+            data=self.data,
+            folder=self.data_dir,
+            first_readouts=True,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        from layercut.tasks.run import slug
+
+        return self.out or Path("runs", slug(f"select-{self.model.model}"))
+
+    def fit(self) -> None:
+        """Check the number of layers and the protected ones against the model's config. Raises InputError."""
+        depth = depth_of(self.model.model, self.model.revision)
+        if depth is None:
+            raise InputError(f"the config of {self.model.model} does not say how many decoder layers it has.")
+        stays = parse_protected(self.protect, depth) if self.protect else None
+        Context(num_layers=depth, num_remove=self._number(depth), protect=stays)
+
+    def _number(self, num_layers: int) -> int:
+        assert self.remove.count is not None, "a count"
+        return self.remove.count.layers(num_layers)
+
+    def run(self, io: Io) -> Selected:
+        """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
+        from layercut.progress.bars import SelectionProgress
+        from layercut.selection.select import select_layers
+
+        handle = io.handle(self.model)
+        with SelectionProgress(io.console) as progress:
+            return select_layers(
+                handle,
+                criterion=self.criterion,
+                num_remove=self._number(handle.num_layers),
+                out=self.folder,
+                tasks=self.tasks,
+                calibration=self.calibration,
+                protect=self.protect,
+                settings=self.settings,
+                **self.search.as_dict(),
+                decoding=self.decoding,
+                num_held_out=self.held_out,
+                keep=self.keep,
+                seed=self.seed,
+                progress=progress,
+                say=io.say,
+            )
+
+    def estimate(self) -> CostEstimate:
+        """What choosing would cost; nothing is written."""
+        from layercut.selection.estimate import selection_estimate
+        from layercut.selection.select import objective_parts
+
+        return selection_estimate(
+            self.model,
+            criterion=self.criterion,
+            num_remove=self._number(depth_of(self.model.model, self.model.revision) or 1),
+            parts=[part for task in self.tasks for part in objective_parts(task, self.seed)],
+            calibration=self.calibration,
+            protect=self.protect,
+            settings=self.settings,
+            race=self.search.race,
+            num_held_out=self.held_out,
+            out=self.folder,
+        )

@@ -1,0 +1,154 @@
+"""``run``: a study of models, plans, healing arms and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Seed
+from layercut.errors import InputError
+from layercut.models.depth import depth_of
+from layercut.requests import REQUESTS, request_of
+from layercut.requests.base import Flag, Out, Request
+from layercut.requests.io import Io
+from layercut.runs.foreign_code import check_trust, untrusted
+from layercut.selection.base import Context
+from layercut.selection.protect import parse_protected
+from layercut.selection.specs import LayerSpec, fits
+from layercut.study.file import read_study, study_from_dict
+from layercut.study.settings import StudySettings
+
+if TYPE_CHECKING:
+    from layercut.study.forecast import Forecast
+    from layercut.study.run import StudyOutcome
+
+
+class StudyRequest(Request):
+    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+
+    The same command again goes on where it was stopped. Finished items are never done again, also those of another
+    study of the same model beside this one. What fails is noted and the rest goes on; exit code 1 says so, and the same
+    command tries it again.
+
+    FILE.yaml may also hold the request of another verb, such as cut: {model: ..., remove: 24-26, out: ...}.
+
+    Example: layercut run examples/quickstart.yaml
+    """
+
+    VERB = "run"
+
+    study: Annotated[Any, Flag("FILE.yaml", argument=True)] = Field(
+        description="YAML file, such as examples/quickstart.yaml."
+    )
+    out: Out = Field(None, description="Run folder in place of the file's.")
+    seed: Annotated[Seed | None, Flag("INTEGER")] = Field(None, description="Random seed, in place of the file's.")
+    limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
+
+    trust_study_code: bool = Field(
+        False, description="Let the file name code to be run: my.module:function, and trust_remote_code of a model."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        with self.trust():
+            _ = self.other or self.settings
+        return self
+
+    def trust(self) -> AbstractContextManager[None]:
+        """Code that the file names runs only where it is trusted."""
+        return untrusted(self.file) if self.file and not self.trust_study_code else nullcontext()
+
+    @cached_property
+    def _data(self) -> Mapping[str, Any]:
+        """What the file holds."""
+        return self.study if isinstance(self.study, Mapping) else read_study(Path(self.study))
+
+    @cached_property
+    def other(self) -> Any:
+        """The request of another verb, where the file holds one: a verb, and its fields below; else None."""
+        if isinstance(self.study, StudySettings) or len(self._data) != 1:
+            return None
+        ((verb, fields),) = self._data.items()
+        if verb not in REQUESTS or verb == self.VERB or not isinstance(fields, Mapping):
+            return None
+        if fields.get("trust_remote_code"):
+            check_trust("trust_remote_code: true")
+        given = {"out": self.out, "seed": self.seed, "limit": self.limit}
+        named = {str(name): value for name, value in fields.items()}
+        return request_of(str(verb)).of(**named | {name: one for name, one in given.items() if one is not None})
+
+    @cached_property
+    def settings(self) -> StudySettings:
+        """The study: of the file, of what such a file holds, or as it was given."""
+        if isinstance(self.study, StudySettings):
+            return self.study
+        try:
+            return study_from_dict(self._data)
+        except InputError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: InputError) -> InputError:
+        return InputError(f"{self.file}: {error}") if self.file else error
+
+    @property
+    def file(self) -> str | None:
+        """Where the study was read, for messages."""
+        return None if isinstance(self.study, Mapping | StudySettings) else str(self.study)
+
+    def fit(self) -> None:
+        """Check plans, depths and protected layers against the model's config.
+
+        A study of several models skips one that cannot be used, so nothing is checked there.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        if self.other is not None:
+            self.other.fit()
+        elif len(self.settings.models) == 1:
+            try:
+                _fit(self.settings)
+            except InputError as error:
+                raise self._named(error) from error
+
+    def run(self, io: Io) -> Iterator[StudyOutcome]:
+        """Do all that is left; yields the outcome of each model as soon as it has ended."""
+        from layercut.study.run import run_study
+
+        with self.trust():
+            yield from run_study(
+                self.settings,
+                out=self.out,
+                seed=self.seed,
+                limit=self.limit,
+                settings_file=self.file,
+                console=io.console,
+                say=io.say,
+            )
+
+    def estimate(self) -> list[Forecast]:
+        """What is left and how long it may take, for each model; nothing is written."""
+        from layercut.study.run import forecast_study
+
+        with self.trust():
+            return forecast_study(self.settings, out=self.out, seed=self.seed, limit=self.limit)
+
+
+def _fit(study: StudySettings) -> None:
+    (model,) = study.models
+    layers = study.sweep.layers if study.sweep else None
+    fits(model, map(LayerSpec.parse, study.plans.values()), study.seed, layers)
+    depth = depth_of(model.model, model.revision) if study.criteria and model.engine != "openai" else None
+    for wanted in study.depths if depth is not None else ():
+        assert depth is not None
+        number = wanted.layers(depth)
+        if number >= depth:
+            raise InputError(f"depth {wanted.text} leaves no layer of {depth}; choose 1 to {depth - 1}.")
+        for one in study.criteria:
+            stays = parse_protected(one.protect, depth) if one.protect else None
+            Context(num_layers=depth, num_remove=number, protect=stays)

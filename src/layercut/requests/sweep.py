@@ -1,0 +1,162 @@
+"""``sweep``: each layer skipped alone, and what is asked then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+
+from pydantic import Field, model_validator
+
+from layercut.base_settings import Names, one_of
+from layercut.diagnostics import LAYER_FORMS, known
+from layercut.errors import InputError
+from layercut.requests.base import (
+    OBJECTIVE,
+    READOUTS,
+    SHOWN_OF_MODEL,
+    ASeed,
+    Data,
+    DataDir,
+    Fields,
+    Flag,
+    Folder,
+    Out,
+    Request,
+    TaskList,
+    tasks_of,
+)
+from layercut.requests.io import Io
+from layercut.selection.specs import fits
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks.base import Split
+
+if TYPE_CHECKING:
+    from layercut.diagnostics.diagnose import Diagnosed
+    from layercut.selection.predict import Predicted
+    from layercut.selection.sweep import Swept
+
+
+class SweepRequest(Request):
+    """Skip each layer of MODEL alone and measure what every task keeps.
+
+    Retention comes with paired intervals, a picture, and the rank correlation between tasks and with the criteria of
+    --compare. Answers are kept item by item: the same command again goes on where it was stopped, and a search by task
+    scores in the same folder is not asked again.
+
+    With --diagnose it reports what each layer is needed for: arithmetic, brackets and programs, texts without loops,
+    the tokens of the original model's own right answers, the final hidden state. One page, layers.md, with a picture
+    over the depth.
+
+    With --predict no pruned model writes anything: the order of the layers, how many can go, and which kinds of tokens
+    each is needed for, follow from what their absence does to the original model's right answers, beside the sweep of
+    the same folder where there is one. See predict.md.
+
+    Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
+    """
+
+    VERB = "sweep"
+
+    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    objective: Annotated[TaskList, Flag("TASK,TASK")] = Field((), description=OBJECTIVE)
+    diagnose: bool = Field(
+        False, description=f"In place of an objective: what breaks without each layer ({', '.join(LAYER_FORMS)})."
+    )
+    predict: bool = Field(
+        False,
+        description="In place of asking every layer: which layers, and how many, generation can lose, from forward "
+        "passes under the original model's own right answers.",
+    )
+    only: Names = Field((), description="Some of the diagnostics of diagnose.")
+    readouts: Names | None = Field(None, description=READOUTS)
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="At most this many items of each task or kind; shown in every table. 100 if left out, 16 to "
+        "diagnose.",
+    )
+    data: Data
+    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    layers: str | None = Field(
+        None, description="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."
+    )
+    split: Annotated[str, one_of(get_args(Split))] = Field(
+        "selection", description="selection items, or report items; layers are not to be chosen by the latter."
+    )
+    compare: Annotated[tuple[Folder, ...], Flag("PLAN.json", repeated=True)] = Field(
+        (), description="A plan.json whose scores per layer are compared. May be repeated."
+    )
+    parent: Annotated[str | None, Flag("MODEL")] = Field(
+        None,
+        description="The model that MODEL was made of: layers are shown with its numbers, found by comparing weights.",
+    )
+    out: Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
+    seed: ASeed = 0
+    decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.diagnose == bool(self.objective):
+            raise InputError("say what is asked: `objective` arithmetic,copy, or `diagnose`; one of the two.")
+        if self.predict and (self.layers or self.compare or self.parent or self.split != "selection" or self.diagnose):
+            raise InputError(
+                "`predict` reads all layers on selection items; leave out `diagnose`, `layers`, `split`, `compare` and "
+                "`parent`."
+            )
+        if self.only and not self.diagnose:
+            raise InputError("`only` has no effect without `diagnose`; leave it out.")
+        known(self.only, LAYER_FORMS)
+        _ = self.tasks
+        return self
+
+    @property
+    def tasks(self) -> tuple[TaskSettings, ...]:
+        """The objective's. Raises InputError: an unknown one, or an option that it does not have."""
+        return tasks_of(
+            self.objective,
+            readouts=self.readouts,
+            limit=self.limit or 100,
+            data=self.data,
+            folder=self.data_dir,
+            first_readouts=True,
+        )
+
+    def fit(self) -> None:
+        """Check that the model has the layers. Raises InputError."""
+        fits(self.model, layers=self.layers)
+
+    def run(self, io: Io, *, dry_run: bool = False) -> Swept | Diagnosed | Predicted | None:
+        """Skip each layer alone; a dry run says what would be asked and gives None.
+
+        Raises:
+            InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
+        """
+        from layercut.diagnostics.diagnose import LIMIT, diagnose_layers
+        from layercut.progress.bars import SelectionProgress
+        from layercut.selection.predict import predict_layers
+        from layercut.selection.sweep import sweep_model
+
+        model = self.model
+        shared: dict[str, Any] = {"out": self.out, "seed": self.seed, "dry_run": dry_run, "say": io.say}
+        if self.diagnose:
+            return diagnose_layers(
+                model,
+                layers=self.layers,
+                only=self.only,
+                limit=self.limit or LIMIT,
+                parent=self.parent,
+                console=io.console,
+                **shared,
+            )
+        if self.predict:
+            with SelectionProgress(io.console) as progress:
+                return predict_layers(model, objective=self.tasks, decoding=self.decoding, progress=progress, **shared)
+        return sweep_model(
+            model,
+            objective=self.tasks,
+            layers=self.layers,
+            split=self.split,
+            compare=self.compare,
+            parent=self.parent,
+            decoding=self.decoding,
+            console=io.console,
+            **shared,
+        )

@@ -1,0 +1,148 @@
+"""One door: flags, YAML and Python build the same request of every verb, and each field can be set through each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from layercut import api
+from layercut.base_settings import choices_of
+from layercut.errors import InputError
+from layercut.requests import request_of
+from layercut.requests.base import Request, Slot, plain_type, slots
+from tests.unit.cli.conftest import Run
+
+PYTHON: dict[str, Callable[..., Any]] = {
+    one.asks.VERB: one for one in vars(api).values() if callable(one) and hasattr(one, "asks")
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "prune": {"use": "copy"},
+    "select": {"criterion": "task_accuracy", "objective": "copy"},
+    "cut": {"remove": "2"},
+    "eval": {"tasks": "copy"},
+    "generate": {"prompt": ["hi"]},
+    "heal": {"prompts": "task:copy", "out": "o", "teacher": "t"},
+    "sweep": {"objective": "copy"},
+    "diagnose": {"cuts": ["2"]},
+    "advise": {"folder": "f"},
+    "compare": {"first": "f", "second": "g"},
+}
+"""Fields without which there is no request, beside the model."""
+VALUES: dict[str, Any] = {
+    "use": "math", "tasks": "arithmetic", "keep": 0.5, "max_depth": "1", "remove": "reverse:1", "heal": "none",
+    "time": "2h", "criterion": "refine", "objective": "arithmetic", "readouts": "short", "protect": "first:1",
+    "prompts": "task:arithmetic", "data": {"copy": "x"}, "suite": "builtin", "device": "cpu", "dtype": "float32",
+    "engine": "plain", "engine_pool": "local:2", "layers": "1-2", "split": "report", "only": "brackets",
+    "guard": "copy", "decontaminate": "copy", "preset": "paper", "readout": "chain", "settings": {"a": "b"},
+    "cuts": ["1"], "compare": ["p.json"], "prompt": ["a, b"], "data_dir": "src", "languages": "en", "top_p": 0.5,
+}  # fmt: skip
+"""Of fields that take no word, 9 or 0.25."""
+CONTRADICT = {
+    "prune": {"tasks", "remove"},
+    "select": set(),
+    "cut": {"keep"},
+    "eval": {"suite", "cuda_graphs", "base_url", "tokenizer"},
+    "generate": {"prompts", "cuda_graphs", "base_url", "tokenizer"},
+    "sweep": {"diagnose", "only"},
+}
+"""Some fields that the needed ones exclude: all doors refuse them alike."""
+
+
+class Built(BaseException):
+    """Carries the request out of a door."""
+
+
+def value_of(slot: Slot) -> Any:
+    """A value of a field that is not its default."""
+    if slot.name == "remove" and slot.kind.__name__ in ("SelectRequest", "PruneSettings"):
+        return "2 layers"
+    if slot.name in VALUES:
+        return VALUES[slot.name]
+    plain, default = plain_type(slot.info.annotation), slot.info.default
+    if names := [one for one in choices_of(slot.info) if one != default]:
+        return names[0]
+    return not default if plain is bool else {int: 9, float: 0.25}.get(plain, "word")
+
+
+def words_of(name: str, value: Any, slot: Slot) -> list[str]:
+    """A field as the command line takes it, by its field's name."""
+    if isinstance(value, dict):
+        value = [f"{key}={one}" for key, one in value.items()]
+    if slot.name in ("model", "folder", "first", "second"):
+        return [str(value)]
+    flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+    if slot.name == "cuts":
+        return list(value)
+    if isinstance(value, bool):
+        negative = {"verify": "--no-verify", "finished_only": "--keep-unfinished"}.get(name, "")
+        return [flag if value else negative]
+    return [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
+
+
+def outcome(call: Callable[[], object]) -> Any:
+    """The request that a door built, or what it said."""
+    try:
+        return call()
+    except Built as built:
+        return built.args[0]
+    except InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("verb", NEEDED)
+def test_the_three_doors_build_the_same_request_from_every_field(
+    verb: str, layercut: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, known = request_of(verb), slots(request_of(verb))
+
+    def caught(request: Request) -> None:
+        raise Built(request)
+
+    monkeypatch.setattr(kind, "fit", caught)
+    needed = {**({"model": "m"} if "model" in known else {}), **NEEDED[verb]}
+    refused = set()
+    for name, slot in known.items():
+        given = {**needed, name: value_of(slot)}
+        python = outcome(lambda given=given: PYTHON[verb](**given))
+        file = tmp_path / "request.yaml"
+        file.write_text(yaml.safe_dump({verb: given}), encoding="utf-8")
+        of_yaml = outcome(lambda file=file: api.run_study(file, trust_study_code=True))
+        ordered = sorted(given, key=lambda one: list(known).index(one))
+        words = [word for one in ordered for word in words_of(one, given[one], known[one])]
+        flags = outcome(lambda words=words: layercut(verb, *words))
+        if isinstance(python, str):
+            refused.add(name)
+            assert of_yaml == python and flags.code == 1, (name, of_yaml, python)
+            continue
+        assert isinstance(of_yaml, kind), (name, of_yaml)
+        assert of_yaml.flat() == python.flat(), name
+        assert name in python.flat() and python.flat()[name] != slot.info.default, name
+        assert isinstance(flags, kind), (name, flags)
+        assert flags.flat() == python.flat(), name
+        again = yaml.safe_load(python.to_yaml())[verb]
+        assert kind.of(**again).flat() == python.flat(), name
+    assert CONTRADICT.get(verb, set()) <= refused
+    assert len(refused) < 0.35 * len(known), refused
+
+
+def test_a_request_is_printed_as_yaml_that_run_takes(layercut: Run, tmp_path: Path) -> None:
+    printed = layercut("plan-size", "--baseline", "60%", "--retention", "0.9", "--print-request").out
+    assert yaml.safe_load(printed) == {"plan-size": {"baseline": 0.6, "retention": 0.9}}
+    file = tmp_path / "request.yaml"
+    file.write_text(printed, encoding="utf-8")
+    asked = layercut("run", file, "--json")
+    assert (
+        asked.code == 0 and asked.out == layercut("plan-size", "--baseline", "0.6", "--retention", "0.9", "--json").out
+    )
+
+
+def test_a_request_is_checked_without_torch() -> None:
+    code = "import sys; from layercut.requests import REQUESTS, request_of; [request_of(one) for one in REQUESTS]; "
+    code += "sys.exit(' '.join({'torch', 'transformers', 'lm_eval', 'trl'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
