@@ -50,7 +50,7 @@ MAY_USE = {
         "surgery", "models", "settings",
     },
     "cli": {
-        "requests", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
+        "requests", "study", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
     },
 }  # fmt: skip
 BASE = {"errors", "seed", "text", "runs", "progress", "base_settings"}
