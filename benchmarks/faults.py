@@ -260,7 +260,16 @@ def calibration_faults(work: Path) -> Iterator[Fault]:
     out = (work / "runs" / f"calibration-{number}" for number in range(1000))
 
     def command(file: Path) -> list[Any]:
-        flags = ["--criterion", "block_influence", "--remove", 1, "--calibration-texts", 5000, "--device", "cpu"]
+        flags = [
+            "--criterion",
+            "block_influence",
+            "--remove",
+            "1 layer",
+            "--calibration-texts",
+            5000,
+            "--device",
+            "cpu",
+        ]
         return ["select", work / "tiny", "--calibration", file, "--out", next(out), *flags]
 
     yield from file_faults(work, "calibration", good, "text", command)
@@ -536,7 +545,7 @@ def argument_faults(work: Path) -> Iterator[Fault]:
     ):
         yield f"--tasks {tasks[:20]!r}", lambda tasks=tasks: layercut("eval", tiny, f"--tasks={tasks}", "--dry-run")
     for name in ("../x:y", "..x:y", "x:y", "os:path", ":", "", "[/x]", r"\[/x]", "x" * 300):
-        flags = ["--remove", 1, "--out", work / "runs" / "arguments"]
+        flags = ["--remove", "1 layer", "--out", work / "runs" / "arguments"]
         yield (
             f"--criterion {name[:20]!r}",
             lambda name=name, flags=flags: layercut("select", tiny, f"--criterion={name}", *flags),

@@ -99,7 +99,7 @@ def test_a_study_that_is_killed_ends_as_one_that_ran_through(tmp_path: Path) -> 
 
 def test_a_search_that_is_killed_finds_the_same_plan(tmp_path: Path) -> None:
     command = ("select", MODEL, "--criterion", "task_accuracy", "--objective", "arithmetic,brackets,copy")
-    command = (*command, "--remove", 2, "--limit", 12, "--protect", "first:12,last:12", "--out")
+    command = (*command, "--remove", "2 layers", "--limit", 12, "--protect", "first:12,last:12", "--out")
     whole = layercut(*command, "whole", folder=tmp_path)
     assert whole.returncode == 0, whole.stderr
     draw = random.Random(1)

@@ -229,7 +229,7 @@ _SET = inspect.Parameter(
         typer.Option(
             "--set",
             callback=_refuse,
-            help="Any option of --help-all, such as seed=1. Repeatable.",
+            help="Any option of --help-all. Repeatable.",
             metavar="NAME=VALUE",
         ),
     ],

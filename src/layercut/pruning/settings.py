@@ -61,7 +61,7 @@ class PruneSettings(Settings):
         "25%", description="Most layers to remove: 8, 25% or 0.25."
     )
     remove: Count | None = Field(
-        None, description="Remove exactly so many, '3 layers' or 25%, and say whether that keeps the goal."
+        None, description="Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,

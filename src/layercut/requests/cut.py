@@ -98,7 +98,7 @@ class CutRequest(Request):
             if dry_run and out is not None:
                 refuse_used(out)
             if not dry_run and out is None:
-                raise InputError("no folder to write to; say `out` DIR, or --dry-run to see what would be written.")
+                raise InputError("no folder to write to; say `out` DIR, or `dry_run` to see what would be written.")
             return cut_model(
                 found.source,
                 found.plan,

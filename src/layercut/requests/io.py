@@ -1,4 +1,4 @@
-"""Io: what a request needs of whoever makes it, beside its fields."""
+"""Io: what a request needs of its caller beyond its fields."""
 
 from __future__ import annotations
 

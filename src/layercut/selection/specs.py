@@ -2,7 +2,7 @@
 
 LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
 LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
-LayerSpec.parse("reverse:4")    so many by an order that needs no model (reverse, random)
+LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("run/plan.json")
 """
 
@@ -26,6 +26,7 @@ from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.plan import CutPlan, as_plan, parse_layers
+from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
@@ -44,7 +45,7 @@ class LayerSpec:
     layers: tuple[int, ...] | None = None
     """In order of removal."""
     count: Depth | None = None
-    """So many layers; with ``order`` None it is open which."""
+    """The number of layers; with ``order`` None it is open which."""
     order: str | None = None
     """The criterion that names them; it needs no model."""
     plan: CutPlan | None = None
@@ -144,7 +145,7 @@ def _counted(given: object, info: ValidationInfo) -> LayerSpec:
         return spec
     number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
     told = "the layers themselves" if number is None else f"layer {number}"
-    fine = f"'{number or 3} layers'"
+    fine = f"'{counted(number or 3, 'layer')}'"
     raise InputError(
         f"`{info.field_name}` {spec.text!r:.60} names {told}, and here it is chosen which layers go; write {fine}, "
         "or 25%."

@@ -248,7 +248,7 @@ def test_select_by_task_scores_keeps_what_it_measured(
 ) -> None:
     command: tuple[object, ...] = ("select", tiny, "--criterion", "task_accuracy", "--objective", "arithmetic")
     command = (*command, "--readouts", "rank", "--protect", "none", "--limit", "12", "--out")
-    refused = layercut(*command, tmp_path / "s", "--remove", "1")
+    refused = layercut(*command, tmp_path / "s", "--remove", "1 layer")
     assert refused.code == 1
     assert "not above guessing" in refused.err
 
@@ -262,13 +262,13 @@ def test_select_by_task_scores_keeps_what_it_measured(
     monkeypatch.setattr("layercut.engine.handle.ModelHandle.engine", engine)
     monkeypatch.setattr("layercut.engine.handle.ModelHandle.loaded", None)
     command = (*command, tmp_path / "t", "--remove")
-    ran = layercut(*command, "1")
+    ran = layercut(*command, "1 layer")
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "t" / "plan.json").read_text())["removed"] == [5]
     asked = len(engine.batches)
-    assert layercut(*command, "1").code == 0
+    assert layercut(*command, "1 layer").code == 0
     assert len(engine.batches) == asked
-    assert layercut(*command, "2").code == 0
+    assert layercut(*command, "2 layers").code == 0
     # One more round: five candidates of twelve items, four a batch; and the new plan's twelve held-out items.
     assert len(engine.batches) == asked + 5 * 3 + 3
     plan = tmp_path / "t" / "plan.json"

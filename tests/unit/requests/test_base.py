@@ -44,7 +44,7 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 """Of fields that take no word, 9 or 0.25."""
 CONTRADICT = {
-    "prune": {"tasks", "remove"},
+    "prune": {"tasks"},
     "select": set(),
     "cut": {"keep"},
     "eval": {"suite", "cuda_graphs", "base_url", "tokenizer"},

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from layercut.base_settings import Settings
 from layercut.errors import InputError
 from layercut.selection import CRITERIA, criterion, criterion_row, position
 from layercut.selection.base import Context, by_importance
-from layercut.selection.specs import LayerSpec
+from layercut.selection.specs import Count, LayerSpec
 from layercut.surgery.plan import CutPlan
 
 
@@ -118,6 +119,31 @@ def test_bad_specs_are_refused_in_one_clear_line(spec: str, message: str) -> Non
     with pytest.raises(InputError, match=message) as caught:
         LayerSpec.parse(spec).bind(num_layers=30, model="m")
     assert "\n" not in str(caught.value)
+
+
+class Asked(Settings, arbitrary_types_allowed=True):
+    remove: Count
+
+
+@pytest.mark.parametrize(("given", "number"), [("3 layers", 3), ("1layer", 1), ("10%", 3), ("0.1", 3), (0.1, 3)])
+def test_a_count_is_written_as_a_count(given: object, number: int) -> None:
+    found = Asked(remove=given).remove
+    assert found.is_open and found.count is not None and found.count.layers(30) == number
+    with pytest.raises(InputError, match="does not say which layers"):
+        found.bind(num_layers=30)
+
+
+@pytest.mark.parametrize("given", ["3", 3, "21-24", "reverse:3", [3, 4]])
+def test_layers_are_no_count_and_the_refusal_shows_both_readings(given: object) -> None:
+    with pytest.raises(InputError, match=r"remove.* names (layer 3|the layers themselves).*'3 layers'"):
+        Asked(remove=given)
+
+
+def test_layers_may_come_in_every_form() -> None:
+    plan = CutPlan(num_layers=30, removed=(4, 2))
+    bound = [LayerSpec.parse(one).bind(num_layers=30) for one in ("4,2", [4, 2], (4, 2), plan)]
+    assert {one.removed for one in bound} == {(4, 2)}
+    assert LayerSpec.parse("3").layers == LayerSpec.parse(3).layers == (3,)
 
 
 @pytest.mark.parametrize("name", ["reverse", "random"])
