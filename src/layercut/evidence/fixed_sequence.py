@@ -96,7 +96,7 @@ class JudgedDepth:
         return self.verdict == "passed"
 
     def untested(self) -> JudgedDepth:
-        """The same as it is shown where the test ended before: bounds without a verdict."""
+        """Bounds without a verdict, for a depth that comes after the end of the test."""
         tasks = tuple(replace(one, verdict="not tested", items_needed=None) for one in self.tasks)
         return replace(self, verdict="not tested", tasks=tasks, items_needed=None)
 
