@@ -12,10 +12,7 @@ from typer.testing import CliRunner
 
 from layercut.cli.main import app
 from layercut.errors import InputError
-from layercut.report.html.page import render as render_page
-from layercut.report.html.source import Source
 from layercut.report.reports import write_reports
-from layercut.report.sweep_text import render as render_sweep
 from layercut.runs.directory import RunFolder
 from tests.support.answers import build_answers, record
 from tests.support.patient import prose
@@ -114,11 +111,12 @@ def test_a_sweep_shows_them_layer_by_layer(tmp_path: Path) -> None:
         tasks["humaneval_plus"] += programs(kinds, key={"removed": removed})
     run = build_answers(tmp_path / "sweep", tasks)
     sweep.save(run.path)
-    text = render_sweep(sweep, RunFolder.open(run.path), with_plot=False)
+    written = write_reports(run.path)
+    text = written["report"].read_text()
     assert "| layer | n | loops |" in text and "| 7 | 20 | 50 [30, 70]\\* |" in text
     assert "| layer | passed | timeout | bracket never closed |" in text
     assert "| 3 | 10 (50 %) | 10 (50 %; 100 %) | 0 (0 %; 0 %) |" in text
-    page = render_page(Source(sweep=sweep, sweep_run=run))
+    page = written["page"].read_text()
     assert "How do programs fail?" in page and "Do written answers repeat themselves?" in page
 
 

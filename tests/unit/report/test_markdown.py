@@ -13,7 +13,6 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import StudyResults, study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
-from layercut.report.markdown import study_report
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
@@ -23,7 +22,7 @@ from tests.support.run_builder import Result, build_run
 
 
 def write_report(out, *, uncut, cuts):
-    return study_report(out, study=StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, []))
+    return write_reports(out, study=StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, []))["report"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def report(quickstart, tmp_path_factory):
     uncut, cuts = quickstart
     path = write_report(out, uncut=uncut, cuts=cuts)
     assert path == out / "report.md"
-    assert sorted(p.name for p in out.iterdir()) == ["report.md", "report.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["report.html", "report.md", "report.png"]
     return path.read_text()
 
 
@@ -40,11 +39,11 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
     uncut, _ = quickstart
     study = tmp_path / "elsewhere" / "quickstart"
     shutil.copytree(uncut.path.parent, study)
-    first = study_report(study)
+    first = write_reports(study)["report"]
     before = first.read_bytes(), (study / "report.png").read_bytes()
     first.unlink()
     monkeypatch.chdir(study)
-    study_report(study)
+    write_reports(study)
     assert (first.read_bytes(), (study / "report.png").read_bytes()) == before
     assert str(tmp_path) not in first.read_text()
 
@@ -247,17 +246,17 @@ def test_the_seed_of_the_study_is_used_again(tmp_path):
     result = Result(task="copy", readout="short", score=0.8, n=20)
     build_run(tmp_path / "uncut", [result], settings={"seed": 7})
     build_run(tmp_path / "cut", [result], removed=(1,), settings={"seed": 7})
-    made_by_the_study = study_report(tmp_path, seed=7).read_bytes()
-    assert study_report(tmp_path).read_bytes() == made_by_the_study
+    made_by_the_study = write_reports(tmp_path, seed=7)["report"].read_bytes()
+    assert write_reports(tmp_path)["report"].read_bytes() == made_by_the_study
     assert b"seed 7" in made_by_the_study
 
 
 def test_folders_that_are_no_study(tmp_path):
     with pytest.raises(InputError, match="is not the folder of a study: it holds no run called uncut"):
-        study_report(tmp_path)
+        write_reports(tmp_path)
     build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=1.0, n=2)])
     with pytest.raises(InputError, match="holds no run of a pruned model"):
-        study_report(tmp_path)
+        write_reports(tmp_path)
 
 
 def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):
