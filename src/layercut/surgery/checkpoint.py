@@ -30,8 +30,7 @@ from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.shards import Shard, lay_out, write_shards
-from layercut.surgery.written import check_written
+from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

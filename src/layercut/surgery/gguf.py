@@ -27,8 +27,7 @@ from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.runs.json_text import parse
 from layercut.surgery.checkpoint import CutReport
-from layercut.surgery.cut import CutDone
-from layercut.surgery.cut_source import without_hash
+from layercut.surgery.cut import CutDone, without_hash
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.shards import CHUNK, copy_range

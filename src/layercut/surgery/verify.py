@@ -13,9 +13,9 @@ from torch import Tensor
 from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.structure import auto_class, text_config_of
 from layercut.models.wider import widened
-from layercut.surgery.bypass import bypass
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import format_layers
+from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
