@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class CutDone(NamedTuple):
-    """What was written, or would be."""
+    """Report of a cut with its verification."""
 
     report: CutReport
     verified: str
-    """What the comparison with the bypassed model found, in words; empty where none was made."""
+    """Result of the comparison with the bypassed model, in words; empty where none was made."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user of the pruned model should know."""
+        """Remarks for users of the pruned model."""
         return self.report.warnings
 
     def lines(self) -> list[str]:

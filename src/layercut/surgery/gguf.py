@@ -151,7 +151,7 @@ def cut_gguf(
 
 
 class _Slices(NamedTuple):
-    """What stays of a tensor that holds something for every layer."""
+    """The part that stays of a tensor with an entry for every layer."""
 
     num_rows: int
     row_bytes: int
@@ -411,7 +411,7 @@ def _bytes(file: FileIO, begin: int, size: int) -> bytes:
 
 
 def _unread(head: GgufHead) -> str | None:
-    """Why transformers cannot run a GGUF file; None where it can."""
+    """Reason why transformers cannot run a GGUF file; None where it can."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     def plain(name: str) -> str:

@@ -29,7 +29,7 @@ CHUNK = 16 * 2**20
 BLOCK = 4096
 """Bytes of a page, and of a block of nearly every file system."""
 _CANNOT = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
-"""What copy_file_range answers on file systems or kernels that cannot do it."""
+"""Errors of copy_file_range on file systems or kernels that cannot do it."""
 
 
 @dataclass(frozen=True)
