@@ -83,7 +83,7 @@ def _depth(text: Any) -> Any:
 
 
 class Depth(Settings):
-    """A number of decoder layers that go, or a share of the model's."""
+    """A number of decoder layers to remove, or a share of the model's."""
 
     text: Annotated[str, BeforeValidator(_depth)] = Field(description="3, 3 layers or 25%; 0.25 is 25%.")
 

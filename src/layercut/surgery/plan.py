@@ -29,7 +29,7 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 @dataclass(frozen=True, kw_only=True)
 class CutPlan:
-    """The layers that go. An empty ``removed`` is the original model, so that both run through the same code."""
+    """The removed layers. An empty ``removed`` is the original model, so that both run through the same code."""
 
     num_layers: int
     """Decoder layers of the original model."""
