@@ -55,7 +55,7 @@ _PUBLIC = {
     "Predicted": "layercut.selection.predict",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",
-    "Advice": "layercut.report.advice",
+    "Advice": "layercut.evidence.advice",
     "ComparisonRow": "layercut.evidence.comparison",
 }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -117,14 +117,12 @@ class StudyRequest(Request):
             except InputError as error:
                 raise self._named(error) from error
 
-    def run(self, io: Io) -> list[StudyOutcome]:
-        """Do all that is left, for each model; the request of another verb gives its result."""
+    def run(self, io: Io) -> Iterator[StudyOutcome]:
+        """Do all that is left; yields the outcome of each model as soon as it has ended."""
         from layercut.study.run import run_study
 
         with self.trust():
-            if self.other is not None:
-                return cast("list[StudyOutcome]", self.other.run(io))
-            return run_study(
+            yield from run_study(
                 self.settings,
                 out=self.out,
                 seed=self.seed,

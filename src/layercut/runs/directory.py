@@ -37,8 +37,10 @@ from layercut.runs.study import failures_in
 from layercut.text.counting import counted
 
 SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
-"""Result files of runs that are not evaluations; see layercut.report."""
+"""Result files of runs that are not evaluations."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
+PAGE = "report.html"
+"""The page for a browser."""
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _NAMES, _NUMBERS = ("task", "readout", "metric"), ("value", "low", "high", "stderr", "chance", "n")
 _TRAINED = re.compile(r"checkpoint-(\d+)")
