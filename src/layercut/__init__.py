@@ -17,7 +17,7 @@ _PUBLIC = {
     # a model in memory
     "load_model": "layercut.models.loading",
     "CutPlan": "layercut.surgery.plan",
-    "bypass": "layercut.surgery.bypass",
+    "bypass": "layercut.surgery.remove",
     "remove_layers": "layercut.surgery.remove",
     "PlainEngine": "layercut.engine.plain",
     "SharedEngine": "layercut.engine.shared",

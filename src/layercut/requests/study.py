@@ -66,7 +66,7 @@ class StudyRequest(Request):
 
     @cached_property
     def _data(self) -> Mapping[str, Any]:
-        """What the file holds."""
+        """Keys and values of the file."""
         return self.study if isinstance(self.study, Mapping) else read_study(Path(self.study))
 
     @cached_property
@@ -98,7 +98,7 @@ class StudyRequest(Request):
 
     @property
     def file(self) -> str | None:
-        """Where the study was read, for messages."""
+        """Path of the study's file, for messages."""
         return None if isinstance(self.study, Mapping | StudySettings) else str(self.study)
 
     def fit(self) -> None:
@@ -133,7 +133,7 @@ class StudyRequest(Request):
             )
 
     def estimate(self) -> list[Forecast]:
-        """What is left and how long it may take, for each model; nothing is written."""
+        """The work that is left and its time, for each model; nothing is written."""
         from layercut.study.run import forecast_study
 
         with self.trust():
