@@ -12,12 +12,11 @@ import numpy as np
 from scipy.stats import linregress, t
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import Array, Estimate, finite_array, is_binary
+from layercut.evidence.intervals import CONFIDENCE, Array, Estimate, finite_array, is_binary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CONFIDENCE = 0.95
 FEWEST_SOLVED = 30
 """Items that the original model solves, below which no slope is given."""
 FEWEST_OF_EACH = 5

@@ -156,11 +156,6 @@ def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
     return max(sorted(kinds), key=kinds.__getitem__) if kinds else None
 
 
-def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
-    """Headline measures of one diagnostic and pruned model."""
-    return [row for row in diagnosis["rows"] if row.arm == arm and row.headline]
-
-
 def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
     """Content of such a file, its rows as ``MeasureRow``."""
     found = data["diagnostics"].items()

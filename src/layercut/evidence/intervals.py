@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
 MAX_CELLS = 4_000_000
 """Resampled values held at once, 32 MB; keeps a task of ten thousand items from filling the memory."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_weights
-from layercut.evidence.intervals import NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
-from layercut.evidence.paired import CONFIDENCE, percentile_interval, ratio_interval
+from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
+from layercut.evidence.paired import percentile_interval, ratio_interval
 from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed

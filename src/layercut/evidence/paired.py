@@ -17,6 +17,7 @@ from scipy.stats import binomtest, permutation_test
 from layercut.errors import InputError
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_sums
 from layercut.evidence.intervals import (
+    CONFIDENCE,
     MAX_CELLS,
     NUM_RESAMPLES,
     Array,
@@ -30,8 +31,6 @@ from layercut.seed import check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-CONFIDENCE = 0.95
 
 
 class Comparison(NamedTuple):

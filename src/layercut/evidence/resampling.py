@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_sums, cluster_weights
-from layercut.evidence.intervals import MAX_CELLS, Array, is_binary
-
-CONFIDENCE = 0.95
-"""Level for which the weights of few clusters are set."""
+from layercut.evidence.intervals import CONFIDENCE, MAX_CELLS, Array, is_binary
 
 _OUTCOMES = np.array([(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
 _ADDED = 0.5

@@ -24,7 +24,7 @@ from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
 from layercut.report.prediction import prediction_report
 from layercut.report.provenance import write_report
-from layercut.report.runs import scores_table
+from layercut.report.runs import scores_legend, scores_table
 from layercut.report.source import read_source
 from layercut.report.sweep_text import sweep_report
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, PAGE, PREDICTION, REPORT, RunFolder, is_run
@@ -128,7 +128,6 @@ def single_report(folder: Path) -> Path:
     seed = run.settings.get("seed")
     scope = f"{words.removal(arm_of(run))}, {words.items([row['n'] for row in rows], [row['limit'] for row in rows])}."
     lines: list[Part] = [f"# {escape(run.name)}", "", escape(scope), "", "## Scores", "", scores_table(rows), ""]
-    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
-    lines += [f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit.", ""]
+    lines += [scores_legend(rows), ""]
     lines += answer_sections(diagnose_runs([run], seed=seed if isinstance(seed, int) else 0, cache=run.path))
     return write_report(run, REPORT, lines)

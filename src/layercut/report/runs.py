@@ -40,9 +40,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     if rows:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
     parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
-    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
-    legend = f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit."
-    parts.append(Text(legend, style="dim"))
+    parts.append(Text(scores_legend(rows), style="dim"))
     asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
     if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
         parts.append(Text(f"Items: {sets}.", style="dim"))
@@ -51,6 +49,12 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     if any(row.get("selection_items") for row in rows):
         parts.append(Text(f"* {SELECTED_ON}", style="yellow"))
     return Group(*parts)
+
+
+def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Meaning of the numbers in ``scores_table``."""
+    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
+    return f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit."
 
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -90,7 +90,7 @@ def read_source(
     return source
 
 
-def fingerprint(run: RunFolder) -> str:
+def _fingerprint(run: RunFolder) -> str:
     """Fingerprint of the weights of a run's model; its name where the run does not record one."""
     model = run.settings.get("model")
     known = model if isinstance(model, dict) else run.settings
@@ -110,7 +110,7 @@ def _check_model(source: Source) -> None:
     for run in source.runs[1:]:
         if source.study is not None and run in source.study.cuts:
             continue  # compare_runs has paired their items
-        names = [fingerprint(one) for one in (first, run)]
+        names = [_fingerprint(one) for one in (first, run)]
         if names[0] != names[1]:
             raise InputError(
                 f"{shown(run.path)} is of another model ({names[1]}) than {shown(first.path)} ({names[0]}); "

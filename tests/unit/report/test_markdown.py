@@ -13,7 +13,9 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import StudyResults, study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
+from layercut.report.markdown import study_report
 from layercut.report.reports import write_reports
+from layercut.report.source import read_source
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import code, escape, fenced
@@ -22,7 +24,8 @@ from tests.support.run_builder import Result, build_run
 
 
 def write_report(out, *, uncut, cuts):
-    return write_reports(out, study=StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, []))["report"]
+    study = StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, [])
+    return study_report(out, read_source(out, study=study))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def report(quickstart, tmp_path_factory):
     uncut, cuts = quickstart
     path = write_report(out, uncut=uncut, cuts=cuts)
     assert path == out / "report.md"
-    assert sorted(p.name for p in out.iterdir()) == ["report.html", "report.md", "report.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["report.md", "report.png"]
     return path.read_text()
 
 

@@ -16,7 +16,6 @@ from layercut.evidence.diagnosis import (
     DiagnosisExample,
     MeasureRow,
     damages,
-    headline_rows,
     likely_kind,
     load,
     with_rows,
@@ -83,7 +82,7 @@ def diagnosis_report(folder: Path, *, texts: bool = True) -> Path:
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     """List the diagnostics with significant damage in one pruned model, the largest loss first, and those without."""
     found = damages(diagnoses, arm)
-    judged = [name for name, one in diagnoses.items() if headline_rows(one, arm)]
+    judged = [name for name, one in diagnoses.items() if any(row.arm == arm and row.headline for row in one["rows"])]
     if not judged:
         return ["None of the chosen diagnostics tests for damage."]
     if not found:

@@ -15,6 +15,7 @@ from layercut.evidence.uses import is_written
 
 if TYPE_CHECKING:
     from layercut.evidence.intervals import Estimate
+    from layercut.evidence.paired import PairedRow
 
 RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
@@ -97,6 +98,12 @@ def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) 
         "bottom": low if any(end < low for end in known) else None,
         "beyond": None if value is None or low <= value <= high else f"{value:.0f} %",
     }
+
+
+def num_items(rows: Sequence[PairedRow]) -> str:
+    """Number of items of each row, or the least and the most: ``40 to 1,319``."""
+    counts = sorted({row.n for row in rows})
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
 
 
 def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:

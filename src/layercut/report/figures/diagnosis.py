@@ -94,7 +94,7 @@ def propagation(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         name="propagation",
         title="Propagation",
         panels=panels,
-        caption=f"Bars and bands: 95 % intervals where they are known (n {_counts(found['rows'])}).",
+        caption=f"Bars and bands: 95 % intervals where they are known (n {charts.num_items(found['rows'])}).",
         legend=keys(arms),
     )
 
@@ -149,7 +149,7 @@ def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
         name="cost",
         title="Cost",
         panels=panels,
-        caption=f"Above 1 the pruned model is faster. Bars: 95 % intervals over repeats (n {_counts(rows)}).",
+        caption=f"Above 1 the pruned model is faster. Bars: 95 % intervals over repeats (n {charts.num_items(rows)}).",
         legend=keys(arms)[1:],
     )
 
@@ -161,7 +161,7 @@ def _about_ratio(row: MeasureRow) -> dict[str, str]:
 
 def _shares_figure(arms: Sequence[str], panels: Sequence[Panel], rows: Sequence[MeasureRow]) -> Figure:
     ticks = any(row.chance is not None for row in rows)
-    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {_counts(rows)})."
+    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
     return Figure(
         name="shares",
         title="Shares of items",
@@ -296,8 +296,3 @@ def _said(rows: Sequence[MeasureRow]) -> str:
         f"{row.label}: uncut {number(row.values.uncut.value)} %, {row.arm} {number(row.values.cut.value)} %"
         for row in rows
     )
-
-
-def _counts(rows: Sequence[MeasureRow]) -> str:
-    counts = sorted({row.n for row in rows})
-    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"

@@ -97,12 +97,11 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
         f"{row.task} ({words.readout_words(row.readout)})" for row in rows if (row.task, row.readout) not in pairs
     )
     seeds = sorted({run.settings.get("seed", 0) for run in cuts})
-    counts = sorted({row.n for row in drawn})
-    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
         + _READ_BOTH * both
-        + f"Bars: 95 % intervals over the same items (n {n} in each panel, seed {', '.join(map(str, seeds))}); points "
+        + f"Bars: 95 % intervals over the same items (n {charts.num_items(drawn)} in each panel, seed "
+        + f"{', '.join(map(str, seeds))}); points "
         "of one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. "
         "Lines only connect measured points. Click a name in the legend to see its line alone; click more to compare."
     )

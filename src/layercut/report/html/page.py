@@ -36,18 +36,14 @@ _SHORT = 30
 
 def write_page(folder: Path, source: Source) -> Path:
     """Write ``report.html`` into a run folder; gives its path."""
-    write_text(folder / PAGE, render(source))
+    found = [section for section in (make(source) for make in SECTIONS) if section is not None]
+    write_text(folder / PAGE, _laid_out(source, found))
     beside = folder / ITEMS_PAGE
     if source.browser is not None and len(source.browser) > MOST_BYTES:
         write_text(beside, _laid_out(source, [items_section(source.browser)]))
     else:
         beside.unlink(missing_ok=True)
     return folder / PAGE
-
-
-def render(source: Source) -> str:
-    """The page itself."""
-    return _laid_out(source, [section for section in (make(source) for make in SECTIONS) if section is not None])
 
 
 def _laid_out(source: Source, sections: Sequence[Section]) -> str:
