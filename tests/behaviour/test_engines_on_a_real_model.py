@@ -16,7 +16,7 @@ from layercut.models.bundled import bundled_file, bundled_model
 from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from tests.invariants.test_shared_engine import by_plan
+from tests.invariants.test_engine_shared import by_plan
 
 NAME = "bundled:smollm2-135m"
 PLANS = [CutPlan(num_layers=30, removed=removed) for removed in ((), (1,), (14,), (29,), (4, 27), (27, 4, 12))]

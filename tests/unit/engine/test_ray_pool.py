@@ -103,7 +103,7 @@ def test_it_answers_as_one_engine_does() -> None:
 
 def test_what_keeps_a_member_from_its_model_is_told() -> None:
     """Before the next pool takes both cores."""
-    with RayPool("local:1", no_engine) as pool, pytest.raises(InputError, match="this machine has no such model"):
+    with RayPool("local:1", no_engine) as pool, pytest.raises(InputError, match="no such model"):
         pool.describe()
 
 
@@ -175,20 +175,20 @@ def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -
 
 def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
     wrong = [GenerationRequest(id="wrong", prompt="x", max_new_tokens=1)]
-    with pytest.raises(InputError, match="the request 'wrong' is wrong"):
+    with pytest.raises(InputError, match="'wrong' is wrong"):
         flat(slow.completions_under(wrong, PLANS, GREEDY))
     assert len(flat(slow.completions_under(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
 
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
-    with pytest.raises(InputError, match="3 members of the pool died on the same 1 request "):
+    with pytest.raises(InputError, match="3 members .*1 request"):
         flat(slow.completions_under(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 
 
 def test_more_gpus_than_there_are() -> None:
-    with pytest.raises(InputError, match="2 members with 1 GPUs each do not fit in a pool that has 0"):
+    with pytest.raises(InputError, match="2 members with 1 GPUs .*has 0"):
         RayPool("local:2?gpus=1", no_engine).describe()
 
 

@@ -32,10 +32,7 @@ def test_an_absent_hub_is_one_line_within_seconds(tmp_path: Path) -> None:
     )
     assert time.monotonic() - began < 15
     assert "Retrying" not in ran.stderr, ran.stderr
-    assert ran.stderr.splitlines()[-1].endswith(
-        "gsm8k: the data set openai/gsm8k cannot be loaded (the Hugging Face hub is out of reach or switched off, and "
-        "its cache holds no copy). With no network give a local copy: `data` gsm8k=PATH."
-    )
+    assert "`data` gsm8k=PATH." in ran.stderr.splitlines()[-1]
 
 
 def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,9 +44,9 @@ def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.M
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         began, before = time.monotonic(), datasets.config.HF_HUB_OFFLINE
         for _ in range(4):
-            with pytest.raises(InputError, match=r"openai/gsm8k cannot be loaded \(the Hugging Face hub is out"):
+            with pytest.raises(InputError, match=r"openai/gsm8k .*Hugging Face hub"):
                 read_hub("gsm8k", "openai/gsm8k")
-        with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(the Hugging Face hub is"):
+        with pytest.raises(InputError, match=r"hub:a/b: .*Hugging Face hub"):
             next(hub_rows("hub:a/b", extra="heal"))
         assert time.monotonic() - began < 6
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False and datasets.config.HF_HUB_OFFLINE is before

@@ -40,11 +40,11 @@ def test_without_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("no network\nand a long trace")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(no network\).*local file") as caught:
+    with pytest.raises(InputError, match=r"hub:a/b: .*\(no network\).*local file") as caught:
         texts("hub:a/b")
     assert "\n" not in str(caught.value)
 
 
 def test_a_split_that_is_not_there_is_said(folder: str) -> None:
-    with pytest.raises(InputError, match="no data set can be read here .*split"):
+    with pytest.raises(InputError, match="read here .*split"):
         texts(f"{folder}::validation")

@@ -312,7 +312,7 @@ def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
 def test_bad_calls_are_refused() -> None:
     loaded = tiny_loaded("llama")
     engine = SharedEngine(loaded)
-    with pytest.raises(InputError, match="model of 5 decoder layers, this one has 6"):
+    with pytest.raises(InputError, match="this one has 6"):
         engine.completions(asked(), CutPlan(num_layers=5, removed=(1,)), GREEDY)
     with pytest.raises(InputError, match="q0"):
         engine.log_likelihoods([*scored(), scored()[0]], plan())
