@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from layercut.report.html.page import write_page
+from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
 from tests.conftest import ROOT
 from tests.support.pages import write_deep_study, write_diagnosis, write_prune, write_study, write_sweep
@@ -47,9 +47,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
     more = [write_sweep(root / "sweep"), write_diagnosis(root / "diagnosis", diagnoses())]
     return {
-        "whole": write_page(write_study(root / "study"), more=more),
-        "deep": write_page(write_deep_study(root / "deep")),
-        "prune": write_page(write_prune(root / "prune")),
+        "whole": write_reports(write_study(root / "study"), more=more)["page"],
+        "deep": write_reports(write_deep_study(root / "deep"))["page"],
+        "prune": write_reports(write_prune(root / "prune"))["page"],
     }
 
 
@@ -290,7 +290,7 @@ def test_text_of_models_runs_nothing(browser: Any, tmp_path: Path) -> None:
         records = [json.loads(line) for line in file.read_text().splitlines()]
         fields = {"question": bad, "gold": bad, "answer": bad, "completion": f"{bad} {run}"}
         file.write_text("".join(json.dumps({**record, **fields}) + "\n" for record in records))
-    opened = Opened(browser, write_page(tmp_path), DESKTOP, "light")
+    opened = Opened(browser, write_reports(tmp_path)["page"], DESKTOP, "light")
     assert "owned" not in opened.page.title()
     assert opened.page.locator("img").count() == 0
     assert opened.errors == []

@@ -29,7 +29,7 @@ def plan_size(request: PlanSizeRequest, json: options.Json = False) -> None:
         "baseline": baseline, "cut": expected.cut, "retention": retention, "chance": chance,
         "correlation": expected.correlation, "agreement": outcomes.both + outcomes.neither,
         "outcomes": outcomes._asdict(), "power": power, "alpha": alpha, "comparisons": comparisons,
-        "half_width": half_width, "items": needed.to_dict(),
+        "half_width": half_width, "items": needed._asdict(),
     }  # fmt: skip
     assumed = " (assumed)" if request.correlation is None and request.agreement is None else ""
     together = f", the strictest of {comparisons} together" if comparisons > 1 else ""

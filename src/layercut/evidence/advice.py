@@ -18,14 +18,13 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import SELECTED_ON, compare_runs
 from layercut.evidence.fixed_sequence import (
     DepthEvidence,
-    JudgedTask,
+    JudgedDepth,
     NotJudged,
-    TestVerdict,
     check_goal,
     fixed_sequences,
     judge_depth,
 )
-from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import study_runs
 from layercut.evidence.uses import USES, Use, is_written, named_use
 from layercut.runs.settings import shown
@@ -41,30 +40,23 @@ Answer = Literal["cut", "none", "undecided", "no evidence"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedPlan:
+class JudgedPlan(JudgedDepth):
     """One plan, by all readouts of the use that give evidence."""
 
     arm: ComparedRun
     path: str
     """Name of the sequence of plans that it was tested with, in order of depth."""
-    verdict: TestVerdict
-    readouts: tuple[JudgedTask, ...]
-    """Retained scores; bounds of a plan that was not tested are for information."""
-    missing: tuple[str, ...]
-    """Readouts that give evidence elsewhere in the study and were not run under this plan."""
-    items_needed: int | None
-    """About how many items of each task would decide an undecided one."""
 
     @property
     def low(self) -> float | None:
         """Kept at least by the readout that keeps the least; None without any bound."""
-        lows = [one.low for one in self.readouts]
+        lows = [one.low for one in self.tasks]
         return min((low for low in lows if low is not None), default=None) if None not in lows else None
 
     @property
     def kept(self) -> float | None:
         """Kept on these items by the readout that keeps the least; None without any."""
-        return min((one.kept for one in self.readouts), default=None)
+        return min((one.kept for one in self.tasks), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +72,7 @@ class Advice:
     """Deepest first."""
     ignored: tuple[NotJudged, ...]
     folder: Path | None = None
-    """Of the study, for checkpoints and commands; None where it is not known."""
+    """Folder of the study, for checkpoints and commands; None where it is not known."""
 
     @property
     def recommended(self) -> JudgedPlan | None:
@@ -90,7 +82,7 @@ class Advice:
     @property
     def best(self) -> JudgedPlan | None:
         """The tested plan that keeps the most, where none passed; one that more items may decide comes first."""
-        open_ones = [plan for plan in self.plans if plan.readouts and plan.verdict in ("undecided", "shown to fail")]
+        open_ones = [plan for plan in self.plans if plan.tasks and plan.verdict in ("undecided", "shown to fail")]
         return max(open_ones, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
 
     @property
@@ -104,20 +96,20 @@ class Advice:
         none passed and more items may change that. ``no evidence``: nothing was measured that could decide."""
         if self.recommended:
             return "cut"
-        if not any(plan.readouts for plan in self.plans):
+        if not any(plan.tasks for plan in self.plans):
             return "no evidence"
         return "undecided" if any(plan.verdict == "undecided" for plan in self.plans) else "none"
 
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
         """The kind of answers behind the verdicts: those that the model wrote, options that it ranked, or both."""
-        written = {is_written(one.readout) for plan in self.plans for one in plan.readouts}
+        written = {is_written(one.readout) for plan in self.plans for one in plan.tasks}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
     @property
     def proxy(self) -> str:
         """One sentence where only parts of the use were measured; empty where a task is the use itself."""
-        return self.use.note(list(dict.fromkeys(one.task for plan in self.plans for one in plan.readouts)))
+        return self.use.note(list(dict.fromkeys(one.task for plan in self.plans for one in plan.tasks)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
@@ -149,7 +141,9 @@ class Advice:
                     "low": plan.low,
                     "items_needed": plan.items_needed,
                     "missing": list(plan.missing),
-                    "readouts": [{**one.to_dict(), "written": is_written(one.readout)} for one in plan.readouts],
+                    "readouts": [
+                        {**plain_estimates(vars(one)), "written": is_written(one.readout)} for one in plan.tasks
+                    ],
                 }
                 for plan in self.plans
             ],
@@ -225,16 +219,7 @@ def judge(
             one = tested.get(name) or judge_depth(steps[name], wanted, keep, error, num_resamples)
             if name not in tested and steps[name].rows:  # behind the first that failed
                 one = one.untested()
-            plans.append(
-                JudgedPlan(
-                    arm=arms[name],
-                    path=path,
-                    verdict=one.verdict,
-                    readouts=one.tasks,
-                    missing=one.missing,
-                    items_needed=one.items_needed,
-                )
-            )
+            plans.append(JudgedPlan(**vars(one), arm=arms[name], path=path))
     plans.sort(key=lambda plan: (-plan.arm.depth, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
     return Advice(
         use=use,
@@ -257,7 +242,7 @@ def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]
             advice = judge(rows, use, keep=KEEP, confidence=CONFIDENCE, seed=seed)
         except InputError:
             continue
-        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.readouts))
+        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.tasks))
         if use.answers == "written" and judged in seen:
             continue
         seen.add(judged)
@@ -283,7 +268,7 @@ def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
 
 
 def _reasons(rows: Sequence[ComparisonRow], use: Use) -> dict[tuple[str, str], str]:
-    """Why a task's readout decides nothing, for those that do not. One plan is enough, or plans would be judged by
+    """Reasons for which readouts decide nothing. One plan is enough, or plans would be judged by
     different tasks."""
     reasons: dict[tuple[str, str], str] = {}
     for row in rows:

@@ -28,7 +28,7 @@ _FEWEST_BEYOND = 50
 
 
 class Bounds(NamedTuple):
-    """What a retention above chance is at least and at most; each end holds on its own, at its own error rate."""
+    """Least and greatest retention above chance; each end holds on its own, at its own error rate."""
 
     value: float
     """The retention of just these items."""
@@ -119,7 +119,7 @@ def _bounds(
 
 
 def _units(before: Array, after: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
-    """What is reweighted, (K, 3) sums of uncut, cut and number of items, and how often each occurs, (K,).
+    """Units that are reweighted, (K, 3) sums of uncut, cut and number of items, and their counts, (K,).
 
     A weighting depends on equal pairs only through their number, so that K <= 4 for scores of 0 and 1.
     """

@@ -63,7 +63,7 @@ def clustered_standard_error(values: Array, codes: NDArray[np.intp]) -> float:
 
 
 def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
-    """How many independent right-or-wrong items carry as much information about the share as these N.
+    """Number of independent right-or-wrong items that carry as much information about the share as these N.
 
     N / design effect, where the design effect is the clustered over the plain variance of the mean, at least 1; times
     (z / t_{K-1})^2, as the spread between K clusters is itself an estimate. Korn and Graubard, "Confidence intervals

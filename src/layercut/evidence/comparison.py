@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
-from layercut.evidence.intervals import Estimate
+from layercut.evidence.intervals import Estimate, plain_estimates
 from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.surgery.plan import lost_since, origin_of
@@ -41,19 +41,19 @@ class ComparedRun:
     removed: tuple[int, ...] = ()
     """Layers that are gone, in order of removal."""
     criterion: str = ""
-    """Who chose them."""
+    """Criterion that chose them."""
     num_parameters: int | None = None
-    """Of the model under the plan, if the run knows."""
+    """Size of the model under the plan, where the run records it."""
     plan: str = ""
     """Name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies."""
     healing: str = ""
     """Name of the healing arm, or outside studies the methods; empty where nothing was healed."""
     seed: int | None = None
-    """Of what was drawn in this arm; None outside studies."""
+    """Random seed of this arm; None outside studies."""
     origin: str = ""
-    """What the model lost before this run, and for which other model the layers were chosen; mostly empty."""
+    """Layers lost before this run, and another model that the layers were chosen for; mostly empty."""
     checkpoint: str = ""
-    """Where the run removed nothing of a checkpoint that was cut before: that checkpoint, as it was named."""
+    """The checkpoint, as it was named, where the run removed nothing of one that was cut before."""
 
     @property
     def depth(self) -> int:
@@ -62,7 +62,7 @@ class ComparedRun:
 
     @property
     def is_healing_arm(self) -> bool:
-        """Whether a study healed it; a checkpoint may have been healed before a run got it."""
+        """Return True where a study healed it; a checkpoint may have been healed before a run got it."""
         return bool(self.healing and (self.plan or not self.origin))
 
 
@@ -73,14 +73,14 @@ class ComparisonRow(TaskRow):
     uncut: ComparedRun
     cut: ComparedRun
     is_headline: bool
-    """Whether this is the first metric, which is the main one, of its task and readout."""
+    """True for the first metric of a task and readout, which is the main one."""
     is_share: bool
-    """Whether all values lie between 0 and 1, to be shown in percent."""
+    """True where all values lie between 0 and 1, to be shown in percent."""
     uncut_outcomes: Mapping[str, int]
     """Number of answers by outcome: right, wrong, no_answer, cut (by the length limit)."""
     cut_outcomes: Mapping[str, int]
     note: str
-    """What a reader must know about the pairing; empty where both runs hold the same items."""
+    """Remark on the pairing; empty where both runs hold the same items."""
     test_set: int | None = None
     """Number of items of the benchmark's whole test set; None where there is none, and in old runs."""
     split: str = ""
@@ -93,7 +93,7 @@ class ComparisonRow(TaskRow):
 
     @property
     def asked(self) -> str:
-        """How much of the test set both runs answered: ``full test set, 164``; empty where there is none."""
+        """Part of the test set that both runs answered: ``full test set, 164``; empty where there is none."""
         return of_test_set(self.n, self.test_set, self.split)
 
     @property
@@ -103,7 +103,7 @@ class ComparisonRow(TaskRow):
 
     @property
     def uncut_is_at_chance(self) -> bool:
-        """Whether the original model is not significantly above guessing, so that no share of its score can be kept."""
+        """Return True for an original model that is not significantly above guessing: no share of it can be kept."""
         return not self._is_above_chance(self.values.uncut)
 
     def _is_above_chance(self, score: Estimate) -> bool:
@@ -111,7 +111,7 @@ class ComparisonRow(TaskRow):
 
     @property
     def finding(self) -> Finding:
-        """What the intervals support, and no more.
+        """The claim that the intervals support, and no more.
 
         A change counts where the interval of the difference leaves out 0 and p < 0.05 after Holm's correction. With few
         items or many comparisons these two may disagree (4 items lost and none gained: an interval below 0, p = 0.12),
@@ -156,9 +156,9 @@ class ComparisonRow(TaskRow):
             "items": self.asked,
             "limit": self.limit,
             "chance": self.chance,
-            **self.values.to_dict(),
+            **plain_estimates(self.values._asdict()),
             "p_adjusted": self.p_adjusted,
-            "depth": None if self.depth is None else _plain(self.depth),
+            "depth": None if self.depth is None else plain_estimates(self.depth._asdict()),
             "finding": self.finding,
             "uncut_outcomes": dict(self.uncut_outcomes),
             "cut_outcomes": dict(self.cut_outcomes),
@@ -198,7 +198,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
 
 
 def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
-    """What only one of two runs holds and compare_runs passes over, in words; empty for runs of one study."""
+    """Tasks that only one of two runs holds and compare_runs passes over, a line each; empty for runs of one study."""
     base = _Run.read(uncut)
     lines = []
     for folder in cuts:
@@ -211,7 +211,7 @@ def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
 
 
 def arm_of(folder: RunFolder, uncut: RunFolder | None = None) -> ComparedRun:
-    """What a finished run says about its model, or about what it has lost since it was that of ``uncut``."""
+    """The record of a finished run about its model, or of what that has lost since it was the model of ``uncut``."""
     run = _Run.read(folder)
     return (run if uncut is None else run.beside(_Run.read(uncut))).arm
 
@@ -338,10 +338,6 @@ def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Se
     if None in depths or not {*uncut, *cut} <= {0.0, 1.0}:
         return None
     return depth_slope([float(depth or 0) for depth in depths], uncut, cut)
-
-
-def _plain(depth: DepthSlope) -> dict[str, Any]:
-    return {**depth._asdict(), "slope": None if depth.slope is None else depth.slope._asdict()}
 
 
 def _outcomes(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

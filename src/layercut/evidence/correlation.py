@@ -1,4 +1,4 @@
-"""Rank correlations: whether two measurements order the same things alike."""
+"""Rank correlations: agreement of two measurements on the order of the same things."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _DIGITS = 12
 
 
 class RankCorrelation(NamedTuple):
-    """How far two orders agree: 1 the same, 0 unrelated, -1 opposite."""
+    """Agreement of two orders: 1 the same, 0 unrelated, -1 opposite."""
 
     estimate: Estimate | None
     """``n`` counts the pairs; None where there is no number, see ``refused``."""
     refused: str
-    """Why there is none, in words."""
+    """Reason for which there is none, in words."""
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> RankCorrelation:

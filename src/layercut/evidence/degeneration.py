@@ -39,8 +39,6 @@ def degeneration_rows(
 
     Args:
         looks: by name of the model, the original one first: ``look`` of each text, in the same order.
-        seed: of the resampling.
-        clusters: contexts that the texts share, if any.
     """
 
     def values(name: str) -> dict[str, list[float]]:
@@ -64,7 +62,7 @@ def degeneration_rows(
 
 
 def degeneration_notes(looks: Mapping[str, Sequence[Look]]) -> list[str]:
-    """Which texts count as without repetition, and which have no Self-BLEU of the paper."""
+    """Counts of texts that count as without repetition, and of those with the paper's Self-BLEU."""
     short = _counts(looks, lambda found: found["words"] < FEWEST_WORDS)
     single = _counts(looks, lambda found: found["sentences"] < 2)
     scored = _counts(looks, lambda found: found["paper_self_bleu"] is not None)
@@ -219,7 +217,7 @@ def _paper_rows(
 
 
 def is_broken(found: Look) -> bool:
-    """Whether a text loops or is empty."""
+    """Return True for a text that loops or is empty."""
     return bool(found["loops"] or found["empty"])
 
 

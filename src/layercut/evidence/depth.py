@@ -21,11 +21,11 @@ CONFIDENCE = 0.95
 FEWEST_SOLVED = 30
 """Items that the original model solves, below which no slope is given."""
 FEWEST_OF_EACH = 5
-"""Of these, at least this many kept and this many lost: a slope needs both."""
+"""Least number of these that are kept, and of those that are lost: a slope needs both."""
 
 
 class DepthSlope(NamedTuple):
-    """How the share of solved items that stay solved changes with depth."""
+    """Change with depth of the share of solved items that stay solved."""
 
     slope: Estimate | None
     """Change of the kept share for each doubling of 1 + depth: -0.1 is ten points less. None where ``refused``."""
@@ -34,11 +34,11 @@ class DepthSlope(NamedTuple):
     num_solved: int
     """Items that the original model solves: all that the fit rests on."""
     num_kept: int
-    """Of these, solved by the pruned model too."""
+    """Number of these that the pruned model solves too."""
     median_depth: float | None
-    """Of the solved items, in tokens."""
+    """Median of the solved items, in tokens."""
     refused: str
-    """Why there is no slope, in words; empty where there is one."""
+    """Reason, in words, for which there is no slope; empty where there is one."""
 
 
 def depth_slope(

@@ -108,7 +108,7 @@ class Damage(NamedTuple):
 
     row: MeasureRow
     p_adjusted: float
-    """Of Holm, over all headline measures of the pruned model."""
+    """Holm's p-value, over all headline measures of the pruned model."""
 
     @property
     def severity(self) -> float:
@@ -157,7 +157,7 @@ def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
 
 
 def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
-    """Of one diagnostic and pruned model."""
+    """Headline measures of one diagnostic and pruned model."""
     return [row for row in diagnosis["rows"] if row.arm == arm and row.headline]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
@@ -67,10 +67,6 @@ class JudgedTask:
     items_needed: int | None
     """About how many items in all would decide an undecided one, with a power of 80 %; None where no number can be
     said."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {**vars(self), "interval": None if self.interval is None else self.interval._asdict()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +225,7 @@ def check_goal(keep: float, level: float, called: str = "level") -> None:
 
 
 def _cannot_be_judged(row: TaskRow) -> str:
-    """Why a task decides nothing; empty where it does."""
+    """Reason for which a task decides nothing; empty where it decides."""
     assert row.items is not None, "bounds need the items of a row"
     if row.chance is None:
         return "its score has no chance level, so retention above chance is undefined"
@@ -252,11 +248,8 @@ def judge_depth(
     """One depth by itself, whether or not its turn came.
 
     Args:
-        step: the plan and its rows.
         wanted: task and readout of all that has to pass.
-        keep: share that is asked for.
         error: rate of each lower bound; the upper bounds share it.
-        num_resamples: of each bound.
     """
     rows = {(row.task, row.readout): row for row in step.rows}
     tasks = tuple(

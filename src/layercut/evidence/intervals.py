@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from layercut.evidence.clusters import cluster_codes, effective_items, half_widt
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Array = NDArray[np.float64]
 
@@ -39,8 +39,13 @@ class Estimate(NamedTuple):
     n: int
     """Number of items."""
     method: str
-    """How the interval was made: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher``, ``hc3``,
+    """Kind of the interval: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher``, ``hc3``,
     ``none``; ``clustered wilson``, ``clustered t`` or ``clustered bootstrap`` where items share contexts."""
+
+
+def plain_estimates(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record, JSON-able: each estimate as a dict."""
+    return {name: one._asdict() if isinstance(one, Estimate) else one for name, one in fields.items()}
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -128,7 +133,7 @@ def _wilson(share: float, n: int, effective: float, confidence: float) -> Estima
 
 
 def is_binary(array: Array) -> bool:
-    """Whether all values are 0 or 1."""
+    """Return True where all values are 0 or 1."""
     return bool(np.isin(array, (0.0, 1.0)).all())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_weights
-from layercut.evidence.intervals import NUM_RESAMPLES, Array, Estimate, finite_array
+from layercut.evidence.intervals import NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
 from layercut.evidence.paired import CONFIDENCE, percentile_interval, ratio_interval
 from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
@@ -51,13 +51,8 @@ def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int 
     which makes the interval of such a mean a little too narrow. A draw whose denominator is 0 or less says nothing of
     a ratio; where more than 2.5 % of them are such, there is no interval.
 
-    Args:
-        parts: the tasks; all count the same.
-        seed: of the resampling.
-        num_resamples: draws.
-
-    Returns:
-        The estimate with n, the items of all tasks together; refused where the original model is not above a floor.
+    All tasks count the same; n is the number of items of all together. Refused where the original model is not above a
+    floor.
 
     Raises:
         InputError: no items in a part, or a value that is not finite.
@@ -117,10 +112,6 @@ class TaskMean(NamedTuple):
     """(cut - chance) / (uncut - chance) of the means; None where uncut is too near chance, or a task has no chance
     level."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {name: one._asdict() if isinstance(one, Estimate) else one for name, one in self._asdict().items()}
-
 
 def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) -> TaskMean:
     """Mean over rows, each of another task, with the middle 95 % of a Bayesian bootstrap.
@@ -128,10 +119,6 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
     Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
     the draws are then averaged over tasks. A ratio is one of means, not a mean of ratios: a task that the original
     model solves no better than chance then hardly counts.
-
-    Args:
-        rows: with their items.
-        num_resamples: R.
     """
     draws: list[Means | None] = []
     for number, row in enumerate(rows):
@@ -175,7 +162,7 @@ class FormMean(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {"run": self.run, "form": self.form, **self.mean.to_dict()}
+        return {"run": self.run, "form": self.form, **plain_estimates(self.mean._asdict())}
 
 
 def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:

@@ -50,21 +50,17 @@ class Comparison(NamedTuple):
     gained: int | None
     """Items wrong in the uncut and right in the pruned model."""
     p_value: float
-    """Of the hypothesis that cutting changed nothing; two-sided."""
+    """Two-sided, of the hypothesis that cutting changed nothing."""
     refused: str
-    """Why a retention is None or has no interval, in words; empty where both are given."""
+    """Reason, in words, for a retention that is None or has no interval; empty where both are given."""
     num_clusters: int | None = None
     """Contexts that the items share; None where each item stands alone."""
     test: str = ""
-    """What the p-value is of: ``mcnemar``, ``sign-flip`` or ``clustered sign-flip``."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {name: x._asdict() if isinstance(x, Estimate) else x for name, x in self._asdict().items()}
+    """Test of the p-value: ``mcnemar``, ``sign-flip`` or ``clustered sign-flip``."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
-        """The inverse of ``to_dict``; other keys are passed over. Fields with a default may be missing."""
+        """The inverse of ``plain_estimates``; other keys are passed over. Fields with a default may be missing."""
         known = {name: data[name] for name in cls._fields if name in data or name not in cls._field_defaults}
         estimates = {name: None if data[name] is None else Estimate(**data[name]) for name in cls._fields[:5]}
         return cls(**known | estimates)
@@ -87,7 +83,7 @@ class PairedRow:
     metric: str
     chance: float | None
     seed: int
-    """Of the resampling."""
+    """Random seed of the resampling."""
     values: Comparison
     items: PairedItems | None = field(default=None, repr=False, compare=False)
     """Needed for bounds (layercut.evidence.bounds); None where only the summary is known."""
@@ -271,7 +267,7 @@ def _items(n: int) -> str:
 
 
 class McNemar(NamedTuple):
-    """What the items say on which two models disagree."""
+    """Items on which two models disagree."""
 
     lost: int
     """Right in the first, wrong in the second model."""

@@ -185,7 +185,7 @@ def _syntax_error(source: str) -> SyntaxError | None:
 
 
 def _only_cut(source: str) -> bool:
-    """Whether more text could still make it right.
+    """Return True where more text could still make it right.
 
     No bracket closes a wrong one, and the lines before the last one, which may break off anywhere, parse or begin
     something that does.
@@ -204,7 +204,7 @@ def _only_cut(source: str) -> bool:
 
 
 class SyntaxProblem(NamedTuple):
-    """What is wrong, and where it begins."""
+    """A kind of error, and the line where it begins."""
 
     kind: Trouble
     line: int

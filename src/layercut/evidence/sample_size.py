@@ -4,8 +4,7 @@ Every item is answered by both models, so the number depends on how often they d
 answers need fewer items than two independent samples.
 """
 
-# Shapes: N items, M discordant items.
-# Shapes: K different values, T simulated data sets.
+# Shapes: N items, M discordant items, K different values, T simulated data sets.
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -42,7 +41,7 @@ class Outcomes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What is expected of two models on a task."""
+    """Expected scores of two models on a task."""
 
     baseline: float
     """Score of the original model, a share."""
@@ -50,7 +49,7 @@ class Expected:
     """Score of the pruned model."""
     chance: float
     correlation: float
-    """Of right answers over items."""
+    """Correlation of right answers over items."""
     outcomes: Outcomes
 
     @property
@@ -65,15 +64,11 @@ class ItemsNeeded(NamedTuple):
     to_see_the_difference: int
     """For McNemar's exact test to reach the power asked for."""
     power: float
-    """That it then has."""
+    """Power of the test with that number."""
     by_formula: int
     """Connor's number for the test's normal approximation; the exact test needs a little more."""
     to_pin_the_retention: int
     """For a 1 - alpha interval of the retention of the half-width asked for."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return dict(self._asdict())
 
 
 def expect(
@@ -228,7 +223,7 @@ class Differences(NamedTuple):
 
     @classmethod
     def expected(cls, outcomes: Outcomes, *, keep: float, chance: float) -> Differences:
-        """Of items that are right or wrong, from the expected shares of the four outcomes."""
+        """Differences of items that are right or wrong, from the expected shares of the four outcomes."""
         values = (
             (1 - chance) * (1 - keep), -chance - keep * (1 - chance), 1 - chance + keep * chance, -chance * (1 - keep)
         )  # fmt: skip
@@ -238,7 +233,7 @@ class Differences(NamedTuple):
     def measured(
         cls, uncut: Sequence[float], cut: Sequence[float], *, keep: float, chance: float, clusters: Sequence[str] | None
     ) -> Differences:
-        """Of N items that both models answered, as if each further one were like one of these."""
+        """Differences of N items that both models answered, as if each further one were like one of these."""
         found = np.asarray(cut, float) - chance - keep * (np.asarray(uncut, float) - chance)
         codes = cluster_codes(clusters, len(found))
         units = found if codes is None else cluster_sums(found, codes)

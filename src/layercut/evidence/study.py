@@ -33,9 +33,9 @@ class StudyResults(NamedTuple):
     uncut: RunFolder
     cuts: list[RunFolder]
     rows: list[ComparisonRow]
-    """Of compare_runs."""
+    """Rows of compare_runs."""
     seed: int
-    """Of the resampling."""
+    """Random seed of the resampling."""
     failed: list[str]
     """Steps that failed, a line each."""
 
@@ -155,9 +155,9 @@ class OverSeeds(NamedTuple):
     """One metric of one task and readout, over all seeds of a plan."""
 
     rows: tuple[ComparisonRow, ...]
-    """Of each seed, in the order of the study."""
+    """A row for each seed, in the order of the study."""
     values: Comparison
-    """Of all of them: a value per item and seed, with the item, or what it shares with others, as the cluster."""
+    """All rows together: a value per item and seed, with the item, or what it shares with others, as the cluster."""
 
     @property
     def first(self) -> ComparisonRow:
@@ -170,11 +170,6 @@ def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed
 
     An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
     items, given these seeds.
-
-    Args:
-        cuts: the runs of the pruned models.
-        rows: of compare_runs.
-        seed: of the resampling.
     """
     where = {name: place[:3] for name, place in places(cuts, rows).items()}
     groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
@@ -203,7 +198,7 @@ class FoundCheckpoint(NamedTuple):
     """A folder, or a command."""
 
     checkpoint: Path | None
-    """Of the plan; None where it is not on the disk."""
+    """Folder of the checkpoint; None where it is not on the disk."""
     command: str
     """Command that writes it; empty where it is there."""
 

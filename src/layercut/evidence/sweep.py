@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
+from layercut.evidence.intervals import plain_estimates
 from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
@@ -44,7 +45,7 @@ class SweepRow(TaskRow):
             **{name: getattr(self, name) for name in ("layer", "task", "version", "readout", "metric")},
             "value": self.values.cut.value,
             **{name: getattr(self, name) for name in ("n", "chance", "limit", "seed")},
-            **self.values.to_dict(),
+            **plain_estimates(self.values._asdict()),
             "halves": None if self.halves is None else list(self.halves),
             "outcomes": dict(self.outcomes),
         }
@@ -84,7 +85,7 @@ class Curve(NamedTuple):
 
     @property
     def refused(self) -> str:
-        """Why there is no retention, in words; empty where there is. The original model decides it for all layers."""
+        """Reason for which there is no retention, the same for all layers; empty where there is one."""
         return "" if any(row.kept_share is not None for row in self.rows) else self.rows[0].values.refused
 
 
@@ -97,6 +98,11 @@ class Ranking:
     """Score per layer, higher means keep; layers that the criterion did not score are missing."""
     note: str = ""
     """Remark for readers; empty for none."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Ranking:
+        """Read an entry of ``criteria`` in sweep.json."""
+        return cls(**{**data, "importance": {int(layer): value for layer, value in data["importance"].items()}})
 
 
 class Agreement(NamedTuple):
@@ -192,14 +198,7 @@ class Sweep:
             "split": self.split,
             "items": dict(self.items),
             "rows": [row.to_dict() for row in self.rows],
-            "criteria": [
-                {
-                    "name": ranking.name,
-                    "importance": {str(layer): value for layer, value in ranking.importance.items()},
-                    "note": ranking.note,
-                }
-                for ranking in self.rankings
-            ],
+            "criteria": [vars(ranking) for ranking in self.rankings],
             "rank_correlations": [agreement.to_dict() for agreement in self.agreements()],
         }
 
@@ -222,14 +221,7 @@ class Sweep:
             return cls(
                 **{name: data[name] for name in ("model", "model_hash", "num_layers", "split", "items")},
                 rows=tuple(SweepRow.from_dict(row) for row in data["rows"]),
-                rankings=tuple(
-                    Ranking(
-                        name=one["name"],
-                        importance={int(layer): value for layer, value in one["importance"].items()},
-                        note=one["note"],
-                    )
-                    for one in data["criteria"]
-                ),
+                rankings=tuple(map(Ranking.from_dict, data["criteria"])),
                 parent=Parent.from_dict(data.get("parent")),
             )
         except (KeyError, TypeError, IndexError, ValueError) as error:

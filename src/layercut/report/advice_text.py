@@ -52,7 +52,7 @@ def write_advice(
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
     parts = argument(advice)
-    if any(plan.readouts for plan in advice.plans):
+    if any(plan.tasks for plan in advice.plans):
         parts += ["\n".join(markdown(bounds_table(advice))), how_made(advice)]
     return joined(parts)
 
@@ -90,16 +90,16 @@ def answer(advice: Advice) -> str:
     if chosen is not None:
         return (
             f"**For {use}, remove {counted(chosen.arm.depth, 'layer')}:** {_plan(chosen)} keeps "
-            f"{kept_words(chosen.readouts)}.{note}"
+            f"{kept_words(chosen.tasks)}.{note}"
         )
     if best is None:
         return f"**For {use}, there is no evidence:** no readout in this study can show what a plan keeps.{note}"
-    start = f"**For {use}, no plan passed {keep}.** Best: {_plan(best)} keeps {kept_words(best.readouts)}"
+    start = f"**For {use}, no plan passed {keep}.** Best: {_plan(best)} keeps {kept_words(best.tasks)}"
     if best.verdict == "shown to fail":
         return f"{start}; that is shown to be less than {keep}.{note}"
     if best.missing:
         return f"{start}; it was not run on {escape(', '.join(best.missing))}.{note}"
-    return f"{start}; {decided_by(best.readouts, best.items_needed)}.{note}"
+    return f"{start}; {decided_by(best.tasks, best.items_needed)}.{note}"
 
 
 def kept_words(tasks: Sequence[JudgedTask]) -> str:
@@ -138,19 +138,13 @@ def next_step(advice: Advice) -> str:
     best = advice.best
     if best is None or best.verdict != "undecided" or best.items_needed is None:
         return "Next: remove fewer layers, choose other layers, or heal (`layercut heal --help`)." if best else ""
-    items = _round_up(max(best.items_needed, 1 + max(one.n for one in best.readouts)))
+    items = _round_up(max(best.items_needed, 1 + max(one.n for one in best.tasks)))
     return f"To decide it: {more_items(advice.folder, items, advice.use.name, advice.keep)}."
 
 
 def more_items(folder: Path, items: int, use: str, keep: float) -> str:
     """Commands that measure a study's plans on more items and ask again, in Markdown. Answers that are there are taken
-    from this study's folder; single runs of ``layercut eval`` are repeated.
-
-    Args:
-        folder: of the study.
-        items: report items of each task, in all.
-        use: what is asked.
-        keep: share to be kept.
+    from this study's folder; single runs of ``layercut eval`` are repeated. ``items``: of each task, in all.
     """
     out = str(folder.with_name(f"{folder.name}-{items}"))
     ask = shlex.join(["layercut", "advise", out, "--use", use, "--keep", f"{keep:g}"])
@@ -174,7 +168,7 @@ def in_short(advice: Advice) -> str:
     if chosen is not None:
         return (
             f"{counted(chosen.arm.depth, 'layer')} can be removed ({_plan(chosen, code=False)}); it keeps "
-            f"{kept_words(chosen.readouts)}{by}"
+            f"{kept_words(chosen.tasks)}{by}"
         )
     return {
         "none": f"none, because each plan tested keeps less than {_percent(advice.keep)}{by}",
@@ -198,7 +192,7 @@ def _kept(one: JudgedTask) -> str:
 def _lost(plan: JudgedPlan) -> str:
     lost = [
         f"{_name(one)} at least {_percent(1 - one.high, round_down=True)}"
-        for one in plan.readouts
+        for one in plan.tasks
         if one.high is not None and one.high <= 0.99
     ]
     if not lost:
@@ -209,7 +203,7 @@ def _lost(plan: JudgedPlan) -> str:
 def _unknown(plan: JudgedPlan) -> str:
     open_ends = [
         f"{_name(one)} up to {_percent(1 - one.low, round_down=False)} ({_items(one)})"
-        for one in plan.readouts
+        for one in plan.tasks
         if one.low is not None and one.low < 1
     ]
     text = f"**Not excluded at this number of items:** a loss on {', '.join(open_ends)}. " if open_ends else ""
@@ -238,18 +232,18 @@ def _fate(plan: JudgedPlan) -> str:
     """One line on a plan that is not recommended."""
     start = f"{escape(plan.arm.name)} ({counted(plan.arm.depth, 'layer')}): "
     if plan.verdict == "passed":
-        return f"{start}passed; keeps {kept_words(plan.readouts)}."
+        return f"{start}passed; keeps {kept_words(plan.tasks)}."
     failed = [
         f"{_name(one)} keeps at most {_percent(one.high, round_down=False)}"
-        for one in plan.readouts
+        for one in plan.tasks
         if one.verdict == "shown to fail" and one.high is not None
     ]
     if failed:
         return f"{start}fails; {', '.join(failed)}."
-    unsettled = [f"keeps {_kept(one)}" for one in plan.readouts if one.verdict == "undecided"]
+    unsettled = [f"keeps {_kept(one)}" for one in plan.tasks if one.verdict == "undecided"]
     unsettled += [f"{escape(name)} was not run" for name in plan.missing]
     if not plan.missing:
-        unsettled.append(decided_by(plan.readouts, plan.items_needed))
+        unsettled.append(decided_by(plan.tasks, plan.items_needed))
     return f"{start}undecided; {'; '.join(unsettled)}."
 
 
@@ -269,7 +263,7 @@ def _ignored(advice: Advice) -> str:
     lines = [f"- {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
     text = "**Did not decide**\n\n" + "\n".join(lines) if lines else ""
     if advice.use.answers == "written":
-        written = {one.task for plan in advice.plans for one in plan.readouts}
+        written = {one.task for plan in advice.plans for one in plan.tasks}
         ranked = [task for task in dict.fromkeys(one.task for one in advice.ignored) if task not in written]
         only = [
             task for task in ranked if all(not is_written(one.readout) for one in advice.ignored if one.task == task)
@@ -303,7 +297,7 @@ def bounds_table(advice: Advice) -> Table:
             Column("verdict", lambda line: "fails" if line.task.verdict == "shown to fail" else line.task.verdict),
             Column("items in all to settle", lambda line: _needed(line.task), numeric=True, narrow=(2,)),
         ],
-        rows=[_Line(plan.arm, one) for plan in advice.plans for one in plan.readouts],
+        rows=[_Line(plan.arm, one) for plan in advice.plans for one in plan.tasks],
     )
 
 

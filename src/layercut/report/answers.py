@@ -14,9 +14,9 @@ from layercut.evidence.degeneration import NAME
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow, over_models
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import ALPHA
-from layercut.report.diagnosis.page import measure_table
+from layercut.report.diagnosis.page import measure_column, measure_table
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cell, program_classes, program_words
-from layercut.report.table import Column, Part, Table, terminal, texts
+from layercut.report.table import Column, Part, Table, terminal
 from layercut.report.words import readout_words
 from layercut.text.markup import code, escape, fenced, table
 from layercut.text.numbers import with_interval
@@ -112,20 +112,20 @@ def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
 def _models_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
     """A line for each model, the original one first."""
     diagnostic = found["rows"][0].diagnostic
-    by_measure = {measure: over_models(found, measure) for measure in _COLUMNS[diagnostic]}
-    first, *cuts = found["data"].get("classes") or found["data"]["finish"]
-    any_of = [next(iter(rows.values()))[0] for rows in by_measure.values()]
-    lines = [[first, str(any_of[0].n), *(_level(row.values.uncut, row) for row in any_of)]]
-    for arm in cuts:
-        of_arm = [rows[arm] for rows in by_measure.values()]
-        cells = [_level(row.values.cut, row) + "*" * stands for row, stands in of_arm]
-        lines.append([arm.removeprefix("layer-"), str(of_arm[0][0].n), *cells])
+    num_items = found["rows"][0].n
+    measures = [
+        measure_column(name, over_models(found, measure), _level) for measure, name in _COLUMNS[diagnostic].items()
+    ]
     return Table(
         name=f"{diagnostic}-of-{cell['task']}-{cell['readout']}",
         caption=f"{_name(cell)}, shares in %",
-        columns=texts(model, "n", *_COLUMNS[diagnostic].values(), numeric=["n"]),
-        rows=lines,
+        columns=[_arm(model), Column("n", lambda arm: str(num_items), numeric=True), *measures],
+        rows=list(found["data"].get("classes") or found["data"]["finish"]),
     )
+
+
+def _arm(model: str) -> Column:
+    return Column(model, lambda arm: arm.removeprefix("layer-"))
 
 
 def _name(cell: DiagnosedAnswers) -> str:
@@ -141,7 +141,7 @@ def _class_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
     return Table(
         name=f"classes-of-{cell['task']}-{cell['readout']}",
         caption=f"{_name(cell)}: programs by how they end",
-        columns=[Column(model, lambda arm: arm.removeprefix("layer-")), *map(column, program_classes(classes))],
+        columns=[_arm(model), *map(column, program_classes(classes))],
         rows=list(classes),
     )
 

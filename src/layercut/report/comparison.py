@@ -45,6 +45,22 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
     )
 
 
+def kept_table(
+    name: str, caption: str, rows: Sequence[ComparisonRow], of_plan: Sequence[Column] = (), last: Sequence[Column] = ()
+) -> Table:
+    """The numbers of a figure of retention, with further columns; its CSV has every number of the rows."""
+    columns = [
+        Column("plan", attrgetter("cut.name")),
+        *of_plan,
+        Column("task", attrgetter("task")),
+        Column("readout", attrgetter("readout")),
+        Column("n", _n, numeric=True),
+        Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
+        *last,
+    ]
+    return Table(name=name, caption=caption, columns=columns, rows=rows, download=score_table(rows))
+
+
 def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
     tests, csv, reports = (1, 2, 3, 4, 5), Surface.CSV, Surface.REPORTS
     run = {"removed": lambda row: " ".join(map(str, row.cut.removed)), **raw_values(num_layers="cut.num_layers")}
@@ -161,12 +177,10 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
 
 
 def _one_run(rows: Sequence[ComparisonRow]) -> RenderableType:
-    first = rows[0]
-    scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
-    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    scope = [*words.scope(rows), words.items([row.n for row in rows], [row.limit for row in rows])]
     notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in rows if row.note)
     return Group(
-        Text.assemble("\n", (first.cut.name, "bold"), " · ", " · ".join(fact for fact in scope if fact)),
+        Text.assemble("\n", (rows[0].cut.name, "bold"), " · ", " · ".join(scope)),
         terminal(score_table(rows)),
         *map(Text, form_mean_lines(rows)),
         *([Text(f"items: {sets}", style="dim")] if (sets := words.test_sets(rows)) else []),
@@ -226,12 +240,8 @@ class Discordance(NamedTuple):
     """The readout that compares given answers."""
     written: str
     """The readout whose answers the model writes itself."""
-    n: int
-    both: int
-    only_ranked: int
-    """Items whose right answer it ranks first, and does not write."""
-    only_written: int
-    neither: int
+    items: Counter[tuple[bool, bool]]
+    """Number of items by whether the right answer is ranked first, and whether it is written."""
 
 
 def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[Discordance]:
@@ -264,11 +274,11 @@ def discordance_table(found: Sequence[Discordance]) -> Table:
             Column("task", attrgetter("task")),
             Column("readouts", lambda one: f"{one.ranked} / {one.written}"),
             Column("model", attrgetter("run")),
-            Column("n", lambda one: f"{one.n:,}", numeric=True),
-            Column("both right", lambda one: str(one.both), numeric=True),
-            Column("ranked only", lambda one: str(one.only_ranked), numeric=True),
-            Column("written only", lambda one: str(one.only_written), numeric=True),
-            Column("neither", lambda one: str(one.neither), numeric=True),
+            Column("n", lambda one: f"{one.items.total():,}", numeric=True),
+            Column("both right", lambda one: str(one.items[True, True]), numeric=True),
+            Column("ranked only", lambda one: str(one.items[True, False]), numeric=True),
+            Column("written only", lambda one: str(one.items[False, True]), numeric=True),
+            Column("neither", lambda one: str(one.items[False, False]), numeric=True),
         ],
         rows=found,
     )
@@ -294,19 +304,8 @@ def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
         {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
         for readout in (ranked, written)
     ]
-    shared = [item for item in right[0] if item in right[1]]
-    counts = Counter((right[0][item], right[1][item]) for item in shared)
-    return Discordance(
-        run=run.name,
-        task=task,
-        ranked=ranked,
-        written=written,
-        n=len(shared),
-        both=counts[True, True],
-        only_ranked=counts[True, False],
-        only_written=counts[False, True],
-        neither=counts[False, False],
-    )
+    counts = Counter((right[0][item], right[1][item]) for item in right[0] if item in right[1])
+    return Discordance(run.name, task, ranked, written, counts)
 
 
 def kept(estimate: Estimate | None) -> str:

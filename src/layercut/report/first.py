@@ -36,9 +36,9 @@ class FirstScreen:
 
     answer: str
     title: str = ""
-    """Of the report, with MODEL where the model's name stands; empty for the usual one."""
+    """Title of the report, with MODEL in place of the model's name; empty for the usual one."""
     facts: Sequence[tuple[str, str]] = ()
-    """Of the plan: names and what they are."""
+    """Names and values of the plan's facts."""
     table: Table | None = None
     """Retained score of each task."""
     behind: Sequence[Part] = ()
@@ -46,7 +46,7 @@ class FirstScreen:
 
 
 def title_of(first: FirstScreen | None, model: str) -> str:
-    """Of a study's report."""
+    """Title of a study's report."""
     return ((first.title if first else "") or "What MODEL loses with layers removed").replace("MODEL", model, 1)
 
 

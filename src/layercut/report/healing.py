@@ -13,9 +13,8 @@ from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.provenance import provenance
-from layercut.report.table import Column, Part, Table, markdown, texts
-from layercut.runs.atomic import write_text
+from layercut.report.provenance import write_report
+from layercut.report.table import Column, Part, Table, texts
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import (
@@ -38,7 +37,7 @@ from layercut.text.markup import escape, escaped
 from layercut.text.numbers import p_value, with_interval
 
 Line = Mapping[str, Any]
-"""Of the loss curve, or the entry of a healing in plan.json."""
+"""A line of the loss curve, or the entry of a healing in plan.json."""
 PLOT = "report.png"
 _POINTS = 60
 """Most points of the training loss in the plot; of more steps, each point is a mean."""
@@ -68,9 +67,7 @@ def healing_report(folder: Path) -> Path:
     if with_plot:
         lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
     lines += [*_evaluations(entry, curve), *_sources(entry, curve), *_guard_table(entry)]
-    lines += ["## Examples", "", _facts(entry), "", "## How this was made", "", *provenance([run])]
-    write_text(run.path / REPORT, "\n".join(markdown(lines)).rstrip("\n") + "\n")
-    return run.path / REPORT
+    return write_report(run, REPORT, [*lines, "## Examples", "", _facts(entry), ""])
 
 
 def _scope(entry: Line) -> str:
@@ -204,9 +201,7 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
     panels = []
     if losses:
-        values = [point["y"] for point in losses]
-        edge = 0.05 * (max(values) - min(values)) or 0.05
-        panels.append(_panel(losses, "nats a token", (min(values) - edge, max(values) + edge), colours))
+        panels.append(_panel(losses, "nats a token", charts.reach([point["y"] for point in losses]), colours))
     if scores:
         panels.append(_panel(scores, "right, %", (-4.0, 104.0), colours))
     legend = [Key(label=name, colour=colour) for name, colour in colours.items()]

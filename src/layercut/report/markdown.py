@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
-from layercut.evidence.study import StudyResults, further_reports, over_seeds, study_results
+from layercut.evidence.study import further_reports, over_seeds
 from layercut.report import words
 from layercut.report.answers import answer_sections, examples, study_answers
 from layercut.report.comparison import discordance_section, discordances, score_table
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import retention, scores
-from layercut.report.first import FirstScreen, first_screen, title_of
+from layercut.report.first import title_of
 from layercut.report.provenance import provenance
+from layercut.report.source import Source
 from layercut.report.study_tables import depth_section, form_mean_table, seeds_section
 from layercut.report.table import Part, Table, markdown, texts
 from layercut.runs.atomic import write_text
@@ -36,41 +37,12 @@ MOST_IN_PLOT = 6
 """Plans that report.png shows one by one; of more it shows the lines over depth."""
 
 
-def study_report(
-    folder: Path,
-    *,
-    study: StudyResults | None = None,
-    first: FirstScreen | None = None,
-    seed: int | None = None,
-    texts: bool = True,
-) -> Path:
-    """Write ``report.md`` and ``report.png`` into the folder of a study, from its finished runs alone.
-
-    Args:
-        folder: of the study.
-        study: what study_results gave for this folder, where that is known already.
-        first: what first_screen gave for it, where that is known already.
-        seed: of the resampling; the ``seed`` in the settings of the original model's run by default, so that the
-            report that is made again is the one the study made.
-        texts: whether items that were lost are shown.
-
-    Returns:
-        The path of report.md.
-    Raises:
-        InputError: see study_results.
-    """
-    folder = Path(folder)
-    study = study_results(folder, seed=seed) if study is None else study
-    first = first_screen(folder, study) if first is None else first
-    many = len(study.cuts) > MOST_IN_PLOT
-    with_plot = save(retention(study.cuts, study.rows) if many else scores(study.rows), folder / PLOT)
-    write_text(folder / REPORT, _render(study, first, with_plot=with_plot, texts=texts))
-    return folder / REPORT
-
-
-def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: bool) -> str:
+def study_report(folder: Path, source: Source) -> Path:
+    """Write ``report.md`` and ``report.png`` into the folder of a study; gives the path of report.md."""
+    assert source.study is not None and source.first is not None
+    study, first = source.study, source.first
     uncut, cuts, rows = study.uncut, study.cuts, study.rows
-    lines: list[Part] = [f"# {escape(title_of(first, model_name(uncut)))}", "", first.answer, ""]
+    lines: list[Part] = [f"# {escape(title_of(first, source.model))}", "", first.answer, ""]
     lines += [*(f"- {name}: {text}" for name, text in first.facts), ""]
     if first.table is not None:
         lines += [f"{first.table.caption}:", "", first.table, ""]
@@ -78,7 +50,8 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: 
     lines += ["## Every plan", ""]
     for name, own in by_run.items():
         lines += headline_lines(name, own)
-    if with_plot:
+    many = len(cuts) > MOST_IN_PLOT
+    if save(retention(cuts, rows) if many else scores(rows), folder / PLOT):
         lines += [f"![What is kept of every task and readout]({PLOT})", ""]
     lines += ["## Scores", ""]
     for name, own in by_run.items():
@@ -98,7 +71,7 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: 
     lines += depth_section(rows)
     lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
     lines += answer_sections(study_answers(study))
-    if texts:
+    if source.texts:
         lines += ["## Items that were right before", "", *_examples([uncut, *cuts], rows)]
     if first.behind:
         lines += ["## Evidence behind the answer", "", *first.behind, ""]
@@ -106,26 +79,22 @@ def _render(study: StudyResults, first: FirstScreen, *, with_plot: bool, texts: 
         links = [f"- [{path.parent.name}]({path.parent.name}/{path.name})" for path in further]
         lines += ["## Sweep and diagnosis", "", *links, ""]
     lines += ["## How this was made", "", *(f"- {line}" for line in words.how_made(rows)), ""]
-    return "\n".join(_single_blanks(markdown([*lines, *provenance([uncut, *cuts])]))) + "\n"
+    text = _single_blanks(markdown([*lines, *provenance([uncut, *cuts])]))
+    write_text(folder / REPORT, "\n".join(text) + "\n")
+    return folder / REPORT
 
 
 def headline_lines(name: str, rows: Sequence[ComparisonRow]) -> list[str]:
     """The layers that one plan removes, and a sentence for each finding."""
-    scope = [words.removal(rows[0].cut), words.size(rows[0].uncut, rows[0].cut)]
-    lines = [
-        f"**{escape(name)}**: {', '.join(fact for fact in scope if fact)}. {words.summary(rows).capitalize()}.",
-        "",
-    ]
+    lines = [f"**{escape(name)}**: {', '.join(words.scope(rows))}. {words.summary(rows).capitalize()}.", ""]
     return [*lines, *(f"- {line}" for line in words.headline(rows)), ""]
 
 
 def score_scope(rows: Sequence[ComparisonRow]) -> str:
     """The layers that one plan removes and the number of items, in a sentence."""
-    first = rows[0]
-    scope = [words.removal(first.cut), words.size(first.uncut, first.cut)]
-    scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
+    scope = [*words.scope(rows), words.items([row.n for row in rows], [row.limit for row in rows])]
     asked = f" Items: {escape(sets)}." if (sets := words.test_sets(rows)) else ""
-    return ", ".join(fact for fact in scope if fact) + f".{asked} {words.scores_in(row.is_share for row in rows)}."
+    return ", ".join(scope) + f".{asked} {words.scores_in(row.is_share for row in rows)}."
 
 
 def note_lines(rows: Sequence[ComparisonRow]) -> list[str]:
@@ -167,14 +136,6 @@ def _examples(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> list[
         found = examples(runs, task, readouts)
         lines += [f"### {escape(task)}", "", *(found or ["No item was right before and is not right now.", ""])]
     return lines
-
-
-def model_name(run: RunFolder) -> str:
-    """The original model as it was named; of a path only the last part."""
-    plan = run.metrics().get("plan") or {}
-    name = str(plan.get("model") or "the model")
-    is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
-    return Path(name).name if is_path else name
 
 
 def _single_blanks(lines: Sequence[str]) -> list[str]:

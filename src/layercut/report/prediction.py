@@ -18,9 +18,8 @@ from layercut.evidence.prediction import correlations, load
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.provenance import provenance
-from layercut.report.table import Column, Part, Table, markdown, terminal
-from layercut.runs.atomic import write_text
+from layercut.report.provenance import write_report
+from layercut.report.table import Column, Part, Table, terminal
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers
@@ -41,25 +40,14 @@ def prediction_report(folder: Path) -> Path:
     run = RunFolder.open(folder)
     data = load(run.path)
     save(figure(data), run.path / PLOT)
-    write_text(run.path / REPORT, render(data, run))
-    return run.path / REPORT
-
-
-def render(data: Mapping[str, Any], run: RunFolder) -> str:
-    """The text of predict.md."""
-    lines: list[Part] = [
-        f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction",
-        "",
-        scope(data),
-        "",
-    ]
+    lines: list[Part] = [f"# What generation can lose of {escape(hide_home(data['model']))}: a prediction", ""]
+    lines += [scope(data), ""]
     lines += [f"**{answer(data)}**", "", f"![Over the layers]({PLOT})", "", "## How many", ""]
     depths, order, kinds, agreement = _tables(data)
     lines += [depths, "", "## Which", "", "The predicted order; the layer to remove first is on top.", ""]
     lines += [order, "", "## Which tokens", "", _RISES, "", kinds, ""]
     lines += ["## Agreement", "", agreement, ""]
-    lines += [*(f"- {escape(line)}" for line in legend(data)), "", "## How this was made", "", *provenance([run])]
-    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
+    return write_report(run, REPORT, [*lines, *(f"- {escape(line)}" for line in legend(data)), ""])
 
 
 def scope(data: Mapping[str, Any]) -> str:
@@ -210,8 +198,7 @@ def _panel(
     *,
     scale: str = "linear",
 ) -> Panel:
-    values = [point["y"] for point in points]
-    reach = (0.9 * min(values), 1.1 * max(values)) if scale == "log" else (-4.0, 104.0)
+    reach = charts.reach([point["y"] for point in points], scale) if scale == "log" else (-4.0, 104.0)
     spec = charts.curves(
         points, x_title="layer that is skipped", y_title=y_title, x=(-0.5, num_layers - 0.5), y=reach, colours=colours,
         scale=scale, height=170,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from layercut.evidence.comparison import ComparedRun, arm_of
 from layercut.report import words
-from layercut.report.table import Column, Part, Styled, Table, texts
+from layercut.report.table import Column, Part, Styled, Table, markdown, texts
+from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Lineage, Parent, similarity_rows
@@ -41,6 +43,13 @@ def provenance(runs: Sequence[RunFolder]) -> list[Part]:
     for run in runs[1:]:
         parts += [f"{escape(run.name)}:", "", *_yaml(_changed(runs[0].settings, run.settings)), ""]
     return parts
+
+
+def write_report(run: RunFolder, name: str, lines: Sequence[Part]) -> Path:
+    """Write a report of one run into its folder, with the run's provenance at the end; gives its path."""
+    text = markdown([*lines, "## How this was made", "", *provenance([run])])
+    write_text(run.path / name, "\n".join(text).rstrip("\n") + "\n")
+    return run.path / name
 
 
 def version_of(environment: Mapping[str, Any]) -> str:

@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import arm_of
 from layercut.evidence.completions import diagnose_runs
-from layercut.evidence.study import StudyResults, further_reports, study_results
+from layercut.evidence.study import StudyResults, further_reports
 from layercut.evidence.sweep import is_sweep
 from layercut.report import words
 from layercut.report.answers import answer_sections
 from layercut.report.diagnosis.layers import layers_report
 from layercut.report.diagnosis.page import diagnosis_report
-from layercut.report.first import FirstScreen, first_screen
 from layercut.report.healing import healing_report
 from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
 from layercut.report.prediction import prediction_report
-from layercut.report.provenance import provenance
+from layercut.report.provenance import write_report
 from layercut.report.runs import scores_table
+from layercut.report.source import read_source
 from layercut.report.sweep_text import sweep_report
-from layercut.report.table import markdown
-from layercut.runs.atomic import write_text
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, PAGE, PREDICTION, REPORT, RunFolder, is_run
 from layercut.runs.healing import healings_in, is_healing
 from layercut.runs.study import UNCUT
@@ -66,7 +64,6 @@ def write_reports(
         return {"report": layers_report(folder)}
     if is_healing(folder):
         return {"report": healing_report(folder)}
-    first: FirstScreen | None = None
     predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}
     if predicted and not is_sweep(folder):
         return predicted
@@ -77,12 +74,12 @@ def write_reports(
     elif study is None and is_single(folder):
         return {"report": single_report(folder)}
     else:
-        study = study or study_results(folder, seed=seed)
-        first = first_screen(folder, study)
-        written = {"report": study_report(folder, study=study, first=first, texts=texts)}
+        written = {}
         more = [*more, *(report.parent for report in further_reports(folder))]
-    written["page"] = write_page(folder, more=more, seed=seed, study=study, first=first, texts=texts)
-    return predicted | written
+    source = read_source(folder, more=more, seed=seed, study=study, texts=texts)
+    if not written:
+        written["report"] = study_report(folder, source)
+    return predicted | written | {"page": write_page(folder, source)}
 
 
 def study_reports(folder: Path, study: StudyResults | None) -> dict[str, Path]:
@@ -134,6 +131,4 @@ def single_report(folder: Path) -> Path:
     unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
     lines += [f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit.", ""]
     lines += answer_sections(diagnose_runs([run], seed=seed if isinstance(seed, int) else 0, cache=run.path))
-    lines += ["## How this was made", "", *provenance([run])]
-    write_text(run.path / REPORT, "\n".join(markdown(lines)).rstrip("\n") + "\n")
-    return run.path / REPORT
+    return write_report(run, REPORT, lines)

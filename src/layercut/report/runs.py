@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
-    """The scores of one run and how its answers ended, one line per task, readout and metric.
-
-    Args:
-        metrics: what a run's metrics.json holds; ``plan`` may be missing.
-    """
+    """The scores in a run's metrics.json and how its answers ended, one line per task, readout and metric."""
     rows: Sequence[Mapping[str, Any]] = metrics["rows"]
     plan: Mapping[str, Any] = metrics.get("plan") or {}
     scope = []
@@ -121,7 +117,7 @@ def advice_on_terminal(advice: Advice) -> RenderableType:
     """The page of advice with a table that shows every plan's whole name, however narrow the terminal is."""
     from rich.markdown import Markdown
 
-    if not any(plan.readouts for plan in advice.plans):
+    if not any(plan.tasks for plan in advice.plans):
         return Markdown(page(advice))
     table = terminal(bounds_table(advice))
     return Group(Markdown(joined(argument(advice))), Text(), table, Text(), Markdown(how_made(advice)))

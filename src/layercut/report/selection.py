@@ -24,11 +24,7 @@ _MEASURES = {
 
 
 def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
-    """The ranking behind a plan: scores per layer, or rounds of a search; nothing but the order where there is neither.
-
-    Args:
-        plan: ``CutPlan.to_dict()``.
-    """
+    """The ranking behind a plan, of ``CutPlan.to_dict()``: scores per layer, rounds of a search, or the order."""
     scores = plan.get("scores") or {}
     parts: list[RenderableType] = []
     if line := objective_line(scores):
@@ -156,11 +152,7 @@ def _value(value: float | None) -> str:
 
 
 def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
-    """Scores of each task on the items that chose the plan and on held-out ones; None where a plan has none.
-
-    Args:
-        scores: of a plan.
-    """
+    """Scores of each task on the items that chose the plan and on held-out ones; None where a plan has none."""
     found = scores.get("held_out")
     if not found:
         return None

@@ -18,9 +18,8 @@ from layercut.report import words
 from layercut.report.answers import answer_sections
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import layers
-from layercut.report.provenance import lineage_table, lineage_words, provenance
-from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values, terminal
-from layercut.runs.atomic import write_text
+from layercut.report.provenance import lineage_table, lineage_words, write_report
+from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values, terminal
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.plan import format_layers
@@ -44,16 +43,9 @@ def sweep_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     sweep = Sweep.load(run.path)
-    with_plot = save(layers(sweep), run.path / PLOT)
-    write_text(run.path / REPORT, render(sweep, run, with_plot=with_plot))
-    return run.path / REPORT
-
-
-def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
-    """The text of sweep.md."""
     lines: list[Part] = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
     lines += [f"{escape(scope(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
-    if with_plot:
+    if save(layers(sweep), run.path / PLOT):
         lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
     lines += ["## Retention", "", overview_table(sweep), "", BOLD, "", *(f"- {line}" for line in how_made(sweep)), ""]
     lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_parts(sweep), ""]
@@ -68,8 +60,7 @@ def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
         lines += [f"### {escape(curve.label)}", "", *layer_parts(curve, sweep), ""]
     if sweep.parent is not None and sweep.parent.lineage.matches:
         lines += ["## Layers in the parent", "", lineage_table(sweep.parent.lineage, "this model"), ""]
-    lines += ["## How this was made", "", *provenance([run])]
-    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
+    return write_report(run, REPORT, lines)
 
 
 def scope(sweep: Sweep) -> str:

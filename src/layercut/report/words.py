@@ -92,6 +92,12 @@ def size(uncut: ComparedRun, cut: ComparedRun) -> str:
     return f"{parameters(uncut.num_parameters)} to {parameters(cut.num_parameters)} parameters ({change:+.1%})"
 
 
+def scope(rows: Sequence[ComparisonRow]) -> list[str]:
+    """The layers that one plan removes, and the size of both models where it is recorded; rows of one pruned model."""
+    first = rows[0]
+    return [fact for fact in (removal(first.cut), size(first.uncut, first.cut)) if fact]
+
+
 def items(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
     """``64 items per task (--limit 64)``; a limit always shows."""
     least, most = min(numbers), max(numbers)
@@ -160,19 +166,22 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
     return lines
 
 
+_STARTS = {
+    "lost": "**Lost:**",
+    "damaged": "**Damaged:**",
+    "better": "**Better than uncut:**",
+    "gained": "**Gained,** where the original model is not significantly above guessing:",
+    "kept": "**Kept:**",
+    "undecided": "**Too few items to tell:**",
+    "at chance": "**Nothing to lose,** because the original model is not significantly above guessing:",
+}
+
+
 def headline(rows: Sequence[ComparisonRow]) -> list[str]:
     """Per finding one sentence on one pruned model, from its main metrics only; the rows must belong to one cut run."""
     main = [row for row in rows if row.is_headline]
     lines = []
-    for finding, start in (
-        ("lost", "**Lost:**"),
-        ("damaged", "**Damaged:**"),
-        ("better", "**Better than uncut:**"),
-        ("gained", "**Gained,** where the original model is not significantly above guessing:"),
-        ("kept", "**Kept:**"),
-        ("undecided", "**Too few items to tell:**"),
-        ("at chance", "**Nothing to lose,** because the original model is not significantly above guessing:"),
-    ):
+    for finding, start in _STARTS.items():
         found = [row for row in main if row.finding == finding]
         if found:
             lines.append(f"{start} " + "; ".join(_claim(row) for row in found) + ".")
@@ -204,8 +213,7 @@ def _ranked_but_not_written(main: Sequence[ComparisonRow]) -> list[str]:
 def summary(rows: Sequence[ComparisonRow]) -> str:
     """One line on one pruned model: ``lost 1, damaged 2, kept 1, undecided 3 of 8 readouts``."""
     main = [row for row in rows if row.is_headline]
-    findings = ("lost", "damaged", "better", "gained", "kept", "undecided", "at chance")
-    counts = [(finding, sum(row.finding == finding for row in main)) for finding in findings]
+    counts = [(finding, sum(row.finding == finding for row in main)) for finding in _STARTS]
     return f"{', '.join(f'{finding} {count}' for finding, count in counts if count)} of {counted(len(main), 'readout')}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
+from layercut.evidence.intervals import plain_estimates
 from layercut.evidence.means import TaskValues, mean_kept
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress, silent
@@ -108,7 +109,11 @@ def _compared(
     found = compare_paired(
         _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
     )
-    shown = {name: x for name, x in found.to_dict().items() if name not in ("lost", "gained") or x is not None}
+    shown = {
+        name: x
+        for name, x in plain_estimates(found._asdict()).items()
+        if name not in ("lost", "gained") or x is not None
+    }
     return {"chance": chance, "n": len(samples), **shown}
 
 

@@ -32,7 +32,7 @@ def test_the_table_shows_whole_names_of_plans(tmp_path: Path, width: int) -> Non
     build_quickstart(tmp_path / "study")
     found = advise(tmp_path / "study")
     name = "task_accuracy-refined-12-from-block_influence-12"
-    first, *rest = (plan for plan in found.plans if plan.readouts)
+    first, *rest = (plan for plan in found.plans if plan.tasks)
     plans = [replace(first, arm=replace(first.arm, name=one)) for one in (name, f"{name}+sft-lora-r8")]
     console = Console(file=StringIO(), width=width, color_system=None)
     console.print(advice_on_terminal(replace(found, plans=(*plans, *rest))))

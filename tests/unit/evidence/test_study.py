@@ -70,7 +70,7 @@ def test_readouts_are_counted_on_the_same_items(tmp_path: Path) -> None:
             for readout in ("rank", "short")
         }
         assert one.both == len(right["rank"] & right["short"])
-        assert one.only_ranked == len(right["rank"] - right["short"])
-        assert one.only_written == len(right["short"] - right["rank"])
-        assert one.both + one.only_ranked + one.only_written + one.neither == 40
-    assert found[1].only_ranked > found[0].only_ranked
+        assert one.items[True, False] == len(right["rank"] - right["short"])
+        assert one.items[False, True] == len(right["short"] - right["rank"])
+        assert one.items.total() == 40
+    assert found[1].items[True, False] > found[0].items[True, False]

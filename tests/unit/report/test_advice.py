@@ -107,7 +107,7 @@ def test_the_deepest_plan_that_passed_is_recommended() -> None:
     assert [plan.arm.name for plan in advice.plans] == ["deepest", "deep", "shallow"]
     assert [plan.verdict for plan in advice.plans] == ["shown to fail", "passed", "passed"]
     assert advice.recommended is advice.plans[1]
-    assert advice.plans[1].low == min(one.low for one in advice.plans[1].readouts if one.low is not None)
+    assert advice.plans[1].low == min(one.low for one in advice.plans[1].tasks if one.low is not None)
     text = page(advice)
     assert "remove 2 layers" in text and "`deep` keeps 98 % [94, 103] of gsm8k" in text
     assert "- deepest (3 layers): fails; gsm8k" in text
@@ -136,7 +136,7 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     rng = np.random.default_rng(3)
     advice = judge([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9, confidence=0.95)
     assert advice.answer == "undecided"
-    (one,) = advice.plans[0].readouts
+    (one,) = advice.plans[0].tasks
     assert one.verdict == "undecided"
     assert one.items_needed is not None
     assert one.items_needed > 60

@@ -12,10 +12,7 @@ from typer.testing import CliRunner
 
 from layercut.cli.main import app
 from layercut.errors import InputError
-from layercut.report.html.page import render as render_page
-from layercut.report.html.source import Source
 from layercut.report.reports import write_reports
-from layercut.report.sweep_text import render as render_sweep
 from layercut.runs.directory import RunFolder
 from tests.support.answers import build_answers, record
 from tests.support.patient import prose
@@ -60,10 +57,10 @@ def study(tmp_path: Path) -> Path:
 def test_a_study_groups_failures_by_class_and_shows_repetition_with_intervals(study: Path) -> None:
     written = write_reports(study)
     text = written["report"].read_text()
-    assert "Rep-4 | Self-BLEU-4" in text
+    assert "| model | n | loops | empty | no end | Rep-4 | Self-BLEU-4 | distinct-2 | words |" in text
     assert "| uncut | 20 | 5 [1, 24] | 0 [0, 16] | 5 [1, 24] |" in text
     assert "| last | 20 | 50 [30, 70]\\* | 0 [0, 16] | 50 [30, 70]\\* |" in text
-    assert "bracket never closed | name" in text
+    assert "| model | passed | wrong answer | bracket never closed | name |" in text
     assert "| last | 5 (25 %) | 5 (25 %; 33 %) | 5 (25 %; 33 %) | 5 (25 %; 33 %) |" in text
     assert (
         "| last | 20 | 25 [11, 47]\\* | 75 [53, 89] | 25 [11, 47] | 25 [11, 47] | 25 [11, 47] | 25 [11, 47] |" in text
@@ -81,22 +78,22 @@ def test_one_run_has_a_report_of_its_own(study: Path) -> None:
     written = write_reports(study / "last")
     assert list(written) == ["report"]
     text = written["report"].read_text()
-    assert "(3.3%): 29, 20 items" in text
+    assert text.startswith("# last\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
     assert "| last | 20 | 50 [30, 70] | 0 [0, 16] |" in text and "uncut" not in text
-    assert "| 20 | - | 25 [n/a] |" in text and "## How this was made" in text
+    assert "| humaneval\\_plus | chain | 20 | - | 25 [n/a] |" in text and "## How this was made" in text
 
 
 def test_a_run_without_scores_is_no_evaluation(tmp_path: Path) -> None:
     with RunFolder.begin(tmp_path / "empty", {}) as run:
         run.write_metrics([])
-    with pytest.raises(InputError, match="not the folder"):
+    with pytest.raises(InputError, match="is not the folder of a study"):
         write_reports(tmp_path / "empty")
 
 
 def test_two_runs_are_compared_by_their_answers_too(study: Path) -> None:
     command = ["compare", str(study / "uncut"), str(study / "last")]
     shown = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
-    assert shown.exit_code == 0 and "humaneval_plus (chain)" in shown.output
+    assert shown.exit_code == 0 and "How do programs fail?\nhumaneval_plus (chain)\n" in shown.output
     data = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     cells = {cell["task"]: cell["diagnostics"] for cell in data["answers"]}
     assert cells["humaneval_plus"]["programs"]["data"]["classes"]["last"]["name"] == 5
@@ -114,12 +111,13 @@ def test_a_sweep_shows_them_layer_by_layer(tmp_path: Path) -> None:
         tasks["humaneval_plus"] += programs(kinds, key={"removed": removed})
     run = build_answers(tmp_path / "sweep", tasks)
     sweep.save(run.path)
-    text = render_sweep(sweep, RunFolder.open(run.path), with_plot=False)
+    written = write_reports(run.path)
+    text = written["report"].read_text()
     assert "| layer | n | loops |" in text and "| 7 | 20 | 50 [30, 70]\\* |" in text
-    assert "passed | timeout" in text
+    assert "| layer | passed | timeout | bracket never closed |" in text
     assert "| 3 | 10 (50 %) | 10 (50 %; 100 %) | 0 (0 %; 0 %) |" in text
-    page = render_page(Source(sweep=sweep, sweep_run=run))
-    assert "How do programs fail?" in page and "repeat themselves" in page
+    page = written["page"].read_text()
+    assert "How do programs fail?" in page and "Do written answers repeat themselves?" in page
 
 
 def test_ranked_and_short_answers_have_no_section(quickstart: Any) -> None:

@@ -25,10 +25,10 @@ from layercut.report import advice_text
 from layercut.report.comparison import kept
 from layercut.report.html.answers import ITEMS_PAGE, errors
 from layercut.report.html.layout import ASSETS, blocks, inline
-from layercut.report.html.page import SECTIONS, write_page
+from layercut.report.html.page import SECTIONS
 from layercut.report.html.scores import retention
-from layercut.report.html.source import read_source
 from layercut.report.reports import write_reports
+from layercut.report.source import read_source
 from layercut.report.table import Table, texts
 from layercut.report.words import readout_words
 from layercut.runs.directory import PAGE
@@ -52,7 +52,7 @@ def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     shutil.copytree(study, root / "study")
     sweep, diagnosis = write_sweep(root / "sweep"), write_diagnosis(root / "diagnosis", diagnoses())
-    return write_page(root / "study", more=[sweep, diagnosis])
+    return write_reports(root / "study", more=[sweep, diagnosis])["page"]
 
 
 def read(path: Path) -> Page:
@@ -102,7 +102,7 @@ def test_a_kept_checkpoint_is_named_with_its_folder(study: Path, tmp_path: Path)
     shutil.copytree(study, tmp_path / "study")
     (tmp_path / "study" / "random-3" / "checkpoint").mkdir()
     (tmp_path / "study" / "random-3" / "checkpoint" / "config.json").write_text("{}")
-    assert "random-3/checkpoint in this folder" in read(write_page(tmp_path / "study")).text
+    assert "random-3/checkpoint in this folder" in read(write_reports(tmp_path / "study")["page"]).text
 
 
 def test_it_fetches_nothing(whole: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_same_folder_gives_the_same_bytes(study: Path, tmp_path: Path, monke
     shutil.copytree(study, copy)
     (copy / PAGE).unlink()
     monkeypatch.chdir(copy)
-    assert write_page(Path()).read_bytes() == before
+    assert write_reports(Path())["page"].read_bytes() == before
     assert str(tmp_path).encode() not in before
 
 
@@ -233,7 +233,7 @@ def test_text_of_models_stays_text(tmp_path: Path, bad: str) -> None:
         records = [json.loads(line) for line in file.read_text().splitlines()]
         fields = {"question": f"Say {bad}", "gold": f"g {bad}", "answer": bad, "completion": f"{bad} {run}"}
         file.write_text("".join(json.dumps({**record, **fields}) + "\n" for record in records))
-    page = read(write_page(tmp_path))
+    page = read(write_reports(tmp_path)["page"])
     assert cut.is_finished
     assert executed(page) == 1
     assert not page.named("img")
@@ -250,7 +250,7 @@ def test_a_name_from_a_folder_is_escaped(tmp_path: Path) -> None:
     result = Result(task="<b>copy</b>", readout="short", score=0.9, n=30, chance=0.0)
     build_run(tmp_path / "uncut", [result])
     build_run(tmp_path / "a<script>b", [result], removed=(1,))
-    page = read(write_page(tmp_path))
+    page = read(write_reports(tmp_path)["page"])
     assert executed(page) == 1
     assert "a<script>b" in page.text
     assert "<b>copy</b>" in page.text
@@ -292,7 +292,7 @@ def test_parts_become_tables_and_text_without_headings() -> None:
 
 
 def test_many_plans_become_lines_by_criterion_and_arm(tmp_path: Path) -> None:
-    page = read(write_page(write_deep_study(tmp_path)))
+    page = read(write_reports(write_deep_study(tmp_path))["page"])
     section = retention(read_source(tmp_path))
     assert section is not None
     for panel in section.blocks[0].panels:  # type: ignore[union-attr]
@@ -369,25 +369,25 @@ def test_many_answers_get_a_page_of_their_own(study: Path, tmp_path: Path, monke
     for module in ("page", "answers"):
         monkeypatch.setattr(sys.modules[f"layercut.report.html.{module}"], "MOST_BYTES", 1000)
     shutil.copytree(study, tmp_path / "study")
-    page = write_page(tmp_path / "study")
+    page = write_reports(tmp_path / "study")["page"]
     assert ITEMS_PAGE in read(page).attributes("href")
     assert unpacked((page.parent / ITEMS_PAGE).read_text()) == unpacked((study / PAGE).read_text())
     monkeypatch.undo()
-    assert not (write_page(tmp_path / "study").parent / ITEMS_PAGE).exists()
+    assert not (write_reports(tmp_path / "study")["page"].parent / ITEMS_PAGE).exists()
 
 
 def test_one_page_shows_one_model(study: Path, tmp_path: Path) -> None:
     other = write_sweep(tmp_path / "sweep", "another")
     with pytest.raises(InputError, match="is of another model"):
-        write_page(study, more=[other])
+        write_reports(study, more=[other])
     with pytest.raises(InputError, match="is a second study"):
-        write_page(study, more=[study])
+        write_reports(study, more=[study])
 
 
 def test_extreme_scores_have_a_page(tmp_path: Path, extreme) -> None:
     uncut, _ = extreme
     shutil.copytree(uncut.path.parent, tmp_path / "extreme")
-    page = read(write_page(tmp_path / "extreme"))
+    page = read(write_reports(tmp_path / "extreme")["page"])
     assert not re.search(r"\bnan\b|\binf\b|None(?!\.|:)", page.text)
     assert not re.search(r"[\"(, ]NaN\b", (tmp_path / "extreme" / PAGE).read_text())
 

@@ -13,7 +13,6 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import StudyResults, study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
-from layercut.report.markdown import study_report
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
@@ -23,7 +22,7 @@ from tests.support.run_builder import Result, build_run
 
 
 def write_report(out, *, uncut, cuts):
-    return study_report(out, study=StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, []))
+    return write_reports(out, study=StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, []))["report"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def report(quickstart, tmp_path_factory):
     uncut, cuts = quickstart
     path = write_report(out, uncut=uncut, cuts=cuts)
     assert path == out / "report.md"
-    assert sorted(p.name for p in out.iterdir()) == ["report.md", "report.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["report.html", "report.md", "report.png"]
     return path.read_text()
 
 
@@ -40,11 +39,11 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
     uncut, _ = quickstart
     study = tmp_path / "elsewhere" / "quickstart"
     shutil.copytree(uncut.path.parent, study)
-    first = study_report(study)
+    first = write_reports(study)["report"]
     before = first.read_bytes(), (study / "report.png").read_bytes()
     first.unlink()
     monkeypatch.chdir(study)
-    study_report(study)
+    write_reports(study)
     assert (first.read_bytes(), (study / "report.png").read_bytes()) == before
     assert str(tmp_path) not in first.read_text()
 
@@ -140,7 +139,10 @@ def test_a_chain_is_shown_in_full(tmp_path):
 
 def test_provenance(report):
     made = report.split("## How this was made")[1]
-    assert "0.1.0, commit 0123456789ab" in made
+    assert (
+        "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
+        in made
+    )
     for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d", "10,000 resamples, seed 0"):
         assert expected in made
 
@@ -184,8 +186,18 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
     file.write_text("\n".join(broken) + "\n")
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     headings = [line for line in _outside_fences(text) if line.startswith("#")]
-    levels = [len(line.split()[0]) for line in headings if line != f"## {TITLES['degeneration']}"]
-    assert levels == [1, 2, 2, 3, 2, 2, 2, 3, 2, 2]
+    assert [line for line in headings if line != f"## {TITLES['degeneration']}"] == [
+        "# What bundled:smollm2-135m loses with layers removed",
+        "## Every plan",
+        "## Scores",
+        "### cut",
+        "## Are long answers lost more often?",
+        "## How the answers ended",
+        "## Items that were right before",
+        "### copy",
+        "## Evidence behind the answer",
+        "## How this was made",
+    ]
     for line in _outside_fences(text):
         if line.startswith("| cut | ") and "wrong" in line:
             assert len(re.findall(r"(?<!\\)\|", line)) == 3
@@ -234,17 +246,17 @@ def test_the_seed_of_the_study_is_used_again(tmp_path):
     result = Result(task="copy", readout="short", score=0.8, n=20)
     build_run(tmp_path / "uncut", [result], settings={"seed": 7})
     build_run(tmp_path / "cut", [result], removed=(1,), settings={"seed": 7})
-    made_by_the_study = study_report(tmp_path, seed=7).read_bytes()
-    assert study_report(tmp_path).read_bytes() == made_by_the_study
+    made_by_the_study = write_reports(tmp_path, seed=7)["report"].read_bytes()
+    assert write_reports(tmp_path)["report"].read_bytes() == made_by_the_study
     assert b"seed 7" in made_by_the_study
 
 
 def test_folders_that_are_no_study(tmp_path):
     with pytest.raises(InputError, match="no run called uncut"):
-        study_report(tmp_path)
+        write_reports(tmp_path)
     build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=1.0, n=2)])
     with pytest.raises(InputError, match="pruned model"):
-        study_report(tmp_path)
+        write_reports(tmp_path)
 
 
 def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import over_seeds
-from layercut.report.markdown import study_report
+from layercut.report.reports import write_reports
 from layercut.runs.directory import METRICS, RunFolder
 from tests.support.run_builder import Result, build_run
 
@@ -37,7 +37,7 @@ def test_an_items_seeds_count_as_one_item(tmp_path: Path) -> None:
     width = found.values.difference.high - found.values.difference.low  # type: ignore[operator]
     alone = [row.values.difference.high - row.values.difference.low for row in rows]  # type: ignore[operator]
     assert min(alone) / 3**0.5 * 1.15 < width < max(alone)
-    text = study_report(tmp_path).read_text()
+    text = write_reports(tmp_path)["report"].read_text()
     section = text.split("## All seeds together")[1].split("\n## ")[0]
     line = [cell.strip() for cell in section.strip().splitlines()[-1].strip("|").split("|")]
     assert line[:5] == ["random-1", "copy", "short", "3", "200"]
@@ -47,4 +47,4 @@ def test_an_items_seeds_count_as_one_item(tmp_path: Path) -> None:
 def test_one_seed_of_each_plan_has_no_such_section(tmp_path: Path) -> None:
     uncut, cuts = run(tmp_path / "uncut", 0.9), [run(tmp_path / "random-1", 0.7, 0)]
     assert over_seeds(cuts, compare_runs(uncut, cuts)) == []
-    assert "All seeds" not in study_report(tmp_path).read_text()
+    assert "All seeds" not in write_reports(tmp_path)["report"].read_text()

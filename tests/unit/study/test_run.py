@@ -22,8 +22,7 @@ from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import study_runs
 from layercut.progress.live import StudyProgress
-from layercut.report.markdown import study_report
-from layercut.report.reports import study_reports
+from layercut.report.reports import study_reports, write_reports
 from layercut.runs.records import Journal
 from layercut.runs.study import arms_in
 from layercut.study.file import study_from_dict
@@ -126,7 +125,9 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert about["reused"]["steady (rank)"] == [[str(folder / "uncut"), NUM_ITEMS]]
     shutil.rmtree(folder)
     report = other.paths["report"].read_bytes()
-    assert study_report(tmp_path / "runs" / "b").read_bytes() == report, "the folder alone rebuilds the report"
+    assert write_reports(tmp_path / "runs" / "b")["report"].read_bytes() == report, (
+        "the folder alone rebuilds the report"
+    )
 
 
 def test_an_arm_heals_what_another_arm_healed(study: Any, tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from rich.text import Text
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow, damages, load, over_models
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import ALPHA
-from layercut.report.diagnosis.page import measure_table
+from layercut.report.diagnosis.page import measure_column, measure_table
 from layercut.report.elements import Figure, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.provenance import lineage_table, lineage_words, provenance
-from layercut.report.table import Column, Part, Table, markdown, plain, terminal
-from layercut.runs.atomic import write_text
+from layercut.report.provenance import lineage_table, lineage_words, write_report
+from layercut.report.table import Column, Part, Table, plain, terminal
 from layercut.runs.directory import LAYERS, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Parent
@@ -57,23 +56,12 @@ def layers_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     data = load(run.path, LAYERS)
-    drawn = save(figure(data), run.path / PLOT)
-    write_text(run.path / REPORT, render(data, run, PLOT if drawn else None))
-    return run.path / REPORT
-
-
-def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
-    """The text of layers.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     columns = columns_of(diagnoses)
-    lines: list[Part] = [
-        f"# What each layer of {escape(hide_home(data['model']))} is needed for",
-        "",
-        escape(scope(data)),
-        "",
-    ]
-    lines.append(overview(data))
-    lines += ["", *([f"![Over the layers]({picture})", ""] if picture else []), *(f"- {line}" for line in legend()), ""]
+    lines: list[Part] = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", ""]
+    lines += [escape(scope(data)), "", overview(data), ""]
+    lines += [f"![Over the layers]({PLOT})", ""] if save(figure(data), run.path / PLOT) else []
+    lines += [*(f"- {line}" for line in legend()), ""]
     for name, found in diagnoses.items():
         rows = [row for row in found["rows"] if row.headline or (name, row.metric) in columns]
         shown = [row for row in rows if not row.group or row.headline]
@@ -84,8 +72,7 @@ def render(data: Mapping[str, Any], run: RunFolder, picture: str | None) -> str:
     parent = Parent.from_dict(data.get("parent"))
     if parent is not None and parent.lineage.matches:
         lines += ["## Layers in the parent", "", lineage_table(parent.lineage, "this model"), ""]
-    lines += ["## How this was made", "", *provenance([run])]
-    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
+    return write_report(run, REPORT, lines)
 
 
 def overview(data: Mapping[str, Any]) -> Table:
@@ -104,7 +91,8 @@ def overview(data: Mapping[str, Any]) -> Table:
         return f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else "-"
 
     measures = [
-        _measure(name, over_models(diagnoses[of], metric)) for (of, metric), name in columns_of(diagnoses).items()
+        measure_column(name, over_models(diagnoses[of], metric), _value, numeric=True)
+        for (of, metric), name in columns_of(diagnoses).items()
     ]
     return Table(
         name="layers",
@@ -112,17 +100,6 @@ def overview(data: Mapping[str, Any]) -> Table:
         columns=[Column("layer", layer, numeric=True), *measures, Column("broke first", broke_first)],
         rows=[_UNCUT, *(arm["name"] for arm in data["arms"][1:])],
     )
-
-
-def _measure(name: str, rows: Mapping[str, tuple[MeasureRow, bool]]) -> Column:
-    def value(arm: str) -> str:
-        if arm == _UNCUT:
-            first, _ = next(iter(rows.values()))
-            return _value(first, first.values.uncut)
-        row, stands = rows[arm]
-        return _value(row, row.values.cut) + "*" * stands
-
-    return Column(name, value, numeric=True)
 
 
 def scope(data: Mapping[str, Any]) -> str:
@@ -173,7 +150,7 @@ def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]
     return {key: words for key, words in COLUMNS.items() if key in taken}
 
 
-def _value(row: MeasureRow, level: Estimate) -> str:
+def _value(level: Estimate, row: MeasureRow) -> str:
     return number(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
 
 
@@ -189,19 +166,16 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
 
 
 def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
-    scale = 100.0 if rows[0].unit == "share" else 1.0
-    points = [charts.point(int(row.arm.removeprefix("layer-")), row.values.cut, name, scale) for row in rows]
-    uncut = scale * rows[0].values.uncut.value
-    log = rows[0].metric == "KL"  # the first layers are worth a hundred times the others
+    times = 100.0 if rows[0].unit == "share" else 1.0
+    points = [charts.point(int(row.arm.removeprefix("layer-")), row.values.cut, name, times) for row in rows]
+    uncut = times * rows[0].values.uncut.value
+    scale = "log" if rows[0].metric == "KL" else "linear"  # the first layers are worth a hundred times the others
     unit = _UNITS.get(rows[0].metric, "%")
     values = [uncut, *(end for point in points for end in (point["y"], point["low"], point["high"]) if end is not None)]
-    margin = 0.05 * (max(values) - min(values) or 1.0)
-    reach = (-4.0, 104.0) if scale == 100 else (min(values) - margin, max(values) + margin)
-    if log:
-        reach = (0.9 * min(value for value in values if value > 0), 1.1 * max(values))
+    reach = (-4.0, 104.0) if times == 100 else charts.reach(values, scale)
     spec = charts.curves(
         points, x_title="skipped layer", y_title=unit, x=(-0.5, num_layers - 0.5), y=reach,
-        colours={name: charts.SERIES[0]}, marks=() if log else ((uncut, "uncut"),), height=150,
-        scale="log" if log else "linear",
+        colours={name: charts.SERIES[0]}, marks=() if scale == "log" else ((uncut, "uncut"),), height=150,
+        scale=scale,
     )  # fmt: skip
     return Panel(spec=spec, title=name, label=f"Line plot over layers: {name}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import ALPHA
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.figures.picture import save
-from layercut.report.provenance import lineage_table, provenance
-from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values
-from layercut.runs.atomic import write_text
+from layercut.report.provenance import lineage_table, write_report
+from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Lineage
@@ -37,7 +36,7 @@ from layercut.text.numbers import number, p_value, with_interval
 
 REPORT = "diagnose.md"
 NUM_EXAMPLES = 2
-"""Of each diagnostic and pruned model."""
+"""Examples of each diagnostic and pruned model."""
 
 
 def diagnosis_report(folder: Path, *, texts: bool = True) -> Path:
@@ -50,20 +49,9 @@ def diagnosis_report(folder: Path, *, texts: bool = True) -> Path:
     """
     run = RunFolder.open(folder)
     data = load(run.path)
-    arms = [arm["name"] for arm in data["arms"][1:]]
-    pictures = {
-        name: f"diagnose-{name}.png"
-        for name, found in data["diagnostics"].items()
-        if save(SECTIONS[name].figure(found, arms), run.path / f"diagnose-{name}.png")
-    }
-    write_text(run.path / REPORT, render(data, pictures, run, texts=texts))
-    return run.path / REPORT
-
-
-def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder, *, texts: bool) -> str:
-    """The text of diagnose.md."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     arms = data["arms"]
+    names = [arm["name"] for arm in arms[1:]]
     lines: list[Part] = [
         f"# What broke in {escape(hide_home(data['model']))}",
         "",
@@ -82,14 +70,14 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder,
     for name, found in diagnoses.items():
         section = SECTIONS[name]
         lines += [f"## {section.title}", "", section.question, ""]
-        if name in pictures:
-            lines += [f"![{section.title}]({pictures[name]})", ""]
+        picture = f"diagnose-{name}.png"
+        if save(section.figure(found, names), run.path / picture):
+            lines += [f"![{section.title}]({picture})", ""]
         if found["rows"]:
             lines += [measure_table(found["rows"]), ""]
         lines += section.lines(found)
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    lines += [*how_made(data), "## How this was made", "", *provenance([run])]
-    return "\n".join(markdown(lines)).rstrip("\n") + "\n"
+    return write_report(run, REPORT, [*lines, *how_made(data)])
 
 
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
@@ -193,6 +181,25 @@ def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str
     """The measures of one diagnostic; the CSV has every number unrounded."""
     columns = _COLUMNS if rows else [Column("measure", _measure)]
     return Table(name=f"diagnosis-{diagnostic}", caption=caption, columns=columns, rows=rows)
+
+
+def measure_column(
+    name: str,
+    rows: Mapping[str, tuple[MeasureRow, bool]],
+    shown: Callable[[Estimate, MeasureRow], str],
+    *,
+    numeric: bool = False,
+) -> Column:
+    """The values of every model, with a star for a significant loss; a model without a row is the original one."""
+
+    def value(arm: str) -> str:
+        if arm not in rows:
+            first, _ = next(iter(rows.values()))
+            return shown(first.values.uncut, first)
+        row, stands = rows[arm]
+        return shown(row.values.cut, row) + "*" * stands
+
+    return Column(name, value, numeric=numeric)
 
 
 def _measure(row: MeasureRow) -> Cell:

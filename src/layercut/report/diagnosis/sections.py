@@ -22,7 +22,7 @@ class DiagnosticSection(NamedTuple):
     title: str
     question: str
     figure: Callable[[Diagnosis, Sequence[str]], Figure | None]
-    """Of the diagnosis and the names of the pruned models; None where there is nothing to draw."""
+    """Draws the diagnosis of the named pruned models; None where there is nothing to draw."""
     lines: Callable[[Diagnosis], list[Part]]
     """Markdown and tables beside the table of measures."""
 

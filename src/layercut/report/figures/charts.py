@@ -99,6 +99,14 @@ def ends(estimate: Estimate, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) 
     }
 
 
+def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:
+    """Ends of a scale that holds the values, with a margin; of a logarithmic one, those above 0."""
+    if scale == "log":
+        return 0.9 * min(value for value in values if value > 0), 1.1 * max(values)
+    margin = 0.05 * (max(values) - min(values) or 1.0)
+    return min(values) - margin, max(values) + margin
+
+
 def point(x: float, value: Sequence[Any], series: str, scale: float = 1.0) -> Spec:
     """A point of ``curves`` by its value, lower and upper end, which may be None; ``scale`` multiplies them."""
     y, low, high = (None if end is None else scale * end for end in value[:3])
@@ -140,14 +148,8 @@ def curves(
         points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more), ``series``,
             ``part`` (an unbroken stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name
             to text, for hover).
-        x_title: of the axis.
-        y_title: of the axis.
-        x: ends of the scale.
-        y: ends of the scale.
-        colours: of each series.
-        dashes: of each series.
+        x: ends of the scale; so is ``y``.
         marks: levels with their names, as dashed lines with the names on the axis.
-        height: of the plot, in pixels.
         scale: of y, ``linear`` or ``log``.
         ticks: of x; chosen to fit where there are none.
         bands: whether intervals are bands and not bars: for many points of few series.
@@ -193,8 +195,6 @@ def forest(
     Args:
         points: with ``name`` (of the line), ``y``, ``low``, ``high`` (as ``curves`` has them, here from left to right),
             ``series``, ``hollow`` and ``about``.
-        x_title: of the axis.
-        x: ends of the scale.
         colours: of each series; within a line, series stand in this order.
         marks: levels with their names, as dashed lines.
         ticks: ``name`` and ``x`` of the level of guessing, for single lines.

@@ -232,11 +232,7 @@ def _along(
             tooltip = {"model": model, "layer": "embedding" if layer < 0 else str(layer), what: f"{shown:.3g}"}
             value_alone = {"y": shown, "low": None, "high": None}
             points.append(charts.marked(value_alone, model, hollow=model == "uncut", about=tooltip, x=layer))
-    values = [point["y"] for point in points]
-    margin = 0.05 * (max(values) - min(values) or 1.0)
-    ends = y or (
-        (min(values) * 0.9, max(values) * 1.1) if scale == "log" else (min(values) - margin, max(values) + margin)
-    )
+    ends = y or charts.reach([point["y"] for point in points], scale)
     x = (min(point["x"] for point in points) - 0.5, max(point["x"] for point in points) + 0.5)
     spec = charts.curves(
         points, x_title="decoder layer of the original model", y_title="", x=x, y=ends, colours=colours, scale=scale

@@ -11,7 +11,7 @@ from layercut.evidence.study import NOT_HEALED, Place, places
 from layercut.evidence.sweep import Curve, Sweep, SweepRow
 from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.comparison import about, about_uncut, kept, score_table
+from layercut.report.comparison import about, about_uncut, kept, kept_table
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.table import Column, Table
@@ -76,9 +76,7 @@ def scores(rows: Sequence[ComparisonRow]) -> Figure | None:
 def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
     """A panel for each task and readout; None without a score with a retention, or with the original model at chance.
 
-    Args:
-        cuts: the runs of the pruned models.
-        rows: of compare_runs; only main metrics are drawn.
+    Of the rows of compare_runs, only main metrics are drawn.
     """
     rows = [row for row in rows if row.is_headline]
     drawn = [row for row in rows if row.kept_share is not None and not row.uncut_is_at_chance]
@@ -196,22 +194,10 @@ def _retention_panel(
 
 
 def _retention_table(rows: Sequence[ComparisonRow], where: Mapping[str, Place]) -> Table:
-    return Table(
-        name="retention",
-        caption="What is kept, with 95 % intervals",
-        columns=[
-            Column("plan", lambda row: row.cut.name),
-            Column("line", lambda row: where[row.cut.name].series),
-            Column("layers removed", lambda row: str(row.cut.depth), numeric=True),
-            Column("task", lambda row: row.task),
-            Column("readout", lambda row: row.readout),
-            Column("n", lambda row: f"{row.n:,}", numeric=True),
-            Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
-            Column("finding", lambda row: row.finding),
-        ],
-        rows=rows,
-        download=score_table(rows),
-    )
+    line = Column("line", lambda row: where[row.cut.name].series)
+    depth = Column("layers removed", lambda row: str(row.cut.depth), numeric=True)
+    found = Column("finding", lambda row: row.finding)
+    return kept_table("retention", "What is kept, with 95 % intervals", rows, [line, depth], [found])
 
 
 def layers(sweep: Sweep) -> Figure | None:

@@ -21,8 +21,8 @@ from layercut.report.answers import (
 from layercut.report.diagnosis.page import picked
 from layercut.report.elements import Block, Details, Prose, Section
 from layercut.report.html.layout import blocks, filled
-from layercut.report.html.source import Source
 from layercut.report.markdown import outcome_table
+from layercut.report.source import Source
 from layercut.report.study_tables import depth_section
 from layercut.report.words import readout_words
 from layercut.text.counting import counted

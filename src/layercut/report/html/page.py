@@ -1,6 +1,6 @@
 """report.html: one self-contained page, from run folders alone. The same folders give the same bytes.
 
-    write_page(Path("runs/quickstart"))
+    write_page(folder, read_source(folder))
 
 The page's content policy allows its own script, by its hash, and no network; text of models is escaped.
 """
@@ -10,21 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from markupsafe import Markup
 
-from layercut.evidence.study import StudyResults
 from layercut.report.elements import Section
-from layercut.report.first import FirstScreen, title_of
+from layercut.report.first import title_of
 from layercut.report.html.answer import answer
 from layercut.report.html.answers import ITEMS_PAGE, MOST_BYTES, endings, errors, items, items_section
 from layercut.report.html.damage import broken, sensitivity
 from layercut.report.html.layout import ASSETS, filled
 from layercut.report.html.provenance import cost, provenance
 from layercut.report.html.scores import readouts, retention, scores
-from layercut.report.html.source import Source, read_source
+from layercut.report.source import Source
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import PAGE
 
@@ -36,36 +34,15 @@ _SHORT = 30
 """Letters of a name that fits in a line of the heading."""
 
 
-def write_page(
-    folder: Path,
-    *,
-    more: Sequence[Path] = (),
-    seed: int | None = None,
-    study: StudyResults | None = None,
-    first: FirstScreen | None = None,
-    texts: bool = True,
-) -> Path:
-    """Write ``report.html`` into a run folder; gives its path.
-
-    Args:
-        folder: of a study, a sweep or a diagnosis.
-        more: folders of a sweep and a diagnosis of the same model, to be shown on the same page.
-        seed: of the resampling; the study's own by default.
-        study: what study_results gave for this folder, where that is known already.
-        first: what first_screen gave for it, where that is known already.
-        texts: whether questions and answers are shown.
-
-    Raises:
-        InputError: see read_source.
-    """
-    source = replace(read_source(folder, more=more, seed=seed, study=study, first=first), texts=texts)
-    write_text(Path(folder) / PAGE, render(source))
-    beside = Path(folder) / ITEMS_PAGE
+def write_page(folder: Path, source: Source) -> Path:
+    """Write ``report.html`` into a run folder; gives its path."""
+    write_text(folder / PAGE, render(source))
+    beside = folder / ITEMS_PAGE
     if source.browser is not None and len(source.browser) > MOST_BYTES:
         write_text(beside, _laid_out(source, [items_section(source.browser)]))
     else:
         beside.unlink(missing_ok=True)
-    return Path(folder) / PAGE
+    return folder / PAGE
 
 
 def render(source: Source) -> str:

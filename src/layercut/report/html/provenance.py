@@ -10,9 +10,9 @@ from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section
 from layercut.report.html.layout import blocks, prose
-from layercut.report.html.source import Source
 from layercut.report.provenance import chosen_by, python_of, version_of
 from layercut.report.provenance import provenance as lines_of
+from layercut.report.source import Source
 from layercut.report.table import Column, Surface, Table, texts
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home

@@ -9,12 +9,12 @@ from markupsafe import Markup
 from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.evidence.study import StudyResults
 from layercut.report import words
-from layercut.report.comparison import about, discordance_table, discordances, kept, score_table
+from layercut.report.comparison import about, discordance_table, discordances, kept, kept_table, score_table
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Prose, Section
 from layercut.report.figures import charts
 from layercut.report.figures.scores import retention as retention_figure
-from layercut.report.html.source import Source
 from layercut.report.markdown import note_lines, refusal_lines
+from layercut.report.source import Source
 from layercut.report.study_tables import form_mean_table
 from layercut.report.table import Column, Styled, Table, units
 from layercut.text.counting import counted
@@ -181,19 +181,7 @@ def _figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure:
             Key(label=words.readout_words(name), colour=charts.readout_colour(name), hollow=hollow[name])
             for name in used
         ],
-        table=Table(
-            name="readouts",
-            caption="What each readout keeps, with 95 % intervals",
-            columns=[
-                Column("plan", lambda row: row.cut.name),
-                Column("task", lambda row: row.task),
-                Column("readout", lambda row: row.readout),
-                Column("n", lambda row: f"{row.n:,}", numeric=True),
-                Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
-            ],
-            rows=rows,
-            download=score_table(rows),
-        ),
+        table=kept_table("readouts", "What each readout keeps, with 95 % intervals", rows),
     )
 
 

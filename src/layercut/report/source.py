@@ -1,4 +1,4 @@
-"""Input of a page: one run folder, read once, and related folders of the same model."""
+"""Input of reports: one run folder, read once, and related folders of the same model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.first import FirstScreen, first_screen
 from layercut.report.html.browser import browser
-from layercut.report.markdown import model_name
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import shown
@@ -27,8 +26,6 @@ class Source:
     """All that sections may show. Numbers are compared once, here; sections only lay them out."""
 
     study: StudyResults | None = None
-    first: FirstScreen | None = None
-    """The answer of a study."""
     sweep: Sweep | None = None
     sweep_run: RunFolder | None = None
     diagnosis: dict[str, Any] | None = None
@@ -41,9 +38,14 @@ class Source:
     def model(self) -> str:
         """The original model, as it was named."""
         if self.study is not None:
-            return model_name(self.study.uncut)
+            return _model_name(self.study.uncut)
         named = self.sweep.model if self.sweep is not None else str((self.diagnosis or {}).get("model", "the model"))
         return hide_home(named)
+
+    @cached_property
+    def first(self) -> FirstScreen | None:
+        """The answer of a study."""
+        return None if self.study is None else first_screen(self.study.uncut.path.parent, self.study)
 
     @cached_property
     def browser(self) -> Markup | None:
@@ -63,16 +65,9 @@ def read_source(
     more: Sequence[Path] = (),
     seed: int | None = None,
     study: StudyResults | None = None,
-    first: FirstScreen | None = None,
+    texts: bool = True,
 ) -> Source:
-    """Read a study, a sweep or a diagnosis, and what goes with it.
-
-    Args:
-        folder: of the run.
-        more: folders of sweeps and diagnoses of the same model, to be shown on the same page.
-        seed: of the resampling; the study's own by default.
-        study: what study_results gave for this folder, where that is known already.
-        first: what first_screen gave for it, where that is known already.
+    """Read a study, a sweep or a diagnosis, and what goes with it; see ``layercut.report.reports.write_reports``.
 
     Raises:
         InputError: a folder that holds no finished run of these kinds, a second one of a kind, or another model.
@@ -84,14 +79,13 @@ def read_source(
         elif is_sweep(path):
             parts = {"sweep": Sweep.load(path), "sweep_run": RunFolder.open(path)}
         else:
-            known = study is not None and path == Path(folder)
-            runs = study if study is not None and known else study_results(path, seed=seed)
-            parts = {"study": runs, "first": first if known and first is not None else first_screen(path, runs)}
+            own = study if path == Path(folder) else None
+            parts = {"study": own or study_results(path, seed=seed)}
         if found.keys() & parts.keys():
             kind = next(iter(parts))
             raise InputError(f"{shown(path)} is a second {kind}; one page shows one study, one sweep, one diagnosis.")
         found |= parts
-    source = Source(**found)
+    source = Source(**found, texts=texts)
     _check_model(source)
     return source
 
@@ -101,6 +95,14 @@ def fingerprint(run: RunFolder) -> str:
     model = run.settings.get("model")
     known = model if isinstance(model, dict) else run.settings
     return str(known.get("model_hash") or known.get("model"))
+
+
+def _model_name(run: RunFolder) -> str:
+    """The original model as it was named; of a path only the last part."""
+    plan = run.metrics().get("plan") or {}
+    name = str(plan.get("model") or "the model")
+    is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
+    return Path(name).name if is_path else name
 
 
 def _check_model(source: Source) -> None:
