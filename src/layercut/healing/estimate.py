@@ -13,27 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Prompt
-from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
+from layercut.engine.cost import (
+    CHARACTERS_PER_TOKEN,
+    TRAINING,
+    CostEstimate,
+    Step,
+    WeightCounts,
+    measured_speed,
+    weight_counts,
+)
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
 from layercut.healing.guard import BATCH, GuardTask, guard_tasks
 from layercut.healing.memory import (
     Longest,
-    WeightCounts,
     free_memory,
     is_on_gpu,
     may_checkpoint,
     num_trainable,
     training_disk,
     training_parts,
-    weight_counts,
 )
 from layercut.healing.pair import own_parameters
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.models.loading import load_tokenizer
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.estimate import asking_step

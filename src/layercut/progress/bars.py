@@ -13,15 +13,9 @@ from rich.table import Column
 from rich.text import Text
 
 from layercut.progress import OnProgress
-from layercut.progress.estimate import Eta
-from layercut.progress.estimate import Workload as Work
+from layercut.progress.cost import Eta
+from layercut.progress.cost import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
-
-CHARACTERS_PER_TOKEN = 4
-ITEM_COST = 100
-"""The cost of an item of any length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
-DECODE_COST = 16
-"""Prompt tokens in a batch that take as long as one decoded token; only a first guess."""
 
 
 class _Facts(ProgressColumn):

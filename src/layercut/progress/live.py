@@ -15,8 +15,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from layercut.progress import OnProgress
-from layercut.progress.estimate import Eta
-from layercut.progress.estimate import Workload as Work
+from layercut.progress.cost import Eta
+from layercut.progress.cost import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, live
 from layercut.text.counting import counted
 from layercut.text.tables import bare_table

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
-from layercut.progress.estimate import RELIABLE
+from layercut.progress.cost import RELIABLE
 from layercut.progress.heartbeat import Tokens, clock, line, live
 from layercut.text.tables import bare_table
 

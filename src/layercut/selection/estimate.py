@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import GenerationRequest
-from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed, prompt_tokens
+from layercut.engine.cost import (
+    CHARACTERS_PER_TOKEN,
+    TRAINING,
+    CostEstimate,
+    Step,
+    measured_speed,
+    prompt_tokens,
+    weight_counts,
+)
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.protect import parse_protected
@@ -194,9 +201,8 @@ def asking_step(
 
 
 def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads: bool = True) -> CostEstimate:
-    parameters = handle.num_parameters(handle.plan())
     wanted = handle.settings
-    weights = parameters * (4 if handle.dtype == "float32" else 2) if loads else 0
+    weights = weight_counts(handle).bytes_in_memory if loads else 0
     cache = round(wanted.cache_gib * 2**30) if steps and ENGINES[wanted.engine].has_cache else 0
     disk = sum(_RECORD_BYTES * step.items + round(CHARACTERS_PER_TOKEN * step.new_tokens[1]) for step in steps)
     return CostEstimate(

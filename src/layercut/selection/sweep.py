@@ -25,8 +25,8 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Ranking, Sweep, SweepRow
 from layercut.progress import Say
-from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
+from layercut.progress.cost import Workload
 from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown
@@ -63,7 +63,7 @@ class SweptTask:
     part: ObjectiveTask
     samples: tuple[Sample, ...]
     split: Split
-    work: eta.Workload
+    work: Workload
 
     @property
     def ids(self) -> tuple[str, ...]:

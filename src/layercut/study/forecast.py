@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from layercut.engine.base import GenerationRequest
-from layercut.healing.memory import training_disk, weight_counts
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
-from layercut.progress.estimate import Eta
+from layercut.engine.cost import CHARACTERS_PER_TOKEN, weight_counts
+from layercut.healing.memory import training_disk
+from layercut.progress.cost import Eta
 from layercut.report.table import Styled, Table, terminal, texts
 from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.cost import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
 from layercut.engine.handle import ModelHandle
 from layercut.engine.served import ServedModel
 from layercut.errors import InputError
 from layercut.progress import OnProgress
-from layercut.progress import estimate as eta
-from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
+from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.sandbox.runner import isolation_of
 from layercut.settings import TaskSettings
@@ -101,7 +101,7 @@ class Cell:
             **({ITEMS: FULL} if self.split == "full" else {}),
         }
 
-    def work(self) -> eta.Workload:
+    def work(self) -> Workload:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
         samples = self.samples
         request = asked(self.task, samples[0], self.readout)
@@ -114,7 +114,7 @@ class Cell:
         else:
             weight = ITEM_COST + tokens * len(request.continuations)
         kind = (self.task.name, self.readout)
-        return eta.Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
+        return Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
 
 
 def make_cells(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.progress.estimate import Eta, Workload
+from layercut.progress.cost import Eta, Workload
 
 
 def test_nothing_is_promised_before_anything_was_measured() -> None:
@@ -103,7 +103,7 @@ def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("layercut.progress.estimate.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("layercut.progress.cost.time.monotonic", lambda: now[0])
     eta = Eta([Workload(kind="a", num_items=3, weight=1), Workload(kind="a", num_items=2, weight=1)])
     eta.begin(0)
     now[0] = 60.0

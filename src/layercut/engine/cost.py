@@ -10,20 +10,30 @@ the upper end allows for the other work of a model.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Prompt
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
-from layercut.progress.estimate import RELIABLE
+from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.progress.cost import RELIABLE
 from layercut.runs.atomic import nearest_existing
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 
+if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
+
+CHARACTERS_PER_TOKEN = 4
+ITEM_COST = 100
+"""The cost of an item of any length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
+DECODE_COST = 16
+"""Prompt tokens in a batch that take as long as one decoded token; only a first guess."""
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINING = 3.0
 """Cost of a training token, in forward passes: one forward, two backward."""
 SLOWER = 4.0
@@ -32,6 +42,7 @@ PASS_SECONDS = 0.1
 """What one forward pass may take beside its arithmetic."""
 _SIZE = 1024
 _SECONDS = 0.2
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
 class Speed(NamedTuple):
@@ -189,6 +200,50 @@ def measured_speed(device: str = "auto") -> Speed:
         where.type.upper() if where.type == "cpu" else where.type,
         2 * _SIZE**3 / _seconds_of(matrix, matrix),
         weights.numel() * weights.element_size() / _seconds_of(weights, vector),
+    )
+
+
+class WeightCounts(NamedTuple):
+    """A model's weights, from the headers of its files."""
+
+    parameters: int
+    stored_bytes: int
+    bytes_in_memory: int
+    adapter_parameters: int
+    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    layer_parameters: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    cache_bytes: int
+    """Keys and values of one token."""
+    vocabulary: int
+
+
+def weight_counts(handle: ModelHandle) -> WeightCounts:
+    """Counts of a model on disk, and the bytes that it takes in memory in the dtype of its handle."""
+    folder = handle.source.path
+    files, config = safetensors_files(folder), read_config(folder)
+    config = inner if isinstance(inner := config.get("text_config"), dict) else config
+    entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
+    in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
+    parameters = sum(entry.num_parameters for _, entry in entries)
+    stored = sum(entry.num_bytes for _, entry in entries)
+    each = DTYPE_BYTES.get(handle.dtype)
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    width = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
+    return WeightCounts(
+        parameters=parameters,
+        stored_bytes=stored,
+        bytes_in_memory=stored if each is None else each * parameters,
+        adapter_parameters=sum(sum(entry.shape) for entry in in_layers if len(entry.shape) == 2),
+        layer_parameters=sum(entry.num_parameters for entry in in_layers),
+        num_layers=handle.num_layers,
+        hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
+        cache_bytes=2 * handle.num_layers * width * (each or 2),
+        vocabulary=config.get("vocab_size", 0),
     )
 
 
