@@ -212,16 +212,13 @@ class Engine(Protocol):
     @property
     def num_layers(self) -> int:
         """Decoder layers of the original model."""
-        ...
 
     @property
     def has_chat_template(self) -> bool:
         """True if it takes conversations."""
-        ...
 
     def describe(self) -> Mapping[str, Any]:
         """Settings that decide the numbers, JSON-able: engine, model, hash, dtype, device, batch size."""
-        ...
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
@@ -231,13 +228,11 @@ class Engine(Protocol):
         Raises:
             InputError: a conversation and no chat template; a prompt that leaves no space in the model's context.
         """
-        ...
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Likelihoods]]:
         """Score every request that is not done, a batch at a time, in the engine's order."""
-        ...
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
@@ -247,11 +242,9 @@ class Engine(Protocol):
         Raises:
             InputError: a request that has not exactly one continuation.
         """
-        ...
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, on the CPU in float32."""
-        ...
 
     def close(self) -> None:
         """Let go of what the engine itself holds; nothing can be asked afterwards."""
@@ -317,12 +310,10 @@ class HoldsModel:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the original model."""
         return int(self._loaded.num_layers)
 
     @property
     def has_chat_template(self) -> bool:
-        """True if it takes conversations."""
         return bool(self._loaded.has_chat_template)
 
 
@@ -335,11 +326,9 @@ class TextOnly(Engine):
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Divergence]]:
-        """Always an InputError."""
         raise self._missing("distributions over the whole vocabulary, by which plans are compared")
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Always an InputError."""
         raise self._missing("hidden states")
 
     def _missing(self, what: str) -> InputError:
@@ -352,19 +341,16 @@ class ManyPlansAtOnce(Engine):
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
     ) -> Iterator[Sequence[Completion]]:
-        """See Engine."""
         return (answers for _, answers in self.completions_under(requests, [plan], decoding, _but(done)))
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Likelihoods]]:
-        """See Engine."""
         return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Divergence]]:
-        """See Engine."""
         return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
 
 

@@ -85,7 +85,6 @@ class Step:
         return self.least * (low[0] + low[1] / SLOWER), SLOWER * high[0] + high[1]
 
     def line(self, speed: Speed | None) -> str:
-        """For people."""
         metadata = [counted(self.items, self.unit), f"about {self.prompt_tokens:,} tokens read"]
         if self.new_tokens[1]:
             low, high = self.new_tokens
@@ -138,7 +137,6 @@ class CostEstimate:
         return shutil.disk_usage(nearest_existing(self.folder)).free
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {
             "steps": [
                 asdict(step) | {"seconds": step.seconds(self.speed) if self.speed else None} for step in self.steps
@@ -158,7 +156,6 @@ class CostEstimate:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
         lines = [step.line(self.speed) for step in self.steps]
         if self.speed is not None and self.seconds is not None:
             rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"

@@ -105,8 +105,6 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
     most that over the whole vocabulary, and at most ln 2.
 
     Args:
-        reference: of the reference's logits.
-        plan_NV: logits of the plan.
         token_N: the token that comes next.
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
@@ -129,10 +127,8 @@ def divergences_of(
     """Run a batch under both plans, the head chunk by chunk.
 
     Args:
-        loaded: the whole model.
         items: requests of one continuation each.
         ids_BT: their rows, padded on the right.
-        plan: what is judged.
         reference: what it is compared with; run only if it differs from the plan.
     """
     model = loaded.model

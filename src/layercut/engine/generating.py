@@ -74,10 +74,7 @@ class Generating:
         """Nothing is computed yet.
 
         Args:
-            loaded: the model.
-            stack: its layers.
             prefix: what all prompts begin with, and the runner does not need again.
-            decoding: how tokens are drawn.
             wanted: asked before a plan is run, and while its answers grow.
             num_bytes: of keys and values of answers under way, at most.
         """

@@ -176,7 +176,6 @@ class OpenAIEngine(TextOnly):
         return self._reader is None or bool(self._reader.tokenizer.chat_template)
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers, as far as it is known here."""
         return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
 
     def completions(

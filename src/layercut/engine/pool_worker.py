@@ -50,7 +50,6 @@ class PoolWorker:
         return self._engine
 
     def metadata(self) -> MemberMetadata:
-        """Build the engine and describe it."""
         engine = self.engine
         return MemberMetadata(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
 
@@ -70,5 +69,4 @@ class PoolWorker:
         self._dropped |= {(number, key) for key in keys}
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine."""
         yield from self.engine.hidden_states(texts, plan)

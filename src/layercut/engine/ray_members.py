@@ -159,7 +159,6 @@ class Members:
                     self._replace(member, error)
 
     def close(self) -> None:
-        """End the members, and Ray if it was started here."""
         for member in self._members:
             ray.kill(member.actor)
         self._members, self._metadata = [], None

@@ -26,24 +26,16 @@ class Reader(Protocol):
     """What has to be known of a model to lay texts out for it: a LoadedModel, or one without its weights."""
 
     @property
-    def name(self) -> str:
-        """The model as it was named."""
-        ...
+    def name(self) -> str: ...
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Text to tokens."""
-        ...
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
     @property
-    def context_length(self) -> int | None:
-        """Tokens that it takes; None for no limit."""
-        ...
+    def context_length(self) -> int | None: ...
 
     @property
-    def dtype(self) -> str:
-        """What it computes in."""
-        ...
+    def dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,6 @@ class GenerationRow:
 
     @property
     def id(self) -> str:
-        """The request's id."""
         return self.request.id
 
 
@@ -90,7 +81,6 @@ class Scoring:
 
     @property
     def id(self) -> str:
-        """The request's id."""
         return self.request.id
 
     @property
@@ -114,7 +104,6 @@ class ItemRequest:
 
     @property
     def id(self) -> str:
-        """The id of its requests."""
         return (self.row or self._scored).id
 
     @property
@@ -172,7 +161,6 @@ def check_longest(reader: Callable[[], Reader], requests: Iterable[GenerationReq
 
     Args:
         reader: gives the tokenizer; called only where a prompt is long.
-        requests: of one task.
 
     Raises:
         InputError: see ``generation_row``.

@@ -69,8 +69,6 @@ def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str
     """The next token of each of N rows of logits: the likeliest, or a draw.
 
     Args:
-        scores_NV: logits.
-        decoding: how tokens are drawn.
         request_ids: whose noise each row takes.
         steps: tokens that its answer has already.
     """

@@ -74,7 +74,6 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         """Nothing is computed yet.
 
         Args:
-            loaded: the whole model.
             batch_size: requests whose prompts are run at once.
             cache_gib: memory for keys and values that are held, in GiB: half for prefixes, half for answers under way.
 
@@ -93,11 +92,9 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         self._pool_bytes = int(cache_gib * 2**29)
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
         return {**self._plain.describe(), "engine": "shared"}
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine; computed by PlainEngine."""
         return self._plain.hidden_states(texts, plan)
 
     def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:

@@ -116,10 +116,7 @@ def walk(
     """Run a pack under every plan of a tree that is still wanted when its turn comes.
 
     Args:
-        stack: the model's layers.
         pack: the texts; it answers the attention of the layers.
-        tree: the plans.
-        prefix: what the texts share.
         cache: where keys and values of the prefix are kept.
         ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
         keep: hold the keys and values of the texts on the way, for callers that continue from there.

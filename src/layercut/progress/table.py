@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 
-from rich.console import Console, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +28,9 @@ class ProgressTable:
         so_far = f"{clock(time.monotonic() - self._began)} so far"
         parts = [*facts, self._tokens.describe(short=True), so_far, left]
         yield Text(" · ".join(part for part in parts if part), style="cyan")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        raise NotImplementedError
 
     def _now(self) -> str:
         raise NotImplementedError

@@ -69,7 +69,6 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
     """Report items by which a plan passes with a probability of 80 %, up to ``most``.
 
     Args:
-        task: and the original model's score there.
         keep: share that is asked for.
         kept: share that the plan keeps in truth; by default it loses half of what may be lost.
         most: None is returned where even this many do not suffice.
@@ -96,9 +95,7 @@ def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:
     """Selection items of each task for which a search of ``max_depth`` depths fits into its share of the time.
 
     Args:
-        seconds: in all.
         per_item: seconds that the original model takes for one item of every task.
-        max_depth: depths that are searched.
     """
     each = per_item * max_depth * (CANDIDATES * RACED + 1)
     return _between(PATH * seconds / max(each, 1e-9), SELECTION_ITEMS)

@@ -95,11 +95,7 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
     """Test the arms in order of depth, from their run folders.
 
     Args:
-        folder: of prune.
         arms: all that were asked, the shallowest first, without the original model.
-        keep: share that every task must keep.
-        level: of each lower bound.
-        seed: of the resampling.
 
     Raises:
         InputError: a run that is not finished.

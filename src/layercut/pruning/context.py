@@ -46,10 +46,8 @@ class PruneContext:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
         return self.run.path
 
     @property
     def decoding(self) -> Decoding:
-        """How all answers are drawn."""
         return Decoding(seed=self.seed)

@@ -25,7 +25,6 @@ def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, f
     """The tasks that decide. Nothing is loaded.
 
     Args:
-        settings: the goal.
         data: local files of tasks; a use is judged by its benchmarks where their data is given.
         folder: holds a folder with local data for each task.
 

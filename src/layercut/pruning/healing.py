@@ -71,12 +71,7 @@ class DepthHealer:
         """Nothing is written yet.
 
         Args:
-            model: the original one, which teaches.
-            tasks: of the goal.
             folder: holds a folder for each depth.
-            seed: of the training.
-            console: where bars go.
-            say: called with each line for people.
         """
         self._model, self._folder, self._seed, self._console, self._say = model, folder, seed, console, say
         named = [task.task for task in tasks if task.task not in BUILT_IN]

@@ -74,15 +74,9 @@ def prune_model(
     The same call again goes on where it was stopped, and computes nothing twice.
 
     Args:
-        model: the original model.
-        settings: the goal, and what may be spent on it.
         goal: the tasks, where they have local data; those that the settings name if left out.
-        out: the folder.
-        seed: random seed.
         anyway: write the best plan's checkpoint even where none passed.
         strict: stop after the original model's answers where the report items are too few for the goal.
-        console: where progress goes.
-        say: called with each line for people.
 
     Raises:
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
@@ -152,7 +146,6 @@ class PruneJob:
     """The stages of one run of prune, one after the other."""
 
     def __init__(self, context: PruneContext) -> None:
-        """Nothing is computed yet."""
         self._context, self._folder = context, context.folder
         self._model, self._settings, self._state = context.model, context.settings, context.state
         self._progress, self._say = context.progress, context.say
@@ -161,7 +154,6 @@ class PruneJob:
         self._progress.left = self._original.left
 
     def run(self) -> PruneResult:
-        """Do all that is left."""
         state = self._state
         with self._progress.running():
             with state.stage("original"):

@@ -40,7 +40,6 @@ class OriginalModel:
     """Scores of the original model, which say what can be lost and what can be shown."""
 
     def __init__(self, context: PruneContext) -> None:
-        """Nothing is computed yet."""
         self._context = context
         self._model, self._settings, self._state = context.model, context.settings, context.state
         self._progress, self._say = context.progress, context.say

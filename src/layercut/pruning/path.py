@@ -72,11 +72,7 @@ class PlanPath:
         """Nothing is measured yet.
 
         Args:
-            engine: runs the original model under plans.
             parts: the tasks of the goal, on each of which the original model is above chance.
-            decoding: how answers are drawn.
-            journal: what is known and where more goes.
-            progress: called with how much of a step is done.
         """
         self._engine, self._journal, self._progress = engine, journal, progress
         self._decoding = decoding

@@ -30,7 +30,6 @@ class PathSearch:
     """Builds the path; what was decided stands in the state."""
 
     def __init__(self, context: PruneContext, original: OriginalModel) -> None:
-        """Nothing is computed yet."""
         self._context, self._original = context, original
         self._model, self._settings, self._state = context.model, context.settings, context.state
         self._progress, self._say = context.progress, context.say
@@ -185,7 +184,6 @@ class PathSearch:
 
     @cached_property
     def healer(self) -> DepthHealer:
-        """What heals the plans."""
         context = self._context
         folder = context.folder / "healing"
         return DepthHealer(

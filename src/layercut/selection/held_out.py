@@ -36,10 +36,8 @@ def held_out(
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     Args:
-        objective: the plan was chosen by it.
         num_items: held-out items of each task; as many as it had selection items if None.
         seen: ids per task of all items that the choice rests on; none of them is held out.
-        seed: of the resampling.
 
     Returns:
         ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``

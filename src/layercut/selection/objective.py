@@ -87,7 +87,6 @@ class TaskObjective:
         """Args:
             tasks: all have the same weight.
             decoding: how answers are drawn, greedy if left out.
-            normalise: ``raw`` or ``chance``.
             journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
                 still fewer; the choice differs with a probability of at most ``race_error`` a round).

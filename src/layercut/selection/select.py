@@ -187,7 +187,6 @@ def folder_settings(
 
     Args:
         model: as a ``ModelHandle`` describes it.
-        parts: the objective.
         decoding: how answers are drawn; its seed is that of the command.
         calibration: text to measure on; the default one goes without saying.
     """

@@ -108,8 +108,6 @@ class LayerSpec:
         """The plan that it is on a model of ``num_layers`` decoder layers.
 
         Args:
-            num_layers: of the model.
-            model: its name.
             model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
             seed: of ``random:N``.
             from_another_model: take a plan that was made for another model; the plan then records both.

@@ -51,7 +51,6 @@ class TextObjective:
         """Args:
         requests: texts, each with one continuation; only continuations are measured.
         name: of the texts, in the journal and in progress.
-        measure: what is averaged.
         by_kind: records also hold ``kinds``, the ``rises`` of each kind of token; not for ``nll``.
         journal: in memory if left out.
         """

@@ -48,11 +48,9 @@ class Healer:
         start: Healer | None = None,
     ) -> None:
         """Args:
-        arm: how to heal.
         uncut: the teacher.
         tasks: of the study; training data holds none of their report items.
         seed: of the study, for an arm without a seed of its own.
-        folder: run folder of the healing.
         answers: holds a run folder with the original model's answers for each way of asking.
         in_full: tasks of whose whole test sets training data holds no item; see ``checked_in_full``.
         start: the healing whose model is healed further; None for the cut itself.

@@ -130,7 +130,6 @@ def check_task(
         name: as ``load_task`` takes it.
         readouts: how it is to be read out; not checked for None.
         data: as ``load_task`` takes it; nothing is read.
-        max_new_tokens: longest answer.
 
     Raises:
         InputError: no such task, an option or a readout that it does not have.

@@ -94,22 +94,17 @@ class Task(Protocol):
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the samples and prompts, for the run's settings: version, seed, hash of the data file ..."""
-        ...
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first ``limit`` samples of a split, in a fixed order; a smaller limit gives a prefix of a larger one.
 
         Selection and report samples never overlap.
         """
-        ...
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """What the engine is asked. Its id is the sample's id."""
-        ...
 
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Grade one answer."""
-        ...
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score: ...
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         """Early verdict: whether an answer that begins with ``text`` gets the same metrics however it goes on.
@@ -133,7 +128,6 @@ class Task(Protocol):
         share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
 
         Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.chance``."""
-        ...
 
 
 def known_readouts(task: Task) -> tuple[Readout, ...]:
@@ -158,9 +152,6 @@ def check_known(name: str, readout: Readout, readouts: Sequence[Readout], *, has
     """Refuse a readout that is not among ``readouts``, nor a budget of a chain, of the task ``name``.
 
     Args:
-        name: of the task, for the message.
-        readout: what is asked for.
-        readouts: those that the task has.
         has_chain: whether its chain, if it has one, can be stopped and made to answer.
 
     Raises:

@@ -101,15 +101,6 @@ def answers(
 ) -> Iterator[list[BudgetedAnswer]]:
     """Answers to the samples that ``records`` does not hold, a batch at a time.
 
-    Args:
-        task: what is asked; it has ``answer_begins``.
-        engine: who answers.
-        plan: which layers are gone.
-        samples: the questions.
-        readout: ``chain@N`` or ``filler@N``.
-        records: earlier answers to these samples under this readout.
-        decoding: how tokens are drawn.
-
     Raises:
         InputError: requests that the engine refuses.
     """

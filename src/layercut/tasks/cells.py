@@ -33,13 +33,10 @@ if TYPE_CHECKING:
 class Pieces(Protocol):
     """Progress over numbered pieces of work."""
 
-    def skip(self, index: int) -> None:
-        """A piece was there already."""
-        ...
+    def skip(self, index: int) -> None: ...
 
     def piece(self, index: int) -> AbstractContextManager[Callable[[int, int], None]]:
         """Work one piece: the block calls what it gets with (items done, items in all)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,6 @@ class Cell:
 
     @property
     def samples(self) -> list[Sample]:
-        """The items."""
         return self.task.samples(self.split, self.limit)
 
     def is_whole(self, run: Path) -> bool:
@@ -69,7 +65,6 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Name for people."""
         return f"{self.task.name} ({self.readout})"
 
     def evaluate(
@@ -126,8 +121,6 @@ def make_cells(
     """The cells of the tasks, in order.
 
     Args:
-        tasks: what is asked.
-        seed: of generators.
         limit: lowers every task's own.
         split_of: which items of a task are asked; see ``layercut.tasks.reported``.
 

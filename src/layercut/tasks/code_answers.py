@@ -38,7 +38,6 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     """The program of a completion, or an empty text where there is none.
 
     Args:
-        text: what the model wrote.
         names: the functions and classes that the tests use.
         head: what the code block was begun with.
 

@@ -60,7 +60,6 @@ class CodeTask(RowsTask):
     readouts: tuple[Readout, ...] = ("chain",)
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
         return {
             "version": self.version,
             "max_new_tokens": self.max_new_tokens,
@@ -71,7 +70,6 @@ class CodeTask(RowsTask):
 
     @property
     def shares_test_set(self) -> bool:
-        """Whether selection items are part of the test set."""
         return self._split_names.are_halves if self.split_of is None else self.in_test_set is not None
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
@@ -105,7 +103,6 @@ class CodeTask(RowsTask):
         )
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Run one program."""
         return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(

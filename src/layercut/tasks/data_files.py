@@ -68,7 +68,6 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
     """Read a file, or the train, validation and test files of a folder.
 
     Args:
-        path: the file or folder.
         published_as: name, without its ending, of the one file that is read from a folder without split files.
 
     Raises:
@@ -112,9 +111,6 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
     """Rows of a data set on the hub.
 
     Args:
-        task: for messages.
-        dataset: its name on the hub.
-        config: which configuration of it.
         splits: only these; all if empty.
 
     Raises:

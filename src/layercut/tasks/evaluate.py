@@ -54,18 +54,13 @@ class Records(Protocol):
     """Where answers are kept: a Journal, or one plan's part of a search's journal."""
 
     @property
-    def records(self) -> Sequence[dict[str, Any]]:
-        """What is there."""
-        ...
+    def records(self) -> Sequence[dict[str, Any]]: ...
 
     @property
-    def path(self) -> Path:
-        """For messages."""
-        ...
+    def path(self) -> Path: ...
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add records: safe when this returns."""
-        ...
 
 
 class InMemory:
@@ -112,13 +107,9 @@ def evaluate(
     """Ask a task's samples of the model under a plan and grade the answers.
 
     Args:
-        task: what is asked.
-        engine: who answers.
-        plan: which layers are gone.
         readout: how answers are read; the task's first one if left out.
         split: ``report`` items for results, ``full`` for the whole test set of a task whose selection items are part
             of it, ``selection`` items for choosing layers.
-        limit: at most this many samples.
         decoding: how tokens are drawn, greedy if left out; ``rank`` draws none.
         num_samples: answers to each item, for what is generated; see ``layercut.tasks.repeats``.
         journal: records that are there already, and where new ones go. Items that it holds are not asked again.
@@ -188,13 +179,10 @@ def ask_under(
     those of a run that was never stopped.
 
     Args:
-        task: what is asked.
-        engine: who answers.
         plans: which layers are gone, each set of layers once.
         samples: the questions; which ones share a call may decide which share a batch, so keep to fixed groups.
         journals: per readout, one per plan: one readout, or one that generates and one that scores. New records are
             there before ``on_answers`` hears of them.
-        decoding: how tokens are drawn.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.

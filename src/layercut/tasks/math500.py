@@ -64,7 +64,6 @@ class Math500(BoxedReadouts, RowsTask):
 
     @staticmethod
     def sample(row: DataRow) -> Sample:
-        """The sample that a row holds."""
         problem, solution = text_field(row, "problem"), row.fields.get("solution")
         boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
         answer = boxed or text_field(row, "answer")

@@ -100,7 +100,6 @@ class OwnFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder."""
         return Path(self.path).name
 
     @property
@@ -184,7 +183,6 @@ class OwnFile:
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Grade one answer."""
         return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(

@@ -55,16 +55,6 @@ def answers(
 ) -> Iterator[list[ItemAnswers]]:
     """Answers to the samples that ``records`` does not hold, as they are complete.
 
-    Args:
-        task: what is asked.
-        engine: who answers.
-        plan: which layers are gone.
-        samples: the questions.
-        readout: one that generates.
-        records: earlier answers to these samples.
-        decoding: how tokens are drawn.
-        num_samples: answers to each.
-
     Raises:
         InputError: requests that the engine refuses.
     """

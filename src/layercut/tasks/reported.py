@@ -20,7 +20,6 @@ def reported_split(task: Task, used: Collection[str] | None) -> Split:
     """``full`` where selection items are part of the test set and none of them was used; else ``report``.
 
     Args:
-        task: what is to be reported.
         used: ids of the items that the plan and the healing behind a model used, of whatever task; None where that is
             not known.
     """

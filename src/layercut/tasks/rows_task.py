@@ -49,7 +49,6 @@ class RowsTask(Task):
 
     @property
     def shares_test_set(self) -> bool:
-        """Whether selection items are part of the test set."""
         return self._split_names.are_halves
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:

@@ -103,9 +103,6 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
     the best has chosen by them.
 
     Args:
-        plan: what is to be evaluated.
-        task: name of the task.
-        ids: the items that are to be reported on.
         allow: report all the same; the caller marks every number if any item was a selection item.
 
     Returns:

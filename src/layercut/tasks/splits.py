@@ -27,7 +27,6 @@ class SplitNames(NamedTuple):
         return self.selection == self.report
 
     def describe(self) -> str:
-        """For the run's settings."""
         if self.are_halves:
             return f"{self.report}, {HALVES}"
         return f"selection: {self.selection}, report: {self.report}"
@@ -57,7 +56,6 @@ def first_of(
         split: which kind; ``full`` for all items of the split that report items come from.
         names: which split of the data set holds which kind.
         read: from a split of the data set, its samples; no more are taken than needed.
-        limit: how many; None for all.
     """
     if split == "full" or (split == "report" and not names.are_halves):
         chosen = told_apart(read(names.report))

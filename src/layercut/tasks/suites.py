@@ -41,7 +41,6 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
     """The tasks of a suite, in order.
 
     Args:
-        name: one of ``SUITES``.
         limit: lowers the number of items of each task.
         readouts: in place of the suite's own.
 
@@ -72,8 +71,6 @@ def asked_tasks(
         names: names of tasks, and ``suite:NAME`` for those of a suite, separated by commas.
         limit: items of each task; lowers those of a suite.
         readouts: of all tasks, in place of their own and of a suite's.
-        files: local data by task, see ``with_data``.
-        folder: folder with local data, see ``with_data``.
         first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
             each counts once.
 

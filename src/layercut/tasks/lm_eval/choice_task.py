@@ -41,7 +41,6 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
     answer_begins = "\n\nThe answer is"
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """See SubjectsTask."""
         super().__init__(*args, **options)
         self._has_options = self._subjects[0].task.OUTPUT_TYPE == "multiple_choice"
         self._requests: dict[tuple[str, Readout], GenerationRequest | LikelihoodRequest] = {}

@@ -34,7 +34,6 @@ def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[st
 
     Args:
         file: of the task, within lm-eval's folder of tasks.
-        num_shots: worked examples.
         row: from a sample, the fields that the task's template needs.
 
     Raises:

@@ -26,7 +26,6 @@ def load(name: str, data: str | None, local: DataSet | None) -> dict[str, Config
     """lm-eval's task of this name, or those of a group or tag, each by its own name.
 
     Args:
-        name: of a task, group or tag.
         data: the place of the local rows, for messages.
         local: rows in place of the hub's.
 

@@ -61,12 +61,6 @@ def measures(task: Any) -> dict[str, Measure]:
 def graded(task: Any, known: Mapping[str, Measure], docs: Sequence[Any], texts: Sequence[str]) -> list[Graded]:
     """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up.
 
-    Args:
-        task: of lm-eval.
-        known: its measures.
-        docs: the rows that were answered.
-        texts: an answer to each.
-
     Raises:
         InputError: lm-eval's own code fails on a row.
     """

@@ -95,7 +95,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
         return ("gold",) if first is not None and first.gold else ()
 
     def settings(self) -> Mapping[str, Any]:
-        """See SubjectsTask; and where an answer ends."""
         first = self._subjects[0]
         return {"max_new_tokens": first.max_new_tokens, "stop": list(first.stop), **super().settings()}
 
@@ -110,7 +109,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=subject.stop)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """lm-eval's metrics; see the class."""
         return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(
