@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.engine.base import Decoding
-from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequence
@@ -16,7 +14,6 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.prune import TaskKept, TaskScore, TestedDepth
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, Pieces, run_cells, run_settings
 
 LEVEL = 0.95
 """Of each test."""
@@ -45,41 +42,6 @@ def arm_name(depth: int, healing: str | None) -> str:
     """
     name = f"depth-{depth}" if depth else UNCUT
     return f"{name}+{healing}" if healing else name
-
-
-def ask(
-    folder: Path,
-    arm: Arm,
-    model: ModelHandle,
-    cells: Sequence[Cell],
-    decoding: Decoding,
-    progress: Pieces,
-    *,
-    healing: Mapping[str, Any] | None = None,
-    sandbox: str | None = None,
-) -> None:
-    """Have one model answer the report items, into ``folder``/<name>.
-
-    Args:
-        folder: of prune.
-        arm: which model.
-        model: what runs it: the original one, or the healed checkpoint.
-        cells: tasks and readouts.
-        decoding: how answers are drawn.
-        progress: over the cells.
-        healing: what decided healed weights.
-        sandbox: isolation of generated programs.
-
-    Raises:
-        InputError: a report item was used to choose the plan.
-    """
-    plan = CutPlan(num_layers=model.num_layers) if arm.healing else arm.plan
-    settings = dict(run_settings(model, arm.plan, cells, decoding, decoding.seed))
-    if healing is not None:
-        settings["healing"] = dict(healing)
-    with RunFolder.begin(folder / arm.name, settings, sandbox=sandbox) as run:
-        about = {**arm.describe(), "seed": decoding.seed}
-        run_cells(run, model, plan, cells, decoding, progress, recorded=arm.plan, arm=about)
 
 
 class FixedSequence(NamedTuple):

@@ -26,7 +26,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import CONFIRM
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, ask, judge
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, judge
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
@@ -52,7 +52,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.card import UNMEASURED
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, announce_isolation
+from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
 
 FLAGS = {"limit": "items", "objective": "tasks"}
 
@@ -208,27 +208,22 @@ class PruneJob:
         return found
 
     def _ask(self, arm: Arm) -> None:
+        """Have one model answer the report items, in a run folder of its own; InputError: one of them chose the plan."""
         number = self._state["report_items"]
         cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
         stage = f"depth {len(arm.plan.removed)}" if arm.plan.removed else "original"
         self._progress.begin(stage, "scoring report items")
         self._progress.cells([cell.label for cell in cells])
-        model = self._model
-        healing = None
+        model, plan, decoding = self._model, arm.plan, self._context.decoding
+        healed: dict[str, Any] = {}
         if arm.healing:
             model = self._search.handle_of(self._search.healer.checkpoint(arm.plan, arm.healing))
-            healing = {"method": arm.healing, "model_hash": model.metadata.model_hash}
-        context = self._context
-        ask(
-            self._folder,
-            arm,
-            model,
-            cells,
-            context.decoding,
-            self._progress,
-            healing=healing,
-            sandbox=context.isolation,
-        )
+            plan = CutPlan(num_layers=model.num_layers)
+            healed["healing"] = {"method": arm.healing, "model_hash": model.metadata.model_hash}
+        settings = {**run_settings(model, arm.plan, cells, decoding, decoding.seed), **healed}
+        with RunFolder.begin(self._folder / arm.name, settings, sandbox=self._context.isolation) as run:
+            about = {**arm.describe(), "seed": decoding.seed}
+            run_cells(run, model, plan, cells, decoding, self._progress, recorded=arm.plan, arm=about)
         if model is not self._model:
             model.release()
         self._progress.end(stage, note="all report items answered")

@@ -184,11 +184,7 @@ class PathSearch:
 
     @cached_property
     def healer(self) -> DepthHealer:
-        context = self._context
-        folder = context.folder / "healing"
-        return DepthHealer(
-            self._model, context.goal.tasks, folder, seed=context.seed, console=context.console, say=self._say
-        )
+        return DepthHealer(self._context)
 
     def handle_of(self, checkpoint: Path) -> ModelHandle:
         """A healed checkpoint, loaded as the original model is."""

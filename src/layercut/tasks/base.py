@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import unknown
+from layercut.surgery.plan import CutPlan
 
 Readout = str
 """``rank``, ``gold``, ``token``, ``short``, ``chain``, ``chain@N`` or ``filler@N``."""
@@ -128,6 +129,20 @@ class Task(Protocol):
         share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
 
         Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.chance``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """A task's samples, the model under a plan that answers them, and the answers that are known."""
+
+    task: Task
+    engine: Engine
+    plan: CutPlan
+    samples: Sequence[Sample]
+    readout: Readout
+    records: Sequence[Mapping[str, Any]]
+    """Earlier answers to these samples under this readout."""
+    decoding: Decoding
 
 
 def known_readouts(task: Task) -> tuple[Readout, ...]:

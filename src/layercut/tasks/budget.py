@@ -14,13 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Message, Prompt
-from layercut.tasks.base import FILLER, Readout, Sample, Task, answer_start, budget_of
-
-if TYPE_CHECKING:
-    from layercut.surgery.plan import CutPlan
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Message, Prompt
+from layercut.tasks.base import FILLER, Asking, Readout, Sample, Task, answer_start, budget_of
 
 ANSWER_TOKENS = 32
 """Longest answer behind the words that ask for it."""
@@ -90,40 +87,32 @@ def asked(task: Task, sample: Sample, readout: Readout) -> GenerationRequest | L
     return request if budget is None else replace(_generation(request), max_new_tokens=budget + ANSWER_TOKENS)
 
 
-def answers(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    records: Sequence[Mapping[str, Any]],
-    decoding: Decoding,
-) -> Iterator[list[BudgetedAnswer]]:
-    """Answers to the samples that ``records`` does not hold, a batch at a time.
+def answers(asked: Asking) -> Iterator[list[BudgetedAnswer]]:
+    """Answers that are not known, a batch at a time, of a task with ``answer_begins``.
 
     Raises:
         InputError: requests that the engine refuses.
     """
-    budget = budget_of(readout)
+    task, samples, budget = asked.task, asked.samples, budget_of(asked.readout)
     assert budget is not None
-    known = {record["id"]: _chain_of(record) for record in records}
+    known = {record["id"]: _chain_of(record) for record in asked.records}
     for start in range(0, len(samples), _GROUP):
         group = samples[start : start + _GROUP]
         if all(sample.id in known for sample in group):
             continue
         done = frozenset(known)
-        if readout.startswith(FILLER) or not budget:
+        if asked.readout.startswith(FILLER) or not budget:
             # In most vocabularies a dot is one token.
             dots = _Chain(text=_DOT * budget, num_tokens=budget, num_prompt_tokens=0, stopped=False, ended=False)
             chains = {sample.id: dots for sample in group}
         else:
-            chains = {**known, **_chains(task, engine, plan, group, budget, decoding, done)}
+            chains = {**known, **_chains(asked, group, budget, done)}
         fresh = [sample for sample in group if sample.id not in done]
         if ended := [sample for sample in fresh if chains[sample.id].ended]:
             yield [BudgetedAnswer(sample=sample, chain=chains[sample.id]) for sample in ended]
         open_ones = {sample.id + _SUFFIX: sample for sample in group if not chains[sample.id].ended}
         requests = [_made_to_answer(task, sample, chains[sample.id].text, name) for name, sample in open_ones.items()]
-        for found in engine.completions(requests, plan, decoding, {name + _SUFFIX for name in done}):
+        for found in asked.engine.completions(requests, asked.plan, asked.decoding, {name + _SUFFIX for name in done}):
             new = [(open_ones[one.id], one) for one in found if open_ones[one.id].id not in done]
             if new:
                 yield [
@@ -132,16 +121,8 @@ def answers(
                 ]
 
 
-def _chains(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    budget: int,
-    decoding: Decoding,
-    done: frozenset[str],
-) -> dict[str, _Chain]:
-    by_id = {sample.id: sample for sample in samples}
+def _chains(asked: Asking, samples: Sequence[Sample], budget: int, done: frozenset[str]) -> dict[str, _Chain]:
+    task, by_id = asked.task, {sample.id: sample for sample in samples}
     requests = [replace(_generation(task.request(sample, "chain")), max_new_tokens=budget) for sample in samples]
     return {
         one.id: _Chain(
@@ -151,7 +132,7 @@ def _chains(
             stopped=one.finish_reason == "stop",
             ended=one.finish_reason == "stop" and answer_start(task, by_id[one.id], "chain", one.text) is not None,
         )
-        for found in engine.completions(requests, plan, decoding, done)
+        for found in asked.engine.completions(requests, asked.plan, asked.decoding, done)
         for one in found
         if one.id not in done
     }

@@ -30,6 +30,7 @@ from layercut.evidence.program_classes import CLASS
 from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
+    Asking,
     Readout,
     Sample,
     Score,
@@ -135,17 +136,26 @@ def evaluate(
         known += len(fresh)
         report_progress(known, len(samples))
 
+    asked = Asking(
+        task=task,
+        engine=engine,
+        plan=plan,
+        samples=samples,
+        readout=readout,
+        records=held.records,
+        decoding=decoding,
+    )
     if generates(readout) and num_samples != 1:
         repeats.check_samples(num_samples, decoding)
         if budget_of(readout) is not None:
             raise InputError(f"{readout} is answered once; ask for chain, or leave the number of answers out.")
-        for fresh in _repeated(task, engine, plan, samples, readout, held, decoding, num_samples):
+        for fresh in _repeated(asked, num_samples):
             held.append(fresh)
             answered(plan, readout, fresh)
     elif budget_of(readout) is None:
         ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
     else:
-        for fresh in _within_budget(task, engine, plan, samples, readout, held, decoding):
+        for fresh in _within_budget(asked):
             held.append(fresh)
             answered(plan, readout, fresh)
     records = {record["id"]: record for record in held.records}
@@ -259,38 +269,23 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Re
     )
 
 
-def _within_budget(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    held: Records,
-    decoding: Decoding,
-) -> Iterator[list[dict[str, Any]]]:
+def _within_budget(asked: Asking) -> Iterator[list[dict[str, Any]]]:
     """New records of chains that are made to answer, a batch at a time."""
-    for answers in budget.answers(task, engine, plan, samples, readout, held.records, decoding):
-        graded = _records(task, "chain", [(answer.sample, answer.graded) for answer in answers])
+    for answers in budget.answers(asked):
+        graded = _records(asked.task, "chain", [(answer.sample, answer.graded) for answer in answers])
         yield [record | answer.facts() for record, answer in zip(graded, answers, strict=True)]
 
 
-def _repeated(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    held: Records,
-    decoding: Decoding,
-    num_samples: int,
-) -> Iterator[list[dict[str, Any]]]:
+def _repeated(asked: Asking, num_samples: int) -> Iterator[list[dict[str, Any]]]:
     """New records of items that are answered several times, a batch at a time."""
-    for items in repeats.answers(task, engine, plan, samples, readout, held.records, decoding, num_samples):
-        scores = scores_of(task, readout, [(item.sample, answer) for item in items for answer in item.answers])
+    for items in repeats.answers(asked, num_samples):
+        scores = scores_of(
+            asked.task, asked.readout, [(item.sample, answer) for item in items for answer in item.answers]
+        )
         fresh = []
         for place, item in enumerate(items):
             own = scores[place * num_samples : (place + 1) * num_samples]
-            first = _record(task, readout, item.sample, item.answers[0], own[0])
+            first = _record(asked.task, asked.readout, item.sample, item.answers[0], own[0])
             fresh.append(repeats.merged(first, own, item))
         yield fresh
 
