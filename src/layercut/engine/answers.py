@@ -70,7 +70,7 @@ class Answer:
         return False
 
     def completion(self) -> Completion:
-        """What became of it."""
+        """The finished completion."""
         end = ending(
             self.tokens,
             limit=self.row.limit,

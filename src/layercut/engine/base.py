@@ -64,13 +64,13 @@ class GenerationRequest:
     prompt: Prompt
     max_new_tokens: int
     begins: str = ""
-    """What the answer surely begins with, such as the line break behind a docstring. Where a tokenizer joins it with
+    """The certain beginning of the answer, such as the line break behind a docstring. Where a tokenizer joins it with
     the end of the prompt to one token, the prompt takes it: a model that sees a part of that token does not go on as
     it would. The text of the answer has it either way."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer, beside the model's own stop tokens; the answer is cut before the first one found."""
     draft: str = ""
-    """What the answer may turn out to be. An engine may check it in one pass; it changes the speed and nothing else."""
+    """A guess of the answer. An engine may check it in one pass; it changes the speed and nothing else."""
     settled: Callable[[str], bool] | None = None
     """Early verdict: whether an answer that begins with this text gets the same score however it goes on. An engine may
     end such an answer there (finish reason ``settled``). The text may end in U+FFFD, for a character half written."""
@@ -85,7 +85,7 @@ class Completion:
 
     id: str
     text: str
-    """What was generated, without special tokens and without the stop string."""
+    """The generated text, without special tokens and without the stop string."""
     finish_reason: FinishReason
     """``stop``: a stop token or stop string came; ``length``: max_new_tokens or the model's context ran out;
     ``settled``: the request's early verdict, and the text is the beginning of what would have come."""
@@ -107,7 +107,7 @@ class LikelihoodRequest:
     prompt: Prompt
     continuations: tuple[str, ...]
     prompts: tuple[Prompt, ...] = ()
-    """Where each continuation has a context of its own: as many prompts as continuations, in the same order, in place
+    """Contexts, where each continuation has its own: as many prompts as continuations, in the same order, in place
     of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
     rolling: bool = False
     """The one continuation is a document that may be longer than the context. It is scored in windows of the context's
@@ -143,16 +143,16 @@ class TokenDamage(NamedTuple):
     reference_nll: float
     kl: float
     rank: int
-    """Of the token among all next tokens under the plan; 1 is the likeliest."""
+    """Rank of the token among all next tokens under the plan; 1 is the likeliest."""
     reference_rank: int
     likeliest: str
-    """What the plan would have written here."""
+    """The likeliest token under the plan."""
     reference_likeliest: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """How far a plan is from a reference plan on one continuation: sums over its tokens, in nats.
+    """Distance of a plan from a reference plan on one continuation: sums over its tokens, in nats.
 
     With p the reference's next-token distribution and q the plan's, both after the same (given) tokens.
     """
@@ -297,7 +297,7 @@ class Engine(Protocol):
 
 
 class HoldsModel:
-    """What an engine says of the one model that it holds."""
+    """The description of the one model that an engine holds."""
 
     _loaded: Any
     _batch_size: int
@@ -321,7 +321,7 @@ class TextOnly(Engine):
     """An engine that gives texts and their likelihoods alone."""
 
     gives_not: ClassVar[str]
-    """What an error begins with, such as ``vLLM does not give``."""
+    """Beginning of an error, such as ``vLLM does not give``."""
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()

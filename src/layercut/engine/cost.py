@@ -39,7 +39,7 @@ TRAINING = 3.0
 SLOWER = 4.0
 """The upper end of a range: a quarter of the speed of large matrix products, on a machine without other work."""
 PASS_SECONDS = 0.1
-"""What one forward pass may take beside its arithmetic."""
+"""Seconds of one forward pass beyond its arithmetic."""
 _SIZE = 1024
 _SECONDS = 0.2
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
@@ -64,7 +64,7 @@ class Step:
     items: int
     unit: str = "item"
     parameters: int
-    """Of the model that works on them."""
+    """Parameters of the model that works on them."""
     prompt_tokens: int
     """That are read, all items together."""
     new_tokens: tuple[int, int] = (0, 0)
@@ -111,13 +111,13 @@ class CostEstimate:
     disk_bytes: int
     """At the fullest moment."""
     stays_bytes: int = 0
-    """Of those, what is left at the end."""
+    """Bytes that are left at the end."""
     memory_bytes: int
     """At the fullest moment."""
     memory_moment: str = ""
     """Which that is, such as ``in training``."""
     memory_parts: Mapping[str, int] = field(default_factory=dict)
-    """What takes it, in bytes; empty where that is not counted by part."""
+    """Memory by part, in bytes; empty where that is not counted by part."""
     folder: Path | None
     """That is written to."""
 

@@ -59,7 +59,7 @@ class Reference(NamedTuple):
     weight_NV: Tensor
     """Probabilities."""
     ruled_out_NV: Tensor | None
-    """Where a token has no probability at all; None where no token is ruled out."""
+    """Tokens without any probability; None where no token is ruled out."""
     top_NK: Tensor
     """The likeliest tokens."""
     outcomes_NK: Tensor
@@ -86,7 +86,7 @@ class Reference(NamedTuple):
 
 @torch.no_grad()
 def token_choice(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
-    """Where the given token stands in two models' order of all next tokens, and which one stands first; see
+    """Rank of the given token among all next tokens in two models, and the likeliest token; see
     ``token_divergence``."""
 
     def rank(logits_NV: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def _of_requests(
 def _tokens(
     loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_4T: Tensor
 ) -> tuple[TokenDamage, ...]:
-    """What was found at each token of one continuation."""
+    """The damage at each token of one continuation."""
     tokenizer, shown = loaded.tokenizer, ""
     tokens = []
     values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)

@@ -53,7 +53,7 @@ class ModelHandle:
 
     @cached_property
     def dtype(self) -> str:
-        """What the settings' dtype stands for; ``auto`` only where it is the checkpoint's own."""
+        """The settings' dtype, resolved; ``auto`` only where it is the checkpoint's own."""
         wanted = self.settings
         return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
 
@@ -77,7 +77,7 @@ class ModelHandle:
 
     @property
     def reader(self) -> LoadedModel | WeightlessModel:
-        """What lays out texts: the model in memory where the engine runs that one, so that nothing is read twice."""
+        """The reader of texts: the model in memory where the engine runs that one, so that nothing is read twice."""
         return self.weightless if ENGINES[self.settings.engine].reads_weights else self.loaded
 
     @cached_property

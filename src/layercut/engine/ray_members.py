@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MOST_DEATHS = 3
 """Members that may die over one block, or for each place while they start, before the pool gives up."""
 START_SECONDS = 900.0
-"""How long a pool without any living member waits for one, for example for a machine that is to come back."""
+"""Seconds that a pool without any living member waits for one, for example for a machine that is to come back."""
 _LOOK_EVERY = 0.5  # seconds between checks of what is still wanted
 _CONTROL = "control"
 
@@ -38,7 +38,7 @@ class Member:
 
     actor: Any
     pending: Any | None
-    """What it was asked and has not answered: a block, or to start."""
+    """The unanswered request: a block, or to start."""
     block: Block | None = None
     pid: int | None = None
     """Once it is up."""

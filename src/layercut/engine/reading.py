@@ -43,7 +43,7 @@ class Reading:
         self.block = [item for item in block if item is not None]
         self.texts: list[PackedText] = []
         self.sheet = Sheet()
-        """Where and what to score, the continuations of all rows of all requests in order."""
+        """Positions and continuations to score, the continuations of all rows of all requests in order."""
         self._read: dict[tuple[int, int], int] = {}
         self._text_of: list[int] = []
         """Per entry of the block, the text that it is in."""

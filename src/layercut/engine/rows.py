@@ -23,7 +23,7 @@ Tokens = tuple[int, ...]
 
 
 class Reader(Protocol):
-    """What has to be known of a model to lay texts out for it: a LoadedModel, or one without its weights."""
+    """The properties of a model by which texts are laid out for it: a LoadedModel, or one without its weights."""
 
     @property
     def name(self) -> str: ...
@@ -47,7 +47,7 @@ class GenerationRow:
     limit: int
     """New tokens at most: the request's own number, or the space that the prompt leaves in the context."""
     given: str = ""
-    """What of the answer the prompt has already: the request's ``begins``, or nothing."""
+    """The part of the answer that the prompt has already: the request's ``begins``, or nothing."""
     num_rows: int = 1
 
     @property
@@ -97,7 +97,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """What is asked under one id: an answer, scores of continuations, or both."""
+    """The question under one id: an answer, scores of continuations, or both."""
 
     row: GenerationRow | None
     scoring: Scoring | None

@@ -204,7 +204,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         begin: Callable[[Reading], Callable[[Sequence[HeadInput]], list[list[Found]]]],
         at_once: int = 1,
     ) -> Under[Found]:
-        """What a block gives under every plan, ``at_once`` of them together; in halves if memory runs out."""
+        """Results of a block under every plan, ``at_once`` of them together; in halves if memory runs out."""
         reading = Reading(block, len(prefix))
         try:
             leaves = run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block))
@@ -225,7 +225,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             yield from self._read(part, prefix, run, wanted, begin)
 
     def _states(self, leaf: Leaf, pack: Pack, reading: Reading) -> HeadInput:
-        """What the head is given at the N positions that are read."""
+        """Input of the head at the N positions that are read."""
         return self._stack.leave(leaf.states_1TD[0, reading.positions(pack)])
 
     def _runner(self, prefix: Tokens, plans: Sequence[CutPlan], *, keep: bool) -> Runner:

@@ -72,7 +72,7 @@ class Leaf(NamedTuple):
     prefix: Mapping[int, KeyValue]
     """Per layer, keys and values of the prefix."""
     trail: tuple[Tensor, ...]
-    """What the first layer was given, then each layer's output; empty unless they were to be kept."""
+    """Input of the first layer, then each layer's output; empty unless they were to be kept."""
 
 
 class PrefixCache:
@@ -84,7 +84,7 @@ class PrefixCache:
         self._held: OrderedDict[tuple[Tokens, Path], KeyValue] = OrderedDict()
 
     def get(self, prefix: Tokens, path: Path) -> KeyValue | None:
-        """What is held, or None."""
+        """The held entry, or None."""
         found = self._held.get((prefix, path))
         if found is not None:
             self._held.move_to_end((prefix, path))

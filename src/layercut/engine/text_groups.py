@@ -72,7 +72,7 @@ class PackedText:
 
     @property
     def positions(self) -> list[int]:
-        """How many tokens stand before each on its way from the root."""
+        """Number of tokens before each on its way from the root."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)

@@ -26,7 +26,7 @@ TEXTS = (
 """The first is longer than the prefix cache's blocks on a CPU."""
 CONTINUATIONS = (" the", "\n", " x")
 TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
-"""Of a continuation's log-likelihood, in nats: both engines round in their own order."""
+"""Tolerance of a continuation's log-likelihood, in nats: both engines round in their own order."""
 
 
 class Reference(NamedTuple):
@@ -62,7 +62,7 @@ def difference(
     score: Callable[[Sequence[LikelihoodRequest], CutPlan], Iterator[list[Likelihoods]]],
     dtype: str,
 ) -> str:
-    """What an engine gives that transformers does not, in words; empty if they agree."""
+    """Differences of an engine from transformers, in words; empty if they agree."""
     for plan, wanted in zip(expected.plans, expected.scores, strict=True):
         under = "with all layers" if plan.is_uncut else f"without layer {plan.removed[0]}"
         try:

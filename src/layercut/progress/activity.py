@@ -1,4 +1,4 @@
-"""What is done inside one batch, so that long prompts, long answers and long steps show progress before they end.
+"""Activity inside one batch, so that long prompts, long answers and long steps show progress before they end.
 
     with listening(Tokens()):
         for answers in engine.completions(...): ...

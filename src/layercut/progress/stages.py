@@ -34,13 +34,13 @@ class TimeLeft(NamedTuple):
 
 @dataclass
 class _Row:
-    """What is known of one stage or depth."""
+    """The state of one stage or depth."""
 
     doing: str = ""
     chosen: str = ""
-    """What is kept on selection items."""
+    """Retained score on selection items."""
     shown: str = ""
-    """What is kept on report items."""
+    """Retained score on report items."""
     style: str = ""
 
 
@@ -60,10 +60,10 @@ class StageProgress(ProgressTable):
         self._rows: dict[str, _Row] = {}
         self._active = ""
         self._step = ""
-        """How far the active stage is."""
+        """Progress of the active stage."""
         self._cells: list[str] = []
         self._known: TimeLeft | None = None
-        """What ``left`` gave last."""
+        """The last result of ``left``."""
         self._since = self._began
         """When it first gave that."""
 

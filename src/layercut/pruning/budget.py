@@ -1,4 +1,4 @@
-"""How many items a run of prune needs, what they can show, and how many fit into the time.
+"""The number of items that a run of prune needs, their power, and the number that fits into the time.
 
 Every item is answered by both models. What items can show is simulated with the rule that decides, see
 ``layercut.evidence.power``. Time is given out by the seconds that the original model takes for an item of each task.
@@ -13,7 +13,7 @@ from layercut.evidence.power import MANY, POWER, Differences, decides, least
 from layercut.evidence.sample_size import CORRELATION, outcomes_of
 
 SELECTION_ITEMS = 100
-"""Of each task, to choose layers by; arXiv:2602.01997 takes as many."""
+"""Items of each task to choose layers by; arXiv:2602.01997 takes as many."""
 FEWEST, MOST = 16, 500
 """Items of a task that a time is turned into, and report items where neither time nor items are given."""
 FIRST = 0.1
@@ -35,11 +35,11 @@ class Yardstick(NamedTuple):
     score: float
     chance: float
     correlation: float = CORRELATION
-    """Of the right answers of both models over items; assumed until a plan's answers to selection items show it."""
+    """Correlation of both models' right answers; assumed until a plan's answers to selection items show it."""
 
 
 class Resolution(NamedTuple):
-    """What a number of report items can show."""
+    """The power of a number of report items."""
 
     text: str
     enough: bool
@@ -78,7 +78,7 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
 
 
 def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> Resolution:
-    """What this many report items can show of the task on which a plan passes least often."""
+    """The power of this many report items on the task on which a plan passes least often."""
     hardest = min(tasks, key=lambda one: chance_to_pass(one, num_items[one.label], keep))
     n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
     if share is not None:

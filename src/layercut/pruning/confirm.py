@@ -16,7 +16,7 @@ from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 
 LEVEL = 0.95
-"""Of each test."""
+"""Confidence level of each test."""
 
 
 class Arm(NamedTuple):
@@ -24,7 +24,7 @@ class Arm(NamedTuple):
 
     name: str
     plan: CutPlan
-    """Of the original model."""
+    """Plan on the original model."""
     healing: str | None
 
     def describe(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Arm(NamedTuple):
 
 
 def arm_name(depth: int, healing: str | None) -> str:
-    """Of a run folder.
+    """Name of a run folder.
 
     >>> arm_name(0, None), arm_name(2, "seam")
     ('uncut', 'depth-2+seam')
@@ -45,7 +45,7 @@ def arm_name(depth: int, healing: str | None) -> str:
 
 
 class FixedSequence(NamedTuple):
-    """What a fixed sequence found so far."""
+    """Results of a fixed sequence so far."""
 
     tested: tuple[TestedDepth, ...]
     judged: tuple[JudgedDepth, ...]

@@ -16,13 +16,13 @@ from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
 _RECORD_BYTES = 1000
-"""Of an answer on disk, with its text."""
+"""Bytes of an answer on disk, with its text."""
 
 
 def prune_estimate(
     model: ModelSettings, settings: PruneSettings, goal: GoalTasks, *, out: Path, seed: int = 0
 ) -> CostEstimate:
-    """What ``prune_model`` would take; nothing is loaded or written.
+    """The cost of ``prune_model``; nothing is loaded or written.
 
     The path may end early and testing stops at the first depth that fails: the lower end of the time is that of one
     depth, the upper end of all.

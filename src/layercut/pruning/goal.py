@@ -1,4 +1,4 @@
-"""What must be kept: the tasks of a use or those that were named, each read out in one way."""
+"""The tasks whose scores must be kept: those of a use or those that were named, each read out in one way."""
 
 from __future__ import annotations
 

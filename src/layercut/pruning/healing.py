@@ -41,7 +41,7 @@ warm-up than those of ``layercut heal``, whose defaults are for long trainings.
 _PROBED = 16
 """Tokens on which it is measured how a layer adds what its MLP gives."""
 TRAINING_ITEMS = 512
-"""Of each task, that training learns from at most."""
+"""Most training items of each task."""
 
 
 def short_rate(width: int) -> float:
@@ -129,7 +129,7 @@ class DepthHealer:
         )
 
     def checkpoint(self, plan: CutPlan, method: str) -> Path:
-        """Where the healed model of a plan lies."""
+        """Folder of the healed model of a plan."""
         return self._depth(plan) / method / "checkpoint"
 
     def forget(self, plan: CutPlan) -> None:
@@ -141,7 +141,7 @@ class DepthHealer:
 
 
 def training_prompts(path: PlanPath) -> PromptSource:
-    """What training learns from: answers that the original model still has to give, to selection items that judge no
+    """Training data: answers that the original model still has to give, to selection items that judge no
     plan, where a task has enough of them.
 
     Raises:
@@ -159,7 +159,7 @@ def training_prompts(path: PlanPath) -> PromptSource:
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
-    """What healing learns from: the original model's answers where a task is written, else the right options."""
+    """Data of seams: the original model's answers where a task is written, else the right options."""
     records: list[AnswerRecord] = []
     ranked: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}

@@ -174,7 +174,7 @@ class PruneJob:
         return result
 
     def _arms(self) -> list[Arm]:
-        """What is tested, in order."""
+        """The tested models, in order."""
         steps = self._search.steps if self._settings.remove is None else self._search.steps[-1:]
         return [Arm(arm_name(one.depth, one.healing), self._search.plan(one.removed), one.healing) for one in steps]
 
@@ -208,7 +208,7 @@ class PruneJob:
         return found
 
     def _ask(self, arm: Arm) -> None:
-        """Have one model answer the report items, in a run folder of its own; InputError: one of them chose the plan."""
+        """Have one model answer the report items, into its run folder; InputError: one of them chose the plan."""
         number = self._state["report_items"]
         cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
         stage = f"depth {len(arm.plan.removed)}" if arm.plan.removed else "original"

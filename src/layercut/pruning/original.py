@@ -100,7 +100,7 @@ class OriginalModel:
         self._say(text)
 
     def _remedy(self, num_items: dict[str, int]) -> str:
-        """What makes the items enough: more of them, if the task has more; more rows, if the file is the user's own."""
+        """The remedy for too few items: more of them, if the task has more; more rows of a user's own file."""
         keep = self._settings.keep
         needed = {one.label: items_for(one, keep, 1.0, MANY * num_items[one.label]) for one in self.yardsticks}
         known = {label: number for label, number in needed.items() if number is not None}

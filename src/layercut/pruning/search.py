@@ -112,12 +112,12 @@ class PathSearch:
 
     @property
     def _trained_by(self) -> str:
-        """What ``auto`` trains by."""
+        """The training method of ``auto``."""
         return TRAINED if self._takes_seams else "lora"
 
     @cached_property
     def _takes_seams(self) -> bool:
-        """Whether a seam folds into models of this family; says why not."""
+        """True if a seam folds into models of this family; says why not."""
         try:
             return bool(self.healer.seam)
         except InputError as error:
@@ -167,7 +167,7 @@ class PathSearch:
         self._show(steps[place])
 
     def _fits(self, step: PathStep, seconds: float) -> bool:
-        """Whether training surely fits into the time that report items do not need."""
+        """True if training surely fits into the time that report items do not need."""
         if find_spec("trl") is None or find_spec("peft") is None:
             return False
         done = {one.healing for one in step.tried}

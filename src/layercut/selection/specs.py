@@ -39,7 +39,7 @@ _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """What is removed of a model that is not known yet. Beside ``text``, one of the fields is set."""
+    """The removed layers of a model that is not known yet. Beside ``text``, one of the fields is set."""
 
     text: str
     """As it was written."""

@@ -21,7 +21,7 @@ from layercut.surgery.plan import CutPlan
 
 Measure = Literal["nll", "kl", "js", "top1", "sure"]
 _VERSIONS = {"nll": 1, "divergence": 2, "divergence_by_kind": 1}
-"""Of each readout, raised by any change that can alter a record's numbers."""
+"""Versions of the readouts, raised by any change that can alter a record's numbers."""
 
 
 class TextObjective:

@@ -76,7 +76,7 @@ class Healer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the healed weights, beside the original model and the removed layers."""
+        """Settings that decide the healed weights, beside the original model and the removed layers."""
         source, how = _prompts(self.arm)
         settings = self.settings.as_dict()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
@@ -154,7 +154,7 @@ class Healer:
         return self._handle.engine
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """How the checkpoint was made, from its plan.json; None without one."""
+        """The history of the checkpoint, from its plan.json; None without one."""
         plans = read_plans(self.checkpoint)
         made = plans[-1].get("healing", []) if plans else []
         return made[-1] if made else None

@@ -17,7 +17,7 @@ from layercut.tasks.near_misses import near_numbers
 VERSION = 1
 """Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
 NUM_SAMPLES = 250
-"""Of each split; small problems would run out beyond."""
+"""Samples in each split; small problems would run out beyond."""
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _SMALL = tuple(

@@ -16,7 +16,7 @@ from layercut.tasks.near_misses import NUM_NEAR_MISSES
 VERSION = 1
 """Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
 NUM_SAMPLES = 1000
-"""Of each split."""
+"""Samples in each split."""
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] {", "[ ( ) ( { [", "{ (")
@@ -49,7 +49,7 @@ def brackets(*, seed: int = 0) -> FewShotTask:
 
 
 def closing(question: str) -> str:
-    """What closes all that is open.
+    """The brackets that close all open ones.
 
     >>> closing("{ ( ) [ (")
     ') ] }'

@@ -31,7 +31,7 @@ _SUFFIX = " answer"
 
 @dataclass(frozen=True, kw_only=True)
 class _Chain:
-    """What the model wrote within its budget."""
+    """The model's text within its budget."""
 
     text: str
     num_tokens: int
@@ -54,7 +54,7 @@ class BudgetedAnswer:
 
     @property
     def graded(self) -> Completion:
-        """What the grader sees: the chain where it ended with an answer, else only what the model was made to say."""
+        """Text for the grader: the chain where it ended with an answer, else only the forced answer."""
         chain = self.chain
         text = chain.text if self.answer is None else self.begun.lstrip() + self.answer.text
         return Completion(
@@ -66,7 +66,7 @@ class BudgetedAnswer:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What a record says beside, or in place of, what the grader knows."""
+        """Fields of a record that the grader does not know, or that replace its own."""
         stopped = "stop" if self.chain.stopped else "length"
         if self.answer is None:
             return {"finish_reason": stopped, "forced_at": None}
@@ -81,7 +81,7 @@ class BudgetedAnswer:
 
 
 def asked(task: Task, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-    """What a readout asks first; of a chain with a budget, with as many tokens as it may take in all."""
+    """The first request of a readout; of a chain with a budget, with as many tokens as it may take in all."""
     budget = budget_of(readout)
     request = task.request(sample, readout if budget is None else "chain")
     return request if budget is None else replace(_generation(request), max_new_tokens=budget + ANSWER_TOKENS)

@@ -56,7 +56,7 @@ class Cell:
         return self.task.samples(self.split, self.limit)
 
     def is_whole(self, run: Path) -> bool:
-        """Whether a run folder holds an answer to every item; files may have been deleted or shortened since."""
+        """True if a run folder holds an answer to every item; files may have been deleted or shortened since."""
         try:
             records = RunFolder.open(run).records(self.task.name, self.readout)
         except InputError:
@@ -85,7 +85,7 @@ class Cell:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings."""
+        """Settings that decide the numbers, for a run's settings."""
         several = {} if self.num_samples == 1 else {"num_samples": self.num_samples}
         return {
             "task": self.task.name,
@@ -165,7 +165,7 @@ def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str
 def run_settings(
     model: ModelHandle | ServedModel, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
 ) -> Mapping[str, Any]:
-    """What decides the numbers of one run folder."""
+    """Settings that decide the numbers of one run folder."""
     return {
         **model.describe(),
         "removed": list(plan.removed),

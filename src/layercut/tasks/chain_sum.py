@@ -22,7 +22,7 @@ VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
 NUM_SAMPLES = 2500
-"""Of each split: enough to learn from."""
+"""Samples in each split: enough to learn from."""
 MIN_TERMS, MAX_TERMS = 5, 7
 """Numbers of a problem: four to six steps."""
 
@@ -92,13 +92,13 @@ def _steps(terms: str) -> str:
 
 class _Terms(NamedTuple):
     changes: list[int]
-    """What each step adds."""
+    """Numbers that each step adds."""
     totals: list[int]
     """The first number, and the result of every step."""
 
 
 def _read(terms: str) -> _Terms:
-    """What an expression comes to, step by step.
+    """The result of an expression, step by step.
 
     >>> _read("8 + 5 - 2").totals
     [8, 13, 11]

@@ -41,12 +41,12 @@ class CodeTask(RowsTask):
     published_as: str
     """Name of the file in which the benchmark is published, without its ending."""
     config: str | None = None
-    """Of the data set."""
+    """Configuration of the data set."""
     sample: Callable[[DataRow], Sample]
     """From a row to a sample, with ``instruction`` (the user's turn), ``head`` (what the code block begins with),
     ``tests`` and ``names`` (what the tests take from the program) in its data."""
     split_of: Callable[[DataRow], Split | None] | None = None
-    """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
+    """The benchmark's own split of a row; None for neither. If left out, the splits of the data set."""
     in_test_set: Callable[[DataRow], bool] | None = None
     """With ``split_of``: the test set, where selection items are part of it. If left out, it is the report items."""
     limits: Limits

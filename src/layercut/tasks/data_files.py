@@ -55,7 +55,7 @@ class DataSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all rows, in their order: the same for a gzipped, a plain and a downloaded copy, wherever it lies."""
+        """Hash of all rows, in their order: the same for a gzipped, a plain and a downloaded copy, wherever it lies."""
         digest = hashlib.sha256()
         for split in sorted(self.splits):
             digest.update(f"{split}\n".encode())

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class Records(Protocol):
-    """Where answers are kept: a Journal, or one plan's part of a search's journal."""
+    """The store of answers: a Journal, or one plan's part of a search's journal."""
 
     @property
     def records(self) -> Sequence[dict[str, Any]]: ...
@@ -84,7 +84,7 @@ _FINISHES = ("stop", "length")
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What one task and readout gave under one plan."""
+    """The result of one task and readout under one plan."""
 
     metrics: list[MetricRow]
     """A row per metric, the headline first."""
@@ -232,7 +232,7 @@ def ask_under(
 
 
 def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> bool:
-    """Whether readouts of an item ask the very same prompt, so that one pass over it can serve them all."""
+    """True if readouts of an item ask the very same prompt, so that one pass over it can serve them all."""
     requests = [task.request(sample, readout) for readout in readouts]
     each = any(isinstance(request, LikelihoodRequest) and request.prompts for request in requests)
     return not each and all(request.prompt == requests[0].prompt for request in requests)
@@ -256,7 +256,7 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
 
 
 def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
-    """What is asked, with what the task knows of the answer beforehand; a task need not know anything."""
+    """The request, with the task's draft and early verdict if it has them."""
     request = task.request(sample, readout)
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):

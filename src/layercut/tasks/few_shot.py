@@ -30,7 +30,7 @@ NUM_LETTERED = 4
 
 
 class Problem(NamedTuple):
-    """What a generator makes. The question alone decides the rest, so the same question is the same item everywhere."""
+    """A generated problem. The question alone decides the rest, so the same question is the same item everywhere."""
 
     question: str
     gold: str
@@ -81,7 +81,7 @@ class FewShotTask:
     True must be proven: tests/unit/tasks/test_verdicts.py tries every built-in task. By default nothing settles."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; prompts follow from the version."""
+        """Settings that decide the samples; prompts follow from the version."""
         return {"version": self.version, "seed": self.seed, **self.made_with}
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
@@ -141,7 +141,7 @@ class FewShotTask:
         return grade_text(found, bool(found) and self.is_right(found, sample.gold), answer)
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Whether the grade of an answer that begins like this is certain; see ``settles`` and Task.
+        """True if the grade of an answer that begins like this is certain; see ``settles`` and Task.
 
         On by default, because it is proven: ``test_no_way_to_go_on_changes_a_settled_grade`` and
         ``test_a_right_answer_is_never_settled_as_wrong``.

@@ -1,4 +1,4 @@
-"""What counts as an answer, and when it counts as right: rules that several tasks share."""
+"""Rules for extracting an answer and for judging it: those that several tasks share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def first_line(text: str) -> str:
 
 
 def can_be_words(text: str, gold: str) -> bool:
-    """Whether a text that begins like this can have ``gold`` as its first line, but for the amount of white space.
+    """True if a text that begins like this can have ``gold`` as its first line, but for the amount of white space.
 
     Exact for the rule of ``first_line``: False if and only if no continuation does it.
 
@@ -46,7 +46,7 @@ def can_be_words(text: str, gold: str) -> bool:
 
 
 def can_be_number(text: str, gold: str) -> bool:
-    """Whether a text that begins like this can have a number with the value of ``gold`` as its first line.
+    """True if a text that begins like this can have a number with the value of ``gold`` as its first line.
 
     Exact for the rules of ``first_line`` and ``parse_number``: False if and only if no continuation does it. ``gold``
     is a whole number.
@@ -112,7 +112,7 @@ def number_after(mark: str, text: str) -> str:
 
 
 def place_after(mark: str, text: str) -> int | None:
-    """Where the number begins that ``number_after`` finds; None if there is none.
+    """Start of the number that ``number_after`` finds; None if there is none.
 
     >>> place_after("answer is", "So the answer is 7.")
     17
@@ -122,7 +122,7 @@ def place_after(mark: str, text: str) -> int | None:
 
 
 def number_after_stands(mark: str, text: str) -> bool:
-    """Whether ``number_after`` finds the same number however the text goes on: it is complete.
+    """True if ``number_after`` finds the same number however the text goes on: it is complete.
 
     What decides where a number ends is the first character behind it that is neither digit, comma nor point.
 

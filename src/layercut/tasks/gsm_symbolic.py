@@ -23,7 +23,7 @@ VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
 NUM_SAMPLES = 1000
-"""Of each split."""
+"""Samples in each split."""
 
 _ASIDE = " Give the result as your final answer. Do not include units."
 _EXAMPLES = (

@@ -44,7 +44,7 @@ def why_not(error: Exception) -> str:
 
 @cache
 def _answers(endpoint: str) -> bool:
-    """Whether anything at all comes back from this address; asked once in a process."""
+    """True if anything at all comes back from this address; asked once in a process."""
     from huggingface_hub import get_session
 
     with suppress(Exception):  # no route, refused, timed out: each HTTP library has its own classes for these

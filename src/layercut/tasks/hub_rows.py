@@ -10,7 +10,7 @@ from layercut.tasks.data_files import DataRow
 from layercut.tasks.hub_reach import hub_or_cache, why_not
 
 HUB = "hub:"
-"""What stands before the name of a data set."""
+"""Prefix of the name of a data set."""
 
 
 def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[DataRow]:

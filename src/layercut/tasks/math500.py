@@ -71,7 +71,7 @@ class Math500(BoxedReadouts, RowsTask):
         return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
 
     def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
-        """What math-verify finds in the whole text."""
+        """The answer that math-verify finds in the whole text."""
         right = bool(text.strip()) and found_in(text, gold)
         return gold if right else last_boxed(text), right
 

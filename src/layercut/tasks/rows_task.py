@@ -13,7 +13,7 @@ from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
 class RowsTask(Task):
-    """Where the samples of a free-answer task come from."""
+    """The source of the samples of a free-answer task."""
 
     dataset: str
     """Its name on the hub."""
@@ -39,7 +39,7 @@ class RowsTask(Task):
             raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
+        """Settings that decide the samples; a local file counts by its content, not by its place."""
         return {
             "version": self.version,
             "max_new_tokens": self.max_new_tokens,

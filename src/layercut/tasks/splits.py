@@ -16,14 +16,14 @@ HALVES = "halves by content hash"
 
 
 class SplitNames(NamedTuple):
-    """Where the two kinds of items come from."""
+    """Sources of the two kinds of items."""
 
     selection: str
     report: str
 
     @property
     def are_halves(self) -> bool:
-        """Whether both come from one split of the data set, which is halved by the hash of each item."""
+        """True if both come from one split of the data set, which is halved by the hash of each item."""
         return self.selection == self.report
 
     def describe(self) -> str:

@@ -12,11 +12,11 @@ from layercut.tasks import base_name, check_task
 CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande", "piqa", "openbookqa")
 """Multiple choice in arXiv:2602.01997, all with five worked examples, by likelihood."""
 GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
-"""What is generated there, without examples, in the chat format."""
+"""The tasks that are generated there, without examples, in the chat format."""
 BUILT_IN = ("arithmetic", "brackets", "copy")
 
 SUITE = "suite:"
-"""What stands before the name of a suite among names of tasks."""
+"""Prefix of the name of a suite among names of tasks."""
 
 SUITES: dict[str, tuple[TaskSettings, ...]] = {
     "builtin": (

@@ -58,7 +58,7 @@ class XSum(RowsTask):
     max_new_tokens: int = 64
     """Longest summary."""
     seed: int = 0
-    """Of the shuffle that chance is measured by."""
+    """Seed of the shuffle that chance is measured by."""
     name: str = "xsum"
     version: int = VERSION
     readouts: tuple[Readout, ...] = ("short",)

@@ -47,7 +47,7 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
 
     @property
     def extra_readouts(self) -> tuple[Readout, ...]:
-        """What is read out only where it is asked for by name."""
+        """Readouts that are asked only by name."""
         return ("gold", "token", *GENERATED) if self._has_options else ("gold",)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:

@@ -21,7 +21,7 @@ _KEPT = ("doc_to_text", "doc_to_target", "target_delimiter", "fewshot_delimiter"
 
 
 class CompletionForm(NamedTuple):
-    """How a problem is asked as plain text."""
+    """A problem as plain text."""
 
     prompt: Callable[[Sample], str]
     stop: tuple[str, ...]

@@ -80,7 +80,7 @@ def _check_file(manager: TaskManager, name: str, *, is_local: bool) -> None:
 
 
 def _folders(manager: TaskManager, members: Sequence[Mapping[str, Any]]) -> set[Path]:
-    """Where the files of tasks lie, with their code."""
+    """Folders of task files and their code."""
     entries = [manager.task_index.get(one["task"]) for one in members]
     return {Path(entry.yaml_path).parent for entry in entries if entry is not None and entry.yaml_path}
 

@@ -49,7 +49,7 @@ class SubjectsTask(Task, Generic[AnySubject]):
         self._split_names: SplitNames = choose_splits(subjects[0].docs, selection=("validation", "train"))
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
+        """Settings that decide the samples; a local file counts by its content, not by its place."""
         examples = self._subjects[0].describes_examples
         return {
             "version": self.version,

@@ -26,7 +26,7 @@ class WrittenSubject(Subject):
     for_selection = ("validation", "train")
 
     def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
-        """Of a task, with a number of worked examples; None for as many as its file asks for.
+        """A subject with a number of worked examples; None for as many as its file asks for.
 
         Raises:
             InputError: it asks for what is not supported, such as several answers to an item.
@@ -39,7 +39,7 @@ class WrittenSubject(Subject):
         super().__init__(name, task, shown, chat=chat)
 
     def graded(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
-        """What lm-eval makes of an answer to each item."""
+        """lm-eval's grade of an answer to each item."""
         return graded(self.task, self.measures, [item.doc for item in items], texts)
 
     @property
