@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import Field
 
@@ -54,6 +54,9 @@ class Decoding(DecodingSettings):
     def is_greedy(self) -> bool:
         """True if nothing is drawn."""
         return self.temperature == 0
+
+
+GREEDY = Decoding()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,49 +253,33 @@ class Engine(Protocol):
         """Let go of what the engine itself holds; nothing can be asked afterwards."""
         return
 
-    def completions_under(
-        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Completion]:
-        """Answer every request under every plan, as far as it is wanted: a plan and some of its answers at a time.
-
-        The same answers as ``completions`` gives plan by plan, in the engine's own order. A plan that is listed twice
-        is answered once.
-        """
-        for plan in distinct(plans):
-            for answers in self.completions(requests, plan, decoding, Unwanted(plan, wanted)):
-                yield plan, answers
-
-    def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
-    ) -> Under[Likelihoods]:
-        """Score every request under every plan, as far as it is wanted; see ``completions_under``."""
-        for plan in distinct(plans):
-            for answers in self.log_likelihoods(requests, plan, Unwanted(plan, wanted)):
-                yield plan, answers
-
     def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
     ) -> Under[Reply]:
-        """Answer and score requests under every plan, as far as it is wanted; see ``completions_under``.
+        """Answer and score requests under every plan, as far as it is wanted: a plan and some of its answers at a time.
 
-        A question that is both answered and scored has the same id in both requests. ``wanted`` is asked by id alone.
+        The same answers as ``completions`` and ``log_likelihoods`` give plan by plan, in the engine's own order. A plan
+        that is listed twice is answered once. A question that is both answered and scored has the same id in both
+        requests; ``wanted`` is asked by id alone.
         """
         to_generate, to_score = by_kind(requests)
-        if to_generate:
-            yield from self.completions_under(to_generate, plans, decoding, wanted)
-        if to_score:
-            yield from self.log_likelihoods_under(to_score, plans, wanted)
+        for plan in distinct(plans) if to_generate else ():
+            for answers in self.completions(to_generate, plan, decoding, Unwanted(plan, wanted)):
+                yield plan, answers
+        for plan in distinct(plans) if to_score else ():
+            for scores in self.log_likelihoods(to_score, plan, Unwanted(plan, wanted)):
+                yield plan, scores
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """Compare every plan with the reference on every request, as far as it is wanted; see ``completions_under``."""
+        """Compare every plan with the reference on every request, as far as it is wanted; see ``answers_under``."""
         for plan in distinct(plans):
             for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
                 yield plan, answers
 
     def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        """Hidden states of every text under every plan; see ``hidden_states`` and ``completions_under``."""
+        """Hidden states of every text under every plan; see ``hidden_states`` and ``answers_under``."""
         return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
 
 
@@ -341,12 +328,14 @@ class ManyPlansAtOnce(Engine):
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
     ) -> Iterator[Sequence[Completion]]:
-        return (answers for _, answers in self.completions_under(requests, [plan], decoding, _but(done)))
+        found = cast("Under[Completion]", self.answers_under(requests, [plan], decoding, _but(done)))
+        return (answers for _, answers in found)
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Likelihoods]]:
-        return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
+        found = cast("Under[Likelihoods]", self.answers_under(requests, [plan], wanted=_but(done)))
+        return (scores for _, scores in found)
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()

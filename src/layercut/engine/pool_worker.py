@@ -26,7 +26,7 @@ class EngineCall(NamedTuple):
     number: int
     """Number of the block, by which plans are dropped."""
     method: str
-    """``completions_under``, ``log_likelihoods_under``, ``answers_under`` or ``divergences_under``."""
+    """``answers_under`` or ``divergences_under``."""
     plans: tuple[CutPlan, ...]
     rest: tuple[Any, ...]
     """Arguments between plans and wanted: the decoding, or the reference plan."""

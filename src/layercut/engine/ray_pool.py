@@ -18,14 +18,12 @@ from itertools import count
 from typing import Any
 
 from layercut.engine.base import (
-    Completion,
+    GREEDY,
     Decoding,
     Divergence,
     Engine,
-    GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
-    Likelihoods,
     ManyPlansAtOnce,
     Plans,
     Reply,
@@ -84,18 +82,8 @@ class RayPool(ManyPlansAtOnce):
     def num_deaths(self) -> int:
         return self._members.deaths
 
-    def completions_under(
-        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Completion]:
-        return self._run("completions_under", portable(requests), plans, (decoding,), wanted)
-
-    def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
-    ) -> Under[Likelihoods]:
-        return self._run("log_likelihoods_under", requests, plans, (), wanted)
-
     def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
     ) -> Under[Reply]:
         return self._run("answers_under", portable(requests), plans, (decoding,), wanted)
 

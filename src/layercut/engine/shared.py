@@ -15,18 +15,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.nn.utils.rnn import pad_sequence
 
 from layercut.engine.base import (
-    Completion,
+    GREEDY,
     Decoding,
     Divergence,
     Found,
-    GenerationRequest,
     HiddenStates,
     HoldsModel,
     LikelihoodRequest,
@@ -122,47 +121,24 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             padded = [pad_sequence(list(torch.split(state_TD, lengths)), batch_first=True) for state_TD in states]
             yield leaf.plan, HiddenStates(tuple(batch), mask_BT, tuple(padded))
 
-    def completions_under(
-        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Completion]:
-        """Answer every request under every plan: block by block of requests, in each under all plans.
+    def answers_under(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+    ) -> Under[Reply]:
+        """Answer and score block by block of requests, in each under all plans; answers come soon after they ended.
 
-        ``max_new_tokens`` is shortened where the model's context leaves less space. Answers come soon after they ended,
-        whatever their block.
-
-        Raises:
-            InputError: at once, as in PlainEngine.
-        """
-        return cast("Under[Completion]", self.answers_under(requests, plans, decoding, wanted))
-
-    def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
-    ) -> Under[Likelihoods]:
-        """Score every request under every plan: block by block of requests, in each under all plans.
+        A question that is asked both ways is one text: its options are branches behind the prompt, and the draft of its
+        answer, if it is the right option, is the branch of that option.
 
         Raises:
             InputError: at once, as in PlainEngine. Later: scores that are not numbers.
         """
-        work = neighbours(scorings(self._loaded, requests))
-        prefix = _scored_prefix(work)
-        run = self._runner(prefix, self._checked(plans), keep=False)
-        blocks = lay_out(work, self._batch_size, ())
-        return (found for block in blocks for found in self._read(block, prefix, run, wanted, self._scoring))
-
-    def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Reply]:
-        """Answer and score under every plan: a question that is asked both ways is one text.
-
-        Its options are branches behind the prompt, and the draft of its answer, if it is the right option, is the
-        branch of that option.
-
-        Raises:
-            InputError: as in ``completions_under`` and ``log_likelihoods_under``.
-        """
         to_generate, to_score = by_kind(requests)
         if not to_generate:
-            return self.log_likelihoods_under(to_score, plans, wanted)
+            scored = neighbours(scorings(self._loaded, to_score))
+            shared = _scored_prefix(scored)
+            score = self._runner(shared, self._checked(plans), keep=False)
+            blocks = lay_out(scored, self._batch_size, ())
+            return (found for block in blocks for found in self._read(block, shared, score, wanted, self._scoring))
         work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
         prefix = _worthwhile(end for question in work for end in question.ends)
         run = self._runner(prefix, self._checked(plans), keep=True)
