@@ -29,7 +29,7 @@ TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
 """Tolerance of a continuation's log-likelihood, in nats: both engines round in their own order."""
 
 
-class Reference(NamedTuple):
+class ExpectedScores(NamedTuple):
     """Scores of transformers under some plans."""
 
     plans: tuple[CutPlan, ...]
@@ -41,7 +41,7 @@ def requests() -> list[LikelihoodRequest]:
     return [LikelihoodRequest(id=str(at), prompt=text, continuations=CONTINUATIONS) for at, text in enumerate(TEXTS)]
 
 
-def reference(model: WeightlessModel) -> Reference:
+def reference(model: WeightlessModel) -> ExpectedScores:
     """Scores of the texts by transformers, on the CPU, with all layers and without the one in the middle.
 
     Raises:
@@ -54,11 +54,11 @@ def reference(model: WeightlessModel) -> Reference:
     scores = tuple(_by_id(engine.log_likelihoods(requests(), plan)) for plan in plans)
     del engine, loaded
     gc.collect()
-    return Reference(plans, scores)
+    return ExpectedScores(plans, scores)
 
 
 def difference(
-    expected: Reference,
+    expected: ExpectedScores,
     score: Callable[[Sequence[LikelihoodRequest], CutPlan], Iterator[list[Likelihoods]]],
     dtype: str,
 ) -> str:
