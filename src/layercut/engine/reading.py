@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layercut.engine.packing import Pack
-from layercut.engine.scores import Look, Sheet, likelihoods, unseen
+from layercut.engine.scores import OnLogits, Sheet, ignored, likelihoods
 from layercut.engine.text_groups import PackedText
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Reading:
         """Which of the N positions a token of an entry's text is, if it is read for this entry at all."""
         return self._read.get((index, place))
 
-    def scores(self, loaded: LoadedModel, before: HeadInput, look: Look = unseen) -> list[Likelihoods]:
-        """Each request's, from what the head is given at the positions; ``look`` as in ``Sheet.scores``.
+    def scores(self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = ignored) -> list[Likelihoods]:
+        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``Sheet.scores``.
 
         Raises:
             InputError: scores that are not numbers.
         """
-        scores = self.sheet.scores(loaded, before, look)
+        scores = self.sheet.scores(loaded, before, on_logits)
         return [
             likelihoods(loaded, item, [next(scores) for row in item.rows for _ in row.continuations])
             for item in self.block

@@ -52,7 +52,7 @@ from layercut.engine.shared_depth import Leaf, Node, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
 from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError
-from layercut.progress.activity import unheard
+from layercut.progress.activity import muted
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE, check_plan
 
@@ -160,7 +160,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         run_reference = self._runner(prefix, self._checked([reference]), keep=False)
 
         def comparing(reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Divergence]]]:
-            with unheard():
+            with muted():
                 ((leaf, pack),) = run_reference(reading.texts, lambda _: True)
             before = self._states(leaf, pack, reading)
             return partial(divergences_between, self._loaded, reading.block, before)

@@ -37,7 +37,7 @@ SHARED = 0.5
 """Least share of the work that the shared engine does for plans without one layer each."""
 RACED = 0.25
 """Least share of the answers that a race needs."""
-_LOOKED_AT = 32
+_NUM_COUNTED = 32
 """Items whose prompts are counted; their mean holds for the others."""
 _RECORD_BYTES = 400
 """Bytes of an answer in the journal, without its text."""
@@ -178,7 +178,7 @@ def asking_step(
             "give more rows with different prompts."
         )
     check_longest(lambda: handle.weightless, (asked(part.task, one, part.readout) for one in samples))
-    seen = samples[:_LOOKED_AT]
+    seen = samples[:_NUM_COUNTED]
     requests = [asked(part.task, sample, part.readout) for sample in seen]
     read = prompt_tokens([request.prompt for request in requests])
     fewest = most = 0.0

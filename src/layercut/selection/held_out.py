@@ -18,7 +18,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Sample
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import record_items
 
 Records = Sequence[Mapping[str, Any]]

@@ -18,7 +18,7 @@ from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 

@@ -40,7 +40,7 @@ from layercut.surgery.lineage import Parent, match_layers
 from layercut.surgery.plan import CutPlan, format_layers, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 from layercut.tasks.run import slug
 from layercut.tasks.selected_items import selection_items
 from layercut.tasks.shortfall import tell_shortfalls

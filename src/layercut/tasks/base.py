@@ -128,7 +128,7 @@ class Task(Protocol):
         """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the
         share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
 
-        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.chance``."""
+        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.grading``."""
 
 
 @dataclass(frozen=True, kw_only=True)

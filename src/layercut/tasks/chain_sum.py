@@ -14,9 +14,8 @@ from itertools import accumulate, count
 from random import Random
 from typing import NamedTuple
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.in_steps import MAX_NEW_TOKENS, Worked, in_steps, solution
-from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the

@@ -41,8 +41,7 @@ from layercut.tasks.base import (
     check_readout,
     generates,
 )
-from layercut.tasks.chance import chance_of
-from layercut.tasks.grading import scores_of
+from layercut.tasks.grading import chance_of, scores_of
 from layercut.tasks.reported import full_size, shares_test_set
 from layercut.text.counting import counted
 

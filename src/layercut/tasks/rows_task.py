@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from layercut.errors import InputError
 from layercut.tasks.base import Sample, Split, Task
-from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
+from layercut.tasks.data_files import DataRow, DataSet, read_local
+from layercut.tasks.hub import read_hub
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 

@@ -58,13 +58,13 @@ def first_of(
         read: from a split of the data set, its samples; no more are taken than needed.
     """
     if split == "full" or (split == "report" and not names.are_halves):
-        chosen = told_apart(read(names.report))
+        chosen = unique_ids(read(names.report))
     elif names.are_halves:
         # Twins fall on the same side, because their first id decides.
-        chosen = (twin for twin in told_apart(read(names.report)) if half_of(twin.content_id) == split)
+        chosen = (twin for twin in unique_ids(read(names.report)) if half_of(twin.content_id) == split)
     else:
         reported = {sample.id for sample in read(names.report)}
-        chosen = (twin for twin in told_apart(read(names.selection)) if twin.content_id not in reported)
+        chosen = (twin for twin in unique_ids(read(names.selection)) if twin.content_id not in reported)
     return [twin.sample for twin in islice(chosen, limit)]
 
 
@@ -94,7 +94,7 @@ class Twin(NamedTuple):
     content_id: str
 
 
-def told_apart(samples: Iterable[Sample]) -> Iterator[Twin]:
+def unique_ids(samples: Iterable[Sample]) -> Iterator[Twin]:
     """Give the second and later of samples with equal content an id of their own (``...-2``).
 
     Real benchmarks hold exact duplicates, and dropping them would change their scores.

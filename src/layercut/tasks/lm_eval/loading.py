@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.tasks.data_files import DataSet
-from layercut.tasks.hub_reach import hub_or_cache, why_not
+from layercut.tasks.hub import hub_or_cache, why_not
 from layercut.tasks.lm_eval.local_rows import reading
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.subject import reason, unreadable
