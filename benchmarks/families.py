@@ -42,9 +42,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
 from layercut.cli.main import verb
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, auto_class, blueprint, structure_in
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import decoder_layers, remove_layers
+from layercut.surgery.remove import bypass, decoder_layers, remove_layers
 from tests.support.tiny import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent

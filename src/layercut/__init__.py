@@ -17,7 +17,7 @@ _PUBLIC = {
     # a model in memory
     "load_model": "layercut.models.loading",
     "CutPlan": "layercut.surgery.plan",
-    "bypass": "layercut.surgery.bypass",
+    "bypass": "layercut.surgery.remove",
     "remove_layers": "layercut.surgery.remove",
     "PlainEngine": "layercut.engine.plain",
     "SharedEngine": "layercut.engine.shared",
@@ -55,7 +55,7 @@ _PUBLIC = {
     "Predicted": "layercut.selection.predict",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",
-    "Advice": "layercut.report.advice",
+    "Advice": "layercut.evidence.advice",
     "ComparisonRow": "layercut.evidence.comparison",
 }
 

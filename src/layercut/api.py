@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from layercut.diagnostics.diagnose import Diagnosed
     from layercut.engine.base import Decoding, Engine
     from layercut.engine.handle import ModelHandle
+    from layercut.evidence.advice import Advice
     from layercut.evidence.comparison import ComparisonRow
     from layercut.healing.prompts import AnswerRecord
     from layercut.models.sources import ModelSource
     from layercut.pruning.pruned import Pruned
-    from layercut.report.advice import Advice
     from layercut.selection.predict import Predicted
     from layercut.selection.sweep import Swept
     from layercut.study.run import StudyOutcome
@@ -172,7 +172,11 @@ def prune(request: PruneRequest, io: Io) -> Pruned:
     Raises:
         InputError: a model, task or setting that cannot be used, or a folder that holds another run.
     """
-    return request.run(io)
+    from layercut.report.reports import prune_reports
+
+    done = request.run(io)
+    prune_reports(done.folder, seed=request.seed)
+    return done
 
 
 @_asks(SelectRequest, "model", "criterion", "remove")
@@ -236,7 +240,12 @@ def sweep(request: SweepRequest, io: Io) -> Swept | Diagnosed | Predicted:
     Raises:
         InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
     """
-    return cast("Swept", request.run(io))
+    from layercut.report.reports import write_reports
+
+    done = request.run(io)
+    assert done is not None, "it was no dry run"
+    write_reports(done.folder)
+    return done
 
 
 @_asks(DiagnoseRequest, "model", "cuts")
@@ -248,7 +257,12 @@ def diagnose(request: DiagnoseRequest, io: Io) -> Diagnosed:
     Raises:
         InputError: a model, cut or diagnostic that cannot be used, or a run folder that holds another run.
     """
-    return cast("Diagnosed", request.run(io))
+    from layercut.report.reports import write_reports
+
+    done = request.run(io)
+    assert done is not None, "it was no dry run"
+    write_reports(done.folder)
+    return done
 
 
 @_asks(HealRequest, "model", "teacher", "prompts")
@@ -261,9 +275,11 @@ def heal(request: HealRequest, io: Io) -> Path:
         InputError: models, prompts or settings that cannot be used, or a run folder that holds another run.
         MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
     """
-    healed = request.run(io)
-    # In a team of processes only the first one writes; all know where.
-    return request.out / "checkpoint" if healed is None else healed.checkpoint
+    from layercut.report.reports import write_reports
+
+    if request.run(io) is not None:  # None in the other processes of a launcher
+        write_reports(request.out)
+    return request.checkpoint
 
 
 @_asks(StudyRequest, "study")
@@ -275,7 +291,14 @@ def run_study(request: StudyRequest, io: Io) -> list[StudyOutcome]:
     Raises:
         InputError: anything in the study that cannot be used, or a run folder that holds another study.
     """
-    return request.run(io)
+    from layercut.report.reports import study_reports
+
+    if (other := request.other) is not None:
+        own = [one for one in globals().values() if getattr(one, "asks", None) is type(other)]
+        with request.trust():
+            done = own[0].__wrapped__(other, io) if own else other.run(io)
+        return cast("list[StudyOutcome]", done)
+    return [done._replace(paths=study_reports(done.folder, done.study) | done.paths) for done in request.run(io)]
 
 
 @_asks(AdviseRequest, "folder")
@@ -303,7 +326,7 @@ def compare(request: CompareRequest, io: Io) -> list[ComparisonRow]:
     Raises:
         InputError: runs that are not finished or cannot be compared.
     """
-    from layercut.report.two_runs import compare_two, open_run
+    from layercut.evidence.two_runs import compare_two, open_run
 
     return compare_two(open_run(request.first), open_run(request.second), seed=request.seed)
 

@@ -1,4 +1,4 @@
-"""What all settings are: pydantic models whose fields say type, default, bounds, choices and help, once.
+"""Settings: pydantic models whose fields declare type, default, bounds, choices and help once.
 
 The command line, study files and Python read them from there. A value that cannot be used is an InputError of one line
 that names the field.
@@ -73,7 +73,7 @@ class Choices(NamedTuple):
 
 
 def one_of(names: Iterable[str]) -> AfterValidator:
-    """What makes a text field take a few names alone."""
+    """A check that lets a text field take a few names alone."""
     return AfterValidator(cast("Any", Choices(tuple(names))))
 
 
@@ -171,7 +171,7 @@ def bounds(field: FieldInfo) -> str:
 
 
 def _kind(field: FieldInfo | None, error: str) -> str:
-    """What a field holds, as people write types."""
+    """A field's type, as people write types."""
     if field is None:
         return error.removesuffix("_type")
     kinds = [one for one in get_args(field.annotation) if one is not type(None)] or [field.annotation]

@@ -42,11 +42,11 @@ class CheckpointError(InputError):
 
 
 class VerificationError(RuntimeError):
-    """What was written is not what was asked for: the reloaded model differs from the one in memory."""
+    """Raised where the reloaded model differs from the one in memory."""
 
 
 def install_command(extra: str) -> str:
-    """What installs an optional part from where layercut came from: a clone, an address, or the package index."""
+    """The command that installs an optional part from where layercut came from: a clone, an address, or the index."""
     import json
     from importlib import metadata
     from urllib.parse import urlsplit
@@ -67,7 +67,7 @@ def install_command(extra: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, for a message of one line.
+    """The first line of an error, for a message of one line.
 
     >>> first_line(ValueError("no such file\\nsee above")), first_line(KeyError())
     ('no such file', 'KeyError')

@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"^(?:local:(?P<local>\d+)|(?P<cluster>ray://[\w.\-\[\]:]+
 
 
 class PoolAddress(NamedTuple):
-    """Where members live, and how many there are."""
+    """Address and number of the members of an engine pool."""
 
     address: str | None
     """Of a running cluster; None for processes of this machine."""
@@ -83,13 +83,13 @@ def _depth(text: Any) -> Any:
 
 
 class Depth(Settings):
-    """How many decoder layers go: a number, or a share of the model's."""
+    """A number of decoder layers to remove, or a share of the model's."""
 
     text: Annotated[str, BeforeValidator(_depth)] = Field(description="3, 3 layers or 25%; 0.25 is 25%.")
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of the model's layers."""
+        """True if it is a share of the model's layers."""
         return self.text.endswith("%")
 
     @model_validator(mode="after")
@@ -125,7 +125,7 @@ class TaskSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Which model, and how it is loaded."""
+    """The model, and settings of its loading."""
 
     model: str = Field(
         description="Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded "
@@ -181,7 +181,7 @@ class ModelSettings(Settings):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings.
+        """The settings that decide the numbers, for a run's settings.
 
         How much memory may be used decides none, nor by how many processes, nor where a server is. The plain engine and
         what is left out go without saying, so that a run that was begun before there was another goes on.
@@ -197,7 +197,7 @@ class ModelSettings(Settings):
 
 
 class DecodingSettings(Settings):
-    """How tokens are drawn. Temperature 0 is greedy and leaves the other settings without effect."""
+    """Settings of drawing tokens. Temperature 0 is greedy and leaves the other settings without effect."""
 
     temperature: Number = Field(0.0, ge=0, description="0 is greedy; above, answers are sampled.")
     top_p: Share = Field(1.0, gt=0, le=1, description="Nucleus sampling: the likeliest tokens with this probability.")

@@ -21,8 +21,8 @@ import layercut
 from layercut.errors import InputError
 from layercut.models.bundled import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan, parse_layers
+from layercut.surgery.remove import bypass
 
 pytestmark = pytest.mark.slow
 BUNDLED = "bundled:smollm2-135m"

@@ -25,8 +25,8 @@ from layercut.engine.base import (
 )
 from layercut.engine.plain import PlainEngine
 from layercut.models.loading import LoadedModel
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.loaded import greedy_tokens, log_likelihood, tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 

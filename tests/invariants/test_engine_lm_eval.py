@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from layercut.engine.base import LikelihoodRequest, Message
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import render
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CHATML, NUM_LAYERS
 

@@ -10,9 +10,8 @@ import torch
 
 from layercut.selection.base import Context
 from layercut.selection.greedy import greedy
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import remove_layers
+from layercut.surgery.remove import bypass, remove_layers
 from tests.support.tiny import NUM_LAYERS, tiny_model
 
 TEXT = b"Nothing is as practical as a good theory, unless it is a good table of what was measured."

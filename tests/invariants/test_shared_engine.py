@@ -24,8 +24,8 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 

@@ -11,11 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from layercut.surgery.bypass import bypass
 from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
 from layercut.surgery.config_fields import LISTS
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import remove_layers
+from layercut.surgery.remove import bypass, remove_layers
 from layercut.surgery.verify import verify_cut
 from tests.support.surgery import PLANS, Loaded, generate, logits_of, plan_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, save_tiny, tiny_model

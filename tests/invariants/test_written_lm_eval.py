@@ -17,8 +17,8 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import render
 from layercut.engine.shared import SharedEngine
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate
 from tests.invariants.test_choice_lm_eval import invented

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layercut.evidence.diagnosis import Diagnosis
-from layercut.report.diagnosis.verdict import damages
+from layercut.evidence.diagnosis import Diagnosis, damages
 
 
 def accused(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:

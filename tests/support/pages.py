@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from layercut.evidence.sweep import Ranking
-from layercut.report.diagnosis.verdict import FILE
 from layercut.runs.atomic import write_json
-from layercut.runs.directory import METRICS, RunFolder
+from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder
 from layercut.runs.prune import PruneResult
 from tests.support.run_builder import Result, build_quickstart, build_run
 from tests.support.sweeps import HOLES, curve, sweep_of
@@ -54,7 +53,7 @@ def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
         },
     }
     with RunFolder.begin(folder, MODEL) as run:
-        (run.path / FILE).write_text(json.dumps(data))
+        (run.path / DIAGNOSIS).write_text(json.dumps(data))
         run.write_metrics([])
     return folder
 

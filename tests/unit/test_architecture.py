@@ -29,16 +29,16 @@ MAY_USE = {
     "engine": {"surgery", "models", "settings"},
     "tasks": {"engine", "sandbox", "evidence", "surgery", "settings"},
     "report": {"evidence", "surgery"},
-    "selection": {"tasks", "engine", "evidence", "surgery", "models", "report", "settings"},
+    "selection": {"tasks", "engine", "evidence", "surgery", "models", "settings"},
     "diagnostics": {
-        "selection", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "report", "settings",
+        "selection", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings",
     },
-    "healing": {"selection", "report", "tasks", "engine", "evidence", "surgery", "models", "settings"},
+    "healing": {"selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "study": {
-        "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "report", "settings",
+        "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "settings",
     },
     "pruning": {
-        "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence", "surgery", "models",
+        "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models",
         "settings",
     },
     "tools": {"selection", "surgery", "models"},
@@ -51,7 +51,7 @@ MAY_USE = {
         "surgery", "models", "settings",
     },
     "cli": {
-        "requests", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
+        "requests", "study", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
     },
 }  # fmt: skip
 BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines"}

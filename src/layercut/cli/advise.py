@@ -10,7 +10,7 @@ from layercut.requests.results import AdviseRequest
 @options.command
 def advise(request: AdviseRequest, json: options.Json = False) -> None:
     """Decide, write advice.md and show it."""
-    from layercut.report.uses import named_use
+    from layercut.evidence.uses import named_use
 
     named_use(request.use)
 

@@ -11,9 +11,9 @@ from layercut.requests.results import CompareRequest
 def compare(request: CompareRequest, json: options.Json = False) -> None:
     """Compare and show tables."""
     from layercut.evidence.completions import as_plain, diagnose_runs
+    from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.answers import answer_tables
     from layercut.report.comparison import two_runs_table
-    from layercut.report.two_runs import compare_two, notes, open_run, to_dict
 
     runs = open_run(request.first), open_run(request.second)
     rows = compare_two(*runs, seed=request.seed)

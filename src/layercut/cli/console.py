@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything said on the way to stderr."""
+"""Output: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def warn(message: str) -> None:
 
 
 def error(message: str) -> None:
-    """Why a command stops, on stderr."""
+    """Print the reason why a command stops, on stderr."""
     # Also a field that is said first with its value, and names that are no words otherwise: rank 0 is ..., top_p.
     said, known, names = str(message).partition(" Known: ")
     for field in (_FIELD, r"^(\w+)(?=:? \S+ is )", r"(?<![\w./:=-])([a-z]+_\w+)(?![\w./:=(-])"):
@@ -78,7 +78,7 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
 
 
 def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
-    """What a dry run found out. Raises InputError: a folder that the run would refuse."""
+    """Print the estimate of a dry run. Raises InputError: a folder that the run would refuse."""
     from layercut.runs.directory import RunFolder
 
     if estimate.folder is not None:

@@ -15,10 +15,11 @@ def diagnose(
     json: options.Json = False,
 ) -> None:
     """Run the request and show what broke."""
-    from layercut.report.html.page import PAGE
+    from layercut.report.diagnosis.page import summary_lines
+    from layercut.report.reports import write_reports
 
     if (done := request.run(IO, dry_run=dry_run)) is None:
         return
-    page = done.report.with_name(PAGE)
-    lines = [*done.lines, f"report: {done.report}", *([f"page: {page}"] if page.is_file() else [])]
+    page = write_reports(done.folder).get("page")
+    lines = [*summary_lines(done.data), f"report: {done.report}", *([f"page: {page}"] if page else [])]
     show(done.data, lines=lines, json=json)

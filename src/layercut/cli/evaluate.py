@@ -15,10 +15,10 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Run the request and show scores, and with ``against`` what is kept."""
+    from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
     from layercut.report.comparison import comparison_tables, discordance_table, discordances
     from layercut.report.runs import metrics_table
     from layercut.report.table import terminal
-    from layercut.report.two_runs import compare_two, notes, open_run, to_dict
 
     base = open_run(request.against) if request.against else None
     if base is not None:

@@ -13,4 +13,7 @@ def heal(request: HealRequest, dry_run: options.DryRun = False, json: options.Js
     if dry_run:
         show_estimate(request.estimate(), json=json)
     elif (healed := request.run(IO)) is not None:  # None in the other processes of a launcher
+        from layercut.report.reports import write_reports
+
+        write_reports(request.out)
         show({"checkpoint": str(healed.checkpoint), **healed.healing}, lines=healed.lines(), json=json)

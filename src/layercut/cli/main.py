@@ -115,7 +115,7 @@ class _Verbs(TyperGroup):
 
 
 def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
-    """What Ctrl-C left on disk, and how to go on."""
+    """A line on what Ctrl-C left on disk, and how to go on."""
     from layercut.runs.directory import saved
 
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
@@ -157,7 +157,7 @@ def _root(
 
 
 class _Notes(logging.Handler):
-    """What the library has to say goes to stderr, in its own words."""
+    """Prints the library's log lines on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warn(record.getMessage())

@@ -81,7 +81,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(slot: Slot) -> inspect.Parameter:
-    """What typer reads for a field."""
+    """The typer parameter of a field."""
     info, plain, how = slot.info, plain_type(slot.info.annotation), slot.how
     if isinstance(how, Fields):
         hidden, panel, spelled = slot.field not in how.shown.split(), how.panel, how.names.get(slot.field, "")
@@ -121,7 +121,7 @@ def _parameter(slot: Slot) -> inspect.Parameter:
 
 
 def _typed(slot: Slot, plain: Any) -> tuple[Any, bool]:
-    """What typer can read for a type, and whether it holds several."""
+    """The type that typer reads for a field's, and True if it holds several values."""
     if slot.repeated:
         return list[str], True
     if get_origin(plain) is tuple or plain not in (str, int, float, bool):

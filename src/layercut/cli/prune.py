@@ -21,8 +21,10 @@ def prune(
         show_estimate(request.estimate(), json=json)
         return
     from layercut.report.first import result_tables
+    from layercut.report.reports import prune_reports
 
     done = request.run(IO)
+    prune_reports(done.folder, seed=request.seed)
     lines = [
         done.result.why,
         *([] if done.result.next is None else [f"next: {done.result.next.command}"]),

@@ -32,14 +32,19 @@ def run(
             asked(request.other, **{name: one for name, one in own.items() if name in takes})
         return
     if dry_run:
+        from layercut.cli.forecast import forecast_table
+
         forecasts = request.estimate()
-        show([one.to_dict() for one in forecasts], [one.tables() for one in forecasts], json=json)
+        show([one.to_dict() for one in forecasts], [forecast_table(one) for one in forecasts], json=json)
         return
     from layercut.report.comparison import comparison_tables
+    from layercut.report.reports import study_reports
     from layercut.runs.study import STEPS
     from layercut.text.counting import counted
 
-    outcomes = request.run(IO)
+    outcomes = []
+    for done in request.run(IO):
+        outcomes.append(done._replace(paths=study_reports(done.folder, done.study) | done.paths))
     failed = [line for outcome in outcomes for line in outcome.failed]
     if json:
         as_json(outcomes[0].to_dict() if len(outcomes) == 1 else [outcome.to_dict() for outcome in outcomes])

@@ -22,9 +22,11 @@ def sweep(
     from layercut.evidence.diagnosis import with_rows
     from layercut.report import prediction, sweep_text
     from layercut.report.diagnosis import layers
-    from layercut.report.html.page import PAGE
+    from layercut.report.reports import write_reports
+    from layercut.runs.directory import PAGE
     from layercut.selection.sweep import Swept
 
+    write_reports(done.folder)
     if isinstance(done, Swept):
         files = {"report": sweep_text.REPORT, "picture": sweep_text.PLOT, "page": PAGE}
         lines = [f"{name}: {done.folder / file}" for name, file in files.items() if (done.folder / file).is_file()]

@@ -23,8 +23,8 @@ from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow, comparison_of
 from layercut.evidence.intervals import Estimate
 from layercut.models.loading import LoadedModel
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 
 NAME = "cost"
 BATCH_SIZES = (1, 4, 16)

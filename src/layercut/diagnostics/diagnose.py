@@ -23,18 +23,14 @@ from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import with_rows
+from layercut.evidence.diagnosis import FORMAT_VERSION, arm_name
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
-from layercut.report.diagnosis.layers import LAYERS_FILE, arm_name, layers_report
-from layercut.report.diagnosis.page import summary
-from layercut.report.diagnosis.verdict import FILE, FORMAT_VERSION
-from layercut.report.reports import write_reports
 from layercut.runs.atomic import write_json
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import DIAGNOSIS, LAYERS, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import read_format
 from layercut.sandbox.runner import describe_or_why_not
@@ -53,18 +49,21 @@ _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
 
 class Diagnosed(NamedTuple):
-    """Where the results are, and what diagnose.json holds."""
+    """The results of a diagnosis and their file."""
 
-    report: Path
+    file: Path
+    """diagnose.json or layers.json in the run folder."""
     data: dict[str, Any]
 
     @property
-    def lines(self) -> list[str]:
-        """What broke first in each pruned model, in words; of ``diagnose_model``."""
-        diagnoses, lines = with_rows(self.data)["diagnostics"], []
-        for arm in self.data["arms"][1:]:
-            lines += [arm["name"], *(f"  {line}" for line in summary(diagnoses, arm["name"], plain=True) if line)]
-        return lines
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.file.parent
+
+    @property
+    def report(self) -> Path:
+        """The Markdown page that ``layercut.write_reports`` makes of the file."""
+        return self.file.with_suffix(".md")
 
 
 def diagnose_model(
@@ -125,7 +124,6 @@ def diagnose_model(
         how,
         settings=settings,
         head={"model": model.model},
-        report=lambda folder: write_reports(folder)["report"],
         dry_run=dry_run,
         console=console,
         say=say,
@@ -180,12 +178,11 @@ def diagnose_layers(
             "num_layers": handle.num_layers,
             **({} if named is None else {"parent": named.to_dict()}),
         },
-        report=layers_report,
         dry_run=dry_run,
         console=console,
         say=say,
         forms=LAYER_FORMS,
-        file=LAYERS_FILE,
+        file=LAYERS,
     )
 
 
@@ -197,21 +194,19 @@ def run_diagnostics(
     *,
     settings: Mapping[str, Any],
     head: Mapping[str, Any],
-    report: Callable[[Path], Path],
     dry_run: bool,
     console: Console,
     say: Say,
     forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
-    file: str = FILE,
+    file: str = DIAGNOSIS,
 ) -> Diagnosed | None:
-    """Run diagnostics one after the other in a run folder, write ``file`` after each, and the report at the end.
+    """Run diagnostics one after the other in a run folder, and write ``file`` after each.
 
     Args:
         arms: the original model first.
         names: which diagnostics of ``forms``.
         settings: what decides the numbers in the folder, beside given arithmetic problems.
         head: what ``file`` records first. Results of an earlier command on the same models stay in it.
-        report: writes the report of the folder and gives its path.
         dry_run: print the plan and return None.
     """
     if dry_run:
@@ -243,10 +238,9 @@ def run_diagnostics(
             "diagnostics": _earlier(run.path, file, arms),
         }
         _ask_all(run, arms, names, how, data, console, say, forms, file)
-        path = report(run.path)
         if not run.is_finished:
             run.write_metrics([])
-        return Diagnosed(path, data)
+        return Diagnosed(run.path / file, data)
 
 
 def _earlier(folder: Path, file: str, arms: Sequence[SessionModel]) -> dict[str, Any]:
@@ -368,7 +362,7 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:
-    """What two models have in common beside the questions: their tokens, and hidden states that can be compared."""
+    """Needs that two models share: questions, tokens, and hidden states that can be compared."""
     vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
     if vocabularies[0] != vocabularies[1]:
         say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")

@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from layercut.diagnostics.session import Answers, DiagnosticSession
-from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow
-from layercut.evidence.measures import Values, measure_rows, without_kept
+from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
 
 
 def rows_of(session: DiagnosticSession, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
-    """A row for every pruned model that has values; ``how`` as ``layercut.evidence.measures.measure_rows`` takes it."""
+    """Give a row for every pruned model that has values; ``how`` as ``measure_rows`` takes it."""
     own = {arm.name: values[arm.name] for arm in session.arms if arm.name in values}
     return measure_rows(diagnostic, measure, own, seed=session.seed, **how) if len(own) > 1 else []
 

@@ -18,7 +18,7 @@ from layercut.engine.head import HeadInput, chunks, logits, states_at
 from layercut.engine.prompts import decode
 from layercut.engine.rows import Scoring
 from layercut.errors import InputError
-from layercut.surgery.bypass import bypass
+from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel

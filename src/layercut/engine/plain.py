@@ -45,8 +45,7 @@ from layercut.engine.sampling import drawing
 from layercut.engine.scores import ContinuationScore, Sheet, likelihoods
 from layercut.engine.stopping import RowStops, TokenCounter, ending, stop_tokens
 from layercut.errors import InputError
-from layercut.surgery.bypass import bypass
-from layercut.surgery.remove import decoder_layers
+from layercut.surgery.remove import bypass, decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,8 +19,8 @@ from layercut.engine.stack import Stack
 from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError, one_line
 from layercut.models.wider import widened
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
     from torch import nn

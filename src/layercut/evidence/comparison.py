@@ -10,7 +10,7 @@ from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import holm
+from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.surgery.plan import lost_since, origin_of
 from layercut.text.counting import counted, of_test_set
@@ -25,9 +25,6 @@ SELECTED_ON = "the plan was selected on some of these items, so the score is too
 
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
-
-ALPHA = 0.05
-"""A difference counts where its adjusted p-value is below this and its interval leaves out 0."""
 
 Finding = Literal["kept", "better", "gained", "damaged", "lost", "undecided", "at chance"]
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
@@ -155,11 +152,7 @@ class ComparisonRow(TaskRow):
             **({"origin": self.cut.origin} if self.cut.origin else {}),
             "healing": self.cut.healing or None,
             "arm_seed": self.cut.seed,
-            "task": self.task,
-            "version": self.version,
-            "readout": self.readout,
-            "metric": self.metric,
-            "n": self.n,
+            **{name: getattr(self, name) for name in ("task", "version", "readout", "metric", "n")},
             "items": self.asked,
             "limit": self.limit,
             "chance": self.chance,

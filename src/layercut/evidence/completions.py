@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ MEASURES_VERSION = 1
 """Raised with every change of the measures: what a folder holds is then measured again."""
 _READ = ("id", "completion", "finish_reason", "answer", CLASS, "cluster")
 """Fields of a record that the measures read."""
+
+_PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
+"""A digit, a word or a sign, with the white space before it."""
 
 Record = Mapping[str, Any]
 
@@ -149,6 +153,24 @@ def _about_classes(records: Mapping[str, Sequence[Record]], known: int, asked: i
             f"compile, that of the text of the answer: {runs}."
         )
     return notes
+
+
+def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[int, int]:
+    """Begin and end of the first wrong token of the cut answer; the same place twice where there is none.
+
+    Tokens are those of the uncut answer where they are known, else digits, words and signs.
+
+    >>> first_difference("7 + 5 = 12", "7 + 5 = 17")
+    (9, 10)
+    """
+    same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
+    start = 0
+    for piece in tokens or _PIECE.findall(uncut):
+        if start + len(piece) > same:
+            break
+        start += len(piece)
+    wrong = _PIECE.match(cut, start)
+    return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
 
 
 class _Kept:

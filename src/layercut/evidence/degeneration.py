@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from layercut.evidence.diagnosis import MeasureRow
-from layercut.evidence.measures import measure_rows
+from layercut.evidence.diagnosis import MeasureRow, measure_rows
 
 NAME = "degeneration"
 FEWEST_REPEATS = 3

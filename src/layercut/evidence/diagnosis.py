@@ -1,14 +1,20 @@
-"""What a diagnostic finds: a row per measure, original against pruned model, as diagnose.json holds it."""
+"""Results of a diagnosis, as diagnose.json holds them: a row per measure of two models, and the damage."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.paired import Comparison, PairedRow
+from layercut.evidence.multiplicity import ALPHA, holm
+from layercut.evidence.paired import Comparison, PairedRow, compare_paired
+from layercut.runs.directory import DIAGNOSIS
+from layercut.runs.settings import read_format
+
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +23,12 @@ class MeasureRow(PairedRow):
 
     diagnostic: str
     group: str
-    """Which items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
+    """Items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words", "ratio"]
     headline: bool
-    """Whether a loss here counts as damage."""
+    """A loss here counts as damage."""
 
     @property
     def label(self) -> str:
@@ -31,7 +37,7 @@ class MeasureRow(PairedRow):
 
     @property
     def is_worse(self) -> bool:
-        """Whether the pruned model's value is on the wrong side of the original one's."""
+        """Return True where the pruned model's value is on the wrong side of the original one's."""
         change = self.values.difference.value
         return change < 0 if self.better == "higher" else change > 0
 
@@ -97,8 +103,66 @@ class Diagnosis(TypedDict):
     notes: list[str]
 
 
+class Damage(NamedTuple):
+    """A loss that is shown."""
+
+    row: MeasureRow
+    p_adjusted: float
+    """Of Holm, over all headline measures of the pruned model."""
+
+    @property
+    def severity(self) -> float:
+        """Share of the original model's value that is lost; of measures that should be low, their rise."""
+        kept = self.row.kept_share
+        return abs(self.row.values.difference.value) if kept is None else 1 - kept.value
+
+
+def arm_name(layer: int) -> str:
+    """The name of the model without a layer."""
+    return f"layer-{layer}"
+
+
+def load(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
+    """Read diagnose.json, or another file of its format, from a run folder.
+
+    Raises:
+        InputError: there is none, or it is damaged or of an unknown format.
+    """
+    return with_rows(read_format(Path(folder) / name, "diagnosis"))
+
+
+def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
+    """Every headline measure of a pruned model that is shown to be worse than uncut, the largest loss first.
+
+    Shown: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all headline
+    measures of this model. Measures without a headline explain; they do not test for damage.
+    """
+    rows = [row for found in diagnoses.values() for row in found["rows"] if row.arm == arm and row.headline]
+    adjusted = holm([row.values.p_value for row in rows])
+    worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and row.is_worse]
+    return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
+
+
+def over_models(found: Diagnosis, measure: str) -> dict[str, tuple[MeasureRow, bool]]:
+    """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
+    rows = [row for row in found["rows"] if row.metric == measure and not row.group]
+    adjusted = holm([row.values.p_value for row in rows])
+    return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
+
+
+def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
+    """The kind of token at which answers first differ from the original model's most often; None where none differs."""
+    kinds: Mapping[str, int] = first_wrong["kinds"]
+    return max(sorted(kinds), key=kinds.__getitem__) if kinds else None
+
+
+def headline_rows(diagnosis: Diagnosis, arm: str) -> Sequence[MeasureRow]:
+    """Of one diagnostic and pruned model."""
+    return [row for row in diagnosis["rows"] if row.arm == arm and row.headline]
+
+
 def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What such a file holds, its rows as ``MeasureRow``."""
+    """Content of such a file, its rows as ``MeasureRow``."""
     found = data["diagnostics"].items()
     return {
         **data,
@@ -126,3 +190,63 @@ def _ends(estimate: Estimate | None) -> list[float | None] | None:
     if estimate is None:
         return None
     return [estimate.value, *(end if end is not None and math.isfinite(end) else None for end in estimate[1:3])]
+
+
+Values = Mapping[str, Sequence[float]]
+"""By name of the model, the original one first: one value per item, all in the same order."""
+
+
+def measure_rows(
+    diagnostic: str,
+    measure: str,
+    values: Values,
+    *,
+    seed: int,
+    group: str = "",
+    better: Literal["higher", "lower"] = "higher",
+    unit: Literal["share", "nats", "score", "words", "ratio"] = "share",
+    chance: float | None = None,
+    clusters: Sequence[str] | None = None,
+    headline: bool = False,
+) -> list[MeasureRow]:
+    """A row for every model but the first, which is the original one; none where there are no items.
+
+    A single model has one row, beside itself.
+
+    Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
+    """
+    first, *cuts = values.items()
+    before = first[1]
+    if not before:
+        return []
+    rows: list[MeasureRow] = []
+    for arm, after in cuts or [first]:
+        found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters)
+        if better == "lower" or unit != "share":
+            found = without_kept(found)
+        uncut, cut = _level(found.uncut, before, unit), _level(found.cut, after, unit)
+        rows.append(
+            MeasureRow(
+                diagnostic=diagnostic,
+                metric=measure,
+                group=group,
+                arm=arm,
+                better=better,
+                unit=unit,
+                chance=chance,
+                seed=seed,
+                headline=headline,
+                values=found._replace(uncut=uncut, cut=cut),
+            )
+        )
+    return rows
+
+
+def without_kept(values: Comparison) -> Comparison:
+    """Without retentions, where they have no meaning."""
+    return values._replace(retention=None, retention_above_chance=None)
+
+
+def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Estimate:
+    """A value with its interval; without one for a constant that is no share, because it is so by construction."""
+    return estimate._replace(low=None, high=None) if unit != "share" and len(set(values)) == 1 else estimate

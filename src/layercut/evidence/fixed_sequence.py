@@ -14,14 +14,14 @@ Plan. Inference 99 (2001).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
-from layercut.evidence.power import MANY, Differences, items_to_decide
+from layercut.evidence.sample_size import MANY, Differences, items_to_decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 
 @dataclass(frozen=True)
 class DepthEvidence:
-    """What was measured of one plan on report items."""
+    """Measured rows of one plan on report items."""
 
     depth: int
     """Number of layers removed; or another number that says when the plan's turn is."""
@@ -45,7 +45,7 @@ class DepthEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTask:
-    """What one depth keeps on one task."""
+    """Retained score of one depth on one task, with bounds."""
 
     task: str
     readout: str
@@ -92,15 +92,13 @@ class JudgedDepth:
 
     @property
     def passed(self) -> bool:
-        """Whether every task keeps what was asked for."""
+        """Return True where every task keeps the share that was asked for."""
         return self.verdict == "passed"
 
-    @property
-    def worst(self) -> JudgedTask | None:
-        """The task with the lowest lower bound; the one with the lowest retention where a bound is missing."""
-        if any(one.low is None for one in self.tasks):
-            return min(self.tasks, key=lambda one: one.kept)
-        return min(self.tasks, key=lambda one: one.low or 0.0, default=None)
+    def untested(self) -> JudgedDepth:
+        """Bounds without a verdict, for a depth that comes after the end of the test."""
+        tasks = tuple(replace(one, verdict="not tested", items_needed=None) for one in self.tasks)
+        return replace(self, verdict="not tested", tasks=tasks, items_needed=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,14 +285,13 @@ def judge_depth(
 
 
 def _items_needed(tasks: Sequence[JudgedTask], keep: float) -> int | None:
-    """Where every task keeps enough on these items, all that are open have to be settled. Otherwise one that keeps less
-    decides it."""
+    """Number of items that decide: of all open tasks where each keeps enough here, else of one that keeps less."""
     open_ones = [one for one in tasks if one.verdict == "undecided"]
     below = [one.items_needed for one in open_ones if one.kept < keep]
     needed = [count for count in below or [one.items_needed for one in open_ones] if count is not None]
     if below:
         return min(needed, default=None)
-    return max(needed) if len(needed) == len(open_ones) else None
+    return max(needed, default=None) if len(needed) == len(open_ones) else None
 
 
 def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from layercut.evidence.diagnosis import MeasureRow
-from layercut.evidence.measures import measure_rows
+from layercut.evidence.diagnosis import MeasureRow, measure_rows
 
 Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_string"]
 CLOSING = {"(": ")", "[": "]", "{": "}"}

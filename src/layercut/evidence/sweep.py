@@ -13,16 +13,14 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
-from layercut.evidence.multiplicity import holm
+from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
+from layercut.runs.directory import SWEEP
 from layercut.runs.settings import check_version, read_json, shown
 from layercut.surgery.lineage import Parent
 
 FORMAT_VERSION = 1
-SWEEP = "sweep.json"
-ALPHA = 0.05
-"""A loss stands among all layers where its adjusted p-value is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ class SweepRow(TaskRow):
 
     @property
     def shows_loss(self) -> bool:
-        """Whether the whole interval of the difference lies below 0."""
+        """Return True where the whole interval of the difference lies below 0."""
         return self.values.difference.high is not None and self.values.difference.high < 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,17 +90,17 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What a criterion thinks of the layers, from a plan.json."""
+    """Scores of a criterion for the layers, from a plan.json."""
 
     name: str
     importance: Mapping[int, float]
     """Score per layer, higher means keep; layers that the criterion did not score are missing."""
     note: str = ""
-    """What a reader must know of it; empty for nothing."""
+    """Remark for readers; empty for none."""
 
 
 class Agreement(NamedTuple):
-    """How far two rankings of the layers agree."""
+    """Agreement of two rankings of the layers."""
 
     first: str
     second: str
@@ -184,7 +182,7 @@ class Sweep:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """What sweep.json holds."""
+        """Content of sweep.json."""
         return {
             "format_version": FORMAT_VERSION,
             "model": self.model,
@@ -239,7 +237,7 @@ class Sweep:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a run folder holds a finished sweep."""
+    """Return True for a run folder with a finished sweep."""
     return (Path(folder) / SWEEP).is_file()
 
 

@@ -17,17 +17,16 @@ from layercut.engine.base import Decoding, Engine
 from layercut.engine.probe import fastest_engine
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.comparison import ALPHA
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.mcnemar import loss_p_value
-from layercut.evidence.paired import compare_paired
+from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.paired import compare_paired, loss_p_value
 from layercut.evidence.splits import items_hash
 from layercut.healing.examples import Data
 from layercut.healing.prompt_sources import PromptSource, TaskPrompts
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import bare
 from layercut.models.loading import LoadedModel
-from layercut.report.healing_text import ACCURACY, GUARD
+from layercut.runs.healing import ACCURACY, GUARD
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task

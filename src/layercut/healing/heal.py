@@ -36,10 +36,9 @@ from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings, train_as_recorded
 from layercut.healing.trainable import remove_weights
 from layercut.progress import Say
-from layercut.report.healing import healing_report
-from layercut.report.healing_text import GUARD, healing_lines
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.healing import GUARD, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import PLAN_FILE, read_plans
@@ -192,7 +191,6 @@ def ended(run: RunFolder, plan: CutPlan) -> Healed:
     """Write what comes after the checkpoint, read what it records, and remove what only continues the training."""
     remove_weights(run.path / TRAINING)
     run.write_metrics([], plan=plan.to_dict())
-    healing_report(run.path)
     folder = run.path / CHECKPOINT
     return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 

@@ -23,8 +23,8 @@ from layercut.models.loading import LoadedModel, load_model
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
-from layercut.report.healing_text import ACCURACY, guard_lines
 from layercut.runs.directory import RunFolder
+from layercut.runs.healing import ACCURACY, guard_lines
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from layercut.healing.trainable import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
-from layercut.report.healing_text import ACCURACY, GUARD
 from layercut.runs.atomic import write_json, write_text
+from layercut.runs.healing import ACCURACY, GUARD
 
 try:
     from datasets import Dataset

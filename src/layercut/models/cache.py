@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
-"""What to do where the cache cannot be written."""
+"""Advice for a cache that cannot be written."""
 
 
 def cache_dir() -> Path:

@@ -163,7 +163,7 @@ def _embeddings(config: Mapping[str, Any], where: str) -> set[tuple[int, ...]]:
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a field is as transformers sets it for the type: some types write 0 for what they do not use."""
+    """True if a field is as transformers sets it for the type: some types write 0 for what they do not use."""
     try:
         return bool(getattr(config_of({"model_type": config.get("model_type")}, ""), name, None) == config[name])
     except InputError:
@@ -279,7 +279,7 @@ def find_nonfinite(folder: Path) -> BadTensor | None:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor has neither NaN nor infinity; tensors of whole numbers have none."""
+    """True if a tensor has neither NaN nor infinity; tensors of whole numbers have none."""
     import torch
 
     if not tensor.dtype.is_floating_point or not tensor.numel():

@@ -82,7 +82,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a cached folder has all that a conversion wrote, byte for byte; each file is hashed once."""
+    """True if a cached folder has all that a conversion wrote, byte for byte; each file is hashed once."""
     try:
         files = dict(read_source(folder)["files"])
         states = {name: (folder / name).stat() for name in files}
@@ -97,7 +97,7 @@ def _sha256(path: Path, changed: int, num_bytes: int) -> str:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What ``layercut_source.json`` of a converted folder records. Raises CheckpointError: it holds no JSON object."""
+    """The record in ``layercut_source.json`` of a converted folder. Raises CheckpointError: it holds no JSON object."""
     return read_object(folder / SOURCE_FILE)
 
 

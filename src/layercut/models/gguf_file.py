@@ -34,9 +34,9 @@ class GgufField(NamedTuple):
     length: int | None
     """Entries of an array; None for a single value."""
     begin: int
-    """Where the key begins in the file, in bytes."""
+    """Offset of the key in the file, in bytes."""
     end: int
-    """Where the value ends."""
+    """Offset of the value's end, in bytes."""
 
 
 class GgufTensor(NamedTuple):
@@ -54,7 +54,7 @@ class GgufTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class GgufHead:
-    """What a GGUF file says of itself."""
+    """The header of a GGUF file."""
 
     metadata: Mapping[str, Any]
     """Numbers and strings."""

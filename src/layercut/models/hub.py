@@ -64,7 +64,7 @@ def download(
 
 @contextmanager
 def refusals(repo: str, revision: str | None) -> Iterator[None]:
-    """What the hub refuses inside the block, in one line for the user.
+    """Turn a refusal of the hub inside the block into one line for the user.
 
     Raises:
         InputError: no such model or revision, no access, or no network and nothing in the cache.
@@ -104,7 +104,7 @@ def refusals(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def look_up(api: HfApi, repo: str, revision: str | None) -> bool:
-    """Whether the hub answers, and has safetensors under that name.
+    """True if the hub answers, and has safetensors under that name.
 
     One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,
     and a repository of pickled weights nothing at all.

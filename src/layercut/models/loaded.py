@@ -32,7 +32,7 @@ _LENGTH = 16
 
 
 def is_loaded(model: object) -> bool:
-    """Whether it is a transformers model in memory. Does not import transformers: who has one has imported it."""
+    """True if it is a transformers model in memory. Does not import transformers: who has one has imported it."""
     return any(f"{kind.__module__}.{kind.__name__}" == _KIND for kind in type(model).__mro__)
 
 
@@ -73,7 +73,7 @@ def wrap_loaded(
 
 
 def settings_of(loaded: LoadedModel) -> ModelSettings:
-    """How the same model is loaded again."""
+    """Settings that load the same model again."""
     device = str(loaded.model.device)
     return ModelSettings(model=str(loaded.source.path), dtype=loaded.dtype, device=device)
 
@@ -110,7 +110,7 @@ def _origin(model: PreTrainedModel) -> Path | None:
 
 
 def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> bool:
-    """Whether a folder holds this very model: its config, tokenizer and every weight."""
+    """True if a folder holds this very model: its config, tokenizer and every weight."""
     from safetensors import safe_open
     from transformers import AutoConfig
 
@@ -142,7 +142,7 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What decides how texts become tokens."""
+    """The parts of a tokenizer that decide how texts become tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     core = json.dumps(

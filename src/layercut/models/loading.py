@@ -54,7 +54,7 @@ class LoadedModel:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether conversations can be rendered for it."""
+        """True if conversations can be rendered for it."""
         return bool(self.tokenizer.chat_template)
 
     @property
@@ -64,7 +64,7 @@ class LoadedModel:
 
     @property
     def dtype(self) -> str:
-        """What it computes in: ``float32``, ``bfloat16`` or ``float16``."""
+        """The dtype that it computes in: ``float32``, ``bfloat16`` or ``float16``."""
         return str(self.model.dtype).removeprefix("torch.")
 
 

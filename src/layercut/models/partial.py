@@ -20,7 +20,7 @@ from layercut.models.weights import TensorEntry
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What is known of a hub model before its weights are fetched."""
+    """The facts of a hub model that are known before its weights are fetched."""
 
     repo: str
     commit: str

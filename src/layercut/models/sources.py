@@ -38,10 +38,10 @@ class ModelSource:
     revision: str | None = None
     """The commit, for a hub model."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where the weights come from: ``kind`` (hub, folder, gguf, bundled, adapter), and for GGUF what
+    """Origin of the weights: ``kind`` (hub, folder, gguf, bundled, adapter), and for GGUF what
     ``layercut_source.json`` records, such as the SHA-256 of the file."""
     adapter: Adapter | None = None
-    """What is laid over the weights in ``path``."""
+    """Adapter laid over the weights in ``path``."""
 
     def refuse_adapter(self, doing: str) -> None:
         """Raise InputError if there is an adapter, which what reads the weights in ``path`` would leave out."""
@@ -91,7 +91,7 @@ def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool
 
 
 class SourceFacts(NamedTuple):
-    """What a model's files say of it without loading it."""
+    """A model's facts from its files, without loading it."""
 
     structure: Structure
     num_layers: int
@@ -130,7 +130,7 @@ def _bundled(source: str) -> ModelSource:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether ``resolve`` would look for it on the hub."""
+    """True if ``resolve`` would look for it on the hub."""
     return not (
         source.startswith(PREFIX)
         or not source.strip()
@@ -140,7 +140,7 @@ def is_hub_id(source: str) -> bool:
 
 
 def _looks_like_path(source: str) -> bool:
-    """Whether a name that exists nowhere on disk was meant as a path and not as a hub id."""
+    """True if a name that exists nowhere on disk was meant as a path and not as a hub id."""
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
 
 

@@ -1,4 +1,4 @@
-"""Where a model keeps its decoder layers, found by structure.
+"""The place of a model's decoder layers, found by structure.
 
 The decoder stack is the one ``ModuleList`` of the language model that is as long as the config counts. The language
 model is every part of the model that is built from the text config (``get_text_config()``), so vision towers and other
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""What configs call the number of their decoder layers, the first that is there."""
+"""Names of the number of decoder layers in configs; the first that is there counts."""
 SECTIONS = ("text_config", "decoder", "generator")
-"""Where a config of several parts keeps that of its language model."""
+"""Names under which a config of several parts keeps that of its language model."""
 
 SAMPLES = 4
 """Names that are looked at of each list in a checkpoint."""
@@ -43,7 +43,7 @@ EXCEPTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """How one model is built."""
+    """The structure of one model."""
 
     model_type: str
     """``model_type`` of config.json."""
@@ -54,7 +54,7 @@ class Structure:
     section: str = ""
     """Key of config.json under which that section lies; empty if it is the whole."""
     stored: tuple[str, ...] = ()
-    """What stands before the layer's index in the checkpoint's names; empty for ``layers`` itself, of which leading
+    """Prefix of the layer's index in the checkpoint's names; empty for ``layers`` itself, of which leading
     parts may be missing (``h.0.ln_1.weight`` for ``transformer.h.0.ln_1.weight``)."""
 
     @property
@@ -294,7 +294,7 @@ def _is_stateless(part: Any) -> bool:
 
 
 def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str]) -> tuple[str, ...]:
-    """What stands before the layer's index in those names of a checkpoint that become tensors of a decoder layer."""
+    """Prefix of the layer's index in those names of a checkpoint that become tensors of a decoder layer."""
     samples: dict[str, list[str]] = {}
     for name in tensors:
         for match in re.finditer(r"(?<=\.)\d+(?=\.)", name):

@@ -35,7 +35,7 @@ class WeightlessModel:
     context_length: int | None
     """Tokens that the model takes, by its config; None where the config names no limit."""
     dtype: str
-    """What it is to compute in: ``float32``, ``bfloat16`` or ``float16``."""
+    """The dtype to compute in: ``float32``, ``bfloat16`` or ``float16``."""
     trust_remote_code: bool = False
 
     @property
@@ -45,7 +45,7 @@ class WeightlessModel:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether conversations can be rendered for it."""
+        """True if conversations can be rendered for it."""
         return bool(self.tokenizer.chat_template)
 
 
@@ -94,7 +94,7 @@ def load_without_weights(
 
 
 def _own_dtype(config: PretrainedConfig, source: ModelSource) -> str:
-    """What a checkpoint is to be run in: as its config says, else as its first floating-point tensor is stored."""
+    """The dtype to run a checkpoint in: as its config says, else as its first floating-point tensor is stored."""
     named = getattr(config.get_text_config(decoder=True), "dtype", None)
     if named is not None:
         return str(named).removeprefix("torch.")

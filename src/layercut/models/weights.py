@@ -42,7 +42,7 @@ _BOOKKEEPING = frozenset({
 
 
 class TensorEntry(NamedTuple):
-    """What a header says of one tensor."""
+    """The entry of one tensor in a header."""
 
     dtype: str
     """safetensors' name of it, such as ``BF16``."""
@@ -81,7 +81,7 @@ class Header(NamedTuple):
     tensors: dict[str, TensorEntry]
     """In the order of their bytes."""
     data_offset: int
-    """Where the tensors' bytes begin, counted from the start of the file."""
+    """Offset of the tensors' bytes from the start of the file."""
     metadata: dict[str, str]
     """``__metadata__``, such as ``{"format": "pt"}``."""
 
@@ -217,7 +217,7 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """What a config.json says of the architecture, as text."""
+    """The architecture in a config.json, as text."""
     return json.dumps({key: value for key, value in config.items() if key not in _BOOKKEEPING}, sort_keys=True)
 
 

@@ -1,7 +1,8 @@
 """The number of items that a run of prune needs, their power, and the number that fits into the time.
 
 Every item is answered by both models. What items can show is simulated with the rule that decides, see
-``layercut.evidence.power``. Time is given out by the seconds that the original model takes for an item of each task.
+``layercut.evidence.sample_size``. Time is given out by the seconds that the original model takes for an item of each
+task.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from layercut.evidence.power import MANY, POWER, Differences, decides, least
-from layercut.evidence.sample_size import CORRELATION, outcomes_of
+from layercut.evidence.sample_size import CORRELATION, MANY, POWER, Differences, decides, least, outcomes_of
 
 SELECTION_ITEMS = 100
 """Items of each task to choose layers by; arXiv:2602.01997 takes as many."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from layercut.evidence.uses import tasks_for
 from layercut.pruning.settings import PruneSettings
-from layercut.report.uses import tasks_for
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, takes
 from layercut.tasks.suites import asked_tasks, with_data

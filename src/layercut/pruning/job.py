@@ -37,10 +37,8 @@ from layercut.pruning.settings import PruneSettings
 from layercut.pruning.speed import timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import card_verdict
-from layercut.report.html.page import PAGE
-from layercut.report.reports import write_reports
 from layercut.runs.atomic import new_directory, write_text
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
 from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
@@ -92,7 +90,6 @@ def prune_model(
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
             if known.checkpoint is not None or not anyway:
-                _report(run.path, seed)
                 return Pruned(run.path, known, handle.settings)
         if goal.note:
             say(goal.note)
@@ -119,8 +116,7 @@ def prune_model(
                 say=say,
             )
             found = PruneJob(context).run()
-        (run.path / PAGE).unlink(missing_ok=True)
-        _report(run.path, seed)
+        (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
 
 
@@ -134,12 +130,6 @@ def settings_of_run(
         **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks")},
         "seed": seed,
     }
-
-
-def _report(folder: Path, seed: int) -> None:
-    """The page and report.md, unless they are there."""
-    if not (folder / PAGE).is_file():
-        write_reports(folder, seed=seed)
 
 
 class PruneJob:

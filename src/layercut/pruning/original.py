@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from layercut.errors import AtChance, InputError
-from layercut.evidence.power import MANY
+from layercut.evidence.sample_size import MANY
 from layercut.progress.stages import TimeLeft
 from layercut.pruning.budget import (
     CANDIDATES,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layercut.errors import InputError
-from layercut.report.html.page import PAGE
+from layercut.runs.directory import PAGE
 from layercut.runs.prune import RESULT, Estimated, PruneResult
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan

@@ -12,7 +12,7 @@ from layercut.diagnostics.cost import NUM_PROMPT_TOKENS, NUM_ROUNDS, Timing, rat
 from layercut.evidence.intervals import Estimate
 from layercut.pruning.path import measured
 from layercut.runs.prune import Estimated, TimedSpeed
-from layercut.surgery.bypass import bypass
+from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel

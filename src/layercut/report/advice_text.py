@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.evidence.advice import advise
+from layercut.evidence.study import checkpoint_of, is_of_single_runs, study_file
+from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.advice import advise
-from layercut.report.next_step import checkpoint_of, more_items, study_file
 from layercut.report.table import Column, Table, markdown
 from layercut.runs.atomic import write_text
 from layercut.text.counting import counted
-from layercut.text.markup import escape
+from layercut.text.markup import code, escape
 from layercut.text.numbers import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layercut.evidence.advice import Advice, JudgedPlan
     from layercut.evidence.comparison import ComparedRun
     from layercut.evidence.fixed_sequence import JudgedTask
-    from layercut.report.advice import Advice, JudgedPlan
 
 FILE = "advice.md"
 
@@ -39,7 +41,7 @@ def write_advice(
     """Advise, and write ``advice.md`` into the study's folder; gives the advice and the page.
 
     Raises:
-        InputError: see layercut.report.advice.advise.
+        InputError: see layercut.evidence.advice.advise.
     """
     found = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
     text = page(found)
@@ -101,8 +103,8 @@ def answer(advice: Advice) -> str:
 
 
 def kept_words(tasks: Sequence[JudgedTask]) -> str:
-    """What a plan keeps, by task: ``94 % [91, 97] of arithmetic (short answer, n = 240)``; of more than three tasks,
-    that with the lowest lower bound."""
+    """Share that a plan keeps, by task: ``94 % [91, 97] of arithmetic (short answer, n = 240)``; of more than three
+    tasks, that with the lowest lower bound."""
     if not tasks:
         return "an unknown share"
     if len(tasks) > 3:
@@ -112,7 +114,7 @@ def kept_words(tasks: Sequence[JudgedTask]) -> str:
 
 
 def decided_by(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
-    """How many more items would decide an undecided plan: ``about 140 more items would decide it``."""
+    """Number of items that would decide an undecided plan: ``about 140 more items would decide it``."""
     have = max((one.n for one in tasks), default=0)
     if items_needed is None:
         return "it is too near the target to say how many more items would decide it"
@@ -138,6 +140,31 @@ def next_step(advice: Advice) -> str:
         return "Next: remove fewer layers, choose other layers, or heal (`layercut heal --help`)." if best else ""
     items = _round_up(max(best.items_needed, 1 + max(one.n for one in best.readouts)))
     return f"To decide it: {more_items(advice.folder, items, advice.use.name, advice.keep)}."
+
+
+def more_items(folder: Path, items: int, use: str, keep: float) -> str:
+    """Commands that measure a study's plans on more items and ask again, in Markdown. Answers that are there are taken
+    from this study's folder; single runs of ``layercut eval`` are repeated.
+
+    Args:
+        folder: of the study.
+        items: report items of each task, in all.
+        use: what is asked.
+        keep: share to be kept.
+    """
+    out = str(folder.with_name(f"{folder.name}-{items}"))
+    ask = shlex.join(["layercut", "advise", out, "--use", use, "--keep", f"{keep:g}"])
+    if is_of_single_runs(folder):
+        return f"{ask_more(folder, items)} and `--out` in {code(out)}, then `{ask}`"
+    again = shlex.join(["layercut", "run", study_file(folder), "--out", out])
+    return f"{ask_more(folder, items)}, then `{again} && {ask}`"
+
+
+def ask_more(folder: Path, items: int) -> str:
+    """The place where the number of items is raised, in Markdown."""
+    if is_of_single_runs(folder):
+        return f"repeat the commands of the runs with `--limit {items}`"
+    return f"raise `limit` to {items} in {escape(study_file(folder))}"
 
 
 def in_short(advice: Advice) -> str:
@@ -227,7 +254,7 @@ def _fate(plan: JudgedPlan) -> str:
 
 
 def evidence(advice: Advice) -> str:
-    """What kind of answers decided, in Markdown; empty where none did."""
+    """Name the kind of answers that decided, in Markdown; empty where none did."""
     text = _EVIDENCE[advice.evidence]
     if advice.use.name == "classify" and advice.evidence == "likelihood":
         text += " For choosing among given options, this is the right kind of evidence."
@@ -245,9 +272,7 @@ def _ignored(advice: Advice) -> str:
         written = {one.task for plan in advice.plans for one in plan.readouts}
         ranked = [task for task in dict.fromkeys(one.task for one in advice.ignored) if task not in written]
         only = [
-            task
-            for task in ranked
-            if all(not words.is_written(one.readout) for one in advice.ignored if one.task == task)
+            task for task in ranked if all(not is_written(one.readout) for one in advice.ignored if one.task == task)
         ]
         if only:
             text += (
@@ -291,7 +316,7 @@ def _needed(one: JudgedTask) -> str:
 
 
 def how_made(advice: Advice) -> str:
-    """How the plans were tested, and what the bounds mean."""
+    """Explain how the plans were tested, and what the bounds mean."""
     paths = counted(advice.num_paths, "path")
     error = _percent(round(1 - advice.confidence, 9))
     shared = f" {paths} share the error rate of {error}; one on which every plan passed hands its part on."

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs
 from layercut.evidence.degeneration import NAME
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, over_models
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import ALPHA
 from layercut.report.diagnosis.page import measure_table
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cell, program_classes, program_words
-from layercut.report.diagnosis.verdict import ALPHA, over_models
 from layercut.report.table import Column, Part, Table, terminal, texts
 from layercut.report.words import readout_words
 from layercut.text.markup import code, escape, fenced, table
@@ -24,7 +24,7 @@ from layercut.text.numbers import with_interval
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from layercut.report.study import StudyResults
+    from layercut.evidence.study import StudyResults
     from layercut.runs.directory import RunFolder
 
 TITLES = {NAME: "Do written answers repeat themselves?", PROGRAMS: "How do programs fail?"}

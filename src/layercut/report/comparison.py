@@ -13,10 +13,12 @@ from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.means import form_means
+from layercut.evidence.two_runs import verdict
+from layercut.evidence.uses import is_written
 from layercut.report import words
+from layercut.report.study_tables import form_mean_lines
 from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, raw_estimates, raw_values, terminal
-from layercut.report.task_means import form_mean_lines, form_means
-from layercut.report.two_runs import verdict
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
@@ -243,8 +245,8 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
     found = []
     for task in dict.fromkeys(row.task for row in main):
         names = list(dict.fromkeys(row.readout for row in main if row.task == task))
-        for ranked in (name for name in names if not words.is_written(name)):
-            for written in (name for name in names if words.is_written(name)):
+        for ranked in (name for name in names if not is_written(name)):
+            for written in (name for name in names if is_written(name)):
                 asked = {row.cut.name for row in main if row.task == task and row.readout == ranked}
                 asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
                 for place, run in enumerate(runs):

@@ -9,34 +9,30 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from layercut.errors import InputError
+from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
+from layercut.evidence.study import checkpoint_of
 from layercut.report import advice_text, words
-from layercut.report.advice import Advice, JudgedPlan, judge
+from layercut.report.advice_text import ask_more
 from layercut.report.comparison import finding, kept, score_table
-from layercut.report.next_step import ask_more, checkpoint_of
-from layercut.report.table import Cell, Column, Part, Styled, Table, escaped, terminal, texts
-from layercut.report.uses import USES
+from layercut.report.table import Cell, Column, Part, Styled, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.prune import RESULT, PruneResult
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape
+from layercut.text.markup import code, escape, escaped
 from layercut.text.numbers import number, parameters, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.evidence.comparison import ComparisonRow
-    from layercut.report.study import StudyResults
+    from layercut.evidence.study import StudyResults
     from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
-
-KEEP, CONFIDENCE = 0.9, 0.95
-"""Target share and confidence in a study's report; `layercut advise` takes others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstScreen:
-    """What a reader gets without scrolling; texts are one line of Markdown each."""
+    """The part of a report above all others; texts are one line of Markdown each."""
 
     answer: str
     title: str = ""
@@ -44,7 +40,7 @@ class FirstScreen:
     facts: Sequence[tuple[str, str]] = ()
     """Of the plan: names and what they are."""
     table: Table | None = None
-    """What the plan keeps of each task."""
+    """Retained score of each task."""
     behind: Sequence[Part] = ()
     """The evidence, to be unfolded."""
 
@@ -61,7 +57,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
 
 def first_of_study(study: StudyResults) -> FirstScreen:
     """The plan that advice for all tasks recommends, or the best one."""
-    found = _judged(study)
+    found = advice_by_use(study.rows, study.seed)
     every = found.get("all")
     plan = None if every is None else every.recommended or every.best
     if every is None or plan is None:
@@ -150,23 +146,6 @@ def _keeps(row: ComparisonRow) -> str:
 
 def _task(task: str, readout: str) -> Styled:
     return Styled(task, "plain", below=(words.readout_words(readout),))
-
-
-def _judged(study: StudyResults) -> dict[str, Advice]:
-    """Advice for every use that was measured; uses that rest on the same rows once."""
-    found: dict[str, Advice] = {}
-    seen: set[tuple[tuple[str, str], ...]] = set()
-    for use in USES.values():
-        try:
-            advice = judge(study.rows, use, keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
-        except InputError:
-            continue
-        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.readouts))
-        if use.answers == "written" and judged in seen:
-            continue
-        seen.add(judged)
-        found[use.name] = advice
-    return found
 
 
 def first_of_prune(result: PruneResult) -> FirstScreen:

@@ -9,39 +9,36 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.healing_text import (
+from layercut.report.provenance import provenance
+from layercut.report.table import Column, Part, Table, markdown, texts
+from layercut.runs.atomic import write_text
+from layercut.runs.directory import REPORT, RunFolder
+from layercut.runs.environment import hide_home
+from layercut.runs.healing import (
     ACCURACY,
     BY_SOURCE,
+    CHECKPOINT,
     GUARD,
     ON_POLICY,
+    entries_of,
     guard_moment,
     healing_lines,
     is_graded,
     percent,
     shares_in_loss,
 )
-from layercut.report.provenance import provenance
-from layercut.report.table import Column, Part, Table, escaped, markdown, texts
-from layercut.runs.atomic import write_text
-from layercut.runs.directory import REPORT, RunFolder, is_run
-from layercut.runs.environment import hide_home
 from layercut.runs.records import read_records
-from layercut.runs.settings import read_json, shown
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
-from layercut.text.markup import escape
+from layercut.text.markup import escape, escaped
 from layercut.text.numbers import p_value, with_interval
 
 Line = Mapping[str, Any]
 """Of the loss curve, or the entry of a healing in plan.json."""
-HEAL = "heal"
-"""Key in the settings of a run of heal."""
-CHECKPOINT, PLAN = "checkpoint", "plan.json"
 PLOT = "report.png"
 _POINTS = 60
 """Most points of the training loss in the plot; of more steps, each point is a mean."""
@@ -55,11 +52,6 @@ _ANSWERS = {
 _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
 
 
-def is_healing(folder: Path) -> bool:
-    """Whether a folder is that of ``layercut heal``, finished or not."""
-    return is_run(folder) and isinstance(RunFolder.open(folder).settings.get(HEAL), Mapping)
-
-
 def healing_report(folder: Path) -> Path:
     """Write ``report.md``, and ``report.png`` where something was trained, from the folder alone; gives its path.
 
@@ -67,8 +59,7 @@ def healing_report(folder: Path) -> Path:
         InputError: no run folder, or a healing that has not ended.
     """
     run = RunFolder.open(folder)
-    entries = _entries(run)
-    entry = entries[-1]
+    entry = entries_of(run)[-1]
     curve = read_records(run.path / CHECKPOINT / entry["loss_curve"]) if "loss_curve" in entry else []
     with_plot = save(_figure(entry, curve), run.path / PLOT)
     cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
@@ -80,15 +71,6 @@ def healing_report(folder: Path) -> Path:
     lines += ["## Examples", "", _facts(entry), "", "## How this was made", "", *provenance([run])]
     write_text(run.path / REPORT, "\n".join(markdown(lines)).rstrip("\n") + "\n")
     return run.path / REPORT
-
-
-def _entries(run: RunFolder) -> list[dict[str, Any]]:
-    """One for each healing of the checkpoint, the last one by this run."""
-    file = run.path / CHECKPOINT / PLAN
-    if not file.is_file():
-        raise InputError(f"{shown(run.path)} holds no healed checkpoint yet; run its command again, which goes on.")
-    entries: list[dict[str, Any]] = read_json(file, f"{shown(file)} cannot be read")["healing"]
-    return entries
 
 
 def _scope(entry: Line) -> str:

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import OUTCOMES, left_out
+from layercut.evidence.study import StudyResults, further_reports, over_seeds, study_results
 from layercut.report import words
 from layercut.report.answers import answer_sections, examples, study_answers
 from layercut.report.comparison import discordance_section, discordances, score_table
-from layercut.report.depth import depth_section
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import retention, scores
 from layercut.report.first import FirstScreen, first_screen, title_of
 from layercut.report.provenance import provenance
-from layercut.report.seeds import over_seeds, seeds_section
-from layercut.report.study import StudyResults, further_reports, study_results
+from layercut.report.study_tables import depth_section, form_mean_table, seeds_section
 from layercut.report.table import Part, Table, markdown, texts
-from layercut.report.task_means import form_mean_table
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
 from layercut.text.counting import counted

@@ -7,14 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from layercut.errors import InputError
-from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
+from layercut.evidence.correlation import RankCorrelation
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.prediction import correlations, load
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
@@ -23,46 +23,13 @@ from layercut.report.table import Column, Part, Table, markdown, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.runs.settings import read_format
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import two_decimals, with_interval
 
-FORMAT_VERSION = 1
-PREDICTION, REPORT, PLOT = "predict.json", "predict.md", "predict.png"
-PREDICTORS: Mapping[str, str] = {
-    "kl": "trace damage (KL)",
-    "sure": "trace damage (sure tokens)",
-    "lost": "answers not kept",
-    "influence": "block influence",
-}
-"""What ranks the layers, and its name; higher means keep."""
+REPORT, PLOT = "predict.md", "predict.png"
 _RISES = "How far -ln p rises without the layer, in nats a token, by kind of token."
-
-
-class Correlation(NamedTuple):
-    """How far a predictor's order of the layers agrees with another one's."""
-
-    first: str
-    second: str
-    spearman: RankCorrelation
-    kendall: RankCorrelation
-
-
-def load(folder: Path) -> dict[str, Any]:
-    """What predict.json of a run folder holds.
-
-    Raises:
-        InputError: there is none, it is damaged or of an unknown format, or it lacks what is measured now.
-    """
-    data = read_format(Path(folder) / PREDICTION, "prediction")
-    if any("kinds" not in one for one in data["layers"]):
-        raise InputError(
-            f"{folder}: {PREDICTION} is of an earlier layercut, which did not measure kinds of tokens; give the "
-            "command `layercut sweep --predict` again: the original model's answers are there."
-        )
-    return data
 
 
 def prediction_report(folder: Path) -> Path:
@@ -96,7 +63,7 @@ def render(data: Mapping[str, Any], run: RunFolder) -> str:
 
 
 def scope(data: Mapping[str, Any]) -> str:
-    """What was read, in a sentence."""
+    """Name the answers that were read, in a sentence."""
     right = ", ".join(f"{label} {count}" for label, count in data["traces"].items())
     return (
         f"{data['num_layers']} decoder layers, each skipped alone, on {data['num_traces']} right answers of the "
@@ -105,7 +72,7 @@ def scope(data: Mapping[str, Any]) -> str:
 
 
 def answer(data: Mapping[str, Any]) -> str:
-    """How many layers can be removed, and which."""
+    """Number of layers that can be removed, and their indices."""
     safe, keep = data["safe"], f"{data['keep']:.0%}"
     if not safe:
         return (
@@ -119,7 +86,7 @@ def answer(data: Mapping[str, Any]) -> str:
 
 
 def legend(data: Mapping[str, Any]) -> list[str]:
-    """What the numbers mean, one sentence each."""
+    """Meaning of the numbers, one sentence each."""
     lines = [
         "KL: from the original model's next-token distributions to those without the layer, mean in nats a token. "
         "top-1 changed: tokens that are no longer the likeliest.",
@@ -140,32 +107,10 @@ def legend(data: Mapping[str, Any]) -> list[str]:
 
 
 def prediction_tables(data: Mapping[str, Any]) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other."""
+    """Tables and lines for the terminal, to be printed one after the other."""
     depths, order, kinds, agreement = map(terminal, _tables(data))
     last = Text("\n".join(legend(data)), style="dim"), Text(answer(data), style="bold")
     return [Text(scope(data)), order, Text(_RISES), kinds, depths, agreement, *last]
-
-
-def correlations(data: Mapping[str, Any]) -> list[Correlation]:
-    """Of the predictors with each other, and of each one with every task of the sweep, if there is one.
-
-    A task ranks a layer the higher, the lower the score without it.
-    """
-    rankings = {
-        name: {one["layer"]: 1 - one["kept"]["value"] if name == "lost" else one[name] for one in data["layers"]}
-        for name in PREDICTORS
-    }
-    found = [_correlation(PREDICTORS["kl"], rankings["kl"], PREDICTORS["influence"], rankings["influence"])]
-    for curve in data["sweep"] or []:
-        task = {int(layer): -score for layer, score in curve["scores"].items()}
-        found += [_correlation(words, rankings[name], curve["name"], task) for name, words in PREDICTORS.items()]
-    return found
-
-
-def _correlation(first: str, one: Mapping[int, float], second: str, other: Mapping[int, float]) -> Correlation:
-    layers = sorted(one.keys() & other.keys())
-    pairs = [one[layer] for layer in layers], [other[layer] for layer in layers]
-    return Correlation(first, second, rank_correlation(*pairs), kendall_correlation(*pairs))
 
 
 def _coefficient(found: RankCorrelation) -> str:

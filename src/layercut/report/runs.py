@@ -23,7 +23,7 @@ from layercut.text.tables import bare_table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from layercut.report.advice import Advice
+    from layercut.evidence.advice import Advice
     from layercut.runs.directory import RunSummary
 
 

@@ -18,8 +18,7 @@ from layercut.report import words
 from layercut.report.answers import answer_sections
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import layers
-from layercut.report.lineage import lineage_table, lineage_words
-from layercut.report.provenance import provenance
+from layercut.report.provenance import lineage_table, lineage_words, provenance
 from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values, terminal
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
@@ -74,7 +73,7 @@ def render(sweep: Sweep, run: RunFolder, *, with_plot: bool = True) -> str:
 
 
 def scope(sweep: Sweep) -> str:
-    """What was skipped and asked, in one line."""
+    """Name the skipped layers and the items, in one line."""
     curves = sweep.curves
     return ", ".join(
         [
@@ -112,7 +111,7 @@ def findings(sweep: Sweep) -> list[str]:
 
 
 def how_made(sweep: Sweep) -> list[str]:
-    """What the numbers mean, one sentence each."""
+    """Meaning of the numbers, one sentence each."""
     first = sweep.rows[0]
     lines = [
         "Retention above chance in %: (without the layer - chance) / (uncut - chance) on the same items; 100 is uncut, "
@@ -134,7 +133,7 @@ def how_made(sweep: Sweep) -> list[str]:
 
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other."""
+    """Tables and lines for the terminal, to be printed one after the other."""
     blocks: list[RenderableType] = [Text(), Text(scope(sweep)), _Retention(sweep)]
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
@@ -255,7 +254,7 @@ def _lowest(curve: Curve, sweep: Sweep) -> str:
 
 
 def _resolution(curve: Curve) -> str:
-    """How wide the intervals are; half of one is about the least loss that these items can show."""
+    """Width of the intervals; half of one is about the least loss that these items can show."""
     widths = [
         row.values.difference.high - row.values.difference.low
         for row in curve.rows
@@ -273,7 +272,7 @@ def _score(value: float, curve: Curve) -> str:
 
 
 def _is_share(curve: Curve) -> bool:
-    """Whether scores are shown in percent: all of them lie between 0 and 1."""
+    """Return True where scores are shown in percent: all of them lie between 0 and 1."""
     return all(0 <= value <= 1 for row in curve.rows for value in (row.values.uncut.value, row.values.cut.value))
 
 
@@ -306,7 +305,7 @@ def agreement_parts(sweep: Sweep) -> list[Part]:
 
 
 def about_agreements(sweep: Sweep) -> list[str]:
-    """What the numbers mean, one sentence each."""
+    """Meaning of the numbers, one sentence each."""
     lines = [
         "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by the loss without the "
         "layer, a criterion by its score. 95 % intervals by Fisher's z over layers. They exclude the noise of the "

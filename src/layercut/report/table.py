@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from layercut.text import markup
-from layercut.text.markup import code, escape, on_one_line, printable
+from layercut.text.markup import code, escape, escaped, on_one_line, printable
 from layercut.text.tables import bare_table
 
 _TOGETHER = re.compile(
@@ -28,8 +28,6 @@ _TOGETHER = re.compile(
     r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\b[px]) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
 )
 """Spaces inside numbers with units, intervals and the like, where no line may end."""
-_INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
-"""Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
 _STYLES = {
     "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
 }  # fmt: skip
@@ -219,11 +217,6 @@ def _markdown_cell(cell: Cell) -> str:
         return code(cell.text) + cell.mark
     text = escaped(cell.text)
     return (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
-
-
-def escaped(text: str) -> str:
-    """Plain text in Markdown, without escapes that no Markdown needs."""
-    return _INTERVAL.sub(lambda found: f"[{found[1]}]" if found[1] else "", escape(text))
 
 
 def terminal(table: Table) -> RenderableType:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from layercut.evidence.comparison import ALPHA, KEPT
+from layercut.evidence.comparison import KEPT
 from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.uses import is_written
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.numbers import number, parameters, with_interval
@@ -26,9 +28,7 @@ READOUTS = {
 }
 
 REST = "rest of the test set: without the items of the half that a plan or a healing behind one of these models used."
-"""What the words mean."""
-
-_WRITTEN = ("short", "chain", "filler")
+"""Meaning of the words for a test set."""
 
 
 def readout_words(readout: str) -> str:
@@ -41,11 +41,6 @@ def readout_words(readout: str) -> str:
     if not budget:
         return READOUTS.get(readout, readout)
     return f"answer after {budget} {'tokens' if kind == 'chain' else 'dots'}" if int(budget) else "answer at once"
-
-
-def is_written(readout: str) -> bool:
-    """Whether the model writes the answers of a readout itself."""
-    return readout.partition("@")[0] in _WRITTEN
 
 
 def readout_order(readout: str) -> tuple[int, float, str]:
@@ -74,7 +69,7 @@ FINDINGS = {
 LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
     "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right", "gained": "right",
 }  # fmt: skip
-"""How a finding is coloured; the others have no colour."""
+"""Colours of findings; the others have none."""
 
 
 def removal(arm: ComparedRun) -> str:
@@ -142,7 +137,7 @@ def isolation(environment: Mapping[str, Any]) -> list[str]:
 
 
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
-    """What intervals, retention and chance mean, one sentence each."""
+    """Meaning of intervals, retention and chance, one sentence each."""
     seeds = sorted({row.seed for row in rows})
     lines = [
         f"{scores_in(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "

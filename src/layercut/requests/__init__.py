@@ -1,4 +1,4 @@
-"""What each verb is asked: one request a verb, which flags, YAML and Python build alike, and which runs itself."""
+"""Requests: one a verb, with its fields and checks; flags, YAML and Python build it alike, and it runs itself."""
 
 from __future__ import annotations
 

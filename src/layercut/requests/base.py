@@ -28,7 +28,7 @@ from layercut.tasks.suites import asked_tasks, check_tasks, with_data
 
 
 class Fields(NamedTuple):
-    """How the fields of a group of settings appear among a request's: ``Annotated[TrainSettings, Fields(...)]``."""
+    """Marks a group of settings whose fields are a request's: ``Annotated[TrainSettings, Fields(...)]``."""
 
     panel: str | None = None
     """Heading in ``--help``."""
@@ -41,7 +41,7 @@ class Fields(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """How a plain field appears on the command line."""
+    """Marks a plain field, for the command line."""
 
     metavar: str | None = None
     spelled: str = ""
@@ -86,7 +86,7 @@ class Slot(NamedTuple):
 
 
 class Request(Settings, arbitrary_types_allowed=True):
-    """What a verb is asked."""
+    """Base of all requests."""
 
     VERB: ClassVar[str]
 
@@ -229,7 +229,7 @@ READOUTS = "rank, gold, token, short, chain; each task's first if left out."
 Keep = Annotated[Share | None, Flag("SHARE")]
 ASeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
 SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
-"""What most verbs on a model show of it."""
+"""Fields of a model that most verbs show in ``--help``."""
 SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
 
 

@@ -18,8 +18,7 @@ from layercut.selection.specs import fits
 from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from layercut.surgery.cut import CutDone
-    from layercut.surgery.cut_source import CutSource
+    from layercut.surgery.cut import CutDone, CutSource
     from layercut.surgery.plan import CutPlan
 
 MAX_SHARD_GB = 5.0
@@ -111,7 +110,7 @@ class CutRequest(Request):
     @contextmanager
     def _source(self, io: Io, dry_run: bool) -> Iterator[CutSource]:
         """The model in memory, or its files, with the plan."""
-        from layercut.surgery.cut_source import CutSource, cut_source
+        from layercut.surgery.cut import CutSource, cut_source
 
         make = self._planned(io)
         handle = io.loaded.get(self.model.model)

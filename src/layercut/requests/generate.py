@@ -129,7 +129,7 @@ class GenerateRequest(Request):
         )
 
     def estimate(self) -> CostEstimate:
-        """What answering would cost; nothing is written."""
+        """The cost of answering; nothing is written."""
         from layercut.engine.handle import ModelHandle
         from layercut.healing.estimate import estimate_answers
         from layercut.selection.specs import plan_of

@@ -149,12 +149,12 @@ class HealRequest(Request):
         )
 
     def estimate(self) -> CostEstimate:
-        """What healing would cost; nothing is written."""
+        """The cost of healing; nothing is written."""
         from layercut.healing.heal import estimate_heal
 
         return estimate_heal(self.model, self.uncut, self.source(), self.settings, self.how, out=self.out)
 
     @property
     def checkpoint(self) -> Path:
-        """Where the healed model is."""
+        """Folder of the healed model."""
         return self.out / "checkpoint"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Io(NamedTuple):
-    """Where progress and lines for people go, and the models that the caller has in memory."""
+    """Console and lines for people, and the models that the caller has in memory."""
 
     console: Console
     say: Say

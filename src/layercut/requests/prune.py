@@ -49,7 +49,7 @@ class PruneRequest(Request):
 
     @property
     def tasks(self) -> GoalTasks:
-        """What decides."""
+        """The tasks that decide."""
         return goal_tasks(self.goal, self.data, self.data_dir)
 
     @property
@@ -81,7 +81,7 @@ class PruneRequest(Request):
         )
 
     def estimate(self) -> CostEstimate:
-        """What it would cost; nothing is written."""
+        """The cost of pruning; nothing is written."""
         from layercut.pruning.estimate import prune_estimate
 
         return prune_estimate(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)

@@ -176,7 +176,7 @@ class SelectRequest(Request):
             )
 
     def estimate(self) -> CostEstimate:
-        """What choosing would cost; nothing is written."""
+        """The cost of choosing; nothing is written."""
         from layercut.selection.estimate import selection_estimate
         from layercut.selection.select import objective_parts
 

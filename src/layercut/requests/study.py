@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -66,7 +66,7 @@ class StudyRequest(Request):
 
     @cached_property
     def _data(self) -> Mapping[str, Any]:
-        """What the file holds."""
+        """Keys and values of the file."""
         return self.study if isinstance(self.study, Mapping) else read_study(Path(self.study))
 
     @cached_property
@@ -98,7 +98,7 @@ class StudyRequest(Request):
 
     @property
     def file(self) -> str | None:
-        """Where the study was read, for messages."""
+        """Path of the study's file, for messages."""
         return None if isinstance(self.study, Mapping | StudySettings) else str(self.study)
 
     def fit(self) -> None:
@@ -117,14 +117,12 @@ class StudyRequest(Request):
             except InputError as error:
                 raise self._named(error) from error
 
-    def run(self, io: Io) -> list[StudyOutcome]:
-        """Do all that is left, for each model; the request of another verb gives its result."""
+    def run(self, io: Io) -> Iterator[StudyOutcome]:
+        """Do all that is left; yields the outcome of each model as soon as it has ended."""
         from layercut.study.run import run_study
 
         with self.trust():
-            if self.other is not None:
-                return cast("list[StudyOutcome]", self.other.run(io))
-            return run_study(
+            yield from run_study(
                 self.settings,
                 out=self.out,
                 seed=self.seed,
@@ -135,7 +133,7 @@ class StudyRequest(Request):
             )
 
     def estimate(self) -> list[Forecast]:
-        """What is left and how long it may take, for each model; nothing is written."""
+        """The work that is left and its time, for each model; nothing is written."""
         from layercut.study.run import forecast_study
 
         with self.trust():

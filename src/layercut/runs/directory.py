@@ -37,8 +37,10 @@ from layercut.runs.study import failures_in
 from layercut.text.counting import counted
 
 SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
-"""Result files of runs that are not evaluations; see layercut.report."""
+"""Result files of runs that are not evaluations."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
+PAGE = "report.html"
+"""The page for a browser."""
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _NAMES, _NUMBERS = ("task", "readout", "metric"), ("value", "low", "high", "stderr", "chance", "n")
 _TRAINED = re.compile(r"checkpoint-(\d+)")
@@ -149,7 +151,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all results exist: metrics.json is written last."""
+        """True if all results exist: metrics.json is written last."""
         return (self.path / METRICS).is_file()
 
     @property
@@ -165,7 +167,7 @@ class RunFolder:
         return Journal(self._samples_path(task, readout))
 
     def has_records(self, task: str, readout: str) -> bool:
-        """Whether there are records of one task and readout."""
+        """True if there are records of one task and readout."""
         return self._samples_path(task, readout).is_file()
 
     def records(self, task: str, readout: str) -> list[dict[str, Any]]:
@@ -240,7 +242,7 @@ def check_folder(path: Path) -> None:
 
 
 def saved(path: Path) -> str:
-    """What an unfinished run and its inner runs have on disk: ``412 answers are saved``; or nothing."""
+    """A line on the answers that an unfinished run has on disk, ``412 answers are saved``; or nothing."""
     answers = _answers(path, "**/")
     steps = [int(found[1]) for one in path.glob("**/checkpoint-*") if (found := _TRAINED.fullmatch(one.name))]
     words = [f"{counted(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
@@ -287,7 +289,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run folder; other programs write a config.yaml too."""
+    """True if a folder is a run folder; other programs write a config.yaml too."""
     try:
         return "\nsettings_hash:" in (path / CONFIG).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -373,7 +375,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _holds_something(path: Path) -> bool:
-    """Whether there is more than the files of a begin that was killed early."""
+    """True if there is more than the files of a begin that was killed early."""
     return path.is_dir() and any(
         item.name != LOCK and not item.name.startswith(f".{CONFIG}.") for item in path.iterdir()
     )

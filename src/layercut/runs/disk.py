@@ -124,7 +124,7 @@ def _disk_of(path: Path | None) -> str:
 
 
 def _full(path: Path | None, free: str = " ({} free)") -> str:
-    """What is full: the disk, or its table of files."""
+    """Name of the full part: the disk, or its table of files."""
     where = _disk_of(path)
     with suppress(OSError, StopIteration, AttributeError):  # no statvfs on Windows
         found = os.statvfs(nearest_existing(path or Path()))

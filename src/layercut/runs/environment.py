@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
 def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """What a reader needs to judge or repeat a run, JSON-able.
+    """Versions, machine and code, JSON-able, for a reader who judges or repeats a run.
 
     Args:
         argv: the command line, ``sys.argv`` by default. It is recorded without the program's folder, with ``~`` for the

@@ -83,12 +83,12 @@ def _open_locked(lock: Path, path: Path, waiting: Callable[[], None] | None) -> 
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process is writing the run in this folder."""
+    """True if a process is writing the run in this folder."""
     return is_held(path / LOCK)
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds this lock file."""
+    """True if a process holds this lock file."""
     if sys.platform == "win32" or not lock.exists():
         return False
     import fcntl
@@ -120,7 +120,7 @@ def _sign(file: TextIO) -> None:
 
 
 def _is_still(lock: Path, file: TextIO) -> bool:
-    """Whether the locked file still has its name; its last holder may have removed it."""
+    """True if the locked file still has its name; its last holder may have removed it."""
     try:
         return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def _is_still(lock: Path, file: TextIO) -> bool:
 
 
 def _try_lock(file: TextIO) -> bool | None:
-    """Whether the lock was free and is held now; None on systems without locks."""
+    """True if the lock was free and is held now; None on systems without locks."""
     if sys.platform == "win32":
         return None
     import fcntl

@@ -55,11 +55,11 @@ class GoalTask(_Plain):
 
 
 class Goal(_Plain):
-    """What was asked for."""
+    """The goal."""
 
     use: str | None = None
     note: str = ""
-    """Where the tasks stand in for the use and are not the use: which ones, in words."""
+    """The tasks that stand in for the use without being it, in words."""
     tasks: tuple[GoalTask, ...]
     keep: float
     """Share of the score above chance that each task must keep."""
@@ -86,7 +86,7 @@ class TaskScore(_Plain):
 
 
 class TaskKept(_Plain):
-    """What a plan keeps of one task."""
+    """A plan's result on one task."""
 
     task: str
     readout: str
@@ -97,7 +97,7 @@ class TaskKept(_Plain):
     bound: float | None = None
     """One-sided lower bound of the retention at the goal's level; None on selection items, and where there is none."""
     passed: bool | None = None
-    """Whether the bound is at least ``keep``; None on selection items."""
+    """True if the bound is at least ``keep``; None on selection items."""
     correlation: float | None = None
     """Of both models' scores over selection items, with half an item added to each of the four outcomes; None on report
     items. It tells how many report items are needed."""
@@ -159,7 +159,7 @@ class Chosen(_Plain):
 
 
 class NextStep(_Plain):
-    """What would decide more."""
+    """The command that would decide more."""
 
     items: int
     """Report items of each task, in all."""
@@ -202,10 +202,10 @@ class PruneResult(_Plain):
     ignored: tuple[SetAside, ...] = ()
     original: tuple[TaskScore, ...]
     resolution: str
-    """What this many report items can show, in a sentence."""
+    """The differences that this many report items can show, in a sentence."""
     path: tuple[PathStep, ...]
     path_ended: str = ""
-    """Why the path goes no deeper, in words."""
+    """Reason why the path goes no deeper, in words."""
     tested: tuple[TestedDepth, ...]
     """In order of depth; testing stops at the first that fails."""
     verdict: Verdict
@@ -216,7 +216,7 @@ class PruneResult(_Plain):
     checkpoint: str | None = None
     """Relative to the folder of result.json; None where none was written."""
     verified: str = ""
-    """What reloading the checkpoint found."""
+    """Result of reloading the checkpoint."""
     speed: tuple[TimedSpeed, ...] = ()
     size: dict[Literal["uncut", "cut"], Size] = {}
     where: str

@@ -160,7 +160,7 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def are_numbers(scores: Any, *, may_lack: bool = False) -> bool:
-    """Whether these are scores by name, finite and small enough to be squared and added up."""
+    """True if these are scores by name, finite and small enough to be squared and added up."""
     return isinstance(scores, dict) and all(
         (value is None and may_lack) or (isinstance(value, int | float) and abs(value) < _LARGEST)
         for value in scores.values()

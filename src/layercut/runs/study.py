@@ -13,6 +13,8 @@ from layercut.runs.atomic import write_json, write_text
 from layercut.runs.json_text import load
 
 FORMAT_VERSION = 1
+UNCUT = "uncut"
+"""Name of the original model's run."""
 MANIFEST, FAILURES = "study.json", "failures"
 SWEEP, DIAGNOSE = STEPS = ("sweep", "diagnose")
 """Folders of a study with runs that are no arms."""

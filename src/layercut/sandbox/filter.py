@@ -1,4 +1,4 @@
-"""Which system calls a program may make: a short allow list, as a seccomp filter that the kernel runs.
+"""The system calls that a program may make: a short allow list, as a seccomp filter that the kernel runs.
 
 A call that is not listed answers "not implemented" (ENOSYS), so that a library falls back on an older one; a listed
 call with an argument that is refused answers "not permitted" (EPERM). The list holds what Python, numpy and the

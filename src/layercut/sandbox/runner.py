@@ -264,7 +264,7 @@ def _working() -> tuple[Mode | None, tuple[str, ...]]:
 
 @functools.cache
 def _why_not(mode: Mode) -> str:
-    """Why programs cannot be run in this way here; empty if they can."""
+    """Reason why programs cannot be run in this way here; empty if they can."""
     if mode != "none" and sys.platform != "linux":
         return "needs Linux"
     if mode == "bubblewrap" and not shutil.which("bwrap"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.mean_kept import TaskValues, mean_kept
+from layercut.evidence.means import TaskValues, mean_kept
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask

@@ -23,12 +23,12 @@ from layercut.engine.base import Decoding, LikelihoodRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.intervals import proportion_interval
+from layercut.evidence.prediction import FORMAT_VERSION
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import SelectionProgress
-from layercut.report.prediction import FORMAT_VERSION, PREDICTION, prediction_report
 from layercut.runs.atomic import write_json
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import PREDICTION, RunFolder
 from layercut.runs.settings import settings_hash
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
@@ -51,10 +51,21 @@ KEEP = 0.9
 
 
 class Predicted(NamedTuple):
-    """The report and the content of predict.json."""
+    """The prediction and its file."""
 
-    report: Path
+    file: Path
+    """predict.json in the run folder."""
     data: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.file.parent
+
+    @property
+    def report(self) -> Path:
+        """The Markdown page that ``layercut.write_reports`` makes of the file."""
+        return self.file.with_suffix(".md")
 
 
 def predict_layers(
@@ -109,10 +120,9 @@ def predict_layers(
             ],
         }
         write_json(run.path / PREDICTION, data)
-        report = prediction_report(run.path)
         if not run.is_finished:
             run.write_metrics([])
-        return Predicted(report, data)
+        return Predicted(run.path / PREDICTION, data)
 
 
 def measure(

@@ -27,7 +27,6 @@ from layercut.evidence.sweep import Ranking, Sweep, SweepRow
 from layercut.progress import Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
-from layercut.report.reports import write_reports
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
@@ -142,7 +141,6 @@ def sweep_model(
             parent=named,
         )
         sweep.save(run.path)
-        write_reports(run.path)
         if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
             run.write_metrics([])
         return Swept(run.path, sweep)
@@ -151,7 +149,7 @@ def sweep_model(
 def sweep_settings(
     model: Mapping[str, Any], parts: Sequence[ObjectiveTask], decoding: Decoding, split: Split
 ) -> dict[str, Any]:
-    """What decides the numbers of a sweep's folder.
+    """Settings that decide the numbers of a sweep's folder.
 
     On selection items these are those of ``layercut select`` with the same objective, so both can share a folder. The
     skipped layers are not part of them: a second command may add some.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from layercut.evidence.intervals import Estimate
-from layercut.evidence.token_means import token_mean
+from layercut.evidence.means import token_mean
 from layercut.selection.greedy import as_json
 
 TokenKind = Literal["result", "other digit", "closing bracket", "other"]

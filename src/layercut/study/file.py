@@ -19,7 +19,6 @@ from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, w
 from layercut.healing.settings import TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
-from layercut.selection.specs import LayerSpec
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
 from layercut.tasks import check_name
@@ -104,8 +103,6 @@ def _check_names(study: StudySettings) -> None:
     swept = study.sweep.objective if study.sweep else ()
     check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective), *swept))
     known(study.diagnose.only if study.diagnose else ())
-    for spec in study.plans.values():
-        LayerSpec.parse(spec)
     for arm in study.healing:
         check_prompts(arm.prompts)
         check_tasks(TaskSettings(task=name) for name in (*arm.decontaminate, *arm.train.guard))

@@ -5,26 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
 from layercut.engine.base import GenerationRequest
 from layercut.engine.cost import CHARACTERS_PER_TOKEN, weight_counts
 from layercut.healing.memory import training_disk
 from layercut.progress.cost import Eta
-from layercut.report.table import Styled, Table, terminal, texts
 from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.budget import asked
 from layercut.tasks.cells import Cell
-from layercut.text.counting import counted
 
-MANY = 100
-"""Timed items of a task from which the range is about a factor of two."""
-_UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
-_HEAD = ("arm", "cells done", "items", "tokens read", "written", "time", "disk")
 _LOOKED_AT = 32
 """Items whose prompts are counted; their mean holds for the others."""
 
@@ -69,63 +60,10 @@ class Forecast:
     """Most disk that one of the trainings takes while it runs, beside the checkpoints."""
     shortfalls: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
-    """What is left of the study's sweep and diagnosis, a line each; ``seconds`` excludes them."""
+    """Rest of the study's sweep and diagnosis, a line each; ``seconds`` excludes them."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    def tables(self) -> RenderableType:
-        total = _total(self.arms)
-        rows = [[arm.name, *_numbers(arm)] for arm in self.arms]
-        table = Table(
-            name="forecast",
-            caption="",
-            columns=texts(
-                *_HEAD,
-                numeric=_HEAD[1:],
-                narrow={"items": (2, 3), "tokens read": (1, 2, 3), "written": (3,)},
-            ),
-            rows=[*rows, [Styled(text, "strong") for text in ("all", *_numbers(total))]],
-        )
-        time = "no measurement of this model on this machine yet; a run with --limit 4 and another --out gives one"
-        if self.seconds_range is not None:
-            time = f"{span(*self.seconds_range)}, {self._basis()}"
-        if self.unknown_steps:
-            time += f"; excluding steps that were never timed: {self._unknown()}"
-        lines = [
-            *self.shortfalls,
-            "Tokens are estimated from the length of the first items; items that are already answered are excluded.",
-            f"time: {time}",
-            f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
-            + ("" if self.keeps_checkpoints else ", all deleted at the end (checkpoints: false)")
-            + (f"; {_size(self.training_bytes)} more while a model is trained" if self.training_bytes else ""),
-            *self.beside,
-            f"would write to {self.folder}",
-        ]
-        return Group(Text(self.model, style="bold"), terminal(table), *(Text(line) for line in lines))
-
-    def _basis(self) -> str:
-        timed = {name: num for name, num in self.timed.items() if num}
-        guessed = [name for name in self.timed if name not in timed]
-        if not self.timed:
-            return "from timings of this model on this machine"
-        if not timed:
-            return f"from the speed of other tasks with this model on this machine; never timed: {', '.join(guessed)}"
-        fewest = min(timed, key=lambda name: timed[name])
-        text = f"from {counted(sum(timed.values()), 'item')} timed with this model on this machine"
-        if len(timed) > 1:
-            text += f" (fewest: {timed[fewest]:,} of {fewest})"
-        if guessed:
-            text += f"; estimated from tokens, because never timed: {', '.join(guessed)}"
-        if timed[fewest] < MANY or guessed:
-            text += f". A run with --limit {MANY} and another --out gives a narrower range"
-        return text
-
-    def _unknown(self) -> str:
-        healings = sum(any(arm.name == step for arm in self.arms) for step in self.unknown_steps)
-        choices = len(self.unknown_steps) - healings
-        texts = [f"{choices} choice{'s' * (choices != 1)} of layers"] if choices else []
-        return " and ".join([*texts, *([counted(healings, "healing")] if healings else [])])
 
 
 def forecast(work: StudyWork) -> Forecast:
@@ -218,47 +156,3 @@ def _checkpoint_bytes(work: StudyWork, name: str) -> int:
 def _training_bytes(work: StudyWork, name: str) -> int:
     """Counted on the original model, which is a little larger."""
     return training_disk(weight_counts(work.model), work.healers[name].arm.train)
-
-
-def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
-    counts = ("cells", "done", "items", "prompt_tokens", "new_tokens", "checkpoint_bytes")
-    seconds = [arm.seconds for arm in arms if arm.seconds is not None]
-    ranges = [arm.seconds_range for arm in arms if arm.seconds_range is not None]
-    return ArmForecast(
-        name="all",
-        **{name: sum(getattr(arm, name) for arm in arms) for name in counts},
-        seconds=sum(seconds) if len(seconds) == len(arms) else None,
-        seconds_range=(sum(low for low, _ in ranges), sum(high for _, high in ranges))
-        if len(ranges) == len(arms)
-        else None,
-    )
-
-
-def _numbers(arm: ArmForecast) -> list[str]:
-    time = "?" if arm.seconds_range is None else span(*arm.seconds_range)
-    disk = _size(arm.checkpoint_bytes) if arm.checkpoint_bytes else "-"
-    counts = (arm.items, arm.prompt_tokens, arm.new_tokens)
-    return [f"{arm.done}/{arm.cells}", *(f"{count:,}" for count in counts), time, disk]
-
-
-def span(low: float, high: float) -> str:
-    """A range of seconds, rounded to its precision.
-
-    >>> span(100, 400), span(5, 150), span(7200, 90000), span(0, 0)
-    ('1.7 to 6.7 min', '5 s to 2.5 min', '2 to 25 h', '0 s')
-    """
-    (few, its), (many, unit) = _rounded(low), _rounded(high)
-    if (few, its) == (many, unit):
-        return f"{many} {unit}"
-    return f"{few}{'' if its == unit else f' {its}'} to {many} {unit}"
-
-
-def _rounded(seconds: float) -> tuple[str, str]:
-    """Two digits and a suitable unit."""
-    size, unit = next((one for one in _UNITS if seconds >= one[0] * 1.5), _UNITS[-1])
-    value = seconds / size
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}", unit
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -18,6 +18,7 @@ study of the same model beside it. A finished study does not load a model at all
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,11 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.means import form_means
+from layercut.evidence.study import StudyResults, study_results
 from layercut.healing.settings import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
-from layercut.report.reports import write_reports
-from layercut.report.study import further_reports, study_results
-from layercut.report.task_means import form_means
 from layercut.runs.directory import RunFolder
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
@@ -51,11 +51,18 @@ class StudyOutcome(NamedTuple):
     """The results of a study of one model, and their files."""
 
     model: str
-    rows: list[ComparisonRow]
+    folder: Path
+    study: StudyResults | None
+    """The runs and their comparisons; None where there is nothing to compare."""
     paths: dict[str, Path]
-    """The report and the checkpoints, by name."""
+    """The checkpoints by name, and the reports once they are written."""
     failed: list[str]
     """The failures, a line each; the same command tries them again."""
+
+    @property
+    def rows(self) -> list[ComparisonRow]:
+        """The comparisons."""
+        return self.study.rows if self.study else []
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -76,8 +83,8 @@ def run_study(
     settings_file: str | None = None,
     console: Console,
     say: Say,
-) -> list[StudyOutcome]:
-    """Run a study, or continue it; ``layercut run``. Returns an outcome for each model, in the order of the study.
+) -> Iterator[StudyOutcome]:
+    """Run a study, or continue it; ``layercut run``. Yields an outcome for each model as soon as it has ended.
 
     A search, healing, cell or checkpoint that fails is recorded in the folder and does not stop the others; the same
     call tries it again.
@@ -95,18 +102,17 @@ def run_study(
         if len(settings.models) > 1:
             whole = {"models": {str(folder.name): model.as_dict() for model, folder in folders}, "limit": limit}
             held.enter_context(RunFolder.begin(settings.out, whole, settings_file=settings_file))
-        outcomes = []
         for model, folder in folders:
             try:
                 work = _work(settings, model, folder, limit)
             except InputError as error:
                 if len(folders) == 1:
                     raise
-                outcomes.append(StudyOutcome(model.model, [], {}, [f"{model.model}: {error}"]))
+                yield StudyOutcome(model.model, folder, None, {}, [f"{model.model}: {error}"])
                 continue
-            outcomes.append(_run_model(work, settings_file, console, say))
+            outcome = _run_model(work, settings_file, console, say)
             work.model.release()
-    return outcomes
+            yield outcome
 
 
 def forecast_study(
@@ -141,16 +147,15 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
         )
         job.run()
         failed = [failure.describe() for failure in manifest.failures]
-        paths = {path.parent.name: path for path in further_reports(work.folder)}
-        paths |= {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
+        paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
+        found = None
         try:
             found = study_results(work.folder, seed=work.settings.seed)
-            reports = write_reports(work.folder, seed=work.settings.seed, study=found)
         except InputError as error:
             if not failed:
                 raise
-            return StudyOutcome(name, [], paths, [*failed, f"no report can be made: {error}"])
-        return StudyOutcome(name, found.rows, {**reports, **paths}, failed)
+            failed.append(f"no report can be made: {error}")
+        return StudyOutcome(name, work.folder, found, paths, failed)
 
 
 def _with(settings: StudySettings, out: Path | None, seed: int | None) -> StudySettings:

@@ -30,8 +30,7 @@ from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.shards import Shard, lay_out, write_shards
-from layercut.surgery.written import check_written
+from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,7 +66,7 @@ _BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv
 
 @dataclass(frozen=True, kw_only=True)
 class CutReport:
-    """What a cut does, or did."""
+    """Report of a cut, planned or done."""
 
     plan: CutPlan
     source: Path
@@ -86,13 +85,13 @@ class CutReport:
     copied: tuple[str, ...]
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...]
-    """What a user of the pruned model should know."""
+    """Remarks for users of the pruned model."""
     checked: str = ""
-    """What was found when the written files were read again, in words; empty for a dry run."""
+    """Result of reading the written files again, in words; empty for a dry run."""
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
-    """What ``cut_checkpoint`` would do, found out from the config and the headers of the weight files alone.
+    """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files alone.
 
     Raises:
         InputError: the plan does not fit the model, or it is no decoder.

@@ -176,7 +176,7 @@ def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -
 
 
 def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
-    """Whether a field that config.json leaves to the family's default would come out differently for the pruned
+    """True if a field that config.json leaves to the family's default would come out differently for the pruned
     model.
     """
     if name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED:
@@ -187,7 +187,7 @@ def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
 
 
 def _keeps_phase(period: int, plan: CutPlan) -> bool:
-    """Whether every layer that stays keeps its position modulo the period: then any rule of that period still holds."""
+    """True if every layer that stays keeps its position modulo the period: then any rule of that period still holds."""
     return period <= 1 or all(old % period == new % period for new, old in enumerate(plan.kept))
 
 

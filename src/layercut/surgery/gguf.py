@@ -27,8 +27,7 @@ from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.runs.json_text import parse
 from layercut.surgery.checkpoint import CutReport
-from layercut.surgery.cut import CutDone
-from layercut.surgery.cut_source import without_hash
+from layercut.surgery.cut import CutDone, without_hash
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.shards import CHUNK, copy_range
@@ -152,7 +151,7 @@ def cut_gguf(
 
 
 class _Slices(NamedTuple):
-    """What stays of a tensor that holds something for every layer."""
+    """The part that stays of a tensor with an entry for every layer."""
 
     num_rows: int
     row_bytes: int
@@ -412,7 +411,7 @@ def _bytes(file: FileIO, begin: int, size: int) -> bytes:
 
 
 def _unread(head: GgufHead) -> str | None:
-    """Why transformers cannot run a GGUF file; None where it can."""
+    """Reason why transformers cannot run a GGUF file; None where it can."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     def plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the metadata of a GGUF file say of its layers, for the layers that stay.
+"""The metadata of a GGUF file for the layers that stay.
 
 Pure functions on the head of a file. llama.cpp derives more from a layer's position than transformers does: the kind of
 a layer can follow from a period that the file need not name, and a scale from the number of layers. ``ARCHITECTURES``
@@ -33,7 +33,7 @@ _ELSEWHERE = "cut the model's Hugging Face folder, and run the result in transfo
 
 
 class Architecture(NamedTuple):
-    """How llama.cpp tells the layers of one architecture apart."""
+    """The rule by which llama.cpp tells the layers of one architecture apart."""
 
     periods: Mapping[str, int] = {}
     """Periods that hold where the file does not name them."""

@@ -1,4 +1,4 @@
-"""What every layer that stays is before and after a cut, compared on layouts of both models without memory.
+"""Comparison of every layer that stays before and after a cut, on layouts of both models without memory.
 
 A layer is its modules, the shapes of their weights, and their plain attributes: numbers, words and flags, such as the
 size of a window or whether experts are used. Some attributes hold a position (``layer_idx``); they follow the layer.
@@ -30,7 +30,7 @@ Attributes = Mapping[tuple[str, str], Any]
 NEUTRAL = frozenset({"training", "store_full_length_kv"})
 """Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
 INDEX = "layer_idx"
-"""What transformers calls a layer's place in the cache."""
+"""Name of a layer's place in the cache, in transformers."""
 _ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
 """Kinds of layers with attention over cached keys."""
 CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
@@ -146,7 +146,7 @@ def _original(key: _Key) -> _Model:
 
 @lru_cache(maxsize=16)
 def _rest_is_constant(key: _Key, num_layers: int) -> bool:
-    """Whether nothing outside of the layers changes with their number."""
+    """True if nothing outside of the layers changes with their number."""
     shorter = _under(key, CutPlan(num_layers=num_layers, removed=(num_layers - 1,))) if num_layers > 1 else None
     return shorter is not None and not _outside(_original(key).rest, shorter.rest)
 
@@ -220,7 +220,7 @@ def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
 
 
 def _are_positions(name: str, values: Sequence[tuple[int, Any]]) -> bool:
-    """Whether an attribute is the layer's index, or counts from another number; the places of a layer in the cache
+    """True if an attribute is the layer's index, or counts from another number; the places of a layer in the cache
     may be several, and then count in larger steps."""
     if len(values) < 2 or not all(type(value) is int for _, value in values):
         return False
@@ -252,14 +252,14 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
 
 
 def _is_of_kept(was: Any, is_now: Any, plan: CutPlan) -> bool:
-    """Whether a list with an entry for every layer was cut to those that stay."""
+    """True if a list with an entry for every layer was cut to those that stay."""
     if not isinstance(was, (list, tuple)) or not isinstance(is_now, (list, tuple)) or len(was) != plan.num_layers:
         return False
     return [was[index] for index in plan.kept] == list(is_now)
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:
-    """What changes outside of the layers. What a kind of layer needs that has none left (its rotary angles) may stay.
+    """Changes outside of the layers. Parts of a kind of layer that has none left (its rotary angles) may stay.
 
     Raises:
         InputError: a weight that has a dimension for the layers.

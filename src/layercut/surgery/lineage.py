@@ -49,7 +49,7 @@ _KEPT = ("none", "retrained", "width")
 
 
 class LayerMatch(NamedTuple):
-    """Where a layer of the other model comes from."""
+    """The origin of a layer of the other model."""
 
     layer: int
     """Of the other model."""
@@ -296,7 +296,7 @@ def _decoder_matrices(folder: Path) -> _Layers:
 
 
 def _why_not(ours: _Layers, theirs: _Layers) -> str:
-    """Why the weights of two models cannot be compared; empty where they can."""
+    """Reason why the weights of two models cannot be compared; empty where they can."""
     first, second = (_by_name(layers) for layers in (ours, theirs))
     shared = sorted(first.keys() & second.keys())
     if not shared:

@@ -29,14 +29,14 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 @dataclass(frozen=True, kw_only=True)
 class CutPlan:
-    """Which layers go. An empty ``removed`` stands for the original model, so that both run through the same code."""
+    """The removed layers. An empty ``removed`` is the original model, so that both run through the same code."""
 
     num_layers: int
     """Decoder layers of the original model."""
     removed: tuple[int, ...] = ()
     """Removed layers, in order of removal."""
     criterion: str = "explicit"
-    """Who chose them: the name of a selection criterion, or ``explicit`` for a list given by hand."""
+    """Origin of the choice: the name of a selection criterion, or ``explicit`` for a list given by hand."""
     model: str | None = None
     """The original model, as it was named when the plan was made."""
     model_hash: str | None = None
@@ -44,11 +44,11 @@ class CutPlan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's settings: seed, objective, calibration, ..."""
     scores: Mapping[str, Any] = field(default_factory=dict)
-    """What the criterion measured, per layer or per round."""
+    """Measurements of the criterion, per layer or per round."""
     chosen_on: Mapping[str, Any] = field(default_factory=dict)
     """The other model that the layers were chosen on (``model``, ``model_hash``); empty where it is this one."""
     earlier: Sequence[Mapping[str, Any]] = ()
-    """What this model lost before, where it is a pruned checkpoint itself, oldest first: ``model``, ``model_hash``,
+    """Earlier cuts of this model, where it is a pruned checkpoint itself, oldest first: ``model``, ``model_hash``,
     ``num_layers``, ``removed``, and ``healed``, the methods."""
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class CutPlan:
 
     @property
     def is_uncut(self) -> bool:
-        """Whether no layer goes."""
+        """True if no layer goes."""
         return not self.removed
 
     @property
@@ -97,7 +97,7 @@ class CutPlan:
         return f"{text}; {origin}" if origin else text
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``plan.json`` holds: every field, the format version and, for readers, the layers that stay.
+        """The content of ``plan.json``: every field, the format version and, for readers, the layers that stay.
 
         ``chosen_on`` and ``earlier`` are left out where they are empty.
         """
@@ -160,7 +160,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_step(value: object) -> bool:
-    """Whether it is one of the earlier cuts."""
+    """True if it is one of the earlier cuts."""
     return (
         isinstance(value, dict)
         and _is_number(value.get("num_layers"))
@@ -194,7 +194,7 @@ _FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 
 def origin_of(plan: Mapping[str, Any]) -> str:
-    """What is special about the model or the choice of a plan (``CutPlan.to_dict``), in words; empty where nothing is.
+    """The special origin of a plan or its model (``CutPlan.to_dict``), in words; empty where nothing is.
 
     >>> origin_of({"chosen_on": {"model": "A", "model_hash": "12ab"}})
     'layers chosen on another model, A (12ab)'
@@ -212,7 +212,7 @@ def origin_of(plan: Mapping[str, Any]) -> str:
 
 
 class Loss(NamedTuple):
-    """What a model has lost since it was another one."""
+    """Layers that a model has lost since it was another one."""
 
     num_layers: int
     """Of that other model, whose numbers ``removed`` has."""
@@ -222,7 +222,7 @@ class Loss(NamedTuple):
 
 
 def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
-    """What a plan (``CutPlan.to_dict``) and the cuts and healings before it changed in the model with this hash.
+    """The changes of a plan (``CutPlan.to_dict``) and of the cuts and healings before it to the model with this hash.
 
     None where that model is not among those that the plan's model was made of.
 
@@ -265,7 +265,7 @@ def _named(model: Mapping[str, Any]) -> str:
 
 
 def _step_words(step: Mapping[str, Any]) -> str:
-    """What one cut took, and what healed the model after it."""
+    """The layers of one cut and the healing after it, in words."""
     removed, healed = step["removed"], step.get("healed")
     text = (
         f" without {len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}" if removed else ""

@@ -31,7 +31,7 @@ FIELDS = ("compression_config", "quantization", "quantization_config")
 FILES = ("hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json")
 """Files beside it: ModelOpt, AWQ, AutoRound, GPTQ."""
 _SIGNS = ("re:", "+:", "-:")
-"""What stands before a regular expression: compressed-tensors, torchao; GPTQ's ``dynamic`` (take it, leave it out)."""
+"""Prefix of a regular expression: compressed-tensors, torchao; GPTQ's ``dynamic`` (take it, leave it out)."""
 _META = re.compile(r"[\\^$|?+()\[\]{}*]")
 _PLAIN_NAME = re.compile(r"[\w.]+")
 _BOUNDARY = r"(?:(?<=\.)|(?=\.|$))"
@@ -75,7 +75,7 @@ class Modules:
         return name
 
     def _is_decoder(self, head: str) -> bool:
-        """Whether ``head`` names the decoder's list of layers, and not that of a vision tower."""
+        """True if ``head`` names the decoder's list of layers, and not that of a vision tower."""
 
         def ends(longer: str, shorter: str) -> bool:
             return longer == shorter or longer.endswith(f".{shorter}")
@@ -108,7 +108,7 @@ def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: 
 
 
 def is_quantized(config: Mapping[str, Any]) -> bool:
-    """Whether a config speaks of quantised weights."""
+    """True if a config speaks of quantised weights."""
     return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
 
 
@@ -178,7 +178,7 @@ def follow(value: Any, modules: Modules, where: str) -> Any:
 
 
 def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) -> list[str]:
-    """What an entry becomes: nothing, itself with other numbers, or the names that it stood for."""
+    """The entry after the cut: nothing, itself with other numbers, or the names that it stood for."""
     sign = next((sign for sign in _SIGNS if entry.startswith(sign)), "")
     body = entry.removeprefix(sign)
     if not sign and not _META.search(body):
@@ -214,7 +214,7 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
 
 
 def _matcher(body: str, sign: str) -> Callable[[str], bool]:
-    """Whether an entry names a module, as the readers of its format decide it.
+    """True if an entry names a module, as the readers of its format decide it.
 
     Regular expressions after a sign match from the beginning (compressed-tensors, GPTQ). A bare star is a wildcard
     (ModelOpt). Other expressions match up to the end of a part of the name (transformers).
@@ -241,7 +241,7 @@ def _module_of(tensor: str) -> str:
 
 
 def _stack_of(tensor: str) -> str:
-    """What stands before the first number in a tensor's name; empty where there is none."""
+    """Prefix of the first number in a tensor's name; empty where there is none."""
     parts = tensor.split(".")
     first = next((at for at, part in enumerate(parts) if part.isdigit()), 0)
     return ".".join(parts[:first])

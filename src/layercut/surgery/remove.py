@@ -8,7 +8,7 @@ because the cache reads its length from layer 0, which then never gets keys (sho
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -24,7 +24,7 @@ from layercut.surgery.plan import as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -158,3 +158,26 @@ def _put(owner: Any, name: str, value: Any) -> None:
         setattr(owner, name, value)
     elif hasattr(owner, name):
         delattr(owner, name)
+
+
+@contextmanager
+def bypass(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> Iterator[PreTrainedModel]:
+    """Run ``model`` without the plan's layers inside a ``with`` block; an empty plan runs it uncut.
+    The plan may be given as layers, ``"24-26"`` or ``[24, 25, 26]``.
+
+    Inside the block the model *is* the shorter model: forward passes, the KV cache, ``generate`` and
+    ``save_pretrained`` work as they would after ``remove_layers``. Not a single weight is copied or changed; entering
+    and leaving takes about a millisecond. On leaving, also by an exception, every object is back where it was.
+
+    Inside the block, do not move the model to another device or switch it between training and evaluation: the layers
+    that are out would not follow. A model holds one bypass at a time, for all threads.
+
+    Raises:
+        InputError: the plan does not fit the model, or a bypass is active on it already.
+    """
+    with apply_plan(model, plan):
+        setattr(model, ACTIVE, plan)
+        try:
+            yield model
+        finally:
+            delattr(model, ACTIVE)

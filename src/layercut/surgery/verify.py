@@ -13,9 +13,9 @@ from torch import Tensor
 from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.structure import auto_class, text_config_of
 from layercut.models.wider import widened
-from layercut.surgery.bypass import bypass
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import format_layers
+from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ sums; what that explains vanishes in a wider dtype, where the same tolerance hol
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What a comparison found."""
+    """Result of a comparison."""
 
     max_abs_diff: float
     """Largest difference between two logits of the texts."""
@@ -65,7 +65,7 @@ class Verification:
 
     @property
     def passes(self) -> bool:
-        """Whether rounding explains the differences; NaN does not pass."""
+        """True if rounding explains the differences; NaN does not pass."""
         return self.max_abs_diff <= self.tolerance and self.max_written_diff <= self.tolerance
 
 
@@ -195,7 +195,7 @@ def _batch(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 class _Run(NamedTuple):
-    """What a model computes of the texts."""
+    """Logits of a model on the texts."""
 
     logits_NV: Tensor
     written: list[_Written]
@@ -229,7 +229,7 @@ def _logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
 
 
 class _Written(NamedTuple):
-    """What a model wrote: N steps, B texts, V vocabulary."""
+    """Tokens and logits that a model wrote: N steps, B texts, V vocabulary."""
 
     tokens_BN: Tensor
     logits_NBV: tuple[Tensor, ...]

@@ -9,7 +9,7 @@ def counted(n: int, what: str) -> str:
 
 
 def of_test_set(num_items: int, test_set: int | None, split: str) -> str:
-    """How much of a benchmark's test set was asked.
+    """The part of a benchmark's test set that was asked.
 
     Args:
         num_items: that were asked.

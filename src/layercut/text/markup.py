@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 MOST_CHARACTERS = 600
+_INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
+"""Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
 
 
 def fenced(text: str) -> list[str]:
@@ -45,6 +47,11 @@ def on_one_line(text: str) -> str:
 def escape(text: str) -> str:
     """A name inside a sentence or a table cell."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """Plain text in Markdown, without escapes that no Markdown needs."""
+    return _INTERVAL.sub(lambda found: f"[{found[1]}]" if found[1] else "", escape(text))
 
 
 def printable(text: str) -> str:

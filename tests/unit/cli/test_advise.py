@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from layercut.report.advice import advise
+from layercut.evidence.advice import advise
 from layercut.report.runs import advice_on_terminal
 from tests.support.run_builder import build_quickstart
 from tests.unit.cli.conftest import Run

@@ -58,7 +58,7 @@ PLACES: dict[str, Callable[[Path], Path]] = {
 
 @pytest.fixture(scope="module")
 def cut(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from layercut.steps import cut as make
+    from layercut.api import cut as make
 
     return make(str(tiny), "2", tmp_path_factory.mktemp("cut") / "cut", verify=False)
 

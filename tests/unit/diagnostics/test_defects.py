@@ -13,8 +13,7 @@ import pytest
 
 from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
 from layercut.diagnostics.demoted import LIKELIER, above_guessing
-from layercut.evidence.diagnosis import Diagnosis
-from layercut.report.diagnosis.verdict import damages
+from layercut.evidence.diagnosis import Diagnosis, damages
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
 from tests.support.accused import accused

@@ -16,8 +16,8 @@ from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 

@@ -14,8 +14,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.loaded import greedy_tokens, tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 

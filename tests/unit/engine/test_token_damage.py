@@ -12,8 +12,8 @@ from layercut.engine.divergence import token_choice
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 

@@ -10,7 +10,7 @@ from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_run
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import compare_paired
-from layercut.report.depth import depth_section
+from layercut.report.study_tables import depth_section
 from layercut.report.table import markdown
 from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder

@@ -15,7 +15,7 @@ import torch
 from layercut.engine.base import Completion, Decoding, GenerationRequest, Likelihoods
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
-from layercut.evidence import mcnemar as mcnemar_module
+from layercut.evidence import paired
 from layercut.healing.guard import (
     Guard,
     GuardTask,
@@ -27,8 +27,8 @@ from layercut.healing.guard import (
 )
 from layercut.healing.prompt_sources import PromptGroup, PromptSource, task_prompts
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.report import healing_text
-from layercut.report.healing_text import GUARD, guard_lines
+from layercut.runs import healing
+from layercut.runs.healing import GUARD, guard_lines
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
@@ -257,4 +257,4 @@ def test_guards_that_cannot_be_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert [doctest.testmod(one).failed for one in (healing_text, mcnemar_module)] == [0, 0]
+    assert [doctest.testmod(one).failed for one in (healing, paired)] == [0, 0]

@@ -16,10 +16,9 @@ from layercut.engine.handle import ModelHandle
 from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.models.loading import load_model
 from layercut.settings import ModelSettings
-from layercut.surgery.bypass import bypass
 from layercut.surgery.checkpoint import changed_since, cut_checkpoint
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import decoder_layers
+from layercut.surgery.remove import bypass, decoder_layers
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny
 

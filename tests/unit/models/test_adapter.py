@@ -16,9 +16,9 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import load_model
 from layercut.models.sources import describe_source, resolve
-from layercut.surgery.bypass import bypass
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.tiny import save_tiny
 
 peft = pytest.importorskip("peft", reason="adapters need layercut[heal]")

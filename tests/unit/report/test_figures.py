@@ -14,13 +14,12 @@ import pytest
 import vl_convert
 
 from layercut.evidence.comparison import compare_runs
+from layercut.evidence.study import NOT_HEALED, Place, study_results
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import picture
 from layercut.report.figures.charts import curves
 from layercut.report.figures.picture import save, specification
 from layercut.report.figures.scores import _in_rows, _line_styles, retention, scores
-from layercut.report.series import NOT_HEALED, Place
-from layercut.report.study import study_results
 from tests.support.run_builder import Result, build_run
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from layercut.evidence.study import study_results
 from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, speed_words
 from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
-from layercut.report.study import study_results
 from layercut.report.table import Table, plain, terminal, texts
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from tests.support.html_page import read_page
@@ -70,8 +70,8 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
     top = written["report"].read_text().split("## Every plan")[0]
     page = read_page(written["page"].read_text())
     screen = page.text[page.text.index("How many layers") : page.text.index("Scores of every plan")]
-    assert top.startswith("# What bundled:smollm2-135m keeps without 1 of its 30 layers\n")
-    assert page.headings[0][1].endswith(" keeps without 1 of its 30 layers")
+    assert top.startswith("# ") and "bundled:smollm2-135m" in top.partition("\n")[0]
+    assert page.headings[0][1].endswith("1 of its 30 layers")
     assert first.answer in top
     assert first.answer.replace("**", "") in screen
     for name, text in first.facts:
@@ -92,7 +92,7 @@ def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
 def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
     facts = dict(first_of(write_deep_study(tmp_path)).facts)
     assert facts["best plan"].endswith("lora`")
-    assert facts["checkpoint"] == "not kept; the study writes it with `checkpoints: true`"
+    assert "`checkpoints: true`" in facts["checkpoint"]
     assert facts["made by"] == "`layercut run examples/quickstart.yaml`"
 
 

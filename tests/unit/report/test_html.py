@@ -16,21 +16,22 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
+from layercut.evidence.advice import advise
 from layercut.evidence.comparison import compare_runs
+from layercut.evidence.completions import first_difference
+from layercut.evidence.study import study_results
+from layercut.evidence.uses import USES
 from layercut.report import advice_text
-from layercut.report.advice import advise
 from layercut.report.comparison import kept
-from layercut.report.first_difference import first_difference
 from layercut.report.html.answers import ITEMS_PAGE, errors
 from layercut.report.html.layout import ASSETS, blocks, inline
-from layercut.report.html.page import PAGE, SECTIONS, write_page
+from layercut.report.html.page import SECTIONS, write_page
 from layercut.report.html.scores import retention
 from layercut.report.html.source import read_source
 from layercut.report.reports import write_reports
-from layercut.report.study import study_results
 from layercut.report.table import Table, texts
-from layercut.report.uses import USES
 from layercut.report.words import readout_words
+from layercut.runs.directory import PAGE
 from layercut.text.numbers import number, p_value
 from tests.support.html_page import Page, read_page
 from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis, write_study, write_sweep

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
+from layercut.evidence.study import StudyResults, study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
 from layercut.report.markdown import study_report
 from layercut.report.reports import write_reports
-from layercut.report.study import StudyResults, study_runs
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import code, escape, fenced

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from layercut.evidence.comparison import compare_runs
+from layercut.evidence.study import over_seeds
 from layercut.report.markdown import study_report
-from layercut.report.seeds import over_seeds
 from layercut.runs.directory import METRICS, RunFolder
 from tests.support.run_builder import Result, build_run
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layercut.report.task_means import form_mean_lines, form_mean_table, form_means
+from layercut.evidence.means import form_means
+from layercut.report.study_tables import form_mean_lines, form_mean_table
 from tests.unit.report.test_advice import row
 
 

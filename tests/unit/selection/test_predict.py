@@ -11,6 +11,7 @@ from rich.console import Console
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.progress.bars import SelectionProgress
+from layercut.report.prediction import prediction_report
 from layercut.selection.predict import Predicted, predict_layers
 from layercut.selection.sweep import sweep_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -49,6 +50,7 @@ def predicted(model: str, out: Path) -> Predicted:
     settings = ModelSettings(model=model, device="cpu", dtype="float32")
     done = predict_layers(settings, objective=objective, out=out, progress=SelectionProgress(QUIET), **WANTED)
     assert done is not None
+    assert prediction_report(done.folder) == done.report
     return done
 
 

@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from layercut.cli.forecast import forecast_table
 from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
+from layercut.evidence.study import study_runs
 from layercut.progress.live import StudyProgress
 from layercut.report.markdown import study_report
-from layercut.report.study import study_runs
+from layercut.report.reports import study_reports
 from layercut.runs.records import Journal
 from layercut.runs.study import arms_in
 from layercut.study.file import study_from_dict
@@ -67,7 +69,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def run(settings: dict[str, Any], **more: Any) -> tuple[StudyOutcome, list[str]]:
     said: list[str] = []
     (outcome,) = run_study(study_from_dict(settings), console=Console(file=StringIO()), say=said.append, **more)
-    return outcome, said
+    return outcome._replace(paths=study_reports(outcome.folder, outcome.study) | outcome.paths), said
 
 
 def records(folder: Path) -> dict[str, list[Any]]:
@@ -281,7 +283,7 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     assert low < after.seconds / 10 and high > 1.9 * after.seconds, "few items say little"
     assert after.timed == {"steady (rank)": 4, "letters (rank)": 4}
     text = Console(file=StringIO(), width=200)
-    text.print(after.tables())
+    text.print(forecast_table(after))
     words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
     assert "from 8 items timed with this model on this machine" in words and "--limit 100 and another --out" in words
     asked: list[int] = []
@@ -340,7 +342,7 @@ def test_each_of_several_models_has_its_own_folder(study: Any, tiny: Path, tmp_p
     del settings["model"]
     settings = {**settings, "tasks": [STEADY]}
     first, second = run_study(study_from_dict(settings), console=Console(file=StringIO()), say=lambda text: None)
-    assert first.failed == [] and first.paths["report"] == tmp_path / "runs" / "two" / "tiny" / "report.md"
+    assert first.failed == [] and first.folder == tmp_path / "runs" / "two" / "tiny"
     assert len(second.failed) == 1 and "does not exist" in second.failed[0]
 
 

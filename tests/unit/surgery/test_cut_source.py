@@ -13,8 +13,7 @@ from layercut.models.sources import is_hub_id, resolve
 from layercut.models.weights import SINGLE_FILE, fingerprint, safetensors_files
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
-from layercut.surgery.cut import cut_model
-from layercut.surgery.cut_source import cut_source
+from layercut.surgery.cut import cut_model, cut_source
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import save_tiny
 from tests.unit.models.hub_server import COMMIT, FakeHub

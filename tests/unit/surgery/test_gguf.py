@@ -23,9 +23,9 @@ from layercut.models.loading import load_model
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf as surgery
-from layercut.surgery.bypass import bypass
 from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
 from tests.support.small_disk import small_disk
 from tests.support.surgery import PLANS, generate, logits_of, plan_of
 from tests.unit.models.gguf_maker import write_gguf

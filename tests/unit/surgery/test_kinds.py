@@ -7,9 +7,8 @@ from torch import nn
 
 from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
 from layercut.errors import InputError
-from layercut.surgery.bypass import bypass
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import check_plan, decoder_layers
+from layercut.surgery.remove import bypass, check_plan, decoder_layers
 
 
 def refusal(model_type: str, removed: tuple[int, ...]) -> str:

@@ -20,11 +20,11 @@ from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import checkpoint as writing
-from layercut.surgery.bypass import bypass
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import FIELDS, Modules, follow, follow_config
+from layercut.surgery.remove import bypass
 from tests.support import quantized, tiny
 from tests.support.quantized import save_quantized
 

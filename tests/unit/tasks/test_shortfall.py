@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from layercut.cli.forecast import forecast_table
 from layercut.diagnostics.diagnose import diagnose_model
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
+from layercut.report.reports import write_reports
 from layercut.selection.predict import predict_layers
 from layercut.selection.select import select_layers
 from layercut.selection.sweep import sweep_model
@@ -98,7 +100,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         (found,) = forecast_study(study_from_dict(settings))
         said += found.shortfalls
         shown = Console(file=StringIO(), width=200)
-        shown.print(found.tables())
+        shown.print(forecast_table(found))
         assert all(line in shown.file.getvalue() for line in said)  # type: ignore[attr-defined]
     split = "report" if verb == "eval" else "selection"
     line = f"letters: only {NUM_ITEMS} of the {limit} requested {split} items; the task has no more"
@@ -126,4 +128,4 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path
     assert done is not None
     line = "texts: only 24 of the 25 requested items; no more are read"
     assert said[-1] == line and line in done.data["diagnostics"]["similarity"]["notes"]
-    assert line in done.report.read_text()
+    assert line in write_reports(done.folder)["report"].read_text()

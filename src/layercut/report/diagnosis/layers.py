@@ -11,24 +11,23 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, damages, load, over_models
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import ALPHA
 from layercut.report.diagnosis.page import measure_table
-from layercut.report.diagnosis.verdict import ALPHA, damages, load, over_models
 from layercut.report.elements import Figure, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.lineage import lineage_table, lineage_words
-from layercut.report.provenance import provenance
+from layercut.report.provenance import lineage_table, lineage_words, provenance
 from layercut.report.table import Column, Part, Table, markdown, plain, terminal
 from layercut.runs.atomic import write_text
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import LAYERS, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Parent
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
-LAYERS_FILE, REPORT, PLOT = "layers.json", "layers.md", "layers.png"
+REPORT, PLOT = "layers.md", "layers.png"
 COLUMNS: Mapping[tuple[str, str], str] = {
     ("arithmetic", "written"): "sums written",
     ("arithmetic", "ranked"): "sums ranked",
@@ -50,11 +49,6 @@ _UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": 
 _UNCUT = "uncut"
 
 
-def arm_name(layer: int) -> str:
-    """The name of the model without a layer."""
-    return f"layer-{layer}"
-
-
 def layers_report(folder: Path) -> Path:
     """Write layers.md and its picture again from what the run folder holds; gives the path of layers.md.
 
@@ -62,7 +56,7 @@ def layers_report(folder: Path) -> Path:
         InputError: no run folder, or no diagnosis of layers in it.
     """
     run = RunFolder.open(folder)
-    data = load(run.path, LAYERS_FILE)
+    data = load(run.path, LAYERS)
     drawn = save(figure(data), run.path / PLOT)
     write_text(run.path / REPORT, render(data, run, PLOT if drawn else None))
     return run.path / REPORT
@@ -132,7 +126,7 @@ def _measure(name: str, rows: Mapping[str, tuple[MeasureRow, bool]]) -> Column:
 
 
 def scope(data: Mapping[str, Any]) -> str:
-    """What was skipped and asked, in a sentence."""
+    """Name the skipped layers and the items, in a sentence."""
     parent = Parent.from_dict(data.get("parent"))
     made = "" if parent is None else f" {lineage_words(parent)} In brackets: a layer's number in the parent."
     return (
@@ -142,7 +136,7 @@ def scope(data: Mapping[str, Any]) -> str:
 
 
 def legend() -> list[str]:
-    """How the overview is read."""
+    """Meaning of the overview's columns and marks."""
     return [
         "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
         "forcing. ln p of the right answer and KL in nats. final cosine: of the last hidden states.",
@@ -154,7 +148,7 @@ def legend() -> list[str]:
 
 
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
-    """What the terminal shows, to be printed one after the other: tables that are not too wide,
+    """Blocks for the terminal, to be printed one after the other: tables that are not too wide,
     and one of the layers without which something broke."""
     whole = overview(data)
     layer, *measures, broke_first = whole.columns

@@ -9,14 +9,23 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.evidence.completions import first_difference
+from layercut.evidence.diagnosis import (
+    Damage,
+    Diagnosis,
+    DiagnosisExample,
+    MeasureRow,
+    damages,
+    headline_rows,
+    likely_kind,
+    load,
+    with_rows,
+)
 from layercut.evidence.intervals import Estimate
+from layercut.evidence.multiplicity import ALPHA
 from layercut.report.diagnosis.sections import SECTIONS
-from layercut.report.diagnosis.verdict import ALPHA, Damage, damages, headline_rows, likely_kind, load
 from layercut.report.figures.picture import save
-from layercut.report.first_difference import first_difference
-from layercut.report.lineage import lineage_table
-from layercut.report.provenance import provenance
+from layercut.report.provenance import lineage_table, provenance
 from layercut.report.table import Cell, Column, Part, Styled, Table, markdown, raw_estimates, raw_values
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
@@ -83,12 +92,8 @@ def render(data: Mapping[str, Any], pictures: Mapping[str, str], run: RunFolder,
     return "\n".join(markdown(lines)).rstrip("\n") + "\n"
 
 
-def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False) -> list[str]:
-    """Which diagnostics find significant damage in one pruned model, the largest loss first, and which do not.
-
-    ``plain`` leaves out the Markdown."""
-    if plain:
-        return [re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm)]
+def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+    """List the diagnostics with significant damage in one pruned model, the largest loss first, and those without."""
     found = damages(diagnoses, arm)
     judged = [name for name, one in diagnoses.items() if headline_rows(one, arm)]
     if not judged:
@@ -111,6 +116,15 @@ def summary(diagnoses: Mapping[str, Diagnosis], arm: str, *, plain: bool = False
     undamaged = [name for name in judged if name not in damaged]
     if undamaged:
         lines += ["", f"No significant damage in {', '.join(undamaged)}."]
+    return lines
+
+
+def summary_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what broke first in each pruned model as plain text; ``data`` is what diagnose.json holds."""
+    diagnoses, lines = with_rows(data)["diagnostics"], []
+    for arm in data["arms"][1:]:
+        found = (re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm["name"]) if line)
+        lines += [arm["name"], *(f"  {line}" for line in found)]
     return lines
 
 
@@ -222,7 +236,7 @@ _COLUMNS = [
 
 
 def how_made(data: Mapping[str, Any]) -> list[str]:
-    """What shares, intervals, p-values and *first* mean."""
+    """Meaning of shares, intervals, p-values and *first*."""
     return [
         "## How to read this",
         "",

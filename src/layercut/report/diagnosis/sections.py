@@ -69,7 +69,7 @@ def program_cell(counts: Mapping[str, int], name: str) -> str:
 
 
 def _degeneration(found: Diagnosis) -> list[Part]:
-    """How answers ended."""
+    """Endings of the answers."""
     finish = found["data"].get("finish", {})
     said = [
         f"{escape(arm)}: " + ", ".join(f"{count} by {reason}" for reason, count in sorted(counts.items()))
@@ -79,7 +79,7 @@ def _degeneration(found: Diagnosis) -> list[Part]:
 
 
 def _propagation(found: Diagnosis) -> list[Part]:
-    """Where answers first go wrong."""
+    """Places where answers first go wrong."""
     text: list[Part] = []
     for arm, where in found["data"].get("first_wrong", {}).items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(where["kinds"].items(), key=lambda one: -one[1]))
@@ -98,7 +98,7 @@ def _propagation(found: Diagnosis) -> list[Part]:
 
 
 def _similarity(found: Diagnosis) -> list[Part]:
-    """When the final token is decided, in each model."""
+    """The layer after which the final token is decided, in each model."""
     text: list[Part] = []
     for name, model in found["data"].get("arms", {}).items():
         half = next((layer for layer, share in zip(model["layers"], model["lens"], strict=True) if share >= 0.5), None)
@@ -107,7 +107,7 @@ def _similarity(found: Diagnosis) -> list[Part]:
 
 
 def _demoted(found: Diagnosis) -> list[Part]:
-    """What became of the items that were lost."""
+    """Outcomes of the items that were lost."""
     verdicts = found["data"].get("verdicts", {})
     text: list[Part] = []
     for arm, counts in verdicts.items():

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from layercut.report.words import is_written
+from layercut.evidence.uses import is_written
 
 if TYPE_CHECKING:
     from layercut.evidence.intervals import Estimate

@@ -7,12 +7,13 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.study import NOT_HEALED, Place, places
 from layercut.evidence.sweep import Curve, Sweep, SweepRow
+from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.comparison import about, about_uncut, kept, score_table
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
-from layercut.report.series import NOT_HEALED, Place, places
 from layercut.report.table import Column, Table
 from layercut.report.words import readout_order, readout_words
 from layercut.text.counting import counted
@@ -89,7 +90,7 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     tasks = list(dict.fromkeys(task for task, _ in pairs))
     pairs = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
     depths = sorted({0, *(place.depth for place in where.values())})
-    both = len({words.is_written(readout) for _, readout in pairs}) > 1
+    both = len({is_written(readout) for _, readout in pairs}) > 1
     panels = [
         _retention_panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, depths, both=both)
         for pair in pairs
@@ -124,7 +125,7 @@ def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Tasks and readouts so that no place stays empty in between: tasks read both ways first, then the others."""
     ways: dict[str, set[bool]] = {}
     for task, readout in pairs:
-        ways.setdefault(task, set()).add(words.is_written(readout))
+        ways.setdefault(task, set()).add(is_written(readout))
     one_way = [[pair for pair in pairs if ways[pair[0]] == {written}] for written in (False, True)]
     both = [pair for pair in pairs if len(ways[pair[0]]) > 1]
     return both + [pair for row in zip_longest(*one_way) for pair in row if pair is not None]
@@ -168,7 +169,7 @@ def _retention_panel(
             x = round(row.cut.depth + aside, 3)
             points.append(charts.marked(charts.ends(row.kept_share), series, part=part, about=about(row), x=x))
     first = rows[0]
-    written = words.is_written(first.readout)
+    written = is_written(first.readout)
     readout = words.readout_words(first.readout)
     said = "; ".join(
         f"{row.cut.name} ({counted(len(row.cut.removed), 'layer')} removed) keeps {kept(row.kept_share)}"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from layercut.evidence.study import StudyResults
 from layercut.report import words
 from layercut.report.diagnosis.page import summary
 from layercut.report.elements import Beside, Block, Details, Prose, Section
 from layercut.report.first import FirstScreen
 from layercut.report.html.layout import blocks, filled, inline
 from layercut.report.html.source import Source
-from layercut.report.study import StudyResults
 from layercut.report.sweep_text import findings
 from layercut.report.sweep_text import scope as sweep_scope
 from layercut.text.counting import counted

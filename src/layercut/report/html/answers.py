@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from layercut.evidence.completions import DiagnosedAnswers
+from layercut.evidence.completions import DiagnosedAnswers, first_difference
 from layercut.evidence.diagnosis import DiagnosisExample
 from layercut.report.answers import (
     OUTCOMES,
@@ -18,13 +18,12 @@ from layercut.report.answers import (
     lost_items,
     study_answers,
 )
-from layercut.report.depth import depth_section
 from layercut.report.diagnosis.page import picked
 from layercut.report.elements import Block, Details, Prose, Section
-from layercut.report.first_difference import first_difference
 from layercut.report.html.layout import blocks, filled
 from layercut.report.html.source import Source
 from layercut.report.markdown import outcome_table
+from layercut.report.study_tables import depth_section
 from layercut.report.words import readout_words
 from layercut.text.counting import counted
 from layercut.text.markup import MOST_CHARACTERS, printable

@@ -14,10 +14,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from layercut.evidence.completions import first_difference
+from layercut.evidence.study import StudyResults
 from layercut.report.answers import OUTCOMES
-from layercut.report.first_difference import first_difference
 from layercut.report.html.layout import filled
-from layercut.report.study import StudyResults
 from layercut.report.words import readout_words
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import printable

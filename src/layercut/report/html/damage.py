@@ -14,7 +14,7 @@ from layercut.report.figures.scores import layers
 from layercut.report.html.answers import answer_details
 from layercut.report.html.layout import blocks, prose
 from layercut.report.html.source import Source
-from layercut.report.lineage import lineage_table
+from layercut.report.provenance import lineage_table
 from layercut.report.sweep_text import agreement_parts, findings, layer_parts, overview_table, scope
 from layercut.report.sweep_text import how_made as how_swept
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from layercut.evidence.study import StudyResults
 from layercut.report.elements import Section
 from layercut.report.first import FirstScreen, title_of
 from layercut.report.html.answer import answer
@@ -24,10 +25,9 @@ from layercut.report.html.layout import ASSETS, filled
 from layercut.report.html.provenance import cost, provenance
 from layercut.report.html.scores import readouts, retention, scores
 from layercut.report.html.source import Source, read_source
-from layercut.report.study import StudyResults
 from layercut.runs.atomic import write_text
+from layercut.runs.directory import PAGE
 
-PAGE = "report.html"
 SECTIONS: tuple[Callable[[Source], Section | None], ...] = (
     answer, scores, retention, readouts, sensitivity, broken, items, errors, endings, cost, provenance,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from layercut.evidence.comparison import ComparisonRow, left_out
+from layercut.evidence.study import StudyResults
 from layercut.report import words
 from layercut.report.comparison import about, discordance_table, discordances, kept, score_table
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Prose, Section
@@ -14,9 +15,8 @@ from layercut.report.figures import charts
 from layercut.report.figures.scores import retention as retention_figure
 from layercut.report.html.source import Source
 from layercut.report.markdown import note_lines, refusal_lines
-from layercut.report.study import StudyResults
+from layercut.report.study_tables import form_mean_table
 from layercut.report.table import Column, Styled, Table, units
-from layercut.report.task_means import form_mean_table
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 

@@ -11,13 +11,13 @@ from typing import Any
 from markupsafe import Markup
 
 from layercut.errors import InputError
+from layercut.evidence.diagnosis import load
+from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
-from layercut.report.diagnosis.verdict import FILE, load
 from layercut.report.first import FirstScreen, first_screen
 from layercut.report.html.browser import browser
 from layercut.report.markdown import model_name
-from layercut.report.study import StudyResults, study_results
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import shown
 
@@ -79,7 +79,7 @@ def read_source(
     """
     found: dict[str, Any] = {}
     for path in (Path(folder), *map(Path, more)):
-        if (path / FILE).is_file():
+        if (path / DIAGNOSIS).is_file():
             parts = {"diagnosis": load(path), "diagnosis_run": RunFolder.open(path)}
         elif is_sweep(path):
             parts = {"sweep": Sweep.load(path), "sweep_run": RunFolder.open(path)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.evidence.comparison import compare_runs
+from layercut.evidence.study import Place, places
 from layercut.report.comparison import discordances
-from layercut.report.series import Place, places
 from layercut.runs.directory import RunFolder
 from tests.support.pages import about_arm
 from tests.support.run_builder import Result, build_run

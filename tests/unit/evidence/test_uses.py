@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from layercut.errors import InputError
-from layercut.report.uses import USES, AskedTask, named_use, tasks_for
+from layercut.evidence.uses import USES, AskedTask, named_use, tasks_for
 from layercut.tasks import OF_LM_EVAL, TASKS, load_task
 from layercut.tasks.base import check_readout
 
@@ -53,7 +53,7 @@ def test_an_unknown_use_is_refused_with_the_nearest() -> None:
 
 
 def test_uses_need_no_torch() -> None:
-    code = "import sys; from layercut.report.uses import tasks_for; tasks_for('chat')\n"
+    code = "import sys; from layercut.evidence.uses import tasks_for; tasks_for('chat')\n"
     code += "print([name for name in ('torch', 'scipy', 'numpy', 'transformers') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""How deep a model can be cut for a use: depths tested in order, from the folder of a study.
+"""The rule of ``layercut advise``: depths of a study tested in order, to find how deep a model can be cut for a use.
 
     advise(Path("runs/quickstart"), use="math", keep=0.9)
 
@@ -10,7 +10,7 @@ not pass. Paths share the error rate. See layercut.evidence.fixed_sequence.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,9 +26,8 @@ from layercut.evidence.fixed_sequence import (
     judge_depth,
 )
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.report.study import study_runs
-from layercut.report.uses import Use, named_use
-from layercut.report.words import is_written
+from layercut.evidence.study import study_runs
+from layercut.evidence.uses import USES, Use, is_written, named_use
 from layercut.runs.settings import shown
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
+KEEP, CONFIDENCE = 0.9, 0.95
+"""Target share and confidence in a study's report; `layercut advise` takes others."""
 Answer = Literal["cut", "none", "undecided", "no evidence"]
 
 
@@ -45,10 +46,10 @@ class JudgedPlan:
 
     arm: ComparedRun
     path: str
-    """Which plans it was tested with, in order of depth."""
+    """Name of the sequence of plans that it was tested with, in order of depth."""
     verdict: TestVerdict
     readouts: tuple[JudgedTask, ...]
-    """What it keeps; bounds of a plan that was not tested are for information."""
+    """Retained scores; bounds of a plan that was not tested are for information."""
     missing: tuple[str, ...]
     """Readouts that give evidence elsewhere in the study and were not run under this plan."""
     items_needed: int | None
@@ -88,13 +89,13 @@ class Advice:
 
     @property
     def best(self) -> JudgedPlan | None:
-        """Where none passed: of those whose turn came, one that more items may decide, keeping the most."""
+        """The tested plan that keeps the most, where none passed; one that more items may decide comes first."""
         open_ones = [plan for plan in self.plans if plan.readouts and plan.verdict in ("undecided", "shown to fail")]
         return max(open_ones, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
 
     @property
     def num_paths(self) -> int:
-        """How many sequences share the error rate."""
+        """Number of sequences that share the error rate."""
         return len({plan.path for plan in self.plans})
 
     @property
@@ -109,7 +110,7 @@ class Advice:
 
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
-        """What the verdicts rest on: answers that the model wrote, options that it ranked, or both."""
+        """The kind of answers behind the verdicts: those that the model wrote, options that it ranked, or both."""
         written = {is_written(one.readout) for plan in self.plans for one in plan.readouts}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
@@ -162,7 +163,7 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
 
     Args:
         folder: of a finished study, as ``layercut run`` leaves it.
-        use: what the model is for; see layercut.report.uses.
+        use: what the model is for; see layercut.evidence.uses.
         keep: least share of the score above chance that has to be kept on every readout.
         confidence: probability that a recommended plan does keep it.
         seed: of the resampling.
@@ -218,25 +219,20 @@ def judge(
         num_resamples=num_resamples,
     )
     tested = {one.plan: one for result in found.values() for one in result.tested}
-    plans = []
+    plans, error = [], (1 - confidence) / len(paths)
     for path, own in paths.items():
         for name in own:
-            one = tested.get(name)
-            shown_only = one is None and bool(steps[name].rows)
-            if shown_only:  # behind the first that failed
-                one = judge_depth(steps[name], wanted, keep, (1 - confidence) / len(paths), num_resamples)
+            one = tested.get(name) or judge_depth(steps[name], wanted, keep, error, num_resamples)
+            if name not in tested and steps[name].rows:  # behind the first that failed
+                one = one.untested()
             plans.append(
                 JudgedPlan(
                     arm=arms[name],
                     path=path,
-                    verdict="not tested" if shown_only else "undecided" if one is None else one.verdict,
-                    readouts=()
-                    if one is None
-                    else tuple(replace(task, verdict="not tested", items_needed=None) for task in one.tasks)
-                    if shown_only
-                    else one.tasks,
-                    missing=tuple(f"{task} ({readout})" for task, readout in wanted) if one is None else one.missing,
-                    items_needed=None if one is None or shown_only else one.items_needed,
+                    verdict=one.verdict,
+                    readouts=one.tasks,
+                    missing=one.missing,
+                    items_needed=one.items_needed,
                 )
             )
     plans.sort(key=lambda plan: (-plan.arm.depth, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
@@ -250,6 +246,23 @@ def judge(
         ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
     )
+
+
+def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]:
+    """Judge the plans for every use that was measured, by ``KEEP`` and ``CONFIDENCE``; uses with the same rows once."""
+    found: dict[str, Advice] = {}
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    for use in USES.values():
+        try:
+            advice = judge(rows, use, keep=KEEP, confidence=CONFIDENCE, seed=seed)
+        except InputError:
+            continue
+        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.readouts))
+        if use.answers == "written" and judged in seen:
+            continue
+        seen.add(judged)
+        found[use.name] = advice
+    return found
 
 
 def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:

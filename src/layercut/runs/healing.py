@@ -1,11 +1,19 @@
-"""What a healing did, in lines for people: printed when it ends, in its report and in the model card."""
+"""The record of a healing: its place in a run folder, its keys, and its lines in the terminal, card and report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from layercut.errors import InputError
+from layercut.runs.directory import RunFolder, is_run
+from layercut.runs.settings import read_json, shown
 from layercut.text.counting import counted
+
+HEAL = "heal"
+"""Key in the settings of a run of heal."""
+CHECKPOINT, PLAN = "checkpoint", "plan.json"
 
 GUARD = "guard"
 """Name of the guard tasks' rows in a line of the loss curve, and of the guard in the entry of a healing."""
@@ -16,6 +24,31 @@ BY_SOURCE = "held_out_of"
 ON_POLICY = "on-policy"
 """The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""
 UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
+
+
+def is_healing(folder: Path) -> bool:
+    """Return True for the folder of ``layercut heal``, finished or not."""
+    return is_run(folder) and isinstance(RunFolder.open(folder).settings.get(HEAL), Mapping)
+
+
+def healings_in(folder: Path) -> list[Path]:
+    """Run folders of the finished healings of a study or prune whose checkpoints are on disk."""
+    places = ("*/heal-*", "healing/*/*")
+    files = [file for place in places for file in folder.glob(f"{place}/{CHECKPOINT}/{PLAN}")]
+    return sorted(file.parent.parent for file in files if is_healing(file.parent.parent))
+
+
+def entries_of(run: RunFolder) -> list[dict[str, Any]]:
+    """An entry for each healing of a run's checkpoint, the last one by this run.
+
+    Raises:
+        InputError: the healing has not ended.
+    """
+    file = run.path / CHECKPOINT / PLAN
+    if not file.is_file():
+        raise InputError(f"{shown(run.path)} holds no healed checkpoint yet; run its command again, which goes on.")
+    entries: list[dict[str, Any]] = read_json(file, f"{shown(file)} cannot be read")["healing"]
+    return entries
 
 
 def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
@@ -50,12 +83,12 @@ def _trained_on(entry: Mapping[str, Any]) -> str:
 
 
 def is_graded(entry: Mapping[str, Any]) -> bool:
-    """Whether training minimised wrong answers, not a loss of tokens."""
+    """Return True where training minimised wrong answers, not a loss of tokens."""
     return bool(entry["objective"] == "grpo")
 
 
 def held_out_name(entry: Mapping[str, Any]) -> str:
-    """What ``held_out_loss`` is in words."""
+    """Name of ``held_out_loss`` for people."""
     return "held-out questions answered wrong" if is_graded(entry) else "held-out loss"
 
 
@@ -65,7 +98,7 @@ def held_out_value(entry: Mapping[str, Any], value: float) -> str:
 
 
 def guard_lines(entry: Mapping[str, Any]) -> list[str]:
-    """What each guard task lost, and last which weights were kept; none without a guard."""
+    """Losses of each guard task, and last the weights that were kept; none without a guard."""
     found = entry.get(GUARD)
     return [] if found is None else [*map(guard_line, found["rows"]), _kept(found)]
 
@@ -95,7 +128,7 @@ def guard_line(row: Mapping[str, Any]) -> str:
 
 
 def guard_moment(row: Mapping[str, Any]) -> str:
-    """When the healed model was asked."""
+    """Moment at which the healed model was asked."""
     at = "after" if "step" not in row else f"at step {row['step']}"
     return at if "strength" not in row else f"at strength {row['strength']:g}"
 

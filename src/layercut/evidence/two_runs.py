@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ALPHA, ComparisonRow, arm_of, compare_runs, left_out
-from layercut.report.study import UNCUT
-from layercut.report.task_means import form_means
+from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.means import form_means
+from layercut.evidence.multiplicity import ALPHA
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
 from layercut.runs.settings import shown
+from layercut.runs.study import UNCUT
 from layercut.surgery.lineage import match_recorded
 from layercut.surgery.plan import removed_by
 
@@ -74,7 +75,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
 
 
 def notes(first: RunFolder, second: RunFolder) -> list[str]:
-    """What only one of the runs holds, and what is special about a model or the choice of its layers, in words."""
+    """Remarks on tasks that one run lacks, and on special models or choices of layers, a line each."""
     origins = [f"{run.name}: {origin}" for run in (first, second) if (origin := arm_of(run).origin)]
     names = [_uncut_model(run) for run in (first, second)]
     if names[0] != names[1]:
@@ -91,7 +92,7 @@ def notes(first: RunFolder, second: RunFolder) -> list[str]:
 
 
 def verdict(row: ComparisonRow) -> Verdict:
-    """Whether the second run is better or worse than the first: its interval leaves out 0, and p < 0.05 after Holm."""
+    """Judge the second run against the first: the interval must exclude 0, and p be below 0.05 after Holm."""
     low, high = row.values.difference.low, row.values.difference.high
     if low is None or high is None or row.p_value >= ALPHA or low <= 0 <= high:
         return "not shown"
@@ -106,11 +107,7 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
         "second": {"run": second.name, "removed": list(second.removed)},
         "rows": [
             {
-                "task": row.task,
-                "version": row.version,
-                "readout": row.readout,
-                "metric": row.metric,
-                "n": row.n,
+                **{name: getattr(row, name) for name in ("task", "version", "readout", "metric", "n")},
                 "items": row.asked,
                 "limit": row.limit,
                 "chance": row.chance,
@@ -140,7 +137,7 @@ def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:
-    """Which items a run holds; before layercut reported whole test sets, there were report items alone."""
+    """Split of a run's items; older runs, from before layercut reported whole test sets, hold report items alone."""
     rows = run.metrics()["rows"]
     return next((row.get("split", "report") for row in rows if (row["task"], row["readout"]) == (task, readout)), "")
 

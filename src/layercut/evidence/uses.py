@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 from layercut.errors import unknown
 
+_WRITTEN = ("short", "chain", "filler")
+
 
 class AskedTask(NamedTuple):
     """A task and how it is read out."""
@@ -21,7 +23,7 @@ class AskedTask(NamedTuple):
 
 
 class UseTasks(NamedTuple):
-    """What stands for a use."""
+    """Tasks that measure a use."""
 
     tasks: tuple[AskedTask, ...]
     note: str
@@ -37,8 +39,8 @@ class Use(NamedTuple):
     tasks: tuple[str, ...]
     """Patterns of task names that speak of it, without their number of examples."""
     answers: Literal["ranked", "written", "either"]
-    """Which readouts decide. A model that still ranks right answers first may no longer write them, and the other way
-    round."""
+    """Kind of readouts that decide. A model that still ranks right answers first may no longer write them, and the
+    other way round."""
     built_in: tuple[str, ...]
     """``task/readout`` to run where no data is at hand; they need none."""
     benchmarks: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ class Use(NamedTuple):
     does not show that the whole use is kept."""
 
     def speaks_of(self, task: str) -> bool:
-        """Whether a task measures this use.
+        """Return True for a task that measures this use.
 
         >>> named_use("math").speaks_of("gsm8k:5"), named_use("math").speaks_of("copy")
         (True, False)
@@ -56,7 +58,7 @@ class Use(NamedTuple):
         return _is_any(task, self.tasks)
 
     def is_part(self, task: str) -> bool:
-        """Whether a task is only a part of this use.
+        """Return True for a task that is only a part of this use.
 
         >>> named_use("code").is_part("brackets"), named_use("code").is_part("mbpp_plus")
         (True, False)
@@ -64,9 +66,7 @@ class Use(NamedTuple):
         return _is_any(task, self.parts)
 
     def counts(self, readout: str) -> bool:
-        """Whether a readout decides."""
-        from layercut.report.words import is_written  # imports scipy, which naming a use does not need
-
+        """Return True for a readout that decides."""
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
 
     @property
@@ -88,6 +88,11 @@ class Use(NamedTuple):
         better = f"{whole} would measure it." if whole else "No task here measures all of it."
         parts = "is a part" if len(tasks) == 1 else "are parts"
         return f"Judged by a proxy: {' and '.join(tasks)} {parts} of {self.what}. {better}"
+
+
+def is_written(readout: str) -> bool:
+    """Return True for a readout whose answers the model writes itself."""
+    return readout.partition("@")[0] in _WRITTEN
 
 
 def _is_any(task: str, patterns: tuple[str, ...]) -> bool:

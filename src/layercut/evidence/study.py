@@ -1,0 +1,259 @@
+"""The runs of a study, read and compared from its folder alone, and grouped by criterion, healing, depth and seed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from layercut.errors import InputError
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs
+from layercut.evidence.paired import Comparison, compare_paired
+from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
+from layercut.runs.healing import CHECKPOINT
+from layercut.runs.json_text import load
+from layercut.runs.settings import shown
+from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, UNCUT, arms_in, failures_in
+
+
+class StudyRuns(NamedTuple):
+    """The runs of a study."""
+
+    uncut: RunFolder
+    cuts: list[RunFolder]
+    """In the order of the study, healed arms beside their cut; otherwise by number of layers removed."""
+
+
+class StudyResults(NamedTuple):
+    """The runs of a study with every comparison between them."""
+
+    uncut: RunFolder
+    cuts: list[RunFolder]
+    rows: list[ComparisonRow]
+    """Of compare_runs."""
+    seed: int
+    """Of the resampling."""
+    failed: list[str]
+    """Steps that failed, a line each."""
+
+
+def study_runs(folder: Path) -> StudyRuns:
+    """Find the runs of a study: the folders in it, ``uncut`` first. An arm of which everything failed is left out.
+
+    Raises:
+        InputError: no folder, no uncut run in it, no cut run, or one that is not finished.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    if not is_run(folder / UNCUT):
+        raise InputError(
+            f"{shown(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
+            "`layercut ls` lists your runs."
+        )
+    given_up = {name for failure in failures_in(folder) for name in failure.arms}
+    plans = _plans(folder)
+    others = {UNCUT, *(set(STEPS) - set(plans))}
+    found = [RunFolder.open(path) for path in runs_in(folder) if path.name not in others]
+    found = [run for run in found if run.is_finished or run.name not in given_up]
+    if not found:
+        raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
+
+    uncut = RunFolder.open(folder / UNCUT)
+
+    def place(run: RunFolder) -> tuple[int, int, str]:
+        listed = plans.index(run.name) if run.name in plans else len(plans)
+        return listed, arm_of(run, uncut).depth, run.name
+
+    return StudyRuns(uncut, sorted(found, key=place))
+
+
+def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
+    """The runs of a study and what they come to, compared once for all who want to show it.
+
+    Args:
+        folder: of the study.
+        seed: of the resampling; the ``seed`` in the settings of the uncut run by default.
+
+    Raises:
+        InputError: see study_runs and compare_runs.
+    """
+    runs = study_runs(folder)
+    own = runs.uncut.settings.get("seed")
+    used = seed if seed is not None else own if isinstance(own, int) else 0
+    failed = [failure.describe() for failure in failures_in(folder)]
+    return StudyResults(runs.uncut, runs.cuts, compare_runs(runs.uncut, runs.cuts, seed=used), used, failed)
+
+
+def further_reports(folder: Path) -> list[Path]:
+    """The Markdown reports of a study's finished sweep and diagnosis."""
+    files = [Path(folder) / SWEEP / "sweep.md", Path(folder) / DIAGNOSE / "diagnose.md"]
+    return [file for file in files if (file.parent / METRICS).is_file()]
+
+
+def _plans(folder: Path) -> list[str]:
+    if arms := arms_in(folder):
+        return [arm["name"] for arm in arms]
+    if not is_run(folder):
+        return []
+    plans = RunFolder.open(folder).settings.get("plans")
+    return list(plans) if isinstance(plans, (dict, list)) else []
+
+
+NOT_HEALED = "none"
+"""The arm of a model that was cut and not trained."""
+
+
+class Place(NamedTuple):
+    """The group of a run among the runs of its study."""
+
+    criterion: str
+    """Criterion that chose the layers; of lists given by hand, the plan's name without its depth."""
+    arm: str
+    """Healing arm of the pruned model; ``none`` where it was not healed."""
+    depth: int
+    """Layers removed."""
+    part: str
+    """Runs of one part are joined by a line: one seed each, and one run at each depth."""
+
+    @property
+    def series(self) -> str:
+        """Name of the line."""
+        return self.criterion if self.arm == NOT_HEALED else f"{self.criterion}, healed: {self.arm}"
+
+
+def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
+    """The place of each cut run, by its name; ``rows`` compare them with the original model.
+
+    What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
+    the criterion is the plan's, and the seed is that of the settings.
+    """
+    arms = {row.cut.name: row.cut for row in rows}
+    found = {run.name: _place(run, arms[run.name]) for run in runs}
+    crowds = Counter((place.part, place.depth) for place in found.values())
+    crowded = {part for (part, _), count in crowds.items() if count > 1}
+    return {
+        name: place._replace(part=f"{place.part}, {name}") if place.part in crowded else place
+        for name, place in found.items()
+    }
+
+
+def _place(run: RunFolder, model: ComparedRun) -> Place:
+    about = run.metrics().get("arm") or {}
+    criterion = str(about.get("criterion") or model.criterion)
+    if criterion in ("", "explicit"):
+        name = str(about.get("plan") or run.name)
+        criterion = re.sub(r"[-_ ]*\d+$", "", name) or name
+    arm = model.healing or NOT_HEALED
+    seed = about.get("seed", run.settings.get("seed", 0))
+    return Place(criterion, arm, model.depth, f"{criterion}, {arm}, seed {seed}")
+
+
+class OverSeeds(NamedTuple):
+    """One metric of one task and readout, over all seeds of a plan."""
+
+    rows: tuple[ComparisonRow, ...]
+    """Of each seed, in the order of the study."""
+    values: Comparison
+    """Of all of them: a value per item and seed, with the item, or what it shares with others, as the cluster."""
+
+    @property
+    def first(self) -> ComparisonRow:
+        """The row of the first seed."""
+        return self.rows[0]
+
+
+def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed: int = 0) -> list[OverSeeds]:
+    """Rows of runs that differ in their seed alone, put together; none where every plan has one seed.
+
+    An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
+    items, given these seeds.
+
+    Args:
+        cuts: the runs of the pruned models.
+        rows: of compare_runs.
+        seed: of the resampling.
+    """
+    where = {name: place[:3] for name, place in places(cuts, rows).items()}
+    groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
+    for row in rows:
+        groups.setdefault((where[row.cut.name], row.task, row.readout, row.metric), []).append(row)
+    return [
+        OverSeeds(tuple(group), _together(group, seed))
+        for group in groups.values()
+        if len({row.cut.seed for row in group}) == len(group) > 1
+    ]
+
+
+def _together(rows: Sequence[ComparisonRow], seed: int) -> Comparison:
+    uncut: list[float] = []
+    cut: list[float] = []
+    clusters: list[str] = []
+    for row in rows:
+        assert row.items is not None, "rows of compare_runs carry their items"
+        uncut += row.items.uncut
+        cut += row.items.cut
+        clusters += row.items.clusters or row.items.ids
+    return compare_paired(uncut, cut, chance=rows[0].chance, seed=seed, clusters=clusters)
+
+
+class FoundCheckpoint(NamedTuple):
+    """A folder, or a command."""
+
+    checkpoint: Path | None
+    """Of the plan; None where it is not on the disk."""
+    command: str
+    """Command that writes it; empty where it is there."""
+
+
+def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
+    """The checkpoint of a plan of a study, or the command that writes it there.
+
+    A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. Where a
+    study kept none, a cut is written from its plan, and a healed arm by the study itself, with ``checkpoints: true``. A
+    run of a checkpoint that was cut before has that one.
+    """
+    if arm.checkpoint:
+        return FoundCheckpoint(Path(arm.checkpoint), "")
+    cut = arm.plan or arm.name
+    healed = arm.name.removeprefix(f"{cut}+") if arm.is_healing_arm else ""
+    place = folder / cut / f"heal-{healed}" / CHECKPOINT if healed else folder / arm.name / CHECKPOINT
+    if place.is_dir():
+        return FoundCheckpoint(place, "")
+    if healed:
+        file, out = study_file(folder), f"{folder}-checkpoints"
+        return FoundCheckpoint(None, shlex.join(["layercut", "run", file, "--out", out]))
+    plan = folder / arm.name / "plan.json"
+    words = ["layercut", "cut", _model_of(plan), "--remove", str(plan), "--out", str(place)]
+    return FoundCheckpoint(None, shlex.join(words))
+
+
+def is_of_single_runs(folder: Path) -> bool:
+    """Return True where each run of the folder was made by ``layercut eval``."""
+    return command_of(folder).startswith("layercut eval ")
+
+
+def study_file(folder: Path) -> str:
+    """The YAML file that a study was run from, as far as its folder records it."""
+    made = shlex.split(command_of(folder))
+    return made[2] if made[:2] == ["layercut", "run"] and len(made) > 2 else "STUDY.yaml"
+
+
+def command_of(folder: Path) -> str:
+    """The command that made the study, as its folder records it; empty where it does not."""
+    for place in (folder, folder / "uncut"):
+        try:
+            made = load(place / "environment.json")["command"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return str(made)
+    return ""
+
+
+def _model_of(plan: Path) -> str:
+    try:
+        return str(load(plan).get("model") or "MODEL")
+    except (OSError, ValueError, AttributeError):
+        return "MODEL"

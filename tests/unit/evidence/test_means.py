@@ -1,0 +1,163 @@
+"""Means over tasks and tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from layercut.errors import InputError
+from layercut.evidence.means import TaskValues, mean_kept, task_mean, token_mean
+from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
+
+
+def test_the_value_is_the_mean_of_the_ratios_and_n_all_items() -> None:
+    first = TaskValues("a", [1, 1, 1, 0], [1, 0, 0, 0], 0.0)
+    second = TaskValues("b", [1.0, 0.6, 0.2, 0.6, 0.6], [0.6, 0.6, 0.2, 0.2, 0.4], 0.2)
+    found = mean_kept([first, second])
+    assert found.refused == ""
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx((1 / 3 + 0.2 / 0.4) / 2)
+    assert found.estimate.n == 9
+    assert found.estimate.low is not None
+    assert found.estimate.high is not None
+    assert found.estimate.low < found.estimate.value < found.estimate.high
+    assert mean_kept([first, second]) == found
+
+
+def test_a_log_likelihood_keeps_a_ratio_of_probabilities() -> None:
+    found = mean_kept([TaskValues("gold", [-1.0, -2.0, -1.5], [-1.5, -2.5, -2.3], 0.0, is_log=True)])
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx(math.exp(-0.6))
+    assert found.estimate.high is not None
+    assert found.estimate.high <= math.exp(-0.5)
+
+
+def test_no_ratio_to_a_model_that_guesses_and_no_interval_of_few_contexts() -> None:
+    assert mean_kept([TaskValues("a", [0, 1, 0, 1], [0, 0, 0, 1], 0.5)]).refused.startswith(
+        "the original model is not above 0.5"
+    )
+    near = mean_kept([TaskValues("a", [1, 1, 0, 1], [0, 0, 0, 1], 0.7)])
+    assert near.estimate is not None
+    assert near.estimate.low is near.estimate.high is None
+    few = mean_kept([TaskValues("a", [1, 1, 1, 0], [1, 1, 0, 0], 0.0, clusters=["x", "x", "y", "y"])])
+    assert few.estimate is not None
+    assert few.estimate.value == pytest.approx(2 / 3)
+    assert few.estimate.low is None
+    assert "fewer than" in few.refused
+
+
+def test_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(300):
+        parts = []
+        for uncut, kept in ((0.8, 0.75), (0.6, 0.5)):
+            before = rng.random(100) < uncut
+            after = before & (rng.random(100) < kept)
+            parts.append(TaskValues("t", list(before.astype(float)), list(after.astype(float)), 0.0))
+        found = mean_kept(parts, seed=trial, num_resamples=1000).estimate
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.625 <= found.high
+    assert 0.92 <= hits / 300 <= 0.98
+
+
+def row(
+    before: Sequence[float],
+    after: Sequence[float],
+    chance: float | None = 0.25,
+    *,
+    clusters: Sequence[str] | None = None,
+    task: str = "t",
+    seed: int = 0,
+) -> TaskRow:
+    return TaskRow(
+        metric="acc",
+        chance=chance,
+        seed=seed,
+        values=compare_paired(before, after, chance=chance, num_resamples=50, clusters=clusters),
+        items=PairedItems(before, after, clusters),
+        task=task,
+        version=1,
+        readout="rank",
+        limit=None,
+    )
+
+
+def draw(
+    rng: np.random.Generator, uncut: float, cut: float, n: int, chance: float | None = 0.25, seed: int = 0
+) -> TaskRow:
+    """Items that both models solve, that only the original model solves, or neither."""
+    level = rng.random(n)
+    return row(list((level < uncut).astype(float)), list((level < cut).astype(float)), chance, seed=seed)
+
+
+def test_every_task_counts_the_same_and_the_ratio_is_one_of_means() -> None:
+    large = row([1.0] * 30 + [0.0] * 10, [1.0] * 20 + [0.0] * 20, task="a")
+    small = row([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], 0.0, task="b")
+    found = task_mean([large, small])
+    assert found.tasks == ("a", "b")
+    assert (found.uncut, found.cut) == (pytest.approx(0.625), pytest.approx(0.375))
+    assert found.difference.value == pytest.approx(-0.25) and found.difference.n == 44
+    assert found.retention is not None and found.retention.value == pytest.approx(0.6)
+    assert found.retention_above_chance is not None
+    assert found.retention_above_chance.value == pytest.approx((0.375 - 0.125) / (0.625 - 0.125))
+    assert found == task_mean([large, small])
+
+
+def test_a_task_at_chance_adds_as_little_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    good, guessed = draw(rng, 0.85, 0.55, 200), draw(rng, 0.26, 0.26, 200)
+    alone, both = task_mean([good, good]).retention_above_chance, task_mean([good, guessed]).retention_above_chance
+    assert alone is not None and both is not None and both.low is not None and both.high is not None
+    assert abs(both.value - alone.value) < 0.1 and both.low < alone.value < both.high
+
+
+def test_what_is_not_known_is_not_given() -> None:
+    right, lost = [1.0] * 6 + [0.0] * 2, [1.0] * 4 + [0.0] * 4
+    without = task_mean([row(right, lost), row(right, lost, None)])
+    assert without.retention_above_chance is None and without.retention is not None
+    few = task_mean([row(right, lost), row(right, lost, clusters=["x", "y"] * 4)])
+    assert few.difference.value == pytest.approx(-0.25) and few.difference.low is None
+    assert few.retention is not None and few.retention.low is None
+    nothing = task_mean([row([0.0] * 4, lost[:4]), row([0.0] * 4, lost[:4])])
+    assert nothing.retention is None and nothing.retention_above_chance is None
+
+
+def test_intervals_cover_the_truth_of_task_means() -> None:
+    rng = np.random.default_rng(1)
+    levels = ((0.8, 0.6), (0.5, 0.4), (0.3, 0.28))
+    uncut, cut = (np.mean(ends) for ends in zip(*levels, strict=True))
+    truth = {"difference": cut - uncut, "retention_above_chance": (cut - 0.25) / (uncut - 0.25)}
+    hits = dict.fromkeys(truth, 0)
+    for trial in range(200):
+        found = task_mean([draw(rng, *level, 60, seed=trial) for level in levels], num_resamples=1000)
+        for name, value in truth.items():
+            estimate = getattr(found, name)
+            hits[name] += estimate.low <= value <= estimate.high
+    assert all(count >= 180 for count in hits.values()), hits
+
+
+def test_the_sums_of_answers_give_what_their_tokens_give() -> None:
+    rng = np.random.default_rng(3)
+    before = [rng.exponential(size=int(rng.integers(1, 40))) for _ in range(12)]
+    after = [values + rng.normal(0.2 * place, 1, len(values)) for place, values in enumerate(before)]
+    clusters = [f"{place:02}" for place, values in enumerate(before) for _ in values]
+    by_token = compare_paired(
+        np.concatenate(before).tolist(), np.concatenate(after).tolist(), chance=None, clusters=clusters, seed=5
+    ).difference
+    sums = [float((q - p).sum()) for p, q in zip(before, after, strict=True)]
+    found = token_mean([*sums, 0.0], [*map(len, before), 0], seed=5)
+    assert found.n == by_token.n == len(clusters) and found.method == by_token.method
+    assert found[:3] == pytest.approx(by_token[:3])
+    assert found.low is not None and found.low < found.value
+
+
+def test_few_answers_have_no_interval() -> None:
+    assert token_mean([1.0, 2.0], [2, 4]) == (0.5, None, None, 6, "none")
+    with pytest.raises(InputError, match="a mean over no tokens"):
+        token_mean([0.0, 0.0], [0, 0])
