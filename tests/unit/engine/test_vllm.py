@@ -275,10 +275,10 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
         VllmEngine(model)
 
 
-def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.Reference:
+def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.ExpectedScores:
     """What an engine itself gives, as the reference of the probe."""
     scores = tuple(answers(engine.log_likelihoods(vllm_probe.requests(), plan)) for plan in plans)
-    return vllm_probe.Reference(plans, scores)
+    return vllm_probe.ExpectedScores(plans, scores)
 
 
 @pytest.fixture

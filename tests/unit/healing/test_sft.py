@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from layercut.engine.cost import weight_counts
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
-from layercut.healing.memory import training_disk, weight_counts
+from layercut.healing.memory import training_disk
 from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings

@@ -13,7 +13,7 @@ from rich.console import Console
 from layercut.progress import heartbeat
 from layercut.progress.activity import works, wrote
 from layercut.progress.bars import Progressing, SelectionProgress, watched
-from layercut.progress.estimate import Workload
+from layercut.progress.cost import Workload
 from layercut.progress.live import StudyProgress, StudyStep
 
 

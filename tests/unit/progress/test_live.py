@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from layercut.progress.bars import watched
-from layercut.progress.estimate import Workload
+from layercut.progress.cost import Workload
 from layercut.progress.live import StudyProgress, StudyStep
 
 

@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.sweep import SweepRow
-from layercut.progress import estimate as eta
+from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
@@ -41,7 +41,7 @@ def needy(name: str, readout: Readout = "short", split: Split = "selection", **f
         part=ObjectiveTask(task=task, readout=readout, limit=None),
         samples=samples,
         split=split,
-        work=eta.Workload(kind=(name, readout), num_items=len(samples), weight=1.0),
+        work=Workload(kind=(name, readout), num_items=len(samples), weight=1.0),
     )
 
 

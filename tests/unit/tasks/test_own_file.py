@@ -19,8 +19,7 @@ from layercut.errors import InputError
 from layercut.sandbox import runner as sandbox
 from layercut.tasks import base_name, check_name, check_task, load_task, own_file
 from layercut.tasks.base import Sample, Score, Task
-from layercut.tasks.chance import chance_of
-from layercut.tasks.grading import scores_of
+from layercut.tasks.grading import chance_of, scores_of
 
 SUMS = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "grade": "number"} for i in range(40)]
 

@@ -11,7 +11,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import check_readout
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 

@@ -1,21 +1,23 @@
-"""A hub that is out of reach costs seconds and one line."""
+"""Data sets of the hub. One that is out of reach costs seconds and one line."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 
 from layercut.errors import InputError
-from layercut.tasks import hub_reach
-from layercut.tasks.data_files import read_hub
-from layercut.tasks.hub_rows import hub_rows
+from layercut.tasks import hub
+from layercut.tasks.hub import hub_rows, read_hub
 
 datasets = pytest.importorskip("datasets", reason="hub data sets need layercut[lm-eval]")
 
@@ -36,7 +38,7 @@ def test_an_absent_hub_is_one_line_within_seconds(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_reach, "TIMEOUT", 0.5)
+    monkeypatch.setattr(hub, "TIMEOUT", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -50,3 +52,40 @@ def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.M
             next(hub_rows("hub:a/b", extra="heal"))
         assert time.monotonic() - began < 6
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False and datasets.config.HF_HUB_OFFLINE is before
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """The library reads a folder of files under the same name as a data set of the hub."""
+    for part in range(2):
+        rows = [{"prompt": f"say {part * 20 + number}"} for number in range(20)]
+        (tmp_path / f"train-{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return f"hub:{tmp_path}"
+
+
+def texts(source: str, count: int | None = None, **how: Any) -> list[str]:
+    return [row.fields["prompt"] for row in islice(hub_rows(source, extra="heal", **how), count)]
+
+
+def test_rows_come_in_their_order_or_shuffled_by_a_seed(folder: str) -> None:
+    plain = texts(folder)
+    assert plain == [f"say {number}" for number in range(40)]
+    shuffled = texts(folder, buffer=10, seed=42)
+    assert shuffled != plain and sorted(shuffled) == sorted(plain)
+    assert texts(folder, buffer=10, seed=42) == shuffled != texts(folder, buffer=10, seed=43)
+    assert texts(folder, 5, buffer=10, seed=42) == shuffled[:5]
+
+
+def test_without_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no network\nand a long trace")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(no network\).*local file") as caught:
+        texts("hub:a/b")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_is_not_there_is_said(folder: str) -> None:
+    with pytest.raises(InputError, match="no data set can be read here .*split"):
+        texts(f"{folder}::validation")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.engine.estimate import (
+from layercut.engine.cost import (
     PASS_SECONDS,
     SLOWER,
     TRAINING,
@@ -91,5 +91,5 @@ def test_the_speed_of_this_machine_is_measured() -> None:
 
 
 def test_counting_loads_no_torch() -> None:
-    code = "import sys, layercut.engine.estimate; print('torch' in sys.modules)"
+    code = "import sys, layercut.engine.cost; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
