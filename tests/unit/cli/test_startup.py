@@ -17,15 +17,18 @@ MAIN = f"""
 import contextlib, io, json, sys
 from layercut.cli.main import main
 
+seen = set()
 for command in json.load(sys.stdin):
-    before, stderr, sys.argv = {{*sys.modules}}, io.StringIO(), ["layercut", *command]
+    stderr, sys.argv = io.StringIO(), ["layercut", *command]
     try:
         with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             main()
         code = 0
     except SystemExit as end:
         code = end.code
-    print(json.dumps([code, stderr.getvalue(), sorted({{*sys.modules}} - before & {{*{HEAVY!r}}})]))
+    loaded = {{*sys.modules}} & {{*{HEAVY!r}}}
+    print(json.dumps([code, stderr.getvalue(), sorted(loaded - seen)]))
+    seen |= loaded
 """
 """Runs command lines one by one, and prints the exit code, stderr and newly loaded heavy libraries of each."""
 STUDY = {"plans": ["reverse:1"], "tasks": ["copy"], "out": "runs/x"}

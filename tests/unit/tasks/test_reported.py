@@ -32,6 +32,7 @@ from layercut.tasks.cells import make_cells
 from layercut.tasks.reported import decided, full_size, reported_split, selection_part
 from layercut.tasks.run import evaluate_model
 from layercut.tasks.selected_items import record_items, used_items
+from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 from tests.support.tiny import save_tiny
 
 NUM_ROWS = 24
