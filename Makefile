@@ -19,6 +19,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/words.py
 
 # The site, into site/. It reads the code but does not import it, so torch is not installed for it.
 docs: $(VENV)/.docs

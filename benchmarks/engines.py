@@ -147,7 +147,7 @@ def prompts(asked: argparse.Namespace) -> Iterator[Any]:
 
 def multiplied(handle: Any) -> int:
     """Parameters that a token is multiplied with: the embedding counts only where it is the head as well."""
-    from layercut.healing.memory import weight_counts
+    from layercut.engine.cost import weight_counts
     from layercut.models.weights import read_config
 
     weights = weight_counts(handle)

@@ -219,7 +219,7 @@ def shared_chains(asked: Settings) -> Result:
     wanted = requests(task, samples, "chain", hints=True)
     scores: dict[str, float] = {}
     tokens = 0
-    for plan, answers in engine.completions_under(wanted, plans, GREEDY):
+    for plan, answers in engine.answers_under(wanted, plans, GREEDY):
         scores |= graded(task, samples, "chain", plan.removed[0], answers)
         tokens += sum(answer.num_new_tokens for answer in answers)
     return {"layers": [plan.removed[0] for plan in plans], "scores": scores, "tokens": tokens}
@@ -257,7 +257,7 @@ def shared_options(asked: Settings) -> Result:
     wanted = options(task, task.samples("selection", int(asked["items"])))
     plans = candidates(loaded.num_layers, asked) if "sweep" in asked else [CutPlan(num_layers=loaded.num_layers)]
     start = time.process_time()
-    found = [one for _, part in SharedEngine(loaded).log_likelihoods_under(wanted, plans) for one in part]
+    found = [one for _, part in SharedEngine(loaded).answers_under(wanted, plans) for one in part]
     scores = {one.id: best(one.log_likelihoods) for one in found}
     return {"scores": scores, "start": start, "items": len(wanted), "plans": len(plans)}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 ROOT = Path(__file__).parent.parent
+FREEZE_EVERY = 300
+"""Imported modules after which the garbage collector is told again to pass over what is there."""
+_num_frozen = 0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +30,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if mark in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep the million objects of torch and transformers out of every later collection, which took seconds a test."""
+    global _num_frozen
+    if len(sys.modules) >= _num_frozen + FREEZE_EVERY:
+        gc.collect()
+        gc.freeze()
+        _num_frozen = len(sys.modules)
 
 
 def _has_gpu() -> bool:

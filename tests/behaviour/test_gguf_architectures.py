@@ -113,7 +113,7 @@ def test_accepted_plans_keep_what_the_layers_compute(tmp_path: Path, name: str, 
         assert distance(file, model, cut(whole, plan, file)) < ROUNDING, plan
     if not tiny.wrong:
         return
-    with pytest.raises(InputError, match="sets the kind of a layer by its position"):
+    with pytest.raises(InputError, match="by its position"):
         cut(whole, tiny.wrong, tmp_path / "wrong.gguf")
     monkeypatch.setattr(gguf_metadata, "_check_periods", lambda *_: None)
     removed = cut(whole, tiny.wrong, tmp_path / "wrong.gguf")

@@ -117,7 +117,7 @@ def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
 def test_a_family_that_vllm_runs_otherwise_is_refused(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="as transformers does: with all layers its log-likelihoods differ"):
+    with pytest.raises(InputError, match="log-likelihoods differ"):
         started(write_tiny(family, tmp_path, monkeypatch), cache_gib=0.05, batch_size=4)
 
 

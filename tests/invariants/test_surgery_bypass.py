@@ -100,7 +100,7 @@ def test_the_model_comes_back_after_an_exception():
 def test_a_plan_that_is_refused_leaves_the_model_alone():
     model = tiny_model("llama")
     before = state_of(model)
-    with pytest.raises(InputError, match="the plan is for a model of 30 decoder layers, this one has 6"):
+    with pytest.raises(InputError, match="this one has 6"):
         remove_layers(model, CutPlan(num_layers=30, removed=(3,)))
     assert state_of(model) == before
 
@@ -121,7 +121,7 @@ def test_one_bypass_at_a_time():
     model = tiny_model("llama")
     with bypass(model, plan_of((1,))):
         for second in (lambda: bypass(model, plan_of(())).__enter__(), lambda: remove_layers(model, plan_of((2,)))):
-            with pytest.raises(InputError, match=r"a bypass is active on this model \(removes 1 of 6 .*: 1\)"):
+            with pytest.raises(InputError, match="removes 1 of 6"):
                 second()
         assert len(decoder_layers(model)) == NUM_LAYERS - 1
     with bypass(model, plan_of((2,))):
@@ -144,7 +144,7 @@ def test_the_oracle_sees_an_identity_module_in_place_of_layer_0(model_type):
 def test_attention_scaled_by_position_only_loses_layers_from_the_end():
     model = tiny_model("gpt2")
     model.config.scale_attn_by_inverse_layer_idx = True
-    with pytest.raises(InputError, match=r"scale_attn_by_inverse_layer_idx is on.*removes layer 3 below layer 5"):
+    with pytest.raises(InputError, match="layer 3 below layer 5"):
         bypass(model, plan_of((3, 4))).__enter__()
     with bypass(model, plan_of((4, 5))):
         assert len(decoder_layers(model)) == 4
@@ -153,5 +153,5 @@ def test_attention_scaled_by_position_only_loses_layers_from_the_end():
 def test_a_model_without_a_list_of_layers_is_refused():
     head = tiny_model("llama").lm_head
     head.config = tiny_model("llama").config
-    with pytest.raises(InputError, match=r"Linear \(llama\) has no list of 6 decoder layers \(num_hidden_layers\)"):
+    with pytest.raises(InputError, match="no list of 6"):
         bypass(head, plan_of((0,))).__enter__()

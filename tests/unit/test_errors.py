@@ -92,9 +92,5 @@ def test_the_command_line_says_flags_for_the_fields_of_its_verb() -> None:
             console.error("/tmp/rank/top_p/batch_size.txt is no file, and rank is a word.")
     finally:
         console.speak_of({})
-    assert said.get().splitlines() == [
-        "error: --rank 0 is too small; write 1 or more.",
-        "error: --train-batch 6 is no multiple of micro_batch 4; use another --out, not `elsewhere`.",
-        "error: unknown setting 'top'. Did you mean --top-p? Known: batch_size, top_p.",
-        "error: /tmp/rank/top_p/batch_size.txt is no file, and rank is a word.",
-    ]
+    flags = [re.findall(r"--[a-z-]+", line) for line in said.get().splitlines()]
+    assert flags == [["--rank"], ["--train-batch", "--out"], ["--top-p"], []]

@@ -130,7 +130,7 @@ def test_a_learning_rate_is_a_number_as_people_write_it(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match="nowhere.yaml: no study can be read here"):
+    with pytest.raises(InputError, match="nowhere.yaml: no study"):
         load_study(Path("nowhere.yaml"))
 
 
@@ -139,7 +139,7 @@ def test_a_short_longest_rollout_can_be_said_in_python_and_in_a_study() -> None:
     arm = {"name": "a", "prompts": "task:copy", "objective": "on-policy", "rollout_max": 16, "save_dtype": "bfloat16"}
     made = study_from_dict(GOOD | {"healing": [arm]}).healing[0]
     assert (made.train.rollout_start, made.train.rollout_max, made.save_dtype) == (16, 16, "bfloat16")
-    with pytest.raises(InputError, match="rollout_max 16 is below rollout_start 20"):
+    with pytest.raises(InputError, match="rollout_max 16 .*rollout_start 20"):
         TrainSettings(rollout_max=16, rollout_start=20)
 
 

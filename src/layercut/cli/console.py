@@ -14,7 +14,7 @@ from layercut.progress.console import SafeConsole
 from layercut.requests.io import Io
 
 if TYPE_CHECKING:
-    from layercut.engine.estimate import CostEstimate
+    from layercut.engine.cost import CostEstimate
 
 
 out = SafeConsole()

@@ -23,9 +23,8 @@ from layercut.engine.base import Completion, LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.arithmetic import find_number, same_number
 from layercut.tasks.base import Readout, Sample
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
-from layercut.tasks.near_misses import near_numbers
 
 NAME = "arithmetic"
 VERSION = 1

@@ -27,8 +27,8 @@ from layercut.evidence.diagnosis import FORMAT_VERSION, arm_name
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress, Say
-from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
+from layercut.progress.cost import Workload
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, LAYERS, RunFolder
 from layercut.runs.environment import hide_home
@@ -264,7 +264,7 @@ def _ask_all(
     forms: Mapping[str, KnownDiagnostic],
     file: str,
 ) -> None:
-    work = [(name, eta.Workload(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
+    work = [(name, Workload(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
     on_stage: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731

@@ -128,7 +128,7 @@ class DiagnosticSession:
             name,
             requests,
             arms,
-            lambda group, missing: group[0].engine().completions_under(requests, _plans(group), decoding, missing),
+            lambda group, missing: group[0].engine().answers_under(requests, _plans(group), decoding, missing),
             lambda answer: {field: getattr(answer, field) for field in fields},
         )
 
@@ -141,7 +141,7 @@ class DiagnosticSession:
             name,
             requests,
             arms,
-            lambda group, missing: group[0].engine().log_likelihoods_under(requests, _plans(group), missing),
+            lambda group, missing: group[0].engine().answers_under(requests, _plans(group), wanted=missing),
             lambda answer: {field: list(getattr(answer, field)) for field in fields},
         )
 

@@ -17,10 +17,7 @@ class Answer:
         """No tokens yet.
 
         Args:
-            row: the prompt.
             draft: tokens that may come; the answer itself does not depend on them.
-            stop_tokens: the model's own.
-            decode: tokens to text.
         """
         self.row = row
         self.draft = draft[: row.limit]
@@ -33,7 +30,6 @@ class Answer:
 
     @property
     def id(self) -> str:
-        """The request's id."""
         return self.row.id
 
     @property
@@ -74,7 +70,7 @@ class Answer:
         return False
 
     def completion(self) -> Completion:
-        """What became of it."""
+        """The finished completion."""
         end = ending(
             self.tokens,
             limit=self.row.limit,

@@ -57,7 +57,6 @@ class Attending(Protocol):
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """The layer's attention output (H, T, d) in float32."""
-        ...
 
 
 class KeySpan(NamedTuple):

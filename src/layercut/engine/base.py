@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import Field
 
@@ -56,6 +56,9 @@ class Decoding(DecodingSettings):
         return self.temperature == 0
 
 
+GREEDY = Decoding()
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """One prompt to be answered."""
@@ -64,13 +67,13 @@ class GenerationRequest:
     prompt: Prompt
     max_new_tokens: int
     begins: str = ""
-    """What the answer surely begins with, such as the line break behind a docstring. Where a tokenizer joins it with
+    """The certain beginning of the answer, such as the line break behind a docstring. Where a tokenizer joins it with
     the end of the prompt to one token, the prompt takes it: a model that sees a part of that token does not go on as
     it would. The text of the answer has it either way."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer, beside the model's own stop tokens; the answer is cut before the first one found."""
     draft: str = ""
-    """What the answer may turn out to be. An engine may check it in one pass; it changes the speed and nothing else."""
+    """A guess of the answer. An engine may check it in one pass; it changes the speed and nothing else."""
     settled: Callable[[str], bool] | None = None
     """Early verdict: whether an answer that begins with this text gets the same score however it goes on. An engine may
     end such an answer there (finish reason ``settled``). The text may end in U+FFFD, for a character half written."""
@@ -85,7 +88,7 @@ class Completion:
 
     id: str
     text: str
-    """What was generated, without special tokens and without the stop string."""
+    """The generated text, without special tokens and without the stop string."""
     finish_reason: FinishReason
     """``stop``: a stop token or stop string came; ``length``: max_new_tokens or the model's context ran out;
     ``settled``: the request's early verdict, and the text is the beginning of what would have come."""
@@ -107,7 +110,7 @@ class LikelihoodRequest:
     prompt: Prompt
     continuations: tuple[str, ...]
     prompts: tuple[Prompt, ...] = ()
-    """Where each continuation has a context of its own: as many prompts as continuations, in the same order, in place
+    """Contexts, where each continuation has its own: as many prompts as continuations, in the same order, in place
     of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
     rolling: bool = False
     """The one continuation is a document that may be longer than the context. It is scored in windows of the context's
@@ -143,16 +146,16 @@ class TokenDamage(NamedTuple):
     reference_nll: float
     kl: float
     rank: int
-    """Of the token among all next tokens under the plan; 1 is the likeliest."""
+    """Rank of the token among all next tokens under the plan; 1 is the likeliest."""
     reference_rank: int
     likeliest: str
-    """What the plan would have written here."""
+    """The likeliest token under the plan."""
     reference_likeliest: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """How far a plan is from a reference plan on one continuation: sums over its tokens, in nats.
+    """Distance of a plan from a reference plan on one continuation: sums over its tokens, in nats.
 
     With p the reference's next-token distribution and q the plan's, both after the same (given) tokens.
     """
@@ -212,16 +215,13 @@ class Engine(Protocol):
     @property
     def num_layers(self) -> int:
         """Decoder layers of the original model."""
-        ...
 
     @property
     def has_chat_template(self) -> bool:
         """True if it takes conversations."""
-        ...
 
     def describe(self) -> Mapping[str, Any]:
         """Settings that decide the numbers, JSON-able: engine, model, hash, dtype, device, batch size."""
-        ...
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
@@ -231,13 +231,11 @@ class Engine(Protocol):
         Raises:
             InputError: a conversation and no chat template; a prompt that leaves no space in the model's context.
         """
-        ...
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Likelihoods]]:
         """Score every request that is not done, a batch at a time, in the engine's order."""
-        ...
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
@@ -247,64 +245,46 @@ class Engine(Protocol):
         Raises:
             InputError: a request that has not exactly one continuation.
         """
-        ...
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, on the CPU in float32."""
-        ...
 
     def close(self) -> None:
         """Let go of what the engine itself holds; nothing can be asked afterwards."""
         return
 
-    def completions_under(
-        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Completion]:
-        """Answer every request under every plan, as far as it is wanted: a plan and some of its answers at a time.
-
-        The same answers as ``completions`` gives plan by plan, in the engine's own order. A plan that is listed twice
-        is answered once.
-        """
-        for plan in distinct(plans):
-            for answers in self.completions(requests, plan, decoding, Unwanted(plan, wanted)):
-                yield plan, answers
-
-    def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
-    ) -> Under[Likelihoods]:
-        """Score every request under every plan, as far as it is wanted; see ``completions_under``."""
-        for plan in distinct(plans):
-            for answers in self.log_likelihoods(requests, plan, Unwanted(plan, wanted)):
-                yield plan, answers
-
     def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
     ) -> Under[Reply]:
-        """Answer and score requests under every plan, as far as it is wanted; see ``completions_under``.
+        """Answer and score requests under every plan, as far as it is wanted: a plan and some of its answers at a time.
 
-        A question that is both answered and scored has the same id in both requests. ``wanted`` is asked by id alone.
+        The same answers as ``completions`` and ``log_likelihoods`` give plan by plan, in the engine's own order. A plan
+        that is listed twice is answered once. A question that is both answered and scored has the same id in both
+        requests; ``wanted`` is asked by id alone.
         """
         to_generate, to_score = by_kind(requests)
-        if to_generate:
-            yield from self.completions_under(to_generate, plans, decoding, wanted)
-        if to_score:
-            yield from self.log_likelihoods_under(to_score, plans, wanted)
+        for plan in distinct(plans) if to_generate else ():
+            for answers in self.completions(to_generate, plan, decoding, Unwanted(plan, wanted)):
+                yield plan, answers
+        for plan in distinct(plans) if to_score else ():
+            for scores in self.log_likelihoods(to_score, plan, Unwanted(plan, wanted)):
+                yield plan, scores
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """Compare every plan with the reference on every request, as far as it is wanted; see ``completions_under``."""
+        """Compare every plan with the reference on every request, as far as it is wanted; see ``answers_under``."""
         for plan in distinct(plans):
             for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
                 yield plan, answers
 
     def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        """Hidden states of every text under every plan; see ``hidden_states`` and ``completions_under``."""
+        """Hidden states of every text under every plan; see ``hidden_states`` and ``answers_under``."""
         return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
 
 
 class HoldsModel:
-    """What an engine says of the one model that it holds."""
+    """The description of the one model that an engine holds."""
 
     _loaded: Any
     _batch_size: int
@@ -317,12 +297,10 @@ class HoldsModel:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the original model."""
         return int(self._loaded.num_layers)
 
     @property
     def has_chat_template(self) -> bool:
-        """True if it takes conversations."""
         return bool(self._loaded.has_chat_template)
 
 
@@ -330,16 +308,14 @@ class TextOnly(Engine):
     """An engine that gives texts and their likelihoods alone."""
 
     gives_not: ClassVar[str]
-    """What an error begins with, such as ``vLLM does not give``."""
+    """Beginning of an error, such as ``vLLM does not give``."""
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Divergence]]:
-        """Always an InputError."""
         raise self._missing("distributions over the whole vocabulary, by which plans are compared")
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Always an InputError."""
         raise self._missing("hidden states")
 
     def _missing(self, what: str) -> InputError:
@@ -352,19 +328,18 @@ class ManyPlansAtOnce(Engine):
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
     ) -> Iterator[Sequence[Completion]]:
-        """See Engine."""
-        return (answers for _, answers in self.completions_under(requests, [plan], decoding, _but(done)))
+        found = cast("Under[Completion]", self.answers_under(requests, [plan], decoding, _but(done)))
+        return (answers for _, answers in found)
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Likelihoods]]:
-        """See Engine."""
-        return (answers for _, answers in self.log_likelihoods_under(requests, [plan], _but(done)))
+        found = cast("Under[Likelihoods]", self.answers_under(requests, [plan], wanted=_but(done)))
+        return (scores for _, scores in found)
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Divergence]]:
-        """See Engine."""
         return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
 
 

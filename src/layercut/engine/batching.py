@@ -20,14 +20,11 @@ class BatchedRequest(Protocol):
     """One request, ready to run."""
 
     @property
-    def id(self) -> str:
-        """The request's id."""
-        ...
+    def id(self) -> str: ...
 
     @property
     def num_rows(self) -> int:
         """Rows of the model's input that it takes."""
-        ...
 
 
 AnyWork = TypeVar("AnyWork", bound=BatchedRequest)

@@ -63,8 +63,6 @@ class DecodingPool:
         """An empty pool.
 
         Args:
-            stack: the model's layers.
-            num_layers: of the original model.
             num_prefix: P, the same for all rows.
             choose: each row's next token, from its states (A, D) behind the last layer, its answer, and the number of
                 tokens that this has.
@@ -91,7 +89,6 @@ class DecodingPool:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing is left to do."""
         return not self._waiting and not self._active
 
     def add(self, row: DecodingRow) -> None:

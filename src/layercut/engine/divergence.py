@@ -59,7 +59,7 @@ class Reference(NamedTuple):
     weight_NV: Tensor
     """Probabilities."""
     ruled_out_NV: Tensor | None
-    """Where a token has no probability at all; None where no token is ruled out."""
+    """Tokens without any probability; None where no token is ruled out."""
     top_NK: Tensor
     """The likeliest tokens."""
     outcomes_NK: Tensor
@@ -86,7 +86,7 @@ class Reference(NamedTuple):
 
 @torch.no_grad()
 def token_choice(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
-    """Where the given token stands in two models' order of all next tokens, and which one stands first; see
+    """Rank of the given token among all next tokens in two models, and the likeliest token; see
     ``token_divergence``."""
 
     def rank(logits_NV: Tensor) -> Tensor:
@@ -105,8 +105,6 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
     most that over the whole vocabulary, and at most ln 2.
 
     Args:
-        reference: of the reference's logits.
-        plan_NV: logits of the plan.
         token_N: the token that comes next.
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
@@ -129,10 +127,8 @@ def divergences_of(
     """Run a batch under both plans, the head chunk by chunk.
 
     Args:
-        loaded: the whole model.
         items: requests of one continuation each.
         ids_BT: their rows, padded on the right.
-        plan: what is judged.
         reference: what it is compared with; run only if it differs from the plan.
     """
     model = loaded.model
@@ -205,7 +201,7 @@ def _of_requests(
 def _tokens(
     loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_4T: Tensor
 ) -> tuple[TokenDamage, ...]:
-    """What was found at each token of one continuation."""
+    """The damage at each token of one continuation."""
     tokenizer, shown = loaded.tokenizer, ""
     tokens = []
     values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)

@@ -23,7 +23,7 @@ from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.reading import Reading
 from layercut.engine.rows import GenerationRow, ItemRequest, Scoring, Tokens
 from layercut.engine.sampling import Next, next_tokens
-from layercut.engine.scores import Look
+from layercut.engine.scores import OnLogits
 from layercut.engine.shared_depth import Leaf
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.text_groups import PackedText
@@ -40,7 +40,7 @@ Runner = Callable[[Sequence[PackedText], Callable[[CutPlan], bool]], Iterator[tu
 """Runs texts under the plans that are wanted."""
 Said = dict[tuple[str, int], Next]
 """By request and step: the model's next token behind the prompt and this many tokens of the draft."""
-_LOOK_EVERY = 8
+_CHECK_EVERY = 8
 """Steps of decoding after which ended answers are handed over, and rows that are not wanted any more let go. Counted in
 steps, not in seconds: which answers a race asks for must not depend on the machine."""
 _AT_ONCE = 32
@@ -74,10 +74,7 @@ class Generating:
         """Nothing is computed yet.
 
         Args:
-            loaded: the model.
-            stack: its layers.
             prefix: what all prompts begin with, and the runner does not need again.
-            decoding: how tokens are drawn.
             wanted: asked before a plan is run, and while its answers grow.
             num_bytes: of keys and values of answers under way, at most.
         """
@@ -164,15 +161,15 @@ class Generating:
         scores: list[Likelihoods] = []
         if laid.reading.block:
             before = self._stack.leave(leaf.states_1TD[0, laid.reading.positions(pack)])
-            look = self._listener(laid.reading, laid.places, answers, said)
-            scores = laid.reading.scores(self._loaded, before, look)
+            on_logits = self._listener(laid.reading, laid.places, answers, said)
+            scores = laid.reading.scores(self._loaded, before, on_logits)
         starts = [pack.starts[place] for place in laid.places]
         return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
 
     def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
         return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))
 
-    def _listener(self, reading: Reading, places: Sequence[int], answers: Sequence[Answer], said: Said) -> Look:
+    def _listener(self, reading: Reading, places: Sequence[int], answers: Sequence[Answer], said: Said) -> OnLogits:
         """Takes down what the model says along the drafts at positions that are read for the scores anyway."""
         steps = [
             (found, answer, step)
@@ -181,7 +178,7 @@ class Generating:
             if (found := reading.read_at(place, len(answer.row.prompt) - self._num_prefix - 1 + step)) is not None
         ]
 
-        def look(chunk: slice, logits_CV: Tensor) -> None:
+        def on_logits(chunk: slice, logits_CV: Tensor) -> None:
             here = [(at - chunk.start, answer, step) for at, answer, step in steps if chunk.start <= at < chunk.stop]
             if here:
                 names = [answer.id for _, answer, _ in here]
@@ -189,7 +186,7 @@ class Generating:
                 new = next_tokens(rows_NV, self._decoding, names, [step for _, _, step in here])
                 said.update(((answer.id, step), one) for (_, answer, step), one in zip(here, new, strict=True))
 
-        return look
+        return on_logits
 
     def _hold_against_drafts(
         self, answers: Sequence[Answer], starts: Sequence[int], leaf: Leaf, said: Said
@@ -225,7 +222,7 @@ class Generating:
 
     def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
         for number in count():
-            if number % _LOOK_EVERY == 0:
+            if number % _CHECK_EVERY == 0:
                 yield from self._tell()
                 self._pool.drop(lambda row: not self._wanted(row.plan, row.answer.id))
             if is_enough():

@@ -29,7 +29,6 @@ class ModelHandle:
         """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
 
         Args:
-            settings: the model.
             source: what it was resolved to, where that is known.
             loaded: the model in memory, where the caller has it; ``release`` then leaves it there.
 
@@ -50,18 +49,16 @@ class ModelHandle:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the original model."""
         return self.metadata.num_layers
 
     @cached_property
     def dtype(self) -> str:
-        """What the settings' dtype stands for; ``auto`` only where it is the checkpoint's own."""
+        """The settings' dtype, resolved; ``auto`` only where it is the checkpoint's own."""
         wanted = self.settings
         return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
 
     @cached_property
     def loaded(self) -> LoadedModel:
-        """The model in memory."""
         if self._given is not None:
             return self._given
         from layercut.models.loading import load_as_set
@@ -80,7 +77,7 @@ class ModelHandle:
 
     @property
     def reader(self) -> LoadedModel | WeightlessModel:
-        """What lays out texts: the model in memory where the engine runs that one, so that nothing is read twice."""
+        """The reader of texts: the model in memory where the engine runs that one, so that nothing is read twice."""
         return self.weightless if ENGINES[self.settings.engine].reads_weights else self.loaded
 
     @cached_property
@@ -125,11 +122,9 @@ class ModelHandle:
         return healings(self.source)
 
     def introduce(self, plan: CutPlan) -> str:
-        """One line for people."""
         return f"{self.settings.model}: {plan.describe()}"
 
     def recorded(self, plan: CutPlan) -> dict[str, Any]:
-        """What is written of a plan."""
         return plan.to_dict()
 
     def describe(self) -> dict[str, Any]:

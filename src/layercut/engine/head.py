@@ -24,11 +24,11 @@ CHUNK_SIZE = 2**24
 
 
 class HeadInput(NamedTuple):
-    """What the language model head is given at the chosen positions."""
+    """Input of the language model head at the chosen positions."""
 
     states_ND: Tensor
     kind: type[Any]
-    """What the model's body returns its states in."""
+    """Class in which the model's body returns its states."""
 
 
 def body_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -49,7 +49,7 @@ SECONDS = 900.0
 _CONNECT = 4.0
 """Seconds of one attempt to reach it."""
 _UNREACHED = (502, 504)
-"""What a proxy answers in the place of a server that is not there."""
+"""Answers of a proxy in place of a missing server."""
 MOST_STOPS = 4
 """Stop strings that the interface takes. The answer is cut here at any others."""
 
@@ -176,7 +176,6 @@ class OpenAIEngine(TextOnly):
         return self._reader is None or bool(self._reader.tokenizer.chat_template)
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers, as far as it is known here."""
         return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
 
     def completions(

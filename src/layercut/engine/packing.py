@@ -44,7 +44,6 @@ class Pack:
             texts: what stands behind the prefix, each on its own.
             prefix: P tokens, which are computed in a pack of their own: what a text is computed with must not depend on
                 whether it comes first.
-            device: of the model.
         """
         self.has_prefix = bool(prefix)
         self.prefix_kv: Mapping[int, KeyValue] = {}

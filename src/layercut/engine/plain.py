@@ -77,7 +77,6 @@ class PlainEngine(HoldsModel, Engine):
         self._pad_token = self._usable_pad_token()
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
         return self._described("plain", self._model.device.type)
 
     def completions(

@@ -38,7 +38,7 @@ class Block:
         return self.found is not None or self.error is not None or self.is_lost
 
     def asked(self, wanted: Wanted) -> dict[str, frozenset[str]]:
-        """What is wanted of it now: ids by plan key, without plans of which nothing is."""
+        """Ids that are wanted of it now, by plan key, without plans of which nothing is."""
         ids = {plan.key: frozenset(one.id for one in self.requests if wanted(plan, one.id)) for plan in self.plans}
         return {key: found for key, found in ids.items() if found}
 

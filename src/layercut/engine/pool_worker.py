@@ -11,12 +11,12 @@ from layercut.surgery.plan import CutPlan
 
 
 class MemberMetadata(NamedTuple):
-    """What a pool has to know of a member."""
+    """Properties of a member that a pool needs."""
 
     num_layers: int
     has_chat_template: bool
     description: dict[str, Any]
-    """What decides its numbers; the same for all members."""
+    """Settings that decide its numbers; the same for all members."""
     pid: int
 
 
@@ -24,12 +24,12 @@ class EngineCall(NamedTuple):
     """One call of an ``_under`` method on some requests and plans."""
 
     number: int
-    """Of the block, by which plans are dropped."""
+    """Number of the block, by which plans are dropped."""
     method: str
-    """``completions_under``, ``log_likelihoods_under``, ``answers_under`` or ``divergences_under``."""
+    """``answers_under`` or ``divergences_under``."""
     plans: tuple[CutPlan, ...]
     rest: tuple[Any, ...]
-    """What the method takes between plans and wanted: the decoding, or the reference plan."""
+    """Arguments between plans and wanted: the decoding, or the reference plan."""
     asked: Mapping[str, frozenset[str]]
     """Plan key to the ids of the requests that it is to answer."""
 
@@ -50,7 +50,6 @@ class PoolWorker:
         return self._engine
 
     def metadata(self) -> MemberMetadata:
-        """Build the engine and describe it."""
         engine = self.engine
         return MemberMetadata(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
 
@@ -70,5 +69,4 @@ class PoolWorker:
         self._dropped |= {(number, key) for key in keys}
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine."""
         yield from self.engine.hidden_states(texts, plan)

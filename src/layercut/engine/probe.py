@@ -52,7 +52,7 @@ def fastest_engine(loaded: LoadedModel, *, batch_size: int = 32, cache_gib: floa
 
 
 def why_not_shared(loaded: LoadedModel) -> str:
-    """What keeps the shared engine from running a model; empty if nothing does. Asked and logged once of a model.
+    """The reason why the shared engine cannot run a model; empty if nothing does. Asked and logged once of a model.
 
     Two texts behind one prefix, of random tokens, are packed and run through all layers and through all but one in the
     middle. Their logits must be those of the model itself, text by text, within rounding. In half precision rounding
@@ -108,7 +108,7 @@ def _both_ways(loaded: LoadedModel) -> list[_Ways]:
 
 
 def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
-    """Where packed texts give other logits than the model itself; empty where rounding explains it."""
+    """The place where packed texts give other logits than the model itself; empty where rounding explains it."""
     for plan, alone_NV, packed_NV in found:
         worst = (packed_NV - alone_NV).abs().max().item()
         share = max(TOLERANCE, STEPS * torch.finfo(loaded.model.dtype).eps)

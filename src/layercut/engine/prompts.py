@@ -194,6 +194,6 @@ def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _prefix_text(tokenizer: PreTrainedTokenizerBase) -> str | tuple[str, ...]:
-    """What a text begins with that has its BOS token already. The empty tuple fits no text."""
+    """Beginnings of a text that has its BOS token already. The empty tuple fits no text."""
     prefix = _prefix_token(tokenizer)
     return (prefix is not None and str(tokenizer.decode(prefix))) or ()

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 MOST_DEATHS = 3
 """Members that may die over one block, or for each place while they start, before the pool gives up."""
 START_SECONDS = 900.0
-"""How long a pool without any living member waits for one, for example for a machine that is to come back."""
-_LOOK_EVERY = 0.5  # seconds between checks of what is still wanted
+"""Seconds that a pool without any living member waits for one, for example for a machine that is to come back."""
+_CHECK_EVERY = 0.5  # seconds between checks of what is still wanted
 _CONTROL = "control"
 
 
@@ -38,7 +38,7 @@ class Member:
 
     actor: Any
     pending: Any | None
-    """What it was asked and has not answered: a block, or to start."""
+    """The unanswered request: a block, or to start."""
     block: Block | None = None
     pid: int | None = None
     """Once it is up."""
@@ -106,7 +106,7 @@ class Members:
     def collect(self) -> None:
         """Wait a moment for members to finish what they have in hand, and write it into their blocks."""
         pending = [member.pending for member in self._members if member.pending is not None]
-        ready = ray.wait(pending, num_returns=1, timeout=_LOOK_EVERY)[0] if pending else []
+        ready = ray.wait(pending, num_returns=1, timeout=_CHECK_EVERY)[0] if pending else []
         for member in [member for member in self._members if member.pending in ready]:
             block = member.block
             try:
@@ -159,7 +159,6 @@ class Members:
                     self._replace(member, error)
 
     def close(self) -> None:
-        """End the members, and Ray if it was started here."""
         for member in self._members:
             ray.kill(member.actor)
         self._members, self._metadata = [], None

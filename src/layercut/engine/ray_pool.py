@@ -18,14 +18,12 @@ from itertools import count
 from typing import Any
 
 from layercut.engine.base import (
-    Completion,
+    GREEDY,
     Decoding,
     Divergence,
     Engine,
-    GenerationRequest,
     HiddenStates,
     LikelihoodRequest,
-    Likelihoods,
     ManyPlansAtOnce,
     Plans,
     Reply,
@@ -59,12 +57,10 @@ class RayPool(ManyPlansAtOnce):
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the original model."""
         return self._members.ready().num_layers
 
     @property
     def has_chat_template(self) -> bool:
-        """True if it takes conversations."""
         return self._members.ready().has_chat_template
 
     def describe(self) -> Mapping[str, Any]:
@@ -73,7 +69,6 @@ class RayPool(ManyPlansAtOnce):
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the members that are up."""
         self._members.ready()
         return [member.pid for member in self._members if member.pid is not None]
 
@@ -85,31 +80,16 @@ class RayPool(ManyPlansAtOnce):
 
     @property
     def num_deaths(self) -> int:
-        """Members that died so far."""
         return self._members.deaths
 
-    def completions_under(
-        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Completion]:
-        """See Engine."""
-        return self._run("completions_under", portable(requests), plans, (decoding,), wanted)
-
-    def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
-    ) -> Under[Likelihoods]:
-        """See Engine."""
-        return self._run("log_likelihoods_under", requests, plans, (), wanted)
-
     def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
     ) -> Under[Reply]:
-        """See Engine."""
         return self._run("answers_under", portable(requests), plans, (decoding,), wanted)
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """See Engine."""
         return self._run("divergences_under", requests, plans, (reference,), wanted)
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
@@ -117,7 +97,6 @@ class RayPool(ManyPlansAtOnce):
         return self._members.hidden_states(texts, plan)
 
     def close(self) -> None:
-        """End the members, and Ray if it was started here."""
         self._members.close()
 
     def __enter__(self) -> RayPool:

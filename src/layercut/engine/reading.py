@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layercut.engine.packing import Pack
-from layercut.engine.scores import Look, Sheet, likelihoods, unseen
+from layercut.engine.scores import OnLogits, Sheet, ignored, likelihoods
 from layercut.engine.text_groups import PackedText
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Reading:
         self.block = [item for item in block if item is not None]
         self.texts: list[PackedText] = []
         self.sheet = Sheet()
-        """Where and what to score, the continuations of all rows of all requests in order."""
+        """Positions and continuations to score, the continuations of all rows of all requests in order."""
         self._read: dict[tuple[int, int], int] = {}
         self._text_of: list[int] = []
         """Per entry of the block, the text that it is in."""
@@ -67,13 +67,13 @@ class Reading:
         """Which of the N positions a token of an entry's text is, if it is read for this entry at all."""
         return self._read.get((index, place))
 
-    def scores(self, loaded: LoadedModel, before: HeadInput, look: Look = unseen) -> list[Likelihoods]:
-        """Each request's, from what the head is given at the positions; ``look`` as in ``Sheet.scores``.
+    def scores(self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = ignored) -> list[Likelihoods]:
+        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``Sheet.scores``.
 
         Raises:
             InputError: scores that are not numbers.
         """
-        scores = self.sheet.scores(loaded, before, look)
+        scores = self.sheet.scores(loaded, before, on_logits)
         return [
             likelihoods(loaded, item, [next(scores) for row in item.rows for _ in row.continuations])
             for item in self.block

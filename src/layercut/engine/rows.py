@@ -23,27 +23,19 @@ Tokens = tuple[int, ...]
 
 
 class Reader(Protocol):
-    """What has to be known of a model to lay texts out for it: a LoadedModel, or one without its weights."""
+    """The properties of a model by which texts are laid out for it: a LoadedModel, or one without its weights."""
 
     @property
-    def name(self) -> str:
-        """The model as it was named."""
-        ...
+    def name(self) -> str: ...
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Text to tokens."""
-        ...
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
     @property
-    def context_length(self) -> int | None:
-        """Tokens that it takes; None for no limit."""
-        ...
+    def context_length(self) -> int | None: ...
 
     @property
-    def dtype(self) -> str:
-        """What it computes in."""
-        ...
+    def dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,11 @@ class GenerationRow:
     limit: int
     """New tokens at most: the request's own number, or the space that the prompt leaves in the context."""
     given: str = ""
-    """What of the answer the prompt has already: the request's ``begins``, or nothing."""
+    """The part of the answer that the prompt has already: the request's ``begins``, or nothing."""
     num_rows: int = 1
 
     @property
     def id(self) -> str:
-        """The request's id."""
         return self.request.id
 
 
@@ -90,7 +81,6 @@ class Scoring:
 
     @property
     def id(self) -> str:
-        """The request's id."""
         return self.request.id
 
     @property
@@ -107,14 +97,13 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ItemRequest:
-    """What is asked under one id: an answer, scores of continuations, or both."""
+    """The question under one id: an answer, scores of continuations, or both."""
 
     row: GenerationRow | None
     scoring: Scoring | None
 
     @property
     def id(self) -> str:
-        """The id of its requests."""
         return (self.row or self._scored).id
 
     @property
@@ -172,7 +161,6 @@ def check_longest(reader: Callable[[], Reader], requests: Iterable[GenerationReq
 
     Args:
         reader: gives the tokenizer; called only where a prompt is long.
-        requests: of one task.
 
     Raises:
         InputError: see ``generation_row``.

@@ -69,8 +69,6 @@ def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str
     """The next token of each of N rows of logits: the likeliest, or a draw.
 
     Args:
-        scores_NV: logits.
-        decoding: how tokens are drawn.
         request_ids: whose noise each row takes.
         steps: tokens that its answer has already.
     """
@@ -102,7 +100,7 @@ class RequestNoise(LogitsProcessor):  # type: ignore[misc]
 
 
 def drawing(decoding: Decoding, request_ids: Sequence[str], num_prompt_tokens: int) -> LogitsProcessorList:
-    """What turns logits into scores whose argmax is the next token: nothing when greedy; else temperature, top-k and
+    """Turns logits into scores whose argmax is the next token: nothing when greedy; else temperature, top-k and
     top-p (transformers' own, in its order), then the request's noise."""
     if decoding.is_greedy:
         return LogitsProcessorList()

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 
-Look = Callable[[slice, Tensor], None]
+OnLogits = Callable[[slice, Tensor], None]
 """Shown some of the positions, and their logits (C, V)."""
 
 
-def unseen(chunk: slice, logits_CV: Tensor) -> None:
+def ignored(chunk: slice, logits_CV: Tensor) -> None:
     """No observer."""
 
 
@@ -52,16 +52,18 @@ class Sheet:
         self.num_positions = max(self.num_positions, *(place + 1 for place in positions))
 
     @torch.no_grad()
-    def scores(self, loaded: LoadedModel, before: HeadInput, look: Look = unseen) -> Iterator[ContinuationScore]:
+    def scores(
+        self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = ignored
+    ) -> Iterator[ContinuationScore]:
         """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
 
-        ``look`` is shown the logits of each chunk of positions.
+        ``on_logits`` is shown the logits of each chunk of positions.
         """
         at_M, token_M = torch.tensor(self._scored).unbind(1)
         log_p_M, hit_M = torch.empty(len(at_M)), torch.empty(len(at_M), dtype=torch.bool)
         for chunk in chunks(loaded.model, self.num_positions):
             logits_CV = logits(loaded.model, before, chunk)
-            look(chunk, logits_CV)
+            on_logits(chunk, logits_CV)
             log_p_CV = log_softmax(logits_CV, dim=-1, dtype=torch.float32)
             here_M = (at_M >= chunk.start) & (at_M < chunk.stop)
             at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)

@@ -23,12 +23,10 @@ class ServedModel:
     healings: tuple[dict[str, Any], ...] = ()
 
     def __init__(self, settings: ModelSettings) -> None:
-        """Nothing is sent yet."""
         self.settings = settings
 
     @cached_property
     def engine(self) -> Engine:
-        """The one that asks the server."""
         made: Engine = ENGINES[self.settings.engine].make(self)
         return made
 
@@ -42,7 +40,6 @@ class ServedModel:
         return CutPlan(num_layers=1, model=self.settings.model)
 
     def introduce(self, plan: CutPlan) -> str:
-        """One line for people."""
         return f"{self.settings.model}: as served at {self.settings.base_url}"
 
     def num_parameters(self, plan: CutPlan) -> None:

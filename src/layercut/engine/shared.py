@@ -15,18 +15,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.nn.utils.rnn import pad_sequence
 
 from layercut.engine.base import (
-    Completion,
+    GREEDY,
     Decoding,
     Divergence,
     Found,
-    GenerationRequest,
     HiddenStates,
     HoldsModel,
     LikelihoodRequest,
@@ -53,7 +52,7 @@ from layercut.engine.shared_depth import Leaf, Node, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
 from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError
-from layercut.progress.activity import unheard
+from layercut.progress.activity import muted
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE, check_plan
 
@@ -74,7 +73,6 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         """Nothing is computed yet.
 
         Args:
-            loaded: the whole model.
             batch_size: requests whose prompts are run at once.
             cache_gib: memory for keys and values that are held, in GiB: half for prefixes, half for answers under way.
 
@@ -93,11 +91,9 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         self._pool_bytes = int(cache_gib * 2**29)
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
         return {**self._plain.describe(), "engine": "shared"}
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine; computed by PlainEngine."""
         return self._plain.hidden_states(texts, plan)
 
     def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
@@ -125,47 +121,24 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             padded = [pad_sequence(list(torch.split(state_TD, lengths)), batch_first=True) for state_TD in states]
             yield leaf.plan, HiddenStates(tuple(batch), mask_BT, tuple(padded))
 
-    def completions_under(
-        self, requests: Sequence[GenerationRequest], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Completion]:
-        """Answer every request under every plan: block by block of requests, in each under all plans.
+    def answers_under(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+    ) -> Under[Reply]:
+        """Answer and score block by block of requests, in each under all plans; answers come soon after they ended.
 
-        ``max_new_tokens`` is shortened where the model's context leaves less space. Answers come soon after they ended,
-        whatever their block.
-
-        Raises:
-            InputError: at once, as in PlainEngine.
-        """
-        return cast("Under[Completion]", self.answers_under(requests, plans, decoding, wanted))
-
-    def log_likelihoods_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, wanted: Wanted = always
-    ) -> Under[Likelihoods]:
-        """Score every request under every plan: block by block of requests, in each under all plans.
+        A question that is asked both ways is one text: its options are branches behind the prompt, and the draft of its
+        answer, if it is the right option, is the branch of that option.
 
         Raises:
             InputError: at once, as in PlainEngine. Later: scores that are not numbers.
         """
-        work = neighbours(scorings(self._loaded, requests))
-        prefix = _scored_prefix(work)
-        run = self._runner(prefix, self._checked(plans), keep=False)
-        blocks = lay_out(work, self._batch_size, ())
-        return (found for block in blocks for found in self._read(block, prefix, run, wanted, self._scoring))
-
-    def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted = always
-    ) -> Under[Reply]:
-        """Answer and score under every plan: a question that is asked both ways is one text.
-
-        Its options are branches behind the prompt, and the draft of its answer, if it is the right option, is the
-        branch of that option.
-
-        Raises:
-            InputError: as in ``completions_under`` and ``log_likelihoods_under``.
-        """
         to_generate, to_score = by_kind(requests)
         if not to_generate:
-            return self.log_likelihoods_under(to_score, plans, wanted)
+            scored = neighbours(scorings(self._loaded, to_score))
+            shared = _scored_prefix(scored)
+            score = self._runner(shared, self._checked(plans), keep=False)
+            blocks = lay_out(scored, self._batch_size, ())
+            return (found for block in blocks for found in self._read(block, shared, score, wanted, self._scoring))
         work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
         prefix = _worthwhile(end for question in work for end in question.ends)
         run = self._runner(prefix, self._checked(plans), keep=True)
@@ -187,7 +160,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         run_reference = self._runner(prefix, self._checked([reference]), keep=False)
 
         def comparing(reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Divergence]]]:
-            with unheard():
+            with muted():
                 ((leaf, pack),) = run_reference(reading.texts, lambda _: True)
             before = self._states(leaf, pack, reading)
             return partial(divergences_between, self._loaded, reading.block, before)
@@ -207,7 +180,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         begin: Callable[[Reading], Callable[[Sequence[HeadInput]], list[list[Found]]]],
         at_once: int = 1,
     ) -> Under[Found]:
-        """What a block gives under every plan, ``at_once`` of them together; in halves if memory runs out."""
+        """Results of a block under every plan, ``at_once`` of them together; in halves if memory runs out."""
         reading = Reading(block, len(prefix))
         try:
             leaves = run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block))
@@ -228,7 +201,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             yield from self._read(part, prefix, run, wanted, begin)
 
     def _states(self, leaf: Leaf, pack: Pack, reading: Reading) -> HeadInput:
-        """What the head is given at the N positions that are read."""
+        """Input of the head at the N positions that are read."""
         return self._stack.leave(leaf.states_1TD[0, reading.positions(pack)])
 
     def _runner(self, prefix: Tokens, plans: Sequence[CutPlan], *, keep: bool) -> Runner:

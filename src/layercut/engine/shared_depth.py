@@ -72,7 +72,7 @@ class Leaf(NamedTuple):
     prefix: Mapping[int, KeyValue]
     """Per layer, keys and values of the prefix."""
     trail: tuple[Tensor, ...]
-    """What the first layer was given, then each layer's output; empty unless they were to be kept."""
+    """Input of the first layer, then each layer's output; empty unless they were to be kept."""
 
 
 class PrefixCache:
@@ -84,7 +84,7 @@ class PrefixCache:
         self._held: OrderedDict[tuple[Tokens, Path], KeyValue] = OrderedDict()
 
     def get(self, prefix: Tokens, path: Path) -> KeyValue | None:
-        """What is held, or None."""
+        """The held entry, or None."""
         found = self._held.get((prefix, path))
         if found is not None:
             self._held.move_to_end((prefix, path))
@@ -116,10 +116,7 @@ def walk(
     """Run a pack under every plan of a tree that is still wanted when its turn comes.
 
     Args:
-        stack: the model's layers.
         pack: the texts; it answers the attention of the layers.
-        tree: the plans.
-        prefix: what the texts share.
         cache: where keys and values of the prefix are kept.
         ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
         keep: hold the keys and values of the texts on the way, for callers that continue from there.

@@ -72,7 +72,7 @@ class PackedText:
 
     @property
     def positions(self) -> list[int]:
-        """How many tokens stand before each on its way from the root."""
+        """Number of tokens before each on its way from the root."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)
@@ -115,14 +115,7 @@ class Group:
     def __init__(
         self, texts: Sequence[PackedText], starts: Sequence[int], num_prefix: int, device: torch.device
     ) -> None:
-        """Lay the texts out side by side.
-
-        Args:
-            texts: R of them.
-            starts: packed index of each text's first token.
-            num_prefix: P.
-            device: of the model.
-        """
+        """Lay the texts out side by side."""
         longest = max(map(len, texts))
         index, position = (torch.zeros((len(texts), longest), dtype=torch.long) for _ in range(2))
         real = torch.zeros(index.shape, dtype=torch.bool)
@@ -148,7 +141,6 @@ class Group:
             query_KRGSd: queries of the texts, not scaled.
             own: keys and values of the texts, (K, R, S, d).
             prefix: those of the prefix, (K, P, d), if there is one.
-            heads: how the layer attends.
         """
         if heads.softcap is None and self.index_RS.shape[1] >= FUSED:
             return self._fused(query_KRGSd, own, prefix, heads)

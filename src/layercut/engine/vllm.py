@@ -73,7 +73,6 @@ class VllmEngine(HoldsModel, TextOnly):
         """Load the model into vLLM.
 
         Args:
-            model: what is run.
             batch_size: sequences run at once.
             device: ``auto``, or the kind of device that this build of vLLM is for.
             cache_gib: memory for keys and values. The context is as long as fits in it, and not longer than the
@@ -126,11 +125,9 @@ class VllmEngine(HoldsModel, TextOnly):
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
         return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
 
     def close(self) -> None:
-        """Let the model and its memory go; nothing can be asked afterwards."""
         if not self._is_closed:
             stop(self._vllm, self._llm)
         self._is_closed = True
@@ -207,7 +204,6 @@ class VllmEngine(HoldsModel, TextOnly):
 
         Args:
             asked: tokens and vLLM's parameters.
-            plan: which layers are out.
             take: is given a prompt's place and what there is new of it, and says whether it has ended.
         """
         self._switch(frozenset(plan.removed), plan.num_layers)

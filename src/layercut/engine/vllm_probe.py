@@ -26,10 +26,10 @@ TEXTS = (
 """The first is longer than the prefix cache's blocks on a CPU."""
 CONTINUATIONS = (" the", "\n", " x")
 TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
-"""Of a continuation's log-likelihood, in nats: both engines round in their own order."""
+"""Tolerance of a continuation's log-likelihood, in nats: both engines round in their own order."""
 
 
-class Reference(NamedTuple):
+class ExpectedScores(NamedTuple):
     """Scores of transformers under some plans."""
 
     plans: tuple[CutPlan, ...]
@@ -41,7 +41,7 @@ def requests() -> list[LikelihoodRequest]:
     return [LikelihoodRequest(id=str(at), prompt=text, continuations=CONTINUATIONS) for at, text in enumerate(TEXTS)]
 
 
-def reference(model: WeightlessModel) -> Reference:
+def reference(model: WeightlessModel) -> ExpectedScores:
     """Scores of the texts by transformers, on the CPU, with all layers and without the one in the middle.
 
     Raises:
@@ -54,15 +54,15 @@ def reference(model: WeightlessModel) -> Reference:
     scores = tuple(_by_id(engine.log_likelihoods(requests(), plan)) for plan in plans)
     del engine, loaded
     gc.collect()
-    return Reference(plans, scores)
+    return ExpectedScores(plans, scores)
 
 
 def difference(
-    expected: Reference,
+    expected: ExpectedScores,
     score: Callable[[Sequence[LikelihoodRequest], CutPlan], Iterator[list[Likelihoods]]],
     dtype: str,
 ) -> str:
-    """What an engine gives that transformers does not, in words; empty if they agree."""
+    """Differences of an engine from transformers, in words; empty if they agree."""
     for plan, wanted in zip(expected.plans, expected.scores, strict=True):
         under = "with all layers" if plan.is_uncut else f"without layer {plan.removed[0]}"
         try:

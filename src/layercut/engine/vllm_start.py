@@ -88,7 +88,7 @@ def start(
 
 
 def lora_request(model: WeightlessModel) -> Any:
-    """What is sent along with every prompt to have the adapter computed beside the weights, unmerged; or None."""
+    """The request that is sent with every prompt to have the adapter computed beside the weights, unmerged; or None."""
     adapter = model.source.adapter
     if adapter is None:
         return None

@@ -13,33 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Prompt
-from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed
+from layercut.engine.cost import (
+    CHARACTERS_PER_TOKEN,
+    TRAINING,
+    CostEstimate,
+    Step,
+    WeightCounts,
+    measured_speed,
+    weight_counts,
+)
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
 from layercut.healing.guard import BATCH, GuardTask, guard_tasks
 from layercut.healing.memory import (
     Longest,
-    WeightCounts,
     free_memory,
     is_on_gpu,
     may_checkpoint,
     num_trainable,
     training_disk,
     training_parts,
-    weight_counts,
 )
 from layercut.healing.pair import own_parameters
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.models.loading import load_tokenizer
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.runs.records import read_records
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.estimate import asking_step
 from layercut.surgery.plan import CutPlan
 
-_LOOKED_AT = 32
+_NUM_COUNTED = 32
 """Prompts that are tokenised; the mean holds for the others."""
 _SHORTEST = 16
 """Fewest tokens of an answer; or the limit where that is lower."""
@@ -267,7 +272,7 @@ def _answered(out: Path | None) -> int:
 def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
     """Tokens of prompts as the model reads them, estimated from the first of them."""
     tokenizer = load_tokenizer(handle.source, handle.settings.trust_remote_code)
-    first = prompts[:_LOOKED_AT]
+    first = prompts[:_NUM_COUNTED]
     read = sum(len(encode_prompt(tokenizer, one, handle.settings.model)) for one in first)
     return round(read * len(prompts) / max(len(first), 1))
 
@@ -296,7 +301,7 @@ def _longest(handle: ModelHandle, source: PromptSource, settings: HealSettings, 
         answered = [one for part in source.parts for one in part.answered]
         is_known = settings.responses == "original" and not train.is_graded
         texts = [(one.prompt.prompt, str(one.answer) if is_known else "") for one in answered]
-    longest = sorted(texts, key=lambda one: len(str(one[0])) + len(one[1]))[-_LOOKED_AT:]
+    longest = sorted(texts, key=lambda one: len(str(one[0])) + len(one[1]))[-_NUM_COUNTED:]
     read = [_tokens(handle, [prompt]) for prompt, _ in longest]
     given = [_tokens(handle, [answer]) + 1 if answer else limit for _, answer in longest]
     if train.objective == "on-policy":

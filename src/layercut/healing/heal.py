@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.estimate import CostEstimate
+from layercut.engine.cost import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (

@@ -21,7 +21,7 @@ from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.grading import scores_of
-from layercut.tasks.hub_rows import HUB, hub_rows
+from layercut.tasks.hub import HUB, hub_rows
 from layercut.tasks.selected_items import merge_items
 from layercut.tasks.shortfall import shortfall
 from layercut.text.counting import counted

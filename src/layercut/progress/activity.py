@@ -1,4 +1,4 @@
-"""What is done inside one batch, so that long prompts, long answers and long steps show progress before they end.
+"""Activity inside one batch, so that long prompts, long answers and long steps show progress before they end.
 
     with listening(Tokens()):
         for answers in engine.completions(...): ...
@@ -51,7 +51,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def muted() -> Iterator[None]:
     """Notify nobody inside the block: it belongs to a larger piece of work, whose share goes on after it."""
     heard = tuple(_listeners)
     _listeners.clear()

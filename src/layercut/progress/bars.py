@@ -13,15 +13,9 @@ from rich.table import Column
 from rich.text import Text
 
 from layercut.progress import OnProgress
-from layercut.progress.estimate import Eta
-from layercut.progress.estimate import Workload as Work
+from layercut.progress.cost import Eta
+from layercut.progress.cost import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
-
-CHARACTERS_PER_TOKEN = 4
-ITEM_COST = 100
-"""The cost of an item of any length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
-DECODE_COST = 16
-"""Prompt tokens in a batch that take as long as one decoded token; only a first guess."""
 
 
 class _Facts(ProgressColumn):
@@ -77,8 +71,6 @@ class Progressing:
         self._tokens = Tokens()
         self._active: tuple[int, int] | None = None
         """The piece that is worked on, and how many of its items are done."""
-        self._begun = 0
-        """Items of this piece that were left when it began."""
         total = sum(piece.num_items for piece in self._work)
         self._bars = _bars(console, unit, self._tokens, lambda task: self._left())
         self._bar = self._bars.add_task("Loading", total=total)
@@ -100,26 +92,16 @@ class Progressing:
         self._bars.update(self._bar, description=self._names[index])
         self._active = (index, 0)
         self._tokens.begin()
-        self._eta.begin(index)
-        start = last = time.monotonic()
-        seen: int | None = None
+        start, seen = time.monotonic(), 0
 
-        def on_progress(done: int, total: int) -> None:
-            nonlocal seen, last
-            now = time.monotonic()
-            if seen is None:
-                self._eta.skip(index, done)
-                self._bars.advance(self._bar, done)
-                self._begun = total - done
-            else:
-                self._eta.advance(index, done - seen, now - last)
-                self._bars.advance(self._bar, done - seen)
-            seen, last = done, now
-            self._active = (index, done)
+        def count_items(new: int, done: int, total: int) -> None:
+            nonlocal seen
+            self._bars.advance(self._bar, new)
+            self._active, seen = (index, done), done
 
-        yield on_progress
+        yield self._eta.reports(index, count_items)
         self._active = None
-        count = f"{seen or 0} {self._counted(seen or 0)}, " if self._unit else ""
+        count = f"{seen} {self._counted(seen)}, " if self._unit else ""
         line(self._console, f"{self._names[index]}: {count}{clock(time.monotonic() - start)}{self._rest()}")
 
     def _now(self) -> str:
@@ -137,7 +119,7 @@ class Progressing:
 
     def _left(self) -> float | None:
         if self._active is not None:
-            self._eta.at_most(self._active[0], self._tokens.seconds_left(self._begun))
+            self._eta.bound(self._tokens.seconds_left)
         return self._eta.remaining
 
     def _rest(self) -> str:

@@ -91,7 +91,7 @@ class Tokens:
         self.most = 0
         """Answers that were in progress at once."""
         self._seconds = 0.0
-        """Of writing; other work is not counted."""
+        """Seconds of writing; other work is not counted."""
         self._last = time.monotonic()
         self._doing = ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,9 +15,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from layercut.progress import OnProgress
-from layercut.progress.estimate import Eta
-from layercut.progress.estimate import Workload as Work
-from layercut.progress.heartbeat import Tokens, clock, line, live
+from layercut.progress.cost import Eta
+from layercut.progress.cost import Workload as Work
+from layercut.progress.heartbeat import clock, line
+from layercut.progress.table import ProgressTable
 from layercut.text.counting import counted
 from layercut.text.tables import bare_table
 
@@ -47,14 +48,14 @@ class _Line:
     note: str = ""
 
 
-class StudyProgress:
+class StudyProgress(ProgressTable):
     """Progress over the pieces of a study."""
 
     def __init__(self, pieces: Sequence[StudyStep], console: Console) -> None:
         """Nothing is shown yet."""
+        super().__init__(console)
         self._pieces = list(pieces)
         self._eta = Eta([piece.work for piece in pieces])
-        self._console = console
         self._lines: dict[str, _Line] = {piece.arm: _Line() for piece in pieces if piece.arm}
         self._of: dict[str, list[int]] = {name: [] for name in self._lines}
         for index, piece in enumerate(pieces):
@@ -63,16 +64,10 @@ class StudyProgress:
                 if piece.work.weight:
                     self._lines[piece.arm].total += piece.work.num_items
         self._active = ""
-        self._cell: tuple[int, int] | None = None
-        """The cell that is asked, and how many of its items were left when it began."""
-        self._began = time.monotonic()
+        self._in_cell = False
+        """True once the answers of the present cell are counted."""
         self._doing = ""
         """The current step, for the line of every half minute."""
-        self._tokens = Tokens()
-
-    def running(self) -> AbstractContextManager[None]:
-        """Show the table inside the block."""
-        return live(self, self._console, self._tokens, self._now)
 
     def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
         self._eta.learn(kind, num_items, seconds)
@@ -85,7 +80,9 @@ class StudyProgress:
 
     def skip(self, index: int) -> None:
         """Count what is left of a piece that was done before, or has failed."""
-        self._count(index, self._eta.num_left(index), None)
+        left = self._eta.num_left(index)
+        self._eta.skip(index, left)
+        self._show(index, left)
 
     @contextmanager
     def step(self, index: int) -> Iterator[None]:
@@ -93,7 +90,8 @@ class StudyProgress:
         start = time.monotonic()
         self._begin(index, self._name(index))
         yield
-        self._count(index, 1, time.monotonic() - start)
+        self._eta.advance(index, 1, time.monotonic() - start)
+        self._show(index, 1)
         self._tell(index, clock(time.monotonic() - start))
 
     @contextmanager
@@ -102,25 +100,22 @@ class StudyProgress:
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)
         self._begin(index, f"{piece.arm}: scoring {piece.name}")
-        start = last = time.monotonic()
-        seen: int | None = None
+        start, seen = time.monotonic(), 0
 
-        def on_progress(done: int, total: int) -> None:
-            nonlocal seen, last
-            now = time.monotonic()
-            self._count(index, done - (seen or 0), None if seen is None else now - last)
-            self._cell = self._cell or (index, total - done)
-            seen, last = done, now
+        def count_items(new: int, done: int, total: int) -> None:
+            nonlocal seen
+            self._show(index, new)
+            self._in_cell, seen = True, done
             self._doing = f"{piece.arm}: scoring {piece.name}: {done:,} of {counted(total, 'item')}"
 
         try:
-            yield on_progress
+            yield self._eta.reports(index, count_items)
         except BaseException:
             self.skip(index)  # it failed, so no time is left for it
             raise
         finally:
-            self._cell = None
-        self._tell(index, f"{counted(seen or 0, 'item')}, {clock(time.monotonic() - start)}")
+            self._in_cell = False
+        self._tell(index, f"{counted(seen, 'item')}, {clock(time.monotonic() - start)}")
 
     def searching(self, what: str, done: int, total: int) -> None:
         if self._active:
@@ -128,10 +123,8 @@ class StudyProgress:
             self._doing = f"{self._active}: choosing layers: {what} {done:,} of {total:,}"
 
     def remaining(self) -> str:
-        """Time left in words; empty without a measurement."""
-        if self._cell is not None:
-            index, begun = self._cell
-            self._eta.at_most(index, self._tokens.seconds_left(begun))
+        if self._in_cell:
+            self._eta.bound(self._tokens.seconds_left)
         seconds = self._eta.remaining
         if seconds is None:
             return ""
@@ -141,7 +134,7 @@ class StudyProgress:
         return f"{clock(seconds)} left{more}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table: all arms, or those around the current one where the terminal is too low for all."""
+        """All arms, or those around the current one where the terminal is too low for all."""
         table = bare_table()
         names = list(self._lines)
         count = max([len("items"), *(len(f"{line.total}/{line.total}") for line in self._lines.values())])
@@ -164,19 +157,16 @@ class StudyProgress:
                 f"{line.done}/{line.total}",
                 self._left(name),
             )
-        yield table
         hidden = len(names) - min(room, len(names))
         finished = sum(line.state == "finished" for line in self._lines.values())
         failed = sum(line.state == "failed" for line in self._lines.values())
-        facts = [
+        return self._drawn(
+            table,
             f"{finished} of {counted(len(names), 'arm')} finished",
-            *([f"{failed} failed"] if failed else []),
-            *([f"{hidden} not shown"] if hidden else []),
-            self._tokens.describe(short=True),
-            f"{clock(time.monotonic() - self._began)} so far",
-            self.remaining() or "time left: after the first items",
-        ]
-        yield Text(" · ".join(fact for fact in facts if fact), style="cyan")
+            f"{failed} failed" if failed else "",
+            f"{hidden} not shown" if hidden else "",
+            left=self.remaining() or "time left: after the first items",
+        )
 
     def _left(self, name: str) -> str:
         if self._lines[name].state in ("finished", "failed"):
@@ -184,11 +174,7 @@ class StudyProgress:
         seconds = self._eta.remaining_of(self._of[name])
         return "?" if seconds is None else clock(seconds)
 
-    def _count(self, index: int, num_items: int, seconds: float | None) -> None:
-        if seconds is None:
-            self._eta.skip(index, num_items)
-        else:
-            self._eta.advance(index, num_items, seconds)
+    def _show(self, index: int, num_items: int) -> None:
         piece = self._pieces[index]
         if piece.arm and piece.work.weight:
             self._lines[piece.arm].done += num_items

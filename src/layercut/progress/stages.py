@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from layercut.progress.estimate import RELIABLE
-from layercut.progress.heartbeat import Tokens, clock, line, live
+from layercut.progress.cost import RELIABLE
+from layercut.progress.heartbeat import clock, line
+from layercut.progress.table import ProgressTable
 from layercut.text.tables import bare_table
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
 
 _AROUND = 8
 """Lines that the terminal needs for other things."""
@@ -35,17 +34,17 @@ class TimeLeft(NamedTuple):
 
 @dataclass
 class _Row:
-    """What is known of one stage or depth."""
+    """The state of one stage or depth."""
 
     doing: str = ""
     chosen: str = ""
-    """What is kept on selection items."""
+    """Retained score on selection items."""
     shown: str = ""
-    """What is kept on report items."""
+    """Retained score on report items."""
     style: str = ""
 
 
-class StageProgress:
+class StageProgress(ProgressTable):
     """The stages of one run of prune, in the order in which they begin."""
 
     def __init__(self, console: Console, left: Callable[[], TimeLeft | None] = lambda: None) -> None:
@@ -56,22 +55,17 @@ class StageProgress:
             left: gives the time that is left, the same until the present step has ended; None while nothing was
                 measured.
         """
-        self._console, self.left = console, left
+        super().__init__(console)
+        self.left = left
         self._rows: dict[str, _Row] = {}
         self._active = ""
         self._step = ""
-        """How far the active stage is."""
+        """Progress of the active stage."""
         self._cells: list[str] = []
-        self._tokens = Tokens()
-        self._began = time.monotonic()
         self._known: TimeLeft | None = None
-        """What ``left`` gave last."""
+        """The last result of ``left``."""
         self._since = self._began
         """When it first gave that."""
-
-    def running(self) -> AbstractContextManager[None]:
-        """Show the table inside the block."""
-        return live(self, self._console, self._tokens, self._now)
 
     def begin(self, stage: str, doing: str) -> None:
         """A stage or depth is worked on."""
@@ -85,7 +79,7 @@ class StageProgress:
         row.doing, row.style = note, style or row.style
         row.chosen, row.shown = chosen or row.chosen, shown or row.shown
         facts = [note, chosen and f"keeps {chosen} on selection items", shown and f"keeps {shown} on report items"]
-        rest = self._remaining()
+        rest = self.remaining()
         line(self._console, f"{stage}: {', '.join(fact for fact in [*facts, rest] if fact)}")
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -109,7 +103,7 @@ class StageProgress:
         yield lambda done, total: self(self._cells[index], done, total)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table; the last lines where the terminal is too low for all."""
+        """The last lines where the terminal is too low for all."""
         table = bare_table()
         table.add_column("stage", no_wrap=True, overflow="ellipsis", min_width=10)
         table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(12, options.max_width - 44))
@@ -119,21 +113,14 @@ class StageProgress:
             row = self._rows[name]
             doing = (self._step or row.doing) if name == self._active else row.doing
             table.add_row(name, Text(doing, style=row.style or "cyan"), row.chosen, row.shown)
-        yield table
-        facts = [
-            self._tokens.describe(short=True),
-            f"{clock(time.monotonic() - self._began)} so far",
-            self._remaining() or "time left: after the first answers",
-        ]
-        yield Text(" · ".join(fact for fact in facts if fact), style="cyan")
+        return self._drawn(table, left=self.remaining() or "time left: after the first answers")
 
     def _now(self) -> str:
-        """What is under way, in one line."""
         doing = self._rows[self._active].doing if self._active else "loading the model"
         facts = [f"{self._active}: {doing}" if self._active else doing, self._step, self._tokens.describe()]
-        return ", ".join(fact for fact in [*facts, self._remaining()] if fact)
+        return ", ".join(fact for fact in [*facts, self.remaining()] if fact)
 
-    def _remaining(self) -> str:
+    def remaining(self) -> str:
         found, now = self.left(), time.monotonic()
         if found is None:
             return ""

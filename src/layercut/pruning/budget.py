@@ -1,4 +1,4 @@
-"""How many items a run of prune needs, what they can show, and how many fit into the time.
+"""The number of items that a run of prune needs, their power, and the number that fits into the time.
 
 Every item is answered by both models. What items can show is simulated with the rule that decides, see
 ``layercut.evidence.sample_size``. Time is given out by the seconds that the original model takes for an item of each
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from layercut.evidence.sample_size import CORRELATION, MANY, POWER, Differences, decides, least, outcomes_of
 
 SELECTION_ITEMS = 100
-"""Of each task, to choose layers by; arXiv:2602.01997 takes as many."""
+"""Items of each task to choose layers by; arXiv:2602.01997 takes as many."""
 FEWEST, MOST = 16, 500
 """Items of a task that a time is turned into, and report items where neither time nor items are given."""
 FIRST = 0.1
@@ -35,11 +35,11 @@ class Yardstick(NamedTuple):
     score: float
     chance: float
     correlation: float = CORRELATION
-    """Of the right answers of both models over items; assumed until a plan's answers to selection items show it."""
+    """Correlation of both models' right answers; assumed until a plan's answers to selection items show it."""
 
 
 class Resolution(NamedTuple):
-    """What a number of report items can show."""
+    """The power of a number of report items."""
 
     text: str
     enough: bool
@@ -69,7 +69,6 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
     """Report items by which a plan passes with a probability of 80 %, up to ``most``.
 
     Args:
-        task: and the original model's score there.
         keep: share that is asked for.
         kept: share that the plan keeps in truth; by default it loses half of what may be lost.
         most: None is returned where even this many do not suffice.
@@ -79,7 +78,7 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
 
 
 def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> Resolution:
-    """What this many report items can show of the task on which a plan passes least often."""
+    """The power of this many report items on the task on which a plan passes least often."""
     hardest = min(tasks, key=lambda one: chance_to_pass(one, num_items[one.label], keep))
     n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
     if share is not None:
@@ -96,9 +95,7 @@ def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:
     """Selection items of each task for which a search of ``max_depth`` depths fits into its share of the time.
 
     Args:
-        seconds: in all.
         per_item: seconds that the original model takes for one item of every task.
-        max_depth: depths that are searched.
     """
     each = per_item * max_depth * (CANDIDATES * RACED + 1)
     return _between(PATH * seconds / max(each, 1e-9), SELECTION_ITEMS)

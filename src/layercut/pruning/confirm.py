@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.engine.base import Decoding
-from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequence
@@ -16,10 +14,9 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.prune import TaskKept, TaskScore, TestedDepth
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, Pieces, run_cells, run_settings
 
 LEVEL = 0.95
-"""Of each test."""
+"""Confidence level of each test."""
 
 
 class Arm(NamedTuple):
@@ -27,7 +24,7 @@ class Arm(NamedTuple):
 
     name: str
     plan: CutPlan
-    """Of the original model."""
+    """Plan on the original model."""
     healing: str | None
 
     def describe(self) -> dict[str, Any]:
@@ -38,7 +35,7 @@ class Arm(NamedTuple):
 
 
 def arm_name(depth: int, healing: str | None) -> str:
-    """Of a run folder.
+    """Name of a run folder.
 
     >>> arm_name(0, None), arm_name(2, "seam")
     ('uncut', 'depth-2+seam')
@@ -47,43 +44,8 @@ def arm_name(depth: int, healing: str | None) -> str:
     return f"{name}+{healing}" if healing else name
 
 
-def ask(
-    folder: Path,
-    arm: Arm,
-    model: ModelHandle,
-    cells: Sequence[Cell],
-    decoding: Decoding,
-    progress: Pieces,
-    *,
-    healing: Mapping[str, Any] | None = None,
-    sandbox: str | None = None,
-) -> None:
-    """Have one model answer the report items, into ``folder``/<name>.
-
-    Args:
-        folder: of prune.
-        arm: which model.
-        model: what runs it: the original one, or the healed checkpoint.
-        cells: tasks and readouts.
-        decoding: how answers are drawn.
-        progress: over the cells.
-        healing: what decided healed weights.
-        sandbox: isolation of generated programs.
-
-    Raises:
-        InputError: a report item was used to choose the plan.
-    """
-    plan = CutPlan(num_layers=model.num_layers) if arm.healing else arm.plan
-    settings = dict(run_settings(model, arm.plan, cells, decoding, decoding.seed))
-    if healing is not None:
-        settings["healing"] = dict(healing)
-    with RunFolder.begin(folder / arm.name, settings, sandbox=sandbox) as run:
-        about = {**arm.describe(), "seed": decoding.seed}
-        run_cells(run, model, plan, cells, decoding, progress, recorded=arm.plan, arm=about)
-
-
 class FixedSequence(NamedTuple):
-    """What a fixed sequence found so far."""
+    """Results of a fixed sequence so far."""
 
     tested: tuple[TestedDepth, ...]
     judged: tuple[JudgedDepth, ...]
@@ -95,11 +57,7 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
     """Test the arms in order of depth, from their run folders.
 
     Args:
-        folder: of prune.
         arms: all that were asked, the shallowest first, without the original model.
-        keep: share that every task must keep.
-        level: of each lower bound.
-        seed: of the resampling.
 
     Raises:
         InputError: a run that is not finished.

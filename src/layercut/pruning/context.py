@@ -1,4 +1,4 @@
-"""What all stages of one run of prune share."""
+"""The context that all stages of one run of prune share."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class PruneContext:
     max_depth: int
     seed: int
     anyway: bool
-    """Whether the best plan gets a checkpoint even where none passed."""
+    """True if the best plan gets a checkpoint even where none passed."""
     strict: bool
-    """Whether report items that are too few for the goal stop the run before the search."""
+    """True if report items that are too few for the goal stop the run before the search."""
     isolation: str | None
     state: PruneState
     journal: SearchJournal
@@ -46,10 +46,8 @@ class PruneContext:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
         return self.run.path
 
     @property
     def decoding(self) -> Decoding:
-        """How all answers are drawn."""
         return Decoding(seed=self.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layercut.engine.estimate import CostEstimate, Step, measured_speed
+from layercut.engine.cost import CostEstimate, Step, measured_speed, weight_counts
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
@@ -15,15 +15,14 @@ from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _RECORD_BYTES = 1000
-"""Of an answer on disk, with its text."""
+"""Bytes of an answer on disk, with its text."""
 
 
 def prune_estimate(
     model: ModelSettings, settings: PruneSettings, goal: GoalTasks, *, out: Path, seed: int = 0
 ) -> CostEstimate:
-    """What ``prune_model`` would take; nothing is loaded or written.
+    """The cost of ``prune_model``; nothing is loaded or written.
 
     The path may end early and testing stops at the first depth that fails: the lower end of the time is that of one
     depth, the upper end of all.
@@ -37,7 +36,6 @@ def prune_estimate(
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)
-    parameters = handle.num_parameters(handle.plan())
     selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST
     selection = min(selection, SELECTION_ITEMS)
     if (seconds := settings.seconds) is not None:
@@ -52,7 +50,7 @@ def prune_estimate(
         steps.append(asking_step(handle, part, chosen, plans, 2 / plans, f"selection, up to {plans} plans"))
         what = f"report, up to {depth + 1} models"
         steps.append(asking_step(handle, part, shown, depth + 1, 2 / (depth + 1), what))
-    stored = parameters * _DTYPE_BYTES.get(handle.dtype, 4)
+    stored = weight_counts(handle).bytes_in_memory
     healed = 0 if settings.heal == NONE else 2 * depth * stored
     answers = _RECORD_BYTES * sum(step.items for step in steps)
     return CostEstimate(

@@ -1,4 +1,4 @@
-"""What must be kept: the tasks of a use or those that were named, each read out in one way."""
+"""The tasks whose scores must be kept: those of a use or those that were named, each read out in one way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, f
     """The tasks that decide. Nothing is loaded.
 
     Args:
-        settings: the goal.
         data: local files of tasks; a use is judged by its benchmarks where their data is given.
         folder: holds a folder with local data for each task.
 

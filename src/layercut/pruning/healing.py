@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from layercut.engine.base import LikelihoodRequest
-from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.fold import gain, takes_maps
@@ -20,8 +18,9 @@ from layercut.healing.heal import estimate_heal, heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.pruning.context import PruneContext
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
-from layercut.settings import ModelSettings, TaskSettings
+from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
@@ -42,7 +41,7 @@ warm-up than those of ``layercut heal``, whose defaults are for long trainings.
 _PROBED = 16
 """Tokens on which it is measured how a layer adds what its MLP gives."""
 TRAINING_ITEMS = 512
-"""Of each task, that training learns from at most."""
+"""Most training items of each task."""
 
 
 def short_rate(width: int) -> float:
@@ -58,29 +57,10 @@ def short_rate(width: int) -> float:
 class DepthHealer:
     """Heals plans of one model. Prompts are selection items of the goal's tasks; report items are filtered out."""
 
-    def __init__(
-        self,
-        model: ModelHandle,
-        tasks: Sequence[TaskSettings],
-        folder: Path,
-        *,
-        seed: int,
-        console: Console,
-        say: Callable[[str], None],
-    ) -> None:
-        """Nothing is written yet.
-
-        Args:
-            model: the original one, which teaches.
-            tasks: of the goal.
-            folder: holds a folder for each depth.
-            seed: of the training.
-            console: where bars go.
-            say: called with each line for people.
-        """
-        self._model, self._folder, self._seed, self._console, self._say = model, folder, seed, console, say
-        named = [task.task for task in tasks if task.task not in BUILT_IN]
-        self._decontaminate = tuple(sorted(named))
+    def __init__(self, context: PruneContext) -> None:
+        self._context, self._model = context, context.model
+        tasks = context.goal.tasks
+        self._decontaminate = tuple(sorted(task.task for task in tasks if task.task not in BUILT_IN))
         self._data = {task.task: task.data for task in tasks if task.data is not None}
 
     def heal(self, plan: CutPlan, method: str, source: PromptSource) -> Path:
@@ -98,12 +78,12 @@ class DepthHealer:
             self._settings(method, source),
             Answering(),
             out=self._depth(plan) / method,
-            console=self._console,
+            console=self._context.console,
             say=lambda text: None,
         )
         assert healed is not None, "prune runs in one process"
         for line in healed.healing.get("seams", []):
-            self._say(f"depth {len(plan.removed)}: {line}")
+            self._context.say(f"depth {len(plan.removed)}: {line}")
         return healed.checkpoint
 
     def most_seconds(self, plan: CutPlan, method: str, source: PromptSource) -> float:
@@ -142,14 +122,14 @@ class DepthHealer:
         elif method == SEAM:
             how = {**how, "seam": self.seam}
         return HealSettings(
-            train=TrainSettings(**how, seed=self._seed),
+            train=TrainSettings(**how, seed=self._context.seed),
             responses="original" if learns_right_ones else "self",
             decontaminate=self._decontaminate,
             data=self._data,
         )
 
     def checkpoint(self, plan: CutPlan, method: str) -> Path:
-        """Where the healed model of a plan lies."""
+        """Folder of the healed model of a plan."""
         return self._depth(plan) / method / "checkpoint"
 
     def forget(self, plan: CutPlan) -> None:
@@ -157,11 +137,11 @@ class DepthHealer:
         shutil.rmtree(self._depth(plan) / CUT, ignore_errors=True)
 
     def _depth(self, plan: CutPlan) -> Path:
-        return self._folder / f"depth-{len(plan.removed)}"
+        return self._context.folder / "healing" / f"depth-{len(plan.removed)}"
 
 
 def training_prompts(path: PlanPath) -> PromptSource:
-    """What training learns from: answers that the original model still has to give, to selection items that judge no
+    """Training data: answers that the original model still has to give, to selection items that judge no
     plan, where a task has enough of them.
 
     Raises:
@@ -179,7 +159,7 @@ def training_prompts(path: PlanPath) -> PromptSource:
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
-    """What healing learns from: the original model's answers where a task is written, else the right options."""
+    """Data of seams: the original model's answers where a task is written, else the right options."""
     records: list[AnswerRecord] = []
     ranked: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}

@@ -26,7 +26,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import CONFIRM
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, ask, judge
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, judge
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
@@ -50,7 +50,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.card import UNMEASURED
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, announce_isolation
+from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
 
 FLAGS = {"limit": "items", "objective": "tasks"}
 
@@ -72,15 +72,9 @@ def prune_model(
     The same call again goes on where it was stopped, and computes nothing twice.
 
     Args:
-        model: the original model.
-        settings: the goal, and what may be spent on it.
         goal: the tasks, where they have local data; those that the settings name if left out.
-        out: the folder.
-        seed: random seed.
         anyway: write the best plan's checkpoint even where none passed.
         strict: stop after the original model's answers where the report items are too few for the goal.
-        console: where progress goes.
-        say: called with each line for people.
 
     Raises:
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
@@ -142,7 +136,6 @@ class PruneJob:
     """The stages of one run of prune, one after the other."""
 
     def __init__(self, context: PruneContext) -> None:
-        """Nothing is computed yet."""
         self._context, self._folder = context, context.folder
         self._model, self._settings, self._state = context.model, context.settings, context.state
         self._progress, self._say = context.progress, context.say
@@ -151,7 +144,6 @@ class PruneJob:
         self._progress.left = self._original.left
 
     def run(self) -> PruneResult:
-        """Do all that is left."""
         state = self._state
         with self._progress.running():
             with state.stage("original"):
@@ -172,7 +164,7 @@ class PruneJob:
         return result
 
     def _arms(self) -> list[Arm]:
-        """What is tested, in order."""
+        """The tested models, in order."""
         steps = self._search.steps if self._settings.remove is None else self._search.steps[-1:]
         return [Arm(arm_name(one.depth, one.healing), self._search.plan(one.removed), one.healing) for one in steps]
 
@@ -206,27 +198,22 @@ class PruneJob:
         return found
 
     def _ask(self, arm: Arm) -> None:
+        """Have one model answer the report items, into its run folder; InputError: one of them chose the plan."""
         number = self._state["report_items"]
         cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
         stage = f"depth {len(arm.plan.removed)}" if arm.plan.removed else "original"
         self._progress.begin(stage, "scoring report items")
         self._progress.cells([cell.label for cell in cells])
-        model = self._model
-        healing = None
+        model, plan, decoding = self._model, arm.plan, self._context.decoding
+        healed: dict[str, Any] = {}
         if arm.healing:
             model = self._search.handle_of(self._search.healer.checkpoint(arm.plan, arm.healing))
-            healing = {"method": arm.healing, "model_hash": model.metadata.model_hash}
-        context = self._context
-        ask(
-            self._folder,
-            arm,
-            model,
-            cells,
-            context.decoding,
-            self._progress,
-            healing=healing,
-            sandbox=context.isolation,
-        )
+            plan = CutPlan(num_layers=model.num_layers)
+            healed["healing"] = {"method": arm.healing, "model_hash": model.metadata.model_hash}
+        settings = {**run_settings(model, arm.plan, cells, decoding, decoding.seed), **healed}
+        with RunFolder.begin(self._folder / arm.name, settings, sandbox=self._context.isolation) as run:
+            about = {**arm.describe(), "seed": decoding.seed}
+            run_cells(run, model, plan, cells, decoding, self._progress, recorded=arm.plan, arm=about)
         if model is not self._model:
             model.release()
         self._progress.end(stage, note="all report items answered")

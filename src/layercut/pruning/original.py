@@ -40,7 +40,6 @@ class OriginalModel:
     """Scores of the original model, which say what can be lost and what can be shown."""
 
     def __init__(self, context: PruneContext) -> None:
-        """Nothing is computed yet."""
         self._context = context
         self._model, self._settings, self._state = context.model, context.settings, context.state
         self._progress, self._say = context.progress, context.say
@@ -101,7 +100,7 @@ class OriginalModel:
         self._say(text)
 
     def _remedy(self, num_items: dict[str, int]) -> str:
-        """What makes the items enough: more of them, if the task has more; more rows, if the file is the user's own."""
+        """The remedy for too few items: more of them, if the task has more; more rows of a user's own file."""
         keep = self._settings.keep
         needed = {one.label: items_for(one, keep, 1.0, MANY * num_items[one.label]) for one in self.yardsticks}
         known = {label: number for label, number in needed.items() if number is not None}

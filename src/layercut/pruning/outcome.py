@@ -21,15 +21,7 @@ from layercut.surgery.plan import CutPlan
 def outcome_of(
     context: PruneContext, original: OriginalModel, steps: Sequence[PathStep], found: FixedSequence, arm: Arm
 ) -> PruneResult:
-    """All that the run found, from what its stages left in the state and the folder.
-
-    Args:
-        context: the run.
-        original: measured.
-        steps: the path.
-        found: the test on report items.
-        arm: the plan that passed, or the best one.
-    """
+    """All that the run found, from what its stages left in the state and the folder."""
     state, settings, folder, model = context.state, context.settings, context.folder, context.model
     checkpoint = MODEL if (folder / MODEL).exists() else None
     ignored = [SetAside.model_validate(one) for one in state["ignored"]]

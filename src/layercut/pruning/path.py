@@ -39,7 +39,7 @@ from layercut.tasks.base import generates
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 CRITERION = "prune"
-"""What the plans of a path are called after."""
+"""Criterion of the plans of a path."""
 TRACES, ALONE = 16, 8
 """Right answers of each task that trace damage reads, and of each layer alone."""
 HEALING_ITEMS, FEWEST_FRESH = 64, 24
@@ -72,11 +72,7 @@ class PlanPath:
         """Nothing is measured yet.
 
         Args:
-            engine: runs the original model under plans.
             parts: the tasks of the goal, on each of which the original model is above chance.
-            decoding: how answers are drawn.
-            journal: what is known and where more goes.
-            progress: called with how much of a step is done.
         """
         self._engine, self._journal, self._progress = engine, journal, progress
         self._decoding = decoding
@@ -108,7 +104,7 @@ class PlanPath:
         return NextLayer(layers[best], len(layers))
 
     def kept(self, removed: Sequence[int], seed: int) -> tuple[TaskKept, ...]:
-        """What the plan keeps of each task on selection items."""
+        """The plan's retained score of each task on selection items."""
         plan = CutPlan(num_layers=self._engine.num_layers, removed=tuple(removed))
         return self._kept(self._answers, plan, seed)
 
@@ -210,7 +206,7 @@ def kept_of(
     cut: Sequence[Mapping[str, Any]],
     seed: int,
 ) -> TaskKept:
-    """What is kept of a task, from the records of the same items in one order."""
+    """The retained score of a task, from the records of the same items in one order."""
     before, after = ([float(one["metrics"][metric]) for one in records] for records in (uncut, cut))
     found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
     kept = found.retention if chance is None else found.retention_above_chance

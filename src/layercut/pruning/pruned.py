@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What came out, and where it lies."""
+    """The result and its folder."""
 
     folder: Path
     result: PruneResult
     settings: ModelSettings
-    """How the original model was loaded."""
+    """Settings that the original model was loaded with."""
 
     @property
     def checkpoint(self) -> Path | None:

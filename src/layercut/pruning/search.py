@@ -30,7 +30,6 @@ class PathSearch:
     """Builds the path; what was decided stands in the state."""
 
     def __init__(self, context: PruneContext, original: OriginalModel) -> None:
-        """Nothing is computed yet."""
         self._context, self._original = context, original
         self._model, self._settings, self._state = context.model, context.settings, context.state
         self._progress, self._say = context.progress, context.say
@@ -113,12 +112,12 @@ class PathSearch:
 
     @property
     def _trained_by(self) -> str:
-        """What ``auto`` trains by."""
+        """The training method of ``auto``."""
         return TRAINED if self._takes_seams else "lora"
 
     @cached_property
     def _takes_seams(self) -> bool:
-        """Whether a seam folds into models of this family; says why not."""
+        """True if a seam folds into models of this family; says why not."""
         try:
             return bool(self.healer.seam)
         except InputError as error:
@@ -168,7 +167,7 @@ class PathSearch:
         self._show(steps[place])
 
     def _fits(self, step: PathStep, seconds: float) -> bool:
-        """Whether training surely fits into the time that report items do not need."""
+        """True if training surely fits into the time that report items do not need."""
         if find_spec("trl") is None or find_spec("peft") is None:
             return False
         done = {one.healing for one in step.tried}
@@ -185,12 +184,7 @@ class PathSearch:
 
     @cached_property
     def healer(self) -> DepthHealer:
-        """What heals the plans."""
-        context = self._context
-        folder = context.folder / "healing"
-        return DepthHealer(
-            self._model, context.goal.tasks, folder, seed=context.seed, console=context.console, say=self._say
-        )
+        return DepthHealer(self._context)
 
     def handle_of(self, checkpoint: Path) -> ModelHandle:
         """A healed checkpoint, loaded as the original model is."""

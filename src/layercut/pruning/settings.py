@@ -44,7 +44,7 @@ def _time(text: str) -> str:
 
 
 class PruneSettings(Settings):
-    """What a pruned model is for, and what may be spent on it."""
+    """The use of a pruned model, and the budget for making it."""
 
     LATER = frozenset({"max_new_tokens"})
 

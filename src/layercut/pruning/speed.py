@@ -53,7 +53,7 @@ def timed_rounds(
 
 
 def speeds(rounds: Sequence[dict[str, Any]]) -> tuple[TimedSpeed, ...]:
-    """What the rounds come to."""
+    """Speeds of both models, from the rounds."""
     found = []
     for name, field, unit, better in _MEASURES:
         assert field in Timing._fields

@@ -33,7 +33,6 @@ class PruneState:
         return self._data[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """What was decided under a name."""
         return self._data.get(name, default)
 
     def put(self, name: str, value: Any) -> None:

@@ -56,8 +56,8 @@ def next_step(
     folder: Path,
     seed: int,
 ) -> NextStep | None:
-    """What would decide the first depth that failed, with the same settings; None where nothing would, or the tasks
-    have no more items."""
+    """The command that would decide the first depth that failed, with the same settings; None where nothing would, or
+    the tasks have no more items."""
     failed = next((one for one in tested if not one.passed), None)
     if failed is None or failed.items_needed is None:
         return None
@@ -79,7 +79,7 @@ def next_step(
 
 
 def card_verdict(arm: str, tested: Sequence[TestedDepth], keep: float, level: float, seed: int, command: str) -> str:
-    """What a model card opens with: whether the model keeps the goal, what it keeps, and the command that found it."""
+    """Opening of a model card: whether the model keeps the goal, what it keeps, and the command that found it."""
     found = next((one for one in tested if one.name == arm), None)
     asked = f"{keep:.0%} of the score above chance of every task"
     if found is not None and found.passed:
@@ -122,7 +122,7 @@ def report_items(parts: Sequence[ObjectiveTask], most: int | None) -> int:
 
 
 def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
-    """What is known of the depth that ended the test."""
+    """The evidence on the depth that ended the test."""
     healed = f", healed by {one.healing}," if one.healing else ""
     begin = "Best: " if best else "Without "
     text = f"{begin}{counted(one.depth, 'layer')} ({format_layers(one.removed)}){healed} "

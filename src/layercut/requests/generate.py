@@ -34,7 +34,7 @@ from layercut.selection.specs import fits
 from layercut.settings import DecodingSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from layercut.engine.estimate import CostEstimate
+    from layercut.engine.cost import CostEstimate
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
     from layercut.healing.prompts import AnswerRecord
 

@@ -34,7 +34,7 @@ from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
 
 if TYPE_CHECKING:
-    from layercut.engine.estimate import CostEstimate
+    from layercut.engine.cost import CostEstimate
     from layercut.healing.heal import Healed
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
 

@@ -16,7 +16,7 @@ from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 
 if TYPE_CHECKING:
-    from layercut.engine.estimate import CostEstimate
+    from layercut.engine.cost import CostEstimate
     from layercut.pruning.pruned import Pruned
 
 

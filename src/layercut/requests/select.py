@@ -35,7 +35,7 @@ from layercut.selection.specs import Count, LayerSpec
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
-    from layercut.engine.estimate import CostEstimate
+    from layercut.engine.cost import CostEstimate
     from layercut.selection.select import Selected
 
 

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
 
 Racing = Literal["off", "exact", "confident"]
-"""How the candidates of a round are compared; see ``layercut.selection.racing``."""
+"""Ways to compare the candidates of a round; see ``layercut.selection.racing``."""
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
 RACE_ERROR = 0.05
 
 
 class SearchSettings(Settings):
-    """How plans are compared by task scores."""
+    """Settings of the comparison of plans by task scores."""
 
     normalise: Annotated[str, one_of(get_args(Normalise))] = Field(
         "raw", description="raw (cut / uncut, as the paper) or chance (above chance)."
@@ -64,7 +64,7 @@ class Context:
     calibration: Calibration | None = None
     objective: Objective | None = None
     folder: RunFolder | None = None
-    """Where a search keeps its journal; without it, in memory."""
+    """Folder of a search's journal; without it, in memory."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's own settings, such as ``token`` or ``norm``."""
     progress: Progress = silent

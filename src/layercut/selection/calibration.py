@@ -27,7 +27,7 @@ from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local, read_whole
-from layercut.tasks.hub_rows import HUB, hub_rows
+from layercut.tasks.hub import HUB, hub_rows
 
 BUILT_IN = "generated"
 COLUMNS = ("text", "content")

@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import GenerationRequest
-from layercut.engine.estimate import TRAINING, CostEstimate, Step, measured_speed, prompt_tokens
+from layercut.engine.cost import (
+    CHARACTERS_PER_TOKEN,
+    TRAINING,
+    CostEstimate,
+    Step,
+    measured_speed,
+    prompt_tokens,
+    weight_counts,
+)
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.protect import parse_protected
@@ -30,7 +37,7 @@ SHARED = 0.5
 """Least share of the work that the shared engine does for plans without one layer each."""
 RACED = 0.25
 """Least share of the answers that a race needs."""
-_LOOKED_AT = 32
+_NUM_COUNTED = 32
 """Items whose prompts are counted; their mean holds for the others."""
 _RECORD_BYTES = 400
 """Bytes of an answer in the journal, without its text."""
@@ -171,7 +178,7 @@ def asking_step(
             "give more rows with different prompts."
         )
     check_longest(lambda: handle.weightless, (asked(part.task, one, part.readout) for one in samples))
-    seen = samples[:_LOOKED_AT]
+    seen = samples[:_NUM_COUNTED]
     requests = [asked(part.task, sample, part.readout) for sample in seen]
     read = prompt_tokens([request.prompt for request in requests])
     fewest = most = 0.0
@@ -194,9 +201,8 @@ def asking_step(
 
 
 def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads: bool = True) -> CostEstimate:
-    parameters = handle.num_parameters(handle.plan())
     wanted = handle.settings
-    weights = parameters * (4 if handle.dtype == "float32" else 2) if loads else 0
+    weights = weight_counts(handle).bytes_in_memory if loads else 0
     cache = round(wanted.cache_gib * 2**30) if steps and ENGINES[wanted.engine].has_cache else 0
     disk = sum(_RECORD_BYTES * step.items + round(CHARACTERS_PER_TOKEN * step.new_tokens[1]) for step in steps)
     return CostEstimate(

@@ -20,11 +20,6 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
     tolerance: an objective computes all of them in one way, so equal measurements give equal floats. A value that is
     not finite (a pruned model that computes NaN) is worse than any other.
 
-    Args:
-        context: number of layers to remove, and candidates.
-        objective: scores plans, higher is better.
-        details: more details of the selection.
-
     Returns:
         The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original model
         and of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the

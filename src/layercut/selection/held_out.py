@@ -19,7 +19,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Sample
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import record_items
 
 Records = Sequence[Mapping[str, Any]]
@@ -37,10 +37,8 @@ def held_out(
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     Args:
-        objective: the plan was chosen by it.
         num_items: held-out items of each task; as many as it had selection items if None.
         seen: ids per task of all items that the choice rests on; none of them is held out.
-        seed: of the resampling.
 
     Returns:
         ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``

@@ -18,12 +18,12 @@ from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
 def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[str, Any]:
-    """What must be the same for a search to continue in a folder, beside the model and its engine.
+    """Settings that must be the same for a search to continue in a folder, beside the model and its engine.
 
     These decide the score of an item, and with the limit its batch. The use of the scores may differ between commands
     and is part of the plan: criterion and its settings, number of layers, protected layers, normalisation.
@@ -44,9 +44,9 @@ class Uncut(NamedTuple):
     floor: float
     """Subtracted from cut and uncut before the division: chance, or 0 for raw scores."""
     is_binary: bool
-    """Whether every item scored 0 or 1."""
+    """True if every item scored 0 or 1."""
     is_log: bool = False
-    """Whether the metric is a log-likelihood per token."""
+    """True if the metric is a log-likelihood per token."""
 
 
 class TaskRecords(NamedTuple):
@@ -87,7 +87,6 @@ class TaskObjective:
         """Args:
             tasks: all have the same weight.
             decoding: how answers are drawn, greedy if left out.
-            normalise: ``raw`` or ``chance``.
             journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
                 still fewer; the choice differs with a probability of at most ``race_error`` a round).

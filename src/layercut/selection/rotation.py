@@ -44,7 +44,6 @@ def select_by_rotation(
 
     Args:
         context: with an engine and calibration text; settings ``token`` and ``form``.
-        measure: what is averaged.
         tokens: ``all`` and ``last``, the default first.
         forms: ``scattered`` and ``contiguous``, the default first.
 

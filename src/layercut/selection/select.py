@@ -164,7 +164,7 @@ def select_layers(
 def _missing_held_out(
     parts: Sequence[ObjectiveTask], rows: Sequence[Mapping[str, Any]], num_held_out: int | None
 ) -> list[str]:
-    """Where fewer items were left to score the plan on again than were asked for, in words."""
+    """Lines for tasks with fewer held-out items than were asked for."""
     lines = []
     for part, row in zip(parts, rows, strict=True):
         wanted = part.limit if num_held_out is None else num_held_out
@@ -183,11 +183,10 @@ def folder_settings(
     decoding: Decoding,
     calibration: CalibrationSettings | None = None,
 ) -> dict[str, Any]:
-    """What decides the values measured in a folder of ``select`` or ``sweep``; where it agrees, both can share one.
+    """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one.
 
     Args:
         model: as a ``ModelHandle`` describes it.
-        parts: the objective.
         decoding: how answers are drawn; its seed is that of the command.
         calibration: text to measure on; the default one goes without saying.
     """

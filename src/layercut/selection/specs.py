@@ -39,7 +39,7 @@ _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """What is removed of a model that is not known yet. Beside ``text``, one of the fields is set."""
+    """The removed layers of a model that is not known yet. Beside ``text``, one of the fields is set."""
 
     text: str
     """As it was written."""
@@ -108,8 +108,6 @@ class LayerSpec:
         """The plan that it is on a model of ``num_layers`` decoder layers.
 
         Args:
-            num_layers: of the model.
-            model: its name.
             model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
             seed: of ``random:N``.
             from_another_model: take a plan that was made for another model; the plan then records both.

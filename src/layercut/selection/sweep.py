@@ -25,8 +25,8 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Ranking, Sweep, SweepRow
 from layercut.progress import Say
-from layercut.progress import estimate as eta
 from layercut.progress.bars import Progressing
+from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
@@ -39,7 +39,7 @@ from layercut.surgery.lineage import Parent, match_layers
 from layercut.surgery.plan import CutPlan, format_layers, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 from layercut.tasks.run import slug
 from layercut.tasks.selected_items import selection_items
 from layercut.tasks.shortfall import tell_shortfalls
@@ -62,7 +62,7 @@ class SweptTask:
     part: ObjectiveTask
     samples: tuple[Sample, ...]
     split: Split
-    work: eta.Workload
+    work: Workload
 
     @property
     def ids(self) -> tuple[str, ...]:

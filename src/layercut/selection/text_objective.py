@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Wanted
+from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Likelihoods, Under, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
@@ -21,7 +21,7 @@ from layercut.surgery.plan import CutPlan
 
 Measure = Literal["nll", "kl", "js", "top1", "sure"]
 _VERSIONS = {"nll": 1, "divergence": 2, "divergence_by_kind": 1}
-"""Of each readout, raised by any change that can alter a record's numbers."""
+"""Versions of the readouts, raised by any change that can alter a record's numbers."""
 
 
 class TextObjective:
@@ -51,7 +51,6 @@ class TextObjective:
         """Args:
         requests: texts, each with one continuation; only continuations are measured.
         name: of the texts, in the journal and in progress.
-        measure: what is averaged.
         by_kind: records also hold ``kinds``, the ``rises`` of each kind of token; not for ``nll``.
         journal: in memory if left out.
         """
@@ -119,7 +118,8 @@ class TextObjective:
         # The engine gets all texts and plans, the known ones too, so that its batches equal those of an uninterrupted
         # search.
         if self._measure == "nll":
-            for plan, scored in self._engine.log_likelihoods_under(self._requests, plans, wanted):
+            found = cast("Under[Likelihoods]", self._engine.answers_under(self._requests, plans, wanted=wanted))
+            for plan, scored in found:
                 yield plan, [_record(one.id, one.num_tokens[0], nll=-one.log_likelihoods[0]) for one in scored]
             return
         for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):

@@ -42,7 +42,7 @@ def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
 
 
 class Rise(NamedTuple):
-    """How far -ln p of one kind of token rises in one answer."""
+    """The rise of -ln p of one kind of token in one answer."""
 
     num_tokens: int
     total: float | None
@@ -50,7 +50,7 @@ class Rise(NamedTuple):
 
 
 def rises(pieces: Sequence[str], of_tokens: Sequence[float]) -> dict[TokenKind, Rise]:
-    """Of each kind that an answer has.
+    """The rise of each kind that an answer has.
 
     Args:
         pieces: the tokens' texts, which together are the answer.

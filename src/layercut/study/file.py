@@ -304,4 +304,4 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "sweep": _sweep,
     "diagnose": _diagnose,
 }
-"""How the values of a study's own keys are read."""
+"""Readers of the values of a study's own keys."""

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from layercut.engine.base import GenerationRequest
-from layercut.healing.memory import training_disk, weight_counts
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
-from layercut.progress.estimate import Eta
+from layercut.engine.cost import CHARACTERS_PER_TOKEN, weight_counts
+from layercut.healing.memory import training_disk
+from layercut.progress.cost import Eta
 from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut

@@ -1,4 +1,4 @@
-"""What may change in a study that was begun: it takes new arms, and other settings for arms that were not begun.
+"""Permitted changes of a study that was begun: it takes new arms, and other settings for arms that were not begun.
 
 A healing arm is begun once weights or answers of it are kept. One that failed before, for want of memory say, may be
 given other settings.
@@ -26,7 +26,7 @@ def healing_folder(study: Path, arm: str) -> Path:
 
 
 def is_begun(study: Path, arm: str) -> bool:
-    """Whether anything is lost with the run folder and the healing folder of a healing arm."""
+    """True if anything is lost with the run folder and the healing folder of a healing arm."""
     folders = (study / arm, healing_folder(study, arm))
     return any(file.name not in _NOTHING_YET for folder in folders for file in folder.rglob("*") if not file.is_dir())
 

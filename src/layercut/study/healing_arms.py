@@ -48,11 +48,9 @@ class Healer:
         start: Healer | None = None,
     ) -> None:
         """Args:
-        arm: how to heal.
         uncut: the teacher.
         tasks: of the study; training data holds none of their report items.
         seed: of the study, for an arm without a seed of its own.
-        folder: run folder of the healing.
         answers: holds a run folder with the original model's answers for each way of asking.
         in_full: tasks of whose whole test sets training data holds no item; see ``checked_in_full``.
         start: the healing whose model is healed further; None for the cut itself.
@@ -78,7 +76,7 @@ class Healer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the healed weights, beside the original model and the removed layers."""
+        """Settings that decide the healed weights, beside the original model and the removed layers."""
         source, how = _prompts(self.arm)
         settings = self.settings.as_dict()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
@@ -156,7 +154,7 @@ class Healer:
         return self._handle.engine
 
     def metadata(self) -> Mapping[str, Any] | None:
-        """How the checkpoint was made, from its plan.json; None without one."""
+        """The history of the checkpoint, from its plan.json; None without one."""
         plans = read_plans(self.checkpoint)
         made = plans[-1].get("healing", []) if plans else []
         return made[-1] if made else None

@@ -92,7 +92,7 @@ class StudyJob:
             self._beside(DIAGNOSE, diagnose_step)
 
     def _count_finished(self) -> None:
-        """What is in the folder takes no time, so that the time left is right before the study comes to it."""
+        """Count finished work first, so that the time left is right from the start."""
         to_measure: set[str] = set()
         for index, (arm, cell) in enumerate(self._work.order):
             if self._work.finished(arm, cell) is None:
@@ -269,7 +269,7 @@ class StudyJob:
                 shutil.rmtree(self._work.folder / arm.cut / CHECKPOINT, ignore_errors=True)
 
     def _begun(self, names: Sequence[str]) -> bool:
-        """Whether these arms need no checkpoint of another any more: each is healed, or was given up."""
+        """True if these arms need no checkpoint of another any more: each is healed, or was given up."""
         return all(name in self._runs or name in self._broken for name in names)
 
     def _engine(self, arm: StudyArm) -> Engine:

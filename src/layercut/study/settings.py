@@ -77,7 +77,7 @@ class CriterionSettings(SearchSettings):
 
     @property
     def is_nested(self) -> bool:
-        """Whether each plan is a prefix of the plans with more layers."""
+        """True if each plan is a prefix of the plans with more layers."""
         if self.criterion in ("block_influence", "angular_distance"):
             default = "scattered" if self.criterion == "block_influence" else "contiguous"
             return bool(self.settings.get("form", default) == "scattered")
@@ -89,7 +89,7 @@ class CriterionSettings(SearchSettings):
         return 2 if self.row.needs_objective or self.objective else int(self.row.needs_model)
 
     def draws(self, decoding: DecodingSettings) -> bool:
-        """Whether a seed matters: random layers, generated text, sampled answers."""
+        """True if a seed matters: random layers, generated text, sampled answers."""
         made_text = self.row.needs_text and self.calibration.source == GENERATED
         sampled = self.cost == 2 and decoding.temperature > 0
         return self.criterion in ("random", "refine") or ":" in self.criterion or made_text or sampled
@@ -129,7 +129,7 @@ class HealingArm(ArmSettings, Answering):
 
     @property
     def with_its_preset(self) -> Answering:
-        """How prompts are answered."""
+        """Settings of the answers to prompts."""
         return answering(self.preset, **{name: getattr(self, name) for name in Answering.model_fields})
 
 

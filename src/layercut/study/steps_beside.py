@@ -91,7 +91,7 @@ def diagnosed(work: StudyWork) -> list[StudyArm]:
 
 
 def planned(work: StudyWork) -> list[str]:
-    """What is left of these steps, a line each; for ``--dry-run``."""
+    """A line for each of these steps that is left; for ``--dry-run``."""
     sweep, step = work.settings.sweep, work.settings.diagnose
     lines: list[str] = []
     if sweep is not None and not (work.folder / SWEEP / METRICS).is_file():

@@ -56,7 +56,7 @@ def model_identity(model: ModelHandle) -> dict[str, str]:
 def cell_identity(
     model: ModelHandle, plan: CutPlan, cell: Cell, decoding: Decoding, healing: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What decides the answers of a cell. The decoding's seed counts only where answers are sampled."""
+    """Settings that decide the answers of a cell. The decoding's seed counts only where answers are sampled."""
     asked = JournalQuestion.of(cell.task, cell.readout, model.metadata.model_hash, decoding).key(plan)
     return {
         **model_identity(model),
@@ -115,7 +115,7 @@ class CellStore:
                 yield Reused(shown(run), len(taken)), taken
 
     def covers(self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path) -> bool:
-        """Whether other runs hold records of all these items."""
+        """True if other runs hold records of all these items."""
         found = {one["id"] for _, records in self.records(identity, ids, exclude=exclude) for one in records}
         return set(ids) <= found
 

@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.progress import Progress, Say, silent
-from layercut.progress.estimate import Workload as Cost
+from layercut.progress.cost import Workload as Cost
 from layercut.progress.live import StudyStep
 from layercut.runs.environment import machine
 from layercut.runs.settings import settings_hash, settings_in
@@ -307,12 +307,12 @@ class StudyWork:
         return finished_cell(self.folder / arm.name, cell, self.identity(arm, cell))
 
     def is_elsewhere(self, arm: StudyArm, cell: Cell) -> bool:
-        """Whether other studies hold all answers of a cell."""
+        """True if other studies hold all answers of a cell."""
         ids = [sample.id for sample in cell.samples]
         return self.store.covers(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
 
     def is_known(self, arm: StudyArm, cell: Cell) -> bool:
-        """Whether a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
+        """True if a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
         if (arm.cut or arm.name) not in self.plans:
             return False
         return self.finished(arm, cell) is not None or self.is_elsewhere(arm, cell)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from layercut.tasks.base import Task
 
 LM_EVAL = "lm-eval:"
-"""What may stand before the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well."""
+"""Prefix of the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well."""
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
@@ -130,7 +130,6 @@ def check_task(
         name: as ``load_task`` takes it.
         readouts: how it is to be read out; not checked for None.
         data: as ``load_task`` takes it; nothing is read.
-        max_new_tokens: longest answer.
 
     Raises:
         InputError: no such task, an option or a readout that it does not have.
@@ -157,7 +156,7 @@ def check_task(
 
 
 def takes(name: str, option: str) -> bool:
-    """Whether a task has an option, such as ``max_new_tokens``. Raises InputError: no such task."""
+    """True if a task has an option, such as ``max_new_tokens``. Raises InputError: no such task."""
     return option in inspect.signature(_factory(name)[0]).parameters
 
 
@@ -173,7 +172,7 @@ def check_name(name: str) -> None:
 
 
 def _factory(name: str) -> tuple[Any, dict[str, Any]]:
-    """What makes a task, and what its name alone says to it."""
+    """The factory of a task, and the options that its name gives."""
     base, num_shots, _ = _asked(name)
     if (own := _own_file(base)) is not None:
         from layercut.tasks.own_file import own_file
@@ -231,7 +230,7 @@ def _asked(name: str) -> _Asked:
 
 
 def _only_lm_eval_may_know(name: str) -> bool:
-    """Whether a bare name is none of ours and not one of ours misspelt, so that it is worth looking for elsewhere."""
+    """True if a bare name is none of ours and not one of ours misspelt, so that it is worth looking for elsewhere."""
     is_ours = name in TASKS or ":" in name or difflib.get_close_matches(name, TASKS, n=1, cutoff=0.75)
     return not is_ours and has_lm_eval()
 

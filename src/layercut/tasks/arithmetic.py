@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from itertools import count
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, line_task
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, line_task, near_numbers
 from layercut.tasks.grading import can_be_number, first_line, parse_number
-from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
 """Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
 NUM_SAMPLES = 250
-"""Of each split; small problems would run out beyond."""
+"""Samples in each split; small problems would run out beyond."""
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _SMALL = tuple(

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import unknown
+from layercut.surgery.plan import CutPlan
 
 Readout = str
 """``rank``, ``gold``, ``token``, ``short``, ``chain``, ``chain@N`` or ``filler@N``."""
@@ -30,7 +31,7 @@ GENERATED: tuple[Readout, ...] = ("short", "chain")
 """Readouts that generate text, those with a budget aside; the others only score given text."""
 
 BUDGET, FILLER = "chain@", "filler@"
-"""What stands before the budget of a chain, in tokens, and before the number of dots in its place."""
+"""Prefixes of the budget of a chain, in tokens, and of the number of dots in its place."""
 
 LOG_LIKELIHOOD = "log_likelihood"
 """The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
@@ -48,7 +49,7 @@ class Sample:
     options: tuple[str, ...] = ()
     """Answers to choose from, the right one among them, in their fixed order; empty where there is nothing to rank."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What else the task needs to build prompts and to grade. ``cluster`` names items that share a context;
+    """Further data to build prompts and to grade. ``cluster`` names items that share a context;
     ``solution`` is a worked answer as ``chain`` writes it, with the mark that ends it, for training."""
 
     @property
@@ -67,15 +68,15 @@ class Score(NamedTuple):
     ``--race off``.
     """
     answer: str
-    """What was taken as the answer; empty where none was found."""
+    """The extracted answer; empty where none was found."""
     outcome: str
     """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the length limit was hit)."""
     program: str = ""
-    """How the program of an answer ended, a class of ``layercut.evidence.program_classes``; empty without one."""
+    """The end of an answer's program, a class of ``layercut.evidence.program_classes``; empty without one."""
 
 
 class Task(Protocol):
-    """Where questions come from, how they are asked and how answers are graded.
+    """The source of questions, their prompts and the grading of answers.
 
     A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader searches for,
     with which a chain is made to answer when its budget is spent. A task whose benchmark has numbers that are no means
@@ -89,27 +90,22 @@ class Task(Protocol):
     version: int
     """Raised with every change that can move scores."""
     readouts: tuple[Readout, ...]
-    """What is read out where nothing is said; the first is the default. A task may have ``extra_readouts`` as well,
-    which are asked by name; see ``known_readouts``."""
+    """The readouts that are asked where none is named; the first is the default. A task may have ``extra_readouts`` as
+    well, which are asked by name; see ``known_readouts``."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples and prompts, for the run's settings: version, seed, hash of the data file ..."""
-        ...
+        """Settings that decide the samples and prompts, for the run: version, seed, hash of the data file ..."""
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first ``limit`` samples of a split, in a fixed order; a smaller limit gives a prefix of a larger one.
 
         Selection and report samples never overlap.
         """
-        ...
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """What the engine is asked. Its id is the sample's id."""
-        ...
+        """The request to the engine. Its id is the sample's id."""
 
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Grade one answer."""
-        ...
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score: ...
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         """Early verdict: whether an answer that begins with ``text`` gets the same metrics however it goes on.
@@ -122,7 +118,7 @@ class Task(Protocol):
         return False
 
     def draft(self, sample: Sample, readout: Readout) -> str:
-        """What the model most likely writes after the prompt if it answers rightly, with the mark that ends it.
+        """The likeliest right answer after the prompt, with the mark that ends it.
 
         Empty where there is no good guess, as for a chain of steps. It changes the speed and never a score.
         """
@@ -132,8 +128,21 @@ class Task(Protocol):
         """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the
         share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
 
-        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.chance``."""
-        ...
+        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.grading``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """A task's samples, the model under a plan that answers them, and the answers that are known."""
+
+    task: Task
+    engine: Engine
+    plan: CutPlan
+    samples: Sequence[Sample]
+    readout: Readout
+    records: Sequence[Mapping[str, Any]]
+    """Earlier answers to these samples under this readout."""
+    decoding: Decoding
 
 
 def known_readouts(task: Task) -> tuple[Readout, ...]:
@@ -158,9 +167,6 @@ def check_known(name: str, readout: Readout, readouts: Sequence[Readout], *, has
     """Refuse a readout that is not among ``readouts``, nor a budget of a chain, of the task ``name``.
 
     Args:
-        name: of the task, for the message.
-        readout: what is asked for.
-        readouts: those that the task has.
         has_chain: whether its chain, if it has one, can be stopped and made to answer.
 
     Raises:
@@ -186,7 +192,7 @@ def budget_of(readout: Readout) -> int | None:
 
 
 def generates(readout: Readout) -> bool:
-    """Whether the model writes the answer itself."""
+    """True if the model writes the answer itself."""
     return readout in GENERATED or budget_of(readout) is not None
 
 

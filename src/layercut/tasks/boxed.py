@@ -93,7 +93,7 @@ def last_boxed(text: str) -> str:
 
 
 def last_box(text: str) -> tuple[int, str]:
-    """Where the last closed box begins, and its content; (0, "") if there is none."""
+    """Start of the last closed box, and its content; (0, "") if there is none."""
     end = len(text)
     while (start := text.rfind(_BOX, 0, end)) >= 0:
         depth = 0
@@ -106,7 +106,7 @@ def last_box(text: str) -> tuple[int, str]:
 
 
 def same_value(answer: str, gold: str) -> bool:
-    """Whether two answers are the same to the letter, or equal in value to math-verify.
+    """True if two answers are the same to the letter, or equal in value to math-verify.
 
     Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression. Its time
     limit works by signals, which only a main thread gets, so any other thread has a process of its own do the work.
@@ -124,7 +124,7 @@ def same_value(answer: str, gold: str) -> bool:
 
 
 def found_in(text: str, gold: str) -> bool:
-    """Whether the answer that math-verify itself finds in a text has the right value; limits as in ``same_value``."""
+    """True if the answer that math-verify itself finds in a text has the right value; limits as in ``same_value``."""
     return _on_main_thread(_verify, text, gold)
 
 

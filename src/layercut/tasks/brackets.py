@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, drawn, item_rng, line_task
+from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask, Problem, drawn, item_rng, line_task
 from layercut.tasks.grading import can_be_words, first_line
-from layercut.tasks.near_misses import NUM_NEAR_MISSES
 
 VERSION = 1
 """Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
 NUM_SAMPLES = 1000
-"""Of each split."""
+"""Samples in each split."""
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] {", "[ ( ) ( { [", "{ (")
@@ -49,7 +48,7 @@ def brackets(*, seed: int = 0) -> FewShotTask:
 
 
 def closing(question: str) -> str:
-    """What closes all that is open.
+    """The brackets that close all open ones.
 
     >>> closing("{ ( ) [ (")
     ') ] }'

@@ -14,13 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Message, Prompt
-from layercut.tasks.base import FILLER, Readout, Sample, Task, answer_start, budget_of
-
-if TYPE_CHECKING:
-    from layercut.surgery.plan import CutPlan
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Message, Prompt
+from layercut.tasks.base import FILLER, Asking, Readout, Sample, Task, answer_start, budget_of
 
 ANSWER_TOKENS = 32
 """Longest answer behind the words that ask for it."""
@@ -34,7 +31,7 @@ _SUFFIX = " answer"
 
 @dataclass(frozen=True, kw_only=True)
 class _Chain:
-    """What the model wrote within its budget."""
+    """The model's text within its budget."""
 
     text: str
     num_tokens: int
@@ -57,7 +54,7 @@ class BudgetedAnswer:
 
     @property
     def graded(self) -> Completion:
-        """What the grader sees: the chain where it ended with an answer, else only what the model was made to say."""
+        """Text for the grader: the chain where it ended with an answer, else only the forced answer."""
         chain = self.chain
         text = chain.text if self.answer is None else self.begun.lstrip() + self.answer.text
         return Completion(
@@ -69,7 +66,7 @@ class BudgetedAnswer:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What a record says beside, or in place of, what the grader knows."""
+        """Fields of a record that the grader does not know, or that replace its own."""
         stopped = "stop" if self.chain.stopped else "length"
         if self.answer is None:
             return {"finish_reason": stopped, "forced_at": None}
@@ -84,55 +81,38 @@ class BudgetedAnswer:
 
 
 def asked(task: Task, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-    """What a readout asks first; of a chain with a budget, with as many tokens as it may take in all."""
+    """The first request of a readout; of a chain with a budget, with as many tokens as it may take in all."""
     budget = budget_of(readout)
     request = task.request(sample, readout if budget is None else "chain")
     return request if budget is None else replace(_generation(request), max_new_tokens=budget + ANSWER_TOKENS)
 
 
-def answers(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    records: Sequence[Mapping[str, Any]],
-    decoding: Decoding,
-) -> Iterator[list[BudgetedAnswer]]:
-    """Answers to the samples that ``records`` does not hold, a batch at a time.
-
-    Args:
-        task: what is asked; it has ``answer_begins``.
-        engine: who answers.
-        plan: which layers are gone.
-        samples: the questions.
-        readout: ``chain@N`` or ``filler@N``.
-        records: earlier answers to these samples under this readout.
-        decoding: how tokens are drawn.
+def answers(asked: Asking) -> Iterator[list[BudgetedAnswer]]:
+    """Answers that are not known, a batch at a time, of a task with ``answer_begins``.
 
     Raises:
         InputError: requests that the engine refuses.
     """
-    budget = budget_of(readout)
+    task, samples, budget = asked.task, asked.samples, budget_of(asked.readout)
     assert budget is not None
-    known = {record["id"]: _chain_of(record) for record in records}
+    known = {record["id"]: _chain_of(record) for record in asked.records}
     for start in range(0, len(samples), _GROUP):
         group = samples[start : start + _GROUP]
         if all(sample.id in known for sample in group):
             continue
         done = frozenset(known)
-        if readout.startswith(FILLER) or not budget:
+        if asked.readout.startswith(FILLER) or not budget:
             # In most vocabularies a dot is one token.
             dots = _Chain(text=_DOT * budget, num_tokens=budget, num_prompt_tokens=0, stopped=False, ended=False)
             chains = {sample.id: dots for sample in group}
         else:
-            chains = {**known, **_chains(task, engine, plan, group, budget, decoding, done)}
+            chains = {**known, **_chains(asked, group, budget, done)}
         fresh = [sample for sample in group if sample.id not in done]
         if ended := [sample for sample in fresh if chains[sample.id].ended]:
             yield [BudgetedAnswer(sample=sample, chain=chains[sample.id]) for sample in ended]
         open_ones = {sample.id + _SUFFIX: sample for sample in group if not chains[sample.id].ended}
         requests = [_made_to_answer(task, sample, chains[sample.id].text, name) for name, sample in open_ones.items()]
-        for found in engine.completions(requests, plan, decoding, {name + _SUFFIX for name in done}):
+        for found in asked.engine.completions(requests, asked.plan, asked.decoding, {name + _SUFFIX for name in done}):
             new = [(open_ones[one.id], one) for one in found if open_ones[one.id].id not in done]
             if new:
                 yield [
@@ -141,16 +121,8 @@ def answers(
                 ]
 
 
-def _chains(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    budget: int,
-    decoding: Decoding,
-    done: frozenset[str],
-) -> dict[str, _Chain]:
-    by_id = {sample.id: sample for sample in samples}
+def _chains(asked: Asking, samples: Sequence[Sample], budget: int, done: frozenset[str]) -> dict[str, _Chain]:
+    task, by_id = asked.task, {sample.id: sample for sample in samples}
     requests = [replace(_generation(task.request(sample, "chain")), max_new_tokens=budget) for sample in samples]
     return {
         one.id: _Chain(
@@ -160,7 +132,7 @@ def _chains(
             stopped=one.finish_reason == "stop",
             ended=one.finish_reason == "stop" and answer_start(task, by_id[one.id], "chain", one.text) is not None,
         )
-        for found in engine.completions(requests, plan, decoding, done)
+        for found in asked.engine.completions(requests, asked.plan, asked.decoding, done)
         for one in found
         if one.id not in done
     }

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.cost import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
 from layercut.engine.handle import ModelHandle
 from layercut.engine.served import ServedModel
 from layercut.errors import InputError
 from layercut.progress import OnProgress
-from layercut.progress import estimate as eta
-from layercut.progress.bars import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
+from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.sandbox.runner import isolation_of
 from layercut.settings import TaskSettings
@@ -33,13 +33,10 @@ if TYPE_CHECKING:
 class Pieces(Protocol):
     """Progress over numbered pieces of work."""
 
-    def skip(self, index: int) -> None:
-        """A piece was there already."""
-        ...
+    def skip(self, index: int) -> None: ...
 
     def piece(self, index: int) -> AbstractContextManager[Callable[[int, int], None]]:
         """Work one piece: the block calls what it gets with (items done, items in all)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +53,10 @@ class Cell:
 
     @property
     def samples(self) -> list[Sample]:
-        """The items."""
         return self.task.samples(self.split, self.limit)
 
     def is_whole(self, run: Path) -> bool:
-        """Whether a run folder holds an answer to every item; files may have been deleted or shortened since."""
+        """True if a run folder holds an answer to every item; files may have been deleted or shortened since."""
         try:
             records = RunFolder.open(run).records(self.task.name, self.readout)
         except InputError:
@@ -69,7 +65,6 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Name for people."""
         return f"{self.task.name} ({self.readout})"
 
     def evaluate(
@@ -90,7 +85,7 @@ class Cell:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for a run's settings."""
+        """Settings that decide the numbers, for a run's settings."""
         several = {} if self.num_samples == 1 else {"num_samples": self.num_samples}
         return {
             "task": self.task.name,
@@ -101,7 +96,7 @@ class Cell:
             **({ITEMS: FULL} if self.split == "full" else {}),
         }
 
-    def work(self) -> eta.Workload:
+    def work(self) -> Workload:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
         samples = self.samples
         request = asked(self.task, samples[0], self.readout)
@@ -114,7 +109,7 @@ class Cell:
         else:
             weight = ITEM_COST + tokens * len(request.continuations)
         kind = (self.task.name, self.readout)
-        return eta.Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
+        return Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
 
 
 def make_cells(
@@ -126,8 +121,6 @@ def make_cells(
     """The cells of the tasks, in order.
 
     Args:
-        tasks: what is asked.
-        seed: of generators.
         limit: lowers every task's own.
         split_of: which items of a task are asked; see ``layercut.tasks.reported``.
 
@@ -172,7 +165,7 @@ def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str
 def run_settings(
     model: ModelHandle | ServedModel, plan: CutPlan, cells: Sequence[Cell], decoding: Decoding, seed: int
 ) -> Mapping[str, Any]:
-    """What decides the numbers of one run folder."""
+    """Settings that decide the numbers of one run folder."""
     return {
         **model.describe(),
         "removed": list(plan.removed),

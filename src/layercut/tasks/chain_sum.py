@@ -14,15 +14,14 @@ from itertools import accumulate, count
 from random import Random
 from typing import NamedTuple
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.in_steps import MAX_NEW_TOKENS, Worked, in_steps, solution
-from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
 NUM_SAMPLES = 2500
-"""Of each split: enough to learn from."""
+"""Samples in each split: enough to learn from."""
 MIN_TERMS, MAX_TERMS = 5, 7
 """Numbers of a problem: four to six steps."""
 
@@ -92,13 +91,13 @@ def _steps(terms: str) -> str:
 
 class _Terms(NamedTuple):
     changes: list[int]
-    """What each step adds."""
+    """Numbers that each step adds."""
     totals: list[int]
     """The first number, and the result of every step."""
 
 
 def _read(terms: str) -> _Terms:
-    """What an expression comes to, step by step.
+    """The result of an expression, step by step.
 
     >>> _read("8 + 5 - 2").totals
     [8, 13, 11]

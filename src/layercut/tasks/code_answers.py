@@ -23,9 +23,9 @@ from layercut.tasks.program_parts import NOT_PYTHON, defines, needed, parse
 
 FENCE = "```"
 OPENED = f"{FENCE}python\n"
-"""What the answer is begun with."""
+"""Beginning of the answer."""
 STOP = (f"\n{FENCE}\n",)
-"""What ends it: a closing fence. It has its line end, so that the fence that opens a block of Python ends nothing."""
+"""End of the answer: a closing fence with its line end, as the fence that opens a block of Python ends nothing."""
 
 _MAX_PARSED = 3 * 10**6
 """Characters. Bounds the search in texts without sense, such as a thousand opened brackets."""
@@ -38,7 +38,6 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     """The program of a completion, or an empty text where there is none.
 
     Args:
-        text: what the model wrote.
         names: the functions and classes that the tests use.
         head: what the code block was begun with.
 
@@ -95,7 +94,7 @@ def _runs(lines: list[str]) -> Iterator[list[str]]:
 
 
 def _longest(lines: list[str], budget: list[int]) -> tuple[int, int]:
-    """Of the run with most lines that are not blank; the first of several."""
+    """The run with most lines that are not blank; the first of several."""
     counts = [0]
     for line in lines:
         counts.append(counts[-1] + bool(line.strip()))

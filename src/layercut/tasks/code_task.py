@@ -41,12 +41,12 @@ class CodeTask(RowsTask):
     published_as: str
     """Name of the file in which the benchmark is published, without its ending."""
     config: str | None = None
-    """Of the data set."""
+    """Configuration of the data set."""
     sample: Callable[[DataRow], Sample]
     """From a row to a sample, with ``instruction`` (the user's turn), ``head`` (what the code block begins with),
     ``tests`` and ``names`` (what the tests take from the program) in its data."""
     split_of: Callable[[DataRow], Split | None] | None = None
-    """Where the benchmark says which items are for what; None for neither. If left out, the splits of the data set."""
+    """The benchmark's own split of a row; None for neither. If left out, the splits of the data set."""
     in_test_set: Callable[[DataRow], bool] | None = None
     """With ``split_of``: the test set, where selection items are part of it. If left out, it is the report items."""
     limits: Limits
@@ -60,7 +60,6 @@ class CodeTask(RowsTask):
     readouts: tuple[Readout, ...] = ("chain",)
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
         return {
             "version": self.version,
             "max_new_tokens": self.max_new_tokens,
@@ -71,7 +70,6 @@ class CodeTask(RowsTask):
 
     @property
     def shares_test_set(self) -> bool:
-        """Whether selection items are part of the test set."""
         return self._split_names.are_halves if self.split_of is None else self.in_test_set is not None
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
@@ -105,7 +103,6 @@ class CodeTask(RowsTask):
         )
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Run one program."""
         return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(

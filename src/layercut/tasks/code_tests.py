@@ -37,7 +37,6 @@ def mended(tests: str, row: DataRow, reference: str, names: Sequence[str]) -> st
 
     Args:
         tests: as published.
-        row: where they stand.
         reference: the solution that they were published with, signature included.
         names: what the program is asked for.
 

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from layercut.errors import InputError, MissingExtra
 from layercut.runs.json_text import parse
-from layercut.tasks.hub_reach import hub_or_cache, why_not
 
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 _LONGEST_CELL = 2**31 - 1
@@ -55,7 +54,7 @@ class DataSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all rows, in their order: the same for a gzipped, a plain and a downloaded copy, wherever it lies."""
+        """Hash of all rows, in their order: the same for a gzipped, a plain and a downloaded copy, wherever it lies."""
         digest = hashlib.sha256()
         for split in sorted(self.splits):
             digest.update(f"{split}\n".encode())
@@ -68,7 +67,6 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
     """Read a file, or the train, validation and test files of a folder.
 
     Args:
-        path: the file or folder.
         published_as: name, without its ending, of the one file that is read from a folder without split files.
 
     Raises:
@@ -106,39 +104,6 @@ def read_rows(path: Path) -> Iterator[DataRow]:
     if path.suffix == ".parquet":
         return _parquet(path)
     raise InputError(f"{path}: this file type is not supported. {_fine()}")
-
-
-def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
-    """Rows of a data set on the hub.
-
-    Args:
-        task: for messages.
-        dataset: its name on the hub.
-        config: which configuration of it.
-        splits: only these; all if empty.
-
-    Raises:
-        MissingExtra: the library ``datasets`` is not installed.
-        InputError: it cannot be loaded.
-    """
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise MissingExtra(f"fetching {dataset}", "lm-eval") from error
-    try:
-        with hub_or_cache():
-            found = load_dataset(dataset, config)
-    except Exception as error:  # what a failed download raises differs from version to version of three libraries
-        raise InputError(
-            f"{task}: the data set {dataset} cannot be loaded ({why_not(error)}). With no network give a local copy: "
-            f"`data` {task}=PATH."
-        ) from error
-    return DataSet(
-        {
-            name: [DataRow(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])]
-            for name in splits or found
-        }
-    )
 
 
 def text_field(row: DataRow, name: str) -> str:

@@ -30,6 +30,7 @@ from layercut.evidence.program_classes import CLASS
 from layercut.tasks import budget, repeats
 from layercut.tasks.base import (
     GENERATED,
+    Asking,
     Readout,
     Sample,
     Score,
@@ -40,8 +41,7 @@ from layercut.tasks.base import (
     check_readout,
     generates,
 )
-from layercut.tasks.chance import chance_of
-from layercut.tasks.grading import scores_of
+from layercut.tasks.grading import chance_of, scores_of
 from layercut.tasks.reported import full_size, shares_test_set
 from layercut.text.counting import counted
 
@@ -51,21 +51,16 @@ if TYPE_CHECKING:
 
 
 class Records(Protocol):
-    """Where answers are kept: a Journal, or one plan's part of a search's journal."""
+    """The store of answers: a Journal, or one plan's part of a search's journal."""
 
     @property
-    def records(self) -> Sequence[dict[str, Any]]:
-        """What is there."""
-        ...
+    def records(self) -> Sequence[dict[str, Any]]: ...
 
     @property
-    def path(self) -> Path:
-        """For messages."""
-        ...
+    def path(self) -> Path: ...
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add records: safe when this returns."""
-        ...
 
 
 class InMemory:
@@ -88,7 +83,7 @@ _FINISHES = ("stop", "length")
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What one task and readout gave under one plan."""
+    """The result of one task and readout under one plan."""
 
     metrics: list[MetricRow]
     """A row per metric, the headline first."""
@@ -112,13 +107,9 @@ def evaluate(
     """Ask a task's samples of the model under a plan and grade the answers.
 
     Args:
-        task: what is asked.
-        engine: who answers.
-        plan: which layers are gone.
         readout: how answers are read; the task's first one if left out.
         split: ``report`` items for results, ``full`` for the whole test set of a task whose selection items are part
             of it, ``selection`` items for choosing layers.
-        limit: at most this many samples.
         decoding: how tokens are drawn, greedy if left out; ``rank`` draws none.
         num_samples: answers to each item, for what is generated; see ``layercut.tasks.repeats``.
         journal: records that are there already, and where new ones go. Items that it holds are not asked again.
@@ -144,17 +135,26 @@ def evaluate(
         known += len(fresh)
         report_progress(known, len(samples))
 
+    asked = Asking(
+        task=task,
+        engine=engine,
+        plan=plan,
+        samples=samples,
+        readout=readout,
+        records=held.records,
+        decoding=decoding,
+    )
     if generates(readout) and num_samples != 1:
         repeats.check_samples(num_samples, decoding)
         if budget_of(readout) is not None:
             raise InputError(f"{readout} is answered once; ask for chain, or leave the number of answers out.")
-        for fresh in _repeated(task, engine, plan, samples, readout, held, decoding, num_samples):
+        for fresh in _repeated(asked, num_samples):
             held.append(fresh)
             answered(plan, readout, fresh)
     elif budget_of(readout) is None:
         ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
     else:
-        for fresh in _within_budget(task, engine, plan, samples, readout, held, decoding):
+        for fresh in _within_budget(asked):
             held.append(fresh)
             answered(plan, readout, fresh)
     records = {record["id"]: record for record in held.records}
@@ -188,13 +188,10 @@ def ask_under(
     those of a run that was never stopped.
 
     Args:
-        task: what is asked.
-        engine: who answers.
         plans: which layers are gone, each set of layers once.
         samples: the questions; which ones share a call may decide which share a batch, so keep to fixed groups.
         journals: per readout, one per plan: one readout, or one that generates and one that scores. New records are
             there before ``on_answers`` hears of them.
-        decoding: how tokens are drawn.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
@@ -234,7 +231,7 @@ def ask_under(
 
 
 def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> bool:
-    """Whether readouts of an item ask the very same prompt, so that one pass over it can serve them all."""
+    """True if readouts of an item ask the very same prompt, so that one pass over it can serve them all."""
     requests = [task.request(sample, readout) for readout in readouts]
     each = any(isinstance(request, LikelihoodRequest) and request.prompts for request in requests)
     return not each and all(request.prompt == requests[0].prompt for request in requests)
@@ -258,7 +255,7 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
 
 
 def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
-    """What is asked, with what the task knows of the answer beforehand; a task need not know anything."""
+    """The request, with the task's draft and early verdict if it has them."""
     request = task.request(sample, readout)
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
@@ -271,38 +268,23 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Re
     )
 
 
-def _within_budget(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    held: Records,
-    decoding: Decoding,
-) -> Iterator[list[dict[str, Any]]]:
+def _within_budget(asked: Asking) -> Iterator[list[dict[str, Any]]]:
     """New records of chains that are made to answer, a batch at a time."""
-    for answers in budget.answers(task, engine, plan, samples, readout, held.records, decoding):
-        graded = _records(task, "chain", [(answer.sample, answer.graded) for answer in answers])
+    for answers in budget.answers(asked):
+        graded = _records(asked.task, "chain", [(answer.sample, answer.graded) for answer in answers])
         yield [record | answer.facts() for record, answer in zip(graded, answers, strict=True)]
 
 
-def _repeated(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    held: Records,
-    decoding: Decoding,
-    num_samples: int,
-) -> Iterator[list[dict[str, Any]]]:
+def _repeated(asked: Asking, num_samples: int) -> Iterator[list[dict[str, Any]]]:
     """New records of items that are answered several times, a batch at a time."""
-    for items in repeats.answers(task, engine, plan, samples, readout, held.records, decoding, num_samples):
-        scores = scores_of(task, readout, [(item.sample, answer) for item in items for answer in item.answers])
+    for items in repeats.answers(asked, num_samples):
+        scores = scores_of(
+            asked.task, asked.readout, [(item.sample, answer) for item in items for answer in item.answers]
+        )
         fresh = []
         for place, item in enumerate(items):
             own = scores[place * num_samples : (place + 1) * num_samples]
-            first = _record(task, readout, item.sample, item.answers[0], own[0])
+            first = _record(asked.task, asked.readout, item.sample, item.answers[0], own[0])
             fresh.append(repeats.merged(first, own, item))
         yield fresh
 

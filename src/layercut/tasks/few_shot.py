@@ -12,7 +12,7 @@ likeliest letter is the answer, one token in the usual vocabularies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, islice
@@ -27,10 +27,13 @@ from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
 
 NUM_LETTERED = 4
 """Worked examples of ``token``."""
+NUM_NEAR_MISSES = 3
+"""Wrong options of a problem."""
+_SLIPS = (1, 2, 3, 4, 5, 10)
 
 
 class Problem(NamedTuple):
-    """What a generator makes. The question alone decides the rest, so the same question is the same item everywhere."""
+    """A generated problem. The question alone decides the rest, so the same question is the same item everywhere."""
 
     question: str
     gold: str
@@ -81,7 +84,7 @@ class FewShotTask:
     True must be proven: tests/unit/tasks/test_verdicts.py tries every built-in task. By default nothing settles."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; prompts follow from the version."""
+        """Settings that decide the samples; prompts follow from the version."""
         return {"version": self.version, "seed": self.seed, **self.made_with}
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
@@ -141,7 +144,7 @@ class FewShotTask:
         return grade_text(found, bool(found) and self.is_right(found, sample.gold), answer)
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Whether the grade of an answer that begins like this is certain; see ``settles`` and Task.
+        """True if the grade of an answer that begins like this is certain; see ``settles`` and Task.
 
         On by default, because it is proven: ``test_no_way_to_go_on_changes_a_settled_grade`` and
         ``test_a_right_answer_is_never_settled_as_wrong``.
@@ -213,3 +216,26 @@ def drawn(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> 
 def item_rng(task: str, version: int, question: str) -> Random:
     """The generator for all that belongs to one question, such as its near misses."""
     return Random(f"{task} {version} {question}")
+
+
+def near_numbers(gold: int, rng: Random, also: Iterable[int] = (), never: Iterable[int] = ()) -> tuple[str, ...]:
+    """Three wrong numbers near a right one: slips in its first two digits, and results of likely mistakes.
+
+    How many of the three lie below the right one is drawn evenly from 0 to 3 (fewer where there is no space above
+    zero), so that taking the middle or the largest option earns nothing.
+
+    Args:
+        gold: the right number; for a number that is not negative, no option is.
+        rng: where the draw comes from; the same state gives the same numbers.
+        also: results of likely mistakes.
+        never: numbers that must not be options.
+    """
+    unit = 10 ** max(0, len(str(abs(gold))) - 2)
+    slips = {gold + sign * step * unit for sign in (-1, 1) for step in _SLIPS}
+    wrong = {number for number in {*slips, *also} - {gold, *never} if number >= 0 or gold < 0}
+    # Sorted, because the order of a set is nobody's promise.
+    below = sorted(number for number in wrong if number < gold)
+    above = sorted(number for number in wrong if number > gold)
+    num_below = min(rng.randint(0, NUM_NEAR_MISSES), len(below))
+    near = rng.sample(below, num_below) + rng.sample(above, NUM_NEAR_MISSES - num_below)
+    return tuple(map(str, near))

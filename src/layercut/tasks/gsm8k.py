@@ -55,7 +55,6 @@ class Gsm8k(BoxedReadouts, RowsTask):
 
     @staticmethod
     def sample(row: DataRow) -> Sample:
-        """The sample that a row holds."""
         question, solution = text_field(row, "question"), text_field(row, "answer")
         steps, mark, gold = solution.rpartition("####")
         value = parse_number(gold.strip())

@@ -14,16 +14,15 @@ from collections.abc import Iterator
 from itertools import count
 from random import Random
 
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng
+from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import all_numbers, parse_number
 from layercut.tasks.in_steps import MAX_NEW_TOKENS, Worked, in_steps, solution
-from layercut.tasks.near_misses import near_numbers
 
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
 NUM_SAMPLES = 1000
-"""Of each split."""
+"""Samples in each split."""
 
 _ASIDE = " Give the result as your final answer. Do not include units."
 _EXAMPLES = (

@@ -34,7 +34,7 @@ same type and shape, and tests take helper functions from the reference.
 """
 
 _PUBLISHED_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-"""What ends a completion in Chen et al., section 2.1."""
+"""Stop strings of Chen et al., section 2.1."""
 _INSTRUCTION = "Complete this Python function. Reply with nothing but the whole function in a code block."
 
 
@@ -61,7 +61,7 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512, num_sh
 
 
 def _called(name: str, num_shots: int | None, data: str | None, max_new_tokens: int) -> dict[str, Any]:
-    """What both tasks take: the chat format, or with 0 examples the published prompt, which the model continues."""
+    """Settings of both tasks: the chat format, or with 0 examples the published prompt, which the model continues."""
     shared = {"data": data, "max_new_tokens": max_new_tokens, "version": VERSION}
     if num_shots is None:
         return {"name": name, **shared}

@@ -84,7 +84,7 @@ def in_steps(
 
 
 def solution(steps: str, gold: str) -> dict[str, Any]:
-    """What a problem holds of its worked solution: the chain as the task's examples write it, for ``Sample.data``."""
+    """Data of a problem with its worked solution: the chain as the task's examples write it, for ``Sample.data``."""
     return {"solution": f" {' '.join(steps.split())}{_answer(gold)}"}
 
 

@@ -34,7 +34,7 @@ def lettered(options: Sequence[str]) -> str:
 
 
 def are_letters(options: Sequence[str]) -> bool:
-    """Whether the options are letters already, because the question lists them itself, as MMLU's does.
+    """True if the options are letters already, because the question lists them itself, as MMLU's does.
 
     >>> are_letters(["A", "B"]), are_letters(["A", "C"])
     (True, False)

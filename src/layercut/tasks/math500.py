@@ -64,7 +64,6 @@ class Math500(BoxedReadouts, RowsTask):
 
     @staticmethod
     def sample(row: DataRow) -> Sample:
-        """The sample that a row holds."""
         problem, solution = text_field(row, "problem"), row.fields.get("solution")
         boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
         answer = boxed or text_field(row, "answer")
@@ -72,7 +71,7 @@ class Math500(BoxedReadouts, RowsTask):
         return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
 
     def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
-        """What math-verify finds in the whole text."""
+        """The answer that math-verify finds in the whole text."""
         right = bool(text.strip()) and found_in(text, gold)
         return gold if right else last_boxed(text), right
 

@@ -75,7 +75,7 @@ def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512, num_shots: 
 
 
 def _form(name: str, num_shots: int | None, data: str | None, max_new_tokens: int) -> dict[str, Any]:
-    """What both tasks take: the chat format, or the published prompt with its three worked examples or fewer."""
+    """Settings of both tasks: the chat format, or the published prompt with its three worked examples or fewer."""
     shared = {"data": data, "max_new_tokens": max_new_tokens, "version": VERSION, "split_of": _split_of}
     if num_shots is None:
         return {"name": name, **shared}

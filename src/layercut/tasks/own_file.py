@@ -85,12 +85,12 @@ class OwnFile:
 
     path: str
     default: Grade | None
-    """Of rows that name no grade."""
+    """Grade of rows that name none."""
     max_new_tokens: int | None
     """Longest answer of rows that give none. If left out, four times the longest reference answer, at least 16, where
     nothing longer can be right or is needed (``exact``, ``contains``, written ``choice``); else 256."""
     seed: int = 0
-    """Of the draw of rows."""
+    """Seed of the draw of rows."""
     version: int = VERSION
     shares_test_set: ClassVar[bool] = True
 
@@ -100,12 +100,11 @@ class OwnFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder."""
         return Path(self.path).name
 
     @property
     def runs_programs(self) -> bool:
-        """Whether a row is graded by tests."""
+        """True if a row is graded by tests."""
         return any(sample.data["grade"] == "code" for sample in self._samples)
 
     @property
@@ -119,7 +118,7 @@ class OwnFile:
         return ("short",) if self.readouts == ("rank",) else ()
 
     def settings(self) -> Mapping[str, object]:
-        """What decides the samples; the file counts by its content, not by its place."""
+        """Settings that decide the samples; the file counts by its content, not by its place."""
         return {
             "version": self.version,
             "max_new_tokens": self._longest,
@@ -184,7 +183,6 @@ class OwnFile:
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Grade one answer."""
         return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(
@@ -224,7 +222,7 @@ class OwnFile:
         return scores
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Whether the grade is certain: what is contained stays so, and a wrong beginning makes no exact answer.
+        """True if the grade is certain: what is contained stays so, and a wrong beginning makes no exact answer.
 
         Other grades look at the whole text. Proven in ``test_no_way_to_go_on_changes_a_settled_grade`` of the own file.
         """
@@ -300,7 +298,7 @@ def _graded(sample: Sample, text: str) -> tuple[str, bool]:
 
 
 def _found(pattern: regex.Pattern[str], text: str) -> str | None:
-    """What a pattern finds in a text; None for nothing, or where it takes longer than 5 seconds."""
+    """The match of a pattern in a text; None for nothing, or where it takes longer than 5 seconds."""
     try:
         match = pattern.search(text, timeout=_SECONDS)
     except (TimeoutError, MemoryError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
-"""What parsing a text may raise."""
+"""Errors that parsing a text may raise."""
 
 
 def parse(source: str) -> ast.Module:
@@ -67,7 +67,7 @@ def undefined(source: str) -> set[str]:
 
 
 def defines(node: ast.stmt, name: str) -> bool:
-    """Whether a statement binds the name to something that can be called, other than a function without a result."""
+    """True if a statement binds the name to something that can be called, other than a function without a result."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return node.name == name and any(
             isinstance(part, (ast.Return, ast.Yield, ast.YieldFrom)) for part in ast.walk(node)
@@ -88,7 +88,7 @@ class _Part(NamedTuple):
     defines: str = ""
     """Name of the function or class."""
     returns: bool = False
-    """Whether the function has a result."""
+    """True if the function has a result."""
     binds: Set[str] = frozenset()
     """Names that another statement binds; ``*`` where no list of them can be had."""
     changes: Set[str] = frozenset()
@@ -138,7 +138,7 @@ def _globals(source: str) -> set[str]:
 
 
 def _tables(source: str) -> list[symtable.SymbolTable]:
-    """Of a program and of all functions and classes in it."""
+    """Statements of a program and of all functions and classes in it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tables = [symtable.symtable(source, "program", "exec")]

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
+from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.errors import InputError
 from layercut.evidence.pass_at_k import pass_at_k
-from layercut.tasks.base import Readout, Sample, Score, Task
-
-if TYPE_CHECKING:
-    from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import Asking, Sample, Score
 
 _MARK = " draw "
 
@@ -43,41 +40,22 @@ def check_samples(num_samples: int, decoding: Decoding) -> None:
         )
 
 
-def answers(
-    task: Task,
-    engine: Engine,
-    plan: CutPlan,
-    samples: Sequence[Sample],
-    readout: Readout,
-    records: Sequence[Mapping[str, Any]],
-    decoding: Decoding,
-    num_samples: int,
-) -> Iterator[list[ItemAnswers]]:
-    """Answers to the samples that ``records`` does not hold, as they are complete.
-
-    Args:
-        task: what is asked.
-        engine: who answers.
-        plan: which layers are gone.
-        samples: the questions.
-        readout: one that generates.
-        records: earlier answers to these samples.
-        decoding: how tokens are drawn.
-        num_samples: answers to each.
+def answers(asked: Asking, num_samples: int) -> Iterator[list[ItemAnswers]]:
+    """All answers to each item that is not known, as they are complete.
 
     Raises:
         InputError: requests that the engine refuses.
     """
-    known = {record["id"] for record in records}
-    open_ones: dict[str, dict[int, Completion]] = {sample.id: {} for sample in samples if sample.id not in known}
-    by_id = {sample.id: sample for sample in samples}
+    known = {record["id"] for record in asked.records}
+    open_ones: dict[str, dict[int, Completion]] = {sample.id: {} for sample in asked.samples if sample.id not in known}
+    by_id = {sample.id: sample for sample in asked.samples}
     requests = []
-    for sample in samples:
-        request = task.request(sample, readout)
+    for sample in asked.samples:
+        request = asked.task.request(sample, asked.readout)
         assert isinstance(request, GenerationRequest), "only what is generated is drawn several times"
         requests += [replace(request, id=_name(sample.id, draw)) for draw in range(num_samples)]
     done = {_name(item, draw) for item in known for draw in range(num_samples)}
-    for found in engine.completions(requests, plan, decoding, done):
+    for found in asked.engine.completions(requests, asked.plan, asked.decoding, done):
         complete = []
         for one in found:
             item, _, draw = one.id.partition(_MARK)

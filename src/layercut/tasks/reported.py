@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from layercut.tasks.base import Split, Task
 
 ITEMS, FULL = "items", "full test set"
-"""What a run's settings say of a task whose whole test set is asked; they say nothing of one where it is not."""
+"""The entry in a run's settings for a task whose whole test set is asked; they say nothing of one where it is not."""
 _Kept = TypeVar("_Kept")
 
 
@@ -20,7 +20,6 @@ def reported_split(task: Task, used: Collection[str] | None) -> Split:
     """``full`` where selection items are part of the test set and none of them was used; else ``report``.
 
     Args:
-        task: what is to be reported.
         used: ids of the items that the plan and the healing behind a model used, of whatever task; None where that is
             not known.
     """
@@ -55,7 +54,7 @@ def selection_part(task: Task) -> frozenset[str]:
 
 
 def shares_test_set(task: Task) -> bool:
-    """Whether selection items are part of the test set."""
+    """True if selection items are part of the test set."""
     return bool(getattr(task, "shares_test_set", False))
 
 

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 from layercut.errors import InputError
 from layercut.tasks.base import Sample, Split, Task
-from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
+from layercut.tasks.data_files import DataRow, DataSet, read_local
+from layercut.tasks.hub import read_hub
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 
 
 class RowsTask(Task):
-    """Where the samples of a free-answer task come from."""
+    """The source of the samples of a free-answer task."""
 
     dataset: str
     """Its name on the hub."""
@@ -39,7 +40,7 @@ class RowsTask(Task):
             raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
+        """Settings that decide the samples; a local file counts by its content, not by its place."""
         return {
             "version": self.version,
             "max_new_tokens": self.max_new_tokens,
@@ -49,7 +50,6 @@ class RowsTask(Task):
 
     @property
     def shares_test_set(self) -> bool:
-        """Whether selection items are part of the test set."""
         return self._split_names.are_halves
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:

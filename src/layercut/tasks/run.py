@@ -37,7 +37,7 @@ FLAGS = {
 
 
 class Evaluated(NamedTuple):
-    """Where the results are, and what metrics.json holds."""
+    """The run folder, and the content of metrics.json."""
 
     folder: Path
     metrics: dict[str, Any]

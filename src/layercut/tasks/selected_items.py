@@ -20,7 +20,7 @@ HELD_OUT = "held_out"
 
 
 def record_items(items: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """What a plan carries of its selection items: per task ``num_items``, ``hash`` and the sorted ``ids``.
+    """A plan's entry on its selection items: per task ``num_items``, ``hash`` and the sorted ``ids``.
 
     The ids stand in the plan itself, however many: a checkpoint takes its plan along but not the run it comes from, and
     a hash alone could say that two sets differ, not that they are disjoint.
@@ -103,9 +103,6 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
     the best has chosen by them.
 
     Args:
-        plan: what is to be evaluated.
-        task: name of the task.
-        ids: the items that are to be reported on.
         allow: report all the same; the caller marks every number if any item was a selection item.
 
     Returns:

@@ -12,23 +12,17 @@ class Limited(Protocol):
     """A task with the number of its items that is asked for."""
 
     @property
-    def task(self) -> Task:
-        """Where the items come from."""
-        ...
+    def task(self) -> Task: ...
 
     @property
-    def limit(self) -> int | None:
-        """How many; None for all."""
-        ...
+    def limit(self) -> int | None: ...
 
 
 class Reported(Limited, Protocol):
     """The same of items that are reported."""
 
     @property
-    def split(self) -> Split:
-        """Which ones."""
-        ...
+    def split(self) -> Split: ...
 
 
 def shortfall(task: Task, split: Split, limit: int | None) -> str:

@@ -16,18 +16,17 @@ HALVES = "halves by content hash"
 
 
 class SplitNames(NamedTuple):
-    """Where the two kinds of items come from."""
+    """Sources of the two kinds of items."""
 
     selection: str
     report: str
 
     @property
     def are_halves(self) -> bool:
-        """Whether both come from one split of the data set, which is halved by the hash of each item."""
+        """True if both come from one split of the data set, which is halved by the hash of each item."""
         return self.selection == self.report
 
     def describe(self) -> str:
-        """For the run's settings."""
         if self.are_halves:
             return f"{self.report}, {HALVES}"
         return f"selection: {self.selection}, report: {self.report}"
@@ -57,16 +56,15 @@ def first_of(
         split: which kind; ``full`` for all items of the split that report items come from.
         names: which split of the data set holds which kind.
         read: from a split of the data set, its samples; no more are taken than needed.
-        limit: how many; None for all.
     """
     if split == "full" or (split == "report" and not names.are_halves):
-        chosen = told_apart(read(names.report))
+        chosen = unique_ids(read(names.report))
     elif names.are_halves:
         # Twins fall on the same side, because their first id decides.
-        chosen = (twin for twin in told_apart(read(names.report)) if half_of(twin.content_id) == split)
+        chosen = (twin for twin in unique_ids(read(names.report)) if half_of(twin.content_id) == split)
     else:
         reported = {sample.id for sample in read(names.report)}
-        chosen = (twin for twin in told_apart(read(names.selection)) if twin.content_id not in reported)
+        chosen = (twin for twin in unique_ids(read(names.selection)) if twin.content_id not in reported)
     return [twin.sample for twin in islice(chosen, limit)]
 
 
@@ -96,7 +94,7 @@ class Twin(NamedTuple):
     content_id: str
 
 
-def told_apart(samples: Iterable[Sample]) -> Iterator[Twin]:
+def unique_ids(samples: Iterable[Sample]) -> Iterator[Twin]:
     """Give the second and later of samples with equal content an id of their own (``...-2``).
 
     Real benchmarks hold exact duplicates, and dropping them would change their scores.

@@ -12,11 +12,11 @@ from layercut.tasks import base_name, check_task
 CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande", "piqa", "openbookqa")
 """Multiple choice in arXiv:2602.01997, all with five worked examples, by likelihood."""
 GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
-"""What is generated there, without examples, in the chat format."""
+"""The tasks that are generated there, without examples, in the chat format."""
 BUILT_IN = ("arithmetic", "brackets", "copy")
 
 SUITE = "suite:"
-"""What stands before the name of a suite among names of tasks."""
+"""Prefix of the name of a suite among names of tasks."""
 
 SUITES: dict[str, tuple[TaskSettings, ...]] = {
     "builtin": (
@@ -41,7 +41,6 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
     """The tasks of a suite, in order.
 
     Args:
-        name: one of ``SUITES``.
         limit: lowers the number of items of each task.
         readouts: in place of the suite's own.
 
@@ -72,8 +71,6 @@ def asked_tasks(
         names: names of tasks, and ``suite:NAME`` for those of a suite, separated by commas.
         limit: items of each task; lowers those of a suite.
         readouts: of all tasks, in place of their own and of a suite's.
-        files: local data by task, see ``with_data``.
-        folder: folder with local data, see ``with_data``.
         first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
             each counts once.
 

@@ -58,7 +58,7 @@ class XSum(RowsTask):
     max_new_tokens: int = 64
     """Longest summary."""
     seed: int = 0
-    """Of the shuffle that chance is measured by."""
+    """Seed of the shuffle that chance is measured by."""
     name: str = "xsum"
     version: int = VERSION
     readouts: tuple[Readout, ...] = ("short",)
@@ -66,7 +66,6 @@ class XSum(RowsTask):
 
     @staticmethod
     def sample(row: DataRow) -> Sample:
-        """The sample that a row holds."""
         document, summary = text_field(row, "document"), text_field(row, "summary")
         return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)
 
@@ -78,7 +77,6 @@ class XSum(RowsTask):
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """ROUGE of the completion."""
         if isinstance(answer, Likelihoods):
             return grade_gold(sample, answer)
         summary = answer.text.strip()

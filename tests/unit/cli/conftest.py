@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from layercut.cli.main import main
+from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 from tests.support.tiny import save_tiny
 
 

@@ -20,10 +20,8 @@ def test_advise_prints_the_page_and_keeps_it(layercut: Run, tmp_path: Path) -> N
     build_quickstart(tmp_path / "study")
     ran = layercut("advise", tmp_path / "study", "--use", "math")
     assert ran.code == 0, ran.err
-    assert ran.words.startswith(
-        "For writing calculations, no plan passed 90 %. Best: plan random-3 keeps 84 % [65, 104]"
-    )
-    assert "reverse-3 (3 layers): fails; arithmetic (short answer) keeps at most" in ran.words
+    assert "random-3 keeps 84 % [65, 104]" in ran.words
+    assert "reverse-3 (3 layers): fails" in ran.words
     assert "advice:" in ran.err
     assert (tmp_path / "study" / "advice.md").is_file()
 
@@ -57,5 +55,5 @@ def test_advise_answers_machines(layercut: Run, tmp_path: Path) -> None:
 def test_what_is_no_study_is_one_line(layercut: Run, tmp_path: Path) -> None:
     ran = layercut("advise", tmp_path)
     assert ran.code == 1
-    assert "is not the folder of a study" in ran.err
+    assert "not the folder" in ran.err
     assert "Traceback" not in ran.err

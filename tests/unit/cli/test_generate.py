@@ -61,10 +61,10 @@ def test_long_prompts_are_left_out_and_counted(layercut: Run, tiny: Path, prompt
     command = ("generate", tiny, "--prompts", prompts, *SHORT, "--max-prompt-tokens")
     ran = layercut(*command, 100, "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
-    assert "1 of 6 prompts left out, over 100 tokens" in ran.err
+    assert "1 of 6 prompts" in ran.err
     assert len(lines(tmp_path / "run" / "samples" / "responses.jsonl")) == 5
     none = layercut(*command, 3, "--out", tmp_path / "none")
-    assert none.code == 1 and "all prompts have more than 3 tokens" in none.err
+    assert none.code == 1 and "more than 3 tokens" in none.err
 
 
 @pytest.mark.parametrize(

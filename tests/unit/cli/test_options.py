@@ -78,9 +78,9 @@ def test_help_names_the_criteria_that_a_plan_may_name(verb: str) -> None:
 
 def test_a_criterion_that_runs_the_model_is_no_plan_with_or_without_a_count() -> None:
     for spec in ("block_influence", "block_influence:3"):
-        with pytest.raises(InputError, match="block_influence needs to run the model. Choose the layers first"):
+        with pytest.raises(InputError, match="block_influence needs"):
             LayerSpec.parse(spec)
-    with pytest.raises(InputError, match="write reverse:3 to remove three"):
+    with pytest.raises(InputError, match="write reverse:3"):
         LayerSpec.parse("reverse")
 
 
@@ -118,11 +118,11 @@ def test_set_is_another_spelling_of_every_flag() -> None:
     words = ["train_batch=4", "beta1=0.8", "packing=true", "finished_only=false", "report-to=wandb"]
     assert given(*(part for word in words for part in ("--set", word))) == same
     assert given("--set=rank=4")["rank"] == 4
-    with pytest.raises(InputError, match=r"unknown setting 'rnk'. Did you mean rank\?"):
+    with pytest.raises(InputError, match="unknown setting 'rnk'.*rank"):
         given("--set", "rnk=4")
     with pytest.raises(InputError, match="'rank' is not NAME=VALUE"):
         given("--set", "rank")
-    with pytest.raises(InputError, match="packing=yes is neither true nor false"):
+    with pytest.raises(InputError, match="packing=yes"):
         given("--set", "packing=yes")
 
 

@@ -71,14 +71,14 @@ def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: 
 def test_a_bad_row_is_told_before_a_model_is_loaded(layercut: Run, mine: Path, tmp_path: Path) -> None:
     mine.write_text(mine.read_text() + '{"text": "a", "grade": "choice"}\n')
     ran = layercut("eval", "no/such-model", "--tasks", mine, "--out", tmp_path / "run")
-    assert ran.code == 1 and "mine.jsonl, line 25: no field 'answer', only text, grade." in " ".join(ran.err.split())
+    assert ran.code == 1 and "line 25: no field 'answer'" in " ".join(ran.err.split())
 
 
 def test_two_files_of_one_name_are_refused(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.jsonl").write_text(mine.read_text())
     ran = layercut("eval", tiny, "--tasks", f"{mine},{tmp_path}/other/mine.jsonl", "--out", tmp_path / "run")
-    assert ran.code == 1 and "have one name, and so would their answers; rename one." in " ".join(ran.err.split())
+    assert ran.code == 1 and "have one name" in " ".join(ran.err.split())
 
 
 def test_its_selection_items_are_prompts(layercut: Run, tiny: Path, tmp_path: Path) -> None:
@@ -118,4 +118,4 @@ def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
     assert {plan["path"] for plan in data["plans"]} == {"reverse-N", "reverse-N+seam"}
     assert [plan["readouts"][0]["task"] for plan in data["plans"]] == ["mine.jsonl"] * 4
     assert data["answer"] == "undecided" and data["best"] is not None  # of a random model too few items say anything
-    assert "For everything that was measured, no plan passed 5 %. Best:" in told.words
+    assert "no plan passed 5 %" in told.words

@@ -29,7 +29,7 @@ SEEDED = sorted(verb for verb, command in COMMANDS.items() if any(one.name == "s
 
 @pytest.mark.parametrize("seed", [-1, LARGEST + 1, 1.0, "0", None, True])
 def test_what_is_no_seed_is_refused_with_what_would_be_one(seed: object) -> None:
-    with pytest.raises(InputError, match=r"is not a random seed; write a whole number from 0 to 4294967295"):
+    with pytest.raises(InputError, match="0 to 4294967295"):
         check_seed(seed)
 
 
@@ -46,9 +46,8 @@ def test_verbs_that_draw_take_a_seed() -> None:
 def test_every_verb_refuses_it_as_it_reads_its_flags(layercut: Run, verb: str, seed: int) -> None:
     needed = [one for one in COMMANDS[verb].params if one.required]
     words = [word for one in needed for word in ((one.opts[0],) if one.param_type_name == "option" else ()) + ("1",)]
-    ran = layercut(verb, *words, "--seed", seed)
-    assert ran.code == 2
-    assert "Invalid value for '--seed'" in ran.err
+    ran = layercut(verb, *words, *(("--use", "math") if verb == "prune" else ()), "--seed", seed)
+    assert ran.code == 1 and f"--seed {seed}" in ran.err
 
 
 STUDY = {"model": "m", "plans": ["reverse:1"], "tasks": ["copy"], "out": "runs/x"}
@@ -66,12 +65,12 @@ ARM = {"name": "a", "prompts": "task:copy"}
     ],
 )
 def test_a_study_refuses_it(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="seed -1 is not a random seed"):
+    with pytest.raises(InputError, match="seed -1"):
         study_from_dict({**STUDY, **given})
 
 
 def test_a_study_refuses_it_in_place_of_its_own() -> None:
-    with pytest.raises(InputError, match="seed -1 is not a random seed"):
+    with pytest.raises(InputError, match="seed -1"):
         study_from_dict(STUDY).replace(seeds=(-1,))
 
 
@@ -90,19 +89,19 @@ def test_a_study_refuses_it_in_place_of_its_own() -> None:
     ],
 )
 def test_python_refuses_it(call: Callable[[], object]) -> None:
-    with pytest.raises(InputError, match="seed -1 is not a random seed"):
+    with pytest.raises(InputError, match="seed -1"):
         call()
 
 
 @pytest.mark.parametrize("step", ["select_layers", "cut", "diagnose", "heal"])
 def test_the_steps_refuse_it_before_a_model_is_looked_for(step: str, tmp_path: Path) -> None:
     arguments: dict[str, tuple[Any, ...]] = {
-        "select_layers": ("no-such/model", "reverse", 1),
+        "select_layers": ("no-such/model", "reverse", "1 layer"),
         "cut": ("no-such/model", "reverse:1", tmp_path / "cut"),
         "diagnose": ("no-such/model", ["reverse:1"]),
         "heal": ("no-such/model", "no-such/model", "task:copy"),
     }
     out = {} if step == "cut" else {"out": tmp_path / "run"}
-    with pytest.raises(InputError, match="seed -1 is not a random seed"):
+    with pytest.raises(InputError, match="seed -1"):
         getattr(layercut, step)(*arguments[step], seed=-1, **out)
     assert list(tmp_path.iterdir()) == []

@@ -25,16 +25,16 @@ def test_a_search_is_shortened_to_its_deepest_part_that_keeps_enough() -> None:
     assert prefix_that_keeps(searched([0.8, 0.72, 0.5]), 0.9).removed == (5, 4)
     assert prefix_that_keeps(searched([0.8, 0.6, 0.76]), 0.9).removed == (5, 4, 3), "a later round made up for it"
     assert len(prefix_that_keeps(searched([0.8, 0.72, 0.5]), 0.9).scores["rounds"]) == 2
-    with pytest.raises(InputError, match="keeps 50% on selection items, less than 90%"):
+    with pytest.raises(InputError, match="keeps 50%"):
         prefix_that_keeps(searched([0.4, 0.2]), 0.9)
-    with pytest.raises(InputError, match="a plan of random does not record"):
+    with pytest.raises(InputError, match="does not record"):
         prefix_that_keeps(CutPlan(num_layers=6, removed=(1,), criterion="random"), 0.9)
 
 
 def test_shares_of_the_depth_and_lists_of_layers() -> None:
     assert LayerSpec.parse("reverse:25%").bind(num_layers=30).removed == tuple(range(29, 21, -1))
     assert len(LayerSpec.parse("random:10%").bind(num_layers=30, seed=1).removed) == 3
-    with pytest.raises(InputError, match="does not say which layers"):
+    with pytest.raises(InputError, match="not say which layers"):
         LayerSpec.parse("25%").bind(num_layers=30)
     assert as_plan("3,1-2", 6).removed == (3, 1, 2) == as_plan([3, 1, 2], 6).removed
     with pytest.raises(InputError, match="is no plan"):
@@ -46,7 +46,7 @@ def test_a_share_of_a_model_is_cut(layercut: Run, tiny: Path, tmp_path: Path) ->
     assert done.code == 0, done.err
     plan = json.loads((tmp_path / "cut" / "plan.json").read_text())
     assert plan["criterion"] == "block_influence" and len(plan["removed"]) == 2
-    assert "34% is 2 of 6 layers; choosing them by block influence" in done.err
+    assert "34% is 2 of 6" in done.err
 
 
 def test_a_search_to_a_share_and_its_shorter_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811

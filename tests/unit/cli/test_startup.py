@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 HEAVY = ("torch", "transformers", "lm_eval", "matplotlib", "scipy")
-MAIN = (
-    "import sys; from layercut.cli.main import main\n"
-    "try: main()\n"
-    f"finally: print('heavy:', *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
-)
+MAIN = f"""
+import contextlib, io, json, sys
+from layercut.cli.main import main
+
+seen = set()
+for command in json.load(sys.stdin):
+    stderr, sys.argv = io.StringIO(), ["layercut", *command]
+    try:
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
+            main()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    loaded = {{*sys.modules}} & {{*{HEAVY!r}}}
+    print(json.dumps([code, stderr.getvalue(), sorted(loaded - seen)]))
+    seen |= loaded
+"""
+"""Runs command lines one by one, and prints the exit code, stderr and newly loaded heavy libraries of each."""
 STUDY = {"plans": ["reverse:1"], "tasks": ["copy"], "out": "runs/x"}
 HEALING = {"name": "healed", "prompts": "task:copy"}
 
@@ -93,51 +108,90 @@ KEYS = {
 }
 
 
-def refused(command: list[str], message: str) -> None:
+NAMES = {"lm-eval:sciqq": "Did you mean sciq?", "foo": "unknown lm-eval"}
+
+
+class Answer(NamedTuple):
+    code: int
+    err: str
+    heavy: list[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("startup")
+
+
+@pytest.fixture(scope="module")
+def answers(tiny: Path, folder: Path) -> dict[tuple[str, str], Answer]:
+    """What one process answers to all of these command lines."""
+    from tests.unit.models.gguf_maker import write_gguf
+
+    places = {"MODEL": str(tiny), "CUT": str(folder / "cut"), "OUT": str(folder / "out")}
+    commands = {("flag", name): [places.get(word, word) for word in FLAGS[name][0].split()] for name in FLAGS}
+    for name, (given, _) in KEYS.items():
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({"model": str(tiny), **STUDY, **given}), encoding="utf-8")
+        commands["key", name] = ["run", str(file)]
+    for name in NAMES:
+        commands["name", name] = ["eval", str(tiny), "--tasks", name]
+    file = write_gguf(folder / "tiny.gguf")
+    commands["layer", "gguf"] = ["eval", str(file), "--tasks", "copy", "--remove", "99"]
+    text = json.dumps([*commands.values()])
+    ran = subprocess.run([sys.executable, "-c", MAIN], input=text, capture_output=True, text=True, check=False)
+    lines = ran.stdout.splitlines()
+    assert len(lines) == len(commands), ran.stderr
+    return {name: Answer(*json.loads(line)) for name, line in zip(commands, lines, strict=True)}
+
+
+def refused(answer: Answer, message: str) -> None:
     """The command ends with this message, and nothing heavy was imported for it."""
-    ran = subprocess.run([sys.executable, "-c", MAIN, *command], capture_output=True, text=True, check=False)
-    said = " ".join(ran.stderr.replace("│", " ").split())
-    assert ran.returncode in (1, 2) and message in said, said
-    assert said.endswith("heavy:"), f"{command} imported {said.rpartition('heavy:')[2]}"
+    assert answer.code in (1, 2) and message in " ".join(answer.err.replace("│", " ").split()), answer.err
+    assert answer.heavy == []
 
 
 @pytest.mark.parametrize("mistake", FLAGS)
-def test_a_mistake_on_the_command_line_is_answered_at_once(mistake: str, tiny: Path, tmp_path: Path) -> None:
-    command, message = FLAGS[mistake]
-    places = {"MODEL": str(tiny), "CUT": str(tmp_path / "cut"), "OUT": str(tmp_path / "out")}
-    refused([places.get(word, word) for word in command.split()], message)
-    assert list(tmp_path.iterdir()) == []
+def test_a_mistake_on_the_command_line_is_answered_at_once(mistake: str, answers: dict[Any, Answer]) -> None:
+    refused(answers["flag", mistake], FLAGS[mistake][1])
 
 
 @pytest.mark.parametrize("mistake", KEYS)
-def test_a_mistake_in_a_study_file_is_answered_at_once(mistake: str, tiny: Path, tmp_path: Path) -> None:
-    given, message = KEYS[mistake]
-    file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump({"model": str(tiny), **STUDY, **given}), encoding="utf-8")
-    refused(["run", str(file)], message)
+def test_a_mistake_in_a_study_file_is_answered_at_once(mistake: str, answers: dict[Any, Answer]) -> None:
+    refused(answers["key", mistake], KEYS[mistake][1])
+
+
+def test_a_mistake_leaves_no_file(answers: dict[Any, Answer], folder: Path) -> None:
+    assert {file.name for file in folder.iterdir()} == {"tiny.gguf", *(f"{name}.yaml" for name in KEYS)}
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is None, reason="names of lm-eval: pip install 'layercut[lm-eval]'")
-@pytest.mark.parametrize(("name", "message"), [("lm-eval:sciqq", "Did you mean sciq?"), ("foo", "unknown lm-eval")])
-def test_names_of_lm_eval_are_looked_up_without_importing_it(name: str, message: str, tiny: Path) -> None:
-    refused(["eval", str(tiny), "--tasks", name], message)
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_lm_eval_are_looked_up_without_importing_it(name: str, answers: dict[Any, Answer]) -> None:
+    refused(answers["name", name], NAMES[name])
 
 
-def test_layers_of_a_gguf_file_are_counted_before_it_is_converted(tmp_path: Path) -> None:
-    from tests.unit.models.gguf_maker import write_gguf
-
-    file = write_gguf(tmp_path / "tiny.gguf")
-    refused(["eval", str(file), "--tasks", "copy", "--remove", "99"], "layer 99 is not in")
+def test_layers_of_a_gguf_file_are_counted_before_it_is_converted(answers: dict[Any, Answer]) -> None:
+    refused(answers["layer", "gguf"], "layer 99 is not in")
 
 
 def test_warnings_of_libraries_about_their_next_versions_are_not_shown(tiny: Path, tmp_path: Path) -> None:
     own = tmp_path / "own_task.py"
     own.write_text("import warnings\ndef task():\n    warnings.warn('old', FutureWarning)\n    raise SystemExit(3)\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from layercut.cli.main import main; main()"
-    command = [code, "eval", str(tiny), "--tasks", "own_task:task", "--dry-run"]
-    ran = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=False)
-    assert ran.returncode == 3 and "FutureWarning" not in ran.stderr, ran.stderr
-    recorded = subprocess.run(
-        [sys.executable, "-W", "default", "-c", *command], capture_output=True, text=True, check=False
-    )
-    assert "FutureWarning: old" in recorded.stderr
+    command = ["layercut", "eval", str(tiny), "--tasks", "own_task:task", "--dry-run"]
+    code = f"""
+import sys, warnings
+sys.path.insert(0, {str(tmp_path)!r})
+from layercut.cli.main import main
+sys.argv = {command!r}
+for options in ([], ["default"]):
+    sys.warnoptions[:] = options
+    warnings.resetwarnings()
+    try:
+        main()
+    except SystemExit as end:
+        print("ended with", end.code, file=sys.stderr)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    first, second, _ = ran.stderr.split("ended with 3")
+    assert "FutureWarning" not in first, first
+    assert "FutureWarning: old" in second

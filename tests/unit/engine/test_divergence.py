@@ -164,14 +164,14 @@ def test_refusals_name_the_request() -> None:
     engine = PlainEngine(tiny_loaded("llama"))
     for wrong in ((), ("a", "b")):
         request = LikelihoodRequest(id="r7", prompt="x", continuations=wrong)
-        with pytest.raises(InputError, match="request 'r7': plans are compared on one continuation, not"):
+        with pytest.raises(InputError, match="request 'r7'"):
             engine.divergences([request], CUT, UNCUT)
-    with pytest.raises(InputError, match="'q0' is there more than once"):
+    with pytest.raises(InputError, match="'q0' is there"):
         engine.divergences([ASKED[0], ASKED[0]], CUT, UNCUT)
     broken = tiny_loaded("llama")
     with torch.no_grad():
         broken.model.model.layers[2].mlp.down_proj.weight.fill_(torch.nan)
-    with pytest.raises(InputError, match="request 'q0': tiny-llama computes values that are not numbers in float32"):
+    with pytest.raises(InputError, match="request 'q0': tiny-llama .*float32"):
         list(PlainEngine(broken).divergences(ASKED[:1], CUT, UNCUT))
 
 

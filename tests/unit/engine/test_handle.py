@@ -56,5 +56,5 @@ def test_vllm_reads_the_weights_itself(tiny: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_server_is_for_evaluating() -> None:
-    with pytest.raises(InputError, match="a served model can only be evaluated"):
+    with pytest.raises(InputError, match="only be evaluated"):
         ModelHandle(ModelSettings(model="m", engine="openai", base_url="http://localhost:1/v1"))

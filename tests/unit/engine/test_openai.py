@@ -124,7 +124,7 @@ def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server: Ser
     found = asking.completions(requests(4), UNCUT, GREEDY)
     kept = by_id(iter([next(found), next(found)]))
     server.failures = [500, 500, 500]
-    with pytest.raises(InputError, match=r"^http://127.0.0.1:\d+/v1 refuses a request to m \(500\): .*not now"):
+    with pytest.raises(InputError, match=r"^http://127.0.0.1:\d+/v1 refuses .*\(500\)"):
         list(found)
     server.failures = []
     rest = by_id(asking.completions(requests(4), UNCUT, GREEDY, done=kept))
@@ -166,15 +166,15 @@ def test_options_are_scored_along_the_echoed_prompt(server: Served) -> None:
 
 def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
-    with pytest.raises(InputError, match="takes the model's own tokenizer; name it with `tokenizer`"):
+    with pytest.raises(InputError, match="name it with `tokenizer`"):
         engine(server).log_likelihoods(asked, UNCUT)
     server.echoes = False
-    with pytest.raises(InputError, match=r"gave 0 log-probabilities for a prompt of 2 tokens"):
+    with pytest.raises(InputError, match="gave 0 log-probabilities"):
         by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
     plan = CutPlan(num_layers=6, removed=(2,))
-    with pytest.raises(InputError, match="layers of a served model cannot be removed"):
+    with pytest.raises(InputError, match="cannot be removed"):
         engine(server).completions(requests(), plan, GREEDY)
-    with pytest.raises(InputError, match="does not give hidden states"):
+    with pytest.raises(InputError, match="hidden states"):
         engine(server).hidden_states([], UNCUT)
     with pytest.raises(InputError, match="whole vocabulary"):
         engine(server).divergences([], UNCUT, UNCUT)
@@ -198,7 +198,7 @@ def test_eval_asks_a_server_and_goes_on_where_it_was_stopped(server: Served, tmp
     assert len(server.asked) == 12, "what is known is not asked again"
     cut = CliRunner().invoke(app, [*command, "--remove", "3"])
     assert isinstance(cut.exception, InputError)
-    assert "layers of a served model cannot be removed" in str(cut.exception)
+    assert "layers of a served" in str(cut.exception)
 
 
 def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_server_that_takes_no_connection_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr("layercut.engine.openai._CONNECT", 0.3)
     monkeypatch.setattr("layercut.engine.openai.PATIENCE", 1.0)
     asking = OpenAIEngine("m", "http://no-such-host.invalid/v1")
-    with pytest.raises(InputError, match=r"no answer from http://no-such-host\.invalid/v1 \(.*another `base_url`"):
+    with pytest.raises(InputError, match=r"invalid/v1 \(.*another `base_url`"):
         by_id(asking.completions(requests(1), UNCUT, GREEDY))
 
 
@@ -346,7 +346,7 @@ BAD_LOG_PROBABILITIES = {
 @pytest.mark.parametrize("raw", BAD_TEXTS.values(), ids=BAD_TEXTS)
 def test_a_reply_that_is_none_is_one_line(server: Served, raw: bytes) -> None:
     server.raw = raw
-    with pytest.raises(InputError, match=r"gave a reply that is not OpenAI's .* most end in /v1") as caught:
+    with pytest.raises(InputError, match="end in /v1") as caught:
         by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
     assert len(str(caught.value)) < 600 and len(str(caught.value).splitlines()) == 1
 
@@ -355,7 +355,7 @@ def test_a_reply_that_is_none_is_one_line(server: Served, raw: bytes) -> None:
 def test_log_probabilities_that_are_none_are_one_line(server: Served, raw: bytes) -> None:
     server.raw = raw
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
-    with pytest.raises(InputError, match=r"reply that is not OpenAI's|gave \d+ log-probabilities for a prompt of 2"):
+    with pytest.raises(InputError, match=r"OpenAI's|gave \d+ log-probabilities"):
         by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
 
 
@@ -377,6 +377,6 @@ def test_a_reply_that_never_ends_is_given_up(server: Served, monkeypatch: pytest
     by_id(asking.completions(requests(1), UNCUT, GREEDY))
     server.seconds_a_byte = 0.05
     began = time.monotonic()
-    with pytest.raises(InputError, match=r"did not answer a request in 0 s.*same command again"):
+    with pytest.raises(InputError, match="in 0 s.*same command"):
         by_id(asking.completions(requests(2), UNCUT, GREEDY))
     assert time.monotonic() - began < 3

@@ -197,7 +197,7 @@ def test_scores_that_are_no_numbers_are_an_error() -> None:
     loaded = tiny_loaded("llama")
     with torch.no_grad():
         loaded.model.lm_head.weight[7] = float("nan")
-    with pytest.raises(InputError, match=r"request 'a': tiny-llama computes values that are not numbers in float32"):
+    with pytest.raises(InputError, match="request 'a': tiny-llama .*float32"):
         score(PlainEngine(loaded), LikelihoodRequest(id="a", prompt="n:", continuations=("1",)))
 
 
@@ -234,7 +234,7 @@ def test_hidden_states_are_those_before_the_final_norm(model_type: str, plan: Cu
 
 
 def test_texts_that_have_no_hidden_states_are_refused_by_number() -> None:
-    with pytest.raises(InputError, match="text 1 has 0 tokens; tiny-llama takes from 1 to 512"):
+    with pytest.raises(InputError, match="text 1 has 0 tokens"):
         engine().hidden_states(["a", ""], UNCUT)
     with pytest.raises(InputError, match="text 0 has 600 tokens"):
         engine().hidden_states(["a" * 600], UNCUT)

@@ -59,16 +59,12 @@ def test_a_final_assistant_message_is_continued(tokenizer: PreTrainedTokenizerFa
 
 def test_a_conversation_without_a_template_is_refused_by_the_models_name(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
-    with pytest.raises(
-        InputError, match=r"^tiny/base has no chat template, .*\. Take a model .*, or a task with plain"
-    ):
+    with pytest.raises(InputError, match="no chat template"):
         render(tokenizer, QUESTION, "tiny/base")
 
 
 def test_what_a_template_refuses_is_told_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(
-        InputError, match=r"chat template of m refuses .*System role not supported.*system, user"
-    ) as caught:
+    with pytest.raises(InputError, match="System role not supported") as caught:
         render(tokenizer, (Message("system", "Be brief."), *QUESTION), "m")
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="empty conversation"):
@@ -100,7 +96,7 @@ def test_after_an_empty_context_bos_or_else_eos_stands_once() -> None:
 
 @pytest.mark.parametrize("context", ["", "A:"])
 def test_a_continuation_without_tokens_is_refused(context: str) -> None:
-    with pytest.raises(InputError, match=r"the continuation '' has no tokens"):
+    with pytest.raises(InputError, match="continuation ''"):
         encode_pairs(byte_tokenizer(), context, ["5", ""])
 
 

@@ -70,15 +70,15 @@ def test_it_answers_as_one_engine_does() -> None:
         assert (pool.num_layers, pool.has_chat_template) == (6, True)
         for decoding in (GREEDY, Decoding(temperature=0.8, seed=3)):
             many = requests(20)
-            expected = flat(alone.completions_under(many, PLANS, decoding))
-            assert flat(pool.completions_under(many, PLANS, decoding)) == expected
+            expected = flat(alone.answers_under(many, PLANS, decoding))
+            assert flat(pool.answers_under(many, PLANS, decoding)) == expected
             assert len({answer.text for answer in expected.values()}) > 10  # else this says little
         one = [answer for batch in pool.completions(requests(9), PLANS[1], GREEDY, done={"r1"}) for answer in batch]
         assert {answer.id for answer in one} >= {f"r{i}" for i in range(9)} - {"r1"}
 
         scored = [LikelihoodRequest(id=f"s{i}", prompt=f"{i} and", continuations=(" one", " two")) for i in range(7)]
-        expected_scores = flat(alone.log_likelihoods_under(scored, PLANS))
-        found = flat(pool.log_likelihoods_under(scored, PLANS))
+        expected_scores = flat(alone.answers_under(scored, PLANS))
+        found = flat(pool.answers_under(scored, PLANS))
         assert found.keys() == expected_scores.keys()
         for key, answer in found.items():
             assert answer.log_likelihoods == pytest.approx(expected_scores[key].log_likelihoods, abs=1e-4)
@@ -132,7 +132,7 @@ def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: Ra
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
     killed, deaths = None, slow.num_deaths
-    for plan, some in slow.completions_under(many, plans, GREEDY):
+    for plan, some in slow.answers_under(many, plans, GREEDY):
         for answer in some:
             assert (plan.key, answer.id) not in answers, "an answer came twice"
             answers[plan.key, answer.id] = answer.text
@@ -157,7 +157,7 @@ def test_what_is_out_is_dropped_where_it_runs(slow: RayPool, notes: Path) -> Non
     def wanted(plan: CutPlan, item: str) -> bool:
         return plan.key in going
 
-    for plan, some in slow.completions_under(many, PLANS, GREEDY, wanted):
+    for plan, some in slow.answers_under(many, PLANS, GREEDY, wanted):
         found[plan.key] = found.get(plan.key, 0) + len(some)
         going &= {PLANS[-1].key}
     assert found[PLANS[-1].key] == len(many)
@@ -165,10 +165,10 @@ def test_what_is_out_is_dropped_where_it_runs(slow: RayPool, notes: Path) -> Non
 
 
 def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -> None:
-    stopped = slow.completions_under(requests(40), PLANS, GREEDY)
+    stopped = slow.answers_under(requests(40), PLANS, GREEDY)
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
-    found = flat(slow.completions_under(requests(3), PLANS[:1], GREEDY))
+    found = flat(slow.answers_under(requests(3), PLANS[:1], GREEDY))
     assert {answer.text for answer in found.values()} == {text_of(one, PLANS[0]) for one in requests(3)}
     assert len(asked(notes)) < 40 * len(PLANS) / 2
 
@@ -176,14 +176,14 @@ def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -
 def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
     wrong = [GenerationRequest(id="wrong", prompt="x", max_new_tokens=1)]
     with pytest.raises(InputError, match="the request 'wrong' is wrong"):
-        flat(slow.completions_under(wrong, PLANS, GREEDY))
-    assert len(flat(slow.completions_under(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
+        flat(slow.answers_under(wrong, PLANS, GREEDY))
+    assert len(flat(slow.answers_under(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
 
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
     with pytest.raises(InputError, match="3 members of the pool died on the same 1 request "):
-        flat(slow.completions_under(poison, PLANS[:1], GREEDY))
+        flat(slow.answers_under(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 
 
@@ -204,7 +204,7 @@ from tests.support.pool_engine import flat, slow_engine
 from tests.unit.engine.test_ray_pool import GREEDY, PLANS, requests
 pool = RayPool("local:2", partial(slow_engine, Path({str(tmp_path)!r}), 0.2))
 print(*pool.pids, flush=True)
-flat(pool.completions_under(requests(200), PLANS, GREEDY))
+flat(pool.answers_under(requests(200), PLANS, GREEDY))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     environment.pop("RAY_ADDRESS", None)

@@ -220,7 +220,7 @@ def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(
     assert eager["enable_prefix_caching"] is True
     assert engine.describe()["model_hash"] == model.model_hash
     list(graphs.completions(requests(), PLANS[0], GREEDY))
-    with pytest.raises(InputError, match="CUDA graphs contain all layers"):
+    with pytest.raises(InputError, match="CUDA graphs"):
         graphs.completions(requests(), PLANS[1], GREEDY)
 
 
@@ -241,7 +241,7 @@ def test_vllm_is_told_where_an_adapter_is_and_that_the_head_has_none(model: Weig
         "max_lora_rank": 32,
         "lora_target_modules": ["up_proj"],
     }
-    with pytest.raises(InputError, match="changes lm_head, but vLLM supports adapters of decoder layers only"):
+    with pytest.raises(InputError, match="changes lm_head"):
         _lora(with_adapter("lm_head", "model.layers.1.mlp.up_proj"))
 
 
@@ -263,9 +263,9 @@ def test_what_vllm_does_not_give_is_refused_in_one_line(model: WeightlessModel, 
     engine = VllmEngine(model)
     with pytest.raises(InputError, match=r"whole vocabulary.*`engine` shared"):
         engine.divergences([], PLANS[1], PLANS[0])
-    with pytest.raises(InputError, match=r"hidden states; use `engine` shared"):
+    with pytest.raises(InputError, match="`engine` shared"):
         engine.hidden_states([], PLANS[0])
-    with pytest.raises(InputError, match="for a model of 4 decoder layers, this one has 6"):
+    with pytest.raises(InputError, match="of 4 .*has 6"):
         engine.completions(requests(), CutPlan(num_layers=4), GREEDY)
 
 
@@ -275,10 +275,10 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
         VllmEngine(model)
 
 
-def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.Reference:
+def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.ExpectedScores:
     """What an engine itself gives, as the reference of the probe."""
     scores = tuple(answers(engine.log_likelihoods(vllm_probe.requests(), plan)) for plan in plans)
-    return vllm_probe.Reference(plans, scores)
+    return vllm_probe.ExpectedScores(plans, scores)
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
         return leave_out(found, layers=layers, removed={number - 1 for number in removed})
 
     monkeypatch.setattr(engine_module, "leave_out", skips_another)
-    with pytest.raises(InputError, match=r"does not run .* as transformers does: without layer 3 its log-likelihoods"):
+    with pytest.raises(InputError, match="without layer 3 its log-likelihoods"):
         VllmEngine(unknown)
 
     def breaks(found: Any, *, layers: str, removed: Any) -> int:
@@ -309,7 +309,7 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
         return count
 
     monkeypatch.setattr(engine_module, "leave_out", breaks)
-    with pytest.raises(InputError, match=r"as transformers does: without layer 3 it fails \(cannot unpack"):
+    with pytest.raises(InputError, match=r"layer 3 it fails \(cannot"):
         VllmEngine(unknown)
 
 
@@ -321,7 +321,7 @@ def test_an_adapter_of_a_type_that_was_not_compared_runs_with_all_layers_only(
     adapter = Adapter(tmp_path, "base", rank=24)
     engine = VllmEngine(replace(unknown, source=replace(unknown.source, adapter=adapter)))
     assert answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[0]))
-    with pytest.raises(InputError, match="takes no adapters, so no layer is skipped"):
+    with pytest.raises(InputError, match="takes no adapters"):
         answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[1]))
 
 
@@ -334,9 +334,7 @@ def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
         for name, one in own.scores[0].items()
     }
     monkeypatch.setattr(vllm_probe, "reference", lambda _: own._replace(scores=(first, own.scores[1])))
-    with pytest.raises(
-        InputError, match=r"with all layers its log-likelihoods differ from those of transformers by 1 "
-    ):
+    with pytest.raises(InputError, match="log-likelihoods differ .*by 1 "):
         VllmEngine(unknown)
 
 
@@ -357,9 +355,9 @@ def test_layers_are_found_by_their_number_and_name() -> None:
     toy_model.visual.blocks = nn.ModuleList(nn.Identity() for _ in range(6))
     found = lists_of(toy_model, num_layers=6)
     assert pick_list(found, layers="model.language_model.layers", model="x") == "model.layers"
-    with pytest.raises(InputError, match="vLLM's model of x has model.layers, visual.blocks where one list"):
+    with pytest.raises(InputError, match="model.layers, visual.blocks"):
         pick_list(found, layers="transformer.h", model="x")
-    with pytest.raises(InputError, match="has no list where one list"):
+    with pytest.raises(InputError, match="has no list"):
         pick_list([], layers="transformer.h", model="x")
 
 
@@ -381,13 +379,13 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
 
 
 def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
-    with pytest.raises(InputError, match="this vLLM runs on cpu, not on cuda"):
+    with pytest.raises(InputError, match="cpu, not on cuda"):
         VllmEngine(model, device="cuda")
 
 
 def test_what_vllm_refuses_is_one_line(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
     install(FakeVllm(NUM_LAYERS, refuses=ValueError("no room.\nmore about it")), monkeypatch)
-    with pytest.raises(InputError, match=r"^vLLM cannot run .* \(no room\)\. Try a larger `cache_gib`"):
+    with pytest.raises(InputError, match=r"\(no room\).*`cache_gib`"):
         VllmEngine(model)
 
 

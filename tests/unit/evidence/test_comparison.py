@@ -77,7 +77,7 @@ def test_only_items_in_common_are_compared_and_the_row_says_so(pair):
     rewrite(cut, lambda records: records[10:])
     (row,) = compare_runs(uncut, [cut])
     assert row.n == 20
-    assert row.note == "20 items in common (uncut has 30, cut has 20)"
+    assert "uncut has 30, cut has 20" in row.note
     assert sum(row.uncut_outcomes.values()) == 20
 
 
@@ -99,12 +99,12 @@ def test_runs_that_cannot_be_paired_are_refused(pair, change, message):
 def test_versions_and_tasks_must_agree(tmp_path, pair):
     uncut, cut = pair
     other = build_run(tmp_path / "other", [Result(task="brackets", readout="short", score=0.5, n=5)], removed=(1,))
-    with pytest.raises(InputError, match="uncut and other have no task in common"):
+    with pytest.raises(InputError, match="no task in common"):
         compare_runs(uncut, [other])
     metrics = cut.metrics()
     metrics["rows"][0]["version"] = 2
     (cut.path / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(InputError, match="copy was version 1 in uncut and is 2 in cut"):
+    with pytest.raises(InputError, match="version 1 in uncut"):
         compare_runs(uncut, [cut])
 
 
@@ -118,7 +118,7 @@ def test_an_unfinished_run_is_refused(pair):
 def test_what_only_one_run_holds_is_told(tmp_path, pair):
     more = build_run(tmp_path / "more", [COPY, Result(task="brackets", readout="rank", score=0.5, n=5)], removed=(1,))
     assert len(compare_runs(pair[0], [more])) == 1
-    assert left_out(pair[0], [more]) == ["brackets (rank): only in more, not in uncut"]
+    assert [line.partition(":")[0] for line in left_out(pair[0], [more])] == ["brackets (rank)"]
 
 
 def row(uncut: list[float], cut: list[float], chance: float | None = 0.25) -> ComparisonRow:

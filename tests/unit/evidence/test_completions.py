@@ -129,7 +129,7 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     found = cell["diagnostics"][PROGRAMS]
     assert [row.to_dict() for row in found["rows"]] == [row.to_dict() for row in probe["rows"]]
     assert found["data"] == probe["data"]
-    assert f"that of the text of the answer: uncut {len(ENDINGS)}, cut {len(ENDINGS)}." in found["notes"][1]
+    assert f": uncut {len(ENDINGS)}, cut {len(ENDINGS)}." in found["notes"][1]
 
 
 def test_short_answers_are_no_texts_and_programs_of_older_runs_may_have_no_class() -> None:
@@ -141,10 +141,7 @@ def test_short_answers_are_no_texts_and_programs_of_older_runs_may_have_no_class
     assert list(diagnose_answers({"uncut": [record("a", "")] * 2, "cut": texts}, seed=0)) == [NAME]
     newer = [record("a", "x", program="passed"), record("b", "x")]
     notes = diagnose_answers({"uncut": newer, "cut": newer}, seed=0)[PROGRAMS]["notes"]
-    assert notes[:2] == [
-        "1 program of each model.",
-        "Of 1 further item an older run does not hold how the program ended.",
-    ]
+    assert notes[0] == "1 program of each model." and "1 further item" in notes[1]
 
 
 def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

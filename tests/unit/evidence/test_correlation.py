@@ -39,8 +39,9 @@ def test_a_perfect_order_has_no_interval(other: list[float], rho: float) -> None
 
 
 def test_says_why_there_is_no_number() -> None:
-    assert rank_correlation([1, 1, 1], [1, 2, 3]) == (None, "all values on one side are equal, so they have no order")
-    assert rank_correlation([1, 2], [1, 2]) == (None, "a correlation needs at least 3 values, not 2")
+    for left, right, reason in (([1, 1, 1], [1, 2, 3], "are equal"), ([1, 2], [1, 2], "at least 3")):
+        found = rank_correlation(left, right)
+        assert found.estimate is None and reason in found.refused
     with pytest.raises(InputError, match="3 and 2 values came"):
         rank_correlation([1, 2, 3], [1, 2])
 
@@ -73,7 +74,7 @@ def test_kendall_counts_pairs_in_and_out_of_order() -> None:
     four = kendall_correlation([1, 2, 3, 4], [1, 2, 4, 3]).estimate
     assert four is not None
     assert four.low is None
-    assert kendall_correlation([1, 2, 3], [1, 1, 1]).refused.startswith("all values on one side are equal")
+    assert "values on one side" in kendall_correlation([1, 2, 3], [1, 1, 1]).refused
 
 
 def test_kendalls_interval_covers_the_truth() -> None:

@@ -93,10 +93,8 @@ def test_a_task_on_which_the_original_model_guesses_cannot_be_judged() -> None:
     no_chance = row("free", 1.0, chance=None)
     found = fixed_sequence([DepthEvidence(1, "p1", (guessing, no_chance, row("a", 1.0)))], 0.9)
     assert found.deepest is not None and [one.task for one in found.deepest.tasks] == ["a"]
-    assert [(one.task, one.reason) for one in found.not_judged] == [
-        ("guessing", "the original model is not significantly above chance (0.25) on 400 items"),
-        ("free", "its score has no chance level, so retention above chance is undefined"),
-    ]
+    assert [one.task for one in found.not_judged] == ["guessing", "free"]
+    assert "(0.25) on 400 items" in found.not_judged[0].reason and "no chance level" in found.not_judged[1].reason
     nothing = fixed_sequence([DepthEvidence(1, "p1", (guessing,))], 0.9)
     assert (nothing.tested, nothing.deepest, nothing.first_failed) == ((), None, None)
     assert nothing.not_tested == ("p1",)

@@ -41,14 +41,12 @@ def test_benchmarks_take_the_place_of_built_in_tasks_where_their_data_is_given()
 def test_a_proxy_is_named_in_one_note() -> None:
     note = "Judged by a proxy: copy is a part of writing summaries. xsum would measure it."
     assert tasks_for("summarize").note == note
-    assert tasks_for("chat").note == (
-        "Judged by a proxy: copy and gsm_symbolic are parts of conversation. No task here measures all of it."
-    )
+    assert "copy and gsm_symbolic" in tasks_for("chat").note
     assert tasks_for("math").note == tasks_for("copy").note == tasks_for("all").note == tasks_for("classify").note == ""
 
 
 def test_an_unknown_use_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="unknown use 'summarise'. Did you mean summarize"):
+    with pytest.raises(InputError, match="unknown use 'summarise'.*summarize"):
         tasks_for("summarise")
 
 

@@ -64,7 +64,7 @@ def test_merged_weights_are_the_adapter_model(family: str, tmp_path: Path) -> No
 def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_adapters(tiny_model("llama"), tmp_path / "adapter")
     monkeypatch.setattr(trainable, "TOLERANCE", -1.0)
-    with pytest.raises(VerificationError, match="folding the adapters in changed the model"):
+    with pytest.raises(VerificationError, match="folding the adapters"):
         merge_adapters(tiny_model("llama"), tmp_path / "adapter")
 
 
@@ -89,7 +89,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert (tmp_path / "healed" / "healing_loss.jsonl").read_text() == '{"step": 1}\n'
     card = (tmp_path / "healed" / "README.md").read_text()
     assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
-    assert "- trained on 8 answers, 64 answer tokens\n- checked: " in card and "num examples" not in card
+    assert "8 answers, 64 answer tokens" in card and "num examples" not in card
     with pytest.raises(InputError, match="not an empty folder"):
         write_healed(model, source, out=tmp_path / "healed", healing=ENTRY)
     # Healed again, the first healing is still told.

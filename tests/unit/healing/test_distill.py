@@ -63,7 +63,7 @@ def test_a_teacher_with_other_tokens_is_refused() -> None:
     other = tiny_model("llama")
     other.resize_token_embeddings(300)
     check_teacher(tiny_model("llama"), tiny_model("llama", seed=1))
-    with pytest.raises(InputError, match="predicts 300 tokens and the pruned model 260"):
+    with pytest.raises(InputError, match="300 tokens .* 260"):
         check_teacher(tiny_model("llama"), other)
 
 

@@ -53,7 +53,7 @@ def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
     found = filter_responses(records, FilterSettings(right_only=True))
     assert [r["id"] for r in found.records] == ["a", "c"]
     assert found.dropped["wrong"] == 1
-    with pytest.raises(InputError, match="none of these answers was graded"):
+    with pytest.raises(InputError, match="answers was graded"):
         filter_responses([record("a", "b", "c")], FilterSettings(right_only=True))
 
 
@@ -121,9 +121,7 @@ def test_the_number_removed_is_told_by_task() -> None:
     found = decontaminate(records, items)
     assert [one["id"] for one in found.records] == ["c"]
     assert found.removed == {"arithmetic": 1, "gsm8k": 1}
-    assert found.describe().startswith(
-        "2 answers removed because they contain report items (1 arithmetic, 1 gsm8k); 2 items"
-    )
+    assert "(1 arithmetic, 1 gsm8k); 2 items" in found.describe()
 
 
 def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:

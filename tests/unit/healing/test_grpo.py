@@ -301,13 +301,13 @@ def test_a_study_refuses_prompts_without_a_grader_and_several_processes_are_refu
     arm = {"name": "graded", "prompts": str(tmp_path / "p.txt"), "objective": "grpo"}
     study = study_from_dict({"model": "m", "out": "runs/x", "tasks": ["copy"], "plans": {"a": "1"}, "healing": [arm]})
     healer = Healer(study.healing[0], study.models[0], study.tasks, 0, folder=tmp_path, answers=tmp_path)
-    with pytest.raises(InputError, match="grpo needs prompts whose answers are graded"):
+    with pytest.raises(InputError, match="prompts whose answers"):
         healer.check()
-    with pytest.raises(InputError, match="grpo is for one process, and 2 were launched"):
+    with pytest.raises(InputError, match="2 were launched"):
         check_method(settings(), ProcessGroup(0, 2))
-    with pytest.raises(InputError, match="the method seam trains nothing, so grpo has no meaning"):
+    with pytest.raises(InputError, match="method seam trains nothing"):
         settings(method="seam")
-    with pytest.raises(InputError, match="group 1 is too small; write"):
+    with pytest.raises(InputError, match="group 1 is too small"):
         settings(group=1)
 
 

@@ -167,9 +167,7 @@ def test_training_stops_where_a_guard_breaks_and_keeps_weights_that_passed(tmp_p
     assert [one["step"] for one in entry[GUARD]["rows"]] == [best, trained.steps]
     *rows, last = guard_lines(entry)
     assert rows[1].startswith(f"guard repeat (short, n={NUM_ITEMS}): 100 % [") and rows[1].endswith(", broken")
-    assert last == (
-        f"training stopped at step {trained.steps}, which breaks a guard; the weights are those of step {best}"
-    )
+    assert f"stopped at step {trained.steps}," in last and last.endswith(f"of step {best}")
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -237,22 +235,22 @@ def test_guard_items_are_selection_items_that_are_no_prompts() -> None:
 
 
 def test_guards_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"unknown task 'bracket'. Did you mean brackets\?"):
+    with pytest.raises(InputError, match="unknown task 'bracket'.*brackets"):
         guard_tasks(TrainSettings(guard=("bracket",)), {}, PromptSource())
     file = tmp_path / "mine.jsonl"
     rows = [{"prompt": f"say {at}", "answer": "a", "grade": "exact"} for at in range(12)]
     file.write_text("".join(json.dumps(one) + "\n" for one in rows))
     found = task_prompts(load_task(str(file)))
     source = PromptSource(parts=(PromptGroup(found.answered, found),))
-    with pytest.raises(InputError, match="has no selection items beside the prompts, so it cannot guard"):
+    with pytest.raises(InputError, match="no selection items"):
         guard_tasks(TrainSettings(guard=(str(file),)), {}, source)
-    with pytest.raises(InputError, match="held_out is 0; hold some out"):
+    with pytest.raises(InputError, match="held_out is 0"):
         TrainSettings(guard=("copy",), held_out=0)
-    with pytest.raises(InputError, match="guard_items 7 is too small; write 8 or more"):
+    with pytest.raises(InputError, match="guard_items 7"):
         TrainSettings(guard_items=7)
-    with pytest.raises(InputError, match="leave out one of them"):
+    with pytest.raises(InputError, match="leave out one"):
         HealSettings(train=TrainSettings(guard=("copy",)), keep_adapter=True)
-    with pytest.raises(InputError, match="guard tasks are for one process, and 2 were launched; leave `guard` out"):
+    with pytest.raises(InputError, match="leave `guard` out"):
         check_method(TrainSettings(guard=("copy",)), ProcessGroup(0, 2))
 
 

@@ -56,9 +56,9 @@ def test_checkpointing_is_on_where_a_step_would_not_fit(
     assert on < off
     assert decided(off) == ("auto", [])
     setting, said = decided(off - 1)
-    assert setting == "on" and len(said) == 1 and said[0].startswith("gradient checkpointing is on: without it a step")
+    assert setting == "on" and len(said) == 1 and "gradient checkpointing is on" in said[0]
     setting, said = decided(on - 1)
-    assert setting == "on" and len(said) == 2 and said[1].endswith("if the system ends it, give micro_batch 1")
+    assert setting == "on" and len(said) == 2 and "give micro_batch 1" in said[1]
     assert decided(off - 1, gradient_checkpointing="off")[0] == "off"
     setting, said = decided(off - 1, gradient_checkpointing="off", micro_batch=1, batch_size=1)
     assert setting == "off" and not said, "one example at a time takes less"

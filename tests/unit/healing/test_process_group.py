@@ -31,7 +31,7 @@ def test_a_step_has_the_same_examples_whoever_trains(
 
 
 def test_a_batch_that_cannot_be_spread_is_refused() -> None:
-    with pytest.raises(InputError, match="batch_size 8 is no multiple of micro_batch 2 in each of 3 processes"):
+    with pytest.raises(InputError, match="micro_batch 2 .* 3 processes"):
         TrainSettings(batch_size=8, micro_batch=4).batches(3)
-    with pytest.raises(InputError, match="batch_size 2 is no multiple of micro_batch 1 in each of 4 processes"):
+    with pytest.raises(InputError, match="micro_batch 1 .* 4 processes"):
         TrainSettings(batch_size=2).batches(4)

@@ -38,7 +38,7 @@ def test_what_is_said_goes_before_the_preset() -> None:
     given = {"max_new_tokens": 100, "system": "Be brief.", "max_prompt_tokens": 50}
     assert answering("paper", drawn, **given) == Answering(decoding=drawn, **given)
     assert answering(None, GREEDY, system=None) == Answering()
-    with pytest.raises(InputError, match="unknown preset 'papers'. Did you mean paper"):
+    with pytest.raises(InputError, match="unknown preset 'papers'.*paper"):
         answering("papers", GREEDY)
 
 
@@ -88,9 +88,9 @@ def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
     source = prompt_source(prompt_specs(hub, shuffle_buffer=0))
     assert len(source.prompts) == 29
     (note,) = source.notes
-    assert note.startswith(f"skipped rows without a usable prompt: 1, the first is {hub}, row 4: ")
+    assert f": 1, the first is {hub}, row 4: " in note
     assert "tool" in note and "\n" not in note
-    with pytest.raises(InputError, match="shuffle_buffer -1 is too small"):
+    with pytest.raises(InputError, match="shuffle_buffer -1"):
         PromptSpec(source=hub, shuffle_buffer=-1)
 
 
@@ -101,5 +101,5 @@ def test_an_older_run_with_several_answers_a_prompt_is_refused(tmp_path: Path) -
     ]
     (tmp_path / RESPONSES).parent.mkdir()
     (tmp_path / RESPONSES).write_text("".join(json.dumps(row) + "\n" for row in records))
-    with pytest.raises(InputError, match="several answers to a prompt"):
+    with pytest.raises(InputError, match="several answers"):
         prompt_source(prompt_specs(str(tmp_path)))

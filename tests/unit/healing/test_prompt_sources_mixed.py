@@ -47,15 +47,15 @@ def test_the_command_line_puts_commas_between_sources(file: Path) -> None:
 
 def test_what_cannot_be_mixed_is_refused(file: Path, tmp_path: Path) -> None:
     twice = [PromptSpec(source="task:copy", limit=2), PromptSpec(source="task:copy", limit=3)]
-    with pytest.raises(InputError, match="2 prompts come from two sources"):
+    with pytest.raises(InputError, match="2 prompts come"):
         prompt_source(twice)
     with pytest.raises(InputError, match="cannot be mixed"):
         prompt_source([PromptSpec(source=str(tmp_path)), PromptSpec(source=str(file))])
-    with pytest.raises(InputError, match="has 5 prompts, and skip 5 leaves none"):
+    with pytest.raises(InputError, match="5 prompts, .*skip 5"):
         prompt_source([PromptSpec(source=str(file), skip=5)])
     with pytest.raises(InputError, match="data belongs to task:NAME"):
         PromptSpec(source=str(file), data="x")
-    with pytest.raises(InputError, match="limit 0 is too small; write 1 or more"):
+    with pytest.raises(InputError, match="limit 0 is too small"):
         PromptSpec(source=str(file), limit=0)
 
 

@@ -172,7 +172,7 @@ def test_a_layer_may_multiply_or_normalise_what_its_mlp_gives(monkeypatch: pytes
     layer = decoder_layers(glm4)[2]
     assert branch(layer) is layer.post_mlp_layernorm and gain(glm4, layer, IDS) == 1 and not takes_maps(layer)
     monkeypatch.setattr("layercut.healing.fold.branch", lambda layer: layer.mlp)
-    with pytest.raises(InputError, match="Glm4DecoderLayer does more with what its MLP gives than add it"):
+    with pytest.raises(InputError, match="Glm4DecoderLayer does more"):
         gain(glm4, layer, IDS)
 
 
@@ -247,7 +247,7 @@ def test_a_run_of_layers_is_one_seam() -> None:
 
 def test_another_teacher_and_a_normalising_family_are_refused() -> None:
     data = tiny_data(4)
-    with pytest.raises(InputError, match="give the very model that was cut"):
+    with pytest.raises(InputError, match="the very model"):
         repair_seams(tiny_model("llama"), tiny_model("llama"), PLAN, data)
     cut = remove_layers(tiny_model("gemma2"), PLAN)
     with pytest.raises(InputError, match="use `seam` scale"):

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from layercut.engine.cost import weight_counts
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
-from layercut.healing.memory import training_disk, weight_counts
+from layercut.healing.memory import training_disk
 from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
@@ -202,7 +203,7 @@ def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
     with caplog.at_level("WARNING", logger="layercut"):
         resumed = heal(tmp_path / "killed", wanted)
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 1 and f"checkpoint-4/{name} is damaged, so training continues from step 2" in said[0]
+    assert len(said) == 1 and f"checkpoint-4/{name} is damaged" in said[0] and "from step 2" in said[0]
     assert losses(resumed) == losses(whole)
 
 
@@ -255,11 +256,11 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -
 def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> None:
     with pytest.raises(InputError, match="no multiple"):
         settings(batch_size=6, micro_batch=4).batches()
-    with pytest.raises(InputError, match="full trains weights in float32, not bfloat16"):
+    with pytest.raises(InputError, match="float32, not bfloat16"):
         make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
-    with pytest.raises(InputError, match="last-k trains weights in bfloat16, not float32"):
+    with pytest.raises(InputError, match="bfloat16, not float32"):
         make_trainable(tiny_model("llama"), settings(method="last-k", weights="bfloat16"))
-    with pytest.raises(InputError, match="but the pruned model has 6"):
+    with pytest.raises(InputError, match="pruned model has 6"):
         make_trainable(tiny_model("llama"), settings(method="last-k", last_k=7))
 
 

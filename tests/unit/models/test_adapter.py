@@ -114,7 +114,7 @@ def test_a_base_beside_it_is_found(base: Path, adapter: Path, tmp_path: Path) ->
 
 
 def test_it_is_not_cut_without_its_adapter(adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"lora is an adapter for .*whole, but cutting needs a whole model"):
+    with pytest.raises(InputError, match="needs a whole model"):
         cut_model(resolve(str(adapter)), CutPlan(num_layers=6, removed=(1,)), tmp_path / "cut", uncut=None)
 
 

@@ -81,5 +81,5 @@ def test_a_window_without_a_size_is_refused_in_one_line(tmp_path: Path) -> None:
     file = folder / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(config | {"sliding_window": None}), encoding="utf-8")
-    with pytest.raises(InputError, match=r"sliding_window = null, and 3 of its layers .* 1 or more"):
+    with pytest.raises(InputError, match="sliding_window = null, "):
         ModelHandle(ModelSettings(model=str(folder), device="cpu")).loaded  # noqa: B018

@@ -1,6 +1,7 @@
 """What comes out of load_model, and what it refuses instead of going on with random numbers."""
 
 import json
+import re
 import resource
 import shutil
 import warnings
@@ -91,21 +92,21 @@ def test_dtype(copy):
 
 
 def test_unknown_dtype_and_device(copy):
-    assert "unknown dtype 'bfloat_16'. Did you mean bfloat16? Known: auto," in refused(copy, dtype="bfloat_16")
-    assert "unknown device 'gpu'. Did you mean" in refused(copy, device="gpu")
-    assert "this machine has no device 'cpu:x'" in refused(copy, device="cpu:x")
+    assert "unknown dtype 'bfloat_16'" in refused(copy, dtype="bfloat_16")
+    assert "unknown device 'gpu'" in refused(copy, device="gpu")
+    assert "no device 'cpu:x'" in refused(copy, device="cpu:x")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="looks at a machine without CUDA")
 def test_a_device_that_is_not_there(copy):
-    assert refused(copy, device="cuda").startswith("this machine has no device 'cuda'; use auto or cpu.")
+    assert "no device 'cuda'" in refused(copy, device="cuda")
     assert pick_device("auto").type in ("cpu", "mps")
 
 
 def test_a_device_map_wins_over_the_device_and_says_so(copy, caplog):
     loaded = load_model(str(copy), device="cpu", device_map={"": "cpu"})
     assert loaded.model.device.type == "cpu"
-    assert "device cpu has no effect beside a device_map" in caplog.text
+    assert "no effect" in caplog.text
 
 
 def test_parameters_put_off_to_disk_are_checked_in_the_files(copy, tmp_path):
@@ -113,18 +114,18 @@ def test_parameters_put_off_to_disk_are_checked_in_the_files(copy, tmp_path):
     place |= {f"model.layers.{i}": "disk" if i == 2 else "cpu" for i in range(NUM_LAYERS)}
     load_model(str(copy), device_map=place)
     edit_tensors(copy / "model.safetensors", lambda tensors: tensors[UP].view(-1)[5].fill_(float("inf")))
-    assert f"NaN or infinite numbers in the tensor {UP}" in refused(copy, device_map=place)
+    assert f"in the tensor {UP}" in refused(copy, device_map=place)
 
 
 def test_unknown_family(copy):
     edit_json(copy / "config.json", model_type="bert")
     message = refused(copy)
-    assert "(bert) is an encoder (is_decoder = false); layercut removes layers from decoder-only models" in message
+    assert "(is_decoder = false)" in message
 
 
 def test_no_config(copy):
     (copy / "config.json").unlink()
-    assert "is not a Hugging Face model folder: it has no config.json" in refused(copy)
+    assert "no config.json" in refused(copy)
 
 
 def test_pickles_are_not_read(copy):
@@ -168,13 +169,13 @@ def test_a_tied_head_may_be_there_or_not(copy):
 
 def test_a_tensor_of_another_shape(copy):
     edit_tensors(copy / "model.safetensors", lambda tensors: tensors.update({UP: tensors[UP][:40]}))
-    assert f"{UP} has shape [40, 32], the config asks for [48, 32]" in refused(copy)
+    assert re.search(rf"{UP} has shape \[40, 32\], .*\[48, 32\]", refused(copy))
 
 
 def test_a_config_that_counts_other_layers(copy):
     for counted in (NUM_LAYERS - 1, NUM_LAYERS + 1):
         edit_json(copy / "config.json", num_hidden_layers=counted)
-        assert f"counts {counted} decoder layers (num_hidden_layers), the weights hold 6 (0-5)" in refused(copy)
+        assert re.search(rf"{counted} decoder layers .*hold 6 \(0-5\)", refused(copy))
 
 
 def test_a_layer_that_is_gone(copy):
@@ -183,7 +184,7 @@ def test_a_layer_that_is_gone(copy):
             del tensors[name]
 
     edit_tensors(copy / "model.safetensors", without)
-    assert "counts 6 decoder layers (num_hidden_layers), the weights hold 5 (0-5)" in refused(copy)
+    assert "the weights hold 5 (0-5)" in refused(copy)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -195,19 +196,19 @@ def test_not_a_number_is_found_and_named(tmp_path, value, model_type):
     name = next(name for name in sorted(index) if "layers.3." in name and ("up_proj" in name or "w3" in name))
     edit_tensors(path / index[name], lambda tensors: tensors[name].view(-1)[-1].fill_(value))
     message = refused(path)
-    assert f"{index[name]} holds NaN or infinite numbers in the tensor {name};" in message
+    assert message.startswith(f"{index[name]} holds NaN") and f"the tensor {name};" in message
 
 
 def test_numbers_too_large_for_the_dtype(copy):
     edit_tensors(copy / "model.safetensors", lambda tensors: tensors[UP].view(-1)[0].fill_(1e6))
     load_model(str(copy), device="cpu")
-    assert refused(copy, dtype="float16").startswith(f"{UP} has numbers that float16 cannot hold")
+    assert re.match(rf"{UP} .*float16 cannot hold", refused(copy, dtype="float16"))
 
 
 def test_no_tokenizer(copy):
     for path in copy.glob("tokenizer*"):
         path.unlink()
-    assert "has no tokenizer that can be read" in refused(copy)
+    assert "no tokenizer" in refused(copy)
 
 
 def test_no_chat_template(copy):
@@ -286,13 +287,13 @@ def test_a_config_that_does_not_fit_the_weights_is_refused_before_anything_is_bu
 def test_a_null_for_the_number_of_layers(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": None}))
-    assert "says num_hidden_layers = None, which is no number of layers" in refused(copy)
+    assert "num_hidden_layers = None" in refused(copy)
 
 
 def test_more_experts_for_a_token_than_there_are(tmp_path):
     path = save_tiny("mixtral", tmp_path / "model")
     edit_json(path / "config.json", num_experts_per_tok=5)
-    assert "says num_experts_per_tok = 5; it must be 1 to 4" in refused(path)
+    assert "num_experts_per_tok = 5" in refused(path)
 
 
 def test_a_tokenizer_of_another_model(copy):
@@ -308,9 +309,9 @@ def test_a_tokenizer_of_another_model(copy):
 
 def test_a_cut_is_refused_in_one_line_as_well(copy):
     edit_json(copy / "config.json", num_hidden_layers=10**9)
-    with pytest.raises(InputError, match="this config says num_hidden_layers = 1000000000"):
+    with pytest.raises(InputError, match="num_hidden_layers = 1000000000"):
         plan_cut(copy, CutPlan(num_layers=NUM_LAYERS, removed=(1,)))
     edit_json(copy / "config.json", num_hidden_layers=NUM_LAYERS, rms_norm_eps=[])
-    with pytest.raises(InputError, match=r"rms_norm_eps.* expected float, got list") as caught:
+    with pytest.raises(InputError, match="rms_norm_eps.* expected float") as caught:
         plan_cut(copy, CutPlan(num_layers=NUM_LAYERS, removed=(1,)))
     assert "\n" not in str(caught.value)

@@ -34,15 +34,15 @@ def refused(source, **how):
 )
 def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name):
     message = refused(name)
-    assert message.startswith(f"{name} does not exist. Give a hub id, a local model folder, a .gguf file, or bundled:")
+    assert message.startswith(f"{name} does not exist.")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.1-8B-Instruct", "lab_1/model_v1.5"])
 def test_what_looks_like_a_hub_id_is_asked_for_there(name):
     """The tests run in the hub library's offline mode."""
     message = refused(name)
-    assert message.startswith(f"{name} is not a local folder or file, and the Hugging Face hub is out of reach")
-    assert "Give the path of a local model folder" in message
+    assert message.startswith(f"{name} is not a local") and "out of reach" in message
+    assert "local model folder" in message
 
 
 def test_what_exists_wins_over_the_hub(tmp_path, monkeypatch):
@@ -71,9 +71,7 @@ def test_a_folder_made_from_a_gguf_keeps_its_origin(tmp_path):
 
 def test_only_the_hub_has_revisions(tmp_path):
     for source in (str(tmp_path), "bundled:smollm2-135m"):
-        assert f"{source} has no revisions (`revision` main is for models of the hub); leave it out." in refused(
-            source, revision="main"
-        )
+        assert f"{source} has no revisions" in refused(source, revision="main")
 
 
 def test_nothing_named():

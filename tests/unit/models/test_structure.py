@@ -85,5 +85,5 @@ def test_what_is_no_stack_of_decoder_layers_is_refused_in_one_line(
 
 def test_code_that_comes_with_a_model_is_refused() -> None:
     config = {"model_type": "martian", "auto_map": {"AutoModelForCausalLM": "modeling_martian.Martian"}}
-    with pytest.raises(InputError, match=r"of the type 'martian', which transformers .* does not know.*auto_map"):
+    with pytest.raises(InputError, match="type 'martian'.*auto_map"):
         structure_of(config, "here")

@@ -45,5 +45,5 @@ def test_an_unknown_dtype_and_a_missing_tokenizer_are_refused(tmp_path: Path) ->
         load_without_weights(resolve(str(folder)), dtype="float8")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(CheckpointError, match="no tokenizer that can be read"):
+    with pytest.raises(CheckpointError, match="no tokenizer"):
         load_without_weights(resolve(str(folder)), device="cpu")

@@ -87,16 +87,14 @@ def test_truncated_names_both_sizes(copy):
     path = copy / "model.safetensors"
     size = path.stat().st_size
     cut_short(path, 1)
-    with pytest.raises(
-        CheckpointError, match=rf"truncated: its header says it has {size:,} bytes, the file has {size - 1:,}"
-    ):
+    with pytest.raises(CheckpointError, match=rf"truncated: .*{size:,} bytes, .* {size - 1:,}"):
         safetensors_files(copy)
 
 
 def test_longer_than_its_header_says(copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CheckpointError, match="is damaged: its header says"):
+    with pytest.raises(CheckpointError, match="is damaged: its header"):
         safetensors_files(copy)
 
 
@@ -140,7 +138,7 @@ def test_files_of_one_and_of_many(whole, sharded):
 def test_a_missing_shard_is_named(shards):
     victim = sorted(shards.glob("model-*.safetensors"))[1]
     victim.unlink()
-    with pytest.raises(CheckpointError, match=rf"{victim.name} is missing; .* places \d+ tensors in it"):
+    with pytest.raises(CheckpointError, match=rf"{victim.name} is missing; .* \d+ tensors"):
         safetensors_files(shards)
 
 
@@ -171,7 +169,7 @@ def test_an_index_that_does_not_fit(shards):
     with pytest.raises(CheckpointError, match="names no tensors"):
         safetensors_files(shards)
     index.write_text("{")
-    with pytest.raises(CheckpointError, match="is damaged: (Expecting property|no weight_map can)"):
+    with pytest.raises(CheckpointError, match=r"Expecting property|no weight_map can"):
         safetensors_files(shards)
 
 
@@ -245,7 +243,7 @@ def test_config_errors(tmp_path):
     with pytest.raises(CheckpointError, match="is damaged"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="a JSON object was expected"):
+    with pytest.raises(CheckpointError, match="JSON object"):
         read_config(tmp_path)
 
 

@@ -71,11 +71,11 @@ def test_one_long_answer_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.01)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    assert len(lines) > 2 and all("depth 1: scoring report items, gsm8k (chain) 0 of 8" in line for line in lines)
-    assert "tokens written" in lines[-1] and "at most 512 left in this batch" in lines[-1]
+    assert len(lines) > 2 and all("gsm8k (chain) 0 of 8" in line for line in lines)
+    assert "tokens written" in lines[-1] and "at most 512 left" in lines[-1]
 
 
 def test_before_anything_is_known() -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     console.print(StageProgress(console))
-    assert isinstance(console.file, io.StringIO) and "time left: after the first answers" in console.file.getvalue()
+    assert isinstance(console.file, io.StringIO) and "time left: after" in console.file.getvalue()

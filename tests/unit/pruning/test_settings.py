@@ -32,12 +32,12 @@ from layercut.pruning.settings import PruneSettings, seconds_of
         ({"use": "math", "keep": 0}, "keep 0 is too small"),
         ({"use": "math", "keep": 1.1}, "keep 1.1 is too large"),
         ({"use": "math", "max_depth": "half"}, "is no depth"),
-        ({"use": "math", "remove": "0"}, "is no depth"),
+        ({"use": "math", "remove": "0"}, "names layer 0"),
         ({"use": "math", "heal": "seams"}, "Did you mean seam?"),
         ({"use": "math", "time": "0h"}, "is no time"),
         ({"use": "math", "items": 4}, "items 4 is too small"),
         ({"use": "math", "time": "1h", "items": 8}, "are alternatives"),
-        ({"use": "math", "remove": "2", "max_depth": "25%"}, "leave it out"),
+        ({"use": "math", "remove": "2 layers", "max_depth": "25%"}, "leave it out"),
     ],
 )
 def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:

@@ -54,7 +54,7 @@ print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "False [] []\n"), done.stderr
-    assert done.stderr.count("\n") == 1 and "no pictures: drawing takes some 70 GB of address space" in done.stderr
+    assert done.stderr.count("\n") == 1 and "no pictures" in done.stderr
     assert not (tmp_path / "a.png").exists()
 
 

@@ -83,8 +83,8 @@ def test_the_answer_comes_first(study: Path) -> None:
     answer = page.text[start : page.text.index("Scores of every plan")]
     assert advice_text.answer(advise(study)).replace("**", "").replace("`", "") in answer
     assert "random-3 keeps 84 % [65, " in answer
-    assert re.search(r"best plan\s*random-3\s*layers removed\s*4,11,20 \(3 of 30\)\s*size\s*134.5M to 123.9M", answer)
-    assert "layercut cut bundled:smollm2-135m --remove 4,11,20 --out random-3" in answer
+    assert re.search(r"random-3\s*layers removed\s*4,11,20 \(3 of", answer)
+    assert "--remove 4,11,20 --out random-3" in answer
     assert "layercut run examples/quickstart.yaml" in answer
     rows = [row for row in study_results(study).rows if row.cut.name == "random-3" and row.is_headline]
     _, *shown = page.tables["kept.csv"]

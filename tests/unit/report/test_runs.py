@@ -41,7 +41,7 @@ def test_runs_are_listed():
     ]
     text = printed(runs_table(runs, now=datetime(2026, 1, 3, 12, 0, tzinfo=UTC)), width=80)
     lines = [line.rstrip() for line in text.splitlines()][2:]
-    assert lines[0].startswith("runs/a  finished       2 d  uncut, copy short 0.5, copy")
+    assert "uncut, copy short 0.5" in lines[0]
     assert lines[0].endswith("…")
     assert lines[1] == "runs/b  running     30 min"
     assert lines[2] == "runs/c  unfinished       ?  2 answers so far"

@@ -206,9 +206,9 @@ def test_a_nested_setting_is_named_and_has_the_flag_that_was_given(tmp_path):
 
 def test_settings_from_a_file_are_mended_in_the_file(tmp_path):
     RunFolder.begin(tmp_path, {"decoding": {"seed": 0}}).close()
-    with pytest.raises(RunMismatch, match=r"study\.yaml says decoding\.seed 1\. Set decoding\.seed back to 0, or use"):
+    with pytest.raises(RunMismatch, match=r"decoding\.seed 1\. .*back to 0"):
         RunFolder.begin(tmp_path, {"decoding": {"seed": 1}}, settings_file="study.yaml")
-    with pytest.raises(RunMismatch, match=r"study\.yaml says limit 3\. Take limit out again, or use another"):
+    with pytest.raises(RunMismatch, match=r"limit 3\. Take limit out"):
         RunFolder.begin(tmp_path, {"decoding": {"seed": 0}, "limit": 3}, settings_file="study.yaml")
 
 
@@ -217,14 +217,14 @@ def test_an_edited_config_is_refused(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
     for call in (lambda: RunFolder.begin(tmp_path, {"seed": 1}), lambda: RunFolder.open(tmp_path)):
-        with pytest.raises(RunMismatch, match="was changed after the run was begun"):
+        with pytest.raises(RunMismatch, match="after the run"):
             call()
 
 
 def test_folders_that_hold_something_else_are_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
-    with pytest.raises(InputError, match="photos is not empty and holds no layercut run"):
+    with pytest.raises(InputError, match="no layercut run"):
         RunFolder.begin(tmp_path / "photos", SETTINGS)
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["cat.png"]
     (tmp_path / "file").touch()
@@ -233,9 +233,9 @@ def test_folders_that_hold_something_else_are_refused(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("lr: 1\n")
     for call in (lambda: RunFolder.begin(tmp_path / "other", SETTINGS), lambda: RunFolder.open(tmp_path / "other")):
-        with pytest.raises(InputError, match=r"its config\.yaml is not from layercut"):
+        with pytest.raises(InputError, match="not from layercut"):
             call()
-    with pytest.raises(InputError, match=r"no run can be written to .*file.a"):
+    with pytest.raises(InputError, match="no run .*file.a"):
         RunFolder.begin(tmp_path / "file" / "a", SETTINGS)
 
 
@@ -251,7 +251,7 @@ def test_reading_what_is_not_there(tmp_path):
         RunFolder.open(tmp_path)
     RunFolder.begin(tmp_path, SETTINGS).close()
     run = RunFolder.open(tmp_path)
-    with pytest.raises(InputError, match="is not finished; run the same command again"):
+    with pytest.raises(InputError, match="not finished"):
         run.metrics()
     with pytest.raises(InputError, match=r"copy\.short\.jsonl: no records"):
         run.records("copy", "short")
@@ -269,7 +269,7 @@ def test_an_unknown_format_is_refused(tmp_path):
     RunFolder.begin(tmp_path, SETTINGS).close()
     config = tmp_path / "config.yaml"
     config.write_text(config.read_text().replace("format_version: 1", "format_version: 7"))
-    with pytest.raises(InputError, match="format 7 is not known here; this layercut reads 1"):
+    with pytest.raises(InputError, match="format 7 .*reads 1"):
         RunFolder.open(tmp_path)
 
 
@@ -290,7 +290,7 @@ def test_two_writers_of_one_run_are_refused_and_a_killed_one_leaves_no_lock(tmp_
     )
     try:
         assert writer.stdout.readline() == "begun\n"
-        with pytest.raises(InputError, match=rf"a is being written by another layercut process \(pid {writer.pid}\)"):
+        with pytest.raises(InputError, match=rf"another layercut process \(pid {writer.pid}\)"):
             RunFolder.begin(tmp_path / "a", {"seed": 0})
         assert [run.status for run in find_runs(tmp_path)] == ["running"]
         RunFolder.open(tmp_path / "a")  # reading goes
@@ -343,7 +343,7 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
     ]
     assert abs((datetime.now(UTC) - found[0].begun).total_seconds()) < 60
     assert find_runs(tmp_path / "slow") == [found[-1]]
-    with pytest.raises(InputError, match="nowhere is not a folder"):
+    with pytest.raises(InputError, match="nowhere is not"):
         find_runs(tmp_path / "nowhere")
 
 
@@ -399,5 +399,5 @@ def test_an_edited_row_is_one_line(tmp_path: Path, change: dict[str, object]) ->
         file = tmp_path / "run" / "metrics.json"
         for rows in ([{**ROW, **change}], {}, [3], "x"):
             file.write_text(json.dumps(json.loads(file.read_text()) | {"rows": rows}))
-            with pytest.raises(InputError, match="was changed: a row lacks its names, or a score is no number"):
+            with pytest.raises(InputError, match="row lacks its names"):
                 run.metrics()

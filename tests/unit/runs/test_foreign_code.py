@@ -21,5 +21,5 @@ def test_a_function_of_python_is_neither_imported_nor_called(name: str, monkeypa
     monkeypatch.setattr(os, "system", called)
     monkeypatch.setattr(foreign_code, "import_module", called)
     for load in (criterion, load_task):
-        with pytest.raises(InputError, match=f"{name} is a part of Python, and no (criterion|task)"):
+        with pytest.raises(InputError, match=f"{name} .*no (criterion|task)"):
             load(name)

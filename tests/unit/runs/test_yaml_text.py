@@ -53,7 +53,7 @@ def test_hostile_yaml_is_one_line_at_once(tmp_path: Path, text: str, message: st
     with pytest.raises(ValueError, match=message) as caught:
         load_yaml(file)
     for read in (lambda: read_config(tmp_path), lambda: load_study(file)):
-        with pytest.raises(InputError, match="cannot be read|not a YAML file") as refused:
+        with pytest.raises(InputError, match="be read|not a YAML") as refused:
             read()
         assert len(str(refused.value).splitlines()) == 1 and len(str(refused.value)) < 600
     assert time.monotonic() - began < 10 and len(str(caught.value).splitlines()) == 1

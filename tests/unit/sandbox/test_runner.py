@@ -279,7 +279,7 @@ def test_many_programs_come_back_in_their_order() -> None:
 def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
     monkeypatch.setattr(sandbox, "_UNSAFE", set())
-    with pytest.raises(InputError, match=r"safely here \(bubblewrap: not installed\).*--unsafe-exec"):
+    with pytest.raises(InputError, match=r"\(bubblewrap: not installed\).*--unsafe-exec"):
         run_program(RIGHT)
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
@@ -441,7 +441,7 @@ def test_the_numbers_of_system_calls_are_those_of_libseccomp() -> None:
 
 
 def test_a_machine_without_a_filter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OSError, match="known for riscv64; known: x86_64, aarch64"):
+    with pytest.raises(OSError, match="riscv64; known: x86_64, aarch64"):
         sandbox_filter.filter_for("riscv64")
 
 
@@ -644,7 +644,7 @@ def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeyp
         assert os.geteuid() == 0 and "cannot read" in reason
         monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
         monkeypatch.setattr(sandbox, "_UNSAFE", {True})
-        with pytest.raises(InputError, match="--unsafe-exec cannot run programs here .* a user other than root"):
+        with pytest.raises(InputError, match="other than root"):
             run_program(RIGHT)
         pytest.skip(f"programs cannot run as another user here: {reason}")
     result = judged(READS_THE_TESTS, "none")
@@ -652,5 +652,5 @@ def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeyp
 
 
 def test_a_limit_must_be_positive() -> None:
-    with pytest.raises(InputError, match="the limit memory_mb is 0; use a positive number"):
+    with pytest.raises(InputError, match="memory_mb is 0"):
         Limits(memory_mb=0)

@@ -101,11 +101,11 @@ def test_of_equal_blocks_the_later_goes_and_protected_ones_stay() -> None:
 
 
 def test_what_is_missing_or_unknown_is_named() -> None:
-    with pytest.raises(InputError, match="angular_distance runs the model on calibration text, and there is no engine"):
+    with pytest.raises(InputError, match="there is no engine"):
         angular_distance(Context(num_layers=4, num_remove=1))
-    with pytest.raises(InputError, match="unknown setting of angular_distance 'norm'"):
+    with pytest.raises(InputError, match="unknown setting .*'norm'"):
         angular_distance(Context(num_layers=4, num_remove=1, settings={"norm": "l1"}))
-    with pytest.raises(InputError, match="no 3 layers in a row"):
+    with pytest.raises(InputError, match="no 3 layers"):
         angular_distance(Context(num_layers=4, num_remove=3, protect=frozenset({1})))
 
 

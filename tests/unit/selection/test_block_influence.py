@@ -179,7 +179,7 @@ def test_contiguous_form_leaves_out_runs_with_protected_layers() -> None:
     selection = block_influence(made_up(5, one_batch, 1, protect=frozenset({1}), **fields))
     assert selection.removed == (4, 3)
     assert [block["allowed"] for block in selection.details["blocks"]] == [False, False, True, True]
-    with pytest.raises(InputError, match="no 2 layers in a row are free of protected ones"):
+    with pytest.raises(InputError, match="no 2 layers"):
         block_influence(made_up(5, one_batch, 1, protect=frozenset({1, 3}), **fields))
 
 
@@ -187,7 +187,7 @@ def test_half_precision_states_that_overflow_are_refused() -> None:
     states = list(turning([[20.0, 80.0]]))
     states[1] = states[1] * float("inf")
     one_batch = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), tuple(states))])  # noqa: E731
-    with pytest.raises(InputError, match="hidden states around layer 0 are not finite"):
+    with pytest.raises(InputError, match="around layer 0"):
         block_influence(made_up(2, one_batch, 1, num_remove=1))
 
 
@@ -206,14 +206,14 @@ def test_unknown_settings_are_refused(settings: dict[str, str], message: str) ->
 
 def test_what_is_missing_is_named() -> None:
     loaded = tiny_loaded("llama")
-    with pytest.raises(InputError, match="there is no engine here; use layercut select with --calibration"):
+    with pytest.raises(InputError, match="layercut select with --calibration"):
         block_influence(Context(num_layers=4, num_remove=1))
     full = measured_on(loaded)
-    with pytest.raises(InputError, match="there is no text here"):
+    with pytest.raises(InputError, match="no text"):
         block_influence(Context(num_layers=NUM_LAYERS, num_remove=1, engine=full.engine))
-    with pytest.raises(InputError, match="there is no text here"):
+    with pytest.raises(InputError, match="no text"):
         block_influence(Context(num_layers=NUM_LAYERS, num_remove=1, engine=full.engine, calibration=calibration()))
-    with pytest.raises(InputError, match="no token in the calibration text"):
+    with pytest.raises(InputError, match="no token"):
         block_influence(made_up(4, lambda texts, plan: iter(()), 1, num_remove=1))
 
 

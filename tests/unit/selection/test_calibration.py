@@ -188,13 +188,13 @@ def test_a_data_set_of_the_hub_is_streamed(source: str, asked: Any, monkeypatch:
 
 
 def test_refusals_of_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="names no data set; write hub:NAME"):
+    with pytest.raises(InputError, match="write hub:NAME"):
         load_calibration("hub:a:b:c:d", loaded())
     monkeypatch.setitem(sys.modules, "datasets", Datasets(ConnectionError("no network\nmore")))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"hub:a: no data set can be read here \(no network\). Check name"):
+    with pytest.raises(InputError, match=r"hub:a: .*\(no network\)"):
         load_calibration("hub:a", loaded())
     monkeypatch.setitem(sys.modules, "datasets", Datasets([{"question": "?"}]))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="hub:a, row 1: no text in a column text or content; it has question"):
+    with pytest.raises(InputError, match="row 1: no text"):
         load_calibration("hub:a", loaded())
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"pip install .*\[lm-eval\]'"):
@@ -217,5 +217,5 @@ def test_refusals(tmp_path: Path) -> None:
     for options, message in [({"num_texts": 0}, "num_texts .* is 0"), ({"max_tokens": 7}, "max_tokens .* use 8")]:
         with pytest.raises(InputError, match=message):
             load_calibration(str(tmp_path / "blank.txt"), loaded(), **options)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="there is no engine to run it"):
+    with pytest.raises(InputError, match="no engine"):
         load_calibration("generated", loaded())

@@ -97,25 +97,23 @@ def test_protected_layers_stay() -> None:
 
 
 def test_what_cannot_be_read_is_named() -> None:
-    with pytest.raises(InputError, match="magnitude reads the model's weights, and there is no model here"):
+    with pytest.raises(InputError, match="there is no model"):
         magnitude(context(None))
-    with pytest.raises(
-        InputError, match="unknown norm of magnitude 'l3'. Did you mean l1\\?|unknown norm of magnitude"
-    ):
+    with pytest.raises(InputError, match="unknown norm .*'l3'"):
         magnitude(context(tiny_loaded("llama"), settings={"norm": "l3"}))
     damaged = tiny_loaded("llama")
     with torch.no_grad():
         damaged.model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
-    with pytest.raises(InputError, match="layer 2 holds weights that are not finite"):
+    with pytest.raises(InputError, match="layer 2 .*not finite"):
         magnitude(context(damaged))
     offloaded = tiny_loaded("llama")
     offloaded.model.model.layers[4].to("meta")
-    with pytest.raises(InputError, match="cannot read self_attn.q_proj.weight of layer 4, which was left on disk"):
+    with pytest.raises(InputError, match="self_attn.q_proj.weight of layer 4"):
         magnitude(context(offloaded))
     packed = tiny_loaded("llama")
     up = packed.model.model.layers[1].mlp.up_proj
     up.weight = torch.nn.Parameter(torch.zeros(8, 8, dtype=torch.uint8), requires_grad=False)
-    with pytest.raises(InputError, match="mlp.up_proj.weight of layer 1, which is packed as torch.uint8"):
+    with pytest.raises(InputError, match="layer 1, .*torch.uint8"):
         magnitude(context(packed))
 
 

@@ -218,5 +218,5 @@ def test_a_log_likelihood_is_worth_its_ratio_of_probabilities_and_is_not_raced()
         [math.exp(-len(plan.removed)) for plan in (UNCUT, *PLANS)]
     )
     assert len(objective.round(PLANS).candidates) == len(PLANS)
-    with pytest.raises(InputError, match=r"arithmetic \(gold\) is a log-likelihood without bounds.* `race` off"):
+    with pytest.raises(InputError, match=r"arithmetic \(gold\) .*`race` off"):
         TaskObjective(NeedyEngine(), [gold]).round(PLANS)

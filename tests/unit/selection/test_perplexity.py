@@ -220,11 +220,11 @@ def test_progress_counts_texts_of_a_round() -> None:
 
 def test_refusals() -> None:
     assert criterion("perplexity") is perplexity
-    with pytest.raises(InputError, match="perplexity runs the model on calibration text, and there is no text here"):
+    with pytest.raises(InputError, match="no text here"):
         perplexity(context(calibration=None))
     with pytest.raises(InputError, match="no text here"):
         perplexity(context(calibration=calibration([])))
     with pytest.raises(InputError, match="no engine here"):
         perplexity(Context(num_layers=6, num_remove=1, calibration=calibration()))
-    with pytest.raises(InputError, match="unknown form of perplexity 'kll'. Did you mean kl"):
+    with pytest.raises(InputError, match="unknown form .*'kll'"):
         perplexity(context(settings={"form": "kll"}))

@@ -59,7 +59,7 @@ def test_alone_and_then_beside_a_sweep(tiny: str, tmp_path: Path) -> None:
     assert sorted(alone.data["order"]) == list(range(6))
     assert alone.data["num_traces"] == 4
     assert alone.data["sweep"] is None
-    assert "No sweep in this folder" in alone.report.read_text()
+    assert "No sweep" in alone.report.read_text()
     layers, num_tokens = alone.data["layers"], alone.data["num_tokens"]
     assert all(sum(rise["n"] for rise in one["kinds"].values()) == num_tokens for one in layers)
     rises = [sum(rise["n"] * rise["value"] for rise in one["kinds"].values()) / num_tokens for one in layers]
@@ -74,7 +74,7 @@ def test_alone_and_then_beside_a_sweep(tiny: str, tmp_path: Path) -> None:
     assert both.data["layers"] == alone.data["layers"]
     assert [curve["name"] for curve in both.data["sweep"]] == ["said (short)"]
     assert set(both.data["sweep"][0]["scores"]) == {str(layer) for layer in range(6)}
-    assert "| trace damage (KL) | said (short) | 6 |" in both.report.read_text()
+    assert "said (short) | 6 |" in both.report.read_text()
     # The traces were read once: the second prediction adds nothing to what was measured on them.
     after = (tmp_path / "run" / "samples" / "traces.divergence_by_kind.jsonl").read_text()
     assert after == lines["traces.divergence_by_kind.jsonl"]

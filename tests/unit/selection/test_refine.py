@@ -98,7 +98,7 @@ def test_no_more_plans_are_judged_than_the_budget_says(method: str, budget: int)
 def test_evolve_stops_when_all_plans_were_judged() -> None:
     objective = TableObjective(random_table(0))
     details = refine(context(objective, start="3,5", num_remove=2, method="evolve", budget=10_000)).details
-    assert (details["judged"], details["ended"]) == (comb(NUM_LAYERS, 2) - 1, "all plans near it were judged")
+    assert details["judged"] == comb(NUM_LAYERS, 2) - 1 and "all plans" in details["ended"]
 
 
 @pytest.mark.parametrize("method", ["swap", "evolve"])
@@ -216,7 +216,7 @@ def test_refuses(settings: dict[str, Any], says: str) -> None:
 
 def test_refuses_a_start_without_protected_layers() -> None:
     wish = context(TableObjective(random_table(0)))
-    with pytest.raises(InputError, match="removes layer 5, which is protected"):
+    with pytest.raises(InputError, match="layer 5, which is protected"):
         refine(Context(**{**vars(wish), "protect": frozenset({5})}))
-    with pytest.raises(InputError, match="refine chooses layers by task scores"):
+    with pytest.raises(InputError, match="refine chooses layers"):
         refine(context(None))

@@ -119,7 +119,7 @@ def test_a_torn_line_is_asked_again(folder: RunFolder) -> None:
 def test_answers_of_an_evaluation_are_refused(folder: RunFolder) -> None:
     with folder.journal("needy", "short") as plain:
         plain.append([record("a")])
-    with SearchJournal(folder) as journal, pytest.raises(InputError, match="not written by a search"):
+    with SearchJournal(folder) as journal, pytest.raises(InputError, match="written by a search"):
         journal.part(QUESTION, PLAN, IDS)
 
 

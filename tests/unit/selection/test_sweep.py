@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.sweep import SweepRow
-from layercut.progress import estimate as eta
+from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
@@ -41,7 +41,7 @@ def needy(name: str, readout: Readout = "short", split: Split = "selection", **f
         part=ObjectiveTask(task=task, readout=readout, limit=None),
         samples=samples,
         split=split,
-        work=eta.Workload(kind=(name, readout), num_items=len(samples), weight=1.0),
+        work=Workload(kind=(name, readout), num_items=len(samples), weight=1.0),
     )
 
 
@@ -146,11 +146,11 @@ def test_a_task_without_retention_is_said_at_once(tmp_path: Path, fields: dict[s
 def test_layers_as_people_write_them() -> None:
     assert swept_layers(None, 4, "m") == (0, 1, 2, 3)
     assert swept_layers("3,0-1,1", 4, "m") == (0, 1, 3)
-    with pytest.raises(InputError, match=r"layer 30 is not in m, which has 30 decoder layers \(0-29\)\."):
+    with pytest.raises(InputError, match=r"layer 30 .*\(0-29\)"):
         swept_layers("28-30", 30, "m")
-    with pytest.raises(InputError, match="is not a layer list"):
+    with pytest.raises(InputError, match="not a layer list"):
         swept_layers("last", 30, "m")
-    with pytest.raises(InputError, match="m has a single decoder layer"):
+    with pytest.raises(InputError, match="single decoder layer"):
         swept_layers(None, 1, "m")
 
 
@@ -160,9 +160,9 @@ def test_items_of_the_objective() -> None:
     assert (selection[0].part.label, len(selection[0].ids), selection[0].work.num_items) == ("brackets (rank)", 5, 5)
     assert {one.part.task.name for one in selection[1:]} == {"copy"}
     assert not set(selection[0].ids) & set(report[0].ids)
-    with pytest.raises(InputError, match="names copy more than once"):
+    with pytest.raises(InputError, match="copy more than once"):
         ask([TaskSettings(task="copy"), TaskSettings(task="copy")], 0, "selection")
-    with pytest.raises(InputError, match="a sweep needs at least one task"):
+    with pytest.raises(InputError, match="at least one task"):
         ask([], 0, "selection")
 
 
@@ -192,7 +192,7 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
         {1: -0.5, 3: -0.9},
     )  # the worse the cut, the more it counts
     assert first.note == ""
-    assert third.note.startswith("chosen on items of one that this sweep also uses")
+    assert "chosen on items" in third.note
     (alone,) = read_rankings(paths[2:], asked={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert alone.note == ""
     with pytest.raises(InputError, match="more than once"):

@@ -81,9 +81,9 @@ def test_details_say_what_was_measured_and_on_what() -> None:
 
 
 def test_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(InputError, match="task_accuracy chooses layers by task scores; name the tasks"):
+    with pytest.raises(InputError, match="name the tasks"):
         task_accuracy(context(objective=None))
-    with pytest.raises(InputError, match="task_accuracy has no settings, but 'first_layer' was given"):
+    with pytest.raises(InputError, match="no settings, but 'first_layer'"):
         task_accuracy(context(settings={"first_layer": "free"}))
-    with pytest.raises(InputError, match=r"cannot remove 2 layers: 1 of 3 can be removed \(2 are protected\)"):
+    with pytest.raises(InputError, match="cannot remove 2 layers: 1 of 3"):
         context(num_layers=3, protect=frozenset({0, 1}))

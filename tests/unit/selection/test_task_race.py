@@ -117,7 +117,7 @@ def test_a_metric_beyond_1_cannot_be_raced() -> None:
             return score._replace(metrics={"accuracy": 2 * score.metrics["accuracy"]})
 
     tasks = [ObjectiveTask(task=Generous(num_items=20, num_layers=9), readout="short")]
-    with pytest.raises(InputError, match=r"accuracy of item .* is 2.0, and racing needs .* from 0 to 1.*`race` off"):
+    with pytest.raises(InputError, match="is 2.0, .*`race` off"):
         search(NeedyEngine(num_layers=9), tasks)
     assert len(search(NeedyEngine(num_layers=9), tasks, race="off").removed) == 4
 

@@ -211,14 +211,14 @@ def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
 def test_refusals() -> None:
     assert criterion("trace_damage") is trace_damage
     none = (ObjectiveTask(task=NeedyTask(name="hard", share_known=0), readout="short"),)
-    with pytest.raises(InputError, match=r"none of the selection items of hard \(short\) right"):
+    with pytest.raises(InputError, match=r"hard \(short\) right"):
         trace_damage(context(parts=none))
-    with pytest.raises(InputError, match="no readout of the objective generates text"):
+    with pytest.raises(InputError, match="generates text"):
         trace_damage(context(parts=PARTS[2:]))
     with pytest.raises(InputError, match="name the tasks"):
         trace_damage(context(objective=None))
-    with pytest.raises(InputError, match="an engine and a TaskObjective"):
+    with pytest.raises(InputError, match="TaskObjective"):
         trace_damage(context(objective=TableObjective(lambda removed: 1.0)))
     wrong: Mapping[str, str] = {"measure": "top5"}
-    with pytest.raises(InputError, match="unknown measure of trace_damage 'top5'. Did you mean top1"):
+    with pytest.raises(InputError, match="unknown measure .*'top5'.*top1"):
         trace_damage(context(settings=wrong))

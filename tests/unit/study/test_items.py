@@ -53,10 +53,7 @@ def test_without_a_search_on_it_a_task_is_whole(tiny: Path, tmp_path: Path) -> N
 def test_with_a_search_on_it_every_arm_is_asked_the_rest(tiny: Path, tmp_path: Path) -> None:
     study = settings(tiny, tmp_path / "runs" / "searched", **SEARCH)
     assert items_of(study) == dict.fromkeys(("uncut", "last", "task_accuracy-1"), NUM_ITEMS)
-    assert (
-        f"shared: rest of the test set, {NUM_ITEMS} of {2 * NUM_ITEMS}"
-        in (tmp_path / "runs" / "searched" / "report.md").read_text()
-    )
+    assert f"test set, {NUM_ITEMS} of {2 * NUM_ITEMS}" in (tmp_path / "runs" / "searched" / "report.md").read_text()
 
 
 def test_a_study_of_before_keeps_its_items_and_a_new_one_takes_its_answers(

@@ -211,9 +211,7 @@ def test_an_arm_may_change_until_it_is_begun(
             run(study("changed", healing=[SEAM]))
     changed = {"healing": [{**SEAM, "limit": 12, "seam": "scale"}]}
     assert run(study("changed", **changed))[0].failed == []
-    with pytest.raises(
-        RunMismatch, match=r"changed was begun with healing\.seam\.\S+ scale, this command says \S+ linear"
-    ):
+    with pytest.raises(RunMismatch, match=r"healing\.seam\.\S+ scale, .*\S+ linear"):
         run(study("changed", healing=[SEAM]))
 
 
@@ -236,7 +234,7 @@ def test_a_healing_that_failed_may_have_other_settings(
     assert "scale" in (folder / "last" / "heal-seam" / "config.yaml").read_text()
     assert run(study("whole", healing=[smaller, other], checkpoints=True))[0].failed == []
     assert records(folder) == records(tmp_path / "runs" / "whole"), "as if the first settings had never been"
-    with pytest.raises(RunMismatch, match=r"failed was begun with healing\.seam\."):
+    with pytest.raises(RunMismatch, match="failed was begun"):
         run(study("failed", healing=[SEAM, other], checkpoints=True))
 
 
@@ -286,7 +284,7 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     text = Console(file=StringIO(), width=200)
     text.print(forecast_table(after))
     words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "from 8 items timed with this model on this machine" in words and "--limit 100 and another --out" in words
+    assert "from 8 items timed" in words and "--limit 100 and another --out" in words
     asked: list[int] = []
     answers = SharedEngine.answers_under
 
@@ -313,7 +311,7 @@ def test_what_fails_is_noted_and_tried_again(
         "last: letters (rank)",
         "choosing layers by tests.support.studies-middle",
     ]
-    assert "RuntimeError: the grader fell over (traceback: failures/uncut-letters-rank.txt)" in outcome.failed[0]
+    assert "failures/uncut-letters-rank.txt" in outcome.failed[0]
     assert "in grade" in (folder / "failures" / "uncut-letters-rank.txt").read_text()
     assert {(row.cut.name, row.task) for row in outcome.rows} == {("last", "steady")}
     assert "the grader fell over" in outcome.paths["report"].read_text()
@@ -356,7 +354,7 @@ def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_r
     keys = {"tasks": [STEADY], "plans": {"last": "reverse:1"}, **STEPS}
     (before,) = forecast_study(study_from_dict(study("whole", **keys)))
     assert f"sweep: steady (rank): 3 x {NUM_ITEMS} selection items" in before.beside
-    assert before.beside[-1] == "diagnose: degeneration of 2 models, at most 2 items of each kind"
+    assert before.beside[-1].startswith("diagnose: degeneration of 2 models")
     whole, _ = run(study("whole", **keys))
     assert whole.failed == []
 
@@ -428,15 +426,15 @@ def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: An
     keys = {"tasks": [STEADY], "plans": plans, "healing": [{**SEAM, "plans": ["last"]}], "diagnose": STEPS["diagnose"]}
     outcome, said = run(study("gone", **keys))
     assert outcome.failed == []
-    assert "diagnose: last+seam left out, because their checkpoints are not on disk" in said
-    assert "diagnose: end removes the same layers as last" in said
+    assert any(line.startswith("diagnose: last+seam left out") for line in said)
+    assert any(line.startswith("diagnose: end removes") for line in said)
     # In another folder, where no study holds its answers already.
     outcome, _ = run(study("kept", **keys, out=str(tmp_path / "other" / "kept"), checkpoints=True))
     data = json.loads((tmp_path / "other" / "kept" / "diagnose" / "diagnose.json").read_text())
     assert [arm["name"] for arm in data["arms"]] == ["uncut", "last", "last+seam"]
     named = {**keys, "diagnose": {**STEPS["diagnose"], "cuts": ["last+seam"]}}
     outcome, _ = run(study("named", **named))
-    assert len(outcome.failed) == 1 and "diagnose failed: last+seam cannot be diagnosed" in outcome.failed[0]
+    assert len(outcome.failed) == 1 and "last+seam cannot be diagnosed" in outcome.failed[0]
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ def test_a_local_model_names_no_base_model_and_no_home(monkeypatch):
     assert "base_model" not in front_matter(card)
     assert "/home/ada" not in card
     assert "# tiny, 1 decoder layer removed" in card
-    assert "~/models/tiny without decoder layer 1." in card
-    assert "chosen by | hand (a list of layers) |" in card
-    assert "Nothing was verified after writing." in card
+    assert "without decoder layer 1" in card
+    assert "chosen by | hand" in card
+    assert "Nothing was verified" in card
     assert "## Warnings" not in card
 
 
@@ -79,5 +79,5 @@ def test_a_bundled_model_may_name_its_base():
 
 def test_an_uncut_copy():
     card = model_card(CutPlan(num_layers=30), source_name="a/b", **{**FACTS, "num_parameters_after": 134_515_008})
-    assert "written again without a cut" in card
-    assert "| removed, in this order | none |" in card
+    assert "without a cut" in card
+    assert "in this order | none" in card

@@ -139,7 +139,7 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
     (tmp_path / "cut").mkdir()
     cut_checkpoint(source, PLAN, tmp_path / "cut")
     before = (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(InputError, match="cut exists already and is not an empty folder; choose another `out`"):
+    with pytest.raises(InputError, match="cut exists already"):
         cut_checkpoint(source, PLAN, tmp_path / "cut")
     with pytest.raises(InputError, match="exists already"):
         cut_checkpoint(source, PLAN, source / "config.json")
@@ -148,9 +148,7 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
 
 def test_a_full_disk_is_noticed_before_writing(source, tmp_path):
     with small_disk(tmp_path / "disk", 100_000):
-        with pytest.raises(
-            InputError, match=r"cut needs 164 kB and its disk has .* kB free, .* too little\. Free space"
-        ):
+        with pytest.raises(InputError, match="needs 164 kB .*too little"):
             cut_checkpoint(source, PLAN, tmp_path / "disk" / "deep" / "cut")
         assert list((tmp_path / "disk").iterdir()) == []
 
@@ -172,7 +170,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on
                 with pytest.raises(OSError, match="No space"):
                     ballast.write_bytes(bytes(300_000))
 
-        with pytest.raises(InputError, match="is full, and nothing of it was left there. Free space and run the same"):
+        with pytest.raises(InputError, match="nothing of it"):
             cut_checkpoint(source, PLAN, out, progress=fill)
         assert list((tmp_path / "disk").iterdir()) == [ballast]
         ballast.unlink()
@@ -183,11 +181,9 @@ def test_a_disk_that_cannot_be_written_is_one_line(source, tmp_path):
     with small_disk(tmp_path / "disk", 300_000) as disk:
         disk.read_only()
         for out in (tmp_path / "disk" / "cut", tmp_path / "disk" / "deep" / "cut"):
-            with pytest.raises(
-                InputError, match=r"cut cannot be written \(Read-only file system at .*\); use another `out`"
-            ):
+            with pytest.raises(InputError, match="Read-only file system"):
                 cut_checkpoint(source, PLAN, out)
-    with pytest.raises(InputError, match="cannot be written .File exists at"):
+    with pytest.raises(InputError, match="File exists at"):
         cut_checkpoint(source, PLAN, source / "config.json" / "cut")
 
 
@@ -228,7 +224,7 @@ def test_of_two_at_once_one_is_told_and_the_other_whole(source, tmp_path):
     with ThreadPoolExecutor() as pool:
         first = pool.submit(cut_checkpoint, source, PLAN, out, progress=wait)
         assert started.wait(60)
-        with pytest.raises(InputError, match=r"cut is being written by another layercut process \(pid \d+\)"):
+        with pytest.raises(InputError, match=r"layercut process \(pid \d+\)"):
             cut_checkpoint(source, CutPlan(num_layers=6, removed=(1,)), out)
         assert find_leftovers(tmp_path) == []  # nothing of it may be removed
         go.set()
@@ -246,9 +242,7 @@ def test_the_plan_is_prepared_once(source, tmp_path, monkeypatch):
 
 def test_layers_that_config_json_does_not_count_are_refused(source):
     edit_tensors(source, lambda tensors: tensors.update({"model.layers.6.x.weight": torch.zeros(1)}))
-    with pytest.raises(
-        CheckpointError, match=r"holds model\.layers\.6\.x\.weight, but its config\.json says 6 decoder"
-    ):
+    with pytest.raises(CheckpointError, match=r"model\.layers\.6\.x\.weight, .*6 decoder"):
         plan_cut(source, PLAN)
 
 
@@ -265,24 +259,24 @@ def test_a_layer_without_weights_is_refused(source):
             del tensors[name]
 
     edit_tensors(source, lose)
-    with pytest.raises(CheckpointError, match=r"has no weights of layer 3; its config\.json says 6 decoder layers"):
+    with pytest.raises(CheckpointError, match="no weights of layer 3"):
         plan_cut(source, PLAN)
 
 
 def test_a_plan_for_another_model_is_refused(source):
-    with pytest.raises(InputError, match="the plan is for a model of 32 decoder layers"):
+    with pytest.raises(InputError, match="model of 32"):
         plan_cut(source, CutPlan(num_layers=32, removed=(31,)))
 
 
 def test_an_unknown_family_is_refused(source):
     edit_config(source, model_type="mamba")
-    with pytest.raises(InputError, match="has no weights of layer 0"):
+    with pytest.raises(InputError, match="no weights of layer 0"):
         plan_cut(source, PLAN)
 
 
 def test_a_config_that_transformers_refuses(source):
     edit_config(source, num_attention_heads="many")
-    with pytest.raises(CheckpointError, match=r"config\.json of .* is not a config that transformers accepts"):
+    with pytest.raises(CheckpointError, match="config that transformers accepts"):
         plan_cut(source, PLAN)
 
 
@@ -294,7 +288,7 @@ def test_truncated_weights_are_refused_and_nothing_is_written(source, tmp_path):
 
 
 def test_a_useless_shard_size_is_refused(source):
-    with pytest.raises(InputError, match="a shard of 0 bytes holds nothing"):
+    with pytest.raises(InputError, match="0 bytes"):
         plan_cut(source, PLAN, max_shard_bytes=0)
 
 
@@ -304,9 +298,7 @@ def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_pat
     source = save_tiny("gemma2", tmp_path / "uncut")
     edit_config(source, layer_types=None)
     report = plan_cut(source, plan_of(removed))
-    assert [text.split(" of the kept layers differs")[0] for text in report.warnings] == (
-        ["layer_types"] if warned else []
-    )
+    assert [text.split(" of the kept")[0] for text in report.warnings] == (["layer_types"] if warned else [])
 
 
 def test_a_plan_that_the_familys_config_cannot_express_is_refused(source, monkeypatch):
@@ -324,7 +316,5 @@ def test_a_plan_that_the_familys_config_cannot_express_is_refused(source, monkey
     edit_config(source, layer_types=["sliding_attention", "full_attention"] * 3)
     monkeypatch.setattr(LlamaConfig, "from_dict", classmethod(overrule))
     assert plan_cut(source, plan_of((0, 1))).parameters_after
-    with pytest.raises(
-        InputError, match="transformers would read layer_types of the pruned model as .* cannot express this"
-    ):
+    with pytest.raises(InputError, match="layer_types of the pruned"):
         plan_cut(source, plan_of((5,)))

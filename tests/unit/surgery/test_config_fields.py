@@ -47,7 +47,7 @@ def test_lists_keep_the_entries_of_the_layers_that_stay(name):
 
 @pytest.mark.parametrize("name", sorted(config_fields.LISTS))
 def test_lists_of_another_length_are_refused(name):
-    with pytest.raises(InputError, match=f"{name} has 3 entries for 12 decoder layers"):
+    with pytest.raises(InputError, match=f"{name} has 3 entries for 12"):
         cut(**{name: [1, 2, 3]})
     assert cut(**{name: []})[name] == []  # empty: the family's default
 
@@ -110,15 +110,13 @@ def test_attention_types_of_gpt_neo():
 
 
 def test_a_list_of_unknown_meaning_is_refused():
-    with pytest.raises(InputError, match="config field layer_scales has 12 entries, as many as the model has decoder"):
+    with pytest.raises(InputError, match="layer_scales has 12 entries"):
         cut(layer_scales=[0.1] * L)
     assert cut(layer_scales=[0.1] * 5)["layer_scales"] == [0.1] * 5
 
 
 def test_a_plan_for_another_model_is_refused():
-    with pytest.raises(
-        InputError, match="for a model of 12 decoder layers, but this config says num_hidden_layers = 28"
-    ):
+    with pytest.raises(InputError, match="num_hidden_layers = 28"):
         cut_config({"num_hidden_layers": 28}, PLAN, ANY)
 
 
@@ -142,13 +140,13 @@ def test_sparse_steps_become_a_list_of_dense_layers(model_type, mlp_only, step):
 
 
 def test_a_sparse_step_is_refused_where_no_list_can_say_it():
-    with pytest.raises(InputError, match="decoder_sparse_step = 2 sets the kind of a layer by its position"):
+    with pytest.raises(InputError, match="decoder_sparse_step = 2 sets"):
         cut(decoder_sparse_step=2)
 
 
 @pytest.mark.parametrize("name", [name for name, explicit in config_fields.PERIODS.items() if explicit is None])
 def test_periods_without_a_list_allow_only_plans_that_keep_the_phase(name):
-    with pytest.raises(InputError, match=f"{name} = 3 sets the kind of a layer by its position"):
+    with pytest.raises(InputError, match=f"{name} = 3 sets the kind"):
         cut(**{name: 3})
     tail, whole_periods = CutPlan(num_layers=L, removed=(11, 10)), CutPlan(num_layers=L, removed=(3, 4, 5))
     for plan in (tail, whole_periods):
@@ -174,7 +172,7 @@ def test_a_period_written_as_letters():
 
 def test_a_layer_that_reuses_keys_and_values_needs_their_source():
     kinds = list("ssfssfssfssf")
-    with pytest.raises(InputError, match="layer 8 reuses the keys and values of layer 5"):
+    with pytest.raises(InputError, match="layer 8 .*layer 5"):
         cut(CutPlan(num_layers=L, removed=(5,)), num_kv_shared_layers=5, layer_types=kinds)
     assert (
         cut(CutPlan(num_layers=L, removed=(2, 9)), num_kv_shared_layers=5, layer_types=kinds)["num_kv_shared_layers"]

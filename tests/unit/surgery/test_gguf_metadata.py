@@ -81,7 +81,7 @@ def test_layers_for_multi_token_prediction_stay_last() -> None:
     plan = CutPlan(num_layers=6, removed=(1, 2))
     assert new_blocks(head, plan) == {0: 0, 3: 1, 4: 2, 5: 3, 6: 4, 7: 5}
     assert cut_metadata(head, plan) == {"glm4moe.block_count": 6, "glm4moe.attention.head_count": (0, 3, 4, 5, 6, 7)}
-    with pytest.raises(InputError, match="the plan is for a model of 8 decoder layers"):
+    with pytest.raises(InputError, match="model of 8"):
         cut_metadata(head, CutPlan(num_layers=8, removed=(1,)))
 
 
@@ -89,7 +89,7 @@ def test_window_pattern_as_a_list() -> None:
     head = head_of("gemma4", 6, attention__sliding_window_pattern=(True, True, False, True, True, False))
     assert cut(head, 1, 2)["gemma4.attention.sliding_window_pattern"] == (True, True, True, False)
     short = head_of("gemma4", 6, attention__sliding_window_pattern=(True, False))
-    assert "gemma4.attention.sliding_window_pattern has 2 entries for 6 layers" in refused(short, 1)
+    assert "sliding_window_pattern has 2 entries" in refused(short, 1)
 
 
 @pytest.mark.parametrize(
@@ -123,17 +123,13 @@ def test_periods(name: str, keys: dict[str, Any], depth: int, fine: list[Any], w
     for removed in fine:
         assert cut(head, *removed) == {f"{name}.block_count": depth - len(removed)}
     for removed in wrong:
-        assert "sets the kind of a layer by its position, and layer " in refused(head, *removed)
+        assert "sets the kind" in refused(head, *removed)
 
 
 def test_a_refused_period_names_key_layer_and_a_plan_that_works() -> None:
     message = refused(head_of("gemma3", 12, attention__sliding_window=512), 2)
-    assert message.startswith(
-        "gemma3.attention.sliding_window_pattern = 6 (llama.cpp's own where the file names none) sets the kind of a "
-        "layer by its position, and layer 5 would become layer 4 of another kind; remove layers from the end, or whole "
-        "periods of 6 layers"
-    )
-    assert message.endswith("or cut the model's Hugging Face folder, and run the result in transformers.")
+    assert "gemma3.attention.sliding_window_pattern = 6" in message
+    assert "Hugging Face folder" in message
 
 
 def test_a_list_of_recurrent_layers_speaks_in_place_of_the_interval() -> None:
@@ -147,9 +143,7 @@ def test_shared_keys_and_values() -> None:
     assert cut(head, 4, 5, 6, 7)["gemma4.attention.shared_kv_layers"] == 0
     for removed in (3, 4):
         message = refused(head, removed)
-        assert message.startswith(
-            "gemma4.attention.shared_kv_layers = 3 makes layers 5 to 7 use the keys and values of"
-        )
+        assert "gemma4.attention.shared_kv_layers = 3" in message
 
 
 @pytest.mark.parametrize(
@@ -178,7 +172,7 @@ def test_depths_that_are_ordinary() -> None:
 
 
 def test_a_scale_that_follows_from_the_depth_must_be_in_the_file() -> None:
-    assert "this file has no minicpm.residual_scale" in refused(head_of("minicpm", 40), 3)
+    assert "no minicpm.residual_scale" in refused(head_of("minicpm", 40), 3)
     assert cut(head_of("minicpm", 40, residual_scale=0.22), 3) == {"minicpm.block_count": 39}
 
 
@@ -199,7 +193,7 @@ def test_other_reasons() -> None:
 
 def test_layers_that_differ_for_no_known_reason() -> None:
     odd = {2: ("a.weight", "b.weight")}
-    assert "blk.2 and blk.0 differ in b.weight" in refused(head_of("llama", 4, tensors=odd), 1)
+    assert "differ in b.weight" in refused(head_of("llama", 4, tensors=odd), 1)
     assert cut(head_of("jamba", 4, tensors=odd), 1) == {"jamba.block_count": 3}
 
 
@@ -209,7 +203,7 @@ def test_a_file_that_holds_other_layers_than_it_counts() -> None:
     more = GgufHead({**head.metadata, "llama.block_count": 3}, {}, {}, head.tensors, 32, 3)
     with pytest.raises(CheckpointError, match=r"no tensor of blk\.2"):
         cut(fewer, 1)
-    with pytest.raises(CheckpointError, match=r"holds blk\.3, but its llama\.block_count is 3"):
+    with pytest.raises(CheckpointError, match=r"blk\.3, .*llama\.block_count is 3"):
         cut(more, 1)
 
 

@@ -41,7 +41,7 @@ def test_a_model_that_transformers_cannot_run_is_named_and_may_be_written_unchec
     """The chunked product of transformers' xLSTM fails where keys are narrower than values."""
     tiny_model(tiny_config("xlstm")).save_pretrained(tmp_path / "uncut")
     byte_tokenizer().save_pretrained(tmp_path / "uncut")
-    with pytest.raises(InputError, match=r"cannot run .* without layers 1,3: .* `verify=false`"):
+    with pytest.raises(InputError, match="layers 1,3: .*`verify=false`"):
         cut(str(tmp_path / "uncut"), [1, 3], tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
     assert cut(str(tmp_path / "uncut"), [1, 3], tmp_path / "cut", verify=False).is_dir()

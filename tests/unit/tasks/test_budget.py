@@ -163,7 +163,7 @@ def test_which_tasks_take_a_budget(tmp_path: Path) -> None:
     check_readout(gsm_symbolic(), "chain@32")
     check_readout(gsm8k(tmp_path), "chain@0")
     for readout in ("chain@", "chain@N", "chain@-1", "chain@1.5", "chain@²", "short@8", "filler@N"):
-        with pytest.raises(InputError, match=r"unknown readout of gsm_symbolic .*chain@N"):
+        with pytest.raises(InputError, match="gsm_symbolic .*chain@N"):
             check_readout(gsm_symbolic(), readout)
         assert not generates(readout)
         assert budget_of(readout) is None

@@ -12,8 +12,8 @@ from layercut.engine.base import GenerationRequest
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Task
-from layercut.tasks.chance import chance_of
 from layercut.tasks.evaluate import evaluate
+from layercut.tasks.grading import chance_of
 from tests.support.fake_engine import FakeEngine
 
 UNCUT = CutPlan(num_layers=4)

@@ -175,10 +175,10 @@ def test_progress_begins_with_what_was_there(task: FewShotTask, tmp_path: Path) 
 def test_a_journal_of_other_items_or_another_version_is_refused(task: FewShotTask, tmp_path: Path) -> None:
     with Journal(tmp_path / "copy.jsonl") as journal:
         evaluate(task, engine(task), PLAN, limit=LIMIT, journal=journal)
-        with pytest.raises(RunMismatch, match=r"copy\.jsonl holds the item copy-\w+, which is not among the 5 items"):
+        with pytest.raises(RunMismatch, match="among the 5 items"):
             evaluate(task, engine(task), PLAN, limit=5, journal=journal)
         newer = replace(task, version=task.version + 1)
-        with pytest.raises(RunMismatch, match=r"holds answers to version 1 of copy, this is version 2\."):
+        with pytest.raises(RunMismatch, match="version 1 .*version 2"):
             evaluate(newer, engine(task), PLAN, limit=LIMIT, journal=journal)
 
 
@@ -200,10 +200,10 @@ def test_selection_items_can_be_asked(task: FewShotTask) -> None:
 
 
 def test_wrong_calls_are_refused(task: FewShotTask) -> None:
-    with pytest.raises(InputError, match=r"unknown readout of copy 'chain'.* Known: gold, rank, short, token\."):
+    with pytest.raises(InputError, match="gold, rank, short, token"):
         evaluate(task, engine(task), PLAN, readout="chain")
     empty = replace(task, num_samples=0)
-    with pytest.raises(InputError, match="copy has no report items within a limit of 3"):
+    with pytest.raises(InputError, match="within a limit of 3"):
         evaluate(empty, engine(task), PLAN, limit=3)
 
 
@@ -212,7 +212,7 @@ def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
         def completions(self, requests, plan, decoding, done=()):  # type: ignore[no-untyped-def]
             yield [Completion(id=requests[0].id, text="", finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)]
 
-    with pytest.raises(AssertionError, match="left 3 requests of copy unanswered"):
+    with pytest.raises(AssertionError, match="left 3 requests"):
         evaluate(task, Lazy(), PLAN, limit=4)
 
 

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
+from layercut.tasks.few_shot import near_numbers
 from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number
-from layercut.tasks.near_misses import near_numbers
 
 MODULES = ("arithmetic", "boxed", "brackets", "copying", "few_shot", "grading", "in_steps", "chain_sum", "splits")
 

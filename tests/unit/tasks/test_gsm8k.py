@@ -171,13 +171,13 @@ def test_no_network_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyP
     datasets = pytest.importorskip("datasets", reason="the extra lm-eval is not installed")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    with pytest.raises(InputError, match=r"openai/gsm8k cannot be loaded .* `data` gsm8k=PATH") as caught:
+    with pytest.raises(InputError, match="openai/gsm8k .*`data` gsm8k=PATH") as caught:
         load_task("gsm8k").samples("report", 1)
     assert "\n" not in str(caught.value)
 
 
 def test_max_new_tokens_must_be_positive() -> None:
-    with pytest.raises(InputError, match="max_new_tokens 0 is too small"):
+    with pytest.raises(InputError, match="max_new_tokens 0"):
         load_task("gsm8k", data="unread", max_new_tokens=0)
 
 

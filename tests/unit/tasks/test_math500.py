@@ -141,7 +141,7 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
     rows = [ROWS[0], {"problem": "p", "solution": "s"}]
     with pytest.raises(InputError, match="line 2: no field 'answer'"):
         load_task("math500", data=str(write(tmp_path / "test.jsonl", rows))).samples("report", None)
-    with pytest.raises(InputError, match="max_new_tokens 0 is too small"):
+    with pytest.raises(InputError, match="max_new_tokens 0"):
         load_task("math500", max_new_tokens=0)
 
 

@@ -19,8 +19,7 @@ from layercut.errors import InputError
 from layercut.sandbox import runner as sandbox
 from layercut.tasks import base_name, check_name, check_task, load_task, own_file
 from layercut.tasks.base import Sample, Score, Task
-from layercut.tasks.chance import chance_of
-from layercut.tasks.grading import scores_of
+from layercut.tasks.grading import chance_of, scores_of
 
 SUMS = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "grade": "number"} for i in range(40)]
 
@@ -304,9 +303,9 @@ def test_names(tmp_path: Path) -> None:
     check_name(path)
     check_name(f"{path}:exact")  # data, which a study file may name
     assert base_name(path) == path
-    with pytest.raises(InputError, match="unknown readout of my.jsonl 'rank'. Known: short"):
+    with pytest.raises(InputError, match="readout of my.jsonl 'rank'"):
         check_task(path, ["rank"])
-    with pytest.raises(InputError, match="unknown grade 'nubmer'. Did you mean number"):
+    with pytest.raises(InputError, match="unknown grade 'nubmer'.*number"):
         check_task(f"{path}:nubmer")
     with pytest.raises(InputError, match="nowhere.csv: no such file"):
         check_task("nowhere.csv")
@@ -315,7 +314,7 @@ def test_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="takes no num_shots"):
         load_task(f"{path}:5")
     write(tmp_path / "bad.jsonl", [{"prompt": "a"}])
-    with pytest.raises(InputError, match=r"bad.jsonl, line 1: no field 'grade'"):
+    with pytest.raises(InputError, match="bad.jsonl, line 1: .*'grade'"):
         check_task(str(tmp_path / "bad.jsonl"))
 
 
@@ -355,5 +354,5 @@ def test_how_long_an_answer_may_be(tmp_path: Path, rows: list[dict[str, Any]], g
 def test_a_row_with_a_length_that_is_none(tmp_path: Path) -> None:
     row = {"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}
     task = load_task(write(tmp_path / "my.jsonl", [row]))
-    with pytest.raises(InputError, match="line 1: the field 'max_new_tokens' holds 0. Give a number of tokens"):
+    with pytest.raises(InputError, match="line 1: .*'max_new_tokens'"):
         task.samples("report", None)

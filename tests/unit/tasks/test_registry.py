@@ -24,16 +24,14 @@ def test_the_built_in_tasks_go_by_their_names(name: str) -> None:
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(
-        InputError, match=r"unknown task 'aritmetic'\. Did you mean arithmetic\? Known: arc_challenge, "
-    ):
+    with pytest.raises(InputError, match="unknown task 'aritmetic'.*Known: arc_challenge"):
         load_task("aritmetic")
 
 
 def test_an_option_that_a_task_does_not_have_is_refused() -> None:
-    with pytest.raises(InputError, match="the task arithmetic takes no data, but data 'x.jsonl' was given"):
+    with pytest.raises(InputError, match="data 'x.jsonl'"):
         load_task("arithmetic", data="x.jsonl")
-    with pytest.raises(InputError, match="the task copy takes no max_new_tokens"):
+    with pytest.raises(InputError, match="no max_new_tokens"):
         load_task("copy", max_new_tokens=7)
 
 
@@ -65,5 +63,5 @@ def test_tasks_are_imported_only_when_they_are_asked_for() -> None:
 @pytest.mark.parametrize(("name", "module"), [("arc_easy", "lm_eval"), ("gsm8k", "datasets")])
 def test_a_missing_extra_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=r"needs an optional part: pip install .*\[lm-eval\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[lm-eval\]'"):
         load_task(name).settings()

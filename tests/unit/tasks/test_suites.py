@@ -33,7 +33,7 @@ def test_a_limit_lowers_and_readouts_replace() -> None:
 
 
 def test_an_unknown_suite_is_refused() -> None:
-    with pytest.raises(InputError, match=r"unknown suite 'papers'\. Did you mean paper\?"):
+    with pytest.raises(InputError, match="unknown suite 'papers'.*paper"):
         suite("papers")
 
 
@@ -44,7 +44,7 @@ def test_local_data_by_task_and_by_folder(tmp_path: Path) -> None:
     found = with_data(tasks, {"gsm8k": "own.jsonl", "sciq": "sciq.jsonl"}, tmp_path)
     assert [task.data for task in found] == [str(tmp_path / "arc_easy"), "own.jsonl", None, "sciq.jsonl"]
     assert [task.data for task in with_data(tasks, {"arc_easy:5": "five"})] == ["five", None, None, None]
-    with pytest.raises(InputError, match="`data` names piqa, which is not among the tasks arc_easy:5, gsm8k"):
+    with pytest.raises(InputError, match="names piqa, .*arc_easy:5, gsm8k"):
         with_data(tasks, {"piqa": "x"})
     with pytest.raises(InputError, match="no such folder"):
         with_data(tasks, {}, tmp_path / "none")
@@ -57,7 +57,7 @@ def test_suites_stand_among_names_of_tasks(tmp_path: Path) -> None:
     assert [task.limit for task in asked] == [120, 120, 120, 120, 120, 100]
     assert (asked[0].data, asked[-1].data) == ("s.jsonl", str(tmp_path / "arc_easy"))
     assert asked_tasks("") == ()
-    with pytest.raises(InputError, match=r"unknown suite 'quik'\. Did you mean quick\?"):
+    with pytest.raises(InputError, match="unknown suite 'quik'.*quick"):
         asked_tasks("copy,suite:quik")
 
 

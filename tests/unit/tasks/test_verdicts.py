@@ -11,7 +11,7 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.tasks.base import Sample
 from layercut.tasks.few_shot import FewShotTask
 from layercut.tasks.grading import can_be_number, first_line, number_after, number_after_stands, outcome, parse_number
-from tests.unit.tasks.test_builtin import BUILTIN, GENERATED, built_in, completion
+from tests.unit.tasks.test_few_shot import BUILTIN, GENERATED, built_in, completion
 
 SHORT = ("arithmetic", "brackets", "copy")
 SPACES = (" ", "  ", "\t", "\r", "\x1c", "\u00a0", "\u2003", "\u2028")

@@ -119,7 +119,7 @@ def test_lead(article: str, first: str) -> None:
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="max_new_tokens 0 is too small"):
+    with pytest.raises(InputError, match="max_new_tokens 0"):
         load_task("xsum", max_new_tokens=0)
     with pytest.raises(InputError, match="no field 'summary'"):
         load_task("xsum", data=str(write(tmp_path / "a.jsonl", [{"document": "d"}]))).samples("report", None)

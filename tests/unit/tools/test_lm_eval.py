@@ -129,7 +129,7 @@ def test_layers_are_named_in_every_way_that_lm_eval_passes_on(uncut: Path, tmp_p
 def test_what_cannot_be_cut_is_said_before_anything_is_loaded(uncut: Path) -> None:
     with pytest.raises(InputError, match="layer 6 is not in"):
         LayercutLM(str(uncut), 6)
-    with pytest.raises(InputError, match="peft and remove cannot be combined"):
+    with pytest.raises(InputError, match="peft and remove"):
         LayercutLM(str(uncut), 5, peft="some/adapter")
     with pytest.raises(InputError, match="does not exist"):
         LayercutLM("./nowhere")
@@ -164,4 +164,4 @@ def test_the_command_line_is_lm_evals_with_one_more_model(tasks: Path, tmp_path:
         *("--tasks", "tiny_choice", "--include_path", str(tasks), "--device", "cpu"),
     )
     assert failed.returncode == 1
-    assert "layercut: layer 9 is not in" in failed.stderr.splitlines()[-1]
+    assert "layercut: layer 9" in failed.stderr.splitlines()[-1]

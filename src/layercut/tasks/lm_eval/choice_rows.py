@@ -39,7 +39,7 @@ def of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool
 
 
 def is_prepared_hellaswag(rows: Sequence[DataRow]) -> bool:
-    """Whether these are rows of HellaSwag whose context was put together already (``ctx`` and no ``ctx_a``)."""
+    """True if these are rows of HellaSwag whose context was put together already (``ctx`` and no ``ctx_a``)."""
     first = rows[0].fields
     return "ctx" in first and "endings" in first and "ctx_a" not in first
 

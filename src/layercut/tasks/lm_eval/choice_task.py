@@ -41,14 +41,13 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
     answer_begins = "\n\nThe answer is"
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """See SubjectsTask."""
         super().__init__(*args, **options)
         self._has_options = self._subjects[0].task.OUTPUT_TYPE == "multiple_choice"
         self._requests: dict[tuple[str, Readout], GenerationRequest | LikelihoodRequest] = {}
 
     @property
     def extra_readouts(self) -> tuple[Readout, ...]:
-        """What is read out only where it is asked for by name."""
+        """Readouts that are asked only by name."""
         return ("gold", "token", *GENERATED) if self._has_options else ("gold",)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:

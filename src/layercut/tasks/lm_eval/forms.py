@@ -21,7 +21,7 @@ _KEPT = ("doc_to_text", "doc_to_target", "target_delimiter", "fewshot_delimiter"
 
 
 class CompletionForm(NamedTuple):
-    """How a problem is asked as plain text."""
+    """A problem as plain text."""
 
     prompt: Callable[[Sample], str]
     stop: tuple[str, ...]
@@ -34,7 +34,6 @@ def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[st
 
     Args:
         file: of the task, within lm-eval's folder of tasks.
-        num_shots: worked examples.
         row: from a sample, the fields that the task's template needs.
 
     Raises:

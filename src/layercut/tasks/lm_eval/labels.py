@@ -18,8 +18,6 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
     Several right ones are allowed; the first stands for them.
 
     Args:
-        task: of lm-eval.
-        doc: the row.
         where: says which row it is, for the message.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.tasks.data_files import DataSet
-from layercut.tasks.hub_reach import hub_or_cache, why_not
+from layercut.tasks.hub import hub_or_cache, why_not
 from layercut.tasks.lm_eval.local_rows import reading
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.subject import reason, unreadable
@@ -26,7 +26,6 @@ def load(name: str, data: str | None, local: DataSet | None) -> dict[str, Config
     """lm-eval's task of this name, or those of a group or tag, each by its own name.
 
     Args:
-        name: of a task, group or tag.
         data: the place of the local rows, for messages.
         local: rows in place of the hub's.
 
@@ -81,7 +80,7 @@ def _check_file(manager: TaskManager, name: str, *, is_local: bool) -> None:
 
 
 def _folders(manager: TaskManager, members: Sequence[Mapping[str, Any]]) -> set[Path]:
-    """Where the files of tasks lie, with their code."""
+    """Folders of task files and their code."""
     entries = [manager.task_index.get(one["task"]) for one in members]
     return {Path(entry.yaml_path).parent for entry in entries if entry is not None and entry.yaml_path}
 

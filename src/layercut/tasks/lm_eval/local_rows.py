@@ -27,7 +27,7 @@ def reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
     class LocalTask(ConfigurableTask):  # type: ignore[misc]
         missing_examples: str | None = None
         places: Mapping[str, Sequence[str]]
-        """Where the rows of each split stand in the user's files."""
+        """Places of the rows of each split in the user's files."""
 
         def __init__(self, config: dict[str, Any]) -> None:
             try:

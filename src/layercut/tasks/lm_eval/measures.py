@@ -10,7 +10,7 @@ from layercut.errors import InputError
 from layercut.tasks.lm_eval.subject import reason
 
 NOTHING_FOUND = "[invalid]"
-"""What lm-eval's filters give where they find no answer."""
+"""Result of lm-eval's filters where they find no answer."""
 
 
 class Measure(NamedTuple):
@@ -21,12 +21,12 @@ class Measure(NamedTuple):
     over_items: Callable[[Sequence[Any]], Any]
     """lm-eval's own way from the items' values to the task's number."""
     is_mean: bool
-    """Whether that way is the mean, so that an item's value is a number of its own."""
+    """True if that way is the mean, so that an item's value is a number of its own."""
     higher_is_better: bool
 
 
 class Graded(NamedTuple):
-    """What lm-eval makes of one answer."""
+    """lm-eval's grade of one answer."""
 
     found: str
     """The answer that its first filter takes from the text; empty where it takes none."""
@@ -60,12 +60,6 @@ def measures(task: Any) -> dict[str, Measure]:
 
 def graded(task: Any, known: Mapping[str, Measure], docs: Sequence[Any], texts: Sequence[str]) -> list[Graded]:
     """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up.
-
-    Args:
-        task: of lm-eval.
-        known: its measures.
-        docs: the rows that were answered.
-        texts: an answer to each.
 
     Raises:
         InputError: lm-eval's own code fails on a row.

@@ -28,7 +28,7 @@ _TaskFile.add_constructor("!function", lambda loader, node: None)
 
 
 def has_lm_eval() -> bool:
-    """Whether lm-eval is installed."""
+    """True if lm-eval is installed."""
     try:
         return find_spec("lm_eval") is not None
     except ValueError:  # a module that was removed by hand

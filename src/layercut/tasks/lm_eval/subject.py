@@ -13,14 +13,14 @@ from layercut.tasks.few_shot import content_id
 from layercut.tasks.lm_eval.labels import options_and_gold
 
 FEWSHOT_SEED = 1234
-"""Of lm-eval's own runs, from which worked examples are drawn."""
+"""Seed of lm-eval's own runs, by which worked examples are drawn."""
 
 _SHARED = ("subject", "passage", "article")
 """Fields of data sets that several items have in common: subjects of MMLU, texts of BoolQ and RACE."""
 
 
 class Asked(NamedTuple):
-    """What the model reads: a prompt, or one for each continuation that is scored."""
+    """The model's input: a prompt, or one for each continuation that is scored."""
 
     prompts: tuple[Prompt, ...]
     continuations: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Subject:
 
     @property
     def describes_examples(self) -> str:
-        """How many worked examples there are and where they come from, for the run's settings."""
+        """Number and source of the worked examples, for the run's settings."""
         return f"{self._num_shots} of {self._examples_from}, seed {FEWSHOT_SEED}"
 
     def read(self, split: str) -> Iterator[Item]:
@@ -102,7 +102,7 @@ class Subject:
             yield item
 
     def asked(self, item: Item) -> Asked:
-        """What is asked, with the worked examples, in the form that is asked for."""
+        """The input with the worked examples, in the form that is asked for."""
         plain = not item.examples and not self.is_chat
         return item.asked if plain else self._asked(item.doc, item.examples, chat=self.is_chat)
 
@@ -118,7 +118,7 @@ class Subject:
         raise NotImplementedError
 
     def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
-        """What is asked of a row behind these examples, as plain text or as a conversation."""
+        """The input of a row behind these examples, as plain text or as a conversation."""
         raise NotImplementedError
 
     def _draw(self, doc: Mapping[str, Any], split: str) -> tuple[Mapping[str, Any], ...]:
@@ -217,7 +217,7 @@ class _Drawn:
 
 
 def unreadable(name: str, where: str, error: Exception) -> InputError:
-    """What is said of data that a task file of lm-eval cannot read."""
+    """The error for data that a task file of lm-eval cannot read."""
     return InputError(
         f"{where}: lm-eval's {name} cannot read this data ({reason(error)}). "
         "It must have the fields of the data set on the hub."

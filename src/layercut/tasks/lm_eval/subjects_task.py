@@ -37,10 +37,8 @@ class SubjectsTask(Task, Generic[AnySubject]):
 
         Args:
             name: of the task, with ``:5`` behind it where it was named with 5 worked examples.
-            subjects: at least one.
             metrics: the headline first.
             described: versions and data, for the run's settings.
-            max_new_tokens: longest answer, if not the usual one.
         """
         self.name = name
         self._base_name = name.removeprefix("lm-eval:").partition(":")[0].removesuffix("+chat")
@@ -51,7 +49,7 @@ class SubjectsTask(Task, Generic[AnySubject]):
         self._split_names: SplitNames = choose_splits(subjects[0].docs, selection=("validation", "train"))
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the samples; a local file counts by its content, not by its place."""
+        """Settings that decide the samples; a local file counts by its content, not by its place."""
         examples = self._subjects[0].describes_examples
         return {
             "version": self.version,
@@ -63,7 +61,6 @@ class SubjectsTask(Task, Generic[AnySubject]):
 
     @property
     def shares_test_set(self) -> bool:
-        """Whether selection items are part of the test set."""
         return self._split_names.are_halves
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:

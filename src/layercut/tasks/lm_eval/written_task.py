@@ -26,7 +26,7 @@ class WrittenSubject(Subject):
     for_selection = ("validation", "train")
 
     def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
-        """Of a task, with a number of worked examples; None for as many as its file asks for.
+        """A subject with a number of worked examples; None for as many as its file asks for.
 
         Raises:
             InputError: it asks for what is not supported, such as several answers to an item.
@@ -39,7 +39,7 @@ class WrittenSubject(Subject):
         super().__init__(name, task, shown, chat=chat)
 
     def graded(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
-        """What lm-eval makes of an answer to each item."""
+        """lm-eval's grade of an answer to each item."""
         return graded(self.task, self.measures, [item.doc for item in items], texts)
 
     @property
@@ -95,7 +95,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
         return ("gold",) if first is not None and first.gold else ()
 
     def settings(self) -> Mapping[str, Any]:
-        """See SubjectsTask; and where an answer ends."""
         first = self._subjects[0]
         return {"max_new_tokens": first.max_new_tokens, "stop": list(first.stop), **super().settings()}
 
@@ -110,7 +109,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=subject.stop)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """lm-eval's metrics; see the class."""
         return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(

@@ -55,11 +55,9 @@ def test_the_command_line_scores_it_and_goes_on(folder: Path, tmp_path: Path, la
 
 
 def test_what_is_not_there_is_named(folder: Path) -> None:
-    with pytest.raises(InputError, match="unknown lm-eval task 'next_numbr'. Did you mean next_number"):
+    with pytest.raises(InputError, match="'next_numbr'.*next_number"):
         check_task(f"lm-eval:{folder}/next_numbr")
-    with pytest.raises(
-        InputError, match="nowhere is no folder with task files; an lm-eval task of your own is lm-eval:FOLDER/NAME"
-    ):
+    with pytest.raises(InputError, match="lm-eval:FOLDER/NAME"):
         check_task("lm-eval:nowhere/next_number")
 
 
@@ -120,12 +118,12 @@ def test_a_study_includes_it(group: Path, tmp_path: Path) -> None:
     (arm,) = study.healing
     assert arm.prompts[0].source == f"task:lm-eval:{group}/next_number"
     assert arm.train.guard == (f"lm-eval:{group}/next_one:1",)
-    with untrusted("study.yaml"), pytest.raises(InputError, match=r"study.yaml runs code of its own"):
+    with untrusted("study.yaml"), pytest.raises(InputError, match="code of its own"):
         check_task(study.tasks[0].task)
 
 
 def test_its_files_are_read_within_limits(group: Path) -> None:
     levels = "".join(f"a{one}: &a{one} [{', '.join([f'*a{one - 1}'] * 9)}]\n" for one in range(1, 9))
     (group / "bomb.yaml").write_text(f"a0: &a0 [x]\n{levels}", encoding="utf-8")
-    with pytest.raises(InputError, match="bomb.yaml: no task file that can be used: more than 100,000 keys"):
+    with pytest.raises(InputError, match="more than 100,000 keys"):
         check_task(f"lm-eval:{group}/next_number")

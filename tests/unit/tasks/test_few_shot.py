@@ -14,8 +14,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.brackets import closing
-from layercut.tasks.few_shot import FewShotTask
-from layercut.tasks.near_misses import NUM_NEAR_MISSES
+from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
 
 BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 GENERATED = {

@@ -85,9 +85,9 @@ def assert_same_likelihoods(ours: dict[str, dict[str, Likelihoods]], theirs: dic
 @pytest.mark.parametrize("model_type", list(CONFIGS))
 def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).completions_under(asked(5), PLANS, GREEDY))
+    expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
     assert len({answer.text for answers in expected.values() for answer in answers.values()}) > 10
-    assert by_plan(SharedEngine(loaded, batch_size=3).completions_under(asked(5), PLANS, GREEDY)) == expected
+    assert by_plan(SharedEngine(loaded, batch_size=3).answers_under(asked(5), PLANS, GREEDY)) == expected
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
@@ -97,8 +97,8 @@ def test_answers_are_those_of_the_plain_engine_by_products_of_few_rows_too(
     monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)
     monkeypatch.setattr(products, "_FEWEST_ROWS", 1)
     loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).completions_under(asked(5), PLANS, GREEDY))
-    assert by_plan(SharedEngine(loaded, batch_size=3).completions_under(asked(5), PLANS, GREEDY)) == expected
+    expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
+    assert by_plan(SharedEngine(loaded, batch_size=3).answers_under(asked(5), PLANS, GREEDY)) == expected
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
@@ -128,8 +128,8 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
     for plans in (COMB, OTHERS):
         assert_same_likelihoods(
-            by_plan(shared.log_likelihoods_under(scored(), plans)),
-            by_plan(plain.log_likelihoods_under(scored(), plans)),
+            by_plan(shared.answers_under(scored(), plans)),
+            by_plan(plain.answers_under(scored(), plans)),
         )
     texts = [replace(request, continuations=("a long enough text",)) for request in scored()]
     ours = by_plan(shared.divergences_under(texts, COMB, plan(2)))
@@ -215,48 +215,48 @@ def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])
 def test_a_draft_changes_nothing_whether_right_or_wrong(model_type: str, decoding: Decoding) -> None:
     loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).completions_under(asked(), COMB, decoding))
+    expected = by_plan(PlainEngine(loaded).answers_under(asked(), COMB, decoding))
     texts = {name: answer.text for name, answer in expected["uncut"].items()}
     drafts = [
         replace(request, draft=text[: len(text) * (n % 4) // 3] + ("zz" if n % 2 else ""))
         for n, (request, text) in enumerate(zip(asked(), texts.values(), strict=True))
     ]
-    assert by_plan(SharedEngine(loaded).completions_under(drafts, COMB, decoding)) == expected
+    assert by_plan(SharedEngine(loaded).answers_under(drafts, COMB, decoding)) == expected
 
 
 def test_the_pool_takes_in_what_fits_and_parks_what_does_not() -> None:
     loaded = tiny_loaded("qwen2")
     long = [replace(request, max_new_tokens=40 + n) for n, request in enumerate(asked(5))]
-    expected = by_plan(PlainEngine(loaded).completions_under(long, COMB[:4], GREEDY))
+    expected = by_plan(PlainEngine(loaded).answers_under(long, COMB[:4], GREEDY))
     for gib in (1e-6, 2e-4):  # room for one row; for a few, of which some must free space as all grow
         engine = SharedEngine(loaded, batch_size=4, cache_gib=gib)
-        assert by_plan(engine.completions_under(long, COMB[:4], GREEDY)) == expected
+        assert by_plan(engine.answers_under(long, COMB[:4], GREEDY)) == expected
 
 
 @pytest.mark.parametrize("prefix", ["", "\u00e9" * 40, "a long shared beginning. " * 8], ids=["none", "bytes", "long"])
 def test_any_prefix_and_any_batch_size(prefix: str) -> None:
     loaded = tiny_loaded("mistral")  # its window of 8 tokens ends inside the prefix, or in it altogether
-    expected = by_plan(PlainEngine(loaded).completions_under(asked(prefix=prefix), COMB, GREEDY))
+    expected = by_plan(PlainEngine(loaded).answers_under(asked(prefix=prefix), COMB, GREEDY))
     for size in (1, 2, 32):
         engine = SharedEngine(loaded, batch_size=size)
-        assert by_plan(engine.completions_under(asked(prefix=prefix), COMB, GREEDY)) == expected
-        ours = by_plan(engine.log_likelihoods_under(scored(prefix=prefix or "?"), OTHERS))
-        theirs = by_plan(PlainEngine(loaded).log_likelihoods_under(scored(prefix=prefix or "?"), OTHERS))
+        assert by_plan(engine.answers_under(asked(prefix=prefix), COMB, GREEDY)) == expected
+        ours = by_plan(engine.answers_under(scored(prefix=prefix or "?"), OTHERS))
+        theirs = by_plan(PlainEngine(loaded).answers_under(scored(prefix=prefix or "?"), OTHERS))
         assert_same_likelihoods(ours, theirs)
 
 
 def test_conversations() -> None:
     loaded = tiny_loaded("llama")
     chats = [replace(request, prompt=(Message("user", str(request.prompt)),), draft="7 ") for request in asked()]
-    expected = by_plan(PlainEngine(loaded).completions_under(chats, COMB, GREEDY))
-    assert by_plan(SharedEngine(loaded).completions_under(chats, COMB, GREEDY)) == expected
+    expected = by_plan(PlainEngine(loaded).answers_under(chats, COMB, GREEDY))
+    assert by_plan(SharedEngine(loaded).answers_under(chats, COMB, GREEDY)) == expected
 
 
 def test_an_early_verdict_ends_an_answer_with_the_beginning_of_its_text() -> None:
     loaded = tiny_loaded("llama")
-    whole = by_plan(PlainEngine(loaded).completions_under(asked(), COMB, GREEDY))
+    whole = by_plan(PlainEngine(loaded).answers_under(asked(), COMB, GREEDY))
     hasty = [replace(request, settled=lambda text: len(text) >= 6) for request in asked()]
-    ours = by_plan(SharedEngine(loaded).completions_under(hasty, COMB, GREEDY))
+    ours = by_plan(SharedEngine(loaded).answers_under(hasty, COMB, GREEDY))
     reasons = set()
     for key, answers in whole.items():
         for name, expected in answers.items():
@@ -276,11 +276,11 @@ def test_what_is_not_wanted_any_more_is_not_answered() -> None:
     engine = SharedEngine(loaded, batch_size=2)
     out = {COMB[2].key, COMB[5].key}
     seen: list[str] = []
-    for one, answers in engine.completions_under(asked(), COMB, GREEDY, wanted=lambda one, _: one.key not in out):
+    for one, answers in engine.answers_under(asked(), COMB, GREEDY, wanted=lambda one, _: one.key not in out):
         seen += [one.key] * len(answers)
         if len(seen) > 9:
             out.add(COMB[3].key)
-    expected = by_plan(PlainEngine(loaded).completions_under(asked(), COMB, GREEDY))
+    expected = by_plan(PlainEngine(loaded).answers_under(asked(), COMB, GREEDY))
     assert COMB[2].key not in seen and COMB[5].key not in seen
     assert 0 < seen.count(COMB[3].key) < 7
     assert seen.count(COMB[1].key) == seen.count("uncut") == 7
@@ -304,7 +304,7 @@ def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
     with torch.no_grad():
         before = loaded.model(tokens).logits
         implementation = loaded.model.config._attn_implementation
-        next(iter(SharedEngine(loaded).completions_under(asked(), COMB, GREEDY)))
+        next(iter(SharedEngine(loaded).answers_under(asked(), COMB, GREEDY)))
         assert loaded.model.config._attn_implementation == implementation
         torch.testing.assert_close(loaded.model(tokens).logits, before, rtol=0, atol=0)
 
@@ -312,7 +312,7 @@ def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
 def test_bad_calls_are_refused() -> None:
     loaded = tiny_loaded("llama")
     engine = SharedEngine(loaded)
-    with pytest.raises(InputError, match="model of 5 decoder layers, this one has 6"):
+    with pytest.raises(InputError, match="this one has 6"):
         engine.completions(asked(), CutPlan(num_layers=5, removed=(1,)), GREEDY)
     with pytest.raises(InputError, match="q0"):
         engine.log_likelihoods([*scored(), scored()[0]], plan())
@@ -329,7 +329,7 @@ def test_close_calls_are_counted_below_float32(dtype: torch.dtype) -> None:
     with torch.no_grad():  # twins of all tokens: every choice is a close call
         head.weight[130:256] = head.weight[2:128]
     loaded.model.to(dtype)
-    answers = by_plan(SharedEngine(loaded).completions_under(asked(), COMB[:2], GREEDY))
+    answers = by_plan(SharedEngine(loaded).answers_under(asked(), COMB[:2], GREEDY))
     found = [answer for of_plan in answers.values() for answer in of_plan.values()]
     close = sum(answer.num_close for answer in found)
     assert close == 0 if dtype == torch.float32 else close > sum(answer.num_new_tokens for answer in found) / 2
@@ -342,7 +342,7 @@ def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypat
     base = asked(2)
     draws = [replace(one, id=f"{one.id}#{n}", stop=()) for one in base for n in range(6)]
     draws += [replace(base[0], id=f"d#{n}", draft="12 ab") for n in range(3)]
-    expected = by_plan(PlainEngine(loaded).completions_under(draws, OTHERS, SAMPLED))
+    expected = by_plan(PlainEngine(loaded).answers_under(draws, OTHERS, SAMPLED))
     num_texts: list[int] = []
     init = Pack.__init__
 
@@ -351,7 +351,7 @@ def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypat
         init(self, texts, *rest, **named)
 
     monkeypatch.setattr(Pack, "__init__", count)
-    found = by_plan(SharedEngine(loaded, batch_size=batch_size).completions_under(draws, OTHERS, SAMPLED))
+    found = by_plan(SharedEngine(loaded, batch_size=batch_size).answers_under(draws, OTHERS, SAMPLED))
     assert found == expected
     assert len({answer.text for answer in expected[OTHERS[0].key].values()}) > 4
     if batch_size == 32:
@@ -363,6 +363,6 @@ def test_a_question_that_is_scored_too_lends_its_text_to_draws() -> None:
     draws = [replace(one, id=f"q0#{n}", stop=()) for n in range(3)]
     mixed = [replace(one, stop=()), *draws, replace(scored(5)[4], id="q0", prompt=one.prompt)]
     found = [answer for _, part in SharedEngine(loaded).answers_under(mixed, [plan(1)], SAMPLED) for answer in part]
-    alone = by_plan(PlainEngine(loaded).completions_under([mixed[0], *draws], [plan(1)], SAMPLED))[plan(1).key]
+    alone = by_plan(PlainEngine(loaded).answers_under([mixed[0], *draws], [plan(1)], SAMPLED))[plan(1).key]
     assert {a.id: a for a in found if isinstance(a, Completion)} == alone
     assert sum(isinstance(a, Likelihoods) for a in found) == 1

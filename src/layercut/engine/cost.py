@@ -10,28 +10,39 @@ the upper end allows for the other work of a model.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Prompt
-from layercut.progress.bars import CHARACTERS_PER_TOKEN
-from layercut.progress.estimate import RELIABLE
+from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.progress.cost import RELIABLE
 from layercut.runs.atomic import nearest_existing
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 
+if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
+
+CHARACTERS_PER_TOKEN = 4
+ITEM_COST = 100
+"""The cost of an item of any length, in prompt tokens: small batches are bound by overhead, not by arithmetic."""
+DECODE_COST = 16
+"""Prompt tokens in a batch that take as long as one decoded token; only a first guess."""
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINING = 3.0
 """Cost of a training token, in forward passes: one forward, two backward."""
 SLOWER = 4.0
 """The upper end of a range: a quarter of the speed of large matrix products, on a machine without other work."""
 PASS_SECONDS = 0.1
-"""What one forward pass may take beside its arithmetic."""
+"""Seconds of one forward pass beyond its arithmetic."""
 _SIZE = 1024
 _SECONDS = 0.2
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
 class Speed(NamedTuple):
@@ -53,7 +64,7 @@ class Step:
     items: int
     unit: str = "item"
     parameters: int
-    """Of the model that works on them."""
+    """Parameters of the model that works on them."""
     prompt_tokens: int
     """That are read, all items together."""
     new_tokens: tuple[int, int] = (0, 0)
@@ -74,7 +85,6 @@ class Step:
         return self.least * (low[0] + low[1] / SLOWER), SLOWER * high[0] + high[1]
 
     def line(self, speed: Speed | None) -> str:
-        """For people."""
         metadata = [counted(self.items, self.unit), f"about {self.prompt_tokens:,} tokens read"]
         if self.new_tokens[1]:
             low, high = self.new_tokens
@@ -101,13 +111,13 @@ class CostEstimate:
     disk_bytes: int
     """At the fullest moment."""
     stays_bytes: int = 0
-    """Of those, what is left at the end."""
+    """Bytes that are left at the end."""
     memory_bytes: int
     """At the fullest moment."""
     memory_moment: str = ""
     """Which that is, such as ``in training``."""
     memory_parts: Mapping[str, int] = field(default_factory=dict)
-    """What takes it, in bytes; empty where that is not counted by part."""
+    """Memory by part, in bytes; empty where that is not counted by part."""
     folder: Path | None
     """That is written to."""
 
@@ -127,7 +137,6 @@ class CostEstimate:
         return shutil.disk_usage(nearest_existing(self.folder)).free
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {
             "steps": [
                 asdict(step) | {"seconds": step.seconds(self.speed) if self.speed else None} for step in self.steps
@@ -147,7 +156,6 @@ class CostEstimate:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
         lines = [step.line(self.speed) for step in self.steps]
         if self.speed is not None and self.seconds is not None:
             rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
@@ -189,6 +197,50 @@ def measured_speed(device: str = "auto") -> Speed:
         where.type.upper() if where.type == "cpu" else where.type,
         2 * _SIZE**3 / _seconds_of(matrix, matrix),
         weights.numel() * weights.element_size() / _seconds_of(weights, vector),
+    )
+
+
+class WeightCounts(NamedTuple):
+    """A model's weights, from the headers of its files."""
+
+    parameters: int
+    stored_bytes: int
+    bytes_in_memory: int
+    adapter_parameters: int
+    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    layer_parameters: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    cache_bytes: int
+    """Keys and values of one token."""
+    vocabulary: int
+
+
+def weight_counts(handle: ModelHandle) -> WeightCounts:
+    """Counts of a model on disk, and the bytes that it takes in memory in the dtype of its handle."""
+    folder = handle.source.path
+    files, config = safetensors_files(folder), read_config(folder)
+    config = inner if isinstance(inner := config.get("text_config"), dict) else config
+    entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
+    in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
+    parameters = sum(entry.num_parameters for _, entry in entries)
+    stored = sum(entry.num_bytes for _, entry in entries)
+    each = DTYPE_BYTES.get(handle.dtype)
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    width = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
+    return WeightCounts(
+        parameters=parameters,
+        stored_bytes=stored,
+        bytes_in_memory=stored if each is None else each * parameters,
+        adapter_parameters=sum(sum(entry.shape) for entry in in_layers if len(entry.shape) == 2),
+        layer_parameters=sum(entry.num_parameters for entry in in_layers),
+        num_layers=handle.num_layers,
+        hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
+        cache_bytes=2 * handle.num_layers * width * (each or 2),
+        vocabulary=config.get("vocab_size", 0),
     )
 
 

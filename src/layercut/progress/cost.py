@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+
+from layercut.progress import OnProgress
 
 ENOUGH = 20
 """Timed items of a kind that give an estimate, where there are four times as many."""
@@ -57,6 +59,8 @@ class Eta:
         """Seconds an item at most, by kind, where known."""
         self._at, self._since = -1, 0.0
         """The cell that is worked on, and when it began or its last item ended."""
+        self._begun = 0
+        """Items of it that were left when it began."""
 
     def skip(self, cell: int, num_items: int) -> None:
         """Count items that were done before, without a time."""
@@ -77,17 +81,36 @@ class Eta:
         """This cell is worked on now. What its next item has taken so far is no longer left."""
         self._at, self._since = cell, time.monotonic()
 
+    def reports(self, cell: int, counted: Callable[[int, int, int], None]) -> OnProgress:
+        """Begin a cell. The result takes (items done, items in all), first with those done before, which have no time;
+        ``counted`` is then called with the new items and both numbers."""
+        self.begin(cell)
+        last, seen = time.monotonic(), -1
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal last, seen
+            now = time.monotonic()
+            if seen < 0:
+                self.skip(cell, done)
+                self._begun = total - done
+            else:
+                self.advance(cell, done - seen, now - last)
+            counted(done - max(seen, 0), done, total)
+            seen, last = done, now
+
+        return on_progress
+
     def _count(self, cell: int, num_items: int) -> None:
         self._done[cell] += num_items
         if cell == self._at:
             self._since = time.monotonic()
 
-    def at_most(self, cell: int, seconds: float | None) -> None:
-        """The rest of a cell takes at most so long; None where unknown.
+    def bound(self, seconds_left: Callable[[int], float | None]) -> None:
+        """Bound the present cell, whose first answers come late in a large batch, and all others soon after.
 
-        In a large batch the first answers come late, and all others soon after.
+        ``seconds_left`` gives the most seconds for the items that were left when the cell began; None where unknown.
         """
-        kind, left = self._cells[cell].kind, self.num_left(cell)
+        kind, left, seconds = self._cells[self._at].kind, self.num_left(self._at), seconds_left(self._begun)
         self._most.pop(kind, None)
         if seconds is not None and left > 0:
             self._most[kind] = seconds / left

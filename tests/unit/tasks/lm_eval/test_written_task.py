@@ -11,7 +11,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import check_readout
-from layercut.tasks.chance import chance_of
+from layercut.tasks.grading import chance_of
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
@@ -139,7 +139,7 @@ def test_what_is_not_supported_is_refused_in_one_line(name: str, message: str, g
 
 def test_examples_from_a_split_that_is_not_there(tmp_path: Path) -> None:
     data = write_rows(tmp_path, {"test": gsm(12)})
-    with pytest.raises(InputError, match=r"come from the split 'train', .* or ask without examples \(gsm8k:0\)"):
+    with pytest.raises(InputError, match=r"split 'train', .*\(gsm8k:0\)"):
         load_task("lm-eval:gsm8k", data=data)
     assert load_task("lm-eval:gsm8k:0", data=data).samples("report", 2)
 
@@ -150,7 +150,7 @@ def test_a_task_that_needs_a_package_names_it(gsm_folder: str, monkeypatch: pyte
     for name in ("immutabledict", "langdetect"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "lm_eval.tasks.ifeval.utils", raising=False)
-    with pytest.raises(InputError, match=r"ifeval cannot be set up here \(ModuleNotFoundError: .*\)\. pip install "):
+    with pytest.raises(InputError, match="ifeval .*pip install "):
         load_task("ifeval", data=gsm_folder)
 
 
@@ -181,7 +181,7 @@ def test_a_row_that_the_task_cannot_read_is_named(tmp_path: Path) -> None:
     rows = (tmp_path / "validation.jsonl").read_text().splitlines()
     (tmp_path / "validation.jsonl").write_text("\n".join([*rows[:2], '{"question": "4?"}', *rows[2:]]))
     task = load_task("triviaqa", data=data)
-    with pytest.raises(InputError, match=r"validation\.jsonl, line 3: lm-eval's triviaqa cannot read this data"):
+    with pytest.raises(InputError, match="line 3: lm-eval's triviaqa"):
         task.samples("report", None)
 
 
@@ -209,7 +209,7 @@ def test_a_group_of_written_tasks_is_one_task(tmp_path: Path, monkeypatch: pytes
     answers = [written(f" so the answer is {one.gold if i % 2 else 'E'}.") for i, one in enumerate(samples)]
     scores = task.grade_all(samples, "chain", answers)  # type: ignore[attr-defined]
     assert [score.metrics for score in scores] == [{"exact_match": float(i % 2)} for i in range(len(samples))]
-    with pytest.raises(InputError, match="there are no rows of the subject"):
+    with pytest.raises(InputError, match="rows of the subject"):
         load_task("bbh_cot_fewshot", data=write_rows(tmp_path / "few", {"test": rows[:40]}))
 
 

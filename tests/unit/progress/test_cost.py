@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.progress.estimate import Eta, Workload
+from layercut.progress.cost import Eta, Workload
 
 
 def test_nothing_is_promised_before_anything_was_measured() -> None:
@@ -88,14 +88,15 @@ def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others() -> Non
     eta = Eta([Workload(kind="a", num_items=100, weight=1), Workload(kind="a", num_items=10, weight=1)])
     eta.advance(0, 2, 60.0)
     assert eta.remaining is None, "two answers are too few"
-    eta.at_most(0, 30.0)
+    eta.begin(0)
+    eta.bound(lambda begun: 30.0)
     assert eta.remaining == pytest.approx(30 + 10 * 30 / 98)
-    eta.at_most(0, None)
+    eta.bound(lambda begun: None)
     assert eta.remaining is None
-    eta.at_most(0, 98 * 40.0)
+    eta.bound(lambda begun: 98 * 40.0)
     assert eta.remaining == pytest.approx((98 + 10) * 30), "a bound above the measured speed changes nothing"
     eta.advance(0, 98, 1.0)
-    eta.at_most(0, 5.0)
+    eta.bound(lambda begun: 5.0)
     assert eta.remaining == pytest.approx(10 * 61 / 100)
 
 
@@ -103,7 +104,7 @@ def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("layercut.progress.estimate.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("layercut.progress.cost.time.monotonic", lambda: now[0])
     eta = Eta([Workload(kind="a", num_items=3, weight=1), Workload(kind="a", num_items=2, weight=1)])
     eta.begin(0)
     now[0] = 60.0

@@ -27,16 +27,13 @@ def test_the_command(layercut: Run, file: Path, tmp_path: Path) -> None:
     ran = layercut("cut", file, "--remove", "reverse:2", "--out", out, "--device", "cpu")
     assert ran.code == 0, ran.err
     assert "removes 2 of 6 decoder layers (33.3 %): 4, 5" in ran.err
-    assert (
-        "differ from those of the original model under a bypass by at most " in ran.out
-        and f"checkpoint: {out}" in ran.out
-    )
+    assert "by at most " in ran.out and f"checkpoint: {out}" in ran.out
     assert read_gguf_head(out).num_layers == 4
     again = layercut("cut", file, "--remove", "reverse:2", "--out", out)
-    assert again.code == 1 and "exists already; choose another --out." in again.err
+    assert again.code == 1 and "choose another --out" in again.err
     dry = layercut("cut", file, "--remove", "1", "--out", tmp_path / "other.gguf", "--dry-run", "--max-shard-gb", "1")
-    assert "--max-shard-gb has no effect: a GGUF file is one file." in dry.err
-    assert dry.code == 0 and "dry run: nothing was written" in dry.out
+    assert "--max-shard-gb has no effect" in dry.err
+    assert dry.code == 0 and "nothing was written" in dry.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
     assert [path.name for path in out.parent.iterdir()] == ["cut.gguf"]
 
@@ -53,15 +50,13 @@ def test_plan_json_and_hashes(layercut: Run, file: Path, tmp_path: Path) -> None
     for verify in ("--verify", "--no-verify"):
         out = tmp_path / "b.gguf"
         ran = layercut("cut", file, "--remove", tmp_path / "other.json", "--out", out, verify, "--device", "cpu")
-        assert ran.code == 1 and "the plan was made for another" in ran.err.replace(
-            f"{tmp_path}/other.json", "the plan"
-        )
+        assert ran.code == 1 and "made for another" in ran.err.replace(f"{tmp_path}/other.json", "the plan")
 
 
 def test_a_folder_is_not_cut_to_a_gguf_file(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     ran = layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "x.gguf")
     assert ran.code == 1
-    assert "is no GGUF file, and a GGUF file is cut from one. Write a folder (--out without .gguf)" in ran.err
+    assert "without .gguf" in ran.err
     assert "convert_hf_to_gguf.py" in ran.err
     assert not any(tmp_path.iterdir())
 

@@ -227,7 +227,7 @@ def test_a_class_whose_objects_the_tests_make_is_kept(number: int, benchmark_dat
 def test_tests_that_are_no_python_are_refused(tmp_path: Path) -> None:
     row = {"task_id": "HumanEval/0", "prompt": HEAD, "entry_point": "double", "canonical_solution": "\n  return ("}
     (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "test": "def check(candidate): pass"}) + "\n")
-    with pytest.raises(InputError, match=r"line 1: the tests or the solution are not Python: .*Mend or remove the row"):
+    with pytest.raises(InputError, match="line 1: .*not Python"):
         load_task("humaneval", data=str(tmp_path / "rows.jsonl")).samples("selection", None)
 
 
@@ -241,7 +241,7 @@ def check_all(code_task: CodeTask, samples: list[Sample]) -> None:
 
 def test_inputs_without_results_are_refused(benchmark_data: Path) -> None:
     for name, file in (("humaneval_plus", "HumanEvalPlus.jsonl.gz"), ("mbpp_plus", "MbppPlus.jsonl.gz")):
-        with pytest.raises(InputError, match=r"line \d+: .*plus tests cannot be run.*OriginFmt"):
+        with pytest.raises(InputError, match=r"line \d+: .*OriginFmt"):
             load_task(name, data=str(benchmark_data / name / file)).samples("report", 1)
 
 
@@ -257,7 +257,7 @@ def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monk
     monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
     monkeypatch.setattr(sandbox, "_UNSAFE", set())
     assert sandbox.isolation_of([load_task("copy")]) is None
-    with pytest.raises(InputError, match="cannot be run safely here"):
+    with pytest.raises(InputError, match="cannot be run safely"):
         sandbox.isolation_of([small])
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):

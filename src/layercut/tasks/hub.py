@@ -1,0 +1,130 @@
+"""Data sets of the Hugging Face hub: as a whole, or streamed as ``hub:NAME``, ``hub:NAME:config:split``.
+
+Whether the hub is reachable is checked once, so that an offline machine loses seconds, not a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+from layercut.errors import InputError, MissingExtra, first_line
+from layercut.tasks.data_files import DataRow, DataSet
+
+HUB = "hub:"
+"""Prefix of the name of a data set."""
+TIMEOUT = 8.0
+"""Seconds until the hub counts as out of reach."""
+
+
+def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
+    """Rows of a data set on the hub.
+
+    Args:
+        splits: only these; all if empty.
+
+    Raises:
+        MissingExtra: the library ``datasets`` is not installed.
+        InputError: it cannot be loaded.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtra(f"fetching {dataset}", "lm-eval") from error
+    try:
+        with hub_or_cache():
+            found = load_dataset(dataset, config)
+    except Exception as error:  # what a failed download raises differs from version to version of three libraries
+        raise InputError(
+            f"{task}: the data set {dataset} cannot be loaded ({why_not(error)}). With no network give a local copy: "
+            f"`data` {task}=PATH."
+        ) from error
+    return DataSet(
+        {
+            name: [DataRow(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])]
+            for name in splits or found
+        }
+    )
+
+
+def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[DataRow]:
+    """The rows as they come, so that only as much is fetched as is taken.
+
+    Args:
+        source: what is read; the split is ``train`` if left out.
+        extra: the optional part that brings the library ``datasets``, for its absence.
+        buffer: shuffle through a buffer of this many rows (and in the order of shards); 0 takes rows in their order.
+        seed: of the shuffle.
+
+    Raises:
+        InputError: a source of another form, or one that cannot be read.
+        MissingExtra: ``datasets`` is not installed.
+    """
+    name, *rest = source.removeprefix(HUB).split(":")
+    if not name or len(rest) > 2:
+        raise InputError(f"{source!r} names no data set; write hub:NAME, hub:NAME:config or hub:NAME:config:split.")
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtra(f"reading {source}", extra) from error
+    config = (rest[0] or None) if rest else None
+    split = rest[1] if len(rest) == 2 else "train"
+    return _rows(source, lambda: load_dataset(name, config, split=split, streaming=True), buffer, seed)
+
+
+def _rows(source: str, load: Callable[[], Any], buffer: int, seed: int) -> Iterator[DataRow]:
+    try:
+        with hub_or_cache():
+            rows = load()
+        if buffer:
+            rows = rows.shuffle(seed=seed, buffer_size=buffer)
+        for number, fields in enumerate(rows, start=1):
+            yield DataRow(f"{source}, row {number}", fields)
+    except Exception as error:  # its own kinds, and those of the network libraries beneath
+        raise InputError(
+            f"{source}: no data set can be read here ({why_not(error)}). Check name, config and split, or give "
+            "a local file."
+        ) from error
+
+
+@contextmanager
+def hub_or_cache() -> Iterator[None]:
+    """Inside the block data sets come from the hub, or, where it is out of reach, from its cache alone.
+
+    The libraries beneath ask an absent hub six times for every file and write a line for each.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+        yield
+        return
+    import datasets.config
+
+    both = (constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in both]
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for place, value in zip(both, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def why_not(error: Exception) -> str:
+    """Why a data set could not be had, in a few words."""
+    if "OfflineModeIsEnabled" in str(error):
+        return "the Hugging Face hub is out of reach or switched off, and its cache holds no copy"
+    return first_line(error)
+
+
+@cache
+def _answers(endpoint: str) -> bool:
+    """True if anything at all comes back from this address; asked once in a process."""
+    from huggingface_hub import get_session
+
+    with suppress(Exception):  # no route, refused, timed out: each HTTP library has its own classes for these
+        get_session().head(endpoint, timeout=TIMEOUT)
+        return True
+    return False
