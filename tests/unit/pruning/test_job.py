@@ -173,7 +173,7 @@ def test_stopped_anywhere_and_resumed_is_uninterrupted(
 ) -> None:
     with stopped_after(monkeypatch, 10**9) as count:
         run(model, choices, tmp_path / "count")
-    for number, writes in enumerate(range(1, count[0], max(1, count[0] // 3))):
+    for number, writes in enumerate(range(1, count[0], max(1, count[0] // 7))):
         out = tmp_path / f"stopped-{number}"
         with pytest.raises(Stopped), stopped_after(monkeypatch, writes):
             run(model, choices, out)
