@@ -109,13 +109,14 @@ class StudyRequest(Request):
         Raises:
             InputError: they do not fit.
         """
-        if self.other is not None:
-            self.other.fit()
-        elif len(self.settings.models) == 1:
-            try:
-                _fit(self.settings)
-            except InputError as error:
-                raise self._named(error) from error
+        with self.trust():
+            if self.other is not None:
+                self.other.fit()
+            elif len(self.settings.models) == 1:
+                try:
+                    _fit(self.settings)
+                except InputError as error:
+                    raise self._named(error) from error
 
     def run(self, io: Io) -> Iterator[StudyOutcome]:
         """Do all that is left; yields the outcome of each model as soon as it has ended."""

@@ -16,6 +16,7 @@ from layercut.base_settings import choices_of
 from layercut.errors import InputError
 from layercut.requests import request_of
 from layercut.requests.base import Request, Slot, plain_type, slots
+from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run
 
 PYTHON: dict[str, Callable[..., Any]] = {
@@ -146,3 +147,21 @@ def test_a_request_is_checked_without_torch() -> None:
     code = "import sys; from layercut.requests import REQUESTS, request_of; [request_of(one) for one in REQUESTS]; "
     code += "sys.exit(' '.join({'torch', 'transformers', 'lm_eval', 'trl'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
+
+
+@pytest.mark.parametrize("verb", ["cut", "eval"])
+def test_a_request_file_runs_no_code_unless_it_is_trusted(
+    verb: str, layercut: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    model = save_tiny("llama", tmp_path / "tiny")
+    given = {"model": str(model), "remove": "evil:layers:1", "out": str(tmp_path / "out"), "tasks": "copy"}
+    asked = {name: one for name, one in given.items() if name in slots(request_of(verb))}
+    file = tmp_path / "request.yaml"
+    file.write_text(yaml.safe_dump({verb: asked}), encoding="utf-8")
+    refused = layercut("run", file)
+    assert refused.code == 1 and "--trust-study-code" in refused.err and not (tmp_path / "ran").exists()
+    file.write_text(yaml.safe_dump({verb: asked | {"remove": "1", "trust_remote_code": True}}), encoding="utf-8")
+    assert "--trust-study-code" in layercut("run", file).err
