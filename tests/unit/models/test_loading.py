@@ -196,7 +196,7 @@ def test_not_a_number_is_found_and_named(tmp_path, value, model_type):
     name = next(name for name in sorted(index) if "layers.3." in name and ("up_proj" in name or "w3" in name))
     edit_tensors(path / index[name], lambda tensors: tensors[name].view(-1)[-1].fill_(value))
     message = refused(path)
-    assert message.startswith(f"{index[name]} holds NaN") and f"the tensor {name};" in message
+    assert f"{index[name]} holds NaN" in message and f"the tensor {name};" in message
 
 
 def test_numbers_too_large_for_the_dtype(copy):
