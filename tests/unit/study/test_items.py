@@ -77,7 +77,10 @@ def test_a_healing_on_its_items_counts_for_every_arm(own: bool, guard: bool, tin
         rows = [{"prompt": f"{words} {i}.", "answer": chr(97 + i), "grade": "exact"} for i in range(24)]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arm = {"name": "seam", "method": "seam", "responses": "original", "prompts": f"task:{mine if own else other}"}
-    arm |= {"guard": [str(mine)], "guard_items": 8} if guard else {}
+    if guard:  # a training, as a seam has no evaluations
+        pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+        arm |= {"method": "lora", "rank": 2, "max_steps": 1, "save_every": 1, "limit": 16}
+        arm |= {"guard": [str(mine)], "guard_items": 8}
     study = settings(
         tiny, tmp_path / "runs" / "healed", tasks=[{"task": str(mine), "max_new_tokens": 2}], healing=["none", arm]
     )
