@@ -74,7 +74,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     with_request.__doc__ = kind.__doc__
     with_request.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-    with_request.request = kind  # type: ignore[attr-defined]
     with_request.renamed = {one.field: name for name, one in known.items() if one.field != name}  # type: ignore[attr-defined]
     with_request.__annotations__ = {one.name: one.annotation for one in keyword_only}
     return with_request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -87,7 +88,7 @@ class EvalRequest(Request):
         _ = self.asked
         return self
 
-    @property
+    @cached_property
     def asked(self) -> tuple[TaskSettings, ...]:
         """The tasks. Raises InputError: an unknown one, or an option that it does not have."""
         found = tasks_of(

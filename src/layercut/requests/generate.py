@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
@@ -81,13 +82,13 @@ class GenerateRequest(Request):
         check_prompts(self.specs)
         return self
 
-    @property
+    @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:
         """Sources of prompts, as they are read."""
         read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
         return prompt_specs(self.prompts or "", data=local_data(self.data, self.data_dir), **read.as_dict())
 
-    @property
+    @cached_property
     def how(self) -> Answering:
         """Answering under the preset."""
         return answering(self.preset, self.decoding, **self.answers.given())

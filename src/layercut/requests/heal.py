@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -92,23 +93,23 @@ class HealRequest(Request):
         _ = self.settings
         return self
 
-    @property
+    @cached_property
     def files(self) -> dict[str, str]:
         """Local data by task."""
         return local_data(self.data, self.data_dir)
 
-    @property
+    @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:
         """Sources of prompts, as they are read."""
         read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
         return prompt_specs(self.prompts, data=self.files, **read.as_dict())
 
-    @property
+    @cached_property
     def how(self) -> Answering:
         """Answering under the preset."""
         return answering(self.preset, self.decoding, **self.answers.given())
 
-    @property
+    @cached_property
     def settings(self) -> HealSettings:
         """Training, filters and data under the preset."""
         train = under_preset(self.preset, self.train).replace(seed=self.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -47,7 +48,7 @@ class PruneRequest(Request):
         check_tasks(self.tasks.tasks)
         return self
 
-    @property
+    @cached_property
     def tasks(self) -> GoalTasks:
         """The tasks that decide."""
         return goal_tasks(self.goal, self.data, self.data_dir)

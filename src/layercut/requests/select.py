@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -119,7 +120,7 @@ class SelectRequest(Request):
             raise no_objective(self.criterion)
         return self
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's."""
         return tasks_of(

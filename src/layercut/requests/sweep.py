@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
 from pydantic import Field, model_validator
@@ -107,7 +108,7 @@ class SweepRequest(Request):
         _ = self.tasks
         return self
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's. Raises InputError: an unknown one, or an option that it does not have."""
         return tasks_of(
