@@ -14,7 +14,7 @@ from layercut.report import words
 from layercut.report.table import Column, Table, markdown
 from layercut.runs.atomic import write_text
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape
+from layercut.text.markup import PATH_CHARACTERS, code, escape
 from layercut.text.numbers import number
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def more_items(folder: Path, items: int, use: str, keep: float) -> str:
     out = str(folder.with_name(f"{folder.name}-{items}"))
     ask = shlex.join(["layercut", "advise", out, "--use", use, "--keep", f"{keep:g}"])
     if is_of_single_runs(folder):
-        return f"{ask_more(folder, items)} and `--out` in {code(out)}, then `{ask}`"
+        return f"{ask_more(folder, items)} and `--out` in {code(out, PATH_CHARACTERS)}, then `{ask}`"
     again = shlex.join(["layercut", "run", study_file(folder), "--out", out])
     return f"{ask_more(folder, items)}, then `{again} && {ask}`"
 

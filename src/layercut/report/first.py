@@ -19,7 +19,7 @@ from layercut.runs.disk import size
 from layercut.runs.prune import RESULT, PruneResult
 from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape, escaped
+from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
 from layercut.text.numbers import number, parameters, with_interval
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     facts += [("size", words.size(advice.uncut, arm) or "not recorded")]
     facts += [("speed", "not measured; `layercut diagnose --only cost` does")]
     if arm.checkpoint:
-        facts += [("checkpoint", code(arm.checkpoint))]
+        facts += [("checkpoint", code(arm.checkpoint, PATH_CHARACTERS))]
     elif (found := checkpoint_of(folder, arm).checkpoint) is not None:
-        facts += [("checkpoint", f"{code(found.relative_to(folder).as_posix())} in this folder")]
+        facts += [("checkpoint", f"{code(found.relative_to(folder).as_posix(), PATH_CHARACTERS)} in this folder")]
     elif arm.is_healing_arm:
         facts += [("checkpoint", "not kept; the study writes it with `checkpoints: true`")]
     else:

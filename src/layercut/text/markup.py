@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 MOST_CHARACTERS = 600
+PATH_CHARACTERS = 4096
+"""Most of a path: those that people copy are shown whole."""
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
 
@@ -17,9 +19,9 @@ def fenced(text: str) -> list[str]:
     return [f"{fence}text", *printable(shortened).strip("\n").split("\n"), fence]
 
 
-def code(text: str) -> str:
-    """Text on one line as code inside a table cell, cut after 80 characters."""
-    line = on_one_line(text)
+def code(text: str, most: int = 80) -> str:
+    """Text on one line as code inside a table cell, cut after ``most`` characters."""
+    line = on_one_line(text, most)
     if not line:
         return "(empty)"
     ticks = "`" * (1 + _longest_run(line))
@@ -38,10 +40,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collectio
     return [f"|{first}", f"|{rule}", *("| " + " | ".join(row) + " |" for row in rows)]
 
 
-def on_one_line(text: str) -> str:
-    """Text on one line, cut after 80 characters."""
+def on_one_line(text: str, most: int = 80) -> str:
+    """Text on one line, cut after ``most`` characters."""
     line = " ".join(printable(text).split())
-    return line if len(line) <= 80 else line[:77] + "..."
+    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def escape(text: str) -> str:

@@ -318,7 +318,7 @@ def test_an_undecided_plan_comes_with_the_command_that_decides_it(tmp_path: Path
 
 
 def test_single_runs_are_repeated_on_more_items(tmp_path: Path) -> None:
-    folder = tmp_path / "runs"
+    folder = tmp_path / ("a folder with a long name " * 4).strip().replace(" ", "-")
     uncut = build_run(folder / "uncut", [Result(task="copy", readout="short", score=0.9, n=40, chance=0.0)])
     build_run(folder / "cut", [Result(task="copy", readout="short", score=0.8, n=40, chance=0.0)], removed=(3,))
     made = uncut.path / "environment.json"
