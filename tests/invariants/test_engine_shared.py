@@ -28,6 +28,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
+from tests.unit.surgery.test_width import thin_plan
 
 Answer = TypeVar("Answer")
 GREEDY = Decoding()
@@ -366,3 +367,39 @@ def test_a_question_that_is_scored_too_lends_its_text_to_draws() -> None:
     alone = by_plan(PlainEngine(loaded).answers_under([mixed[0], *draws], [plan(1)], SAMPLED))[plan(1).key]
     assert {a.id: a for a in found if isinstance(a, Completion)} == alone
     assert sum(isinstance(a, Likelihoods) for a in found) == 1
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "phi3", "gpt2", "gemma2"])
+def test_plans_with_mlp_channels_are_answered_as_by_the_plain_engine(model_type: str) -> None:
+    """Beside plans of layers alone, in one call."""
+    loaded = tiny_loaded(model_type)
+    thin, other = thin_plan(loaded.model), thin_plan(loaded.model, (1,), seed=2)
+    plans = [plan(), thin, plan(3), other, replace(other, removed=(2, 4))]
+    plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=3)
+    expected = by_plan(plain.answers_under(asked(5), plans, GREEDY))
+    assert by_plan(shared.answers_under(asked(5), plans, GREEDY)) == expected
+    assert len({tuple(answer.text for answer in answers.values()) for answers in expected.values()}) == 5
+    assert_same_likelihoods(
+        by_plan(shared.answers_under(scored(), plans)), by_plan(plain.answers_under(scored(), plans))
+    )
+    single = [replace(one, continuations=one.continuations[:1]) for one in scored()]
+    ours, theirs = (by_plan(one.divergences_under(single, plans, plan())) for one in (shared, plain))
+    assert ours.keys() == theirs.keys()
+    for key, of_plan in theirs.items():
+        for name, found in of_plan.items():
+            assert ours[key][name].kl == pytest.approx(found.kl, rel=1e-2, abs=1e-4)
+    states = {one.key for one, _ in shared.hidden_states_under(["a b", "1+2=3"], plans)}
+    assert states == {one.key for one in plans}
+
+
+def test_an_engine_under_a_plan_with_channels_answers_nothing_else_meanwhile() -> None:
+    loaded = tiny_loaded("llama")
+    shared = SharedEngine(loaded, batch_size=1)
+    first, second = thin_plan(loaded.model), thin_plan(loaded.model, seed=3)
+    answers = shared.answers_under(asked(5), [first], GREEDY)
+    next(answers)
+    for other in (second, first, plan()):
+        with pytest.raises(InputError, match="a bypass is active"):
+            list(shared.answers_under(asked(1), [other], GREEDY))
+    answers.close()  # type: ignore[attr-defined]
+    assert list(shared.answers_under(asked(1), [plan()], GREEDY))

@@ -37,6 +37,21 @@ def spare_model(path: Path, family: str = "llama") -> Path:
     return path
 
 
+def wide_model(path: Path, family: str = "llama") -> tuple[Path, dict[int, set[int]]]:
+    """Write a tiny model of which half of the MLP channels, others in each layer, add nothing; and the other half."""
+    model: Any = tiny_model(family)
+    used: dict[int, set[int]] = {}
+    with torch.no_grad():
+        for index, layer in enumerate(decoder_layers(model)):
+            columns: Any = layer.mlp.down_proj.weight  # type: ignore[union-attr]
+            order = torch.randperm(columns.shape[1], generator=torch.Generator().manual_seed(index)).tolist()
+            columns[:, order[: len(order) // 2]] = 0
+            used[index] = set(order[len(order) // 2 :])
+    model.save_pretrained(path)
+    byte_tokenizer().save_pretrained(path)
+    return path, used
+
+
 def written_file(path: Path, model: Path) -> Path:
     """Rows to be answered in words: what the model itself writes is right."""
     rows = [{"prompt": prompt, "answer": "?", "grade": "contains"} for prompt in PROMPTS]

@@ -27,7 +27,7 @@ from layercut.text.markup import printable
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 VERBS = {
-    "prune": "Make MODEL shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.",
+    "prune": "Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.",
     "select": "Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.",
     "cut": "Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.",
     "eval": "Score MODEL on tasks, whole or without the layers that --remove names.",

@@ -23,4 +23,4 @@ def select(
     done = request.run(IO)
     chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)
     tables = [ranking_table(chosen), *([] if held is None else [held])]
-    show(chosen, tables, [f"{request.criterion}: {done.plan.describe()}", f"plan: {done.path}"], json=json)
+    show(chosen, tables, [f"{done.plan.criterion}: {done.plan.describe()}", f"plan: {done.path}"], json=json)

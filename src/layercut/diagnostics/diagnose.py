@@ -38,9 +38,10 @@ from layercut.selection.specs import plan_of
 from layercut.selection.sweep import parent_of, swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.lineage import given_layers, match_layers, similarity_rows
-from layercut.surgery.plan import CutPlan, format_layers, removed_by
+from layercut.surgery.plan import CutPlan, removed_by
 from layercut.tasks.run import slug
 from layercut.text.counting import counted
+from layercut.text.removal import format_layers
 
 LIMIT = 16
 """Default items of each kind of question for ``diagnose_layers``: every layer is asked all of them."""
@@ -112,7 +113,7 @@ def diagnose_model(
         say(f"{arm.name}: {_describe(arm, uncut.num_layers)}")
     settings = {
         **uncut.describe(),
-        "cuts": {arm.name: [arm.source, list(arm.plan.removed)] for arm in arms[1:]},
+        "cuts": {arm.name: [arm.source, *arm.plan.gone.values()] for arm in arms[1:]},
         "limit": limit,
         "num_samples": num_samples,
         "seed": seed,

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,10 +55,11 @@ from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError
 from layercut.progress.activity import muted
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import ACTIVE, check_plan
+from layercut.surgery.remove import ACTIVE, bypass, check_plan
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
+    from layercut.surgery.channels import Channels
 
 logger = logging.getLogger(__name__)
 SHORTEST_PREFIX = 4
@@ -102,6 +104,8 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         Raises:
             InputError: at once, as in PlainEngine.
         """
+        if any(plan.channels for plan in plans):
+            return self._plain.hidden_states_under(texts, plans)
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
         batches = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
@@ -132,16 +136,25 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         Raises:
             InputError: at once, as in PlainEngine. Later: scores that are not numbers.
         """
+        checked = self._checked(plans)
+        if any(plan.channels for plan in checked):
+            return self._width_by_width(requests, checked, decoding, wanted)
+        return self._answers(requests, checked, decoding, wanted)
+
+    def _answers(
+        self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted
+    ) -> Under[Reply]:
+        """The same under plans that remove layers alone, from the model as it is now."""
         to_generate, to_score = by_kind(requests)
         if not to_generate:
             scored = neighbours(scorings(self._loaded, to_score))
             shared = _scored_prefix(scored)
-            score = self._runner(shared, self._checked(plans), keep=False)
+            score = self._runner(shared, plans, keep=False)
             blocks = lay_out(scored, self._batch_size, ())
             return (found for block in blocks for found in self._read(block, shared, score, wanted, self._scoring))
         work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
         prefix = _worthwhile(end for question in work for end in question.ends)
-        run = self._runner(prefix, self._checked(plans), keep=True)
+        run = self._runner(prefix, plans, keep=True)
         generating = Generating(self._loaded, self._stack, prefix, decoding, wanted, self._pool_bytes)
         return generating.answers(lay_out(work, self._batch_size, ()), run)
 
@@ -154,6 +167,12 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         Raises:
             InputError: at once, as in PlainEngine. Later: values that are not numbers.
         """
+        if thin := [plan for plan in plans if plan.channels]:
+            whole = [plan for plan in plans if not plan.channels]
+            return chain(
+                self.divergences_under(requests, whole, reference, wanted) if whole else (),
+                self._plain.divergences_under(requests, thin, reference, wanted),
+            )
         work = neighbours(compared_scorings(self._loaded, requests))
         prefix = _scored_prefix(work)
         run = self._runner(prefix, self._checked(plans), keep=False)
@@ -167,6 +186,37 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
 
         blocks = lay_out(work, self._batch_size, ())
         return (found for block in blocks for found in self._read(block, prefix, run, wanted, comparing, _PLANS))
+
+    def _width_by_width(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted
+    ) -> Under[Reply]:
+        """Answers under plans with MLP channels: one set of channels after the other, with all its plans at once."""
+        groups: dict[str, list[CutPlan]] = {}
+        for plan in plans:
+            groups.setdefault(plan.channels.key if plan.channels else "", []).append(plan)
+        for group in groups.values():
+            plan_of = {plan.depth_only.key: plan for plan in group}
+
+            def is_wanted(plan: CutPlan, item: str, plan_of: Mapping[str, CutPlan] = plan_of) -> bool:
+                return wanted(plan_of[plan.key], item)
+
+            with self._thin(group[0].channels):
+                depths = [plan.depth_only for plan in group]
+                for plan, found in self._answers(requests, depths, decoding, is_wanted):
+                    yield plan_of[plan.key], found
+
+    @contextmanager
+    def _thin(self, channels: Channels | None) -> Iterator[None]:
+        """Within it the model has these MLP channels alone. Nothing else may be asked meanwhile."""
+        if channels is None:
+            yield
+            return
+        prefixes, self._prefixes = self._prefixes, PrefixCache(int(self.cache_gib * 2**29))
+        with bypass(self._model, CutPlan(num_layers=self.num_layers, channels=channels)):
+            try:
+                yield
+            finally:
+                self._prefixes = prefixes
 
     def _scoring(self, reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Likelihoods]]]:
         return lambda plans: [reading.scores(self._loaded, states) for states in plans]

@@ -238,6 +238,11 @@ class VllmEngine(HoldsModel, TextOnly):
     def _check(self, plan: CutPlan) -> None:
         if plan.num_layers != self.num_layers:
             raise plan.unfit(f"this one has {self.num_layers}")
+        if plan.channels is not None:
+            raise InputError(
+                "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
+                "layercut cut and evaluate that, or use `engine` shared."
+            )
         if self._cuda_graphs and not plan.is_uncut:
             raise InputError(
                 "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "

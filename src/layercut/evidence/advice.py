@@ -121,6 +121,7 @@ class Advice:
             "answer": self.answer,
             "recommended": None if chosen is None else chosen.arm.name,
             "removed": [] if chosen is None else list(chosen.arm.removed),
+            "mlp": 0.0 if chosen is None else chosen.arm.mlp,
             "best": None if chosen or self.best is None else self.best.arm.name,
             "evidence": self.evidence,
             "proxy": self.proxy,
@@ -135,6 +136,7 @@ class Advice:
                     "path": plan.path,
                     "num_layers": plan.arm.num_layers,
                     "removed": list(plan.arm.removed),
+                    "mlp": plan.arm.mlp,
                     "criterion": plan.arm.criterion,
                     "num_parameters": plan.arm.num_parameters,
                     "verdict": plan.verdict,
@@ -187,9 +189,9 @@ def judge(
 ) -> Advice:
     """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
     check_goal(keep, confidence, "confidence")
-    main = [row for row in rows if row.is_headline and row.cut.removed]
+    main = [row for row in rows if row.is_headline and row.cut.is_cut]
     if not main:
-        raise InputError("no run of a model with layers removed is there, so there is nothing to advise.")
+        raise InputError("no run of a pruned model is there, so there is nothing to advise.")
     spoken = [row for row in main if use.speaks_of(row.task)]
     if not spoken:
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
@@ -202,7 +204,7 @@ def judge(
     wanted = list(dict.fromkeys((row.task, row.readout) for row in usable))
     arms = {row.cut.name: row.cut for row in main}
     steps = {
-        name: DepthEvidence(arm.depth, name, tuple(row for row in usable if row.cut.name == name))
+        name: DepthEvidence(arm.turn, name, tuple(row for row in usable if row.cut.name == name))
         for name, arm in arms.items()
     }
     paths = _paths(list(arms.values()))
@@ -220,7 +222,7 @@ def judge(
             if name not in tested and steps[name].rows:  # behind the first that failed
                 one = one.untested()
             plans.append(JudgedPlan(**vars(one), arm=arms[name], path=path))
-    plans.sort(key=lambda plan: (-plan.arm.depth, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
+    plans.sort(key=lambda plan: (-plan.arm.turn, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
     return Advice(
         use=use,
         keep=keep,
@@ -255,14 +257,14 @@ def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
     paths: dict[str, list[ComparedRun]] = {}
-    for arm in sorted(arms, key=lambda one: (one.depth, one.name)):
+    for arm in sorted(arms, key=lambda one: (one.turn, one.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)
         ending = f"+{arm.healing}" if arm.healing else ""
         ending += f", seed {arm.seed}" if arm.seed else ""
         named = (arm.criterion or "explicit") if family == plan else family
         options = (f"{named}{ending}", arm.name)
-        name = next(one for one in options if arm.depth not in {other.depth for other in paths.get(one, [])})
+        name = next(one for one in options if arm.turn not in {other.turn for other in paths.get(one, [])})
         paths.setdefault(name, []).append(arm)
     return {name: [arm.name for arm in own] for name, own in paths.items()}
 

@@ -12,8 +12,9 @@ from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate, plain_estimates
 from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
-from layercut.surgery.plan import lost_since, origin_of
+from layercut.surgery.plan import lost_since, mlp_share, origin_of
 from layercut.text.counting import counted, of_test_set
+from layercut.text.removal import amount, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,8 @@ class ComparedRun:
     """Decoder layers of the original model; None where the run has no plan."""
     removed: tuple[int, ...] = ()
     """Layers that are gone, in order of removal."""
+    mlp: float = 0.0
+    """Share of the MLP channels that is gone."""
     criterion: str = ""
     """Criterion that chose them."""
     num_parameters: int | None = None
@@ -59,6 +62,26 @@ class ComparedRun:
     def depth(self) -> int:
         """Number of layers that are gone."""
         return len(self.removed)
+
+    @property
+    def is_cut(self) -> bool:
+        """Return True where something is gone."""
+        return bool(self.removed or self.mlp)
+
+    @property
+    def label(self) -> str:
+        """What is gone, as people write it: ``3,8,21-24 mlp:0.1``."""
+        return label_of(self.removed, self.mlp)
+
+    @property
+    def amount(self) -> str:
+        """How much is gone, in words."""
+        return amount(self.depth, self.mlp)
+
+    @property
+    def turn(self) -> float:
+        """How much is gone, in layers: an MLP channel of all layers counts as its share of them."""
+        return self.depth + (round(self.mlp * ((self.num_layers or 0) - self.depth), 3) if self.mlp else 0)
 
     @property
     def is_healing_arm(self) -> bool:
@@ -229,6 +252,7 @@ class _Run(NamedTuple):
             name=folder.name,
             num_layers=plan.get("num_layers"),
             removed=tuple(plan.get("removed", ())),
+            mlp=mlp_share(plan),
             criterion=plan.get("criterion", ""),
             num_parameters=metrics.get("num_parameters"),
             plan=about.get("plan") or "",
@@ -248,8 +272,9 @@ class _Run(NamedTuple):
             self.arm,
             num_layers=found.num_layers,
             removed=found.removed,
+            mlp=found.mlp,
             healing=self.arm.healing or "+".join(found.healed),
-            checkpoint="" if plan["removed"] else str(plan.get("model") or ""),
+            checkpoint="" if plan["removed"] or plan.get("channels") else str(plan.get("model") or ""),
         )
         return self._replace(arm=arm)
 

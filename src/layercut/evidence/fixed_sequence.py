@@ -35,7 +35,7 @@ TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 class DepthEvidence:
     """Measured rows of one plan on report items."""
 
-    depth: int
+    depth: float
     """Number of layers removed; or another number that says when the plan's turn is."""
     plan: str
     """Its name."""
@@ -73,7 +73,7 @@ class JudgedTask:
 class JudgedDepth:
     """One depth that was tested."""
 
-    depth: int
+    depth: float
     plan: str
     verdict: TestVerdict
     """``passed``: every task did. ``shown to fail``: a task keeps less than asked for, by its upper bound.

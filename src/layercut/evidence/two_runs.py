@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs, left_out
 from layercut.evidence.means import form_means
 from layercut.evidence.multiplicity import ALPHA
 from layercut.runs.directory import RunFolder, is_run
@@ -99,12 +99,16 @@ def verdict(row: ComparisonRow) -> Verdict:
     return "better" if low > 0 else "worse"
 
 
+def _thin(arm: ComparedRun) -> dict[str, float]:
+    return {"mlp": arm.mlp} if arm.mlp else {}
+
+
 def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[str, Any]:
     """JSON-able."""
     first, second = rows[0].uncut, rows[0].cut
     return {
-        "first": {"run": first.name, "removed": list(first.removed)},
-        "second": {"run": second.name, "removed": list(second.removed)},
+        "first": {"run": first.name, "removed": list(first.removed), **_thin(first)},
+        "second": {"run": second.name, "removed": list(second.removed), **_thin(second)},
         "rows": [
             {
                 **{name: getattr(row, name) for name in ("task", "version", "readout", "metric", "n")},

@@ -128,7 +128,7 @@ def generate_responses(
     made_by = {
         "seed": decoding.seed,
         "model_hash": engine.describe()["model_hash"],
-        "removed": list(plan.removed),
+        **plan.gone,
         **({"stop": list(stop)} if stop else {}),
         **({"begins": begins} if begins else {}),
         **({"task": task} if task else {}),
@@ -187,4 +187,4 @@ def _of_all(on_progress: OnProgress, before: int, total: int, done: int, _: int)
 
 
 def _settings(handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, seed: int) -> dict[str, Any]:
-    return {**handle.describe(), "removed": list(plan.removed), **asked(source, how, seed)}
+    return {**handle.describe(), **plan.gone, **asked(source, how, seed)}

@@ -152,7 +152,7 @@ def heal_model(
         healing = {
             "method": train.method,
             "objective": train.objective,
-            "removed": list(plan.removed),
+            **plan.gone,
             "responses": responses,
             "tokens_matched": settings.match_tokens,
             "teacher": teacher_model.model,
@@ -224,7 +224,7 @@ def _checked(
     if settings.filters.right_only and source.parts and not source.tasks:
         raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     plan = plan_of(cut)
-    known = [made.model_hash for made in cut.earlier_plans if made.removed and made.model_hash]
+    known = [made.model_hash for made in cut.earlier_plans if not made.is_uncut and made.model_hash]
     is_another = bool(known) and teacher.metadata.model_hash not in known
     if is_another and not cut.settings.plan_from_another_model:
         raise InputError(
@@ -276,7 +276,9 @@ def _self_records(
     """The teacher's own answers: those of an earlier run, or generated now."""
     if source.records is not None:
         made_by = {record.get("model_hash") for record in source.records}
-        if made_by != {teacher.metadata.model_hash} or any(record.get("removed") for record in source.records):
+        if made_by != {teacher.metadata.model_hash} or any(
+            record.get("removed") or record.get("channels") for record in source.records
+        ):
             raise InputError(
                 f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."

@@ -49,6 +49,8 @@ class AnswerRecord(TypedDict):
     """Of the model that answered."""
     removed: NotRequired[list[int]]
     """Layers that it was without."""
+    channels: NotRequired[str]
+    """Key of its MLP channels, where some were missing."""
     stop: NotRequired[list[str]]
     """Strings that ended the answer."""
     begins: NotRequired[str]

@@ -10,6 +10,8 @@ bottom up, each in the model with the earlier seams repaired.
 The kind ``projection`` is ours. It solves for the whole last matrix W of that MLP. With a the matrix's input, the
 change C minimises the mean of |a C - (h - x - y)|^2 / |h - x - y|^2. A map is one such change, C = W (M - I). As a is
 wider than x, this one comes nearer. The next layers above the cut follow: their outputs should be the original model's.
+Of thinner MLPs every layer's last matrix is solved for in this way, on the channels that stay; that is the closed form
+of pruning with compensation (arXiv:2405.15316), whose target here also makes up for what the layers below changed.
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size, F features: D of a map, for projection the matrix's inputs.
@@ -183,9 +185,17 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
 
 
 def places_of(plan: CutPlan, kind: str) -> list[Seam]:
-    """Places where ``repair_seams`` solves, from the bottom; InputError as for ``seams_of``."""
-    seams = seams_of(plan)
-    return with_layers_above(seams, plan, LAYERS_ABOVE) if kind == PROJECTION else seams
+    """Places where ``repair_seams`` solves, from the bottom: the seams of removed layers, and of a plan with thinner
+    MLPs every layer that has one. InputError as for ``seams_of``.
+    """
+    if plan.channels is None or kind != PROJECTION:
+        if plan.channels is not None and not plan.removed:
+            raise InputError("thinner MLPs are repaired by their last matrices alone; use `seam` projection.")
+        seams = seams_of(plan)
+        return with_layers_above(seams, plan, LAYERS_ABOVE) if kind == PROJECTION else seams
+    at = {seam.below: seam for seam in seams_of(plan)} if plan.removed else {}
+    thin = [index for index, layer in enumerate(plan.kept) if layer in plan.channels.kept or index in at]
+    return [at.get(index, Seam(index, None, plan.kept[index])) for index in thin]
 
 
 def repair_seams(

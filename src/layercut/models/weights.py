@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,41 @@ class TensorSpan(NamedTuple):
     file: Path
     offset: int
     """First byte, counted from the start of ``file``."""
+    part: TensorPart | None = None
+    """What of it stays; None for all of it. ``entry`` then has the new shape and size."""
+
+    def taking(self, dim: int, entries: Sequence[int]) -> TensorSpan:
+        """The same with some entries along one dimension alone."""
+        entry, item = self.entry, DTYPE_BITS[self.entry.dtype] // 8
+        shape = (*entry.shape[:dim], len(entries), *entry.shape[dim + 1 :])
+        new = TensorEntry(entry.dtype, shape, entry.begin, entry.begin + math.prod(shape) * item)
+        return self._replace(entry=new, part=TensorPart(dim, tuple(entries), entry.shape))
+
+    def read(self) -> bytes:
+        """Its bytes, or those of the part that stays."""
+        part = self.part
+        size = self.entry.num_bytes
+        if part is not None:
+            size = size // len(part.entries) * part.shape[part.dim]
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(size)
+        if part is None:
+            return data
+        import numpy as np
+
+        item = DTYPE_BITS[self.entry.dtype] // 8
+        whole = np.frombuffer(data, np.dtype((np.void, item))).reshape(part.shape)
+        return bytes(whole.take(part.entries, axis=part.dim).tobytes())
+
+
+class TensorPart(NamedTuple):
+    """Entries of a tensor along one dimension."""
+
+    dim: int
+    entries: tuple[int, ...]
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
 
 
 class Header(NamedTuple):
@@ -225,10 +260,15 @@ def samples_of(tensor: TensorSpan) -> Iterator[bytes]:
     """Name, dtype and shape of a tensor, then four samples of 1 KiB, from the first byte to the last."""
     entry = tensor.entry
     yield json.dumps([tensor.name, entry.dtype, entry.shape]).encode()
+    few = range(0, entry.num_bytes, _SAMPLE_BYTES)
+    spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+    offsets = few if len(few) <= _SAMPLES else spread
+    if tensor.part is not None:
+        data = tensor.read()
+        yield from (data[offset : offset + _SAMPLE_BYTES] for offset in offsets)
+        return
     with tensor.file.open("rb", buffering=0) as file:
-        few = range(0, entry.num_bytes, _SAMPLE_BYTES)
-        spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
-        for offset in few if len(few) <= _SAMPLES else spread:
+        for offset in offsets:
             file.seek(tensor.offset + offset)
             yield file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset))
 

@@ -26,22 +26,20 @@ class Arm(NamedTuple):
     plan: CutPlan
     """Plan on the original model."""
     healing: str | None
+    stage: str = "original"
+    """For progress."""
 
     def describe(self) -> dict[str, Any]:
         """For metrics.json and study.json, as an arm of a study."""
         plan = self.name.removesuffix(f"+{self.healing}") if self.healing else self.name
-        about = {"name": self.name, "plan": plan, "criterion": self.plan.criterion if self.plan.removed else None}
+        about = {"name": self.name, "plan": plan, "criterion": None if self.plan.is_uncut else self.plan.criterion}
         return {**about, "depth": len(self.plan.removed) or None, "healing": self.healing}
 
 
-def arm_name(depth: int, healing: str | None) -> str:
-    """Name of a run folder.
-
-    >>> arm_name(0, None), arm_name(2, "seam")
-    ('uncut', 'depth-2+seam')
-    """
-    name = f"depth-{depth}" if depth else UNCUT
-    return f"{name}+{healing}" if healing else name
+def gone_of(plan: CutPlan) -> dict[str, Any]:
+    """What a plan removes, as results hold it."""
+    mlp = plan.channels.share if plan.channels else 0.0
+    return {"depth": len(plan.removed), "removed": plan.removed, "mlp": mlp}
 
 
 class FixedSequence(NamedTuple):
@@ -67,7 +65,7 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
     for row in compare_runs(uncut, [RunFolder.open(folder / arm.name) for arm in arms], seed=seed):
         if row.is_headline:
             rows.setdefault(row.cut.name, []).append(row)
-    steps = [DepthEvidence(len(arm.plan.removed), arm.name, tuple(rows[arm.name])) for arm in arms]
+    steps = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
     found = fixed_sequence(steps, keep, level=level)
     by_name = {arm.name: arm for arm in arms}
     tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in found.tested)
@@ -93,8 +91,7 @@ def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> Tes
         )
     return TestedDepth(
         name=arm.name,
-        depth=len(arm.plan.removed),
-        removed=arm.plan.removed,
+        **gone_of(arm.plan),
         healing=arm.healing,
         kept=tuple(kept),
         passed=judged.passed,

@@ -30,7 +30,10 @@ class PruneContext:
     goal: GoalTasks
     asked: tuple[ObjectiveTask, ...]
     """The tasks of the goal, each under each of its readouts."""
+    units: str
+    """What is removed: ``layer``, ``width`` or ``both``."""
     max_depth: int
+    """Plans of the path at most."""
     seed: int
     anyway: bool
     """True if the best plan gets a checkpoint even where none passed."""

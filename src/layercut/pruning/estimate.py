@@ -8,7 +8,7 @@ from layercut.engine.cost import CostEstimate, Step, measured_speed, weight_coun
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
-from layercut.pruning.job import FLAGS, settings_of_run
+from layercut.pruning.job import FLAGS, settings_of_run, units_of
 from layercut.pruning.settings import NONE, PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.selection.estimate import asking_step
@@ -32,7 +32,7 @@ def prune_estimate(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    depth = settings.depth(handle.num_layers)
+    depth = settings.depth(handle.num_layers, units_of(handle, settings, out, lambda text: None))
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)

@@ -17,6 +17,7 @@ from layercut.healing.fold import gain, takes_maps
 from layercut.healing.heal import estimate_heal, heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
+from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
@@ -75,7 +76,7 @@ class DepthHealer:
         healed = heal_model(
             *self._models(plan, SEAM if method == TRAINED else None),
             source,
-            self._settings(method, source),
+            self._settings(plan, method, source),
             Answering(),
             out=self._depth(plan) / method,
             console=self._context.console,
@@ -83,13 +84,13 @@ class DepthHealer:
         )
         assert healed is not None, "prune runs in one process"
         for line in healed.healing.get("seams", []):
-            self._context.say(f"depth {len(plan.removed)}: {line}")
+            self._context.say(f"{plan.label}: {line}")
         return healed.checkpoint
 
     def most_seconds(self, plan: CutPlan, method: str, source: PromptSource) -> float:
         """The most time that healing may take, estimated without doing it."""
         models, out = self._models(plan), self._depth(plan) / method
-        found = estimate_heal(*models, source, self._settings(method, source), Answering(), out=out)
+        found = estimate_heal(*models, source, self._settings(plan, method, source), Answering(), out=out)
         assert found.seconds is not None, "the speed of this machine was timed"
         return found.seconds[1]
 
@@ -114,13 +115,13 @@ class DepthHealer:
         wanted = self._model.settings
         return wanted.replace(model=str(cut), revision=None), wanted
 
-    def _settings(self, method: str, source: PromptSource) -> HealSettings:
+    def _settings(self, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
         learns_right_ones = source.records is None and not source.tasks
         how: Mapping[str, Any] = {"method": method}
         if method == TRAINED:
             how = {**SHORT, "learning_rate": short_rate(self._model.loaded.model.config.get_text_config().hidden_size)}
         elif method == SEAM:
-            how = {**how, "seam": self.seam}
+            how = {**how, "seam": PROJECTION if plan.channels else self.seam}
         return HealSettings(
             train=TrainSettings(**how, seed=self._context.seed),
             responses="original" if learns_right_ones else "self",
@@ -137,7 +138,8 @@ class DepthHealer:
         shutil.rmtree(self._depth(plan) / CUT, ignore_errors=True)
 
     def _depth(self, plan: CutPlan) -> Path:
-        return self._context.folder / "healing" / f"depth-{len(plan.removed)}"
+        name = f"depth-{len(plan.removed)}" if plan.channels is None else f"plan-{plan.key}"
+        return self._context.folder / "healing" / name
 
 
 def training_prompts(path: PlanPath) -> PromptSource:

@@ -24,16 +24,18 @@ from typing import Any
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import CONFIRM
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, arm_name, judge
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, judge
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
+from layercut.pruning.sizes import Sizes
 from layercut.pruning.speed import timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import card_verdict
@@ -46,7 +48,7 @@ from layercut.runs.study import Manifest
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
-from layercut.settings import ModelSettings
+from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.card import UNMEASURED
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -82,7 +84,8 @@ def prune_model(
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    depth = settings.depth(handle.num_layers)
+    units = units_of(handle, settings, out, say)
+    depth = settings.depth(handle.num_layers, units)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
@@ -104,6 +107,7 @@ def prune_model(
                 settings=settings,
                 goal=goal,
                 asked=tuple(parts),
+                units=units,
                 max_depth=depth,
                 seed=seed,
                 anyway=anyway,
@@ -118,6 +122,28 @@ def prune_model(
             found = PruneJob(context).run()
         (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
+
+
+def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:
+    """What is removed: as wanted, or layers where MLPs cannot be thinned, or where the folder holds a path of depths.
+
+    Raises:
+        InputError: MLPs that cannot be thinned, where only width was asked for.
+    """
+    wanted = settings.wanted_units
+    if wanted == LAYER:
+        return LAYER
+    path = PruneState(out).get("path", [])
+    if settings.units is None and path and path[0].get("size") is None:
+        return LAYER
+    try:
+        Sizes(model)
+    except InputError as error:
+        if wanted == WIDTH:
+            raise
+        say(f"layers alone are removed: {error}")
+        return LAYER
+    return wanted
 
 
 def settings_of_run(
@@ -166,7 +192,7 @@ class PruneJob:
     def _arms(self) -> list[Arm]:
         """The tested models, in order."""
         steps = self._search.steps if self._settings.remove is None else self._search.steps[-1:]
-        return [Arm(arm_name(one.depth, one.healing), self._search.plan(one.removed), one.healing) for one in steps]
+        return [Arm(one.run, self._search.plan(one), one.healing, one.stage) for one in steps]
 
     def _confirm(self) -> FixedSequence:
         """Test depths in a fixed order on report items, up to the first that fails."""
@@ -176,7 +202,7 @@ class PruneJob:
             left = (self._settings.seconds or 0) - state.used
             state.put("report_items", self._original.num_report(len(arms) + 1, max(left, 0) / CONFIRM * 0.8))
             self._original.announce(state["report_items"])
-        uncut = Arm(arm_name(0, None), self._model.plan(), None)
+        uncut = Arm(UNCUT, self._model.plan(), None)
         Manifest(self._folder, [{**arm.describe(), "seed": self._context.seed} for arm in (uncut, *arms)])
         self._ask(uncut)
         found = None
@@ -187,9 +213,7 @@ class PruneJob:
             shown = "n/a"
             if last is not None and (least := least_kept(last.kept)) is not None:
                 shown = f"{least.value:.0%} {'passed' if last.passed else last.verdict}"
-            self._progress.end(
-                f"depth {len(arm.plan.removed)}", shown=shown, style="green" if last and last.passed else "yellow"
-            )
+            self._progress.end(arm.stage, shown=shown, style="green" if last and last.passed else "yellow")
             if last is None or not last.passed:
                 break
         assert found is not None, "the path has a depth at least"
@@ -201,8 +225,7 @@ class PruneJob:
         """Have one model answer the report items, into its run folder; InputError: one of them chose the plan."""
         number = self._state["report_items"]
         cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
-        stage = f"depth {len(arm.plan.removed)}" if arm.plan.removed else "original"
-        self._progress.begin(stage, "scoring report items")
+        self._progress.begin(arm.stage, "scoring report items")
         self._progress.cells([cell.label for cell in cells])
         model, plan, decoding = self._model, arm.plan, self._context.decoding
         healed: dict[str, Any] = {}
@@ -216,7 +239,7 @@ class PruneJob:
             run_cells(run, model, plan, cells, decoding, self._progress, recorded=arm.plan, arm=about)
         if model is not self._model:
             model.release()
-        self._progress.end(stage, note="all report items answered")
+        self._progress.end(arm.stage, note="all report items answered")
 
     # The answer
 

@@ -24,7 +24,6 @@ from layercut.pruning.budget import (
     resolution,
     selection_items_in,
 )
-from layercut.pruning.confirm import arm_name
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import PlanPath
 from layercut.pruning.verdict import lacking
@@ -32,6 +31,7 @@ from layercut.runs.directory import METRICS
 from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
+from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.shortfall import tell_shortfalls
 
@@ -229,7 +229,7 @@ class OriginalModel:
         report = per_item * max((state.get("report_items") or state.get("announced") or {}).values(), default=0)
         search = per_item * state["selection_items"] * (CANDIDATES * RACED + 2)
         deeper = 0 if ended else max(self._context.max_depth - len(path), 0)
-        arms = [arm_name(0, None), *(arm_name(one["depth"], one["healing"]) for one in path)]
+        arms = [UNCUT, *(PathStep.model_validate(one).run for one in path)]
         answered = sum((self._context.folder / arm / METRICS).is_file() for arm in arms)
         models = max(len(path) + deeper + 1 - answered, 0)
 

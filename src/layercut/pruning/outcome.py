@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.models.weights import safetensors_files
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, gone_of, original_scores
 from layercut.pruning.context import PruneContext
 from layercut.pruning.original import OriginalModel
+from layercut.pruning.settings import LAYER
 from layercut.pruning.speed import speeds
 from layercut.pruning.verdict import answer_of, next_step
 from layercut.runs.environment import command_line, machine
@@ -26,7 +27,7 @@ def outcome_of(
     checkpoint = MODEL if (folder / MODEL).exists() else None
     ignored = [SetAside.model_validate(one) for one in state["ignored"]]
     ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
-    chosen = Chosen(name=arm.name, depth=len(arm.plan.removed), removed=arm.plan.removed, healing=arm.healing)
+    chosen = Chosen(name=arm.name, healing=arm.healing, **gone_of(arm.plan))
     verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], original.parts)
     timed = state["speed"]
     source = model.source.path
@@ -54,6 +55,7 @@ def outcome_of(
             keep=settings.keep,
             level=LEVEL,
             max_depth=context.max_depth,
+            smaller=settings.most_smaller if context.units != LAYER else None,
         ),
         ignored=tuple(ignored),
         original=original_scores(folder),

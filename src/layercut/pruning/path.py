@@ -34,6 +34,7 @@ from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import TextObjective
 from layercut.selection.trace_damage import correct_traces
+from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import generates
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
@@ -81,12 +82,14 @@ class PlanPath:
             engine, parts, decoding=decoding, normalise="chance", journal=journal, progress=progress, race="exact"
         )
 
-    def plan(self, removed: Sequence[int], base: CutPlan) -> CutPlan:
-        """The plan that removes these layers, with the items that it was chosen on."""
-        scores = {SELECTION_ITEMS: record_items(self.objective.items)} if removed else {}
+    def plan(self, removed: Sequence[int], base: CutPlan, channels: Channels | None = None) -> CutPlan:
+        """The plan that removes these layers and keeps these channels, with the items that it was chosen on."""
+        scores = {SELECTION_ITEMS: record_items(self.objective.items)} if removed or channels else {}
         tasks = [part.describe() for part in self.parts]
         settings = {"objective": tasks, "seed": self._decoding.seed, "num_remove": len(removed)}
-        return replace(base, removed=tuple(removed), criterion=CRITERION, settings=settings, scores=scores)
+        return replace(
+            base, removed=tuple(removed), channels=channels, criterion=CRITERION, settings=settings, scores=scores
+        )
 
     def next_layer(self, removed: Sequence[int]) -> NextLayer:
         """The layer to remove beside those that are gone.
@@ -94,18 +97,26 @@ class PlanPath:
         Raises:
             InputError: no layer is left, or no pruned model gives finite scores.
         """
-        layers = self._proposed(removed)
-        plans = [self._cut(removed, layer) for layer in layers]
+        layers = self.proposed(removed, CANDIDATES)[::-1]
+        return NextLayer(layers[self._best_by_score([self._cut(removed, layer) for layer in layers])], len(layers))
+
+    def best(self, plans: Sequence[CutPlan]) -> int:
+        """The place of the plan that damages right answers least; where nothing is written, of the best score."""
+        if not self.traces:
+            return self._best_by_score(plans)
+        negative = self._damage(plans, TRACES)
+        return max(range(len(plans)), key=lambda place: (negative[place], -place))
+
+    def _best_by_score(self, plans: Sequence[CutPlan]) -> int:
         found = stand(self.objective, plans)
         values = [float("-inf") if one.value is None else one.value for one in found.candidates]
         best = best_of(values)
         if values[best] == float("-inf"):
             raise InputError("no pruned model has a finite score; load the model with another `dtype`.")
-        return NextLayer(layers[best], len(layers))
+        return best
 
-    def kept(self, removed: Sequence[int], seed: int) -> tuple[TaskKept, ...]:
+    def kept(self, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
         """The plan's retained score of each task on selection items."""
-        plan = CutPlan(num_layers=self._engine.num_layers, removed=tuple(removed))
         return self._kept(self._answers, plan, seed)
 
     def kept_healed(self, engine: Engine, seed: int) -> tuple[TaskKept, ...]:
@@ -150,28 +161,37 @@ class PlanPath:
     def _cut(self, removed: Sequence[int], layer: int) -> CutPlan:
         return CutPlan(num_layers=self._engine.num_layers, removed=(*removed, layer))
 
-    def _proposed(self, removed: Sequence[int]) -> list[int]:
-        """Candidates, the best one last."""
+    def proposed(self, removed: Sequence[int], most: int) -> list[int]:
+        """Layers that may go next, the best one first."""
         left = [layer for layer in self._alone if layer not in removed]
         left = left[: max(_FEWEST, len(self._alone) // 3)]
         if not left:
             raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
-        if removed and self._traces and len(left) > CANDIDATES:
+        if removed and self.traces and len(left) > most:
             left = self._by_damage(removed, left)
-        return left[:CANDIDATES][::-1]
+        return left[:most]
 
     def _by_damage(self, removed: Sequence[int], layers: Sequence[int], num_traces: int = TRACES) -> list[int]:
         """The layers by trace damage beside what is removed, the least first; of equals the later one."""
+        found = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
+        negative = dict(zip(layers, found, strict=True))
+        return sorted(layers, key=lambda layer: (-negative[layer], -layer))
+
+    def _damage(self, plans: Sequence[CutPlan], num_traces: int) -> list[float]:
+        """The negative divergence of each plan on right answers."""
         objective = TextObjective(
             self._engine,
-            [request for requests in self._traces.values() for request in requests[:num_traces]],
+            [request for requests in self.traces.values() for request in requests[:num_traces]],
             name="traces",
             measure="kl",
             journal=self._journal,
             progress=self._progress,
         )
-        negative = dict(zip(layers, objective.values([self._cut(removed, layer) for layer in layers]), strict=True))
-        return sorted(layers, key=lambda layer: (-negative[layer], -layer))
+        return objective.values(plans)
+
+    def read_texts(self) -> tuple[str, ...]:
+        """Questions with their right answers, of tasks that are ranked."""
+        return tuple(f"{one.question} {one.gold}" for samples in self.objective.samples for one in samples[:_TEXTS])
 
     @cached_property
     def _alone(self) -> list[int]:
@@ -180,15 +200,14 @@ class PlanPath:
             num_layers=self._engine.num_layers, num_remove=1, engine=self._engine, progress=self._progress
         )
         context = with_default_protection(context, "task_accuracy")
-        if self._traces:
+        if self.traces:
             return self._by_damage((), context.candidates, ALONE)
-        texts = tuple(f"{one.question} {one.gold}" for samples in self.objective.samples for one in samples[:_TEXTS])
-        calibration = Calibration(texts=texts, num_tokens=0, source="selection items", content_hash="")
+        calibration = Calibration(texts=self.read_texts(), num_tokens=0, source="selection items", content_hash="")
         influence = block_influence(replace(context, calibration=calibration)).importance
         return sorted(influence, key=lambda layer: (influence[layer], -layer))
 
     @cached_property
-    def _traces(self) -> dict[str, list[LikelihoodRequest]]:
+    def traces(self) -> dict[str, list[LikelihoodRequest]]:
         """By task, the original model's right answers; empty where no task is written."""
         if not any(generates(part.readout) for part in self.parts):
             return {}

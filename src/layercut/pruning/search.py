@@ -13,13 +13,17 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import PromptSource
 from layercut.progress.heartbeat import clock
 from layercut.pruning.budget import CONFIRM
+from layercut.pruning.confirm import gone_of
 from layercut.pruning.context import PruneContext
 from layercut.pruning.healing import SEAM, TRAINED, DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.original import OriginalModel
-from layercut.pruning.settings import AUTO, NONE
+from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE
+from layercut.pruning.sizes import SizePath
 from layercut.runs.prune import PathStep, TaskKept, Tried, least_kept
-from layercut.surgery.plan import CutPlan, format_layers
+from layercut.surgery.plan import CutPlan
 
+PLANS = "plans"
+"""Folder of the plans of a path of sizes."""
 _SMALL = 1_000_000_000
 """Parameters up to which the original model stays in memory while another is healed."""
 _REASONABLE = 0.5
@@ -39,9 +43,13 @@ class PathSearch:
         """The depths so far."""
         return [PathStep.model_validate(one) for one in self._state.get("path", [])]
 
-    def plan(self, removed: Sequence[int]) -> CutPlan:
-        """The plan without these layers, which were removed in this order."""
-        return self._original.path.plan(removed, self._model.plan())
+    def plan(self, step: PathStep) -> CutPlan:
+        """The plan of a step; its channels are those of the file that was written with it."""
+        channels = CutPlan.load(self._file(step)).channels if step.mlp else None
+        return self._original.path.plan(step.removed, self._model.plan(), channels)
+
+    def _file(self, step: PathStep) -> Path:
+        return self._context.folder / PLANS / f"{step.name}.json"
 
     def run(self) -> None:
         """One depth after the other, until nothing is left to be shown or the time is used."""
@@ -54,36 +62,46 @@ class PathSearch:
             if why:
                 state.put("path_ended", why)
                 break
-            removed = steps[-1].removed if steps else ()
-            name = f"depth {len(removed) + 1}"
-            self._progress.begin(name, "choosing the next layer")
-            found = self._original.path.next_layer(removed)
-            removed = (*removed, found.layer)
-            tried = [Tried(kept=self._original.path.kept(removed, self._context.seed))]
-            tried += self._healed(removed, tried[0].kept)
-            step = PathStep(
-                depth=len(removed),
-                removed=removed,
-                candidates=found.num_candidates,
-                tried=tuple(tried),
-                healing=_best(tried).healing,
-            )
+            step = self._next(steps)
+            tried = [Tried(kept=self._original.path.kept(self.plan(step), self._context.seed))]
+            tried += self._healed(step, tried[0].kept)
+            step = step.model_copy(update={"tried": tuple(tried), "healing": _best(tried).healing})
             state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
             self._show(step)
         self._train()
+
+    def _next(self, steps: Sequence[PathStep]) -> PathStep:
+        """The next plan, not judged yet; the channels of its MLPs are on disk when it is there."""
+        removed = steps[-1].removed if steps else ()
+        if self._context.units == LAYER:
+            self._progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
+            found = self._original.path.next_layer(removed)
+            layers = (*removed, found.layer)
+            return PathStep(depth=len(layers), removed=layers, candidates=found.num_candidates, tried=())
+        size = self._settings.sizes[len(steps)]
+        self._progress.begin(f"size -{100 * size:.0f} %", "choosing layers and MLP channels")
+        path = SizePath(self._model, self._original.path, layers=self._context.units == BOTH)
+        sized = path.next_plan(removed, size)
+        plan = CutPlan(num_layers=self._model.num_layers, removed=sized.removed, channels=sized.channels)
+        step = PathStep(size=size, candidates=sized.num_candidates, tried=(), **gone_of(plan))
+        self._file(step).parent.mkdir(exist_ok=True)
+        plan.save(self._file(step))
+        return step
 
     def _show(self, step: PathStep) -> None:
         least = least_kept(step.chosen.kept)
         healed = f", healed by {step.healing}" if step.healing else ""
         self._progress.end(
-            f"depth {step.depth}",
-            note=f"without {format_layers(step.removed)}{healed}",
+            step.stage,
+            note=f"without {step.label}{healed}",
             chosen="n/a" if least is None else f"{least.value:.0%}",
         )
 
     def _ended(self, steps: Sequence[PathStep], keep: float) -> str:
         """Why the path goes no deeper; empty where it does."""
         if len(steps) >= self._context.max_depth:
+            if self._context.units != LAYER:
+                return f"{self._settings.most_smaller:.0%} of the bytes is the most that was asked for"
             return f"{self._context.max_depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""
@@ -91,20 +109,21 @@ class PathSearch:
         for kept in chosen[-1:]:
             for one in kept:
                 if one.kept is not None and one.kept.high is not None and one.kept.high < keep:
-                    return f"{steps[-1].depth} layers keep at most {one.kept.high:.0%} of {one.task} on selection items"
+                    what = f"{steps[-1].depth} layers" if steps[-1].size is None else f"without {steps[-1].label} they"
+                    return f"{what} keep at most {one.kept.high:.0%} of {one.task} on selection items"
         if len(chosen) > 1 and all(_least(kept) < keep for kept in chosen[-2:]):
-            return f"the last two depths keep less than {keep:.0%} on selection items"
+            return f"the last two plans keep less than {keep:.0%} on selection items"
         seconds = self._settings.seconds
         if seconds is not None and self._state.used > (1 - CONFIRM) * seconds and steps:
             return "the rest of the time is for report items"
         return ""
 
-    def _healed(self, removed: tuple[int, ...], plain: tuple[TaskKept, ...]) -> list[Tried]:
+    def _healed(self, step: PathStep, plain: tuple[TaskKept, ...]) -> list[Tried]:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
         if method == AUTO:
-            return [self._heal(removed, SEAM)] if _REASONABLE * keep <= _least(plain) < 1 and self._takes_seams else []
-        return [] if method == NONE else [self._heal(removed, method)]
+            return [self._heal(step, SEAM)] if _REASONABLE * keep <= _least(plain) < 1 and self._takes_seams else []
+        return [] if method == NONE else [self._heal(step, method)]
 
     def _parts(self, method: str) -> list[str]:
         """The healings of a plan, one after the other, whose last one gives the model."""
@@ -117,17 +136,21 @@ class PathSearch:
 
     @cached_property
     def _takes_seams(self) -> bool:
-        """True if a seam folds into models of this family; says why not."""
+        """True if plans are healed by seams: not where MLPs are thinner, as that solves for every layer and takes long,
+        and where a seam folds into models of this family; says why not.
+        """
+        if self._context.units != LAYER:
+            return False
         try:
             return bool(self.healer.seam)
         except InputError as error:
             self._say(f"not healed by a seam: {error}")
             return False
 
-    def _heal(self, removed: tuple[int, ...], method: str) -> Tried:
+    def _heal(self, step: PathStep, method: str) -> Tried:
         """Heal the plan in one way, and judge it on selection items."""
-        plan = self.plan(removed)
-        self._progress.begin(f"depth {len(removed)}", f"healing by {method}")
+        plan = self.plan(step)
+        self._progress.begin(step.stage, f"healing by {method}")
         began = time.monotonic()
         sources = {name: self._prompts(name) for name in self._parts(method)}
         if self._model.num_parameters(self._model.plan()) > _SMALL:
@@ -138,7 +161,7 @@ class PathSearch:
             checkpoint = self.healer.heal(plan, name, source)
         self.healer.forget(plan)
         seconds = time.monotonic() - began
-        self._progress.begin(f"depth {len(removed)}", f"scoring the model healed by {method}")
+        self._progress.begin(step.stage, f"scoring the model healed by {method}")
         healed = self.handle_of(checkpoint)
         kept = self._original.path.kept_healed(healed.engine, self._context.seed)
         healed.release()
@@ -157,11 +180,12 @@ class PathSearch:
         steps = self.steps
         if "trained" not in state:
             weak = next((one for one in steps if _least(one.chosen.kept) < (1 + keep) / 2), None)
-            state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.depth)
-        place = next((place for place, one in enumerate(steps) if one.depth == state["trained"]), None)
+            state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.name)
+        named = state["trained"]  # an older run names the depth alone
+        place = next((place for place, one in enumerate(steps) if named in (one.name, one.depth)), None)
         if place is None or any(one.healing == self._trained_by for one in steps[place].tried):
             return
-        tried = (*steps[place].tried, self._heal(steps[place].removed, self._trained_by))
+        tried = (*steps[place].tried, self._heal(steps[place], self._trained_by))
         steps[place] = steps[place].model_copy(update={"tried": tried, "healing": _best(tried).healing})
         state.put("path", [one.model_dump(mode="json") for one in steps])
         self._show(steps[place])
@@ -175,7 +199,7 @@ class PathSearch:
             sources = {name: self._prompts(name) for name in self._parts(self._trained_by) if name not in done}
         except InputError:
             return False
-        plan = self.plan(step.removed)
+        plan = self.plan(step)
         most = sum(self.healer.most_seconds(plan, name, source) for name, source in sources.items())
         left = (1 - CONFIRM) * seconds - self._state.used
         if most > left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Self
 
@@ -14,7 +15,11 @@ from layercut.selection.specs import Count
 from layercut.settings import Depth
 
 AUTO, NONE = "auto", "none"
+LAYER, WIDTH, BOTH = "layer", "width", "both"
+UNITS = (LAYER, WIDTH, BOTH)
 HEALINGS = (AUTO, NONE, *METHODS)
+STEP = 0.05
+"""Share of the weights' bytes by which each plan of a path of sizes is smaller than the one before."""
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -46,7 +51,7 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
-    LATER = frozenset({"max_new_tokens"})
+    LATER = frozenset({"max_new_tokens", "units", "smaller"})
 
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
@@ -57,8 +62,19 @@ class PruneSettings(Settings):
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
+    units: Annotated[str, one_of(UNITS)] | None = Field(
+        None,
+        description="What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever "
+        "does less damage at each size. If left out, both; layer where max_depth or remove counts layers.",
+    )
+    smaller: Share | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Most bytes to remove, by steps of 5 %; 30% if left out.",
+    )
     max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
-        "25%", description="Most layers to remove: 8, 25% or 0.25."
+        "25%", description="Most layers to remove: 8 or 25%; layers alone go."
     )
     remove: Count | None = Field(
         None, description="Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal."
@@ -84,6 +100,14 @@ class PruneSettings(Settings):
             )
         if self.time is not None and self.items is not None:
             raise InputError("`time` and `items` are alternatives: the items follow from the time; give one of them.")
+        if self.wanted_units == LAYER and self.smaller is not None:
+            raise InputError(
+                "`smaller` is the size of plans with thinner MLPs; say `units` both or width, or leave it out."
+            )
+        if self.wanted_units != LAYER and self._counts_layers:
+            raise InputError(
+                f"`remove` and `max_depth` count layers, and `units` {self.units} goes by size; say `smaller` 20%."
+            )
         if self.remove is not None and "max_depth" in self.model_fields_set:
             raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
         return self
@@ -93,8 +117,37 @@ class PruneSettings(Settings):
         """The time that it may take."""
         return None if self.time is None else seconds_of(self.time)
 
-    def depth(self, num_layers: int) -> int:
-        """Layers that may be removed at most, of a model of ``num_layers``. Raises InputError: all of them."""
+    @property
+    def _counts_layers(self) -> bool:
+        return self.remove is not None or "max_depth" in self.model_fields_set
+
+    @property
+    def wanted_units(self) -> str:
+        """What is removed, if the model allows it."""
+        return self.units or (LAYER if self._counts_layers else BOTH)
+
+    @property
+    def most_smaller(self) -> float:
+        """Share of the weights' bytes that may go at most, on a path of sizes."""
+        return 0.3 if self.smaller is None else self.smaller
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """The sizes of the path, as shares of the bytes that go: by ``STEP``, and the most."""
+        steps = [round(STEP * step, 4) for step in range(1, math.ceil(self.most_smaller / STEP))]
+        return (*steps, self.most_smaller)
+
+    def depth(self, num_layers: int, units: str | None = None) -> int:
+        """Plans of the path at most: layers that may be removed, of a model of ``num_layers``, or sizes.
+
+        Args:
+            units: what is removed; as wanted if left out.
+
+        Raises:
+            InputError: all layers.
+        """
+        if (units or self.wanted_units) != LAYER:
+            return len(self.sizes)
         count = self.remove.count if self.remove else None
         text = count.text if count else self.max_depth
         found = Depth(text=text).layers(num_layers)

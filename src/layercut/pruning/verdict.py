@@ -12,9 +12,7 @@ from layercut.runs.prune import Chosen, NextStep, PathStep, TaskKept, TestedDept
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import ModelSettings, TaskSettings
-from layercut.surgery.plan import format_layers
 from layercut.tasks.own_file import OwnFile
-from layercut.text.counting import counted
 from layercut.text.markup import escape, table
 
 
@@ -35,12 +33,12 @@ def answer_of(
             "items, or easier tasks."
         )
     healed = f", healed by {chosen.healing}" if chosen.healing else ""
-    plan = f"{counted(chosen.depth, 'layer')} ({format_layers(chosen.removed)}){healed}"
+    plan = f"{chosen.words}{healed}"
     if passed:
         text = f"Without {plan} the model keeps at least {keep:.0%} of every task: {_kept(passed[-1].kept)}."
         if failed is not None:
             return "passed", f"{text} {_failed(failed, parts)}"
-        deeper = "" if len(steps) > passed[-1].depth else f" The path went no deeper: {path_ended}."
+        deeper = "" if len(steps) > len(passed) else f" The path went no deeper: {path_ended}."
         return "passed", text + deeper
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
@@ -125,7 +123,7 @@ def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = Fa
     """The evidence on the depth that ended the test."""
     healed = f", healed by {one.healing}," if one.healing else ""
     begin = "Best: " if best else "Without "
-    text = f"{begin}{counted(one.depth, 'layer')} ({format_layers(one.removed)}){healed} "
+    text = f"{begin}{one.words}{healed} "
     text += f"keeps {_kept(one.kept)}" if best else f"it keeps {_kept(one.kept)}"
     if one.verdict == "shown to fail":
         return f"{text}; that is shown to be less than asked for."

@@ -68,7 +68,7 @@ def argument(advice: Advice) -> list[str]:
     chosen = advice.recommended
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen)]
-        parts += [_others(advice, [plan for plan in advice.plans if plan.arm.depth > chosen.arm.depth])]
+        parts += [_others(advice, [plan for plan in advice.plans if plan.arm.turn > chosen.arm.turn])]
     elif advice.answer == "no evidence":
         parts += [
             f"Run the study with {escape(advice.use.wanted)}, on more items or a model that is above chance there."
@@ -88,10 +88,7 @@ def answer(advice: Advice) -> str:
     use, keep, chosen, best = advice.use.what, _percent(advice.keep), advice.recommended, advice.best
     note = f" {escape(advice.proxy)}" if advice.proxy else ""
     if chosen is not None:
-        return (
-            f"**For {use}, remove {counted(chosen.arm.depth, 'layer')}:** {_plan(chosen)} keeps "
-            f"{kept_words(chosen.tasks)}.{note}"
-        )
+        return f"**For {use}, remove {chosen.arm.amount}:** {_plan(chosen)} keeps {kept_words(chosen.tasks)}.{note}"
     if best is None:
         return f"**For {use}, there is no evidence:** no readout in this study can show what a plan keeps.{note}"
     start = f"**For {use}, no plan passed {keep}.** Best: {_plan(best)} keeps {kept_words(best.tasks)}"
@@ -167,8 +164,7 @@ def in_short(advice: Advice) -> str:
     by = f" ({advice.proxy.removesuffix('.')})" if advice.proxy else ""
     if chosen is not None:
         return (
-            f"{counted(chosen.arm.depth, 'layer')} can be removed ({_plan(chosen, code=False)}); it keeps "
-            f"{kept_words(chosen.tasks)}{by}"
+            f"{chosen.arm.amount} can be removed ({_plan(chosen, code=False)}); it keeps {kept_words(chosen.tasks)}{by}"
         )
     return {
         "none": f"none, because each plan tested keeps less than {_percent(advice.keep)}{by}",
@@ -230,7 +226,7 @@ def _others(advice: Advice, plans: Sequence[JudgedPlan]) -> str:
 
 def _fate(plan: JudgedPlan) -> str:
     """One line on a plan that is not recommended."""
-    start = f"{escape(plan.arm.name)} ({counted(plan.arm.depth, 'layer')}): "
+    start = f"{escape(plan.arm.name)} ({plan.arm.amount}): "
     if plan.verdict == "passed":
         return f"{start}passed; keeps {kept_words(plan.tasks)}."
     failed = [
@@ -283,12 +279,15 @@ class _Line(NamedTuple):
 
 def bounds_table(advice: Advice) -> Table:
     """Every plan and readout that decided, with its bounds."""
+    lines = [_Line(plan.arm, one) for plan in advice.plans for one in plan.tasks]
+    thin = Column("MLP channels removed, %", lambda line: f"{100 * line.arm.mlp:.1f}", numeric=True)
     return Table(
         name="advice",
         caption="Bounds of what each plan keeps, for everything that was measured",
         columns=[
             Column("plan", lambda line: line.arm.name),
             Column("layers removed", lambda line: str(line.arm.depth), numeric=True, narrow=(1, 2)),
+            *([thin] if any(line.arm.mlp for line in lines) else []),
             Column("task", lambda line: line.task.task),
             Column("readout", lambda line: line.task.readout),
             Column("n", lambda line: f"{line.task.n:,}", numeric=True),
@@ -297,7 +296,7 @@ def bounds_table(advice: Advice) -> Table:
             Column("verdict", lambda line: "fails" if line.task.verdict == "shown to fail" else line.task.verdict),
             Column("items in all to settle", lambda line: _needed(line.task), numeric=True, narrow=(2,)),
         ],
-        rows=[_Line(plan.arm, one) for plan in advice.plans for one in plan.tasks],
+        rows=lines,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,6 @@ from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.study_tables import form_mean_lines
 from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, raw_estimates, raw_values, terminal
-from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
@@ -63,7 +62,8 @@ def kept_table(
 
 def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
     tests, csv, reports = (1, 2, 3, 4, 5), Surface.CSV, Surface.REPORTS
-    run = {"removed": lambda row: " ".join(map(str, row.cut.removed)), **raw_values(num_layers="cut.num_layers")}
+    run: dict[str, Callable[[Any], Any]] = {"removed": lambda row: " ".join(map(str, row.cut.removed))}
+    run |= raw_values(mlp="cut.mlp", num_layers="cut.num_layers")
     return [
         Column("plan", attrgetter("cut.name"), on=Surface.PAGE | csv, raw=raw_values(run="cut.name") | run),
         Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
@@ -322,7 +322,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
     contexts = row.values.num_clusters
     return {
         "plan": row.cut.name,
-        "layers removed": f"{row.cut.depth}: {format_layers(row.cut.removed)}",
+        "removed": f"{row.cut.amount}: {row.cut.label}",
         "task": f"{row.task}, {words.readout_words(row.readout)}",
         "kept of the score" if row.chance is None else "kept above chance": kept(row.kept_share),
         "score": f"{before}{unit} uncut, {after}{unit} cut, guessing {chance}",

@@ -16,18 +16,18 @@ from layercut.report.advice_text import ask_more
 from layercut.report.comparison import finding, kept, score_table
 from layercut.report.table import Cell, Column, Part, Styled, Table, terminal, texts
 from layercut.runs.disk import size
-from layercut.runs.prune import RESULT, PruneResult
-from layercut.surgery.plan import format_layers
+from layercut.runs.prune import RESULT, Goal, PruneResult
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
 from layercut.text.numbers import number, parameters, with_interval
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import TaskKept, TestedDepth, TimedSpeed
+    from layercut.runs.prune import Goal, TaskKept, TestedDepth, TimedSpeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,9 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     run = next(run for run in study.cuts if run.name == arm.name)
     folder = run.path.parent
     healed = f", healed ({escape(arm.healing)})" if arm.healing else ""
-    layers = f"{format_layers(arm.removed)} ({arm.depth} of {arm.num_layers})"
+    layers = f"{arm.label} ({arm.depth} of {arm.num_layers})" if not arm.mlp else arm.label
     facts = [("recommended plan" if plan is advice.recommended else "best plan", code(arm.name))]
-    facts += [("layers removed", layers + healed)]
+    facts += [("removed" if arm.mlp else "layers removed", layers + healed)]
     facts += [("size", words.size(advice.uncut, arm) or "not recorded")]
     facts += [("speed", "not measured; `layercut diagnose --only cost` does")]
     if arm.checkpoint:
@@ -151,7 +151,7 @@ def _task(task: str, readout: str) -> Styled:
 def first_of_prune(result: PruneResult) -> FirstScreen:
     """The answer of ``layercut prune``."""
     chosen, goal = result.chosen, result.goal
-    start = f"Remove {counted(chosen.depth, 'layer')}." if result.verdict == "passed" else ""
+    start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
     why = escaped(result.why)
     note = f" {escape(goal.note)}" if goal.note else ""
     tested = next((one for one in result.tested if one.name == chosen.name), None)
@@ -161,16 +161,20 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
     healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
     place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
     facts = [
-        ("asked for", f"{escape(asked)}; at most {counted(goal.max_depth, 'layer')}"),
+        ("asked for", f"{escape(asked)}; at most {_most(goal)}"),
         ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
-        ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}"),
+        (
+            ("removed", f"{chosen.label}{healed}")
+            if chosen.mlp
+            else ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}")
+        ),
         ("size", size_words(result)),
         ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
     ]
-    depth = f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
+    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     return FirstScreen(
@@ -183,12 +187,16 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
             "",
             *ignored,
             f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
-            f"- Depths are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
+            f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
             "needs no correction for their number.",
             *([f"- Checkpoint: {escape(result.verified)}."] if result.verified else []),
             f"- Timed on {escape(result.where)}. Time used: {stages}.",
         ],
     )
+
+
+def _most(goal: Goal) -> str:
+    return counted(goal.max_depth, "layer") if goal.smaller is None else f"{goal.smaller:.0%} of the weights' bytes"
 
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
@@ -202,16 +210,16 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
 
 def depths_table(result: PruneResult) -> Table:
     """Every depth of the path: what it keeps on selection items, and on report items where it was tested."""
-    tested = {(one.depth, one.healing): one for one in result.tested}
+    tested = {one.name: one for one in result.tested}
     rows: list[list[Cell]] = []
     for step in result.path:
-        found = tested.get((step.depth, step.healing))
+        found = tested.get(step.run)
         on_report = {(one.task, one.readout): one for one in found.kept} if found else {}
         for one in step.chosen.kept:
             shown = on_report.get((one.task, one.readout))
             rows.append(
                 [
-                    format_layers(step.removed),
+                    step.label,
                     step.healing or "-",
                     _task(one.task, one.readout),
                     _share(one),
@@ -220,9 +228,9 @@ def depths_table(result: PruneResult) -> Table:
                     "not tested" if found is None else _verdict(found.passed, found.verdict),
                 ]
             )
-    names = ("layers removed", "healed", "task", "selection items", "report items", "at least", "verdict")
+    names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
     columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
-    caption = "What each depth of the path keeps, with 95 % intervals"
+    caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
 
 

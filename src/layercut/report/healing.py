@@ -31,10 +31,10 @@ from layercut.runs.healing import (
     shares_in_loss,
 )
 from layercut.runs.records import read_records
-from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape, escaped
 from layercut.text.numbers import p_value, with_interval
+from layercut.text.removal import format_layers
 
 Line = Mapping[str, Any]
 """A line of the loss curve, or the entry of a healing in plan.json."""
@@ -73,6 +73,8 @@ def healing_report(folder: Path) -> Path:
 def _scope(entry: Line) -> str:
     """The plan, the method and the teacher, in a sentence."""
     removed = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else "no layer removed"
+    if entry.get("channels"):
+        removed = f"{removed} and thinner MLPs" if entry["removed"] else "thinner MLPs"
     how = entry["method"] if "seams" in entry else f"{entry['method']}, {entry['objective']}"
     how += f", on {_ANSWERS[ON_POLICY if entry['objective'] == ON_POLICY else entry['responses']]}"
     return f"{removed.capitalize()}; {how}. Original model: {hide_home(str(entry['teacher']))}."

@@ -22,10 +22,10 @@ from layercut.report.provenance import write_report
 from layercut.report.table import Column, Part, Table, terminal
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import two_decimals, with_interval
+from layercut.text.removal import format_layers
 
 REPORT, PLOT = "predict.md", "predict.png"
 _RISES = "How far -ln p rises without the layer, in nats a token, by kind of token."

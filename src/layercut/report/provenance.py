@@ -16,6 +16,7 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.surgery.lineage import Lineage, Parent, similarity_rows
 from layercut.text.markup import escape, fenced
+from layercut.text.removal import label_of
 
 
 def provenance(runs: Sequence[RunFolder]) -> list[Part]:
@@ -88,7 +89,7 @@ def _runs_table(runs: Sequence[RunFolder]) -> Table:
         caption="Plans, commands and versions",
         columns=[
             Column("run", lambda run: run.name),
-            Column("layers removed, in order", lambda run: ", ".join(map(str, arms[run.name].removed)) or "none"),
+            Column("removed, in order", lambda run: removed_in_order(arms[run.name]) or "none"),
             Column("chosen by", lambda run: chosen_by(arms[run.name])),
             Column("command", lambda run: Styled(run.environment["command"], "code")),
             Column("layercut", lambda run: version_of(run.environment)),
@@ -97,9 +98,14 @@ def _runs_table(runs: Sequence[RunFolder]) -> Table:
     )
 
 
+def removed_in_order(arm: ComparedRun) -> str:
+    """The layers in order of removal, and the share of MLP channels."""
+    return " ".join(filter(None, (", ".join(map(str, arm.removed)), label_of((), arm.mlp))))
+
+
 def chosen_by(arm: ComparedRun) -> str:
     """The criterion that chose the layers, and where the model comes from."""
-    return "; ".join(filter(None, (arm.criterion if arm.removed else "", arm.origin))) or "-"
+    return "; ".join(filter(None, (arm.criterion if arm.is_cut else "", arm.origin))) or "-"
 
 
 def _yaml(data: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
 from layercut.report.table import Column, Table, terminal
-from layercut.surgery.plan import origin_of
+from layercut.surgery.plan import mlp_share, origin_of
 from layercut.text.counting import of_test_set
 from layercut.text.numbers import number, with_interval
 from layercut.text.tables import bare_table
@@ -33,10 +33,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     plan: Mapping[str, Any] = metrics.get("plan") or {}
     scope = []
     if plan:
-        removed, origin = tuple(plan.get("removed", ())), origin_of(plan)
-        scope.append(
-            words.removal(ComparedRun(num_layers=plan.get("num_layers"), removed=removed, origin=origin, name=""))
-        )
+        removed, num_layers = tuple(plan.get("removed", ())), plan.get("num_layers")
+        arm = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
+        scope.append(words.removal(arm))
     if rows:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
     parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]

@@ -45,7 +45,9 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
         parts.append(
             Text(f"{len(scores['moves'])} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
         )
-    return Group(*parts) if parts else Text("order of removal: " + ", ".join(map(str, plan["removed"])))
+    if not parts and plan["removed"]:
+        parts.append(Text("order of removal: " + ", ".join(map(str, plan["removed"]))))
+    return Group(*parts)
 
 
 def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:

@@ -22,10 +22,10 @@ from layercut.report.provenance import lineage_table, lineage_words, write_repor
 from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values, terminal
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, two_decimals, with_interval
+from layercut.text.removal import format_layers
 from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from layercut.evidence.comparison import KEPT
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.multiplicity import ALPHA
 from layercut.evidence.uses import is_written
-from layercut.surgery.plan import format_layers
 from layercut.text.counting import counted
 from layercut.text.numbers import number, parameters, with_interval
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -76,10 +76,14 @@ def removal(arm: ComparedRun) -> str:
     """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is, and how it was healed."""
     if arm.num_layers is None:
         return "no plan recorded"
-    if not arm.removed:
+    if not arm.is_cut:
         return f"{arm.origin or 'uncut'}, {counted(arm.num_layers, 'decoder layer')}"
     share = len(arm.removed) / arm.num_layers
-    gone = f"{len(arm.removed)} of {arm.num_layers} decoder layers removed ({share:.1%}): {format_layers(arm.removed)}"
+    layers = (
+        f"{len(arm.removed)} of {arm.num_layers} decoder layers removed ({share:.1%}): {format_layers(arm.removed)}"
+    )
+    thin = f"{arm.mlp:.1%} of the MLP channels removed"
+    gone = "; ".join([*([layers] if arm.removed else []), *([thin] if arm.mlp else [])])
     gone = f"{gone}, healed ({arm.healing})" if arm.healing else gone
     return f"{gone}; {arm.origin}" if arm.origin else gone
 

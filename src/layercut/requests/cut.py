@@ -52,7 +52,9 @@ class CutRequest(Request):
 
     model: Annotated[ModelSettings, _LOADED]
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
-        None, description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%."
+        None,
+        description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
+        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'.",
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
     out: Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
@@ -85,10 +87,11 @@ class CutRequest(Request):
             VerificationError: the reloaded model is another one.
         """
         from layercut.surgery.cut import cut_model
-        from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
+        from layercut.surgery.gguf import cut_gguf, gguf_to_gguf, refuse_channels
 
         out = self.out
         if out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
+            refuse_channels(self.remove is not None and self.remove.mlp is not None)
             if self.max_shard_gb != MAX_SHARD_GB:
                 io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
             return cut_gguf(self.model, self._planned(io), file, out, verify=self.verify, dry_run=dry_run, say=io.say)
@@ -130,23 +133,29 @@ class CutRequest(Request):
         def make(**made_for: Any) -> CutPlan:
             assert self.remove is not None, "checked"
             if self.remove.is_open:
-                return self._by_influence(io, made_for["num_layers"])
+                return self._chosen(io, made_for["num_layers"])
             plan = self.remove.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
             return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
 
         return make
 
-    def _by_influence(self, io: Io, num_layers: int) -> CutPlan:
-        """A plan of that many layers, chosen by block influence on text that the model itself writes."""
+    def _chosen(self, io: Io, num_layers: int) -> CutPlan:
+        """A plan of that many layers, chosen by block influence on text that the model itself writes, and of MLP
+        channels by their activations on it.
+        """
         from layercut.progress.bars import SelectionProgress
         from layercut.selection.select import select_layers
 
-        assert self.remove is not None and self.remove.count is not None
-        number = self.remove.count.layers(num_layers)
-        io.say(f"{self.remove.count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
+        assert self.remove is not None
+        count = self.remove.count
+        number = 0 if count is None else count.layers(num_layers)
+        if count is not None:
+            io.say(f"{count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
+        if self.remove.mlp is not None:
+            io.say("choosing MLP channels on text that the model itself writes; layercut select does on a task ...")
         with TemporaryDirectory() as scratch, SelectionProgress(io.console) as progress:
             found = select_layers(
-                io.handle(self.model), criterion="block_influence", num_remove=number, out=Path(scratch) / "run",
-                seed=self.seed, progress=progress, say=io.say,
+                io.handle(self.model), criterion="block_influence", num_remove=number, layers=self.remove.layers,
+                mlp=self.remove.mlp, out=Path(scratch) / "run", seed=self.seed, progress=progress, say=io.say,
             )  # fmt: skip
         return found.plan

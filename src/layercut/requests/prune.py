@@ -1,4 +1,4 @@
-"""``prune``: the goal, and where the checkpoint of the deepest plan that keeps it is written."""
+"""``prune``: the goal, and where the checkpoint of the smallest model that keeps it is written."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class PruneRequest(Request):
-    """Make MODEL shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.
+    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
 
-    Measures the original model, removes one layer after the other by task scores, heals where that helps, and confirms
-    the plans on items that were never used before, each at 95 %.
+    Measures the original model, removes layers and MLP channels step by step, and confirms the plans on items that
+    were never used before, each at 95 %.
 
     Exits with 1 where no plan passed and no checkpoint was written.
 
@@ -35,7 +35,7 @@ class PruneRequest(Request):
     VERB = "prune"
 
     model: Annotated[ModelSettings, Fields("Model")]
-    goal: Annotated[PruneSettings, Fields(shown="use tasks keep max_depth heal time items")]
+    goal: Annotated[PruneSettings, Fields(shown="use tasks keep smaller max_depth heal time items")]
     out: Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
     strict: bool = Field(False, description="Stop before the search where the report items are too few for the goal.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from layercut.base_settings import Names
+from layercut.base_settings import Names, one_of
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
 from layercut.requests.base import (
@@ -32,8 +32,10 @@ from layercut.requests.io import Io
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.protect import parse_protected
-from layercut.selection.specs import Count, LayerSpec
+from layercut.selection.specs import LayerSpec, Units
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.channels import CHANNEL_CRITERIA
+from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.engine.cost import CostEstimate
@@ -75,9 +77,18 @@ class SelectRequest(Request):
     VERB = "select"
 
     model: Annotated[ModelSettings, SHOWN_OF_MODEL]
-    criterion: str = Field(description=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function.")
-    remove: Annotated[Count, Flag("COUNT")] = Field(
-        LayerSpec.parse("25%"), description="How many layers are removed, or which share: '3 layers' or 25%."
+    criterion: str | None = Field(
+        None, description=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function."
+    )
+    remove: Annotated[Units, Flag("COUNT")] = Field(
+        LayerSpec.parse("25%"),
+        description="How many layers are removed, or which share: '3 layers' or 25%. Also a share of the channels of "
+        "every MLP: mlp:0.28, or 'mlp:0.1' behind layers or their count.",
+    )
+    channels: Annotated[str, one_of(CHANNEL_CRITERIA), Flag(hidden=True)] = Field(
+        "rms",
+        description=f"How MLP channels are ranked: {', '.join(CHANNEL_CRITERIA)}; on the model's right answers to the "
+        "objective, or on the calibration text.",
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
     out: Out = Field(None, description="Run folder; runs/select-<model> if left out.")
@@ -116,8 +127,18 @@ class SelectRequest(Request):
                 "`limit`, `readouts` and `held_out` have no effect without `objective`; name its tasks, or leave them "
                 "out."
             )
-        if criterion_row(self.criterion).needs_objective and not self.tasks:
+        if self.criterion is None:
+            if self.remove.count is not None:
+                raise InputError(f"say by what the layers are chosen: `criterion` {', '.join(CRITERIA)}.")
+        elif self.remove.layers is not None:
+            raise InputError(
+                f"`remove` {self.remove} names the layers itself, so `criterion` {self.criterion} has nothing to "
+                "choose; leave it out, or write '3 layers mlp:0.1'."
+            )
+        elif criterion_row(self.criterion).needs_objective and not self.tasks:
             raise no_objective(self.criterion)
+        if self.remove.mlp is None and "channels" in self.model_fields_set:
+            raise InputError("`channels` ranks MLP channels, and `remove` names none; write `remove` mlp:0.28.")
         return self
 
     @cached_property
@@ -145,11 +166,13 @@ class SelectRequest(Request):
         if depth is None:
             raise InputError(f"the config of {self.model.model} does not say how many decoder layers it has.")
         stays = parse_protected(self.protect, depth) if self.protect else None
-        Context(num_layers=depth, num_remove=self._number(depth), protect=stays)
+        if self.remove.count is not None:
+            Context(num_layers=depth, num_remove=self._number(depth), protect=stays)
+        else:
+            CutPlan(num_layers=depth, removed=self.remove.layers or ())
 
     def _number(self, num_layers: int) -> int:
-        assert self.remove.count is not None, "a count"
-        return self.remove.count.layers(num_layers)
+        return 0 if self.remove.count is None else self.remove.count.layers(num_layers)
 
     def run(self, io: Io) -> Selected:
         """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
@@ -162,6 +185,9 @@ class SelectRequest(Request):
                 handle,
                 criterion=self.criterion,
                 num_remove=self._number(handle.num_layers),
+                layers=self.remove.layers,
+                mlp=self.remove.mlp,
+                channels=self.channels,
                 out=self.folder,
                 tasks=self.tasks,
                 calibration=self.calibration,
@@ -177,10 +203,12 @@ class SelectRequest(Request):
             )
 
     def estimate(self) -> CostEstimate:
-        """The cost of choosing; nothing is written."""
+        """The cost of choosing layers; nothing is written. Channels take one pass over the answers or the text."""
         from layercut.selection.estimate import selection_estimate
         from layercut.selection.select import objective_parts
 
+        if self.criterion is None:
+            raise InputError("a dry run counts the cost of choosing layers; MLP channels take one pass over the texts.")
         return selection_estimate(
             self.model,
             criterion=self.criterion,

@@ -328,8 +328,10 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         removed = len(plan["removed"])
         before = [len(step["removed"]) for step in plan.get("earlier", ())]
         earlier = f"checkpoint that was already pruned by {' and '.join(map(str, before))} layers" if before else ""
-        gone = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else "" if earlier else "uncut"
-        words += [text for text in (gone, earlier) if text]
+        thin = plan.get("channels")
+        gone = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else ""
+        mlp = f"{thin['width'] - thin['num_kept']} of {thin['width']} MLP channels removed" if thin else ""
+        words += [text for text in (gone, mlp, earlier) if text] or ["uncut"]
     seen = set()
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.json_text import load
+from layercut.text.removal import amount, format_layers, label_of
 
 FORMAT_VERSION = 1
 RESULT = "result.json"
@@ -66,7 +67,9 @@ class Goal(_Plain):
     level: float = 0.95
     """Of the one-sided lower bound of each task."""
     max_depth: int
-    """Layers that may be removed at most."""
+    """Layers that may be removed at most; of a path of sizes, its plans at most."""
+    smaller: float | None = None
+    """Share of the weights' bytes that may be removed at most, of a path of sizes."""
 
 
 class SetAside(_Plain):
@@ -113,14 +116,42 @@ class Tried(_Plain):
     """That healing took."""
 
 
-class PathStep(_Plain):
-    """One depth of the path of plans; each plan holds the one before. All scores are on selection items."""
+class Gone(_Plain):
+    """What a plan removes."""
 
     depth: int
+    """Layers."""
     removed: tuple[int, ...]
-    """In order of removal; the last one is new at this depth."""
+    """The layers, in order of removal."""
+    mlp: float = 0.0
+    """Share of the MLP channels."""
+
+    @property
+    def label(self) -> str:
+        """As people write it: ``6,9 mlp:0.1``."""
+        return label_of(self.removed, self.mlp)
+
+    @property
+    def amount(self) -> str:
+        """How much, in words."""
+        return amount(self.depth, self.mlp)
+
+    @property
+    def words(self) -> str:
+        """How much and what: ``2 layers (6,9) and 10 % of the MLP channels``."""
+        layers = f"{amount(self.depth, 0)} ({format_layers(self.removed)})" if self.removed else ""
+        return " and ".join(filter(None, (layers, amount(0, self.mlp) if self.mlp else "")))
+
+
+class PathStep(Gone):
+    """One depth, or one size, of the path of plans; a plan removes the layers of the one before. All scores are on
+    selection items.
+    """
+
+    size: float | None = None
+    """Share of the weights' bytes that goes, about; None on a path of depths."""
     candidates: int
-    """Layers that were compared by task scores at this depth."""
+    """Plans that were compared."""
     tried: tuple[Tried, ...]
     healing: str | None = None
     """Of the one that was chosen."""
@@ -130,14 +161,27 @@ class PathStep(_Plain):
         """The way that was chosen."""
         return next(one for one in self.tried if one.healing == self.healing)
 
+    @property
+    def name(self) -> str:
+        """Of the plan: ``depth-3``, or ``size-20`` for one that is 20 % smaller."""
+        return f"depth-{self.depth}" if self.size is None else f"size-{round(100 * self.size)}"
 
-class TestedDepth(_Plain):
-    """One depth, confirmed or not on report items."""
+    @property
+    def stage(self) -> str:
+        """For people: ``depth 3`` or ``size -20 %``."""
+        return f"depth {self.depth}" if self.size is None else f"size -{100 * self.size:.0f} %"
+
+    @property
+    def run(self) -> str:
+        """Name of its run folder, with how it was healed."""
+        return f"{self.name}+{self.healing}" if self.healing else self.name
+
+
+class TestedDepth(Gone):
+    """One plan, confirmed or not on report items."""
 
     name: str
     """Of its run folder inside the folder of prune; the original model's is ``uncut``."""
-    depth: int
-    removed: tuple[int, ...]
     healing: str | None = None
     kept: tuple[TaskKept, ...]
     passed: bool
@@ -148,13 +192,11 @@ class TestedDepth(_Plain):
     said."""
 
 
-class Chosen(_Plain):
+class Chosen(Gone):
     """The plan that is recommended, or the best one where none passed."""
 
     name: str
     """Of its run folder."""
-    depth: int
-    removed: tuple[int, ...]
     healing: str | None = None
 
 

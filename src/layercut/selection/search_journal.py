@@ -65,6 +65,7 @@ class JournalQuestion:
         """The key of a record under a plan. Task and readout are the name of the file."""
         return {
             "model_hash": self.model_hash,
+            **plan.gone,
             "removed": sorted(plan.removed),
             "version": self.version,
             "settings_hash": self.settings_hash,

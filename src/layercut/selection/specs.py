@@ -1,8 +1,9 @@
-"""The grammar of what is removed, parsed once: layers, a count of layers, an order of layers, or the file of a plan.
+"""The grammar of what is removed, parsed once: layers, a count or an order of them, MLP channels, or a plan's file.
 
 LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
 LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
+LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
 LayerSpec.parse("run/plan.json")
 """
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
 _COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
+_MLP = re.compile(r"(?:^|\s)mlp:(\S+)")
+_APART = re.compile(r"(?:\d+\.(?:attn|mlp)|attn|heads|\d+\.heads)(?::\S+)?")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, or a plan.json"
 
 
@@ -50,6 +53,8 @@ class LayerSpec:
     order: str | None = None
     """The criterion that names them; it needs no model."""
     plan: CutPlan | None = None
+    mlp: float | None = None
+    """Share of the channels of every MLP, beside the layers; it is open which."""
 
     def __str__(self) -> str:
         return self.text
@@ -67,13 +72,24 @@ class LayerSpec:
         if isinstance(given, LayerSpec):
             return given
         if isinstance(given, CutPlan):
-            return cls(text=",".join(map(str, given.removed)), plan=given)
+            return cls(text=given.label, plan=given)
         if isinstance(given, list | tuple):
             layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
             return cls(text=",".join(map(str, layers)), layers=layers)
         text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
+        if match := _MLP.search(text):
+            rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
+            beside = cls.parse(rest) if rest else cls(text="", layers=())
+            if beside.plan or beside.order or beside.mlp is not None:
+                raise InputError(f"{text!r:.60}: write mlp:SHARE once, beside layers or a count of layers alone.")
+            return replace(beside, text=text, mlp=_share(match[1]))
+        if apart := next((part for part in text.split() if _APART.fullmatch(part)), None):
+            raise InputError(
+                f"{apart!r:.40}: attention, heads and the MLP of single layers cannot be removed apart, as no config "
+                "that transformers, vLLM and llama.cpp read says it; remove layers, or write mlp:0.28 for all MLPs."
+            )
         if _COUNT.fullmatch(text):
             return cls(text=text, count=Depth(text=text))
         if (match := _BY_CRITERION.match(text)) or text in CRITERIA:
@@ -93,8 +109,8 @@ class LayerSpec:
 
     @property
     def is_open(self) -> bool:
-        """True for a bare count, which does not say which layers."""
-        return self.count is not None and self.order is None
+        """True for a bare count or share, which does not say which layers or channels."""
+        return self.mlp is not None or (self.count is not None and self.order is None)
 
     def bind(
         self,
@@ -125,6 +141,11 @@ class LayerSpec:
                 )
             where = self.text if is_file else "the plan"
             return plan_for_model(self.plan, model, model_hash, where=where, from_another_model=from_another_model)
+        if self.mlp is not None:
+            raise InputError(
+                f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
+                f"'{self.text}' --objective TASK --out DIR, then give DIR/plan.json. layercut cut chooses them itself."
+            )
         plan = CutPlan(num_layers=num_layers, removed=self.layers or (), model=model, model_hash=model_hash)
         if self.count is None:
             return plan
@@ -136,6 +157,17 @@ class LayerSpec:
         removed = criterion(self.order)(Context(num_layers=num_layers, num_remove=number, seed=seed)).removed
         settings = {"seed": seed, "num_remove": number} if self.order == "random" else {"num_remove": number}
         return replace(plan, removed=removed, criterion=self.order, settings=settings)
+
+
+def _share(text: str) -> float:
+    """A share as people write it, 0.28 or 28%. Raises InputError: none between 0 and 1."""
+    try:
+        found = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1:
+        raise InputError(f"mlp:{text:.20} is no share of the MLP channels; write mlp:0.28 or mlp:28%.")
+    return found
 
 
 def _counted(given: object, info: ValidationInfo) -> LayerSpec:
@@ -151,11 +183,23 @@ def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     )
 
 
-Count = Annotated[
-    InstanceOf[LayerSpec],
-    BeforeValidator(_counted),
-    PlainSerializer(lambda spec: spec.count and spec.count.text),
-]
+def _counted_layers(given: object, info: ValidationInfo) -> LayerSpec:
+    spec = _counted(given, info)
+    if spec.mlp is not None:
+        raise InputError(
+            f"`{info.field_name}` {spec.text!r:.60} names MLP channels, and only layers are chosen here; write "
+            "'3 layers' or 25%. layercut select and cut take mlp:0.28."
+        )
+    return spec
+
+
+def _written(spec: LayerSpec) -> str:
+    return spec.text if spec.mlp is not None or spec.count is None else spec.count.text
+
+
+Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), PlainSerializer(_written)]
+"""A field that says how much goes, for what chooses it itself: ``3 layers``, ``25%``, ``mlp:0.28``, ``6,9 mlp:0.1``."""
+Count = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted_layers), PlainSerializer(_written)]
 """A field that says how many layers go, ``3 layers`` or ``25%``, for what chooses them itself. 3 alone is layer 3."""
 
 

@@ -36,7 +36,7 @@ from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.lineage import Parent, match_layers
-from layercut.surgery.plan import CutPlan, format_layers, origin_of, parse_layers
+from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
 from layercut.tasks.grading import chance_of
@@ -44,6 +44,7 @@ from layercut.tasks.run import slug
 from layercut.tasks.selected_items import selection_items
 from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
+from layercut.text.removal import format_layers
 
 SPLITS: tuple[Split, ...] = ("selection", "report")
 

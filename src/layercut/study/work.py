@@ -282,7 +282,8 @@ class StudyWork:
     def whole(self) -> Mapping[str, Any]:
         """The settings that must be the same for the study to continue in its folder."""
         settings = self.settings
-        given = {name: list(self.plans[name].removed) for name in settings.plans}
+        plans = {name: self.plans[name] for name in settings.plans}
+        given = {name: [*plan.removed, *([plan.channels.key] if plan.channels else [])] for name, plan in plans.items()}
         healing: dict[str, Any] = {}
         for arm in self.arms:
             if arm.healing:

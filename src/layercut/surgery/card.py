@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import yaml
 
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import format_layers, origin_of
+from layercut.surgery.plan import origin_of
 from layercut.text.counting import counted
 from layercut.text.markup import escape, table
 from layercut.text.numbers import parameters
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,11 @@ def model_card(
         **({"base_model": hub_id} if hub_id else {}),
         **({"license": license_name} if license_name else {}),
         "library_name": "transformers",
-        "tags": ["layercut", "depth-pruning"],
+        "tags": [
+            "layercut",
+            *(["depth-pruning"] if plan.removed or not plan.channels else []),
+            *(["width-pruning"] if plan.channels else []),
+        ],
     }
     name = hub_id or hide_home(source_name)
     share = len(plan.removed) / plan.num_layers
@@ -71,6 +76,7 @@ def model_card(
         ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
+        *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
         ("chosen by", _criterion(plan)),
         (
             "parameters",
@@ -79,7 +85,7 @@ def model_card(
         ("weights", f"{num_bytes:,} bytes, safetensors"),
         ("made with", f"layercut {layercut_version}"),
     ]
-    title = f"{counted(len(plan.removed), 'decoder layer')} removed" if plan.removed else "uncut"
+    title = "uncut" if plan.is_uncut else f"{_amount(plan)} removed"
     lines = ["---", *yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip("\n").split("\n"), "---", ""]
     lines += [f"# {escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}", "", UNMEASURED, ""]
     lines += [f"{_sentence(plan, name)} Nothing was trained after the cut.", ""]
@@ -114,14 +120,23 @@ def model_card(
 def _sentence(plan: CutPlan, name: str) -> str:
     if plan.is_uncut:
         return f"{escape(name)}, written again without a cut."
-    layers = f"layers {format_layers(plan.removed)}" if len(plan.removed) > 1 else f"layer {plan.removed[0]}"
-    return f"{escape(name)} without decoder {layers}."
+    some = "layers" if len(plan.removed) > 1 else "layer"
+    parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
+    parts += [plan.channels.describe()] if plan.channels else []
+    return f"{escape(name)} without {' and '.join(parts)}."
+
+
+def _amount(plan: CutPlan) -> str:
+    parts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
+    return " and ".join([*parts, *([f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else [])])
 
 
 def _criterion(plan: CutPlan) -> str:
+    by = plan.settings.get("channels")
+    thin = f"MLP channels by {by}" if plan.channels and isinstance(by, str) and by != plan.criterion else ""
     if plan.criterion == "explicit":
-        return "hand (a list of layers)"
+        return "; ".join(filter(None, ("hand (a list of layers)" if plan.removed else "", thin)))
     settings = ", ".join(
         f"{key} {value}" for key, value in plan.settings.items() if isinstance(value, (str, int, float))
     )
-    return f"{plan.criterion} ({settings})" if settings else plan.criterion
+    return "; ".join(filter(None, (f"{plan.criterion} ({settings})" if settings else plan.criterion, thin)))

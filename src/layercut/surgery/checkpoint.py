@@ -25,12 +25,14 @@ from layercut.models.weights import (
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.runs.settings import read_json
+from layercut.surgery.channels import Channels
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import follow_config, follow_files, modules_of
+from layercut.surgery.quantized import follow_config, follow_files, is_quantized, modules_of
 from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
+from layercut.surgery.width import MlpWidth, mlp_width_of, thin_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,9 +131,9 @@ def cut_checkpoint(
 ) -> CutReport:
     """Write the pruned model to ``out``, a folder that is there whole or not at all.
 
-    Weights are copied byte by byte and only their names change, so dtypes, quantization and tied weights stay as they
-    are, and memory does not grow with the model. ``plan.json`` lies in the folder; when the original model was itself
-    cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
+    Weights are copied byte by byte and only their names change, or entries of MLP channels are left out, so dtypes,
+    quantization and tied weights stay as they are, and memory does not grow with the model. ``plan.json`` lies in the
+    folder; when the original model was itself cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
 
     Args:
         source: folder of the original model, with safetensors weights.
@@ -198,6 +200,8 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     except PlanRefused as refused:
         raise with_nearest(refused, plan, lambda other: _pruned_configs(raw, other, structure, source)) from refused
     after = _renamed(before, plan, structure, text, source)
+    if plan.channels is not None:
+        after = _thinned(after, plan.channels, plan, structure, mlp_width_of(raw, str(source)), source)
     modules = modules_of(before, after, plan)
     config = follow_config(config, raw, modules)
     shards = lay_out(after, max_shard_bytes, metadata)
@@ -227,7 +231,8 @@ def _pruned_configs(
         PlanRefused: a layer that stays would become another one.
     """
     whole = config_of(raw, str(source))
-    cut = cut_config(structure.text_config(raw), plan, structure, resolved=_text_of(whole))
+    depth = plan.depth_only
+    cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
     config = structure.with_text_config(raw, cut)
     try:
         pruned = config_of(config, str(source))
@@ -241,8 +246,9 @@ def _pruned_configs(
                 f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
                 f"{cut[name]}; the type {structure.model_type} cannot express this plan."
             )
-    check_kinds(whole, pruned, plan)
-    return cut, config
+    check_kinds(whole, pruned, depth)
+    thin = thin_config(cut, plan.channels)
+    return thin, structure.with_text_config(raw, thin)
 
 
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
@@ -292,6 +298,43 @@ def _renamed(
             f"{source} has no weights of layer {min(missing)}; its config.json says {plan.num_layers} decoder layers."
         )
     return stay
+
+
+def _thinned(
+    pieces: list[TensorSpan],
+    channels: Channels,
+    plan: CutPlan,
+    structure: Structure,
+    mlp: MlpWidth,
+    source: Path,
+) -> list[TensorSpan]:
+    """The tensors with the MLP channels that stay.
+
+    Raises:
+        InputError: channels of another model, quantised weights, or a checkpoint that names its MLPs in another way
+            than transformers does in memory.
+    """
+    if is_quantized(read_config(source)):
+        raise InputError("the MLPs of a quantised checkpoint cannot be thinned; thin the original and quantise that.")
+    mlp.check(channels)
+    slots = {(layer, slot.name): slot for layer, found in mlp.slots.items() for slot in found}
+    left = {(layer, name) for layer, name in slots if layer in plan.kept}
+    found = []
+    for piece in pieces:
+        match = structure.tensor_pattern.match(piece.name)
+        old = plan.kept[int(match[2])] if match and int(match[2]) < len(plan.kept) else -1
+        key = (old, match[3].removeprefix(".") if match else "")
+        if key not in left:
+            found.append(piece)
+            continue
+        left.remove(key)
+        found.append(piece.taking(slots[key].dim, slots[key].entries(channels.kept[old], channels.width)))
+    if left:
+        layer, name = min(left)
+        raise InputError(
+            f"{source} does not store {name} of layer {layer} under this name, so its MLPs cannot be thinned on disk."
+        )
+    return found
 
 
 def _num_parameters(pieces: list[TensorSpan]) -> int:
@@ -367,8 +410,11 @@ def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     folder = source.adapter.folder if source.adapter else source.path
     healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
     names = ("model", "model_hash", "num_layers", "removed")
-    steps: list[dict[str, Any]] = [{name: one.to_dict()[name] for name in names} for one in earlier_plans(source.path)]
+    steps: list[dict[str, Any]] = [
+        {name: one.to_dict()[name] for name in names} | ({"mlp": one.channels.share} if one.channels else {})
+        for one in earlier_plans(source.path)
+    ]
     if healing and steps:
         steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
-    earlier = tuple(step for step in steps if step["removed"] or step.get("healed"))
+    earlier = tuple(step for step in steps if step["removed"] or step.get("mlp") or step.get("healed"))
     return replace(plan, earlier=earlier) if earlier else plan

@@ -92,7 +92,7 @@ def cut_model(
         VerificationError: the reloaded model differs from the bypassed one; nothing is left under ``out``.
     """
     if plan.is_uncut:
-        raise InputError("the plan removes no layer, so there is nothing to cut.")
+        raise InputError("the plan removes nothing, so there is nothing to cut.")
     source.refuse_adapter("cutting")
     if out is None:
         return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")

@@ -108,7 +108,9 @@ def cut_gguf(
     compares = unread is None
     loads: Callable[[], LoadedModel] | None = None
     named: dict[str, Any] = {"num_layers": head.num_layers, "model": settings.model}
-    if not (plan := make_plan(**named)).is_uncut:
+    plan = make_plan(**named)
+    refuse_channels(plan.channels is not None)
+    if not plan.is_uncut:
         cut_metadata(head, plan)  # refuses what no file can express, before anything slow
     sha256 = None if dry_run else file_sha256(file)
     if compares:
@@ -148,6 +150,16 @@ def cut_gguf(
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
     return CutDone(replace(work.report, out=out), verified)
+
+
+def refuse_channels(are_named: bool) -> None:
+    """Raise InputError where MLP channels are to be removed from a GGUF file."""
+    if are_named:
+        raise InputError(
+            "the last matrix of an MLP is quantised in blocks of channels, so that a GGUF file cannot lose some of "
+            "them by its bytes. Write a folder (`out` DIR), and convert and quantise that with llama.cpp's "
+            "convert_hf_to_gguf.py and llama-quantize."
+        )
 
 
 class _Slices(NamedTuple):

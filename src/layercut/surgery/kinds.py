@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
 from layercut.surgery.config_fields import PlanRefused, cut_config
-from layercut.surgery.plan import CutPlan, format_layers
+from layercut.surgery.plan import CutPlan
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -176,10 +177,11 @@ def _model(model: PreTrainedModel) -> _Model:
         if id(module) not in inside
         for name, value in _own(module).items()
     }
-    return _Model(structure, tuple(map(_attributes, stack)), rest)
+    return _Model(structure, tuple(map(attributes_of, stack)), rest)
 
 
-def _attributes(layer: nn.Module) -> Attributes:
+def attributes_of(layer: nn.Module) -> Attributes:
+    """Class, shapes of tensors and plain attributes of a layer's modules."""
     return {(path, name): value for path, module in layer.named_modules() for name, value in _own(module).items()}
 
 

@@ -17,7 +17,8 @@ from layercut.errors import InputError
 from layercut.models.sources import describe_source, is_hub_id, resolve
 from layercut.models.structure import counted_layers, structure_of
 from layercut.models.weights import TensorEntry, read_config, read_header, safetensors_files
-from layercut.surgery.plan import format_layers, parse_layers
+from layercut.surgery.plan import parse_layers
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

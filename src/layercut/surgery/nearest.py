@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from layercut.errors import CheckpointError, InputError
 from layercut.surgery.config_fields import PlanRefused
-from layercut.surgery.plan import CutPlan, format_layers
+from layercut.surgery.plan import CutPlan
+from layercut.text.removal import format_layers
 
 MOST_TRIES = 40
 """Plans that are tried; each may take a layout of the model."""

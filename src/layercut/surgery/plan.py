@@ -1,4 +1,4 @@
-"""CutPlan: the removed decoder layers of the original model, their order, and how and on which data they were chosen.
+"""CutPlan: what is removed from the original model, decoder layers and MLP channels, and how that was chosen.
 
 Layer indices are zero-based and always those of the *uncut* model, also after several rounds of removal.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,8 @@ from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.environment import hide_home
 from layercut.runs.json_text import load
+from layercut.surgery.channels import Channels
+from layercut.text.removal import format_layers, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,12 +31,16 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 @dataclass(frozen=True, kw_only=True)
 class CutPlan:
-    """The removed layers. An empty ``removed`` is the original model, so that both run through the same code."""
+    """The removed layers and MLP channels. A plan that removes nothing is the original model, so that both run through
+    the same code.
+    """
 
     num_layers: int
     """Decoder layers of the original model."""
     removed: tuple[int, ...] = ()
     """Removed layers, in order of removal."""
+    channels: Channels | None = None
+    """The MLP channels that stay in the layers that stay; None for all."""
     criterion: str = "explicit"
     """Origin of the choice: the name of a selection criterion, or ``explicit`` for a list given by hand."""
     model: str | None = None
@@ -49,7 +55,7 @@ class CutPlan:
     """The other model that the layers were chosen on (``model``, ``model_hash``); empty where it is this one."""
     earlier: Sequence[Mapping[str, Any]] = ()
     """Earlier cuts of this model, where it is a pruned checkpoint itself, oldest first: ``model``, ``model_hash``,
-    ``num_layers``, ``removed``, and ``healed``, the methods."""
+    ``num_layers``, ``removed``, ``mlp``, the share of MLP channels if some went, and ``healed``, the methods."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "removed", tuple(int(i) for i in self.removed))
@@ -67,6 +73,8 @@ class CutPlan:
             )
         if len(self.removed) >= self.num_layers:
             raise InputError(f"all {self.num_layers} decoder layers would be removed; keep at least one.")
+        if self.channels is not None and (beyond := [i for i in self.channels.kept if not 0 <= i <= last]):
+            raise InputError(f"layer {beyond[0]}, whose MLP channels are named, is not in the model (0-{last}).")
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -76,15 +84,31 @@ class CutPlan:
 
     @property
     def is_uncut(self) -> bool:
-        """True if no layer goes."""
-        return not self.removed
+        """True if nothing goes."""
+        return not self.removed and self.channels is None
+
+    @property
+    def depth_only(self) -> CutPlan:
+        """The plan without its MLP channels: what it does to layers."""
+        return self if self.channels is None else replace(self, channels=None)
 
     @property
     def key(self) -> str:
-        """Short stable name of the *set* of removed layers: the same model results whatever the order."""
+        """Short stable name of the *set* of what goes: the same model results whatever the order."""
         if self.is_uncut:
             return "uncut"
-        return hashlib.sha256(json.dumps([self.num_layers, sorted(self.removed)]).encode()).hexdigest()[:12]
+        gone: list[Any] = [self.num_layers, sorted(self.removed), *([self.channels.key] if self.channels else [])]
+        return hashlib.sha256(json.dumps(gone).encode()).hexdigest()[:12]
+
+    @property
+    def gone(self) -> dict[str, Any]:
+        """What goes, as settings of a run name it: ``removed``, in order, and the key of ``channels`` if some go."""
+        return {"removed": list(self.removed), **({"channels": self.channels.key} if self.channels else {})}
+
+    @property
+    def label(self) -> str:
+        """What goes, as people write it: ``3,8,21-24 mlp:0.1``; empty for nothing."""
+        return label_of(self.removed, self.channels.share if self.channels else 0.0)
 
     def describe(self) -> str:
         """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
@@ -93,21 +117,25 @@ class CutPlan:
             return f"{origin or 'uncut'}, {self.num_layers} decoder layers"
         share = 100 * len(self.removed) / self.num_layers
         listed = ", ".join(str(i) for i in sorted(self.removed))
-        text = f"removes {len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
+        layers = f"{len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
+        parts = ([layers] if self.removed else []) + ([self.channels.describe()] if self.channels else [])
+        text = f"removes {'; and '.join(parts)}"
         return f"{text}; {origin}" if origin else text
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``plan.json``: every field, the format version and, for readers, the layers that stay.
 
-        ``chosen_on`` and ``earlier`` are left out where they are empty.
+        ``channels``, ``chosen_on`` and ``earlier`` are left out where they are empty.
         """
         data = {
             "format_version": FORMAT_VERSION,
-            **asdict(self),
+            **asdict(replace(self, channels=None)),
+            "channels": self.channels and self.channels.to_dict(),
             "removed": list(self.removed),
             "kept": list(self.kept),
         }
-        return {name: value for name, value in data.items() if value or name not in ("chosen_on", "earlier")}
+        optional = ("channels", "chosen_on", "earlier")
+        return {name: value for name, value in data.items() if value or name not in optional}
 
     def unfit(self, found: str) -> InputError:
         """The error for a model of another depth; ``found`` says which it has."""
@@ -136,8 +164,10 @@ class CutPlan:
                     f"{where}: not a plan of layercut ({name} is {data[name]!r:.60}, and {fine} is needed). "
                     "Make the plan again with layercut select or layercut cut."
                 )
+        channels = Channels.from_dict(data["channels"], where) if data.get("channels") else None
         try:
-            return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+            known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+            return cls(**known | {"channels": channels})
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: not a plan of layercut ({error})") from error
 
@@ -168,6 +198,7 @@ def _is_step(value: object) -> bool:
         and all(map(_is_number, value["removed"]))
         and isinstance(value.get("healed", []), list | tuple)
         and all(isinstance(one, str) for one in value.get("healed", []))
+        and isinstance(value.get("mlp", 0.0), int | float)
     )
 
 
@@ -203,7 +234,7 @@ def origin_of(plan: Mapping[str, Any]) -> str:
     """
     parts = []
     if steps := plan.get("earlier"):
-        kind = "pruned" if any(step["removed"] for step in steps) else "healed"
+        kind = "pruned" if any(step["removed"] or step.get("mlp") for step in steps) else "healed"
         parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_step_words(step) for step in steps)})")
     if other := plan.get("chosen_on"):
         known = f" ({other['model_hash']})" if other.get("model_hash") else ""
@@ -219,6 +250,8 @@ class Loss(NamedTuple):
     removed: tuple[int, ...]
     healed: tuple[str, ...]
     """The methods."""
+    mlp: float = 0.0
+    """Share of the MLP channels."""
 
 
 def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
@@ -228,7 +261,7 @@ def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
 
     >>> before = {"model_hash": "12ab", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}
     >>> lost_since({"num_layers": 4, "removed": [3], "earlier": [before]}, "12ab")
-    Loss(num_layers=6, removed=(4, 2, 5), healed=('lora',))
+    Loss(num_layers=6, removed=(4, 2, 5), healed=('lora',), mlp=0.0)
     """
     steps = [*plan.get("earlier", ()), plan]
     start = next((at for at, step in enumerate(steps[:-1]) if model_hash and step.get("model_hash") == model_hash), -1)
@@ -237,7 +270,16 @@ def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
     num_layers = steps[start]["num_layers"]
     removed = removed_by([(step["num_layers"], step["removed"]) for step in steps[start:]], num_layers)
     healed = tuple(method for step in steps[start:] for method in step.get("healed", ()))
-    return None if removed is None else Loss(num_layers, removed, healed)
+    left = 1.0
+    for step in steps[start:]:
+        left *= 1 - mlp_share(step)
+    return None if removed is None else Loss(num_layers, removed, healed, 1 - left)
+
+
+def mlp_share(plan: Mapping[str, Any]) -> float:
+    """Share of the MLP channels that a plan (``CutPlan.to_dict``) or one of its earlier cuts removes."""
+    found = plan.get("channels")
+    return 1 - found["num_kept"] / found["width"] if found else float(plan.get("mlp") or 0.0)
 
 
 def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
@@ -267,9 +309,9 @@ def _named(model: Mapping[str, Any]) -> str:
 def _step_words(step: Mapping[str, Any]) -> str:
     """The layers of one cut and the healing after it, in words."""
     removed, healed = step["removed"], step.get("healed")
-    text = (
-        f" without {len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}" if removed else ""
-    )
+    parts = [f"{len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}"] if removed else []
+    parts += [f"{100 * step['mlp']:.1f} % of the MLP channels"] if step.get("mlp") else []
+    text = f" without {' and '.join(parts)}" if parts else ""
     return f"{text}, healed by {', '.join(healed)}" if healed else text
 
 
@@ -310,18 +352,3 @@ def parse_layers(text: str) -> tuple[int, ...]:
             raise InputError(f"layer {last} is not in any model; write layers below {MOST_LAYERS}, such as 3,8,21-24.")
         layers.extend(range(first, last + 1))
     return tuple(layers)
-
-
-def format_layers(layers: Sequence[int]) -> str:
-    """The inverse of parse_layers for a sorted list: runs of three and more become ranges.
-
-    >>> format_layers([3, 8, 21, 22, 23, 24])
-    '3,8,21-24'
-    """
-    runs: list[list[int]] = []
-    for index in sorted(layers):
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)

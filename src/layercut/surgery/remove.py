@@ -1,4 +1,4 @@
-"""Remove decoder layers from a model in memory, permanently.
+"""Remove decoder layers and MLP channels from a model in memory, permanently.
 
 The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
 the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer
@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from layercut.errors import InputError
@@ -22,6 +23,7 @@ from layercut.surgery.kinds import Setting, settings_under
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
+from layercut.surgery.width import attributes_under, mlp_width_in, taken, thin_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
 _checked: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+_thinned: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], tuple[nn.Parameter, int, nn.Parameter]]]
+_thinned = WeakKeyDictionary()
+"""Of each model the tensors of its last plan with MLP channels, beside the whole tensor and its version."""
 _MISSING = object()
 _OVERRIDES = "_heterogeneity_spec"
 """Attribute of a config in which layers have values of their own."""
@@ -53,6 +58,7 @@ def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -
         InputError: the plan does not fit the model, or a bypass is active on it.
     """
     apply_plan(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
+    _thinned.pop(model, None)
     return model
 
 
@@ -82,9 +88,12 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
             _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
         if not plan.is_uncut:
             before = _owners(model) if is_quantized(new) else {}
-            kept = nn.ModuleList(layers[i] for i in plan.kept)
-            kept.training = layers.training  # the list's own flag; the layers have theirs
-            _set(undo, parent, name, kept)
+            if plan.channels is not None:
+                _thin(undo, model, layers, plan)
+            if plan.removed:
+                kept = nn.ModuleList(layers[i] for i in plan.kept)
+                kept.training = layers.training  # the list's own flag; the layers have theirs
+                _set(undo, parent, name, kept)
             if before:
                 after = _owners(model)
                 renamed = {before[key]: after[key] for key in before.keys() & after.keys()}
@@ -121,10 +130,36 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
         return cut_config(old, plan, structure), settings_under(type(model), model.config, plan)
 
     try:
-        new, settings = follow(plan)
+        new, settings = follow(plan.depth_only)
     except PlanRefused as refused:
         raise with_nearest(refused, plan, follow) from refused
-    return old, new, settings
+    if plan.channels is not None:
+        if is_quantized(old):
+            raise InputError("the MLPs of a quantised model cannot be thinned; thin the original and quantise that.")
+        mlp_width_in(model).check(plan.channels)
+        settings = (*settings, *attributes_under(model, plan.channels))
+    return old, thin_config(new, plan.channels), settings
+
+
+def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan) -> None:
+    """Give the layers that stay the part of each tensor whose channels stay; what was cut before is taken again."""
+    assert plan.channels is not None
+    slots = mlp_width_in(model).slots
+    held = _thinned.setdefault(model, {})
+    for key in [key for key in held if key[0] != plan.channels.key]:
+        del held[key]
+    for layer, channels in plan.channels.kept.items():
+        for slot in slots[layer] if layer in plan.kept else ():
+            module = layers[layer].get_submodule(slot.module)
+            before = getattr(module, slot.tensor)
+            key = (plan.channels.key, layer, slot.name)
+            found = held.get(key)
+            if found is None or found[0] is not before or found[1] != before._version:
+                data = taken(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
+                part = nn.Parameter(data, requires_grad=before.requires_grad)
+                held[key] = found = (before, before._version, part)
+            undo.callback(module._parameters.__setitem__, slot.tensor, before)
+            module._parameters[slot.tensor] = found[2]
 
 
 def _owners(model: nn.Module) -> dict[int, str]:
@@ -161,13 +196,34 @@ def _put(owner: Any, name: str, value: Any) -> None:
 
 
 @contextmanager
+def masked(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
+    """Run ``model`` with zeros in the columns of the MLP channels that a plan removes: what thinner MLPs must equal.
+
+    Nothing is sliced, so that this is a reference of its own. Layers stay.
+    """
+    layers, channels = decoder_layers(model), plan.channels
+    with ExitStack() as undo:
+        for layer, kept in channels.kept.items() if channels else ():
+            slot = mlp_width_in(model).reader(layer)
+            module = layers[layer].get_submodule(slot.module)
+            before = module._parameters[slot.tensor]
+            assert before is not None and channels is not None
+            gone = sorted(set(range(channels.width)) - set(kept))
+            undo.callback(module._parameters.__setitem__, slot.tensor, before)
+            zeros = before.detach().index_fill(slot.dim, torch.tensor(gone, device=before.device), 0.0)
+            module._parameters[slot.tensor] = nn.Parameter(zeros, requires_grad=False)
+        yield model
+
+
+@contextmanager
 def bypass(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> Iterator[PreTrainedModel]:
     """Run ``model`` without the plan's layers inside a ``with`` block; an empty plan runs it uncut.
     The plan may be given as layers, ``"24-26"`` or ``[24, 25, 26]``.
 
-    Inside the block the model *is* the shorter model: forward passes, the KV cache, ``generate`` and
-    ``save_pretrained`` work as they would after ``remove_layers``. Not a single weight is copied or changed; entering
-    and leaving takes about a millisecond. On leaving, also by an exception, every object is back where it was.
+    Inside the block the model *is* the pruned model: forward passes, the KV cache, ``generate`` and
+    ``save_pretrained`` work as they would after ``remove_layers``. Not a single weight is changed, and none is copied
+    but the MLP channels that stay, once for the same plan; then entering and leaving takes about a millisecond. On
+    leaving, also by an exception, every object is back where it was.
 
     Inside the block, do not move the model to another device or switch it between training and evaluation: the layers
     that are out would not follow. A model holds one bypass at a time, for all threads.

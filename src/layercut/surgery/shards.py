@@ -105,7 +105,13 @@ def write_shards(
     for shard in shards:
         with (folder / shard.name).open("wb", buffering=0) as target:
             target.write(shard.header())
-            for file, offset, count in _ranges(shard.pieces):
+            for run in _ranges(shard.pieces):
+                if isinstance(run, TensorSpan):
+                    data = run.read()
+                    target.write(data)
+                    progress(len(data))
+                    continue
+                file, offset, count = run
                 with file.open("rb", buffering=0) as source:
                     copy_range(source.fileno(), offset, count, target.fileno(), file, progress)
     if len(shards) > 1:
@@ -116,10 +122,18 @@ def write_shards(
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _ranges(pieces: Iterable[TensorSpan]) -> Iterator[tuple[Path, int, int]]:
-    """Byte ranges to be copied one after the other; neighbours in the same file become one."""
+def _ranges(pieces: Iterable[TensorSpan]) -> Iterator[tuple[Path, int, int] | TensorSpan]:
+    """Byte ranges to be copied one after the other; neighbours in the same file become one. Parts of tensors come as
+    they are.
+    """
     file, begin, end = None, 0, 0
     for piece in pieces:
+        if piece.part is not None:
+            if file is not None:
+                yield file, begin, end - begin
+            file = None
+            yield piece
+            continue
         if piece.file == file and piece.offset == end:
             end += piece.entry.num_bytes
             continue

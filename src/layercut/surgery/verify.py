@@ -14,8 +14,7 @@ from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.structure import auto_class, text_config_of
 from layercut.models.wider import widened
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
-from layercut.surgery.plan import format_layers
-from layercut.surgery.remove import bypass
+from layercut.surgery.remove import bypass, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,20 +98,57 @@ def verify_cut(
             if wanted != found:
                 raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
         _refuse_other_tensors(model, cut, path)
+        thin = _prompted(model, batch) if plan.channels else None
         eps = torch.finfo(model.dtype).eps
         try:
             expected = _run(model, [batch])
         except Exception as error:  # whatever the model's own code raises
             raise InputError(
-                f"transformers cannot run {uncut.name} without layers {format_layers(plan.removed)}: "
+                f"transformers cannot run {uncut.name} without {_gone(plan)}: "
                 f"{one_line(error)}. Remove others, or write the checkpoint without this comparison: `verify=false`."
             ) from error
         result = _compared(expected, _run(cut, [batch]), eps)
         if not result.passes:
             result = _in_wider(model, cut, batch, eps) or result
+    if thin is not None:
+        _refuse_dependent(model, plan, batch, thin, path)
     if not result.passes:
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
     return result
+
+
+def _gone(plan: CutPlan) -> str:
+    return f"layers {plan.label}" if plan.removed else plan.label
+
+
+def _refuse_dependent(
+    model: PreTrainedModel, plan: CutPlan, batch: dict[str, Tensor], thin_NV: Tensor, path: Path
+) -> None:
+    """Compare thinner MLPs with the whole ones under zeros for the removed channels, which shares no slicing code.
+
+    The two take sums of different length, so they differ by rounding in every layer; what a channel at the wrong place
+    changes is as large as what thinning changes.
+
+    Raises:
+        VerificationError: they differ by more than a tenth of what thinning changes.
+    """
+    with bypass(model, plan.depth_only):
+        whole_NV = _prompted(model, batch)
+    with masked(model, plan), bypass(model, plan.depth_only):
+        masked_NV = _prompted(model, batch)
+    change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
+    if not wrong <= 0.1 * change:
+        raise VerificationError(
+            f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits differ "
+            f"by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
+        )
+
+
+@torch.no_grad()
+def _prompted(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    """Logits (N, V) of the tokens that are no padding, in float32."""
+    logits: Tensor = model(**batch, use_cache=False).logits
+    return logits[batch["attention_mask"].bool()].float()
 
 
 def _in_wider(

@@ -168,7 +168,7 @@ def run_settings(
     """Settings that decide the numbers of one run folder."""
     return {
         **model.describe(),
-        "removed": list(plan.removed),
+        **plan.gone,
         "tasks": [cell.describe() for cell in cells],
         "decoding": decoding.as_dict(),
         "seed": seed,

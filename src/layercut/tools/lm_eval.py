@@ -101,6 +101,7 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             "layercut_model_hash": self._model_hash,
             "layercut_removed": list(self.plan.removed),
             "layercut_num_layers": self.plan.num_layers,
+            **({"layercut_mlp_channels": self.plan.channels.num_kept} if self.plan.channels else {}),
             **({"layercut_chosen_on": dict(self.plan.chosen_on)} if self.plan.chosen_on else {}),
         }
 

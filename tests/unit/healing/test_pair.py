@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny
+from tests.unit.surgery.test_width import thin_plan
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
@@ -270,3 +272,20 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     )
     packed = changed("packed")
     assert own_parameters(packed, packed, settings()) is None
+
+
+def test_a_thinner_model_is_made_of_the_teachers_weights(tmp_path: Path) -> None:
+    save_tiny("llama", tmp_path / "uncut")
+    whole = ModelHandle(ModelSettings(model=str(tmp_path / "uncut"), dtype="float32", device="cpu"))
+    plan = replace(thin_plan(whole.loaded.model, (1,)), model_hash=whole.metadata.model_hash)
+    cut_checkpoint(tmp_path / "uncut", plan, tmp_path / "cut")
+    cut, teacher = models(tmp_path)
+    assert own_parameters(cut, teacher, settings()) == 0
+    pair = load_pair(cut, teacher, settings())
+    alone = load_model(str(tmp_path / "cut"), device="cpu").model
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        assert torch.equal(pair.cut.model(input_ids=ids).logits, alone(input_ids=ids).logits)
+        assert pair.uncut is not None
+        assert torch.equal(pair.uncut.model(input_ids=ids).logits, whole.loaded.model(input_ids=ids).logits)
+    assert result(heal(tmp_path, "run", settings()))[0]

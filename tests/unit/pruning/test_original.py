@@ -29,7 +29,10 @@ def original(folder: Path, **state: Any) -> OriginalModel:
     return OriginalModel(context)
 
 
-STEPS = [{"depth": 1, "healing": None}, {"depth": 2, "healing": "seam"}]
+STEPS = [
+    {"depth": depth, "removed": list(range(depth)), "candidates": 4, "tried": [], "healing": healing}
+    for depth, healing in ((1, None), (2, "seam"))
+]
 BEGUN = {"seconds_per_item": {"copy (short)": 2.0}, "selection_items": 40, "announced": {"copy (short)": 100}}
 
 

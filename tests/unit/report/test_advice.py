@@ -367,7 +367,7 @@ def test_a_checkpoint_of_another_model_is_not_judged(tmp_path: Path) -> None:
     other = CutPlan(num_layers=30, model="other", model_hash="an0ther")
     (uncut.path / "metrics.json").write_text(json.dumps(uncut.metrics() | {"plan": other.to_dict()}))
     of_a_healed_checkpoint(build_run(tmp_path / "healed", result))
-    with pytest.raises(InputError, match="no run of a model with layers removed"):
+    with pytest.raises(InputError, match="no run of a pruned model"):
         advise(tmp_path, use="copy")
 
 

@@ -27,11 +27,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def select(model: str, out: Path, criterion: str, **wish: Any) -> Selected:
+def select(model: str, out: Path, criterion: str | None, **wish: Any) -> Selected:
     settings = ModelSettings(model=model, device="cpu")
-    return select_layers(
-        settings, criterion=criterion, num_remove=1, out=out, progress=silent, **{"say": lambda text: None, **wish}
-    )
+    wish = {"num_remove": 1, "say": lambda text: None, **wish}
+    return select_layers(settings, criterion=criterion, out=out, progress=silent, **wish)
 
 
 def test_what_is_read_is_said_with_its_time(tiny: str, tmp_path: Path) -> None:
@@ -128,3 +127,21 @@ def test_a_number_of_held_out_items_without_effect_is_said(tiny: str, tmp_path: 
     wish = {"num_remove": 1, "out": tmp_path / "run", "progress": silent, "say": said.append}
     select_layers(settings, criterion="reverse", num_held_out=5, **wish)  # type: ignore[arg-type]
     assert len(said) == 1 and "`held_out` 5 has no" in said[0]
+
+
+def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    wish: dict[str, Any] = {"tasks": [TaskSettings(task="copy", limit=16)], "num_held_out": 0}
+    with pytest.raises(InputError, match="answers none of the selection items"):
+        select(tiny, tmp_path / "none", None, num_remove=0, layers=(), mlp=0.25, **wish)
+    text = CalibrationSettings(num_texts=2, max_tokens=16)
+    wanted: dict[str, Any] = {"mlp": 0.25, "calibration": text, "say": said.append}
+    found = select(tiny, tmp_path / "run", None, num_remove=0, layers=(2,), **wanted).plan
+    assert found.removed == (2,) and found.channels is not None and found.channels.num_kept == 36
+    assert found.criterion == "explicit" and found.settings["channels"] == "rms"
+    assert found.scores["channels"]["num_tokens"] == {"generated": found.settings["calibration"]["num_tokens"]}
+    assert re.fullmatch(r"MLP channels ranked by rms on \d+ tokens of generated \(\d+ s\)", said[-1])
+    assert CutPlan.load(tmp_path / "run/plan.json") == found
+    assert (tmp_path / "run/plans/explicit-1-mlp-0.25.json").is_file()
+    both = select(tiny, tmp_path / "run", "block_influence", num_remove=2, channels="flap", **wanted).plan
+    assert len(both.removed) == 2 and both.criterion == "block_influence" and both.settings["channels"] == "flap"

@@ -150,3 +150,50 @@ def test_layers_may_come_in_every_form() -> None:
 def test_a_setting_of_a_criterion_that_has_none_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} has no settings, .*'token'"):
         criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
+
+
+@pytest.mark.parametrize(
+    ("given", "layers", "count", "mlp"),
+    [
+        ("mlp:0.28", (), None, 0.28),
+        ("mlp:28%", (), None, 0.28),
+        ("6,9 mlp:0.1", (6, 9), None, 0.1),
+        ("mlp:0.1 6-8", (6, 7, 8), None, 0.1),
+        ("3 layers mlp:10%", None, "3", 0.1),
+        ("25% mlp:0.1", None, "25%", 0.1),
+    ],
+)
+def test_mlp_channels_stand_beside_layers(
+    given: str, layers: tuple[int, ...] | None, count: str | None, mlp: float
+) -> None:
+    spec = LayerSpec.parse(given)
+    assert (spec.layers, spec.count and spec.count.text, spec.mlp) == (layers, count, pytest.approx(mlp))
+    assert spec.is_open and str(spec) == given and LayerSpec.parse(str(spec)) == spec
+    with pytest.raises(InputError, match=f"layercut select MODEL --remove '{given}'"):
+        spec.bind(num_layers=30)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("mlp:0", "write mlp:0.28 or mlp:28%"),
+        ("mlp:1", "write mlp:0.28 or mlp:28%"),
+        ("mlp:many", "write mlp:0.28 or mlp:28%"),
+        ("mlp:0.1 mlp:0.2", "once"),
+        ("reverse:3 mlp:0.1", "once, beside layers"),
+        ("6.attn", "'6.attn': attention, heads and the MLP of single layers"),
+        ("3 6.mlp:0.5", "'6.mlp:0.5': attention, heads"),
+        ("heads:0.25", "'heads:0.25': attention, heads"),
+    ],
+)
+def test_units_that_no_config_says_are_refused(given: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        LayerSpec.parse(given)
+
+
+def test_where_layers_alone_are_chosen_channels_are_refused() -> None:
+    class Some(Settings):
+        remove: Count
+
+    with pytest.raises(InputError, match="only layers are chosen here"):
+        Some(remove="mlp:0.28")

@@ -25,10 +25,12 @@ from layercut.progress.live import StudyProgress
 from layercut.report.reports import study_reports, write_reports
 from layercut.runs.records import Journal
 from layercut.runs.study import arms_in
+from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, forecast_study, run_study
 from tests.support.studies import BREAK, NUM_ITEMS
 from tests.support.tiny import save_tiny
+from tests.unit.surgery.test_width import thin_plan
 
 LETTERS, STEADY = "tests.support.studies:letters", "tests.support.studies:steady"
 BI = {"criterion": "block_influence", "calibration": {"num_texts": 2, "max_tokens": 12}}
@@ -456,3 +458,27 @@ def test_steps_that_cannot_be_done_are_refused_before_anything_runs(study: Any, 
     with pytest.raises(InputError, match=re.escape(message)):
         forecast_study(study_from_dict(study("wrong", **keys)))
         run(study("wrong", **keys))
+
+
+def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(
+    study: Callable[..., dict[str, Any]], tiny: Path, tmp_path: Path
+) -> None:
+    """It removes no layer, and must not be taken for the original model or for another width."""
+    model = ModelHandle(ModelSettings(model=str(tiny), dtype="float32", device="cpu")).loaded.model
+    for name, number in (("thin", 24), ("thinner", 12)):
+        thin_plan(model, num_kept=number).save(tmp_path / f"{name}.json")
+    plans = {name: str(tmp_path / f"{name}.json") for name in ("thin", "thinner")}
+    keys = {"plans": {**plans, "last": "reverse:1"}, "checkpoints": True, "healing": ["none"]}
+    outcome, _ = run(study("wide", **keys))
+    assert outcome.failed == []
+    folder = tmp_path / "runs" / "wide"
+    answers = {name: (folder / name / "samples/letters.rank.jsonl").read_text() for name in ("uncut", *plans, "last")}
+    assert len(set(answers.values())) == 4
+    rows = {row.cut.name: row.cut for row in outcome.rows}
+    assert rows["thin"].mlp == pytest.approx(0.5) and rows["thinner"].mlp == pytest.approx(0.75)
+    assert rows["thin"].amount == "50 % of the MLP channels" and rows["last"].label == "5"
+    assert json.loads((folder / "thin/checkpoint/config.json").read_text())["intermediate_size"] == 24
+    again, _ = run(study("wide", **keys))
+    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in outcome.rows]
+    report = (folder / "report.md").read_text()
+    assert "50.0% of the MLP channels removed" in report

@@ -1,8 +1,11 @@
 """The model card of a pruned checkpoint."""
 
+from dataclasses import replace
+
 import yaml
 
 from layercut.surgery.card import model_card
+from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 
 PLAN = CutPlan(
@@ -81,3 +84,18 @@ def test_an_uncut_copy():
     card = model_card(CutPlan(num_layers=30), source_name="a/b", **{**FACTS, "num_parameters_after": 134_515_008})
     assert "without a cut" in card
     assert "in this order | none" in card
+
+
+def test_thinner_mlps_are_named_with_what_ranked_their_channels():
+    kept = {layer: tuple(range(6464)) for layer in range(30)}
+    channels = Channels(field="intermediate_size", width=8960, kept=kept)
+    plan = CutPlan(num_layers=30, channels=channels, criterion="rms", settings={"seed": 0, "channels": "rms"})
+    card = model_card(plan, source_name="x", **FACTS)
+    assert front_matter(card)["tags"] == ["layercut", "width-pruning"]
+    assert "# x, 27.9% of the MLP channels removed" in card
+    assert "| MLP channels removed | 2,496 of 8,960 MLP channels of each layer (27.9 %) |" in card
+    assert "x without 2,496 of 8,960 MLP channels of each layer (27.9 %)." in card
+    both = replace(plan, removed=(3,), criterion="explicit")
+    card = model_card(both, source_name="x", **FACTS)
+    assert "# x, 1 decoder layer and 27.9% of the MLP channels removed" in card
+    assert "| chosen by | hand (a list of layers); MLP channels by rms |" in card

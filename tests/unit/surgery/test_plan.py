@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from layercut.errors import InputError
-from layercut.surgery.plan import CutPlan, format_layers, lost_since, parse_layers
+from layercut.surgery.plan import CutPlan, lost_since, parse_layers
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +105,7 @@ def test_layers_of_several_cuts_are_counted_in_the_first_model() -> None:
     first = {"model_hash": "a", "num_layers": 6, "removed": [4, 2], "healed": ["seam"]}
     second = {"model_hash": "b", "num_layers": 4, "removed": [0], "healed": ["lora"]}
     plan = {"model_hash": "c", "num_layers": 3, "removed": [2], "earlier": [first, second]}
-    assert lost_since(plan, "a") == (6, (4, 2, 0, 5), ("seam", "lora"))
-    assert lost_since(plan, "b") == (4, (0, 3), ("lora",))
+    assert lost_since(plan, "a") == (6, (4, 2, 0, 5), ("seam", "lora"), 0.0)
+    assert lost_since(plan, "b") == (4, (0, 3), ("lora",), 0.0)
     assert lost_since(plan, "c") is None, "its own model lost nothing before"
     assert lost_since(plan, None) is None and lost_since(plan | {"num_layers": 5}, "a") is None

@@ -156,7 +156,7 @@ def _retention_panel(
     gap = min((deep - shallow for shallow, deep in pairwise(depths)), default=1)
     apart = gap * min(_APART, 0.5 / len(looks))
     for part in dict.fromkeys(where[row.cut.name].part for row in rows):
-        mine = sorted((row for row in rows if where[row.cut.name].part == part), key=lambda row: len(row.cut.removed))
+        mine = sorted((row for row in rows if where[row.cut.name].part == part), key=lambda row: row.cut.turn)
         series = where[mine[0].cut.name].series
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
         whole = {"y": 100, "low": 100, "high": 100}
@@ -168,10 +168,7 @@ def _retention_panel(
     first = rows[0]
     written = is_written(first.readout)
     readout = words.readout_words(first.readout)
-    said = "; ".join(
-        f"{row.cut.name} ({counted(len(row.cut.removed), 'layer')} removed) keeps {kept(row.kept_share)}"
-        for row in rows
-    )
+    said = "; ".join(f"{row.cut.name} ({row.cut.amount} removed) keeps {kept(row.kept_share)}" for row in rows)
     spec = charts.curves(
         points,
         x_title="decoder layers removed",

@@ -16,7 +16,6 @@ from layercut.report.source import Source
 from layercut.report.table import Column, Surface, Table, texts
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import format_layers
 from layercut.text.numbers import parameters
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -54,7 +53,7 @@ def _sizes(arms: Sequence[ComparedRun], dtype: str) -> Table:
 
     def change(arm: ComparedRun) -> str:
         known = share(arm)
-        return "-" if known is None or not arm.removed else f"{100 * (known - 1):+.1f}"
+        return "-" if known is None or not arm.is_cut else f"{100 * (known - 1):+.1f}"
 
     def weights(arm: ComparedRun) -> str:
         return f"{arm.num_parameters * _BYTES[dtype] / 2**20:,.0f}" if arm.num_parameters else "-"
@@ -67,8 +66,8 @@ def _sizes(arms: Sequence[ComparedRun], dtype: str) -> Table:
         Column("of the layers, %", removed, numeric=True, on=page),
         Column(
             "which",
-            lambda arm: format_layers(arm.removed) or "-",
-            raw={"layers": lambda arm: " ".join(map(str, arm.removed))},
+            lambda arm: arm.label or "-",
+            raw={"layers": lambda arm: " ".join(map(str, arm.removed)), "mlp": attrgetter("mlp")},
         ),
         Column("chosen by", chosen_by, raw={"criterion": attrgetter("criterion")}),
         Column(

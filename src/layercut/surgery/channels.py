@@ -1,0 +1,129 @@
+"""Channels: the MLP channels that stay in each layer, as many in every layer, so that a plain config says how many.
+
+A channel is one hidden unit of a layer's MLP: a row of its first matrices (gate and up) and a column of the last
+(down). In plan.json the channels of a layer are one number in hex: its bits, the most significant first, are the
+channels 0, 1, 2 ..., and a 1 stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from layercut.errors import InputError
+
+BLOCK, LEAST_BLOCK = 256, 64
+"""Widths are multiples of the first where the original's is: K-quants of GGUF hold as many weights in a block, and
+without whole ones llama.cpp takes a larger type. Of the second otherwise, which matrix kernels want."""
+CHANNEL_CRITERIA = ("rms", "wanda", "flap", "obs")
+"""``rms``: root mean square of the activation times the norm of the column. ``wanda``: the same with the sum of the
+column's magnitudes (arXiv:2306.11695, summed over the column). ``flap``: variance of the activation times the squared
+norm (arXiv:2312.11983). ``obs``: what removing the channel costs if the others make up for it as well as they can, the
+squared norm over the diagonal of the inverse of the activations' second moments (arXiv:2302.04089, arXiv:2405.15316).
+"""
+_MOST = 1_000_000
+"""No MLP is as wide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """The MLP channels that stay."""
+
+    field: str
+    """Key of the config that holds the width, such as ``intermediate_size``."""
+    width: int
+    """Channels of a layer in the original model."""
+    kept: Mapping[int, tuple[int, ...]]
+    """By layer of the original model, the channels that stay, ascending."""
+
+    def __post_init__(self) -> None:
+        sizes = {len(channels) for channels in self.kept.values()}
+        if len(sizes) != 1 or not 0 < (size := sizes.pop()) < self.width:
+            raise InputError(
+                f"the MLP channels that stay must be as many in every layer, and 1 to {self.width - 1}; make the plan "
+                "again with layercut select."
+            )
+        for layer, channels in self.kept.items():
+            if len(set(channels)) != size or channels[0] < 0 or channels[-1] >= self.width:
+                raise InputError(f"layer {layer} has no such MLP channels; it has {self.width}, counted from 0.")
+
+    @property
+    def num_kept(self) -> int:
+        """Channels that stay in a layer."""
+        return len(next(iter(self.kept.values())))
+
+    @property
+    def share(self) -> float:
+        """Share of the channels that goes."""
+        return 1 - self.num_kept / self.width
+
+    @property
+    def label(self) -> str:
+        """As people write it: ``mlp:0.28``; the share is rounded."""
+        return f"mlp:{self.share:.3g}"
+
+    def describe(self) -> str:
+        """``2,496 of 8,960 MLP channels of each layer (27.9 %)``."""
+        return f"{self.width - self.num_kept:,} of {self.width:,} MLP channels of each layer ({100 * self.share:.1f} %)"
+
+    @cached_property
+    def key(self) -> str:
+        """Short stable name of the set."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, see above."""
+        kept = {str(layer): _to_hex(channels, self.width) for layer, channels in sorted(self.kept.items())}
+        return {"field": self.field, "width": self.width, "num_kept": self.num_kept, "kept": kept}
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "plan") -> Channels:
+        """The inverse of ``to_dict``. Raises InputError: something else."""
+        try:
+            width = data["width"]
+            if not isinstance(width, int) or not 1 < width < _MOST or not isinstance(data["field"], str):
+                raise ValueError(f"width {width!r:.40}")
+            kept = {int(layer): _from_hex(text, width) for layer, text in data["kept"].items()}
+            return cls(field=data["field"], width=width, kept=kept)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{where}: channels is not what layercut writes ({error!r:.80}).") from error
+
+
+def num_kept(width: int, share: float) -> int:
+    """Channels that stay if about ``share`` of ``width`` goes: a multiple of ``BLOCK``, of narrow MLPs of less.
+
+    >>> num_kept(8960, 0.28), num_kept(1536, 0.2), num_kept(96, 0.5)
+    (6400, 1216, 48)
+
+    Raises:
+        InputError: a share that leaves nothing, or that takes nothing.
+    """
+    block = BLOCK
+    while block > 1 and (width < 16 * block or (width % block and block > LEAST_BLOCK)):
+        block //= 2
+    found = block * math.floor((1 - share) * width / block + 0.5)
+    if not 0 < found < width:
+        raise InputError(
+            f"{share:.3g} of {width} MLP channels leaves {found} in steps of {block}; choose {block / width:.2g} to "
+            f"{1 - block / width:.2g}."
+        )
+    return found
+
+
+def _to_hex(channels: Iterable[int], width: int) -> str:
+    bits = ["0"] * (4 * math.ceil(width / 4))
+    for channel in channels:
+        bits[channel] = "1"
+    return f"{int(''.join(bits), 2):0{len(bits) // 4}x}"
+
+
+def _from_hex(text: str, width: int) -> tuple[int, ...]:
+    if len(text) != math.ceil(width / 4):
+        raise ValueError(f"{len(text)} hex digits for {width} channels")
+    bits = f"{int(text, 16):0{4 * len(text)}b}"
+    return tuple(place for place, bit in enumerate(bits) if bit == "1")

@@ -1,0 +1,93 @@
+"""Channels are ranked by what they add to the stream; each criterion against its formula in plain numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from layercut.errors import InputError
+from layercut.selection.channels import RIDGE, choose_channels, rank_channels
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass, decoder_layers
+from tests.support.loaded import tiny_loaded
+
+TEXTS = [(5, 9, 200, 31, 7), (80, 12), (40, 41, 42)]
+
+
+def states_of(loaded: Any, layer: int, texts: list[tuple[int, ...]], removed: tuple[int, ...] = ()) -> list[Any]:
+    """Inputs of the last matrix of a layer's MLP, by text."""
+    found: list[Any] = []
+    hook = decoder_layers(loaded.model)[layer].mlp.down_proj.register_forward_pre_hook(
+        lambda _, given: found.append(given[0][0].double().numpy())
+    )
+    with torch.no_grad(), bypass(loaded.model, CutPlan(num_layers=6, removed=removed)):
+        for text in texts:
+            loaded.model(input_ids=torch.tensor([text]))
+    hook.remove()
+    return found
+
+
+def scores_of(states: list[Any], columns: Any, criterion: str) -> Any:
+    all_TC = np.concatenate(states)
+    norm = np.linalg.norm(columns, axis=0)
+    if criterion == "rms":
+        return np.sqrt((all_TC**2).mean(0)) * norm
+    if criterion == "wanda":
+        return np.sqrt((all_TC**2).mean(0)) * np.abs(columns).sum(0)
+    if criterion == "flap":
+        return all_TC.var(0) * norm**2
+    moments = all_TC.T @ all_TC / len(all_TC)
+    inverse = np.linalg.inv(moments + RIDGE * np.diag(moments).mean() * np.eye(len(moments)))
+    return norm**2 / np.diag(inverse)
+
+
+@pytest.mark.parametrize("criterion", ["rms", "wanda", "flap", "obs"])
+@pytest.mark.parametrize("removed", [(), (1,)])
+def test_the_ranking_is_that_of_the_formula(criterion: str, removed: tuple[int, ...]) -> None:
+    loaded = tiny_loaded("llama")
+    ranked = rank_channels(loaded, removed, {"a": TEXTS}, criterion=criterion)
+    assert set(ranked) == set(range(6)) - set(removed)
+    for layer in (0, 5):
+        columns = decoder_layers(loaded.model)[layer].mlp.down_proj.weight.detach().double().numpy()
+        scores = scores_of(states_of(loaded, layer, TEXTS, removed), columns, criterion)
+        ours = scores[list(ranked[layer])]
+        assert (np.diff(ours) <= 1e-4 * scores.max()).all(), criterion
+
+
+def test_tasks_count_the_same_however_long_their_answers_are() -> None:
+    loaded = tiny_loaded("llama")
+    long = [tuple(range(10, 60)), tuple(range(60, 110))]
+    ranked = rank_channels(loaded, (), {"long": long, "short": TEXTS})
+    weight = [
+        (states**2).sum(0) / sum(map(len, texts)) / 2
+        for texts in (long, TEXTS)
+        for states in [np.concatenate(states_of(loaded, 2, texts))]
+    ]
+    columns = decoder_layers(loaded.model)[2].mlp.down_proj.weight.detach().double().numpy()
+    scores = np.sqrt(weight[0] + weight[1]) * np.linalg.norm(columns, axis=0)
+    assert (np.diff(scores[list(ranked[2])]) <= 1e-6 * scores.max()).all()
+
+
+def test_a_channel_that_only_the_first_token_uses_is_kept() -> None:
+    """Models write huge activations at the first token by a few channels; without them they write noise."""
+    loaded = tiny_loaded("llama")
+    alone = states_of(loaded, 3, TEXTS)
+    first = np.mean([np.abs(states[0]) for states in alone], axis=0)
+    ranked = rank_channels(loaded, (), {"a": [text[:1] for text in TEXTS]})
+    assert ranked[3][0] in np.argsort(-first)[:12]
+
+
+def test_as_many_stay_in_each_layer_and_the_plan_says_by_what() -> None:
+    channels, about = choose_channels(tiny_loaded("llama"), (4,), 0.5, {"copy": TEXTS, "more": TEXTS[:1]})
+    assert {len(few) for few in channels.kept.values()} == {24} and set(channels.kept) == set(range(6))
+    assert about == {"criterion": "rms", "share": 0.5, "num_kept": 24, "num_tokens": {"copy": 10, "more": 5}}
+
+
+def test_bad_requests_are_refused() -> None:
+    with pytest.raises(InputError, match="channel criterion 'rmsx'"):
+        rank_channels(tiny_loaded("llama"), (), {"a": TEXTS}, criterion="rmsx")
+    with pytest.raises(InputError, match="experts"):
+        rank_channels(tiny_loaded("mixtral"), (), {"a": TEXTS})

@@ -1,0 +1,164 @@
+"""Thinner MLPs: masked = sliced = written = reloaded, for every kind of MLP, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from layercut.errors import InputError, VerificationError
+from layercut.models.loading import load_model
+from layercut.models.sources import resolve
+from layercut.surgery.channels import Channels
+from layercut.surgery.checkpoint import changed_since, cut_checkpoint, read_plans, with_earlier
+from layercut.surgery.cut import cut_model
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked, remove_layers
+from layercut.surgery.width import ChannelSlot, mlp_width_in, mlp_width_of
+from tests.invariants.test_surgery_bypass import state_of
+from tests.support.surgery import generate, logits_of
+from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
+
+THICK = {"mixtral", "qwen3_moe"}
+"""Families of experts."""
+families = pytest.mark.parametrize("family", [name for name in CONFIGS if name not in THICK])
+
+
+def thin_plan(model: Any, removed: tuple[int, ...] = (), num_kept: int = 24, seed: int = 1) -> CutPlan:
+    """A plan with channels drawn at random, others in every layer."""
+    mlp, generator = mlp_width_in(model), torch.Generator().manual_seed(seed)
+    drawn = {layer: torch.randperm(mlp.width, generator=generator)[:num_kept].tolist() for layer in mlp.slots}
+    kept = {layer: tuple(sorted(channels)) for layer, channels in drawn.items()}
+    return CutPlan(
+        num_layers=NUM_LAYERS, removed=removed, channels=Channels(field=mlp.field, width=mlp.width, kept=kept)
+    )
+
+
+@families
+@pytest.mark.parametrize("removed", [(), (1, 4)])
+def test_thinner_is_whole_with_zeros_for_the_removed_channels(family: str, removed: tuple[int, ...]) -> None:
+    model = tiny_model(family)
+    plan, before = thin_plan(model, removed), state_of(model)
+    with bypass(model, plan):
+        thin = logits_of(model)
+    assert state_of(model) == before
+    with masked(model, plan), bypass(model, plan.depth_only):
+        zeros = logits_of(model)
+    with bypass(model, plan.depth_only):
+        whole = logits_of(model)
+    assert torch.allclose(thin, zeros, atol=1e-4 * float(zeros.abs().max()))
+    assert (thin - whole).abs().max() > 1e-2 * whole.abs().max()
+    assert state_of(model) == before
+
+
+@families
+def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -> None:
+    whole, cut = tiny_model(family), tiny_model(family)
+    plan = thin_plan(whole, (2,))
+    remove_layers(cut, plan)
+    whole.save_pretrained(tmp_path / "whole")
+    byte_tokenizer().save_pretrained(tmp_path / "whole")
+    source = resolve(str(tmp_path / "whole"))
+    done = cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
+    assert "by at most 0 (float32" in done.verified
+    again: Any = load_model(str(tmp_path / "thin"), device="cpu").model
+    with bypass(whole, plan):
+        assert torch.equal(logits_of(whole), logits_of(cut)) and torch.equal(logits_of(cut), logits_of(again))
+        assert generate(whole, use_cache=True) == generate(again, use_cache=True) == generate(again, use_cache=False)
+        assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in again.parameters())
+    assert getattr(again.config, plan.channels.field) == 24  # type: ignore[union-attr]
+    assert done.report.parameters_after == sum(p.numel() for p in again.parameters())
+    assert changed_since(tmp_path / "whole", plan, tmp_path / "thin") == []
+
+
+def test_llama_equals_modules_sliced_by_hand() -> None:
+    model, reference = tiny_model("llama"), tiny_model("llama")
+    plan = thin_plan(model)
+    assert plan.channels is not None
+    for layer, channels in plan.channels.kept.items():
+        mlp, few = decoder_layers(reference)[layer].mlp, list(channels)
+        for name in ("gate_proj", "up_proj"):
+            sliced = nn.Linear(32, 24, bias=False)
+            sliced.weight = nn.Parameter(getattr(mlp, name).weight[few])
+            setattr(mlp, name, sliced)
+        mlp.down_proj.weight = nn.Parameter(mlp.down_proj.weight[:, few].contiguous())
+    assert torch.equal(logits_of(remove_layers(model, plan)), logits_of(reference))
+
+
+def test_gates_and_ups_in_one_matrix_lie_in_halves_or_in_pairs() -> None:
+    assert [slot.order for slot in mlp_width_in(tiny_model("phi3")).slots[0]] == ["halves", "one"]
+    assert ChannelSlot("mlp.gate_up", "weight", 0, "pairs", False).entries([1, 2], 4) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("family", "told"), [("mixtral", "mlp.experts is a MixtralExperts over MLP channels"), ("qwen3_moe", "")]
+)
+def test_what_structure_does_not_show_is_refused(family: str, told: str) -> None:
+    if told:
+        with pytest.raises(InputError, match=told):
+            mlp_width_in(tiny_model(family))
+    else:  # one dense layer among experts: that one can be thinned
+        assert list(mlp_width_in(tiny_model(family)).slots) != list(range(NUM_LAYERS))
+
+
+def test_a_type_whose_width_the_config_does_not_say_is_refused() -> None:
+    config = {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 260}
+    with pytest.raises(InputError, match="no MLP whose width one field of its config says"):
+        mlp_width_of(config, "a bloom")
+
+
+def test_channels_of_another_width_are_refused() -> None:
+    model = tiny_model("llama")
+    other = Channels(field="intermediate_size", width=40, kept=dict.fromkeys(range(NUM_LAYERS), (0, 1)))
+    with pytest.raises(InputError, match="with intermediate_size 40; this model has 6 with intermediate_size 48"):
+        apply_plan(model, CutPlan(num_layers=NUM_LAYERS, channels=other))
+
+
+def test_weights_that_change_are_sliced_again() -> None:
+    """The parts are held for the next bypass, and must not outlive the weights that they were taken from."""
+    model = tiny_model("llama")
+    plan = thin_plan(model)
+    with bypass(model, plan):
+        first = logits_of(model)
+    with bypass(model, plan):
+        assert torch.equal(logits_of(model), first)
+    with torch.no_grad():
+        decoder_layers(model)[3].mlp.up_proj.weight.mul_(2)
+    with bypass(model, plan):
+        assert not torch.equal(logits_of(model), first)
+
+
+def test_a_quantised_checkpoint_is_refused(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    plan = thin_plan(model)
+    model.config.quantization_config = {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="thin the original and quantise that"):
+        cut_checkpoint(tmp_path, plan, tmp_path / "out")
+
+
+def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of the first matrices at other places than those of the last: no comparison of slices would see it."""
+    model = tiny_model("phi3")
+    model.save_pretrained(tmp_path / "whole")
+    byte_tokenizer().save_pretrained(tmp_path / "whole")
+    plan, source = thin_plan(model), resolve(str(tmp_path / "whole"))
+    monkeypatch.setattr("layercut.surgery.width._run_one", lambda *_: None)
+    monkeypatch.setattr(ChannelSlot, "entries", lambda slot, few, width: [*few, *few][: len(few) * (2 - slot.reads)])
+    with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
+        cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
+    assert not (tmp_path / "thin").exists()
+
+
+def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path / "whole")
+    byte_tokenizer().save_pretrained(tmp_path / "whole")
+    cut_checkpoint(tmp_path / "whole", thin_plan(model), tmp_path / "thin")
+    found = with_earlier(CutPlan(num_layers=NUM_LAYERS), resolve(str(tmp_path / "thin")))
+    assert "without 50.0 % of the MLP channels" in found.describe()
+    cut_checkpoint(tmp_path / "thin", CutPlan(num_layers=NUM_LAYERS, removed=(5,)), tmp_path / "both")
+    assert [bool(plan.get("channels")) for plan in read_plans(tmp_path / "both")] == [True, False]
