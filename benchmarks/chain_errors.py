@@ -19,8 +19,8 @@ from pathlib import Path
 
 from layercut.evidence.intervals import proportion_interval
 from layercut.runs.records import read_records
-from layercut.surgery.plan import format_layers
 from layercut.text.numbers import with_interval
+from layercut.text.removal import format_layers
 
 _NUMBER = r"\\?\$?(\d[\d,]*(?:\.\d+)?)"
 _UNIT = r"\s*(?:\\text\{[^}]*\}|[a-z ]{1,12})?\s*"

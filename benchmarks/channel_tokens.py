@@ -1,0 +1,103 @@
+"""Which tokens must count when MLP channels are ranked: divergence of thinner models on right answers, by what counted.
+
+    python benchmarks/channel_tokens.py                                                # SmolLM2, copy: a minute
+    python benchmarks/channel_tokens.py bundled:qwen2.5-coder-1.5b gsm8k --data data/gsm8k --dtype bfloat16 --limit 32
+
+The original model answers selection items. Half of its right answers rank the channels, the other half measure the KL
+divergence from the original model, nats a token. Counted are all tokens; all but the first; the answer's alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from layercut.engine.base import LikelihoodRequest
+from layercut.engine.handle import ModelHandle
+from layercut.engine.rows import compared_scorings
+from layercut.progress import silent
+from layercut.selection import channels
+from layercut.selection.objective import TaskObjective
+from layercut.selection.select import objective_parts
+from layercut.selection.trace_damage import correct_traces
+from layercut.settings import ModelSettings, TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.width import mlp_width_in
+
+_whole = channels._activations
+
+
+class Counted(tuple[int, ...]):
+    """Tokens of which some count: those from ``start`` on."""
+
+    start = 0
+
+
+def _counted(loaded: Any, modules: Any, text: Any) -> Iterator[tuple[int, Any]]:
+    for layer, states_TC in _whole(loaded, modules, tuple(text)):
+        yield layer, states_TC[text.start :]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="bundled:smollm2-135m")
+    parser.add_argument("task", nargs="?", default="copy")
+    parser.add_argument("--data")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--shares", default="0.1,0.2,0.3")
+    parser.add_argument("--criteria", default="rms")
+    parser.add_argument("--layers", default="", help="also measured without one of these layers: 6,9")
+    asked = parser.parse_args()
+    handle = ModelHandle(ModelSettings(model=asked.model, dtype=asked.dtype, batch_size=16))
+    parts = objective_parts(TaskSettings(task=asked.task, data=asked.data, limit=asked.limit), 0)
+    requests = correct_traces(TaskObjective(handle.engine, parts, progress=silent)).requests
+    half = len(requests) // 2
+    ranking, judging = requests[:half], requests[half:]
+    print(f"{asked.model}, {asked.task}: {half} right answers rank, {len(judging)} judge (seed 0)")
+    uncut = CutPlan(num_layers=handle.num_layers)
+
+    def show(name: str, plan: CutPlan) -> None:
+        found = [one for batch in handle.engine.divergences(judging, plan, uncut) for one in batch]
+        tokens = sum(one.num_tokens for one in found)
+        kl, same = sum(one.kl for one in found) / tokens, 1 - sum(one.top1_disagreements for one in found) / tokens
+        print(f"{name:44} KL {kl:.4f}, likeliest token the same {same:.3f} (n {tokens:,} tokens)", flush=True)
+
+    for layer in filter(None, asked.layers.split(",")):
+        show(f"without layer {layer}", CutPlan(num_layers=handle.num_layers, removed=(int(layer),)))
+    for name, texts in tokens_of(handle, ranking).items():
+        for criterion in asked.criteria.split(","):
+            started = time.perf_counter()
+            ranked = channels.rank_channels(handle.loaded, (), {name: texts}, criterion=criterion)
+            seconds = time.perf_counter() - started
+            for share in map(float, asked.shares.split(",")):
+                thin = channels.keep_most(mlp_width_in(handle.loaded.model), ranked, share)
+                label = f"{name}, {criterion}, {thin.share:.1%} removed ({seconds:.0f} s)"
+                show(label, CutPlan(num_layers=handle.num_layers, channels=thin))
+
+
+def tokens_of(handle: ModelHandle, requests: list[LikelihoodRequest]) -> dict[str, list[Any]]:
+    """By what counts, the prompts with their answers."""
+    channels._activations = _counted
+    rows = [item.rows[0] for item in compared_scorings(handle.loaded, requests)]
+    starts = {
+        "all": lambda row: 0,
+        "all but first": lambda row: 1,
+        "answers": lambda row: len(row.tokens) - row.num_scored,
+    }
+    found: dict[str, list[Any]] = {}
+    for name, start in starts.items():
+        for row in rows:
+            text = Counted(row.tokens)
+            text.start = start(row)
+            found.setdefault(name, []).append(text)
+    return found
+
+
+if __name__ == "__main__":
+    main()
