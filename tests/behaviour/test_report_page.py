@@ -110,7 +110,7 @@ def test_hover_says_how_many_items_and_how_sure(browser: Any, pages: dict[str, P
     assert "n 64" in text
     assert "lost/gained" in text
     assert "kept above chance" in text
-    assert "3: " in text
+    assert "removed: 3 layers: 27-29" in text
     opened.page.screenshot(path=SHOTS / "hover-1280-light.png", timeout=PATIENCE_MS)
     opened.page.mouse.move(5, 5)
     tip.wait_for(state="hidden")

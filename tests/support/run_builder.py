@@ -17,6 +17,7 @@ import numpy as np
 from layercut.evidence.intervals import mean_interval
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
+from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 
 
@@ -45,6 +46,7 @@ def build_run(
     results: Sequence[Result],
     *,
     removed: Sequence[int] = (),
+    channels: Channels | None = None,
     num_layers: int = 30,
     criterion: str = "position",
     num_parameters: int | None = None,
@@ -56,13 +58,14 @@ def build_run(
     plan = CutPlan(
         num_layers=num_layers,
         removed=tuple(removed),
-        criterion=criterion if removed else "explicit",
+        channels=channels,
+        criterion=criterion if removed or channels else "explicit",
         model="bundled:smollm2-135m",
         model_hash="5a3c0de1f00d",
     )
     resolved = {
         "model": {"model": plan.model, "model_hash": plan.model_hash, "dtype": "bfloat16", "batch_size": 32},
-        "removed": list(plan.removed),
+        **plan.gone,
         "decoding": {"temperature": 0.0, "top_p": 1.0, "top_k": 0},
         "seed": 0,
         **(settings or {}),

@@ -113,8 +113,8 @@ class Place(NamedTuple):
     """Criterion that chose the layers; of lists given by hand, the plan's name without its depth."""
     arm: str
     """Healing arm of the pruned model; ``none`` where it was not healed."""
-    depth: int
-    """Layers removed."""
+    depth: float
+    """Layers removed; of plans of which some remove MLP channels, the share of the parameters in percent."""
     part: str
     """Runs of one part are joined by a line: one seed each, and one run at each depth."""
 
@@ -130,8 +130,8 @@ def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str
     What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
     the criterion is the plan's, and the seed is that of the settings.
     """
-    arms = {row.cut.name: row.cut for row in rows}
-    found = {run.name: _place(run, arms[run.name]) for run in runs}
+    arms, depths = {row.cut.name: row.cut for row in rows}, {row.cut.name: _depth(row, rows) for row in rows}
+    found = {run.name: _place(run, arms[run.name], depths[run.name]) for run in runs}
     crowds = Counter((place.part, place.depth) for place in found.values())
     crowded = {part for (part, _), count in crowds.items() if count > 1}
     return {
@@ -140,7 +140,20 @@ def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str
     }
 
 
-def _place(run: RunFolder, model: ComparedRun) -> Place:
+def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
+    """True if some of the plans remove MLP channels, so that a number of layers does not say how much is gone."""
+    return any(row.cut.mlp for row in rows)
+
+
+def _depth(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> float:
+    if not are_thinner(rows):
+        return row.cut.depth
+    if row.cut.num_parameters and row.uncut.num_parameters:
+        return round(100 * (1 - row.cut.num_parameters / row.uncut.num_parameters), 1)
+    return row.cut.turn
+
+
+def _place(run: RunFolder, model: ComparedRun, depth: float) -> Place:
     about = run.metrics().get("arm") or {}
     criterion = str(about.get("criterion") or model.criterion)
     if criterion in ("", "explicit"):
@@ -148,7 +161,7 @@ def _place(run: RunFolder, model: ComparedRun) -> Place:
         criterion = re.sub(r"[-_ ]*\d+$", "", name) or name
     arm = model.healing or NOT_HEALED
     seed = about.get("seed", run.settings.get("seed", 0))
-    return Place(criterion, arm, model.depth, f"{criterion}, {arm}, seed {seed}")
+    return Place(criterion, arm, depth, f"{criterion}, {arm}, seed {seed}")
 
 
 class OverSeeds(NamedTuple):

@@ -14,8 +14,10 @@ from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import Table, plain, terminal, texts
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
+from layercut.surgery.channels import Channels
 from tests.support.html_page import read_page
 from tests.support.pages import write_deep_study, write_prune
+from tests.support.run_builder import Result, build_run
 
 
 def first_of(folder: Path) -> FirstScreen:
@@ -118,3 +120,23 @@ def test_times_have_no_exponents(seconds: float, shown: str) -> None:
     }
     one = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **of)
     assert speed_words(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
+
+
+def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None:
+    kept = {layer: tuple(range(1152)) for layer in range(30)}
+    thin = Channels(field="intermediate_size", width=1536, kept=kept)
+
+    def scored(score: float) -> list[Result]:
+        return [Result(task="copy", readout="short", score=score, n=200, chance=0.0)]
+
+    build_run(tmp_path / "uncut", scored(0.9), num_parameters=1000)
+    build_run(tmp_path / "thin", scored(0.88), channels=thin, criterion="rms", num_parameters=900)
+    build_run(tmp_path / "both", scored(0.4), channels=thin, removed=(4, 5), criterion="rms", num_parameters=800)
+    written = write_reports(tmp_path)
+    first, page = first_of(tmp_path), read_page(written["page"].read_text())
+    assert first.answer.startswith("**For everything that was measured, remove 25 % of the MLP channels:**")
+    assert dict(first.facts)["removed"] == "mlp:0.25" and "-10.0%" in dict(first.facts)["size"]
+    assert "What can be removed?" in page.text and "parameters removed, %" in page.text
+    assert [row[:2] for row in page.tables["matrix.csv"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
+    text = written["report"].read_text()
+    assert "**both**: 2 of 30 decoder layers removed (6.7%): 4,5; 25.0% of the MLP channels removed" in text

@@ -482,3 +482,6 @@ def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(
     assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in outcome.rows]
     report = (folder / "report.md").read_text()
     assert "50.0% of the MLP channels removed" in report
+    page = (folder / "report.html").read_text()
+    for shown in ("What can be removed?", "mlp:0.75"):
+        assert shown in page, shown

@@ -7,7 +7,7 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import NOT_HEALED, Place, places
+from layercut.evidence.study import NOT_HEALED, Place, are_thinner, places
 from layercut.evidence.sweep import Curve, Sweep, SweepRow
 from layercut.evidence.uses import is_written
 from layercut.report import words
@@ -89,8 +89,12 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
     pairs = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
     depths = sorted({0, *(place.depth for place in where.values())})
     both = len({is_written(readout) for _, readout in pairs}) > 1
+    by_size = are_thinner(rows)
+    x_title = "parameters removed, %" if by_size else "decoder layers removed"
     panels = [
-        _retention_panel([row for row in drawn if (row.task, row.readout) == pair], where, keys, depths, both=both)
+        _retention_panel(
+            [row for row in drawn if (row.task, row.readout) == pair], where, keys, depths, x_title=x_title, both=both
+        )
         for pair in pairs
     ]
     left_out = dict.fromkeys(
@@ -109,7 +113,8 @@ def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figur
         caption += f" Not drawn, because the original model is not significantly above guessing: {', '.join(left_out)}."
     return Figure(
         name="retention",
-        title="Score kept above chance, against the number of removed layers",
+        title=f"Score kept above chance, against the {'share' if by_size else 'number'} of removed "
+        + ("parameters" if by_size else "layers"),
         panels=panels,
         caption=caption,
         columns=min(2, len(panels)),
@@ -148,8 +153,9 @@ def _retention_panel(
     rows: Sequence[ComparisonRow],
     where: Mapping[str, Place],
     looks: Mapping[str, tuple[str, Sequence[int]]],
-    depths: Sequence[int],
+    depths: Sequence[float],
     *,
+    x_title: str,
     both: bool,
 ) -> Panel:
     points: list[dict[str, Any]] = []
@@ -163,7 +169,7 @@ def _retention_panel(
         points.append(charts.marked(whole, series, part=part, hollow=True, about=about_uncut(mine[0]), x=0))
         for row in mine:
             assert row.kept_share is not None
-            x = round(row.cut.depth + aside, 3)
+            x = round(where[row.cut.name].depth + aside, 3)
             points.append(charts.marked(charts.ends(row.kept_share), series, part=part, about=about(row), x=x))
     first = rows[0]
     written = is_written(first.readout)
@@ -171,7 +177,7 @@ def _retention_panel(
     said = "; ".join(f"{row.cut.name} ({row.cut.amount} removed) keeps {kept(row.kept_share)}" for row in rows)
     spec = charts.curves(
         points,
-        x_title="decoder layers removed",
+        x_title=x_title,
         y_title="kept, %",
         x=(-0.4 * gap, max(1, depths[-1]) + 0.4 * gap),
         y=(charts.KEPT_LOW, charts.KEPT_HIGH),
@@ -192,6 +198,8 @@ def _retention_panel(
 def _retention_table(rows: Sequence[ComparisonRow], where: Mapping[str, Place]) -> Table:
     line = Column("line", lambda row: where[row.cut.name].series)
     depth = Column("layers removed", lambda row: str(row.cut.depth), numeric=True)
+    if are_thinner(rows):
+        depth = Column("removed", lambda row: row.cut.label)
     found = Column("finding", lambda row: row.finding)
     return kept_table("retention", "What is kept, with 95 % intervals", rows, [line, depth], [found])
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from layercut.evidence.study import StudyResults
+from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.study import StudyResults, are_thinner
 from layercut.report import words
 from layercut.report.diagnosis.page import summary
 from layercut.report.elements import Beside, Block, Details, Prose, Section
@@ -27,6 +28,7 @@ def answer(source: Source) -> Section | None:
     shown: list[Block] = []
     title = "How many layers can be removed?"
     if source.study is not None and source.first is not None:
+        title = "What can be removed?" if are_thinner(source.study.rows) else title
         lines = [("", inline(source.first.answer))]
         shown = _plan(source.first, source)
         facts += _study_scope(source.study)
@@ -69,13 +71,16 @@ def _timed(source: Source) -> dict[str, str]:
     return {"speed": "; ".join(times)} if times else {}
 
 
+def _depths(rows: Sequence[ComparisonRow], num_plans: int) -> str:
+    depths = sorted({len(row.cut.removed) for row in rows})
+    deep = f"{depths[0]}" if len(depths) == 1 else f"{depths[0]} to {depths[-1]}"
+    return f"{deep} of {rows[0].cut.num_layers} decoder layers, {counted(num_plans, 'plan')}"
+
+
 def _study_scope(study: StudyResults) -> list[tuple[str, str | Markup]]:
     rows = study.rows
-    depths = sorted({len(row.cut.removed) for row in rows})
-    layers = rows[0].cut.num_layers
-    deep = f"{depths[0]}" if len(depths) == 1 else f"{depths[0]} to {depths[-1]}"
     return [
-        ("tried", f"{deep} of {layers} decoder layers, {len(study.cuts)} plan{'s' * (len(study.cuts) != 1)}"),
+        ("tried", counted(len(study.cuts), "plan") if are_thinner(rows) else _depths(rows, len(study.cuts))),
         ("tasks", ", ".join(dict.fromkeys(row.task for row in rows))),
         ("measured", words.items([row.n for row in rows], [row.limit for row in rows])),
         *([("test sets", sets)] if (sets := words.test_sets(rows)) else []),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from layercut.evidence.comparison import ComparisonRow, left_out
-from layercut.evidence.study import StudyResults
+from layercut.evidence.study import StudyResults, are_thinner
 from layercut.report import words
 from layercut.report.comparison import about, discordance_table, discordances, kept, kept_table, score_table
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Prose, Section
@@ -81,12 +81,19 @@ def _matrix(rows: Sequence[ComparisonRow], pairs: Sequence[tuple[str, str]]) -> 
     def depth(plan: str) -> int:
         return arms[plan].depth
 
+    gone = Column("layers", lambda plan: str(depth(plan)), numeric=True, raw={"layers": depth})
+    caption = "Plans and tasks, coloured by finding; layers: how many are removed"
+    if are_thinner(rows):
+        gone = Column(
+            "removed", lambda plan: arms[plan].label, raw={"layers": depth, "mlp": lambda plan: arms[plan].mlp}
+        )
+        caption = "Plans and tasks, coloured by finding"
     return Table(
         name="matrix",
-        caption="Plans and tasks, coloured by finding; layers: how many are removed",
+        caption=caption,
         columns=[
             Column("plan", str),
-            Column("layers", lambda plan: str(depth(plan)), numeric=True, raw={"layers": depth}),
+            gone,
             *map(column, pairs),
         ],
         rows=list(arms),
@@ -118,9 +125,10 @@ def retention(source: Source) -> Section | None:
     figure = None if source.study is None else retention_figure(source.study.cuts, source.study.rows)
     if figure is None:
         return None
+    by_size = source.study is not None and are_thinner(source.study.rows)
     return Section(
         name="retention",
-        title="Retention by number of removed layers",
+        title="Retention by size" if by_size else "Retention by number of removed layers",
         short="Retention",
         lead="Does a model that still ranks right answers also still write them?" if figure.columns > 1 else "",
         blocks=(figure,),
