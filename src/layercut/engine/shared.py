@@ -144,7 +144,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
     def _answers(
         self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted
     ) -> Under[Reply]:
-        """The same under plans that remove layers alone, from the model as it is now."""
+        """The same under plans that remove layers alone, from the model with the MLP channels that it has now."""
         to_generate, to_score = by_kind(requests)
         if not to_generate:
             scored = neighbours(scorings(self._loaded, to_score))

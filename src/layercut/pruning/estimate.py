@@ -9,7 +9,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.job import FLAGS, settings_of_run, units_of
-from layercut.pruning.settings import NONE, PruneSettings
+from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
@@ -32,7 +32,8 @@ def prune_estimate(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    depth = settings.depth(handle.num_layers, units_of(handle, settings, out, lambda text: None))
+    units = units_of(handle, settings, out, lambda text: None)
+    depth = settings.depth(handle.num_layers, units)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)
@@ -51,7 +52,8 @@ def prune_estimate(
         what = f"report, up to {depth + 1} models"
         steps.append(asking_step(handle, part, shown, depth + 1, 2 / (depth + 1), what))
     stored = weight_counts(handle).bytes_in_memory
-    healed = 0 if settings.heal == NONE else 2 * depth * stored
+    is_unhealed = settings.heal == NONE or (settings.heal == AUTO and units != LAYER and settings.seconds is None)
+    healed = 0 if is_unhealed else 2 * depth * stored
     answers = _RECORD_BYTES * sum(step.items for step in steps)
     return CostEstimate(
         steps=tuple(steps),

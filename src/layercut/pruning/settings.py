@@ -106,7 +106,7 @@ class PruneSettings(Settings):
             )
         if self.wanted_units != LAYER and self._counts_layers:
             raise InputError(
-                f"`remove` and `max_depth` count layers, and `units` {self.units} goes by size; say `smaller` 20%."
+                f"`remove` and `max_depth` count layers, and `units` {self.units} counts bytes; say `smaller` 20%."
             )
         if self.remove is not None and "max_depth" in self.model_fields_set:
             raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")

@@ -57,7 +57,7 @@ def choose_channels(
 
     Args:
         loaded: the original model.
-        removed: layers that go as well; activations are those without them.
+        removed: removed layers; activations are those without them.
         share: of the channels, that goes; rounded to blocks.
         sources: texts by task or source, all of which count the same.
         criterion: one of CHANNEL_CRITERIA.
@@ -74,7 +74,7 @@ def choose_channels(
 def keep_most(mlp: MlpWidth, ranked: Mapping[int, Sequence[int]], share: float) -> Channels:
     """The most needed channels of each layer without about ``share`` of them. InputError: a share that leaves none."""
     number = num_kept(mlp.width, share)
-    # A layer that goes has no channels to choose, and a plan names those of every layer.
+    # A removed layer has no channels to choose, and a plan names those of every layer.
     kept = {layer: ranked[layer][:number] if layer in ranked else range(number) for layer in mlp.slots}
     few = {layer: tuple(sorted(channels)) for layer, channels in kept.items()}
     return Channels(field=mlp.field, width=mlp.width, kept=few)

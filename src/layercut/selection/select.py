@@ -15,6 +15,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import Tokens
 from layercut.engines import ENGINES
 from layercut.errors import InputError, unknown
+from layercut.models.weights import read_config
 from layercut.progress import Progress
 from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
@@ -30,7 +31,9 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.specs import plan_of, prefix_that_keeps
 from layercut.selection.trace_damage import correct_traces
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.channels import num_kept
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
 from layercut.tasks.base import generates, known_readouts
 from layercut.tasks.cells import announce_isolation
@@ -89,7 +92,7 @@ def select_layers(
 
     With ``mlp``, that share of the channels of every MLP goes as well, chosen by ``channels`` (see
     ``layercut.selection.channels``) on the original model's right answers to the tasks; without tasks that generate, on
-    the calibration text. ``layers`` names the layers that go, so that no criterion is needed.
+    the calibration text. ``layers`` names the removed layers, so that no criterion is needed.
 
     With ``keep``, a greedy search goes to ``num_remove`` layers, and the plan is its deepest part that keeps this share
     of the original model's value; see ``layercut.selection.specs.prefix_that_keeps``.
@@ -100,6 +103,8 @@ def select_layers(
     chosen_by = criterion if layers is None and num_remove else None
     row = None if chosen_by is None else criterion_row(chosen_by)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
+    if mlp is not None:  # refused before anything is read or written by the model
+        num_kept(mlp_width_of(read_config(handle.source.path), handle.settings.model).width, mlp)
     draw = Decoding(**(decoding or DecodingSettings()).as_dict(), seed=seed)
     parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()

@@ -206,7 +206,9 @@ def _run_one(
     path = _common([slot.module for slot in slots[layer]])
     if not path:
         if has_two:
-            raise InputError(f"the MLP of {name} is no module of its own, so its channels cannot be told apart.")
+            raise InputError(
+                f"the MLP of {name} is no module of its own, so the order of its channels cannot be found."
+            )
         return
     orders: tuple[Order, ...] = ("halves", "pairs") if has_two else ("one",)
     for order in orders:

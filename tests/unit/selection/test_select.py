@@ -134,6 +134,9 @@ def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny: str,
     wish: dict[str, Any] = {"tasks": [TaskSettings(task="copy", limit=16)], "num_held_out": 0}
     with pytest.raises(InputError, match="answers none of the selection items"):
         select(tiny, tmp_path / "none", None, num_remove=0, layers=(), mlp=0.25, **wish)
+    with pytest.raises(InputError, match="leaves 48 in steps of 2"):
+        select(tiny, tmp_path / "few", None, num_remove=0, layers=(), mlp=0.001)
+    assert not (tmp_path / "few").exists()
     text = CalibrationSettings(num_texts=2, max_tokens=16)
     wanted: dict[str, Any] = {"mlp": 0.25, "calibration": text, "say": said.append}
     found = select(tiny, tmp_path / "run", None, num_remove=0, layers=(2,), **wanted).plan
