@@ -14,7 +14,7 @@ from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.surgery.plan import lost_since, mlp_share, origin_of
 from layercut.text.counting import counted, of_test_set
-from layercut.text.removal import amount, label_of
+from layercut.text.removal import Removal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedRun:
+class ComparedRun(Removal):
     """One side of a comparison: a run folder and what it records about its model."""
 
     name: str
@@ -67,16 +67,6 @@ class ComparedRun:
     def is_cut(self) -> bool:
         """Return True where something is gone."""
         return bool(self.removed or self.mlp)
-
-    @property
-    def label(self) -> str:
-        """What is gone, as people write it: ``3,8,21-24 mlp:0.1``."""
-        return label_of(self.removed, self.mlp)
-
-    @property
-    def amount(self) -> str:
-        """How much is gone, in words."""
-        return amount(self.depth, self.mlp)
 
     @property
     def turn(self) -> float:

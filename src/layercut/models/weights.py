@@ -84,18 +84,14 @@ class TensorSpan(NamedTuple):
         return self._replace(entry=new, part=TensorPart(dim, tuple(entries), entry.shape))
 
     def read(self) -> bytes:
-        """Its bytes, or those of the part that stays."""
-        part = self.part
-        size = self.entry.num_bytes
-        if part is not None:
-            size = size // len(part.entries) * part.shape[part.dim]
-        with self.file.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(size)
-        if part is None:
-            return data
+        """Bytes of the part that stays."""
         import numpy as np
 
+        part = self.part
+        assert part is not None, "whole tensors are copied by ranges"
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.entry.num_bytes // len(part.entries) * part.shape[part.dim])
         item = DTYPE_BITS[self.entry.dtype] // 8
         whole = np.frombuffer(data, np.dtype((np.void, item))).reshape(part.shape)
         return bytes(whole.take(part.entries, axis=part.dim).tobytes())

@@ -80,13 +80,16 @@ class PathSearch:
             return PathStep(depth=len(layers), removed=layers, candidates=found.num_candidates, tried=())
         size = self._settings.sizes[len(steps)]
         self._progress.begin(f"size -{100 * size:.0f} %", "choosing layers and MLP channels")
-        path = SizePath(self._model, self._original.path, layers=self._context.units == BOTH)
-        sized = path.next_plan(removed, size)
-        plan = CutPlan(num_layers=self._model.num_layers, removed=sized.removed, channels=sized.channels)
-        step = PathStep(size=size, candidates=sized.num_candidates, tried=(), **gone_of(plan))
+        sized = self._size_path.next_plan(self._original.path, removed, size)
+        step = PathStep(size=size, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
         self._file(step).parent.mkdir(exist_ok=True)
-        plan.save(self._file(step))
+        sized.plan.save(self._file(step))
         return step
+
+    @cached_property
+    def _size_path(self) -> SizePath:
+        """One for all sizes: channels are ranked once for the same removed layers."""
+        return SizePath(self._model, layers=self._context.units == BOTH)
 
     def _show(self, step: PathStep) -> None:
         least = least_kept(step.chosen.kept)

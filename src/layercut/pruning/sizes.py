@@ -18,9 +18,7 @@ from layercut.models.structure import structure_of
 from layercut.models.weights import read_config, stored_tensors
 from layercut.pruning.path import PlanPath
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
-from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import is_quantized
 from layercut.surgery.width import mlp_width_of
 
 LAYERS = 2
@@ -30,8 +28,7 @@ LAYERS = 2
 class SizedPlan(NamedTuple):
     """The plan of one size."""
 
-    removed: tuple[int, ...]
-    channels: Channels | None
+    plan: CutPlan
     num_candidates: int
 
 
@@ -47,15 +44,13 @@ class Sizes:
         if ENGINES[model.settings.engine].reads_weights:
             raise InputError("plans with thinner MLPs are run by `engine` shared or plain")
         config = read_config(model.source.path)
-        if is_quantized(config):
-            raise InputError("the MLPs of a quantised model cannot be thinned")
         self.mlp = mlp_width_of(config, model.settings.model)
         stored = stored_tensors(model.source.path)
         pattern = structure_of(config, model.settings.model, [one.name for one in stored]).tensor_pattern
         self.total = sum(one.entry.num_bytes for one in stored)
         self._layers = dict.fromkeys(range(model.num_layers), 0)
         self._channels = dict.fromkeys(self.mlp.slots, 0.0)
-        names = {(layer, slot.name): slot for layer, slots in self.mlp.slots.items() for slot in slots}
+        names = {(layer, slot.name) for layer, slots in self.mlp.slots.items() for slot in slots}
         for one in stored:
             match = pattern.match(one.name)
             if match is None or (layer := int(match[2])) not in self._layers:
@@ -77,33 +72,35 @@ class Sizes:
 class SizePath:
     """Finds the plan of each size, from that of the size before."""
 
-    def __init__(self, model: ModelHandle, path: PlanPath, *, layers: bool) -> None:
+    def __init__(self, model: ModelHandle, *, layers: bool) -> None:
         """Nothing is measured yet; without ``layers`` MLPs alone become thinner."""
-        self._model, self._path, self._layers = model, path, layers
+        self._model, self._layers = model, layers
         self.sizes = Sizes(model)
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
-    def next_plan(self, removed: tuple[int, ...], smaller: float) -> SizedPlan:
+    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> SizedPlan:
         """The plan that is smaller by this share of the bytes, and removes these layers at least.
+
+        Args:
+            path: the measurements, over the model in memory.
 
         Raises:
             InputError: no plan is as small.
         """
         tried = [removed]
         if self._layers:
-            tried += [(*removed, layer) for layer in self._path.proposed(removed, LAYERS)]
+            tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
         shares = {layers: self.sizes.share(layers, smaller) for layers in tried}
-        plans = [self._plan(layers, share) for layers, share in shares.items() if share is not None]
+        plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
         if not plans:
             raise InputError(f"no plan of this model is {smaller:.0%} smaller; ask for less with `smaller`.")
-        best = plans[0] if len(plans) == 1 else plans[self._path.best(plans)]
-        return SizedPlan(best.removed, best.channels, len(plans))
+        return SizedPlan(plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans))
 
-    def _plan(self, removed: tuple[int, ...], share: float) -> CutPlan:
+    def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
         if removed not in self._ranked:
-            loaded, traces = self._model.loaded, self._path.traces
+            loaded, traces = self._model.loaded, path.traces
             texts = {name: answers_as_texts(loaded, requests) for name, requests in traces.items() if requests}
-            read = texts or {"selection items": texts_as_read(loaded, self._path.read_texts())}
+            read = texts or {"selection items": texts_as_read(loaded, path.read_texts())}
             self._ranked[removed] = rank_channels(loaded, removed, read)
         mlp = self.sizes.mlp
         return CutPlan(

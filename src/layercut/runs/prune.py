@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.json_text import load
-from layercut.text.removal import amount, format_layers, label_of
+from layercut.text.removal import Removal, amount, format_layers
 
 FORMAT_VERSION = 1
 RESULT = "result.json"
@@ -116,7 +116,7 @@ class Tried(_Plain):
     """That healing took."""
 
 
-class Gone(_Plain):
+class Gone(Removal, _Plain):
     """What a plan removes."""
 
     depth: int
@@ -125,16 +125,6 @@ class Gone(_Plain):
     """The layers, in order of removal."""
     mlp: float = 0.0
     """Share of the MLP channels."""
-
-    @property
-    def label(self) -> str:
-        """As people write it: ``6,9 mlp:0.1``."""
-        return label_of(self.removed, self.mlp)
-
-    @property
-    def amount(self) -> str:
-        """How much, in words."""
-        return amount(self.depth, self.mlp)
 
     @property
     def words(self) -> str:

@@ -62,11 +62,6 @@ class Channels:
         """Share of the channels that goes."""
         return 1 - self.num_kept / self.width
 
-    @property
-    def label(self) -> str:
-        """As people write it: ``mlp:0.28``; the share is rounded."""
-        return f"mlp:{self.share:.3g}"
-
     def describe(self) -> str:
         """``2,496 of 8,960 MLP channels of each layer (27.9 %)``."""
         return f"{self.width - self.num_kept:,} of {self.width:,} MLP channels of each layer ({100 * self.share:.1f} %)"

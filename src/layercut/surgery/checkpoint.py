@@ -30,7 +30,7 @@ from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, chec
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import follow_config, follow_files, is_quantized, modules_of
+from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
 from layercut.surgery.width import MlpWidth, mlp_width_of, thin_config
 
@@ -311,11 +311,9 @@ def _thinned(
     """The tensors with the MLP channels that stay.
 
     Raises:
-        InputError: channels of another model, quantised weights, or a checkpoint that names its MLPs in another way
+        InputError: channels of another model, or a checkpoint that names its MLPs in another way
             than transformers does in memory.
     """
-    if is_quantized(read_config(source)):
-        raise InputError("the MLPs of a quantised checkpoint cannot be thinned; thin the original and quantise that.")
     mlp.check(channels)
     slots = {(layer, slot.name): slot for layer, found in mlp.slots.items() for slot in found}
     left = {(layer, name) for layer, name in slots if layer in plan.kept}

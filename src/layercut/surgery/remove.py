@@ -134,8 +134,6 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     except PlanRefused as refused:
         raise with_nearest(refused, plan, follow) from refused
     if plan.channels is not None:
-        if is_quantized(old):
-            raise InputError("the MLPs of a quantised model cannot be thinned; thin the original and quantise that.")
         mlp_width_in(model).check(plan.channels)
         settings = (*settings, *attributes_under(model, plan.channels))
     return old, thin_config(new, plan.channels), settings

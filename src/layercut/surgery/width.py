@@ -19,6 +19,7 @@ from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.structure import SECTIONS, blueprint, config_of, structure_in
 from layercut.surgery.channels import Channels
 from layercut.surgery.kinds import WEIGHT, Attributes, Setting, attributes_of
+from layercut.surgery.quantized import is_quantized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,7 +100,7 @@ def mlp_width_of(config: Mapping[str, Any], name: str) -> MlpWidth:
     """The place of the channels in the model that a config.json describes.
 
     Raises:
-        InputError: structure does not show it; says why.
+        InputError: a quantised model, or structure does not show it; says why.
     """
     return _mlp_width(json.dumps(config, sort_keys=True), None, name)
 
@@ -126,6 +127,10 @@ def attributes_under(model: PreTrainedModel, channels: Channels) -> tuple[Settin
 
 @lru_cache(maxsize=16)
 def _mlp_width(config: str, kind: Any, name: str) -> MlpWidth:
+    if is_quantized(json.loads(config)):
+        raise InputError(
+            f"the MLPs of {name} are quantised and cannot be thinned; thin the original and quantise that."
+        )
     before = _laid_out(config, kind, FIELDS[0], None, name)
     for field in FIELDS:
         new = _other_width(config, field, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from layercut.text.counting import counted
 
@@ -39,3 +40,25 @@ def format_layers(layers: Sequence[int]) -> str:
         else:
             runs.append([index])
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
+
+
+class Removal:
+    """Base of what records removed layers and the removed share of the MLP channels."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def removed(self) -> tuple[int, ...]: ...
+
+        @property
+        def mlp(self) -> float: ...
+
+    @property
+    def label(self) -> str:
+        """The removed layers and channels as people write them: ``6,9 mlp:0.1``."""
+        return label_of(self.removed, self.mlp)
+
+    @property
+    def amount(self) -> str:
+        """Number of removed layers and share of removed channels, in words."""
+        return amount(len(self.removed), self.mlp)

@@ -100,8 +100,8 @@ def test_shares_give_the_bytes_that_were_asked_for(wide: Any) -> None:
     for removed, smaller in (((), 0.1), ((2,), 0.2), ((1, 4), 0.35)):
         share = sizes.share(removed, smaller)
         assert share is not None
-        path = SizePath(handle, a_path(handle, tiny_task(wide[0])), layers=False)
-        cut = plan_cut(wide[0], path._plan(removed, share))
+        path = a_path(handle, tiny_task(wide[0]))
+        cut = plan_cut(wide[0], SizePath(handle, layers=False)._plan(path, removed, share))
         assert cut.bytes_after == pytest.approx((1 - smaller) * cut.bytes_before, abs=0.02 * cut.bytes_before)
     assert sizes.share((0, 1, 2, 3), 0.05) is None and sizes.share((), 0.9) is None
 
@@ -121,20 +121,20 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
     handle = ModelHandle(ModelSettings(model=str(model), device="cpu"))
     part = tiny_task(model)
     path = a_path(handle, part)
-    sizes = SizePath(handle, path, layers=True)
-    found = sizes.next_plan((), 0.16)
+    sizes = SizePath(handle, layers=True)
+    found = sizes.next_plan(path, (), 0.16)
     requests = correct_traces(path.objective).requests[:TRACES]
     engine = PlainEngine(handle.loaded)
 
     def damage(removed: tuple[int, ...]) -> float:
-        plan = sizes._plan(removed, sizes.sizes.share(removed, 0.16) or 0)
+        plan = sizes._plan(path, removed, sizes.sizes.share(removed, 0.16) or 0)
         answers = [
             one for _, batch in engine.divergences_under(requests, [plan], CutPlan(num_layers=6)) for one in batch
         ]
         return sum(one.kl for one in answers) / sum(one.num_tokens for one in answers)
 
     tried = [(), *((layer,) for layer in path.proposed((), 2))]
-    assert found.num_candidates == 3 and found.removed == min(tried, key=damage) != ()
+    assert found.num_candidates == 3 and found.plan.removed == min(tried, key=damage) != ()
 
 
 def test_a_model_of_experts_loses_layers_alone_and_says_so(tmp_path: Path) -> None:
