@@ -57,7 +57,7 @@ class Stack:
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
         """Embed T tokens that stand at the given positions of their own texts."""
         found: list[tuple[Tensor, LayerArguments]] = []
-        stand_ins = [_StandIn(layer, found) for layer in self._layers]
+        stand_ins = [StandIn(layer, found) for layer in self._layers]
         device = self._model.device
         self._body(torch.tensor([ids], device=device), torch.tensor([positions], device=device), stand_ins)
         return Entered(found[0][0], [call for _, call in found])
@@ -74,11 +74,11 @@ class Stack:
     def leave(self, states_ND: Tensor) -> HeadInput:
         """The final norm: what the language model head is given."""
         ids_1N = torch.zeros((1, len(states_ND)), dtype=torch.long, device=self._model.device)
-        output = self._body(ids_1N, ids_1N, [_StandIn(self._layers[0], [], states_ND.unsqueeze(0))])
+        output = self._body(ids_1N, ids_1N, [StandIn(self._layers[0], [], states_ND.unsqueeze(0))])
         return HeadInput(output.last_hidden_state[0], type(output))
 
     def _body(self, ids_1T: Tensor, positions_1T: Tensor, stand_ins: Sequence[nn.Module]) -> Any:
-        with _in_place_of(self._layers, stand_ins), attending(self._model, None):
+        with in_place_of(self._layers, stand_ins), attending(self._model, None):
             return body_of(self._model)(
                 input_ids=ids_1T,
                 position_ids=positions_1T,
@@ -87,7 +87,7 @@ class Stack:
             )
 
 
-class _StandIn(nn.Module):
+class StandIn(nn.Module):
     """Takes a layer's call and hands on the states that came, or those it was given."""
 
     def __init__(
@@ -111,7 +111,8 @@ class _StandIn(nn.Module):
 
 
 @contextmanager
-def _in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterator[None]:
+def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterator[None]:
+    """The model calls other modules in place of its layers, as long as this lasts."""
     own = layers._modules
     layers._modules = {str(index): module for index, module in enumerate(stand_ins)}
     try:

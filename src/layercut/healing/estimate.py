@@ -48,6 +48,8 @@ _NUM_COUNTED = 32
 """Prompts that are tokenised; the mean holds for the others."""
 _SHORTEST = 16
 """Fewest tokens of an answer; or the limit where that is lower."""
+_PLACES = 3
+"""Most places where a removed layer is repaired: below the cut, and two layers above it."""
 _RECORD = 400
 """Bytes of a record without its prompt and answer."""
 
@@ -151,12 +153,16 @@ class _Healing:
 
     def fits_a_seam(self) -> None:
         weights, uncut = self.weights, self.uncut
-        self._reads("reading both models", self.count, unit="text", parameters=weights.parameters + uncut.parameters)
         width = weights.intermediate_size if self.train.seam == "projection" else weights.hidden_size
+        is_thin = weights.intermediate_size < uncut.intermediate_size
+        places = weights.num_layers if is_thin else _PLACES * (uncut.num_layers - weights.num_layers)
+        work = seam_parameters(weights, uncut, width, places, self.count * self.tokens)
+        self._reads("reading both models and solving", self.count, unit="text", parameters=work)
         self.moments["while both models are read"] = {
             "weights": 4 * weights.parameters,
             "teacher": 4 * uncut.parameters,
             "sums": 4 * 8 * width**2,
+            "streams": 2 * 4 * self.count * self.tokens * weights.hidden_size,
             "weights as they are stored": uncut.stored_bytes,
             "logits": 8 * min(4 * self.tokens * weights.vocabulary, 2**24),
         }
@@ -247,6 +253,16 @@ class _Healing:
     def _reads(self, name: str, items: int, **more: Any) -> None:
         given = {"unit": "example", "parameters": self.weights.parameters, **more}
         self.steps.append(Step(name=name, items=items, prompt_tokens=items * self.tokens, **given))
+
+
+def seam_parameters(weights: WeightCounts, uncut: WeightCounts, width: int, places: int, tokens: int) -> int:
+    """Parameters of a model that would read as many tokens in the time that a repair in closed form takes.
+
+    Every layer of the pruned model runs twice. At each place the sums take ``width`` squared for a token, and the
+    solutions with each ridge as much as some more tokens.
+    """
+    solved = 1 + (2 * width + 6 * weights.hidden_size) / max(tokens, 1)
+    return 2 * weights.parameters + uncut.parameters + round(places * width**2 * solved)
 
 
 def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: Answering, done: int) -> Step:

@@ -43,23 +43,26 @@ def takes_maps(layer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def gain(model: Any, layer: nn.Module, ids_BT: Tensor) -> float:
+def gain(layer: nn.Module, run: Callable[[], None]) -> float:
     """The factor by which a layer of a model adds what ``branch`` gives to the stream; 1 in most families.
 
     Measured on some tokens: the output of the branch is changed at random, by as much as the layer's output is large so
     that rounding hides nothing, and the layer's output must follow.
+
+    Args:
+        run: runs the model on the tokens, up to the layer's output.
 
     Raises:
         InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
     """
     module = branch(layer)
     with outputs_of([module, layer], range(2)) as seen:
-        run_until(layer, model, ids_BT)
+        run()
     plain = seen[1].double()
     drawn = torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0].device)
     change = (plain.square().mean().sqrt() * drawn).to(seen[0].dtype)
     with output_changed(module, lambda output: output + change), outputs_of([layer], range(1)) as seen:
-        run_until(layer, model, ids_BT)
+        run()
     moved = seen[0].double() - plain
     change = change.double().reshape(moved.shape)
     factor = ((moved * change).sum() / change.square().sum()).item()

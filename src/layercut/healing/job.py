@@ -14,6 +14,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
 from layercut.healing.guard import Guard, GuardTask, accuracy_of_held_out, trained_entry
+from layercut.healing.memory import has_bfloat16
 from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
@@ -116,9 +117,12 @@ class HealingJob:
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(loaded.model, self.data)
         kind = self.settings.train.seam
+        half = self.settings.train.autocasts(has_bfloat16=has_bfloat16(self.cut))
         total = len(places_of(self.plan, kind)) * (len(self.data.train) + len(self.data.held_out))
         with watched("Reading both models", total, self.console, "texts") as on_progress:
-            fits = repair_seams(loaded.model, uncut.model, self.plan, self.data, kind, on_progress=on_progress)
+            fits = repair_seams(
+                loaded.model, uncut.model, self.plan, self.data, kind, half=half, on_progress=on_progress
+            )
         for fit in fits:
             self.say(fit.describe())
         del uncut

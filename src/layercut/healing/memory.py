@@ -270,9 +270,7 @@ def training_parts(
 ) -> dict[str, int]:
     """Bytes by part when training takes most; by rule of thumb for a model that cannot run without numbers."""
     batches = train.batches()
-    where = Where(
-        is_on_gpu(cut), _has_bfloat16(cut), dtype_of(cut), "float32" if teacher is None else dtype_of(teacher)
-    )
+    where = Where(is_on_gpu(cut), has_bfloat16(cut), dtype_of(cut), "float32" if teacher is None else dtype_of(teacher))
     try:
         return training_bytes(
             cut.source.path,
@@ -331,7 +329,8 @@ def is_on_gpu(handle: ModelHandle) -> bool:
     return pick_device(handle.settings.device).type == "cuda"
 
 
-def _has_bfloat16(handle: ModelHandle) -> bool:
+def has_bfloat16(handle: ModelHandle) -> bool:
+    """True if the model will run on a GPU that has it."""
     return is_on_gpu(handle) and torch.cuda.is_bf16_supported()
 
 

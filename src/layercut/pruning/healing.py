@@ -13,7 +13,7 @@ import torch
 from layercut.engine.base import LikelihoodRequest
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
-from layercut.healing.fold import gain, takes_maps
+from layercut.healing.fold import gain, last_projection, run_until, takes_maps
 from layercut.healing.heal import estimate_heal, heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
@@ -21,6 +21,7 @@ from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
+from layercut.pruning.settings import LAYER
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -39,6 +40,8 @@ SHORT: Mapping[str, Any] = {
 """Training settings of ``TRAINED``, which takes some dozens of steps, with ``short_rate``: a higher rate and a shorter
 warm-up than those of ``layercut heal``, whose defaults are for long trainings.
 """
+_SHOWN = 5
+"""Repairs of a plan that are named one by one; healing.json has all of them."""
 _PROBED = 16
 """Tokens on which it is measured how a layer adds what its MLP gives."""
 TRAINING_ITEMS = 512
@@ -83,7 +86,8 @@ class DepthHealer:
             say=lambda text: None,
         )
         assert healed is not None, "prune runs in one process"
-        for line in healed.healing.get("seams", []):
+        places = healed.healing.get("seams", [])
+        for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
             self._context.say(f"{plan.label}: {line}")
         return healed.checkpoint
 
@@ -96,14 +100,19 @@ class DepthHealer:
 
     @cached_property
     def seam(self) -> str:
-        """The seam that the model takes: a map, or factors where it normalises what its MLPs add.
+        """The seam that the model takes: a map, or factors where it normalises what its MLPs add; the last matrix of
+        every MLP on a path of sizes.
 
         Raises:
             InputError: it does something with what an MLP gives that no seam is folded into.
         """
         model = self._model.loaded.model
         layer = decoder_layers(model)[0]
-        gain(model, layer, torch.arange(_PROBED, device=model.device)[None])
+        ids_1T = torch.arange(_PROBED, device=model.device)[None]
+        gain(layer, lambda: run_until(layer, model, ids_1T))
+        if self._context.units != LAYER:
+            last_projection(layer)
+            return PROJECTION
         return "linear" if takes_maps(layer) else "scale"
 
     def _models(self, plan: CutPlan, healed_by: str | None = None) -> tuple[ModelSettings, ModelSettings]:
@@ -121,7 +130,8 @@ class DepthHealer:
         if method == TRAINED:
             how = {**SHORT, "learning_rate": short_rate(self._model.loaded.model.config.get_text_config().hidden_size)}
         elif method == SEAM:
-            how = {**how, "seam": PROJECTION if plan.channels else self.seam}
+            precision = "bfloat16" if self._model.dtype == "bfloat16" else "auto"  # as the model itself computes
+            how = {**how, "seam": PROJECTION if plan.channels else self.seam, "precision": precision}
         return HealSettings(
             train=TrainSettings(**how, seed=self._context.seed),
             responses="original" if learns_right_ones else "self",
