@@ -62,6 +62,14 @@ ENGINES = {
         has_cache=True,
         gives_states=False,
     ),
+    "llama.cpp": EngineRow(
+        made_by="layercut.engine.llamacpp:engine_of",
+        help="GGUF files",
+        extra="llama-cpp",
+        reads_weights=True,
+        has_cache=True,
+        gives_states=False,
+    ),
     "openai": EngineRow(
         made_by="layercut.engine.openai:engine_of",
         help="a server, evaluated unchanged",

@@ -66,7 +66,10 @@ def test_what_decides_the_numbers_of_a_run() -> None:
             "healing arm a: learning_rate: 'fast' is not of the kind float",
         ),
         ({"batch_size": 0}, "batch_size 0 is too small"),
-        ({"engine": "plane"}, r"unknown engine 'plane'. Did you mean plain\? Known: openai, plain, shared, vllm"),
+        (
+            {"engine": "plane"},
+            r"unknown engine 'plane'. Did you mean plain\? Known: llama.cpp, openai, plain, shared, vllm",
+        ),
         ({"cache_gib": 0}, "cache_gib 0 is too small"),
         ({"cache_gib": float("nan")}, "cache_gib nan is no number; write a number above 0"),
         ({"plans": {"uncut": "3"}}, "call it otherwise"),

@@ -217,19 +217,29 @@ class WeightCounts(NamedTuple):
     vocabulary: int
 
 
+def _text_config(folder: Path) -> dict[str, Any]:
+    config = read_config(folder)
+    return inner if isinstance(inner := config.get("text_config"), dict) else config
+
+
+def cached_values(folder: Path) -> int:
+    """Numbers that keys and values of one token are, in one layer."""
+    config = _text_config(folder)
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))
+
+
 def weight_counts(handle: ModelHandle) -> WeightCounts:
     """Counts of a model on disk, and the bytes that it takes in memory in the dtype of its handle."""
     folder = handle.source.path
-    files, config = safetensors_files(folder), read_config(folder)
-    config = inner if isinstance(inner := config.get("text_config"), dict) else config
+    files, config = safetensors_files(folder), _text_config(folder)
     entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
     in_layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
     parameters = sum(entry.num_parameters for _, entry in entries)
     stored = sum(entry.num_bytes for _, entry in entries)
     each = DTYPE_BYTES.get(handle.dtype)
-    heads = config.get("num_attention_heads") or config.get("n_head") or 1
     hidden = config.get("hidden_size") or config.get("n_embd") or 0
-    width = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
     return WeightCounts(
         parameters=parameters,
         stored_bytes=stored,
@@ -239,7 +249,7 @@ def weight_counts(handle: ModelHandle) -> WeightCounts:
         num_layers=handle.num_layers,
         hidden_size=hidden,
         intermediate_size=config.get("intermediate_size") or config.get("n_inner") or 4 * hidden,
-        cache_bytes=2 * handle.num_layers * width * (each or 2),
+        cache_bytes=handle.num_layers * cached_values(folder) * (each or 2),
         vocabulary=config.get("vocab_size", 0),
     )
 

@@ -17,7 +17,7 @@ import layercut
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "accelerate", "gguf", "numpy", "scipy", "reasoning-gym",
-    "math-verify", "lm-eval", "datasets", "peft", "trl", "vllm", "ray",
+    "math-verify", "lm-eval", "datasets", "peft", "trl", "vllm", "xllamacpp", "ray",
 )  # fmt: skip
 """Packages that can change numbers; those that are not installed are left out."""
 

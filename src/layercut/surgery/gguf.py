@@ -49,6 +49,12 @@ _PER_LAYER = {"per_layer_token_embd.weight": 0, "per_layer_model_proj.weight": 1
 _PARTS = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
+def gguf_file(model: str) -> Path | None:
+    """The GGUF file that a model is; None for a folder or a hub id."""
+    file = bundled_file(bundled_model(model)) if model.startswith(PREFIX) else Path(model).expanduser()
+    return file if file.is_file() else None
+
+
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder.
 
@@ -57,8 +63,8 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     """
     if out is None or out.suffix.lower() != SUFFIX:
         return None
-    file = bundled_file(bundled_model(model)) if model.startswith(PREFIX) else Path(model).expanduser()
-    if not file.is_file():
+    file = gguf_file(model)
+    if file is None:
         raise InputError(
             f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
             f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."

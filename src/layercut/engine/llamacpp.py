@@ -1,0 +1,305 @@
+"""LlamaCppEngine: a GGUF file in llama.cpp, in this process, with as many slots as requests run at once.
+
+    engine = LlamaCppEngine(load_without_weights(resolve("model-Q4_K_M.gguf")), Path("model-Q4_K_M.gguf"))
+
+Prompts are tokenised here, and the end of an answer is decided here, token by token, as with the other engines;
+llama.cpp computes. An early verdict cuts an answer that llama.cpp has written to its end. A plan is run from a file of
+its own, which the GGUF-to-GGUF cut writes: tensors keep their bytes. A token's likelihood is read off a request whose
+one new token is forced, so that a continuation of n tokens takes n requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from layercut.engine.answers import Answer
+from layercut.engine.base import (
+    Completion,
+    Decoding,
+    GenerationRequest,
+    HoldsModel,
+    LikelihoodRequest,
+    Likelihoods,
+    TextOnly,
+)
+from layercut.engine.batching import lay_out
+from layercut.engine.cost import cached_values
+from layercut.engine.prompts import decode
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.sampling import Next, noise_key
+from layercut.engine.scores import ContinuationScore, likelihoods
+from layercut.engine.stopping import stop_tokens
+from layercut.errors import InputError, MissingExtra, one_line
+from layercut.progress.activity import wrote
+from layercut.settings import ModelSettings
+from layercut.surgery.gguf import cut_gguf, gguf_file, refuse_channels
+from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
+    from layercut.models.weightless import WeightlessModel
+
+BLOCK = 4
+"""Answers of this many batches come together, so that a finished sequence frees its slot for the next one."""
+_FORCED = 1e9
+"""Added to the logit of a token that must come; probabilities are those from before it."""
+_HERE = build_opener(ProxyHandler({}))
+"""Asks this machine itself, past any proxy."""
+_SHORT = 512
+"""Tokens of context below which a slot is of no use."""
+
+
+class LlamaCppEngine(HoldsModel, TextOnly):
+    """One GGUF file in llama.cpp, uncut or under a plan that removes layers.
+
+    Weights are computed with as the file holds them. Keys and values are float16, or float32 where the dtype float32
+    was asked for, with which flash attention is off. A draw takes llama.cpp's noise, seeded by the seed and the
+    request's id.
+    """
+
+    gives_not = "llama.cpp does not give"
+
+    def __init__(
+        self,
+        model: WeightlessModel,
+        file: Path,
+        *,
+        batch_size: int = 32,
+        device: str = "auto",
+        cache_gib: float = 2.0,
+        exact: bool = False,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            file: the GGUF file.
+            batch_size: requests under way at once; each has a slot of the cache.
+            device: ``cpu`` keeps all layers off a GPU that this build of llama.cpp may know.
+            cache_gib: memory for keys and values; it decides how long the context is.
+            exact: keys and values in float32, without flash attention.
+
+        Raises:
+            MissingExtra: xllamacpp is not installed.
+            InputError: a cache that holds no context.
+        """
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise MissingExtra("running a GGUF file in llama.cpp", "llama-cpp") from error
+        self._library, self._file = xllamacpp, file
+        self._batch_size, self._exact, self._device = batch_size, exact, device
+        each = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
+        room = int(cache_gib * 2**30 / each / batch_size)
+        self._context = min(room, model.context_length or room)
+        if self._context < min(_SHORT, model.context_length or _SHORT):
+            raise InputError(
+                f"`cache_gib` {cache_gib:g} holds {room:,} tokens for each of {batch_size} requests at once; give "
+                "more, or a smaller `batch_size`."
+            )
+        self._loaded = replace(model, context_length=self._context)
+        self._stop_tokens = stop_tokens(model.tokenizer, model.generation_config)
+        self._serving: tuple[str, ExitStack, _Server] | None = None
+
+    def describe(self) -> Mapping[str, Any]:
+        return {**self._described("llama.cpp", self._device), "cache": "float32" if self._exact else "float16"}
+
+    def close(self) -> None:
+        if self._serving is not None:
+            _, files, _ = self._serving
+            self._serving = None  # the server ends with its last reference
+            files.close()
+
+    def completions(
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+    ) -> Iterator[list[Completion]]:
+        """Answer every request that is not done, some batches at a time, those with the most tokens first.
+
+        Raises:
+            InputError: at once, as PlainEngine, and for a plan that no GGUF file can express.
+        """
+        rows = generation_rows(self._loaded, requests)
+        self._check(plan)
+        return (self._answer(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
+
+    def log_likelihoods(
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+    ) -> Iterator[list[Likelihoods]]:
+        """Score every request that is not done, some batches at a time, the longest first.
+
+        The context is one token shorter than in other engines, because llama.cpp always writes a token.
+
+        Raises:
+            InputError: as in ``completions``.
+        """
+        work = scorings(replace(self._loaded, context_length=self._context - 1), requests)
+        self._check(plan)
+        return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
+
+    def _answer(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+        server = self._server(plan)
+        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
+        self._at_once(lambda answer: self._write(server, answer, decoding), answers)
+        return [answer.completion() for answer in answers]
+
+    def _write(self, server: _Server, answer: Answer, decoding: Decoding) -> None:
+        row = answer.row
+        asked: dict[str, Any] = {"n_predict": row.limit, "stop": list(row.request.stop), "min_p": 0.0}
+        if not decoding.is_greedy:
+            asked |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
+            asked["seed"] = noise_key(decoding.seed, answer.id) % 2**31
+        found = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=False, **asked)
+        before = answer.num_left
+        any(answer.add(Next(token)) for token in found["tokens"])
+        wrote(before - answer.num_left)
+
+    def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
+        server, plain = self._server(plan), self._plain_token
+        parts = [(row, tokens) for item in items for row in item.rows for tokens in row.continuations]
+        found = iter(self._at_once(lambda part: _score(server, part[0], part[1], plain), parts))
+        return [
+            likelihoods(self._loaded, item, [next(found) for row in item.rows for _ in row.continuations])
+            for item in items
+        ]
+
+    @cached_property
+    def _plain_token(self) -> Tokens:
+        """A token that is a whole character, and the number of tokens that there are."""
+        tokenizer = self._loaded.tokenizer
+        return tokenizer.encode("a", add_special_tokens=False)[-1], len(tokenizer)
+
+    def _at_once(self, ask: Any, work: Sequence[Any]) -> list[Any]:
+        pool = ThreadPoolExecutor(self._batch_size)
+        try:
+            return list(pool.map(ask, work))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _server(self, plan: CutPlan) -> _Server:
+        """llama.cpp with the file of a plan; the one of another plan is let go first."""
+        if self._serving is not None and self._serving[0] == plan.key:
+            return self._serving[2]
+        self.close()
+        with ExitStack() as files:
+            file = self._file
+            if not plan.is_uncut:
+                folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="layercut-")))
+                file = folder / "plan.gguf"
+                bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed)
+                cut_gguf(ModelSettings(model=str(self._file)), lambda **_: bare, self._file, file, verify=False)
+            try:
+                parameters = self._parameters(file)
+                server = _Server(self._library.Server(parameters), parameters.api_keys[0])
+            except Exception as error:  # of llama.cpp; its log says more
+                raise InputError(
+                    f"llama.cpp cannot run {self._loaded.name} ({one_line(error)}). Try a smaller `cache_gib`, or use "
+                    "`engine` shared."
+                ) from error
+            self._serving = (plan.key, files.pop_all(), server)
+            return server
+        raise AssertionError("unreachable")
+
+    def _parameters(self, file: Path) -> Any:
+        found, library = self._library.CommonParams(), self._library
+        found.model.path = str(file)
+        found.n_ctx, found.n_parallel = self._context * self._batch_size, self._batch_size
+        found.kv_unified = False
+        found.warmup = found.ui = False
+        found.api_keys = [secrets.token_hex()]  # it listens on this machine, for this process alone
+        found.verbosity = -1
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        found.cpuparams.n_threads = found.cpuparams_batch.n_threads = threads
+        if self._device == "cpu":
+            found.n_gpu_layers = 0
+        if self._exact:
+            found.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            found.cache_type_k = found.cache_type_v = library.ggml_type.GGML_TYPE_F32
+        return found
+
+    def _check(self, plan: CutPlan) -> None:
+        if plan.num_layers != self.num_layers:
+            raise plan.unfit(f"this one has {self.num_layers}")
+        refuse_channels(plan.channels is not None)
+
+
+class _Server:
+    """llama.cpp's server in this process."""
+
+    def __init__(self, server: Any, key: str) -> None:
+        self._server = server  # it ends with its last reference
+        self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+
+    def ask(self, prompt: Sequence[int], **asked: Any) -> Any:
+        """Its reply to a prompt of tokens.
+
+        Raises:
+            InputError: it refuses the request, or has ended.
+        """
+        body = json.dumps({"prompt": list(prompt), "return_tokens": True, **asked}).encode()
+        request = Request(f"{self._server.listening_address}/completion", body, self._headers)
+        try:
+            with _HERE.open(request) as reply:
+                return json.load(reply)
+        except HTTPError as error:
+            said = one_line(ValueError(error.read().decode()))
+            raise InputError(f"llama.cpp refuses a request of {len(prompt):,} tokens: {said}") from error
+        except URLError as error:
+            raise InputError(f"llama.cpp does not answer any more ({one_line(error)}).") from error
+
+
+def _score(server: _Server, row: LikelihoodRow, continuation: Tokens, plain: Tokens) -> ContinuationScore:
+    """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then.
+
+    Nothing is reported of a token that is half a character. Its probability is among those of all tokens that come with
+    another one.
+    """
+    tokens = [*row.tokens, continuation[-1]]
+    total, is_greedy = 0.0, True
+    for place in range(len(tokens) - len(continuation), len(tokens)):
+        token, (whole, size) = tokens[place], plain
+        entry = _forced(server, tokens[:place], token, 1)
+        if entry is not None:
+            total += entry["logprob"]
+        else:
+            entry = _forced(server, tokens[:place], whole, size)
+            assert entry is not None, "a whole character is reported"
+            total += next(one["logprob"] for one in entry["top_logprobs"] if one["id"] == token)
+        is_greedy = is_greedy and entry["top_logprobs"][0]["id"] == token
+    return ContinuationScore(total, is_greedy)
+
+
+def _forced(server: _Server, prompt: Sequence[int], token: int, most: int) -> Any:
+    """What llama.cpp says of a token behind a prompt, and of this many of the likeliest; None where it is silent."""
+    bias = [[token, _FORCED]]
+    found = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
+    return next(iter(found.get("completion_probabilities") or ()), None)
+
+
+def engine_of(handle: ModelHandle) -> LlamaCppEngine:
+    """The engine of a row of ENGINES."""
+    wanted = handle.settings
+    file = gguf_file(wanted.model)
+    if file is None:
+        raise InputError(
+            f"llama.cpp runs GGUF files, and {wanted.model} is none. Convert it (docs/how_to/gguf.md), or use `engine` "
+            "shared."
+        )
+    return LlamaCppEngine(
+        handle.weightless,
+        file,
+        batch_size=wanted.batch_size,
+        device=wanted.device,
+        cache_gib=wanted.cache_gib,
+        exact=wanted.dtype == "float32",
+    )
