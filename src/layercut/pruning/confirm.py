@@ -11,12 +11,14 @@ from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequence
 from layercut.pruning.path import measured
 from layercut.runs.directory import RunFolder
-from layercut.runs.prune import TaskKept, TaskScore, TestedDepth
+from layercut.runs.prune import Alternative, TaskKept, TaskScore, TestedDepth
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 
 LEVEL = 0.95
 """Confidence level of each test."""
+VERSUS = "versus"
+"""Folder of the run folders of other models."""
 
 
 class Arm(NamedTuple):
@@ -72,9 +74,39 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
     return FixedSequence(tested, found.tested, tuple((one.task, one.readout, one.reason) for one in found.not_judged))
 
 
+def weigh(folder: Path, run: str, model: str, disk_bytes: int, keep: float, level: float, seed: int) -> Alternative:
+    """Test another model, which answered the same report items as the original one.
+
+    Args:
+        level: of this test alone; the caller corrects for the number of models.
+    """
+    compared = compare_runs(RunFolder.open(folder / UNCUT), [RunFolder.open(folder / run)], seed=seed)
+    rows = [row for row in compared if row.is_headline]
+    found = fixed_sequence([DepthEvidence(1, run, tuple(rows))], keep, level=level).tested
+    kept = _kept(found[0], rows) if found else ()
+    verdict = found[0].verdict if found else "undecided"
+    assert verdict != "not tested", "one model is tested"
+    is_passed = bool(found) and found[0].passed
+    return Alternative(
+        model=model, run=run, disk_bytes=disk_bytes, level=level, kept=kept, passed=is_passed, verdict=verdict
+    )
+
+
 def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> TestedDepth:
-    by_task = {(one.task, one.readout): one for one in judged.tasks}
     assert judged.verdict != "not tested", "only tested depths are judged here"
+    return TestedDepth(
+        name=arm.name,
+        **gone_of(arm.plan),
+        healing=arm.healing,
+        kept=_kept(judged, rows),
+        passed=judged.passed,
+        verdict=judged.verdict,
+        items_needed=judged.items_needed,
+    )
+
+
+def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept, ...]:
+    by_task = {(one.task, one.readout): one for one in judged.tasks}
     kept = []
     for row in rows:
         one = by_task.get((row.task, row.readout))
@@ -89,15 +121,7 @@ def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> Tes
                 passed=None if one is None else one.verdict == "passed",
             )
         )
-    return TestedDepth(
-        name=arm.name,
-        **gone_of(arm.plan),
-        healing=arm.healing,
-        kept=tuple(kept),
-        passed=judged.passed,
-        verdict=judged.verdict,
-        items_needed=judged.items_needed,
-    )
+    return tuple(kept)
 
 
 def original_scores(folder: Path) -> tuple[TaskScore, ...]:

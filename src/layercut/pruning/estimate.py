@@ -6,9 +6,12 @@ from pathlib import Path
 
 from layercut.engine.cost import CostEstimate, Step, measured_speed, weight_counts
 from layercut.engine.handle import ModelHandle
+from layercut.healing.estimate import seam_parameters
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
+from layercut.pruning.healing import SEAM
 from layercut.pruning.job import FLAGS, settings_of_run, units_of
+from layercut.pruning.path import HEALING_ITEMS
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.selection.estimate import asking_step
@@ -49,11 +52,13 @@ def prune_estimate(
         chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
         plans = 1 + depth * CANDIDATES
         steps.append(asking_step(handle, part, chosen, plans, 2 / plans, f"selection, up to {plans} plans"))
-        what = f"report, up to {depth + 1} models"
-        steps.append(asking_step(handle, part, shown, depth + 1, 2 / (depth + 1), what))
+        models = depth + 1 + len(settings.versus)
+        what = f"report, up to {models} models"
+        steps.append(asking_step(handle, part, shown, models, (2 + len(settings.versus)) / models, what))
     stored = weight_counts(handle).bytes_in_memory
-    is_unhealed = settings.heal == NONE or (settings.heal == AUTO and units != LAYER and settings.seconds is None)
-    healed = 0 if is_unhealed else 2 * depth * stored
+    if settings.heal in (AUTO, SEAM):
+        steps.append(_seams(handle, steps[0], depth, every=units != LAYER))
+    healed = 0 if settings.heal == NONE else 2 * depth * stored
     answers = _RECORD_BYTES * sum(step.items for step in steps)
     return CostEstimate(
         steps=tuple(steps),
@@ -62,4 +67,23 @@ def prune_estimate(
         stays_bytes=answers + stored,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
+    )
+
+
+def _seams(handle: ModelHandle, asking: Step, depth: int, *, every: bool) -> Step:
+    """Repairs in closed form of one plan to all: of a removed layer each, or of every layer.
+
+    Args:
+        asking: the answers of one task, which say how long its items are.
+    """
+    weights, texts = weight_counts(handle), HEALING_ITEMS * depth
+    each = round((asking.prompt_tokens + sum(asking.new_tokens) / 2) / max(asking.items, 1))
+    width, places = (weights.intermediate_size, weights.num_layers) if every else (weights.hidden_size, depth)
+    return Step(
+        name=f"repairs in closed form, up to {depth} plans",
+        items=texts,
+        unit="text",
+        parameters=seam_parameters(weights, weights, width, places, HEALING_ITEMS * each),
+        prompt_tokens=texts * each,
+        least=1 / depth,
     )

@@ -6,6 +6,7 @@
                 searches/path/        answers to selection items, of the original model and under all plans
                 healing/depth-2/      a plan's pruned checkpoint and its healings, while they are needed
                 uncut/, depth-1/ ...  answers to report items, a run folder each
+                versus/               those of other models that were named
                 model/                the checkpoint, where a plan passed
                 result.json           all of it, see layercut.runs.prune
 
@@ -27,7 +28,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import CONFIRM
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, judge
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, judge, weigh
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
@@ -39,17 +40,19 @@ from layercut.pruning.sizes import Sizes
 from layercut.pruning.speed import timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import card_verdict
+from layercut.pruning.versus import other_model, run_of, weight_bytes
 from layercut.runs.atomic import new_directory, write_text
-from layercut.runs.directory import PAGE, RunFolder
+from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
-from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
+from layercut.runs.prune import MODEL, RESULT, Alternative, PruneResult, least_kept
 from layercut.runs.study import Manifest
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.card import UNMEASURED
+from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
@@ -86,13 +89,16 @@ def prune_model(
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     units = units_of(handle, settings, out, say)
     depth = settings.depth(handle.num_layers, units)
+    for name in settings.versus:
+        other_model(handle.settings, name)  # refused now, and not after hours
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as run:
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
-            if known.checkpoint is not None or not anyway:
+            is_asked = tuple(one.model for one in known.versus) == settings.versus
+            if is_asked and (known.checkpoint is not None or not anyway):
                 return Pruned(run.path, known, handle.settings)
         if goal.note:
             say(goal.note)
@@ -153,7 +159,7 @@ def settings_of_run(
     return {
         **handle.describe(),
         "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks")},
+        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks", "versus")},
         "seed": seed,
     }
 
@@ -183,7 +189,12 @@ class PruneJob:
                 self._write(chosen, found)
             with state.stage("speed"):
                 self._time(chosen)
-            result = outcome_of(self._context, self._original, self._search.steps, found, chosen)
+            versus: tuple[Alternative, ...] = ()
+            if self._settings.versus:
+                with state.stage("versus"):
+                    versus = self._versus()
+            sizes = {arm.name: plan_cut(self._model.source.path, arm.plan).bytes_after for arm in self._arms()}
+            result = outcome_of(self._context, self._original, self._search.steps, found, chosen, versus, sizes)
             result.save(self._folder)
         if (self._folder / MODEL).exists():  # healed checkpoints may be wanted later only where none was written
             shutil.rmtree(self._folder / "healing", ignore_errors=True)
@@ -223,6 +234,8 @@ class PruneJob:
 
     def _ask(self, arm: Arm) -> None:
         """Have one model answer the report items, into its run folder; InputError: one of them chose the plan."""
+        if (self._folder / arm.name / METRICS).is_file():
+            return
         number = self._state["report_items"]
         cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
         self._progress.begin(arm.stage, "scoring report items")
@@ -240,6 +253,30 @@ class PruneJob:
         if model is not self._model:
             model.release()
         self._progress.end(arm.stage, note="all report items answered")
+
+    def _versus(self) -> tuple[Alternative, ...]:
+        """The other models that were named, on the report items of the original model; all errors together are 5 %."""
+        found, names, decoding = [], self._settings.versus, self._context.decoding
+        number = self._state["report_items"]
+        cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
+        for name in names:
+            run, model = run_of(name), other_model(self._model.settings, name)
+            plan = model.plan()
+            if not (self._folder / run / METRICS).is_file():
+                self._original.release()
+                self._progress.begin(name, "scoring report items")
+                self._progress.cells([cell.label for cell in cells])
+                settings = run_settings(model, plan, cells, decoding, decoding.seed)
+                with RunFolder.begin(self._folder / run, settings, sandbox=self._context.isolation) as folder:
+                    run_cells(folder, model, plan, cells, decoding, self._progress, recorded=plan)
+            model.release()
+            level = 1 - (1 - LEVEL) / len(names)
+            one = weigh(self._folder, run, name, weight_bytes(model), self._settings.keep, level, self._context.seed)
+            least = least_kept(one.kept)
+            shown = "n/a" if least is None else f"{least.value:.0%} {one.verdict}"
+            self._progress.end(name, shown=shown, style="green" if one.passed else "yellow")
+            found.append(one)
+        return tuple(found)
 
     # The answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from layercut.models.weights import safetensors_files
@@ -12,17 +12,28 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.settings import LAYER
 from layercut.pruning.speed import speeds
-from layercut.pruning.verdict import answer_of, next_step
+from layercut.pruning.verdict import answer_of, beside, next_step
 from layercut.runs.environment import command_line, machine
-from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, SetAside, Size
+from layercut.runs.prune import MODEL, Alternative, Chosen, Goal, GoalTask, PathStep, PruneResult, SetAside, Size
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 
 
 def outcome_of(
-    context: PruneContext, original: OriginalModel, steps: Sequence[PathStep], found: FixedSequence, arm: Arm
+    context: PruneContext,
+    original: OriginalModel,
+    steps: Sequence[PathStep],
+    found: FixedSequence,
+    arm: Arm,
+    versus: tuple[Alternative, ...],
+    sizes: Mapping[str, int],
 ) -> PruneResult:
-    """All that the run found, from what its stages left in the state and the folder."""
+    """All that the run found, from what its stages left in the state and the folder.
+
+    Args:
+        arm: the model that is recommended, or the best one.
+        sizes: bytes of the weights of every tested plan, by its name.
+    """
     state, settings, folder, model = context.state, context.settings, context.folder, context.model
     checkpoint = MODEL if (folder / MODEL).exists() else None
     ignored = [SetAside.model_validate(one) for one in state["ignored"]]
@@ -62,10 +73,11 @@ def outcome_of(
         resolution=state.get("resolution", ""),
         path=tuple(steps),
         path_ended=state["path_ended"],
-        tested=found.tested,
+        tested=tuple(one.model_copy(update={"disk_bytes": sizes[one.name]}) for one in found.tested),
+        versus=versus,
         verdict=verdict,
         chosen=chosen,
-        why=why,
+        why=beside(why, versus, cut_bytes, is_passed=verdict == "passed"),
         next=next_step(
             found.tested, original.parts, settings, context.goal.tasks, model.settings, folder, context.seed
         ),

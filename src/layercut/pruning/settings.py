@@ -51,14 +51,12 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
-    LATER = frozenset({"max_new_tokens", "units", "smaller"})
+    LATER = frozenset({"max_new_tokens", "units", "smaller", "versus"})
 
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
     )
-    tasks: Names = Field(
-        (), description="Tasks in place of a use: names, or a .jsonl or .csv file of your own prompts and answers."
-    )
+    tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
@@ -89,6 +87,11 @@ class PruneSettings(Settings):
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
     items: int | None = Field(
         None, ge=8, description="Report items of each task, which decide; at most 100 others choose the layers."
+    )
+
+    versus: Names = Field(
+        (),
+        description="Other models to weigh: ids, folders, .gguf files.",
     )
 
     @model_validator(mode="after")

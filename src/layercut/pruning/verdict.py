@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from layercut.pruning.settings import PruneSettings
-from layercut.runs.prune import Chosen, NextStep, PathStep, TaskKept, TestedDepth, Verdict
+from layercut.runs.disk import size
+from layercut.runs.prune import Alternative, Chosen, NextStep, PathStep, TaskKept, TestedDepth, Verdict, better_of
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import ModelSettings, TaskSettings
@@ -43,6 +44,24 @@ def answer_of(
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
     return verdict, f"No plan passed {keep:.0%}. {_failed(failed, parts, best=True)}"
+
+
+def beside(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
+    """The answer with what other models say of it; what a user should take comes first.
+
+    Args:
+        why: the answer on the plans.
+        disk_bytes: of the plan that is recommended, or the best one.
+        is_passed: whether it passed.
+    """
+    better = better_of(versus, disk_bytes if is_passed else None)
+    if better is not None:
+        found = f"{better.model} passes with {size(better.disk_bytes)}, and keeps {_kept(better.kept)}"
+        return f"Do not prune for size: {found}; the plan has {size(disk_bytes)}. {why}"
+    if passed := better_of(versus, None):
+        return f"{why} {passed.model} passes too, with {size(passed.disk_bytes)}; the plan has {size(disk_bytes)}."
+    names = ", ".join(f"{one.model} keeps {_kept(one.kept)}" for one in versus)
+    return f"{why} No other model that was named passes: {names}." if versus else why
 
 
 def next_step(

@@ -13,8 +13,11 @@ from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advic
 from layercut.evidence.study import checkpoint_of
 from layercut.report import advice_text, words
 from layercut.report.advice_text import ask_more
+from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
-from layercut.report.table import Cell, Column, Part, Styled, Table, terminal, texts
+from layercut.report.elements import Figure
+from layercut.report.front import front_figure, front_table, versus_words
+from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.prune import RESULT, Goal, PruneResult
 from layercut.text.counting import counted
@@ -41,6 +44,8 @@ class FirstScreen:
     """Names and values of the plan's facts."""
     table: Table | None = None
     """Retained score of each task."""
+    figure: Figure | None = None
+    """Models on the same items, by size and by what they keep."""
     behind: Sequence[Part] = ()
     """The evidence, to be unfolded."""
 
@@ -126,7 +131,7 @@ def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
         name="kept",
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
         columns=[
-            Column("task", lambda row: _task(row.task, row.readout)),
+            Column("task", lambda row: task_cell(row.task, row.readout)),
             Column("finding", finding),
             Column("keeps", _keeps),
             Column("original", score("uncut"), numeric=True),
@@ -144,14 +149,11 @@ def _keeps(row: ComparisonRow) -> str:
     return kept(row.kept_share)
 
 
-def _task(task: str, readout: str) -> Styled:
-    return Styled(task, "plain", below=(words.readout_words(readout),))
-
-
 def first_of_prune(result: PruneResult) -> FirstScreen:
     """The answer of ``layercut prune``."""
     chosen, goal = result.chosen, result.goal
     start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
+    start = f"Take {escaped(result.better.model)}." if result.better else start
     why = escaped(result.why)
     note = f" {escape(goal.note)}" if goal.note else ""
     tested = next((one for one in result.tested if one.name == chosen.name), None)
@@ -176,15 +178,18 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
     ]
     depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
+    front: list[Part] = [front_table(result), "", versus_words(result), ""] if result.versus else []
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     return FirstScreen(
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
         title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
         table=None if tested is None else _kept_tasks(tested, goal.keep),
+        figure=front_figure(result),
         behind=[
             depths_table(result),
             "",
+            *front,
             *ignored,
             f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
             f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
@@ -205,7 +210,8 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     scores = ", ".join(f"{one.task} {one.score.value:.0%} of {one.score.n}" for one in result.original)
     first = Text(f"{result.model}: keep {result.goal.keep:.0%} of {tasks}; original model: {scores}", style="bold")
     speeds = (Text(f"speed: {speed_words(one)}") for one in result.speed)
-    return [first, terminal(depths_table(result)), Text(f"size: {size_words(result)}"), *speeds]
+    beside = [terminal(front_table(result))] if result.versus else []
+    return [first, terminal(depths_table(result)), *beside, Text(f"size: {size_words(result)}"), *speeds]
 
 
 def depths_table(result: PruneResult) -> Table:
@@ -221,11 +227,11 @@ def depths_table(result: PruneResult) -> Table:
                 [
                     step.label,
                     step.healing or "-",
-                    _task(one.task, one.readout),
-                    _share(one),
-                    "-" if shown is None else _share(shown),
+                    task_cell(one.task, one.readout),
+                    share_cell(one),
+                    "-" if shown is None else share_cell(shown),
                     "-" if shown is None or shown.bound is None else f"{number(shown.bound)} %",
-                    "not tested" if found is None else _verdict(found.passed, found.verdict),
+                    "not tested" if found is None else verdict_cell(found.passed, found.verdict),
                 ]
             )
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
@@ -238,16 +244,16 @@ def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
     def passed(one: TaskKept) -> Cell:
         # A depth that is shown to fail may do so by one of its tasks.
         is_shown = tested.verdict == "shown to fail" and one.kept is not None and (one.kept.high or 1) < keep
-        return "-" if one.passed is None else _verdict(one.passed, "shown to fail" if is_shown else "undecided")
+        return "-" if one.passed is None else verdict_cell(one.passed, "shown to fail" if is_shown else "undecided")
 
     return Table(
         name="kept",
         caption=f"What {tested.name} keeps of the original model's score above chance, with 95 % intervals; at least: "
         "the one-sided bound that decides",
         columns=[
-            Column("task", lambda one: _task(one.task, one.readout)),
+            Column("task", lambda one: task_cell(one.task, one.readout)),
             Column("verdict", passed),
-            Column("keeps", _share),
+            Column("keeps", share_cell),
             Column("at least", lambda one: "n/a" if one.bound is None else f"{number(one.bound)} %", numeric=True),
             Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
             Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
@@ -255,16 +261,6 @@ def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
         ],
         rows=tested.kept,
     )
-
-
-def _verdict(passed: bool, otherwise: str) -> Styled:
-    return (
-        Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
-    )
-
-
-def _share(one: TaskKept) -> str:
-    return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
 
 
 def size_words(result: PruneResult) -> str:

@@ -35,7 +35,7 @@ class PruneRequest(Request):
     VERB = "prune"
 
     model: Annotated[ModelSettings, Fields("Model")]
-    goal: Annotated[PruneSettings, Fields(shown="use tasks keep smaller max_depth heal time items")]
+    goal: Annotated[PruneSettings, Fields(shown="use tasks keep smaller max_depth heal versus time items")]
     out: Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
     strict: bool = Field(False, description="Stop before the search where the report items are too few for the goal.")

@@ -5,6 +5,7 @@ All shares and scores are between 0 and 1. Layers are zero-based and those of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -180,6 +181,23 @@ class TestedDepth(Gone):
     items_needed: int | None = None
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
     said."""
+    disk_bytes: int | None = None
+    """Of the weights as they are written; None in results of older versions."""
+
+
+class Alternative(_Plain):
+    """Another model on the report items of the plans: a smaller sibling, quantised weights, or anything else."""
+
+    model: str
+    run: str
+    """Its run folder inside the folder of prune."""
+    disk_bytes: int
+    """Of the weights as they are stored."""
+    level: float
+    """Of the one-sided lower bound of each task: the goal's, corrected for the number of alternatives."""
+    kept: tuple[TaskKept, ...]
+    passed: bool
+    verdict: Literal["passed", "shown to fail", "undecided"]
 
 
 class Chosen(Gone):
@@ -240,6 +258,8 @@ class PruneResult(_Plain):
     """Reason why the path goes no deeper, in words."""
     tested: tuple[TestedDepth, ...]
     """In order of depth; testing stops at the first that fails."""
+    versus: tuple[Alternative, ...] = ()
+    """Other models that were named, in their order."""
     verdict: Verdict
     chosen: Chosen
     why: str
@@ -257,6 +277,11 @@ class PruneResult(_Plain):
     command: str
     seconds: dict[str, float]
     """Time used, by stage."""
+
+    @property
+    def better(self) -> Alternative | None:
+        """The other model that a user should take: it passed, and has fewer bytes than the plan that did."""
+        return better_of(self.versus, self.size["cut"].disk_bytes if self.verdict == "passed" else None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -277,6 +302,12 @@ class PruneResult(_Plain):
             raise InputError(f"{file}: no result of layercut prune can be read here ({error.strerror}).") from error
         except (ValidationError, ValueError) as error:
             raise InputError(f"{file} is not a result of layercut prune, or of another version.") from error
+
+
+def better_of(versus: Sequence[Alternative], disk_bytes: int | None) -> Alternative | None:
+    """The smallest that passed, where it has fewer bytes than the plan that passed (None: no plan did)."""
+    passed = [one for one in versus if one.passed and (disk_bytes is None or one.disk_bytes < disk_bytes)]
+    return min(passed, key=lambda one: one.disk_bytes, default=None)
 
 
 class Kept(NamedTuple):

@@ -57,7 +57,8 @@ def _plan(first: FirstScreen, source: Source) -> list[Block]:
     if first.table is not None:
         plan.append(first.table)
     behind = [Details(summary="Evidence behind this answer", blocks=blocks(first.behind))] if first.behind else []
-    return [Beside(blocks=plan), *behind]
+    figure = [first.figure] if first.figure else []
+    return [Beside(blocks=plan), *figure, *behind]
 
 
 def _timed(source: Source) -> dict[str, str]:

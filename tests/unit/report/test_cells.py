@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from layercut.report.cells import share_cell, task_cell, verdict_cell
+from layercut.report.table import plain
+from layercut.runs.prune import Estimated, TaskKept
+
+
+def kept(value: float | None) -> TaskKept:
+    score = Estimated(value=0.5, low=0.4, high=0.6, n=64)
+    share = None if value is None else Estimated(value=value, low=0.8, high=1.0, n=64)
+    return TaskKept(task="sums", readout="short", uncut=score, cut=score, kept=share)
+
+
+def test_cells_say_the_task_the_share_and_the_verdict() -> None:
+    assert plain(task_cell("sums", "short")) == "sums short answer"
+    assert (share_cell(kept(0.9)), share_cell(kept(None))) == ("90 [80, 100] %", "n/a")
+    assert (plain(verdict_cell(True, "passed")), plain(verdict_cell(False, "undecided"))) == ("passed", "undecided")
+    assert verdict_cell(False, "shown to fail").style == "wrong" != verdict_cell(False, "undecided").style
