@@ -157,7 +157,7 @@ class _Healing:
         is_thin = weights.intermediate_size < uncut.intermediate_size
         places = weights.num_layers if is_thin else _PLACES * (uncut.num_layers - weights.num_layers)
         work = seam_parameters(weights, uncut, width, places, self.count * self.tokens)
-        self._reads("reading both models and solving", self.count, unit="text", parameters=work)
+        self._reads("reading both models", self.count, unit="text", parameters=work)
         self.moments["while both models are read"] = {
             "weights": 4 * weights.parameters,
             "teacher": 4 * uncut.parameters,
