@@ -39,7 +39,7 @@ from layercut.engine.cost import cached_values
 from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import Next, noise_key
-from layercut.engine.scores import ContinuationScore, likelihoods
+from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.progress.activity import wrote
@@ -167,11 +167,8 @@ class LlamaCppEngine(HoldsModel, TextOnly):
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
         server, plain = self._server(plan), self._plain_token
         parts = [(row, tokens) for item in items for row in item.rows for tokens in row.continuations]
-        found = iter(self._at_once(lambda part: _score(server, part[0], part[1], plain), parts))
-        return [
-            likelihoods(self._loaded, item, [next(found) for row in item.rows for _ in row.continuations])
-            for item in items
-        ]
+        scores = self._at_once(lambda part: _score(server, part[0], part[1], plain), parts)
+        return likelihoods_of(self._loaded, items, scores)
 
     @cached_property
     def _plain_token(self) -> Tokens:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -94,3 +94,9 @@ def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[ContinuationScor
         is_greedy=tuple(score.is_greedy for score in found),
         num_prompt_tokens=len(item.pairs[0].context),
     )
+
+
+def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
+    """The answers from the scores of all items' continuations, one item after the other; see ``likelihoods``."""
+    left = iter(scores)
+    return [likelihoods(loaded, item, [next(left) for row in item.rows for _ in row.continuations]) for item in items]

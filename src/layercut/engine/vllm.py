@@ -33,7 +33,7 @@ from layercut.engine.batching import lay_out
 from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import Next
-from layercut.engine.scores import ContinuationScore, likelihoods
+from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
 from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
@@ -193,11 +193,7 @@ class VllmEngine(HoldsModel, TextOnly):
 
         asked = [(row.tokens, scoring(self._vllm, row, continuations)) for row, continuations in parts]
         self._run(asked, plan, take)
-        found = iter([score for part in scores for score in part])
-        return [
-            likelihoods(self._loaded, item, [next(found) for row in item.rows for _ in row.continuations])
-            for item in items
-        ]
+        return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
     def _run(self, asked: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
         """Run prompts under a plan to their ends.

@@ -17,7 +17,7 @@ items are fixed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,45 +233,51 @@ class PruneJob:
         return found
 
     def _ask(self, arm: Arm) -> None:
-        """Have one model answer the report items, into its run folder; InputError: one of them chose the plan."""
-        if (self._folder / arm.name / METRICS).is_file():
-            return
-        number = self._state["report_items"]
-        cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
-        self._progress.begin(arm.stage, "scoring report items")
-        self._progress.cells([cell.label for cell in cells])
-        model, plan, decoding = self._model, arm.plan, self._context.decoding
-        healed: dict[str, Any] = {}
-        if arm.healing:
-            model = self._search.handle_of(self._search.healer.checkpoint(arm.plan, arm.healing))
+        """Have one model answer the report items; InputError: one of them chose the plan."""
+        if not arm.healing:
+            self._answer(arm.name, arm.stage, self._model, arm.plan, arm.plan, arm=arm.describe())
+        else:
+            checkpoint = self._search.healer.checkpoint(arm.plan, arm.healing)
+            if not checkpoint.exists() and (self._folder / arm.name / METRICS).is_file():
+                return  # of a finished run, which keeps no healings
+            model = self._search.handle_of(checkpoint)
+            healed = {"healing": {"method": arm.healing, "model_hash": model.metadata.model_hash}}
             plan = CutPlan(num_layers=model.num_layers)
-            healed["healing"] = {"method": arm.healing, "model_hash": model.metadata.model_hash}
-        settings = {**run_settings(model, arm.plan, cells, decoding, decoding.seed), **healed}
-        with RunFolder.begin(self._folder / arm.name, settings, sandbox=self._context.isolation) as run:
-            about = {**arm.describe(), "seed": decoding.seed}
-            run_cells(run, model, plan, cells, decoding, self._progress, recorded=arm.plan, arm=about)
-        if model is not self._model:
+            self._answer(arm.name, arm.stage, model, plan, arm.plan, arm=arm.describe(), more=healed)
             model.release()
         self._progress.end(arm.stage, note="all report items answered")
 
+    def _answer(
+        self,
+        name: str,
+        stage: str,
+        model: ModelHandle,
+        plan: CutPlan,
+        recorded: CutPlan,
+        *,
+        arm: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Report items answered by a model under a plan, into a run folder; ``more``: settings of it alone."""
+        decoding, number = self._context.decoding, self._state["report_items"]
+        cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
+        self._progress.begin(stage, "scoring report items")
+        self._progress.cells([cell.label for cell in cells])
+        settings = {**run_settings(model, recorded, cells, decoding, decoding.seed), **(more or {})}
+        about = None if arm is None else {**arm, "seed": decoding.seed}
+        with RunFolder.begin(self._folder / name, settings, sandbox=self._context.isolation) as run:
+            run_cells(run, model, plan, cells, decoding, self._progress, recorded=recorded, arm=about)
+
     def _versus(self) -> tuple[Alternative, ...]:
         """The other models that were named, on the report items of the original model; all errors together are 5 %."""
-        found, names, decoding = [], self._settings.versus, self._context.decoding
-        number = self._state["report_items"]
-        cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
+        found, names, seed = [], self._settings.versus, self._context.seed
+        self._original.release()
         for name in names:
             run, model = run_of(name), other_model(self._model.settings, name)
-            plan = model.plan()
-            if not (self._folder / run / METRICS).is_file():
-                self._original.release()
-                self._progress.begin(name, "scoring report items")
-                self._progress.cells([cell.label for cell in cells])
-                settings = run_settings(model, plan, cells, decoding, decoding.seed)
-                with RunFolder.begin(self._folder / run, settings, sandbox=self._context.isolation) as folder:
-                    run_cells(folder, model, plan, cells, decoding, self._progress, recorded=plan)
+            self._answer(run, name, model, model.plan(), model.plan())
             model.release()
             level = 1 - (1 - LEVEL) / len(names)
-            one = weigh(self._folder, run, name, weight_bytes(model), self._settings.keep, level, self._context.seed)
+            one = weigh(self._folder, run, name, weight_bytes(model), self._settings.keep, level, seed)
             least = least_kept(one.kept)
             shown = "n/a" if least is None else f"{least.value:.0%} {one.verdict}"
             self._progress.end(name, shown=shown, style="green" if one.passed else "yellow")

@@ -94,9 +94,8 @@ def test_in_float32_it_answers_and_scores_as_transformers_does(
         {one.id: one for batch in each.log_likelihoods(SCORED, plan) for one in batch} for each in (ours, plain)
     )
     for name, one in scores.items():
-        assert one.log_likelihoods == pytest.approx(
-            wanted[name].log_likelihoods, abs=5e-3
-        )  # gelu of gemma is a table in float16
+        close = 5e-3 if family == "gemma3" else 2e-3  # its gelu is a table in float16
+        assert one.log_likelihoods == pytest.approx(wanted[name].log_likelihoods, abs=close)
         assert (one.num_tokens, one.is_greedy) == (wanted[name].num_tokens, wanted[name].is_greedy)
     ours.close()
 

@@ -38,16 +38,6 @@ from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spare_model(tmp_path_factory.mktemp("models") / "spare")
-
-
-@pytest.fixture(scope="module")
-def choices(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return choice_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
-
-
 def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: bool = False, **settings: Any) -> Pruned:
     wanted = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, **settings})
     return prune_model(

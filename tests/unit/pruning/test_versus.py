@@ -16,18 +16,7 @@ from layercut.report.first import first_of_prune
 from layercut.report.front import front_figure, front_table
 from layercut.runs.prune import Alternative, Estimated, PruneResult, TaskKept
 from layercut.settings import ModelSettings
-from tests.support.pruning import choice_file, spare_model
 from tests.unit.pruning.test_job import run
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spare_model(tmp_path_factory.mktemp("models") / "spare")
-
-
-@pytest.fixture(scope="module")
-def choices(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return choice_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
 @pytest.fixture(scope="module")
