@@ -28,6 +28,8 @@ class EngineRow:
     """The model is behind a server and taken whole: no layers can be removed."""
     reads_weights: bool = False
     """It loads the weights itself, without a model of transformers in memory."""
+    runs_gguf: bool = False
+    """It runs a GGUF file unchanged."""
     has_cache: bool = False
     """It keeps keys and values in ``cache_gib`` of memory."""
     shares_work: bool = False
@@ -67,6 +69,7 @@ ENGINES = {
         help="GGUF files",
         extra="llama-cpp",
         reads_weights=True,
+        runs_gguf=True,
         has_cache=True,
         gives_states=False,
     ),

@@ -18,6 +18,8 @@ GENERATED = "generated"
 """Calibration text that the original model writes itself."""
 
 UNCUT = "uncut"
+QUANTISED = ("int8", "int4", "fp8")
+"""Kinds of weights by torchao: 8-bit and 4-bit integers, and 8-bit floating-point numbers."""
 """Name of the original model's folder in a study; no plan may take it."""
 
 
@@ -127,6 +129,8 @@ class TaskSettings(Settings):
 class ModelSettings(Settings):
     """The model, and settings of its loading."""
 
+    LATER = frozenset({"quantize"})
+
     model: str = Field(
         description="Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded "
         "default)."
@@ -162,6 +166,9 @@ class ModelSettings(Settings):
         description="openai: the served model's tokenizer, a hub id or folder; without, the server lays out prompts, "
         "and nothing is ranked.",
     )
+    quantize: Annotated[str, one_of(QUANTISED)] | None = Field(
+        None, description="Quantise the weights once they are loaded, by torchao: int8, int4 or fp8."
+    )
     plan_from_another_model: bool = Field(
         False,
         description="Take a plan.json that was made for another model of the same depth; what is written names both.",
@@ -178,6 +185,8 @@ class ModelSettings(Settings):
                     raise InputError(
                         f"{name} is for the engine {engine}, and the engine is {self.engine}; leave it out."
                     )
+        if self.quantize and (ENGINES[self.engine].reads_weights or ENGINES[self.engine].is_served):
+            raise InputError(f"quantize is for models in transformers, and the engine is {self.engine}; leave it out.")
         return self
 
     def identity(self) -> dict[str, Any]:

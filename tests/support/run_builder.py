@@ -50,6 +50,9 @@ def build_run(
     num_layers: int = 30,
     criterion: str = "position",
     num_parameters: int | None = None,
+    disk_bytes: int | None = None,
+    model: str = "bundled:smollm2-135m",
+    model_hash: str = "5a3c0de1f00d",
     seed: int = 0,
     limit: int | None = 64,
     settings: Mapping[str, Any] | None = None,
@@ -60,8 +63,8 @@ def build_run(
         removed=tuple(removed),
         channels=channels,
         criterion=criterion if removed or channels else "explicit",
-        model="bundled:smollm2-135m",
-        model_hash="5a3c0de1f00d",
+        model=model,
+        model_hash=model_hash,
     )
     resolved = {
         "model": {"model": plan.model, "model_hash": plan.model_hash, "dtype": "bfloat16", "batch_size": 32},
@@ -79,7 +82,8 @@ def build_run(
             with run.journal(result.task, result.readout) as journal:
                 journal.append(records)
             rows.extend(_rows(result, records, limit))
-        run.write_metrics(rows, plan=plan.to_dict(), num_parameters=num_parameters)
+        size = {"num_parameters": num_parameters, "disk_bytes": disk_bytes}
+        run.write_metrics(rows, plan=plan.to_dict(), size=size)
     return RunFolder.open(path)
 
 

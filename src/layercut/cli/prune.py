@@ -26,7 +26,7 @@ def prune(
     done = request.run(IO)
     prune_reports(done.folder, seed=request.seed)
     lines = [
-        done.result.why,
+        f"{done.result.why} {done.result.fastest}".rstrip(),
         *([] if done.result.next is None else [f"next: {done.result.next.command}"]),
         f"checkpoint: {done.checkpoint or 'none, because no plan passed; --anyway writes the best one'}",
         f"page: {done.report}",

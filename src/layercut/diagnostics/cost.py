@@ -5,45 +5,26 @@ round runs all models one after the other, in an order that changes from round t
 model in the same round are reported.
 """
 
-# Shapes: B batch, T tokens.
-
 from __future__ import annotations
 
-import inspect
 import math
-import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import t as student
 
 from layercut.diagnostics.session import DiagnosticSession, Record, SessionModel
+from layercut.engine.timing import NUM_NEW_TOKENS, CheckpointTimer
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow, comparison_of
 from layercut.evidence.intervals import Estimate
-from layercut.models.loading import LoadedModel
-from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass
 
 NAME = "cost"
 BATCH_SIZES = (1, 4, 16)
-NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 16
+NUM_PROMPT_TOKENS = 64
 NUM_ROUNDS = 7
 """Timed rounds; one more before them warms caches up and is not counted."""
-
-
-class Timing(NamedTuple):
-    """One run of one model."""
-
-    first_token: float
-    """Seconds from the prompt to the first token, which is the time to read the prompt."""
-    prefill: float
-    """Prompt tokens a second, all rows together."""
-    decode: float
-    """Tokens a second after the first one, all rows together."""
-    cache_bytes: int
-    """Size of keys and values after the prompt."""
 
 
 def cost(session: DiagnosticSession) -> Diagnosis:
@@ -80,37 +61,6 @@ def cost(session: DiagnosticSession) -> Diagnosis:
     return {"rows": rows, "data": {"counted": counted}, "examples": [], "notes": notes}
 
 
-@torch.no_grad()
-def timing(loaded: LoadedModel, plan: CutPlan, batch_size: int, seed: int) -> Timing:
-    """Read random prompts and write a few tokens greedily."""
-    model = loaded.model
-    # transformers is renaming the argument.
-    keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    generator = torch.Generator().manual_seed(seed)
-    size = int(model.config.get_text_config(decoder=True).vocab_size)
-    ids_BT = torch.randint(0, size, (batch_size, NUM_PROMPT_TOKENS), generator=generator).to(model.device)
-    with bypass(model, plan):
-        start = _now(model)
-        output = model(input_ids=ids_BT, use_cache=True, logits_to_keep=1)
-        token_B1 = output.logits[:, -1:].argmax(dim=-1)
-        first = _now(model)
-        cache: Any = getattr(output, keyword)
-        cache_bytes = sum(
-            part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None
-        )
-        begun = _now(model)
-        for _ in range(NUM_NEW_TOKENS - 1):
-            output = model(input_ids=token_B1, **{keyword: cache}, use_cache=True, logits_to_keep=1)
-            token_B1 = output.logits[:, -1:].argmax(dim=-1)
-        end = _now(model)
-    return Timing(
-        first_token=first - start,
-        prefill=batch_size * NUM_PROMPT_TOKENS / (first - start),
-        decode=batch_size * (NUM_NEW_TOKENS - 1) / (end - begun),
-        cache_bytes=cache_bytes,
-    )
-
-
 def ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
     """Geometric mean of cut / uncut over paired rounds, with a 95 % interval of Student's t of its logarithm.
 
@@ -132,20 +82,12 @@ def _round(timed: Sequence[SessionModel], id: str, seed: int) -> Record:
     for arm in [*timed[turn:], *timed[:turn]]:
         assert arm.model is not None
         loaded = arm.model()
-        record[arm.name] = timing(loaded, arm.plan, size, seed)._asdict()
-        with bypass(loaded.model, arm.plan):
-            record[arm.name]["weight_bytes"] = sum(part.nbytes for part in loaded.model.parameters())
+        timer = CheckpointTimer(loaded, arm.plan)
+        found = timer(size, NUM_PROMPT_TOKENS, NUM_PROMPT_TOKENS, seed)
+        record[arm.name] = {**found._asdict(), "weight_bytes": timer.weight_bytes}
     model = loaded.model
     metadata = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
     return {**record, **metadata, "threads": torch.get_num_threads()}
-
-
-def _now(model: Any) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    elif model.device.type == "mps":
-        torch.mps.synchronize()
-    return time.perf_counter()
 
 
 def _row(

@@ -120,6 +120,8 @@ class CostEstimate:
     """Memory by part, in bytes; empty where that is not counted by part."""
     folder: Path | None
     """That is written to."""
+    more: tuple[str, ...] = ()
+    """Further lines about what would be made."""
 
     @property
     def seconds(self) -> tuple[float, float] | None:
@@ -153,10 +155,11 @@ class CostEstimate:
                 else {}
             ),
             "folder": None if self.folder is None else str(self.folder),
+            **({"more": list(self.more)} if self.more else {}),
         }
 
     def lines(self) -> list[str]:
-        lines = [step.line(self.speed) for step in self.steps]
+        lines = [*self.more, *(step.line(self.speed) for step in self.steps)]
         if self.speed is not None and self.seconds is not None:
             rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
             basis = f"estimated from a short matrix product on this {self.speed.device} ({rate}), not from this model"

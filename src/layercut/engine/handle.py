@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.placement import give_back_memory, pick_dtype
+from layercut.models.quantise import quantise, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import earlier_plans, healings, plan_cut, with_earlier
+from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -63,7 +65,10 @@ class ModelHandle:
             return self._given
         from layercut.models.loading import load_as_set
 
-        return load_as_set(self.settings, self.source)
+        found = load_as_set(self.settings, self.source)
+        if self.settings.quantize is not None:
+            quantise(found.model, self.settings.quantize, self.settings.model)
+        return found
 
     @cached_property
     def weightless(self) -> WeightlessModel:
@@ -104,6 +109,19 @@ class ModelHandle:
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
         return plan_cut(self.source.path, plan).parameters_after
+
+    def disk_bytes(self, plan: CutPlan) -> int:
+        """Bytes of the weights under a plan, as they are stored: of a checkpoint, or of the GGUF file that runs;
+        quantised ones as in memory.
+        """
+        whole = plan_cut(self.source.path, plan)
+        if self.settings.quantize is not None:
+            from layercut.surgery.remove import bypass
+
+            with bypass(self.loaded.model, plan):
+                return stored_bytes(self.loaded.model, whole.bytes_after / whole.parameters_after)
+        file = gguf_file(self.settings.model) if ENGINES[self.settings.engine].runs_gguf else None
+        return whole.bytes_after if file is None else gguf_bytes(file, plan.removed)
 
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -41,6 +43,7 @@ from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, 
 from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
+from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.progress.activity import wrote
 from layercut.settings import ModelSettings
@@ -100,8 +103,8 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             raise MissingExtra("running a GGUF file in llama.cpp", "llama-cpp") from error
         self._library, self._file = xllamacpp, file
         self._batch_size, self._exact, self._device = batch_size, exact, device
-        each = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
-        room = int(cache_gib * 2**30 / each / batch_size)
+        self._token_bytes = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
+        room = int(cache_gib * 2**30 / self._token_bytes / batch_size)
         self._context = min(room, model.context_length or room)
         if self._context < min(_SHORT, model.context_length or _SHORT):
             raise InputError(
@@ -146,6 +149,43 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         work = scorings(replace(self._loaded, context_length=self._context - 1), requests)
         self._check(plan)
         return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the file, which is unchanged in memory."""
+        return self._file.stat().st_size
+
+    def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
+        """Time the original model, as ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
+
+        Raises:
+            InputError: more tokens than a slot of the cache holds.
+        """
+        longest = max(prompt, middle)
+        if longest + NUM_NEW_TOKENS > self._context:
+            raise InputError(
+                f"{longest:,} tokens and {NUM_NEW_TOKENS} more do not fit into {self._context:,} tokens of context of "
+                f"{self._loaded.name}; give more `cache_gib`, or fewer tokens in `serve`."
+            )
+        server = self._server(CutPlan(num_layers=self.num_layers))
+        draw = random.Random(seed)
+        texts = [draw.choices(range(len(self._loaded.tokenizer)), k=longest) for _ in range(batch)]
+
+        def seconds(read: int, written: int, *, fresh: bool) -> float:
+            begun = time.perf_counter()
+            asked = {"n_predict": written, "temperature": 0.0, "ignore_eos": True, "cache_prompt": not fresh}
+            self._at_once(lambda one: server.ask(texts[one][:read], id_slot=one, **asked), range(batch))
+            return time.perf_counter() - begun
+
+        first = seconds(prompt, 1, fresh=True)
+        seconds(longest, 1, fresh=False)
+        one, more = (seconds(longest, written, fresh=False) for written in (1, NUM_NEW_TOKENS))
+        return Timing(
+            first_token=first,
+            prefill=batch * prompt / first,
+            decode=batch * (NUM_NEW_TOKENS - 1) / max(more - one, 1e-9),
+            cache_bytes=batch * longest * self._token_bytes,
+        )
 
     def _answer(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         server = self._server(plan)

@@ -45,7 +45,9 @@ def fast_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
 def _gains(layer: nn.Linear) -> bool:
     weight = layer.weight
     is_own = type(layer) is nn.Linear and "forward" not in vars(layer)  # accelerate puts one there
-    is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+    is_plain = (
+        not hasattr(weight, "__tensor_flatten__") and weight.device.type == "cpu" and weight.dtype == torch.float32
+    )
     return is_own and is_plain and weight.numel() >= _FEWEST_WEIGHTS
 
 

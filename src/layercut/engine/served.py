@@ -45,6 +45,9 @@ class ServedModel:
     def num_parameters(self, plan: CutPlan) -> None:
         """Not known."""
 
+    def disk_bytes(self, plan: CutPlan) -> None:
+        """Not known."""
+
     def recorded(self, plan: CutPlan) -> None:
         """Nothing is written of a plan: the model may have been cut or not."""
 

@@ -9,6 +9,7 @@ not pass. Paths share the error rate. See layercut.evidence.fixed_sequence.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from layercut.evidence.fixed_sequence import (
 from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import study_runs
 from layercut.evidence.uses import USES, Use, is_written, named_use
+from layercut.runs.directory import RunFolder, runs_in
+from layercut.runs.prune import VERSUS
 from layercut.runs.settings import shown
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """Target share and confidence in a study's report; `layercut advise` takes others."""
-Answer = Literal["cut", "none", "undecided", "no evidence"]
+Answer = Literal["cut", "other", "none", "undecided", "no evidence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,18 @@ class JudgedPlan(JudgedDepth):
         """Kept on these items by the readout that keeps the least; None without any."""
         return min((one.kept for one in self.tasks), default=None)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its size and verdict, JSON-able."""
+        return {
+            "num_parameters": self.arm.num_parameters,
+            "disk_bytes": self.arm.disk_bytes,
+            "verdict": self.verdict,
+            "low": self.low,
+            "items_needed": self.items_needed,
+            "missing": list(self.missing),
+            "readouts": [{**plain_estimates(vars(one)), "written": is_written(one.readout)} for one in self.tasks],
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
@@ -71,6 +86,8 @@ class Advice:
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
     ignored: tuple[NotJudged, ...]
+    others: tuple[JudgedPlan, ...] = ()
+    """Other models on the same items, such as quantised weights, the smallest first."""
     folder: Path | None = None
     """Folder of the study, for checkpoints and commands; None where it is not known."""
 
@@ -86,24 +103,36 @@ class Advice:
         return max(open_ones, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
 
     @property
+    def better(self) -> JudgedPlan | None:
+        """The smallest other model that passed, where it has fewer bytes than the recommended plan."""
+        plan = self.recommended
+        most = float("inf") if plan is None or plan.arm.disk_bytes is None else plan.arm.disk_bytes
+        passed = (one for one in self.others if one.passed)
+        return next((one for one in passed if one.arm.disk_bytes is not None and one.arm.disk_bytes < most), None)
+
+    @property
     def num_paths(self) -> int:
-        """Number of sequences that share the error rate."""
-        return len({plan.path for plan in self.plans})
+        """Number of sequences that share the error rate; each other model is one."""
+        return len({plan.path for plan in (*self.plans, *self.others)})
 
     @property
     def answer(self) -> Answer:
-        """``cut``: a plan passed. ``none``: every path begins with a plan that is shown to keep less. ``undecided``:
-        none passed and more items may change that. ``no evidence``: nothing was measured that could decide."""
+        """``cut``: a plan passed. ``other``: none did, and another model passed. ``none``: all were shown to keep less
+        than asked for. ``undecided``: more items may change that. ``no evidence``: nothing was measured that could
+        decide."""
         if self.recommended:
             return "cut"
-        if not any(plan.tasks for plan in self.plans):
+        if self.better:
+            return "other"
+        judged = (*self.plans, *self.others)
+        if not any(plan.tasks for plan in judged):
             return "no evidence"
-        return "undecided" if any(plan.verdict == "undecided" for plan in self.plans) else "none"
+        return "undecided" if any(plan.verdict == "undecided" for plan in judged) else "none"
 
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
         """The kind of answers behind the verdicts: those that the model wrote, options that it ranked, or both."""
-        written = {is_written(one.readout) for plan in self.plans for one in plan.tasks}
+        written = {is_written(one.readout) for plan in (*self.plans, *self.others) for one in plan.tasks}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
     @property
@@ -138,17 +167,12 @@ class Advice:
                     "removed": list(plan.arm.removed),
                     "mlp": plan.arm.mlp,
                     "criterion": plan.arm.criterion,
-                    "num_parameters": plan.arm.num_parameters,
-                    "verdict": plan.verdict,
-                    "low": plan.low,
-                    "items_needed": plan.items_needed,
-                    "missing": list(plan.missing),
-                    "readouts": [
-                        {**plain_estimates(vars(one)), "written": is_written(one.readout)} for one in plan.tasks
-                    ],
+                    **plan.to_dict(),
                 }
                 for plan in self.plans
             ],
+            "better": None if self.better is None else self.better.arm.other,
+            "others": [{"run": one.arm.name, "model": one.arm.other, **one.to_dict()} for one in self.others],
             "ignored": [asdict(one) for one in self.ignored],
             "seed": self.seed,
         }
@@ -170,7 +194,8 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
     chosen = named_use(use)
     check_goal(keep, confidence, "confidence")
     runs = study_runs(folder)
-    rows = compare_runs(runs.uncut, runs.cuts, seed=seed)
+    others = [RunFolder.open(path) for path in runs_in(Path(folder) / VERSUS)]
+    rows = compare_runs(runs.uncut, [*runs.cuts, *(run for run in others if run.is_finished)], seed=seed)
     try:
         return judge(rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder))
     except InputError as error:
@@ -189,9 +214,9 @@ def judge(
 ) -> Advice:
     """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
     check_goal(keep, confidence, "confidence")
-    main = [row for row in rows if row.is_headline and row.cut.is_cut]
+    main = [row for row in rows if row.is_headline and (row.cut.is_cut or row.cut.other)]
     if not main:
-        raise InputError("no run of a pruned model is there, so there is nothing to advise.")
+        raise InputError("no run of a pruned or another model is there, so there is nothing to advise.")
     spoken = [row for row in main if use.speaks_of(row.task)]
     if not spoken:
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
@@ -223,13 +248,15 @@ def judge(
                 one = one.untested()
             plans.append(JudgedPlan(**vars(one), arm=arms[name], path=path))
     plans.sort(key=lambda plan: (-plan.arm.turn, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
+    others = sorted((plan for plan in plans if plan.arm.other), key=lambda one: one.arm.disk_bytes or math.inf)
     return Advice(
         use=use,
         keep=keep,
         confidence=confidence,
         seed=seed,
         uncut=main[0].uncut,
-        plans=tuple(plans),
+        plans=tuple(plan for plan in plans if not plan.arm.other),
+        others=tuple(others),
         ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
     )
@@ -256,7 +283,8 @@ def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
-    paths: dict[str, list[ComparedRun]] = {}
+    paths: dict[str, list[ComparedRun]] = {arm.name: [arm] for arm in arms if arm.other}
+    arms = [arm for arm in arms if not arm.other]
     for arm in sorted(arms, key=lambda one: (one.turn, one.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)

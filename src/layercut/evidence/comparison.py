@@ -47,6 +47,10 @@ class ComparedRun(Removal):
     """Criterion that chose them."""
     num_parameters: int | None = None
     """Size of the model under the plan, where the run records it."""
+    disk_bytes: int | None = None
+    """Of the weights as they are stored, where the run records it."""
+    other: str = ""
+    """The model, where it is another one than the original and nothing of the original is known to be gone."""
     plan: str = ""
     """Name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies."""
     healing: str = ""
@@ -245,10 +249,11 @@ class _Run(NamedTuple):
             mlp=mlp_share(plan),
             criterion=plan.get("criterion", ""),
             num_parameters=metrics.get("num_parameters"),
+            disk_bytes=metrics.get("disk_bytes"),
             plan=about.get("plan") or "",
             healing=about.get("healing") or "",
             seed=about.get("seed"),
-            origin=origin_of(plan),
+            origin=origin_of(plan) or folder.origin,
         )
         return cls(folder, arm, metrics["rows"])
 
@@ -257,7 +262,9 @@ class _Run(NamedTuple):
         plan, original = (run.folder.metrics().get("plan") or {} for run in (self, base))
         found = lost_since(plan, original.get("model_hash"))
         if found is None:
-            return self
+            hashes = {one.get("model_hash") for one in (plan, original)} - {None}
+            is_other = len(hashes) > 1 and not self.arm.is_cut and not self.arm.healing
+            return self._replace(arm=replace(self.arm, other=str(plan.get("model") or ""))) if is_other else self
         arm = replace(
             self.arm,
             num_layers=found.num_layers,

@@ -11,6 +11,9 @@ from functools import partialmethod
 from tqdm.auto import tqdm
 from transformers.utils import logging as hf_logging
 
+_AT_IMPORT = ("torchao", "torch.utils._pytree")
+"""Loggers that warn when torchao is imported, of libraries for cards that are not there."""
+
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
@@ -20,6 +23,9 @@ def quiet_transformers() -> Iterator[None]:
     """
     verbosity, make_bar = hf_logging.get_verbosity(), tqdm.__init__
     hf_logging.set_verbosity(logging.ERROR)
+    levels = {one: one.level for one in map(logging.getLogger, _AT_IMPORT)}
+    for one in levels:
+        one.setLevel(logging.ERROR)
     # transformers' own switch does not reach the bar of its GGUF reader, so it is done where all bars begin
     tqdm.__init__ = partialmethod(make_bar, disable=True)
     try:
@@ -28,4 +34,6 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         hf_logging.set_verbosity(verbosity)
+        for one, level in levels.items():
+            one.setLevel(level)
         tqdm.__init__ = make_bar

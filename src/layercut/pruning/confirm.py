@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, compare_runs
-from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequence
+from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
 from layercut.pruning.path import measured
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import Alternative, TaskKept, TaskScore, TestedDepth
@@ -16,9 +16,8 @@ from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 
 LEVEL = 0.95
-"""Confidence level of each test."""
-VERSUS = "versus"
-"""Folder of the run folders of other models."""
+"""Confidence level of all tests together."""
+_PLANS = "plans"
 
 
 class Arm(NamedTuple):
@@ -51,10 +50,26 @@ class FixedSequence(NamedTuple):
     judged: tuple[JudgedDepth, ...]
     not_judged: tuple[tuple[str, str, str], ...]
     """Task, readout and why these report items decide nothing about it."""
+    others: tuple[Alternative, ...] = ()
+    """Other models that answered."""
 
 
-def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: int) -> FixedSequence:
-    """Test the arms in order of depth, from their run folders.
+class Other(NamedTuple):
+    """Another model that answered the report items."""
+
+    model: str
+    """As it was named."""
+    run: str
+    disk_bytes: int
+
+
+def judge(
+    folder: Path, arms: Sequence[Arm], others: Sequence[Other], keep: float, level: float, seed: int
+) -> FixedSequence:
+    """Test the arms in order of depth, and each other model, from their run folders.
+
+    All share the error 1 - level: the arms are one path and each other model is one; a path on which all passed hands
+    its part on (``fixed_sequences``).
 
     Args:
         arms: all that were asked, the shallowest first, without the original model.
@@ -64,31 +79,36 @@ def judge(folder: Path, arms: Sequence[Arm], keep: float, level: float, seed: in
     """
     uncut = RunFolder.open(folder / UNCUT)
     rows: dict[str, list[ComparisonRow]] = {}
-    for row in compare_runs(uncut, [RunFolder.open(folder / arm.name) for arm in arms], seed=seed):
-        if row.is_headline:
-            rows.setdefault(row.cut.name, []).append(row)
-    steps = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
-    found = fixed_sequence(steps, keep, level=level)
+    for names in ([arm.name for arm in arms], [one.run for one in others]):
+        for name, run in zip(names, [RunFolder.open(folder / name) for name in names], strict=True):
+            rows[name] = [row for row in compare_runs(uncut, [run], seed=seed) if row.is_headline]
+    paths = {one.run: [DepthEvidence(1, one.run, tuple(rows[one.run]))] for one in others}
+    if arms:
+        steps = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
+        paths = {_PLANS: steps, **paths}
+    found = fixed_sequences(paths, keep, level=level)
     by_name = {arm.name: arm for arm in arms}
-    tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in found.tested)
-    return FixedSequence(tested, found.tested, tuple((one.task, one.readout, one.reason) for one in found.not_judged))
+    judged = found[_PLANS].tested if arms else ()
+    tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in judged)
+    left_out = next(iter(found.values())).not_judged
+    return FixedSequence(
+        tested,
+        judged,
+        tuple((one.task, one.readout, one.reason) for one in left_out),
+        tuple(_weighed(one, found[one.run].tested, rows[one.run], level) for one in others),
+    )
 
 
-def weigh(folder: Path, run: str, model: str, disk_bytes: int, keep: float, level: float, seed: int) -> Alternative:
-    """Test another model, which answered the same report items as the original one.
-
-    Args:
-        level: of this test alone; the caller corrects for the number of models.
-    """
-    compared = compare_runs(RunFolder.open(folder / UNCUT), [RunFolder.open(folder / run)], seed=seed)
-    rows = [row for row in compared if row.is_headline]
-    found = fixed_sequence([DepthEvidence(1, run, tuple(rows))], keep, level=level).tested
-    kept = _kept(found[0], rows) if found else ()
-    verdict = found[0].verdict if found else "undecided"
+def _weighed(other: Other, tested: Sequence[JudgedDepth], rows: Sequence[ComparisonRow], level: float) -> Alternative:
+    kept = _kept(tested[0], rows) if tested else ()
+    verdict = tested[0].verdict if tested else "undecided"
     assert verdict != "not tested", "one model is tested"
-    is_passed = bool(found) and found[0].passed
     return Alternative(
-        model=model, run=run, disk_bytes=disk_bytes, level=level, kept=kept, passed=is_passed, verdict=verdict
+        **other._asdict(),
+        level=tested[0].level if tested else level,
+        kept=kept,
+        passed=verdict == "passed",
+        verdict=verdict,
     )
 
 

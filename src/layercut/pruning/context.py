@@ -12,6 +12,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.progress.stages import StageProgress
 from layercut.pruning.goal import GoalTasks
+from layercut.pruning.profile import Profile
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.state import PruneState
 from layercut.runs.directory import RunFolder
@@ -32,8 +33,12 @@ class PruneContext:
     """The tasks of the goal, each under each of its readouts."""
     units: str
     """What is removed: ``layer``, ``width`` or ``both``."""
+    sizes: tuple[float, ...]
+    """Shares of the bytes that go, of a path of sizes; else empty."""
     max_depth: int
     """Plans of the path at most."""
+    profile: Profile
+    """How models are timed."""
     seed: int
     anyway: bool
     """True if the best plan gets a checkpoint even where none passed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.engine.cost import CostEstimate, Step, measured_speed, weight_counts
@@ -12,8 +13,11 @@ from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
 from layercut.pruning.job import FLAGS, settings_of_run, units_of
 from layercut.pruning.path import HEALING_ITEMS
+from layercut.pruning.profile import Profile
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
+from layercut.pruning.sizes import Sizes
 from layercut.runs.directory import RunFolder
+from layercut.runs.disk import size
 from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
@@ -36,7 +40,9 @@ def prune_estimate(
     """
     handle = ModelHandle(model)
     units = units_of(handle, settings, out, lambda text: None)
-    depth = settings.depth(handle.num_layers, units)
+    sizes = None if units == LAYER else Sizes(handle)
+    wanted = () if sizes is None else sizes.wanted(settings)
+    depth = len(wanted) or settings.depth(handle.num_layers)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)
@@ -67,6 +73,16 @@ def prune_estimate(
         stays_bytes=answers + stored,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
+        more=() if sizes is None else (_forecast(sizes, wanted, settings.profile),),
+    )
+
+
+def _forecast(sizes: Sizes, wanted: Sequence[float], profile: Profile) -> str:
+    """Bytes and speed of every size, in words."""
+    each = [f"-{one:.0%} {size(round((1 - one) * sizes.total))} x {sizes.forecast(one):.2f}" for one in wanted]
+    return (
+        f"sizes: {', '.join(each)}; speed of a request ({profile.words}) by the weights that a token passes through, "
+        "and the run times it"
     )
 
 

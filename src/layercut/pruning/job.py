@@ -18,34 +18,36 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
+from layercut.engine.timing import CheckpointTimer, Timer
 from layercut.errors import InputError
+from layercut.models.weights import read_config
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import CONFIRM
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, judge, weigh
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, Other, judge
 from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
+from layercut.pruning.profile import Profile
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
-from layercut.pruning.sizes import Sizes
+from layercut.pruning.sizes import Sizes, on_experts
 from layercut.pruning.speed import timed_rounds
 from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import card_verdict
-from layercut.pruning.versus import other_model, run_of, weight_bytes
+from layercut.pruning.versus import other_model, run_of, timer_of
 from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
-from layercut.runs.prune import MODEL, RESULT, Alternative, PruneResult, least_kept
+from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
 from layercut.runs.study import Manifest
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
@@ -57,6 +59,7 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
 
+_NOT_DECIDING = ("use", "tasks", "versus", "serve")
 FLAGS = {"limit": "items", "objective": "tasks"}
 
 
@@ -88,7 +91,11 @@ def prune_model(
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     units = units_of(handle, settings, out, say)
-    depth = settings.depth(handle.num_layers, units)
+    sizes = () if units == LAYER else Sizes(handle).wanted(settings)
+    depth = len(sizes) or settings.depth(handle.num_layers)
+    profile = fitting(settings, handle.weightless.context_length)
+    if note := on_experts(read_config(handle.source.path)):
+        say(note)
     for name in settings.versus:
         other_model(handle.settings, name)  # refused now, and not after hours
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
@@ -98,7 +105,8 @@ def prune_model(
         if (run.path / RESULT).is_file():
             known = PruneResult.load(run.path)
             is_asked = tuple(one.model for one in known.versus) == settings.versus
-            if is_asked and (known.checkpoint is not None or not anyway):
+            is_timed = known.serve == profile.words or "serve" not in settings.model_fields_set
+            if is_asked and is_timed and (known.checkpoint is not None or not anyway):
                 return Pruned(run.path, known, handle.settings)
         if goal.note:
             say(goal.note)
@@ -114,7 +122,9 @@ def prune_model(
                 goal=goal,
                 asked=tuple(parts),
                 units=units,
+                sizes=sizes,
                 max_depth=depth,
+                profile=profile,
                 seed=seed,
                 anyway=anyway,
                 strict=strict,
@@ -128,6 +138,22 @@ def prune_model(
             found = PruneJob(context).run()
         (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
+
+
+def fitting(settings: PruneSettings, length: int | None) -> Profile:
+    """The serving profile; one that nobody asked for is made to fit a context of ``length`` tokens.
+
+    Raises:
+        InputError: one that was asked for and does not fit.
+    """
+    profile = settings.profile
+    if length is None or profile.tokens <= length:
+        return profile
+    if "serve" not in settings.model_fields_set:
+        return profile._replace(prompt=length // 2, new=length // 2)
+    raise InputError(
+        f"`serve` {settings.serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less."
+    )
 
 
 def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:
@@ -159,7 +185,7 @@ def settings_of_run(
     return {
         **handle.describe(),
         "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in ("use", "tasks", "versus")},
+        **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
         "seed": seed,
     }
 
@@ -177,49 +203,62 @@ class PruneJob:
 
     def run(self) -> PruneResult:
         state = self._state
+        if "shared" not in state:  # models that are named before the plans are tested share their error
+            state.put("shared", [] if "report_items" in state else list(self._settings.versus))
         with self._progress.running():
             with state.stage("original"):
                 self._original.measure()
             with state.stage("path"):
                 self._search.run()
             with state.stage("confirm"):
-                found = self._confirm()
+                self._number_items()
+                self._ask(self._uncut)
+            others: tuple[Other, ...] = ()
+            if self._settings.versus:
+                with state.stage("versus"):
+                    others = self._ask_others()
+            with state.stage("confirm"):
+                found = self._confirm(others)
             with state.stage("checkpoint"):
                 chosen = self._passed(found) or self._arms()[0]  # the deepest that passed, else the first
                 self._write(chosen, found)
             with state.stage("speed"):
-                self._time(chosen)
-            versus: tuple[Alternative, ...] = ()
-            if self._settings.versus:
-                with state.stage("versus"):
-                    versus = self._versus()
+                has_choice = bool(self._settings.versus or self._settings.faster)
+                timed = {chosen.name, *(one.name for one in found.tested if has_choice)}
+                self._time([arm for arm in self._arms() if arm.name in timed])
             sizes = {arm.name: plan_cut(self._model.source.path, arm.plan).bytes_after for arm in self._arms()}
-            result = outcome_of(self._context, self._original, self._search.steps, found, chosen, versus, sizes)
+            result = outcome_of(self._context, self._original, self._search.steps, found, chosen, sizes)
             result.save(self._folder)
         if (self._folder / MODEL).exists():  # healed checkpoints may be wanted later only where none was written
             shutil.rmtree(self._folder / "healing", ignore_errors=True)
         return result
+
+    @property
+    def _uncut(self) -> Arm:
+        return Arm(UNCUT, self._model.plan(), None)
+
+    def _number_items(self) -> None:
+        """Decide how many report items of each task are asked."""
+        if "report_items" not in self._state:
+            left = (self._settings.seconds or 0) - self._state.used
+            number = self._original.num_report(len(self._arms()) + 1, max(left, 0) / CONFIRM * 0.8)
+            self._state.put("report_items", number)
+            self._original.announce(number)
 
     def _arms(self) -> list[Arm]:
         """The tested models, in order."""
         steps = self._search.steps if self._settings.remove is None else self._search.steps[-1:]
         return [Arm(one.run, self._search.plan(one), one.healing, one.stage) for one in steps]
 
-    def _confirm(self) -> FixedSequence:
+    def _confirm(self, others: Sequence[Other]) -> FixedSequence:
         """Test depths in a fixed order on report items, up to the first that fails."""
-        state = self._state
-        arms = self._arms()
-        if "report_items" not in state:
-            left = (self._settings.seconds or 0) - state.used
-            state.put("report_items", self._original.num_report(len(arms) + 1, max(left, 0) / CONFIRM * 0.8))
-            self._original.announce(state["report_items"])
-        uncut = Arm(UNCUT, self._model.plan(), None)
-        Manifest(self._folder, [{**arm.describe(), "seed": self._context.seed} for arm in (uncut, *arms)])
-        self._ask(uncut)
+        arms, seed, keep, uncut = self._arms(), self._context.seed, self._settings.keep, self._uncut
+        beside = [one for one in others if one.model in self._state["shared"]]
+        Manifest(self._folder, [{**arm.describe(), "seed": seed} for arm in (uncut, *arms)])
         found = None
         for number, arm in enumerate(arms, start=1):
             self._ask(arm)
-            found = judge(self._folder, arms[:number], self._settings.keep, LEVEL, self._context.seed)
+            found = judge(self._folder, arms[:number], beside, keep, LEVEL, seed)
             last = found.tested[-1] if found.tested else None
             shown = "n/a"
             if last is not None and (least := least_kept(last.kept)) is not None:
@@ -229,7 +268,15 @@ class PruneJob:
                 break
         assert found is not None, "the path has a depth at least"
         asked = [arm for arm in arms if (self._folder / arm.name).exists()]
-        Manifest(self._folder, [{**arm.describe(), "seed": self._context.seed} for arm in (uncut, *asked)])
+        Manifest(self._folder, [{**arm.describe(), "seed": seed} for arm in (uncut, *asked)])
+        if later := [one for one in others if one not in beside]:
+            more = judge(self._folder, (), later, keep, LEVEL, seed).others
+            by_name = {one.model: one for one in (*found.others, *more)}
+            found = found._replace(others=tuple(by_name[one.model] for one in others))
+        for other in found.others:
+            least = least_kept(other.kept)
+            shown = "n/a" if least is None else f"{least.value:.0%} {other.verdict}"
+            self._progress.end(other.model, shown=shown, style="green" if other.passed else "yellow")
         return found
 
     def _ask(self, arm: Arm) -> None:
@@ -268,20 +315,16 @@ class PruneJob:
         with RunFolder.begin(self._folder / name, settings, sandbox=self._context.isolation) as run:
             run_cells(run, model, plan, cells, decoding, self._progress, recorded=recorded, arm=about)
 
-    def _versus(self) -> tuple[Alternative, ...]:
-        """The other models that were named, on the report items of the original model; all errors together are 5 %."""
-        found, names, seed = [], self._settings.versus, self._context.seed
+    def _ask_others(self) -> tuple[Other, ...]:
+        """Have the other models that were named answer the report items of the original model."""
+        found = []
         self._original.release()
-        for name in names:
+        for name in self._settings.versus:
             run, model = run_of(name), other_model(self._model.settings, name)
             self._answer(run, name, model, model.plan(), model.plan())
+            found.append(Other(name, run, model.disk_bytes(model.plan())))
             model.release()
-            level = 1 - (1 - LEVEL) / len(names)
-            one = weigh(self._folder, run, name, weight_bytes(model), self._settings.keep, level, seed)
-            least = least_kept(one.kept)
-            shown = "n/a" if least is None else f"{least.value:.0%} {one.verdict}"
-            self._progress.end(name, shown=shown, style="green" if one.passed else "yellow")
-            found.append(one)
+            self._progress.end(name, note="all report items answered")
         return tuple(found)
 
     # The answer
@@ -313,17 +356,27 @@ class PruneJob:
         self._state.put("verified", checked)
         self._progress.end("checkpoint", note=str(target))
 
-    def _time(self, arm: Arm) -> None:
-        """Speed and memory of both models."""
-        if "speed" in self._state:
-            return
-        self._progress.begin("speed", "timing both models by turns")
-        uncut = self._model.plan()
-        loaded = self._model.loaded
-        cut = (loaded, arm.plan)
-        if arm.healing:
-            healed = self._search.handle_of(self._search.healer.checkpoint(arm.plan, arm.healing))
-            cut = (healed.loaded, CutPlan(num_layers=healed.num_layers))
-        found = timed_rounds((loaded, replace(uncut, removed=())), cut, self._context.seed, self._progress)
-        self._state.put("speed", found)
+    def _time(self, arms: Sequence[Arm]) -> None:
+        """Speed and memory of the original model by turns with the plans, and then with each other model.
+
+        A plan is timed on the original's weights: what they hold does not change the time.
+        """
+        profile, seed = self._context.profile, self._context.seed
+        timed: dict[str, Any] = dict(self._state.get("timed", {}).get(profile.words, {}))
+
+        def time(others: Mapping[str, Timer]) -> None:
+            loaded = self._model.loaded
+            uncut = CheckpointTimer(loaded, CutPlan(num_layers=self._model.num_layers))
+            found = timed_rounds({UNCUT: uncut, **others}, profile, seed, self._progress)
+            timed.update({name: {UNCUT: found[UNCUT], name: found[name]} for name in others})
+            self._state.put("timed", {**self._state.get("timed", {}), profile.words: timed})
+
+        self._progress.begin("speed", "timing all models by turns")
+        if new := [arm for arm in arms if arm.name not in timed]:
+            time({arm.name: CheckpointTimer(self._model.loaded, arm.plan) for arm in new})
+        for name in self._settings.versus:
+            if (run := run_of(name)) not in timed:
+                model = other_model(self._model.settings.replace(batch_size=profile.batch), name)
+                time({run: timer_of(model)})
+                model.release()
         self._progress.end("speed", note="timed")

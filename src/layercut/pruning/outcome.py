@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from layercut.models.weights import safetensors_files
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, gone_of, original_scores
 from layercut.pruning.context import PruneContext
+from layercut.pruning.costs import task_costs
 from layercut.pruning.original import OriginalModel
-from layercut.pruning.settings import LAYER
-from layercut.pruning.speed import speeds
-from layercut.pruning.verdict import answer_of, beside, next_step
+from layercut.pruning.speed import request_time, speeds
+from layercut.pruning.verdict import answer_of, beside, fastest, next_step
+from layercut.runs.directory import RunFolder
 from layercut.runs.environment import command_line, machine
-from layercut.runs.prune import MODEL, Alternative, Chosen, Goal, GoalTask, PathStep, PruneResult, SetAside, Size
+from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, Served, SetAside, Size
+from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 
@@ -25,7 +28,6 @@ def outcome_of(
     steps: Sequence[PathStep],
     found: FixedSequence,
     arm: Arm,
-    versus: tuple[Alternative, ...],
     sizes: Mapping[str, int],
 ) -> PruneResult:
     """All that the run found, from what its stages left in the state and the folder.
@@ -40,9 +42,14 @@ def outcome_of(
     ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
     chosen = Chosen(name=arm.name, healing=arm.healing, **gone_of(arm.plan))
     verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], original.parts)
-    timed = state["speed"]
+    profile = context.profile
+    timed = state["timed"][profile.words]
+    served = _served(context, found, arm)
     source = model.source.path
     cut_bytes = _bytes_of(folder / MODEL) if checkpoint else plan_cut(source, arm.plan).bytes_after
+    labels = {one.name: one.label for one in found.tested if one.passed}
+    labels |= {one.run: one.model for one in found.others if one.passed}
+    passed = [(labels[one.run], one) for one in served if one.run in labels]
     return PruneResult(
         model=model.settings.model,
         model_hash=model.metadata.model_hash,
@@ -66,7 +73,8 @@ def outcome_of(
             keep=settings.keep,
             level=LEVEL,
             max_depth=context.max_depth,
-            smaller=settings.most_smaller if context.units != LAYER else None,
+            smaller=context.sizes[-1] if context.sizes else None,
+            faster=settings.faster,
         ),
         ignored=tuple(ignored),
         original=original_scores(folder),
@@ -74,19 +82,23 @@ def outcome_of(
         path=tuple(steps),
         path_ended=state["path_ended"],
         tested=tuple(one.model_copy(update={"disk_bytes": sizes[one.name]}) for one in found.tested),
-        versus=versus,
+        versus=found.others,
+        error=(1 - LEVEL) * (1 if {one.model for one in found.others} <= {*state["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
-        why=beside(why, versus, cut_bytes, is_passed=verdict == "passed"),
+        why=beside(why, found.others, cut_bytes, is_passed=verdict == "passed"),
+        fastest=fastest(passed, settings.faster) if found.others or settings.faster else "",
         next=next_step(
             found.tested, original.parts, settings, context.goal.tasks, model.settings, folder, context.seed
         ),
         checkpoint=checkpoint,
         verified=str(state.get("verified", "")),
-        speed=speeds(timed["rounds"]),
+        serve=profile.words,
+        speed=next(one.speed for one in served if one.run == arm.name),
+        served=served,
         size={
-            "uncut": _size(context, "uncut", model.plan(), _bytes_of(source)),
-            "cut": _size(context, "cut", arm.plan, cut_bytes),
+            "uncut": _size(context, timed[arm.name][UNCUT], model.plan(), _bytes_of(source)),
+            "cut": _size(context, timed[arm.name][arm.name], arm.plan, cut_bytes),
         },
         where=machine(),
         seed=context.seed,
@@ -95,13 +107,34 @@ def outcome_of(
     )
 
 
-def _size(context: PruneContext, name: str, plan: CutPlan, disk_bytes: int) -> Size:
-    timed = context.state["speed"]
+def _served(context: PruneContext, found: FixedSequence, arm: Arm) -> tuple[Served, ...]:
+    """Every model that was timed: what its requests take, by the answers that it gave."""
+    profile, timed = context.profile, context.state["timed"][context.profile.words]
+    named = [*(one.name for one in found.tested), arm.name, *(one.run for one in found.others)]
+    runs = [run for run in dict.fromkeys(named) if run in timed]
+    uncut, served = RunFolder.open(context.folder / UNCUT), []
+    for run in runs:
+        own = timed[run]
+        times = (request_time(own[UNCUT], profile), request_time(own[run], profile))
+        answered = context.folder / run
+        served.append(
+            Served(
+                run=run,
+                speed=speeds(own, run, profile),
+                memory_bytes=own[run]["memory_bytes"],
+                cache_bytes_per_token=own[run]["cache_bytes_per_token"],
+                costs=task_costs(uncut, RunFolder.open(answered), times, context.seed) if answered.exists() else (),
+            )
+        )
+    return tuple(served)
+
+
+def _size(context: PruneContext, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
     return Size(
         parameters=context.model.num_parameters(plan),
         disk_bytes=disk_bytes,
-        memory_bytes=timed["memory_bytes"][name],
-        cache_bytes_per_token=timed["cache_bytes_per_token"][name],
+        memory_bytes=timed["memory_bytes"],
+        cache_bytes_per_token=timed["cache_bytes_per_token"],
     )
 
 

@@ -80,7 +80,7 @@ class PathSearch:
             found = self._original.path.next_layer(removed)
             layers = (*removed, found.layer)
             return PathStep(depth=len(layers), removed=layers, candidates=found.num_candidates, tried=())
-        size = self._settings.sizes[len(steps)]
+        size = self._context.sizes[len(steps)]
         self._progress.begin(f"size -{100 * size:.0f} %", "choosing layers and MLP channels")
         sized = self._size_path.next_plan(self._original.path, removed, size)
         step = PathStep(size=size, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
@@ -106,7 +106,7 @@ class PathSearch:
         """Why the path goes no deeper; empty where it does."""
         if len(steps) >= self._context.max_depth:
             if self._context.units != LAYER:
-                return f"{self._settings.most_smaller:.0%} of the bytes is the most that was asked for"
+                return f"{self._context.sizes[-1]:.0%} of the bytes is the most that was asked for"
             return f"{self._context.max_depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from layercut.base_settings import Names, Settings, Share, one_of
+from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.settings import METHODS
+from layercut.pruning.profile import LAPTOP, PROFILES, Profile
 from layercut.selection.specs import Count
 from layercut.settings import Depth
 
@@ -18,8 +18,6 @@ AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
 HEALINGS = (AUTO, NONE, *METHODS)
-STEP = 0.05
-"""Share of the weights' bytes by which each plan of a path of sizes is smaller than the one before."""
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -43,6 +41,17 @@ def _depth(text: object) -> str:
     return Depth(text=str(text)).text
 
 
+def _profile(text: str) -> str:
+    Profile.parse(text)
+    return text
+
+
+def _faster(times: float) -> float:
+    if times > 1:
+        return times
+    raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
+
+
 def _time(text: str) -> str:
     seconds_of(text)
     return text
@@ -51,7 +60,7 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
-    LATER = frozenset({"max_new_tokens", "units", "smaller", "versus"})
+    LATER = frozenset({"max_new_tokens", "units", "smaller", "faster", "serve", "versus"})
 
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
@@ -69,7 +78,13 @@ class PruneSettings(Settings):
         None,
         gt=0,
         lt=1,
-        description="Most bytes to remove, by steps of 5 %; 30% if left out.",
+        description="Most bytes to remove; 30% if left out.",
+    )
+    faster: Annotated[Number, AfterValidator(_faster)] | None = Field(
+        None, description="Times as fast a request must become, such as 1.3."
+    )
+    serve: Annotated[str, AfterValidator(_profile)] = Field(
+        LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
     )
     max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
@@ -82,7 +97,7 @@ class PruneSettings(Settings):
         description=f"auto (seams, and training if time allows), none, {', '.join(METHODS)}.",
     )
     time: Annotated[str, AfterValidator(_time)] | None = Field(
-        None, description="About how long it may take: 45min, 2h, 1d. Items and depths follow from it."
+        None, description="About how long it may take: 45min, 2h, 1d."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
     items: int | None = Field(
@@ -91,7 +106,7 @@ class PruneSettings(Settings):
 
     versus: Names = Field(
         (),
-        description="Other models to weigh: ids, folders, .gguf files.",
+        description="Models to weigh: ids, folders, .gguf, MODEL@int8.",
     )
 
     @model_validator(mode="after")
@@ -103,10 +118,9 @@ class PruneSettings(Settings):
             )
         if self.time is not None and self.items is not None:
             raise InputError("`time` and `items` are alternatives: the items follow from the time; give one of them.")
-        if self.wanted_units == LAYER and self.smaller is not None:
-            raise InputError(
-                "`smaller` is the size of plans with thinner MLPs; say `units` both or width, or leave it out."
-            )
+        if self.wanted_units == LAYER and (self.smaller or self.faster) is not None:
+            name = "smaller" if self.faster is None else "faster"
+            raise InputError(f"`{name}` is for plans with thinner MLPs; say `units` both or width, or leave it out.")
         if self.wanted_units != LAYER and self._counts_layers:
             raise InputError(
                 f"`remove` and `max_depth` count layers, and `units` {self.units} counts bytes; say `smaller` 20%."
@@ -130,27 +144,16 @@ class PruneSettings(Settings):
         return self.units or (LAYER if self._counts_layers else BOTH)
 
     @property
-    def most_smaller(self) -> float:
-        """Share of the weights' bytes that may go at most, on a path of sizes."""
-        return 0.3 if self.smaller is None else self.smaller
+    def profile(self) -> Profile:
+        """How the model is to be served."""
+        return Profile.parse(self.serve)
 
-    @property
-    def sizes(self) -> tuple[float, ...]:
-        """The sizes of the path, as shares of the bytes that go: by ``STEP``, and the most."""
-        steps = [round(STEP * step, 4) for step in range(1, math.ceil(self.most_smaller / STEP))]
-        return (*steps, self.most_smaller)
-
-    def depth(self, num_layers: int, units: str | None = None) -> int:
-        """Plans of the path at most: layers that may be removed, of a model of ``num_layers``, or sizes.
-
-        Args:
-            units: what is removed; as wanted if left out.
+    def depth(self, num_layers: int) -> int:
+        """Layers that may be removed at most, of a model of ``num_layers``.
 
         Raises:
             InputError: all layers.
         """
-        if (units or self.wanted_units) != LAYER:
-            return len(self.sizes)
         count = self.remove.count if self.remove else None
         text = count.text if count else self.max_depth
         found = Depth(text=text).layers(num_layers)

@@ -1,69 +1,85 @@
-"""Speed and memory of the original and the chosen model, timed by turns on this machine."""
+"""Speed and memory of models in a serving profile, timed by turns with the original one on this machine."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from layercut.diagnostics.cost import NUM_PROMPT_TOKENS, NUM_ROUNDS, Timing, ratio, timing
-from layercut.evidence.intervals import Estimate
+from layercut.diagnostics.cost import NUM_ROUNDS, ratio
 from layercut.pruning.path import measured
+from layercut.pruning.profile import Profile
 from layercut.runs.prune import Estimated, TimedSpeed
-from layercut.surgery.remove import bypass
+from layercut.settings import UNCUT
 
 if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
+    from layercut.engine.timing import Timer
     from layercut.progress import Progress
-    from layercut.surgery.plan import CutPlan
 
-BATCH_SIZE = 1
-_MEASURES: tuple[tuple[Any, str, Any, Any], ...] = (
-    ("decode", "decode", "tokens/s", "higher"),
-    ("prefill", "prefill", "tokens/s", "higher"),
-    ("first token", "first_token", "s", "lower"),
+_MEASURES: tuple[tuple[Any, Any, Any], ...] = (
+    ("request", "s", "lower"),
+    ("decode", "tokens/s", "higher"),
+    ("prefill", "tokens/s", "higher"),
+    ("first token", "s", "lower"),
 )
 
 
+class RequestTime(NamedTuple):
+    """Seconds that one request takes, by its tokens."""
+
+    read: float
+    """Seconds a token read, while the batch is read."""
+    written: float
+    """Seconds a token written, while the batch is written."""
+
+    def __call__(self, prompt: float, new: float) -> float:
+        """Seconds of a request that reads ``prompt`` tokens and writes ``new``."""
+        return self.read * prompt + self.written * max(new - 1, 0)
+
+
 def timed_rounds(
-    uncut: tuple[LoadedModel, CutPlan], cut: tuple[LoadedModel, CutPlan], seed: int, progress: Progress
-) -> dict[str, Any]:
-    """Rounds in which both models run, in an order that alternates; one before them warms caches up.
+    timers: Mapping[str, Timer], profile: Profile, seed: int, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Rounds in which all models run, in an order that changes; one before them warms caches up.
+
+    Args:
+        timers: the original model as ``uncut``, and others.
 
     Returns:
-        ``rounds``, a pair of timings each, and what was counted: ``memory_bytes`` and ``cache_bytes_per_token`` of
-        both; JSON-able.
+        By name ``rounds``, a timing each; ``memory_bytes`` and ``cache_bytes_per_token``, which are counted; JSON-able.
     """
-    models = {"uncut": uncut, "cut": cut}
-    rounds: list[dict[str, Any]] = []
+    names = list(timers)
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(NUM_ROUNDS + 1):
         progress("rounds timed", number, NUM_ROUNDS + 1)
-        names = list(models) if number % 2 else list(models)[::-1]
-        found = {name: timing(*models[name], BATCH_SIZE, seed)._asdict() for name in names}
-        rounds += [found] if number else []
+        turn = number % len(names)
+        for name in [*names[turn:], *names[:turn]]:
+            found = timers[name](profile.batch, profile.prompt, profile.middle, seed)
+            rounds[name] += [found._asdict()] if number else []
+    tokens = profile.batch * max(profile.prompt, profile.middle)
     return {
-        "rounds": rounds,
-        "memory_bytes": {name: _weights(*model) for name, model in models.items()},
-        "cache_bytes_per_token": {
-            name: rounds[0][name]["cache_bytes"] / (BATCH_SIZE * NUM_PROMPT_TOKENS) for name in models
-        },
+        name: {
+            "rounds": own,
+            "memory_bytes": timers[name].weight_bytes,
+            "cache_bytes_per_token": own[0]["cache_bytes"] / tokens,
+        }
+        for name, own in rounds.items()
     }
 
 
-def speeds(rounds: Sequence[dict[str, Any]]) -> tuple[TimedSpeed, ...]:
-    """Speeds of both models, from the rounds."""
+def speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Profile) -> tuple[TimedSpeed, ...]:
+    """Speeds of the original model and of another one, from rounds in which both ran."""
     found = []
-    for name, field, unit, better in _MEASURES:
-        assert field in Timing._fields
-        before, after = ([float(one[model][field]) for one in rounds] for model in ("uncut", "cut"))
+    for measure, unit, better in _MEASURES:
+        before, after = ([_value(one, measure, profile) for one in timed[who]["rounds"]] for who in (UNCUT, name))
         found.append(
             TimedSpeed(
-                name=name,
+                name=measure,
                 unit=unit,
                 better=better,
-                batch_size=BATCH_SIZE,
+                batch_size=profile.batch,
                 uncut=_mean(before),
                 cut=_mean(after),
                 ratio=measured(ratio(before, after)),
@@ -72,13 +88,21 @@ def speeds(rounds: Sequence[dict[str, Any]]) -> tuple[TimedSpeed, ...]:
     return tuple(found)
 
 
+def request_time(timed: Mapping[str, Any], profile: Profile) -> RequestTime:
+    """Seconds a token of one model, by the geometric mean of its rounds."""
+    rounds = timed["rounds"]
+    read = _mean([one["first_token"] for one in rounds]).value / profile.prompt
+    return RequestTime(read, profile.batch / _mean([one["decode"] for one in rounds]).value)
+
+
+def _value(one: Mapping[str, Any], measure: str, profile: Profile) -> float:
+    if measure == "request":
+        return float(one["first_token"] + (profile.new - 1) * profile.batch / one["decode"])
+    return float(one[measure.replace(" ", "_")])
+
+
 def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
-    found: Estimate = ratio([1.0] * len(values), values)
+    found = ratio([1.0] * len(values), values)
     assert math.isclose(found.value, float(np.exp(np.mean(np.log(values)))))
     return measured(found)
-
-
-def _weights(loaded: LoadedModel, plan: CutPlan) -> int:
-    with bypass(loaded.model, plan):
-        return sum(part.nbytes for part in loaded.model.parameters())

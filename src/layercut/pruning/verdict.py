@@ -9,7 +9,17 @@ from pathlib import Path
 
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.disk import size
-from layercut.runs.prune import Alternative, Chosen, NextStep, PathStep, TaskKept, TestedDepth, Verdict, better_of
+from layercut.runs.prune import (
+    Alternative,
+    Chosen,
+    NextStep,
+    PathStep,
+    Served,
+    TaskKept,
+    TestedDepth,
+    Verdict,
+    better_of,
+)
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import ModelSettings, TaskSettings
@@ -62,6 +72,29 @@ def beside(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passe
         return f"{why} {passed.model} passes too, with {size(passed.disk_bytes)}; the plan has {size(disk_bytes)}."
     names = ", ".join(f"{one.model} keeps {_kept(one.kept)}" for one in versus)
     return f"{why} No other model that was named passes: {names}." if versus else why
+
+
+def fastest(passed: Sequence[tuple[str, Served]], faster: float | None) -> str:
+    """The model that passed whose requests take the least time, and whether that is as fast as was asked for.
+
+    Args:
+        passed: names and timings of every model that passed.
+        faster: times as fast as the original model.
+    """
+    if not passed:
+        return "" if faster is None else f"Nothing passed, so nothing is {faster:g} times as fast."
+    name, best = min(passed, key=lambda one: one[1].request.ratio.value)
+    ratio = best.request.ratio
+    low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
+    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    found = f"{1 / ratio.value:.2f}{ends} times the original's speed a request"
+    if faster is None:
+        return f"The fastest that passes is {name}: {found}."
+    reached = "as asked"
+    if low is None or low < faster:
+        too_slow = high is not None and high < faster
+        reached = f"less than the {faster:g} asked for" if too_slow else f"too near to the {faster:g} asked for to tell"
+    return f"The fastest that passes is {name}: {found}, {reached}."
 
 
 def next_step(

@@ -5,25 +5,30 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from layercut.engine.handle import ModelHandle
+from layercut.engine.llamacpp import LlamaCppEngine
+from layercut.engine.timing import CheckpointTimer, Timer
+from layercut.engines import ENGINES
 from layercut.errors import InputError, MissingExtra
-from layercut.models.weights import safetensors_files
-from layercut.pruning.confirm import VERSUS
-from layercut.settings import ModelSettings
-from layercut.surgery.gguf import SUFFIX, gguf_file
+from layercut.runs.prune import VERSUS
+from layercut.settings import QUANTISED, ModelSettings
+from layercut.surgery.gguf import SUFFIX
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.run import slug
 
 LLAMA_CPP = "llama.cpp"
 
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:
-    """A model that is named beside the original one, and run as that one is; a GGUF file in llama.cpp.
+    """A model that is named beside the original one, and run as that one is; a GGUF file in llama.cpp, and
+    ``MODEL@int8`` with weights that torchao quantises.
 
     Raises:
         InputError: no such model, or one that cannot be used.
         MissingExtra: xllamacpp is not installed, for a GGUF file.
     """
-    more = {}
-    if name.lower().endswith(SUFFIX):
+    name, _, kind = name.rpartition("@") if name.rpartition("@")[2] in QUANTISED else (name, "", "")
+    more: dict[str, str] = {"quantize": kind} if kind else {}
+    if name.lower().endswith(SUFFIX) and not kind:
         if find_spec("xllamacpp") is None:
             raise MissingExtra("running a GGUF file in llama.cpp", "llama-cpp")
         more = {"engine": LLAMA_CPP, "dtype": "auto"}
@@ -38,8 +43,10 @@ def run_of(name: str) -> str:
     return f"{VERSUS}/{slug(name)}"
 
 
-def weight_bytes(model: ModelHandle) -> int:
-    """Bytes of a model's weights on disk: of the GGUF file itself where llama.cpp runs one."""
-    file = gguf_file(model.settings.model) if model.settings.engine == LLAMA_CPP else None
-    files = {file} if file is not None else set(safetensors_files(model.source.path).values())
-    return sum(one.stat().st_size for one in files)
+def timer_of(model: ModelHandle) -> Timer:
+    """Times a model in the engine that runs it."""
+    if ENGINES[model.settings.engine].runs_gguf:
+        engine = model.engine
+        assert isinstance(engine, LlamaCppEngine)
+        return engine
+    return CheckpointTimer(model.loaded, CutPlan(num_layers=model.num_layers))

@@ -11,8 +11,10 @@ from layercut.evidence.advice import advise
 from layercut.evidence.study import checkpoint_of, is_of_single_runs, study_file
 from layercut.evidence.uses import is_written
 from layercut.report import words
+from layercut.report.front import front_of_advice, front_table
 from layercut.report.table import Column, Table, markdown
 from layercut.runs.atomic import write_text
+from layercut.runs.disk import size
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape
 from layercut.text.numbers import number
@@ -52,7 +54,9 @@ def write_advice(
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
     parts = argument(advice)
-    if any(plan.tasks for plan in advice.plans):
+    if (front := front_of_advice(advice)) is not None:
+        parts += ["\n".join(markdown(front_table(front))), front.note]
+    if any(plan.tasks for plan in (*advice.plans, *advice.others)):
         parts += ["\n".join(markdown(bounds_table(advice))), how_made(advice)]
     return joined(parts)
 
@@ -69,13 +73,18 @@ def argument(advice: Advice) -> list[str]:
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen)]
         parts += [_others(advice, [plan for plan in advice.plans if plan.arm.turn > chosen.arm.turn])]
+    elif advice.better is not None:
+        parts += [_lost(advice.better), _unknown(advice.better), _others(advice, advice.plans)]
     elif advice.answer == "no evidence":
         parts += [
             f"Run the study with {escape(advice.use.wanted)}, on more items or a model that is above chance there."
         ]
     else:
         parts += [_others(advice, [plan for plan in advice.plans if plan is not advice.best])]
-    if any(plan.items_needed for plan in advice.plans):
+    if advice.others:
+        fates = [f"- {_fate(one)}" for one in advice.others if one is not advice.better]
+        parts += ["**Other models:**\n\n" + "\n".join(fates)] if fates else []
+    if any(plan.items_needed for plan in (*advice.plans, *advice.others)):
         parts.append(
             "Numbers of items are estimates. They assume that the retention measured on these items is the true one, "
             "and give an 80 % probability of a decision."
@@ -87,8 +96,16 @@ def answer(advice: Advice) -> str:
     """The answer in one sentence, in Markdown; and one more where only a proxy was measured."""
     use, keep, chosen, best = advice.use.what, _percent(advice.keep), advice.recommended, advice.best
     note = f" {escape(advice.proxy)}" if advice.proxy else ""
+    if (other := advice.better) is not None:
+        found = f"**For {use}, take {escape(other.arm.other)} ({_size(other)}):** it keeps {kept_words(other.tasks)}"
+        against = (
+            "" if chosen is None else f"; {_plan(chosen)} has {_size(chosen)} and keeps {kept_words(chosen.tasks)}"
+        )
+        return f"{found}{against}.{note}"
     if chosen is not None:
         return f"**For {use}, remove {chosen.arm.amount}:** {_plan(chosen)} keeps {kept_words(chosen.tasks)}.{note}"
+    if best is None and any(one.tasks for one in advice.others):
+        return f"**For {use}, no model passed {keep}.** No plan was measured.{note}"
     if best is None:
         return f"**For {use}, there is no evidence:** no readout in this study can show what a plan keeps.{note}"
     start = f"**For {use}, no plan passed {keep}.** Best: {_plan(best)} keeps {kept_words(best.tasks)}"
@@ -123,7 +140,7 @@ def decided_by(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
 
 def next_step(advice: Advice) -> str:
     """The checkpoint, or the command that makes it or measures more, in Markdown; empty where the folder is unknown."""
-    if advice.folder is None:
+    if advice.folder is None or advice.better is not None:
         return ""
     if advice.recommended is not None:
         found = checkpoint_of(advice.folder, advice.recommended.arm)
@@ -160,13 +177,16 @@ def ask_more(folder: Path, items: int) -> str:
 
 def in_short(advice: Advice) -> str:
     """The answer in a few words of plain text: by how many layers, or none."""
-    chosen = advice.recommended
+    chosen, other = advice.recommended, advice.better
     by = f" ({advice.proxy.removesuffix('.')})" if advice.proxy else ""
+    if other is not None:
+        return f"{other.arm.other} in place of a plan ({_size(other)}); it keeps {kept_words(other.tasks)}{by}"
     if chosen is not None:
         return (
             f"{chosen.arm.amount} can be removed ({_plan(chosen, code=False)}); it keeps {kept_words(chosen.tasks)}{by}"
         )
     return {
+        "other": "",
         "none": f"none, because each plan tested keeps less than {_percent(advice.keep)}{by}",
         "undecided": f"no plan passed {_percent(advice.keep)}; for some plans the items are too few to tell{by}",
         "no evidence": "none, because this study holds no evidence",
@@ -176,6 +196,10 @@ def in_short(advice: Advice) -> str:
 def _plan(plan: JudgedPlan, *, code: bool = True) -> str:
     kind = "healed plan" if plan.arm.healing else "plan"
     return f"{kind} `{plan.arm.name}`" if code else f"{kind} {plan.arm.name}"
+
+
+def _size(plan: JudgedPlan) -> str:
+    return "size not recorded" if plan.arm.disk_bytes is None else size(plan.arm.disk_bytes)
 
 
 def _kept(one: JudgedTask) -> str:
@@ -207,8 +231,8 @@ def _unknown(plan: JudgedPlan) -> str:
 
 
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
-    size = words.size(advice.uncut, plan.arm)
-    gained = f"{size}; weight memory falls in proportion" if size else "the run does not record parameter counts"
+    less = words.size(advice.uncut, plan.arm)
+    gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
     return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
 
 
@@ -226,7 +250,7 @@ def _others(advice: Advice, plans: Sequence[JudgedPlan]) -> str:
 
 def _fate(plan: JudgedPlan) -> str:
     """One line on a plan that is not recommended."""
-    start = f"{escape(plan.arm.name)} ({plan.arm.amount}): "
+    start = f"{escape(plan.arm.other or plan.arm.name)} ({_size(plan) if plan.arm.other else plan.arm.amount}): "
     if plan.verdict == "passed":
         return f"{start}passed; keeps {kept_words(plan.tasks)}."
     failed = [
@@ -279,14 +303,19 @@ class _Line(NamedTuple):
 
 def bounds_table(advice: Advice) -> Table:
     """Every plan and readout that decided, with its bounds."""
-    lines = [_Line(plan.arm, one) for plan in advice.plans for one in plan.tasks]
+    lines = [_Line(plan.arm, one) for plan in (*advice.plans, *advice.others) for one in plan.tasks]
     thin = Column("MLP channels removed, %", lambda line: f"{100 * line.arm.mlp:.1f}", numeric=True)
     return Table(
         name="advice",
         caption="Bounds of what each plan keeps, for everything that was measured",
         columns=[
             Column("plan", lambda line: line.arm.name),
-            Column("layers removed", lambda line: str(line.arm.depth), numeric=True, narrow=(1, 2)),
+            Column(
+                "layers removed",
+                lambda line: "-" if line.arm.other else str(line.arm.depth),
+                numeric=True,
+                narrow=(1, 2),
+            ),
             *([thin] if any(line.arm.mlp for line in lines) else []),
             Column("task", lambda line: line.task.task),
             Column("readout", lambda line: line.task.readout),
@@ -298,6 +327,10 @@ def bounds_table(advice: Advice) -> Table:
         ],
         rows=lines,
     )
+
+
+def _depth(arm: ComparedRun) -> str:
+    return "-" if arm.other else str(arm.depth)
 
 
 def _bound(share: float | None, *, round_down: bool) -> str:
@@ -348,5 +381,5 @@ def _rounded(count: int) -> str:
 
 
 def _round_up(count: int) -> int:
-    size: int = 10 ** max(0, len(str(count)) - 2)
-    return math.ceil(count / size) * size
+    unit: int = 10 ** max(0, len(str(count)) - 2)
+    return math.ceil(count / unit) * unit

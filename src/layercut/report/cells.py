@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.report import words
 from layercut.report.table import Styled
-from layercut.text.numbers import with_interval
+from layercut.text.numbers import HasInterval, with_interval
 
 if TYPE_CHECKING:
     from layercut.runs.prune import TaskKept
+
+
+class Share(NamedTuple):
+    """What a model keeps of one task."""
+
+    task: str
+    readout: str
+    kept: HasInterval | None
+    bound: float | None
+    """At least this, by a one-sided bound."""
 
 
 def task_cell(task: str, readout: str) -> Styled:
@@ -17,7 +27,7 @@ def task_cell(task: str, readout: str) -> Styled:
     return Styled(task, "plain", below=(words.readout_words(readout),))
 
 
-def share_cell(one: TaskKept) -> str:
+def share_cell(one: TaskKept | Share) -> str:
     """The share that is kept, with its interval."""
     return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
 

@@ -16,13 +16,13 @@ from layercut.report.advice_text import ask_more
 from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
 from layercut.report.elements import Figure
-from layercut.report.front import front_figure, front_table, versus_words
+from layercut.report.front import front_figure, front_of, front_of_advice, front_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.prune import RESULT, Goal, PruneResult
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import number, parameters, with_interval
+from layercut.text.numbers import number, parameters, two_decimals, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import Goal, TaskKept, TestedDepth, TimedSpeed
+    from layercut.runs.prune import BothEstimated, Goal, TaskCost, TaskKept, TestedDepth, TimedSpeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,11 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     found = advice_by_use(study.rows, study.seed)
     every = found.get("all")
     plan = None if every is None else every.recommended or every.best
+    front = None if every is None else front_of_advice(every)
+    figure = front and front_figure(front)
     if every is None or plan is None:
         text = "**There is no evidence.** No readout in this study can show what a plan keeps."
-        return FirstScreen(answer=text if every is None else advice_text.answer(every))
+        return FirstScreen(answer=text if every is None else advice_text.answer(every), figure=figure)
     rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
     uses = Table(
         name="uses",
@@ -83,7 +85,9 @@ def first_of_study(study: StudyResults) -> FirstScreen:
         answer=advice_text.answer(every),
         facts=_study_facts(study, every, plan),
         table=_kept_rows(plan.arm.name, rows),
+        figure=figure,
         behind=[
+            *((front_table(front), "", front.note, "") if front else ()),
             uses,
             "",
             advice_text.evidence(every),
@@ -154,7 +158,7 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
     chosen, goal = result.chosen, result.goal
     start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
     start = f"Take {escaped(result.better.model)}." if result.better else start
-    why = escaped(result.why)
+    why = escaped(f"{result.why} {result.fastest}".rstrip())
     note = f" {escape(goal.note)}" if goal.note else ""
     tested = next((one for one in result.tested if one.name == chosen.name), None)
     tasks = ", ".join(f"{one.task} ({words.readout_words(one.readout)})" for one in goal.tasks)
@@ -178,18 +182,20 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
     ]
     depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
-    front: list[Part] = [front_table(result), "", versus_words(result), ""] if result.versus else []
+    front = front_of(result)
+    costs = costs_table(result)
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     return FirstScreen(
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
         title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
         table=None if tested is None else _kept_tasks(tested, goal.keep),
-        figure=front_figure(result),
+        figure=front and front_figure(front),
         behind=[
             depths_table(result),
             "",
-            *front,
+            *((front_table(front), "", front.note, "") if front else ()),
+            *((costs, "") if costs.rows else ()),
             *ignored,
             f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
             f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
@@ -210,8 +216,11 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     scores = ", ".join(f"{one.task} {one.score.value:.0%} of {one.score.n}" for one in result.original)
     first = Text(f"{result.model}: keep {result.goal.keep:.0%} of {tasks}; original model: {scores}", style="bold")
     speeds = (Text(f"speed: {speed_words(one)}") for one in result.speed)
-    beside = [terminal(front_table(result))] if result.versus else []
-    return [first, terminal(depths_table(result)), *beside, Text(f"size: {size_words(result)}"), *speeds]
+    front = front_of(result)
+    table = costs_table(result)
+    beside = [terminal(one) for one in ((front_table(front), table) if front else ()) if one.rows]
+    costs = [Text(cost_words(cost)) for one in result.served for cost in one.costs if not front]
+    return [first, terminal(depths_table(result)), *beside, Text(f"size: {size_words(result)}"), *speeds, *costs]
 
 
 def depths_table(result: PruneResult) -> Table:
@@ -238,6 +247,41 @@ def depths_table(result: PruneResult) -> Table:
     columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
+
+
+def costs_table(result: PruneResult) -> Table:
+    """Tokens and seconds of the answers of every model that was timed; no rows where options were ranked."""
+    labels = {one.name: one.label for one in result.tested} | {one.run: one.model for one in result.versus}
+    lines = [(labels.get(one.run, one.run), cost) for one in result.served for cost in one.costs]
+
+    def both(name: str) -> Callable[[tuple[str, TaskCost]], str]:
+        return lambda line: _both(getattr(line[1], name))
+
+    return Table(
+        name="costs",
+        caption=f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})",
+        columns=[
+            Column("model", lambda line: line[0]),
+            Column("task", lambda line: task_cell(line[1].task, line[1].readout)),
+            Column("tokens a request", both("tokens"), narrow=(2,)),
+            Column("seconds a request", both("seconds"), narrow=(1, 2)),
+            Column("seconds a solved one", both("per_solved")),
+        ],
+        rows=lines,
+    )
+
+
+def cost_words(cost: TaskCost) -> str:
+    """What answers to one task took, original to this model."""
+    found = f"answers to {cost.task}: {_both(cost.tokens, ' tokens')}, {_both(cost.seconds, ' s')} a request"
+    return found + (f"; {_both(cost.per_solved, ' s')} a solved one" if cost.per_solved else "")
+
+
+def _both(found: BothEstimated | None, unit: str = "") -> str:
+    if found is None:
+        return "n/a"
+    values = " to ".join(f"{one.value:.3g}" for one in (found.uncut, found.this))
+    return f"{values}{unit} (x {two_decimals(found.ratio)})"
 
 
 def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
@@ -280,10 +324,10 @@ def speed_words(one: TimedSpeed) -> str:
     """One speed of both models with their ratio."""
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    seconds = one.unit == "s"
-    values = [(1000 if seconds else 1) * model.value for model in (one.uncut, one.cut)]
+    short = one.unit == "s" and max(one.uncut.value, one.cut.value) < 1
+    values = [(1000 if short else 1) * model.value for model in (one.uncut, one.cut)]
     before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
-    unit = "ms" if seconds else one.unit
+    unit = "ms" if short else one.unit
     ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
     return f"{one.name} {before} to {after} {unit} ({ratio})"
 

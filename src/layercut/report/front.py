@@ -1,128 +1,272 @@
-"""The front: plans and other models on the same report items, by the bytes of their weights and by what they keep.
+"""The front: plans and other models on the same report items, by bytes and by seconds, and by what they keep.
 
-A model is on the front where no other one with fewer bytes keeps as much, of its worst task each.
+A model is on the front of an axis where no other one with less on it keeps as much, of its worst task each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.cells import share_cell, task_cell, verdict_cell
+from layercut.report.cells import Share, share_cell, task_cell, verdict_cell
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
-from layercut.report.table import Cell, Table, texts
+from layercut.report.table import Column, Styled, Table
 from layercut.runs.disk import size
-from layercut.runs.prune import least_kept
-from layercut.text.counting import counted
 from layercut.text.numbers import number
 
 if TYPE_CHECKING:
-    from layercut.runs.prune import Alternative, PruneResult, TestedDepth
+    from layercut.evidence.advice import Advice
+    from layercut.evidence.fixed_sequence import TestVerdict
+    from layercut.runs.prune import Alternative, Estimated, PruneResult, TestedDepth, TimedSpeed
 
 PLANS, OTHERS, BEHIND = "plans", "other models", "not on the front"
 
 
-class Weighed(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
     """One model of the front."""
 
     label: str
-    found: TestedDepth | Alternative
+    kept: Sequence[Share]
+    passed: bool
+    verdict: TestVerdict
     disk_bytes: int
     change: float
     """Of the bytes, as a share of the original model's."""
     series: str
-    on_front: bool
+    picked: bool = False
+    """The answer takes it."""
+    request: TimedSpeed | None = None
+    """Seconds of a request; None where it was not timed."""
+    smallest: bool = False
+    """On the front of the bytes."""
+    fastest: bool = False
+    """On the front of the seconds."""
+
+    @property
+    def seconds(self) -> Estimated | None:
+        """Of a request, as a share of the original model's."""
+        return None if self.request is None else self.request.ratio
 
 
-def weighed(result: PruneResult) -> list[Weighed]:
-    """Every tested plan and every other model, the largest first; empty where no other model was named."""
+class Front(NamedTuple):
+    """Models on the same items."""
+
+    models: Sequence[Weighed]
+    """The largest first."""
+    keep: float
+    note: str
+    """How they were tested, and on which items."""
+
+
+def front_of(result: PruneResult) -> Front | None:
+    """Every tested plan and every other model of a run of prune; None where no other model was named."""
     if not result.versus:
-        return []
-    every: list[tuple[str, TestedDepth | Alternative, str]] = [
-        (f"{one.label}, {one.healing}" if one.healing else one.label, one, PLANS) for one in result.tested
-    ]
-    every += [(one.model, one, OTHERS) for one in result.versus]
-    uncut = result.size["uncut"].disk_bytes
-    models = []
-    for label, one, series in every:
-        own, num_bytes = least_kept(one.kept), one.disk_bytes or 0
-        others = [(other.disk_bytes or 0, least_kept(other.kept)) for _, other, _ in every if other is not one]
-        is_beaten = own is None or any(
-            known is not None and known.value >= own.value and fewer < num_bytes for fewer, known in others
-        )
-        models.append(Weighed(label, one, num_bytes, num_bytes / uncut - 1, series, not is_beaten))
-    return sorted(models, key=lambda one: -one.disk_bytes)
-
-
-def front_table(result: PruneResult) -> Table:
-    """A row for each model and task."""
-    rows: list[list[Cell]] = [
-        [
-            one.label,
-            f"{size(one.disk_bytes)} ({100 * one.change:+.0f} %)",
-            task_cell(kept.task, kept.readout),
-            share_cell(kept),
-            "-" if kept.bound is None else f"{number(kept.bound)} %",
-            verdict_cell(one.found.passed, one.found.verdict),
-            "yes" if one.on_front else "no",
-        ]
-        for one in weighed(result)
-        for kept in one.found.kept
-    ]
-    names = ("model", "weights", "task", "report items", "at least", "verdict", "front")
-    caption = "Plans and other models on the same report items, with 95 % intervals"
-    columns = texts(*names, numeric=["weights", "at least"], narrow={"at least": [1]})
-    return Table(name="front", caption=caption, columns=columns, rows=rows)
-
-
-def front_figure(result: PruneResult) -> Figure | None:
-    """What each model keeps against its bytes, a panel for each task; None where no other model was named."""
-    models = weighed(result)
-    if not models:
         return None
-    colours = {PLANS: charts.SERIES[0], OTHERS: charts.SERIES[1], BEHIND: "var(--line)"}
-    reach = charts.reach([100 * one.change for one in models] + [0.0])
-    panels = []
-    for task in result.goal.tasks:
-        points = [
-            charts.marked(
-                charts.ends(kept.kept),
-                one.series if one.on_front else BEHIND,
-                part=one.label,
-                about={"model": one.label, "weights": size(one.disk_bytes), "keeps": share_cell(kept)},
-                x=round(100 * one.change, 2),
-            )
-            for one in models
-            for kept in one.found.kept
-            if (kept.task, kept.readout) == (task.task, task.readout) and kept.kept is not None
-        ]
-        spec = charts.curves(
-            points,
-            x_title="bytes of the weights, % of the original model's",
-            y_title="kept above chance, %",
-            x=reach,
-            y=(charts.KEPT_LOW, charts.KEPT_HIGH),
-            colours=colours,
-            marks=((100 * result.goal.keep, "goal"),),
+    uncut, better = result.size["uncut"].disk_bytes, result.better
+    timed = {one.run: one.request for one in result.served}
+    models: list[tuple[str, TestedDepth | Alternative, str, str, bool]] = []
+    for plan in result.tested:
+        picked = better is None and result.verdict == "passed" and plan.name == result.chosen.name
+        label = f"{plan.label}, {plan.healing}" if plan.healing else plan.label
+        models.append((label, plan, plan.name, PLANS, picked))
+    models += [(one.model, one, one.run, OTHERS, one is better) for one in result.versus]
+    return Front(
+        _ranked(
+            [
+                Weighed(
+                    label=label,
+                    kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
+                    passed=one.passed,
+                    verdict=one.verdict,
+                    disk_bytes=one.disk_bytes or 0,
+                    change=(one.disk_bytes or 0) / uncut - 1,
+                    series=series,
+                    picked=picked,
+                    request=timed.get(run),
+                )
+                for label, one, run, series, picked in models
+            ]
+        ),
+        result.goal.keep,
+        f"Report items, 95 % intervals, seed {result.seed}. {versus_words(result)}",
+    )
+
+
+def front_of_advice(advice: Advice) -> Front | None:
+    """Every judged plan and every other model of a folder of runs; None where there is no other model, or a run does
+    not record its bytes.
+    """
+    models = [one for one in (*advice.plans, *advice.others) if one.tasks]
+    if not advice.others or not advice.uncut.disk_bytes or any(one.arm.disk_bytes is None for one in models):
+        return None
+    uncut, picked = advice.uncut.disk_bytes, advice.better or advice.recommended
+    return Front(
+        _ranked(
+            [
+                Weighed(
+                    label=one.arm.other or one.arm.name,
+                    kept=[Share(task.task, task.readout, task.interval, task.low) for task in one.tasks],
+                    passed=one.passed,
+                    verdict=one.verdict,
+                    disk_bytes=one.arm.disk_bytes or 0,
+                    change=(one.arm.disk_bytes or 0) / uncut - 1,
+                    series=OTHERS if one.arm.other else PLANS,
+                    picked=one is picked,
+                )
+                for one in models
+            ]
+        ),
+        advice.keep,
+        f"Items of the runs, 95 % intervals, seed {advice.seed}. All share an error of {1 - advice.confidence:.0%}. On "
+        "the front: no smaller one keeps as much.",
+    )
+
+
+def _ranked(models: Sequence[Weighed]) -> list[Weighed]:
+    """The models with their places on both fronts, the largest first."""
+
+    def is_front(one: Weighed, cost: dict[str, float]) -> bool:
+        own = _least(one)
+        if own is None or one.label not in cost:
+            return False
+        return not any(
+            (known := _least(other)) is not None and known >= own and cost[other.label] < cost[one.label]
+            for other in models
+            if other.label in cost
         )
-        panels.append(Panel(spec=spec, label=f"Plot of what each model keeps of {task.task}.", title=task.task))
+
+    num_bytes = {one.label: float(one.disk_bytes) for one in models if one.disk_bytes}
+    seconds = {one.label: one.seconds.value for one in models if one.seconds is not None}
+    found = [replace(one, smallest=is_front(one, num_bytes), fastest=is_front(one, seconds)) for one in models]
+    return sorted(found, key=lambda one: -one.disk_bytes)
+
+
+def _least(one: Weighed) -> float | None:
+    """Kept of its worst task."""
+    return min((share.kept.value for share in one.kept if share.kept is not None), default=None)
+
+
+class _Line(NamedTuple):
+    model: Weighed
+    kept: Share
+
+
+def front_table(front: Front) -> Table:
+    """A row for each model and task."""
+    lines = [_Line(one, kept) for one in front.models for kept in one.kept]
+    timed = any(one.request for one in front.models)
+    columns = [
+        Column("model", lambda line: Styled(line.model.label, "strong" if line.model.picked else "plain")),
+        Column("weights", lambda line: _weights(line.model), numeric=True),
+        *([Column("a request", lambda line: request_words(line.model.request), numeric=True)] if timed else []),
+        Column("task", lambda line: task_cell(line.kept.task, line.kept.readout)),
+        Column("keeps", lambda line: share_cell(line.kept)),
+        Column(
+            "at least",
+            lambda line: "-" if line.kept.bound is None else f"{number(line.kept.bound)} %",
+            numeric=True,
+            narrow=(1,),
+        ),
+        Column("verdict", lambda line: verdict_cell(line.model.passed, line.model.verdict)),
+        Column("front", lambda line: _place(line.model)),
+    ]
+    caption = "Plans and other models on the same items, with 95 % intervals"
+    return Table(name="front", caption=caption, columns=columns, rows=lines)
+
+
+def front_figure(front: Front) -> Figure:
+    """What each model keeps against its bytes and against its seconds, a panel each for each task."""
+    colours = {PLANS: charts.SERIES[0], OTHERS: charts.SERIES[1], BEHIND: "var(--line)"}
+    tasks = list(dict.fromkeys((kept.task, kept.readout) for one in front.models for kept in one.kept))
+    timed = [one for one in front.models if one.seconds is not None]
+    panels = []
+    for task, readout in tasks:
+        panels.append(
+            _panel(front, front.models, task, readout, colours, "bytes of the weights, % of the original model's")
+        )
+        if timed:
+            panels.append(_panel(front, timed, task, readout, colours, "seconds of a request, % of the original's"))
     return Figure(
         name="front",
-        title="What each model keeps, against its bytes",
+        title="What each model keeps, against its bytes" + (" and seconds" if timed else ""),
         panels=panels,
-        caption=f"Report items, 95 % intervals, seed {result.seed}; the further left, the smaller. "
-        + versus_words(result),
+        caption=f"The further left, the smaller or faster; filled: what the answer takes. {front.note}",
         columns=min(2, len(panels)),
         legend=[Key(label=name, colour=colour, line=False) for name, colour in colours.items()],
-        table=front_table(result),
+        table=front_table(front),
     )
+
+
+def _panel(
+    front: Front, models: Sequence[Weighed], task: str, readout: str, colours: dict[str, str], title: str
+) -> Panel:
+    of_bytes = title.startswith("bytes")
+
+    def place(one: Weighed) -> float:
+        share = one.change + 1 if of_bytes or one.seconds is None else one.seconds.value
+        return round(100 * share, 2)
+
+    points = [
+        charts.marked(
+            charts.ends(kept.kept),
+            one.series if (one.smallest if of_bytes else one.fastest) else BEHIND,
+            part=one.label,
+            hollow=not one.picked,
+            about={
+                "model": one.label,
+                "weights": size(one.disk_bytes),
+                "a request": request_words(one.request),
+                "keeps": share_cell(kept),
+            },
+            x=place(one),
+        )
+        for one in models
+        for kept in one.kept
+        if (kept.task, kept.readout) == (task, readout) and kept.kept is not None
+    ]
+    spec = charts.curves(
+        points,
+        x_title=title,
+        y_title="kept above chance, %",
+        x=charts.reach([*(place(one) for one in models), 100.0]),
+        y=(charts.KEPT_LOW, charts.KEPT_HIGH),
+        colours=colours,
+        marks=((100 * front.keep, "goal"),),
+    )
+    axis = "bytes" if of_bytes else "seconds"
+    return Panel(spec=spec, label=f"Plot of what each model keeps of {task}, against its {axis}.", title=task)
 
 
 def versus_words(result: PruneResult) -> str:
-    """How the other models were tested."""
-    level = result.versus[0].level
-    return (
-        f"Each of the {counted(len(result.versus), 'other model')} is tested at {level:.1%}: all together err in at "
-        "most 5 % of all cases, and so do the plans. GGUF files run in llama.cpp. On the front: no other one with "
-        "fewer bytes keeps as much."
+    """How plans and other models were tested, and in what engines they ran."""
+    shared = (
+        "Plans and other models share an error of 5 %: a model that passed keeps less in at most 5 % of all cases."
+        if result.error < 0.1
+        else "Other models were named after the plans had been tested, and share 5 % of their own: the whole answer "
+        "errs in up to 10 % of all cases."
     )
+    timed = f" Timed by turns with the original model, {result.serve}." if result.serve else ""
+    return (
+        f"{shared} GGUF files run in llama.cpp, all else in transformers.{timed} On the front: no other one that is "
+        "smaller, or faster, keeps as much."
+    )
+
+
+def request_words(one: TimedSpeed | None) -> str:
+    """Seconds of a request and their share of the original model's: ``3.41 s (x 0.72 [0.70, 0.74])``."""
+    if one is None:
+        return "not timed"
+    low, high = one.ratio.low, one.ratio.high
+    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return f"{one.cut.value:.3g} s (x {one.ratio.value:.2f}{ends})"
+
+
+def _weights(one: Weighed) -> str:
+    return f"{size(one.disk_bytes)} ({100 * one.change:+.0f} %)"
+
+
+def _place(one: Weighed) -> str:
+    return " and ".join(name for name, on in (("bytes", one.smallest), ("seconds", one.fastest)) if on) or "-"

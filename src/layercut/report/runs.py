@@ -14,6 +14,7 @@ from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
+from layercut.report.front import front_of_advice, front_table
 from layercut.report.table import Column, Table, terminal
 from layercut.surgery.plan import mlp_share, origin_of
 from layercut.text.counting import of_test_set
@@ -120,7 +121,8 @@ def advice_on_terminal(advice: Advice) -> RenderableType:
     """The page of advice with a table that shows every plan's whole name, however narrow the terminal is."""
     from rich.markdown import Markdown
 
-    if not any(plan.tasks for plan in advice.plans):
+    if not any(plan.tasks for plan in (*advice.plans, *advice.others)):
         return Markdown(page(advice))
-    table = terminal(bounds_table(advice))
-    return Group(Markdown(joined(argument(advice))), Text(), table, Text(), Markdown(how_made(advice)))
+    front, table = front_of_advice(advice), terminal(bounds_table(advice))
+    weighed = [] if front is None else [terminal(front_table(front)), Markdown(front.note), Text()]
+    return Group(Markdown(joined(argument(advice))), Text(), *weighed, table, Text(), Markdown(how_made(advice)))

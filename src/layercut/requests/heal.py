@@ -64,7 +64,7 @@ class HealRequest(Request):
 
     VERB = "heal"
 
-    model: Annotated[ModelSettings, Fields("Model", shown="device batch_size")]
+    model: Annotated[ModelSettings, Fields("Model", shown="device batch_size", without="quantize")]
     prompts: Annotated[str, Flag("SOURCE,SOURCE")] = Field(
         description=f"{PROMPTS}. Several with commas between. Or a run folder of generate."
     )

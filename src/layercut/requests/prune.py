@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from layercut.models.depth import depth_of
 from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.requests.base import ASeed, Data, DataDir, Fields, Flag, Out, Request
 from layercut.requests.io import Io
 from layercut.settings import ModelSettings
@@ -34,11 +34,13 @@ class PruneRequest(Request):
 
     VERB = "prune"
 
-    model: Annotated[ModelSettings, Fields("Model")]
-    goal: Annotated[PruneSettings, Fields(shown="use tasks keep smaller max_depth heal versus time items")]
+    model: Annotated[ModelSettings, Fields("Model", without="quantize")]
+    goal: Annotated[PruneSettings, Fields(shown="use tasks keep smaller faster serve heal versus time items")]
     out: Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
-    strict: bool = Field(False, description="Stop before the search where the report items are too few for the goal.")
+    strict: Annotated[bool, Flag(hidden=True)] = Field(
+        False, description="Stop before the search where the report items are too few for the goal."
+    )
     data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[ASeed, Flag("INTEGER", hidden=True)] = 0
@@ -62,7 +64,8 @@ class PruneRequest(Request):
 
     def fit(self) -> None:
         """Check that the model is deep enough for the goal. Raises InputError."""
-        if (num_layers := depth_of(self.model.model, self.model.revision)) is not None:
+        num_layers = depth_of(self.model.model, self.model.revision)
+        if num_layers is not None and self.goal.wanted_units == LAYER:
             self.goal.depth(num_layers)
 
     def run(self, io: Io) -> Pruned:

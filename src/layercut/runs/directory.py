@@ -150,6 +150,11 @@ class RunFolder:
         return self.path.resolve().name
 
     @property
+    def origin(self) -> str:
+        """The tool that wrote it and its model there, of another tool's log; else empty."""
+        return ""
+
+    @property
     def is_finished(self) -> bool:
         """True if all results exist: metrics.json is written last."""
         return (self.path / METRICS).is_file()
@@ -179,7 +184,7 @@ class RunFolder:
         rows: Sequence[MetricRow],
         *,
         plan: Mapping[str, Any] | None = None,
-        num_parameters: int | None = None,
+        size: Mapping[str, int | None] | None = None,
         arm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write metrics.json, which marks the run as finished.
@@ -187,18 +192,17 @@ class RunFolder:
         Args:
             rows: one per task, readout and metric; of one task and readout, the headline metric first.
             plan: ``CutPlan.to_dict()`` of the evaluated plan.
-            num_parameters: of the model under this plan, if known.
+            size: ``num_parameters`` and ``disk_bytes`` of the model under this plan, as far as they are known.
             arm: the run's place in a study: its plan, criterion, depth, healing and seed.
         """
         data: dict[str, Any] = {"format_version": FORMAT_VERSION, "plan": None if plan is None else dict(plan)}
-        if num_parameters is not None:
-            data["num_parameters"] = num_parameters
+        data |= {name: number for name, number in (size or {}).items() if number is not None}
         if arm is not None:
             data["arm"] = dict(arm)
         write_json(self.path / METRICS, {**data, "rows": list(rows)})
 
     def metrics(self) -> dict[str, Any]:
-        """The content of metrics.json: ``plan``, ``rows`` and, if known, ``num_parameters``.
+        """The content of metrics.json: ``plan``, ``rows`` and, if known, ``num_parameters`` and ``disk_bytes``.
 
         Raises InputError if the run is not finished, or the file is damaged or of an unknown format.
         """

@@ -20,7 +20,10 @@ FORMAT_VERSION = 1
 RESULT = "result.json"
 MODEL = "model"
 """The folder of the checkpoint in a folder of prune."""
+VERSUS = "versus"
+"""The folder of the run folders of other models."""
 
+TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
 """``passed``: a depth keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
 less. ``refuted``: even the shallowest plan is shown to keep less."""
@@ -71,6 +74,8 @@ class Goal(_Plain):
     """Layers that may be removed at most; of a path of sizes, its plans at most."""
     smaller: float | None = None
     """Share of the weights' bytes that may be removed at most, of a path of sizes."""
+    faster: float | None = None
+    """Times as fast that a request should become."""
 
 
 class SetAside(_Plain):
@@ -176,7 +181,7 @@ class TestedDepth(Gone):
     healing: str | None = None
     kept: tuple[TaskKept, ...]
     passed: bool
-    verdict: Literal["passed", "shown to fail", "undecided"]
+    verdict: TestVerdict
     """``shown to fail``: a task keeps less than asked for, by its upper bound. ``undecided``: more items would tell."""
     items_needed: int | None = None
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
@@ -197,7 +202,7 @@ class Alternative(_Plain):
     """Of the one-sided lower bound of each task: the goal's, corrected for the number of alternatives."""
     kept: tuple[TaskKept, ...]
     passed: bool
-    verdict: Literal["passed", "shown to fail", "undecided"]
+    verdict: TestVerdict
 
 
 class Chosen(Gone):
@@ -219,7 +224,8 @@ class NextStep(_Plain):
 class TimedSpeed(_Plain):
     """One speed of the original and the chosen model, timed by turns on this machine."""
 
-    name: Literal["decode", "prefill", "first token"]
+    name: Literal["request", "decode", "prefill", "first token"]
+    """``request``: reading and writing all tokens of the serving profile."""
     unit: Literal["tokens/s", "s"]
     better: Literal["higher", "lower"]
     batch_size: int
@@ -238,6 +244,49 @@ class Size(_Plain):
     memory_bytes: int | None = None
     """Of the weights as they were timed."""
     cache_bytes_per_token: float | None = None
+
+
+class BothEstimated(_Plain):
+    """A quantity of the original model and of another one."""
+
+    uncut: Estimated
+    this: Estimated
+    ratio: Estimated
+    """this / uncut."""
+
+
+class TaskCost(_Plain):
+    """What the answers to one task's report items took."""
+
+    task: str
+    readout: str
+    tokens: BothEstimated
+    """Written for a request."""
+    seconds: BothEstimated
+    """Of a request, in the serving profile."""
+    per_solved: BothEstimated | None = None
+    """Seconds of all requests, for each that was solved; None where a model solved none."""
+
+
+class Served(_Plain):
+    """One model in the serving profile."""
+
+    run: str
+    """Its run folder inside the folder of prune."""
+    speed: tuple[TimedSpeed, ...]
+    memory_bytes: int
+    """Of the weights."""
+    cache_bytes_per_token: float
+    costs: tuple[TaskCost, ...] = ()
+
+    @property
+    def request(self) -> TimedSpeed:
+        """Seconds of a request."""
+        return next(one for one in self.speed if one.name == "request")
+
+    def memory(self, tokens: int) -> int:
+        """Bytes of the weights, with keys and values of this many tokens."""
+        return self.memory_bytes + round(self.cache_bytes_per_token * tokens)
 
 
 class PruneResult(_Plain):
@@ -260,16 +309,26 @@ class PruneResult(_Plain):
     """In order of depth; testing stops at the first that fails."""
     versus: tuple[Alternative, ...] = ()
     """Other models that were named, in their order."""
+    error: float = 0.1
+    """Probability, at most, that a model which passed keeps less: 0.05 where plans and other models shared it, or where
+    no model was named; twice that where models were named after the plans had been tested."""
     verdict: Verdict
     chosen: Chosen
     why: str
     """The answer in one or two sentences."""
+    fastest: str = ""
+    """The model that passed with the fastest requests, in a sentence; empty where no speed or other model was asked."""
     next: NextStep | None = None
     checkpoint: str | None = None
     """Relative to the folder of result.json; None where none was written."""
     verified: str = ""
     """Result of reloading the checkpoint."""
     speed: tuple[TimedSpeed, ...] = ()
+    """Of the chosen plan."""
+    serve: str = ""
+    """The serving profile, in words; empty in results of older versions."""
+    served: tuple[Served, ...] = ()
+    """Every tested plan and other model, timed."""
     size: dict[Literal["uncut", "cut"], Size] = {}
     where: str
     """The machine."""

@@ -201,7 +201,7 @@ def select_layers(
         width = f"-mlp-{thin.share:.3g}" if thin else ""
         plan.save(folder.path / "plans" / f"{name}-{len(plan.removed)}{width}.json")
         plan.save(folder.path / PLAN_FILE)
-        folder.write_metrics([], plan=plan.to_dict(), num_parameters=handle.num_parameters(plan))
+        folder.write_metrics([], plan=plan.to_dict(), size={"num_parameters": handle.num_parameters(plan)})
         return Selected(plan, folder.path / PLAN_FILE, selection)
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -53,6 +53,13 @@ def gguf_file(model: str) -> Path | None:
     """The GGUF file that a model is; None for a folder or a hub id."""
     file = bundled_file(bundled_model(model)) if model.startswith(PREFIX) else Path(model).expanduser()
     return file if file.is_file() else None
+
+
+def gguf_bytes(file: Path, removed: Sequence[int] = ()) -> int:
+    """Bytes of a GGUF file without the tensors of some layers."""
+    gone = tuple(f"blk.{layer}." for layer in removed)
+    tensors = read_gguf_head(file).tensors if gone else ()
+    return file.stat().st_size - sum(one.num_bytes for one in tensors if one.name.startswith(gone))
 
 
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:

@@ -38,7 +38,7 @@ def test_every_field_of_the_settings_has_its_flag(verb: str) -> None:
 
 def test_cut_compares_one_batch_and_draws_nothing() -> None:
     found = {option.name for option in COMMANDS["cut"].params}
-    running = {"batch_size", "engine", "cache_gib", "engine_pool", "cuda_graphs", "base_url", "tokenizer"}
+    running = {"batch_size", "engine", "cache_gib", "engine_pool", "cuda_graphs", "base_url", "tokenizer", "quantize"}
     assert {*MODEL_FLAGS, *DECODING_FLAGS} - found == {*running, *DECODING_FLAGS}
 
 
@@ -147,6 +147,20 @@ def test_the_help_of_prune_fits_on_a_screen_and_begins_with_the_goal(
     flags = re.findall(r"^ +(--[a-z-]+)", short.partition("Options:")[2], re.MULTILINE)
     assert len(short.strip().splitlines()) <= 40, short
     assert flags[:3] == ["--use", "--tasks", "--keep"], flags
-    assert {"--max-depth", "--time", "--items", "--heal", "--out", "--anyway", "--dry-run", "--help-all"} <= {*flags}
+    assert {
+        "--smaller",
+        "--faster",
+        "--serve",
+        "--versus",
+        "--time",
+        "--items",
+        "--heal",
+        "--out",
+        "--anyway",
+        "--dry-run",
+        "--help-all",
+    } <= {*flags}
     every = layercut("prune", "--help-all").out
-    assert {"--device", "--seed", "--json", "--data", "--unsafe-exec", "--remove"} <= {*every.split()}
+    assert {"--device", "--seed", "--json", "--data", "--unsafe-exec", "--remove", "--max-depth", "--strict"} <= {
+        *every.split()
+    }

@@ -60,7 +60,8 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
         if "float" in str(option.type_descriptor.annotation) and option.metavar != "SHARE"
     }
     training = {"learning_rate", "weight_decay", "beta1", "beta2", "max_grad_norm", "epochs"}
-    assert {name for _, name in floats} == {"cache_gib", "temperature", "max_shard_gb", "correlation", *training}
+    numbers = {"cache_gib", "temperature", "max_shard_gb", "correlation", "faster"}
+    assert {name for _, name in floats} == {*numbers, *training}
 
 
 @pytest.mark.parametrize(

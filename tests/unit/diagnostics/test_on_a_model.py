@@ -11,9 +11,9 @@ import torch
 
 from layercut.diagnostics import cost as cost_module
 from layercut.diagnostics import diagnostic
-from layercut.diagnostics.cost import timing
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
+from layercut.engine.timing import CheckpointTimer
 from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
@@ -79,7 +79,6 @@ def test_the_logit_lens_is_norm_and_head_behind_a_layer(tmp_path: Path) -> None:
 def test_what_a_cut_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_module, "BATCH_SIZES", (1, 2))
     monkeypatch.setattr(cost_module, "NUM_ROUNDS", 2)
-    monkeypatch.setattr(cost_module, "NUM_NEW_TOKENS", 3)
     found = diagnostic("cost")(session(tmp_path))
     counted = found["data"]["counted"]
     # Keys and values of 2 heads of 8 float32 numbers in each layer.
@@ -96,7 +95,7 @@ def test_what_a_cut_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_timing_leaves_the_model_whole() -> None:
-    found = timing(loaded(), CUT, batch_size=2, seed=0)
+    found = CheckpointTimer(loaded(), CUT)(2, 8, 12, 0)
     assert min(found) > 0
     assert len(loaded().model.model.layers) == NUM_LAYERS
 

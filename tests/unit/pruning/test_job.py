@@ -54,7 +54,7 @@ def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: boo
 def found(done: Pruned) -> dict[str, Any]:
     """All that must not depend on a stop: the result without times and places, every answer, and the weights."""
     data = done.result.to_dict()
-    for name in ("seconds", "speed", "command", "next"):
+    for name in ("seconds", "speed", "served", "fastest", "command", "next"):
         del data[name]
     for side in data["size"].values():
         del side["memory_bytes"]
@@ -82,7 +82,7 @@ def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, m
     assert [step.removed for step in result.path[:2]] == [result.path[1].removed[:1], result.path[1].removed]
     assert result.checkpoint == "model" and PruneResult.load(whole.folder) == result
     assert "reloaded with transformers" in result.verified
-    assert {one.name for one in result.speed} == {"decode", "prefill", "first token"}
+    assert {one.name for one in result.speed} == {"request", "decode", "prefill", "first token"}
     assert all(one.ratio.n == 7 and one.uncut.value > 0 for one in result.speed)
     assert result.size["cut"].disk_bytes < result.size["uncut"].disk_bytes
     assert set(result.seconds) == {"original", "path", "confirm", "checkpoint", "speed"}

@@ -49,7 +49,6 @@ def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:
 def test_depths_and_times() -> None:
     assert PruneSettings(use="math", units="layer").depth(30) == 8
     assert PruneSettings(use="math", remove="10%").depth(30) == 3 == PruneSettings(use="math", max_depth="3").depth(30)
-    assert PruneSettings(use="math").depth(30) == 6 == PruneSettings(use="math").depth(90), "sizes"
     with pytest.raises(InputError, match="choose 1 to 4"):
         PruneSettings(use="math", remove="5 layers").depth(6)
     assert [seconds_of(text) for text in ("30s", "5 m", "45min", "2H", "1d")] == [30, 300, 2700, 7200, 86400]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
+from transformers import AutoModelForCausalLM
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
@@ -18,7 +21,7 @@ from layercut.pruning.job import prune_model
 from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
-from layercut.pruning.sizes import SizePath, Sizes
+from layercut.pruning.sizes import SizePath, Sizes, on_experts
 from layercut.report.first import first_of_prune
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
@@ -170,8 +173,46 @@ def test_settings_that_contradict_are_refused(given: dict[str, Any], told: str) 
         PruneSettings(use="copy", **given)
 
 
-def test_the_sizes_are_steps_and_the_most() -> None:
+def test_the_sizes_are_steps_and_the_most(wide: Any) -> None:
     assert PruneSettings(use="copy").wanted_units == "both"
     assert PruneSettings(use="copy", max_depth="3").wanted_units == "layer"
-    assert PruneSettings(use="copy", units="both").sizes == (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-    assert PruneSettings(use="copy", units="both", smaller="12%").sizes == (0.05, 0.1, 0.12)
+    sizes = Sizes(ModelHandle(ModelSettings(model=str(wide[0]), device="cpu")))
+    assert sizes.wanted(PruneSettings(use="copy", units="both")) == (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    assert sizes.wanted(PruneSettings(use="copy", units="both", smaller="12%")) == (0.05, 0.1, 0.12)
+
+
+def test_a_speed_gives_the_sizes(wide: Any) -> None:
+    """Time goes with what a token passes through: all weights but a table of embeddings that has a head beside it."""
+    sizes = Sizes(ModelHandle(ModelSettings(model=str(wide[0]), device="cpu")))
+    model = AutoModelForCausalLM.from_pretrained(wide[0])
+    assert model.config.tie_word_embeddings and sizes.forecast(0.2) == pytest.approx(1.25)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    model.save_pretrained(wide[0].parent / "untied")
+    untied = Sizes(ModelHandle(ModelSettings(model=str(wide[0].parent / "untied"), device="cpu")))
+    table = model.lm_head.weight.nbytes
+    assert untied.total == sizes.total + table
+    assert untied.forecast(0.2) == pytest.approx(sizes.total / (sizes.total - 0.2 * untied.total))
+    found = sizes.wanted(PruneSettings(use="copy", faster=1.2))
+    assert sizes.forecast(found[-1]) >= 1.2 > sizes.forecast(found[-1] - 0.011) and found[0] == 0.05
+    assert sizes.wanted(PruneSettings(use="copy", faster=1.1, smaller=0.25))[-1] == 0.25
+    with pytest.raises(InputError, match=r"`faster` 9 needs about 8\d% fewer bytes.*60% smaller is forecast"):
+        sizes.wanted(PruneSettings(use="copy", faster=9.0))
+    with pytest.raises(InputError, match=r"`faster` 1.5 .*10% smaller is forecast to be 1.1"):
+        sizes.wanted(PruneSettings(use="copy", faster=1.5, smaller="10%"))
+    with pytest.raises(InputError, match="`faster` is for plans with thinner MLPs"):
+        PruneSettings(use="copy", faster=1.5, units="layer")
+
+
+def test_a_speed_that_was_asked_for_is_judged(wide: Any, choices: Path, tmp_path: Path) -> None:
+    done = run(wide[0], choices, tmp_path / "run", smaller=None, faster=1.05)
+    assert done.result.goal.faster == 1.05 and done.result.goal.smaller == done.result.path[-1].size
+    assert re.search(
+        r"times the original's speed a request, (as asked|less than the 1.05|too near to the 1.05)", done.result.fastest
+    )
+
+
+def test_owners_of_experts_are_told_what_keeps_more() -> None:
+    assert on_experts({"num_hidden_layers": 4}) == "" == on_experts({"num_experts": 1})
+    for config in ({"num_local_experts": 8}, {"text_config": {"num_experts": 8, "num_experts_per_tok": 2}}):
+        assert on_experts(config).startswith("this model has 8 experts a layer") and "\n" not in on_experts(config)

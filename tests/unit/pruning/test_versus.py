@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
 from layercut.pruning.pruned import Pruned
-from layercut.pruning.verdict import beside
+from layercut.pruning.verdict import beside, fastest
 from layercut.report.first import first_of_prune
-from layercut.report.front import front_figure, front_table
-from layercut.runs.prune import Alternative, Estimated, PruneResult, TaskKept
+from layercut.report.front import front_figure, front_of
+from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
 from layercut.settings import ModelSettings
 from tests.unit.pruning.test_job import run
 
@@ -47,7 +47,8 @@ def test_other_models_answer_the_same_report_items(weighed: tuple[Pruned, Pruned
     small, wrong = after.result.versus
     assert (small.model, wrong.model) == others
     assert small.passed and small.kept[0].kept is not None and small.kept[0].kept.value > 0.9
-    assert wrong.verdict == "shown to fail" and small.level == wrong.level == 0.975
+    assert wrong.verdict == "shown to fail" and small.level == 0.975
+    assert wrong.level == pytest.approx(0.95), "the one that passed hands its part of the error on"
     assert small.disk_bytes < 0.6 * wrong.disk_bytes
     for one in after.result.versus:
         ids = [(folder / "samples/mine.jsonl.rank.jsonl").read_text() for folder in (after.folder / one.run,)]
@@ -60,13 +61,40 @@ def test_the_answer_says_what_to_take(weighed: tuple[Pruned, Pruned], others: tu
     before, after = weighed
     assert "Do not prune" not in before.result.why
     assert f"Do not prune for size: {others[0]} passes with" in after.result.why
-    rows = front_table(after.result).rows
-    assert [row[0] for row in rows if row[-1] == "yes"] == [others[0]], "smaller, and as good as any"
-    figure = front_figure(after.result)
-    assert figure is not None and front_figure(before.result) is None
+    front = front_of(after.result)
+    assert front is not None
+    assert [one.label for one in front.models if one.smallest] == [others[0]], "smaller, and as good as any"
+    figure = front_figure(front)
+    assert front_of(before.result) is None
     drawn = figure.panels[0].spec["data"]["values"]
-    assert [point["series"] for point in drawn].count("other models") == 1 and len(drawn) == len(rows)
-    assert any("97.5%" in part for part in first_of_prune(after.result).behind if isinstance(part, str))
+    assert [point["series"] for point in drawn].count("other models") == 1 and len(drawn) == len(front.models)
+    assert any("10 %" in part for part in first_of_prune(after.result).behind if isinstance(part, str))
+
+
+def test_every_model_is_timed_by_turns_with_the_original(weighed: tuple[Pruned, Pruned]) -> None:
+    before, after = weighed
+    assert [one.run for one in before.result.served] == [before.result.chosen.name], "there is nothing to choose"
+    plans = [one.name for one in after.result.tested]
+    assert [one.run for one in after.result.served] == [*plans, *(one.run for one in after.result.versus)]
+    known = next(one for one in after.result.served if one.run == before.result.chosen.name)
+    assert known == before.result.served[0], "a plan is not timed again"
+    for one in after.result.served:
+        assert one.request.ratio.n == 7 and one.memory(100) == one.memory_bytes + 100 * one.cache_bytes_per_token
+        assert one.costs == (), "options were ranked"
+    assert "The fastest that passes is" in after.result.fastest and not before.result.fastest
+
+
+def test_named_at_the_start_they_share_the_error_with_the_plans(
+    model: Path, choices: Path, others: tuple[str, str], weighed: tuple[Pruned, Pruned], tmp_path: Path
+) -> None:
+    _, after = weighed
+    found = run(model, choices, tmp_path / "run", versus=others).result
+    assert found.error == pytest.approx(0.05) and after.result.error == pytest.approx(0.1)
+    assert [one.level for one in found.versus] == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2])
+    assert [one.kept[0].kept for one in found.versus] == [one.kept[0].kept for one in after.result.versus]
+    assert [one.passed for one in found.tested] == [True, True, False]
+    bounds = [one.tested[-1].kept[0].bound or 0 for one in (found, after.result)]
+    assert bounds[0] < bounds[1], "a plan has half of the error, after one model passed"
 
 
 def test_asked_again_nothing_is_computed(
@@ -89,13 +117,13 @@ def test_a_model_that_is_not_there_is_refused_before_anything_is_asked(
 
 def test_a_gguf_file_runs_in_llama_cpp(model: Path) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
-    from layercut.pruning.versus import other_model, run_of, weight_bytes
+    from layercut.pruning.versus import other_model, run_of
     from tests.unit.models.gguf_maker import write_gguf
 
     file = write_gguf(model.parent / "tiny.gguf")
     handle = other_model(ModelSettings(model=str(model), device="cpu", dtype="bfloat16"), str(file))
     assert handle.settings.engine == "llama.cpp" and handle.settings.dtype == "auto"
-    assert weight_bytes(handle) == file.stat().st_size and run_of("a/tiny.gguf") == "versus/a-tiny.gguf"
+    assert handle.disk_bytes(handle.plan()) == file.stat().st_size and run_of("a/tiny.gguf") == "versus/a-tiny.gguf"
 
 
 def alternative(name: str, disk_bytes: int, *, passed: bool) -> Alternative:
@@ -118,3 +146,30 @@ def test_the_smallest_that_passes_is_named() -> None:
     assert beside("Why.", both[1:], 500, is_passed=True).startswith(
         "Why. No other model that was named passes: tiny keeps sums 95 %"
     )
+
+
+def timed(share: float, low: float, high: float) -> Served:
+    one = Estimated(value=1.0, n=7)
+    ratio = Estimated(value=share, low=low, high=high, n=7)
+    speed = TimedSpeed(name="request", unit="s", better="lower", batch_size=1, uncut=one, cut=one, ratio=ratio)
+    return Served(run="a", speed=(speed,), memory_bytes=1, cache_bytes_per_token=1.0)
+
+
+def test_a_speed_is_reached_missed_or_too_near_to_tell() -> None:
+    slow, fast = ("slow", timed(0.9, 0.88, 0.92)), ("fast", timed(0.8, 0.78, 0.82))
+    found = "The fastest that passes is fast: 1.25 [1.22, 1.28] times the original's speed a request."
+    assert fastest([slow, fast], None) == found
+    assert fastest([slow, fast], 1.2).endswith("a request, as asked.")
+    assert fastest([slow, fast], 1.25).endswith("too near to the 1.25 asked for to tell.")
+    assert fastest([slow, fast], 1.5).endswith("less than the 1.5 asked for.")
+    assert fastest([], 1.5) == "Nothing passed, so nothing is 1.5 times as fast." and not fastest([], None)
+
+
+def test_a_model_named_later_leaves_those_named_before_alone(
+    model: Path, choices: Path, others: tuple[str, str], tmp_path: Path
+) -> None:
+    first = run(model, choices, tmp_path / "run", versus=others[:1]).result
+    both = run(model, choices, tmp_path / "run", versus=others).result
+    assert first.error == pytest.approx(0.05) and both.error == pytest.approx(0.1)
+    assert both.tested == first.tested and both.versus[0] == first.versus[0]
+    assert [one.model for one in both.versus] == list(others) and both.versus[1].level == pytest.approx(0.95)

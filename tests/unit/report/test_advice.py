@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from layercut.evidence.study import checkpoint_of, study_results
 from layercut.evidence.uses import named_use
 from layercut.report.advice_text import in_short, next_step, page, write_advice
 from layercut.report.first import first_of_study
+from layercut.report.front import front_of_advice
 from layercut.runs.directory import RunFolder, find_runs
 from layercut.surgery.plan import CutPlan
 from tests.support.run_builder import Result, build_run
@@ -361,14 +363,14 @@ def test_runs_of_healed_checkpoints_are_judged_by_what_is_gone_in_all(tmp_path: 
     assert command.startswith("layercut cut ") and command.endswith(f"--out {tmp_path / 'deeper' / 'checkpoint'}")
 
 
-def test_a_checkpoint_of_another_model_is_not_judged(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_judged_as_another_model(tmp_path: Path) -> None:
     result = [Result(task="copy", readout="short", score=1.0, n=150, chance=0.0)]
     uncut = build_run(tmp_path / "uncut", result)
     other = CutPlan(num_layers=30, model="other", model_hash="an0ther")
     (uncut.path / "metrics.json").write_text(json.dumps(uncut.metrics() | {"plan": other.to_dict()}))
     of_a_healed_checkpoint(build_run(tmp_path / "healed", result))
-    with pytest.raises(InputError, match="no run of a pruned model"):
-        advise(tmp_path, use="copy")
+    found = advise(tmp_path, use="copy", keep=0.9)
+    assert found.plans == () and [one.verdict for one in found.others] == ["passed"]
 
 
 def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
@@ -382,3 +384,64 @@ def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
     assert "`checkpoints: true` in examples/quickstart.yaml, then `layercut run " in next_step(advice)
     (tmp_path / "search-3" / "heal-seam" / "checkpoint").mkdir(parents=True)
     assert next_step(advice) == f"Checkpoint: `{tmp_path / 'search-3' / 'heal-seam' / 'checkpoint'}`."
+
+
+MB = 1_000_000
+
+
+@pytest.fixture
+def weighed(tmp_path: Path) -> Path:
+    """An original model, a plan that fails, a plan that passes and three other models, of which two pass."""
+    build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=0.8, n=300)], disk_bytes=270 * MB)
+    for name, removed, score in (("search-1", (7,), 0.8), ("search-2", (7, 9), 0.3)):
+        results = [Result(task="copy", readout="short", score=score, n=300)]
+        build_run(
+            tmp_path / name, results, removed=removed, disk_bytes=(270 - 7 * len(removed)) * MB, criterion="search"
+        )
+    for name, score, size in (("q8.gguf", 0.8, 145), ("q4.gguf", 0.79, 98), ("q2.gguf", 0.2, 60)):
+        results = [Result(task="copy", readout="short", score=score, n=300)]
+        build_run(tmp_path / name[:2], results, disk_bytes=size * MB, model=name, model_hash=name)
+    return tmp_path
+
+
+def test_another_model_that_is_smaller_is_what_to_take(weighed: Path) -> None:
+    found, text = write_advice(weighed, use="copy", keep=0.8)
+    assert [one.arm.other for one in found.others] == ["q2.gguf", "q4.gguf", "q8.gguf"], "the smallest first"
+    assert [one.arm.name for one in found.plans] == ["search-2", "search-1"]
+    assert found.recommended is not None and found.recommended.arm.name == "search-1"
+    assert found.better is not None and found.better.arm.other == "q4.gguf" and found.num_paths == 4
+    assert text.startswith("**For repeating what was given, take q4.gguf (98.0 MB):** it keeps ")
+    assert "plan `search-1` has 263 MB" in text and "q2.gguf (60.0 MB): fails" in text
+    assert in_short(found).startswith("q4.gguf in place of a plan (98.0 MB)")
+    data = found.to_dict()
+    assert data["better"] == "q4.gguf" and data["recommended"] == "search-1"
+    assert [one["disk_bytes"] for one in data["others"]] == [60 * MB, 98 * MB, 145 * MB]
+    front = front_of_advice(found)
+    assert front is not None and [one.label for one in front.models if one.picked] == ["q4.gguf"]
+    assert [one.label for one in front.models] == ["search-1", "search-2", "q8.gguf", "q4.gguf", "q2.gguf"]
+
+
+def test_plans_and_other_models_share_the_error(weighed: Path) -> None:
+    alone = {one.arm.name: one for one in advise(weighed, use="copy", keep=0.8).plans}
+    levels = {one.arm.other: one.level for one in advise(weighed, use="copy", keep=0.8).others}
+    assert levels["q8.gguf"] == pytest.approx(1 - 0.05 / 4), "four paths; the first that passes hands its part on"
+    assert levels["q2.gguf"] == pytest.approx(1 - 0.05 / 2) == alone["search-2"].level
+
+
+def test_other_models_alone_are_advised_on(weighed: Path) -> None:
+    for name in ("search-1", "search-2", "q4"):
+        shutil.rmtree(weighed / name)
+    found = advise(weighed, use="copy", keep=0.8)
+    assert found.answer == "other" and found.plans == () and found.recommended is None
+    assert page(found).startswith("**For repeating what was given, take q8.gguf (145 MB):**")
+    shutil.rmtree(weighed / "q8")
+    none = advise(weighed, use="copy", keep=0.8)
+    assert none.answer == "none" and "no model passed 80 %" in page(none)
+    assert first_of_study(study_results(weighed)).figure is not None
+
+
+def test_without_recorded_bytes_there_is_no_front(weighed: Path) -> None:
+    build_run(weighed / "old", [Result(task="copy", readout="short", score=0.8, n=300)], model="old", model_hash="old")
+    found = advise(weighed, use="copy", keep=0.8)
+    assert front_of_advice(found) is None and found.better is not None
+    assert "old (size not recorded): passed" in page(found)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.report.first import first_of_prune
-from layercut.report.front import BEHIND, OTHERS, PLANS, front_figure, front_table, versus_words, weighed
+from layercut.report.front import BEHIND, OTHERS, PLANS, Front, front_figure, front_of, front_table
 from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import plain
-from layercut.runs.prune import RESULT, Alternative, Estimated, PruneResult
+from layercut.runs.prune import RESULT, Alternative, Estimated, PruneResult, Served, TimedSpeed
 from tests.support.pages import write_prune
 
 
@@ -34,35 +34,71 @@ def with_others(folder: Path) -> PruneResult:
     sizes = (524_000_000, 510_000_000)
     tested = tuple(one.model_copy(update={"disk_bytes": each}) for one, each in zip(result.tested, sizes, strict=True))
     others = alternative(result, "q4.gguf", 80_000_000, 0.97), alternative(result, "q8.gguf", 160_000_000, 0.4)
-    return result.model_copy(update={"tested": tested, "versus": others})
+    served = [
+        served_as(run, share) for run, share in (*zip(names(result), (0.8, 1.2), strict=True), (others[0].run, 0.9))
+    ]
+    update = {"tested": tested, "versus": others, "served": tuple(served), "error": 0.05, "serve": "batch 1"}
+    return result.model_copy(update=update)
+
+
+def names(result: PruneResult) -> list[str]:
+    return [one.name for one in result.tested]
+
+
+def served_as(run: str, share: float) -> Served:
+    """A model whose requests take this share of three seconds."""
+    before, after, ratio = (
+        Estimated(value=each * share, low=each * (share - 0.01), high=each * (share + 0.01), n=7)
+        for each in (3 / share, 3, 1)
+    )
+    speed = TimedSpeed(name="request", unit="s", better="lower", batch_size=1, uncut=before, cut=after, ratio=ratio)
+    return Served(run=run, speed=(speed,), memory_bytes=1000, cache_bytes_per_token=2.0)
 
 
 def test_without_other_models_there_is_no_front(tmp_path: Path) -> None:
     result = PruneResult.load(write_prune(tmp_path))
-    assert weighed(result) == [] and front_figure(result) is None and first_of_prune(result).figure is None
+    assert front_of(result) is None and first_of_prune(result).figure is None
 
 
-def test_a_model_is_on_the_front_where_no_smaller_one_keeps_as_much(tmp_path: Path) -> None:
-    result = with_others(tmp_path)
-    models = weighed(result)
-    assert [(one.label, one.series, one.on_front) for one in models] == [
-        ("20", PLANS, False),
-        ("20,21", PLANS, False),
-        ("q8.gguf", OTHERS, False),
-        ("q4.gguf", OTHERS, True),
-    ]
-    rows = [[plain(cell) for cell in row] for row in front_table(result).rows]
-    assert rows[0] == ["20", "524 MB (-3 %)", "arithmetic short answer", "90 [86, 94] %", "87 %", "passed", "no"]
-    assert rows[3][1:] == ["80.0 MB (-85 %)", "arithmetic short answer", "97 [92, 102] %", "93 %", "passed", "yes"]
-    assert "Each of the 2 other models is tested at 97.5%" in versus_words(result)
+def the_front(folder: Path) -> Front:
+    found = front_of(with_others(folder))
+    assert found is not None
+    return found
 
 
-def test_the_plot_has_a_point_for_each_model_and_the_goal(tmp_path: Path) -> None:
-    figure = front_figure(with_others(tmp_path))
-    assert figure is not None and len(figure.panels) == 1
-    points = figure.panels[0].spec["data"]["values"]
-    assert sorted((point["series"], point["y"]) for point in points) == [
-        (BEHIND, 40.0), (BEHIND, 80.0), (BEHIND, 90.0), (OTHERS, 97.0)
+def test_a_model_is_on_the_front_where_no_smaller_or_faster_one_keeps_as_much(tmp_path: Path) -> None:
+    front = the_front(tmp_path)
+    assert [(one.label, one.series, one.smallest, one.fastest, one.picked) for one in front.models] == [
+        ("20", PLANS, False, True, False),
+        ("20,21", PLANS, False, False, False),
+        ("q8.gguf", OTHERS, False, False, False),
+        ("q4.gguf", OTHERS, True, True, True),
+    ], "q8.gguf was not timed"
+    lines, columns = front_table(front).rows, front_table(front).columns
+    rows = [[plain(column.value(line)) for column in columns] for line in lines]
+    assert rows[0] == [
+        "20", "524 MB (-3 %)", "2.4 s (x 0.80 [0.79, 0.81])", "arithmetic short answer", "90 [86, 94] %", "87 %",
+        "passed", "seconds",
+    ]  # fmt: skip
+    assert rows[2][2] == "not timed" and rows[2][-1] == "-"
+    assert rows[3][1:2] + rows[3][4:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed", "bytes and seconds"]
+    assert "share an error of 5 %" in front.note
+
+
+def test_named_afterwards_the_whole_answer_errs_more_often(tmp_path: Path) -> None:
+    found = front_of(with_others(tmp_path).model_copy(update={"error": 0.1}))
+    assert found is not None and "the whole answer errs in up to 10 %" in found.note
+
+
+def test_the_plots_have_a_point_for_each_model_and_the_goal(tmp_path: Path) -> None:
+    figure = front_figure(the_front(tmp_path))
+    by_bytes, by_seconds = (panel.spec["data"]["values"] for panel in figure.panels)
+    assert sorted((point["series"], point["y"], point["x"], point["hollow"]) for point in by_bytes) == [
+        (BEHIND, 40.0, 29.74, True), (BEHIND, 80.0, 94.8, True), (BEHIND, 90.0, 97.4, True),
+        (OTHERS, 97.0, 14.87, False),
+    ]  # fmt: skip
+    assert sorted((point["series"], point["y"], point["x"]) for point in by_seconds) == [
+        (BEHIND, 80.0, 120.0), (OTHERS, 97.0, 90.0), (PLANS, 90.0, 80.0)
     ]  # fmt: skip
     assert figure.panels[0].spec["usermeta"]["hover"][0].startswith("model: 20\nweights: 524 MB")
 
@@ -74,7 +110,7 @@ def test_the_page_shows_it(tmp_path: Path) -> None:
     assert (folder / RESULT).is_file() and PruneResult.load(folder) != result
     write_reports(folder)
     page = (folder / PAGE).read_text("utf-8")
-    assert "What each model keeps, against its bytes" in page and "q4.gguf" in page
+    assert "What each model keeps, against its bytes and seconds" in page and "q4.gguf" in page
 
 
 def test_the_page_begins_with_the_model_to_take(tmp_path: Path) -> None:

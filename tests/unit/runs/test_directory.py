@@ -112,7 +112,7 @@ def test_files_on_disk_are_pinned(tmp_path):
         with run.journal("copy", "short") as journal:
             journal.append([{"id": "x", "metrics": {"accuracy": 1.0}}])
         plan = CutPlan(num_layers=4, removed=(3, 1))
-        run.write_metrics([ROW], plan=plan.to_dict(), num_parameters=12345)
+        run.write_metrics([ROW], plan=plan.to_dict(), size={"num_parameters": 12345, "disk_bytes": None})
         assert run.is_finished
     assert (tmp_path / "a/config.yaml").read_text() == GOLDEN_CONFIG
     assert (tmp_path / "a/metrics.json").read_text() == GOLDEN_METRICS

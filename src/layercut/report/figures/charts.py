@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from layercut.evidence.uses import is_written
 
 if TYPE_CHECKING:
-    from layercut.evidence.intervals import Estimate
     from layercut.evidence.paired import PairedRow
-    from layercut.runs.prune import Estimated
+    from layercut.text.numbers import HasInterval
 
 RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
@@ -75,9 +74,7 @@ def percent(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(100 * value, 2)
 
 
-def ends(
-    estimate: Estimate | Estimated, *, low: float = KEPT_LOW, high: float = KEPT_HIGH
-) -> dict[str, float | str | None]:
+def ends(estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | str | None]:
     """Value and interval in percent as a point of a plot, inside the scale's ends.
 
     ``top`` and ``bottom`` are the scale's end where the interval or the value goes beyond it, ``beyond`` is the value

@@ -1,0 +1,100 @@
+"""Time one model: reading prompts of random tokens, and writing tokens behind them.
+
+timer = CheckpointTimer(loaded, plan)
+timer(batch=1, prompt=300, middle=450, seed=0).first_token
+"""
+
+# Shapes: B batch, T tokens.
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+
+from layercut.models.quantise import stored_bytes
+from layercut.surgery.remove import bypass
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+    from layercut.surgery.plan import CutPlan
+
+NUM_NEW_TOKENS = 16
+"""Timed tokens of each answer."""
+
+
+class Timing(NamedTuple):
+    """One run of one model."""
+
+    first_token: float
+    """Seconds from the prompts to the first token, which is the time to read them."""
+    prefill: float
+    """Prompt tokens a second, all rows together."""
+    decode: float
+    """Tokens a second after that, all rows together."""
+    cache_bytes: int
+    """Size of keys and values before the timed tokens."""
+
+
+class Timer(Protocol):
+    """Times one model once."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights in memory."""
+        ...
+
+    def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
+        """Read ``batch`` prompts of ``prompt`` tokens, and then write greedily behind ``middle`` tokens."""
+        ...
+
+
+class CheckpointTimer:
+    """A model of transformers under a plan, by its own forward pass with its key-value cache."""
+
+    def __init__(self, loaded: LoadedModel, plan: CutPlan) -> None:
+        self._loaded, self._plan = loaded, plan
+        with bypass(loaded.model, plan):
+            self.weight_bytes = stored_bytes(loaded.model)
+
+    @torch.no_grad()
+    def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
+        """As ``Timer``."""
+        model = self._loaded.model
+        # transformers is renaming the argument.
+        keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        generator = torch.Generator().manual_seed(seed)
+        size = int(model.config.get_text_config(decoder=True).vocab_size)
+        ids_BT = torch.randint(0, size, (batch, max(prompt, middle)), generator=generator).to(model.device)
+        with bypass(model, self._plan):
+            start = _now(model)
+            output = model(input_ids=ids_BT[:, :prompt], use_cache=True, logits_to_keep=1)
+            token_B1 = output.logits[:, -1:].argmax(dim=-1)
+            first = _now(model)
+            cache: Any = getattr(output, keyword)
+            if middle > prompt:
+                model(input_ids=ids_BT[:, prompt:middle], **{keyword: cache}, use_cache=True, logits_to_keep=1)
+            cache_bytes = sum(
+                part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None
+            )
+            begun = _now(model)
+            for _ in range(NUM_NEW_TOKENS - 1):
+                output = model(input_ids=token_B1, **{keyword: cache}, use_cache=True, logits_to_keep=1)
+                token_B1 = output.logits[:, -1:].argmax(dim=-1)
+            end = _now(model)
+        return Timing(
+            first_token=first - start,
+            prefill=batch * prompt / (first - start),
+            decode=batch * (NUM_NEW_TOKENS - 1) / (end - begun),
+            cache_bytes=cache_bytes,
+        )
+
+
+def _now(model: Any) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    elif model.device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,66 @@
+"""A serving profile: how many requests run at once, how many tokens each reads and writes.
+
+>>> Profile.parse("laptop"), Profile.parse("batch=4,new=100")
+(Profile(batch=1, prompt=300, new=300), Profile(batch=4, prompt=300, new=100))
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Self
+
+from layercut.errors import InputError, unknown
+
+_PART = re.compile(r"(\w+)=(\d+)")
+
+
+class Profile(NamedTuple):
+    """How a model is to be served."""
+
+    batch: int = 1
+    """Requests at once."""
+    prompt: int = 300
+    """Tokens that each reads."""
+    new: int = 300
+    """Tokens that each writes."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A profile by its name, or by numbers of which those that are left out are the laptop's.
+
+        Raises:
+            InputError: neither.
+        """
+        if (named := PROFILES.get(text)) is not None:
+            return cls(*named)
+        parts = [_PART.fullmatch(part.strip()) for part in text.split(",")]
+        found = [(part[1], int(part[2])) for part in parts if part is not None]
+        if len(found) < len(parts):
+            raise InputError(
+                f"`serve` {text!r:.60} is no profile; write {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
+            )
+        for name, number in found:
+            if name not in cls._fields:
+                raise unknown("number of a profile", name, cls._fields)
+            if number < 1:
+                raise InputError(f"`serve` {name}={number} is too few; write 1 or more.")
+        return cls(**dict(found))
+
+    @property
+    def tokens(self) -> int:
+        """Of one request, read and written."""
+        return self.prompt + self.new
+
+    @property
+    def middle(self) -> int:
+        """Tokens in front of the one that is half way through the answer."""
+        return self.prompt + self.new // 2
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"batch {self.batch}, {self.prompt:,} tokens read and {self.new:,} written"
+
+
+LAPTOP = "laptop"
+PROFILES = {LAPTOP: Profile(1, 300, 300), "server": Profile(16, 1000, 300), "batch": Profile(64, 300, 300)}

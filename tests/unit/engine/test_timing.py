@@ -1,0 +1,44 @@
+"""Timing a model: every token is counted, and the model stays whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layercut.engine.handle import ModelHandle
+from layercut.engine.timing import CheckpointTimer
+from layercut.errors import InputError
+from layercut.pruning.versus import other_model, timer_of
+from layercut.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
+from tests.support.pruning import spare_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spare_model(tmp_path_factory.mktemp("models") / "spare")
+
+
+@pytest.mark.parametrize(("prompt", "middle"), [(8, 12), (8, 8)])
+def test_keys_and_values_are_those_of_all_tokens_before_the_timed_ones(model: Path, prompt: int, middle: int) -> None:
+    loaded = ModelHandle(ModelSettings(model=str(model), device="cpu")).loaded
+    config, num_layers = loaded.model.config, len(loaded.model.model.layers)
+    found = CheckpointTimer(loaded, CutPlan(num_layers=num_layers, removed=(2,)))(3, prompt, middle, 0)
+    each = 2 * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads) * 4
+    assert found.cache_bytes == 3 * middle * (num_layers - 1) * each
+    assert min(found) > 0 and len(loaded.model.model.layers) == num_layers
+
+
+def test_a_gguf_file_is_timed_in_llama_cpp(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
+    from tests.unit.models.gguf_maker import write_gguf
+
+    file = write_gguf(tmp_path / "tiny.gguf")
+    handle = other_model(ModelSettings(model=str(model), device="cpu", batch_size=2), str(file))
+    timer = timer_of(handle)
+    found = timer(2, 12, 16, 0)
+    assert min(found) > 0 and timer.weight_bytes == file.stat().st_size
+    with pytest.raises(InputError, match=r"do not fit into .* tokens of context"):
+        timer(2, 10**6, 8, 0)
+    handle.release()

@@ -1,0 +1,40 @@
+"""Serving profiles: by name, by numbers, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.pruning.job import fitting
+from layercut.pruning.profile import PROFILES, Profile
+from layercut.pruning.settings import PruneSettings
+
+
+def test_a_profile_by_its_name_or_by_numbers() -> None:
+    assert Profile.parse("server") == PROFILES["server"] == Profile(16, 1000, 300)
+    assert Profile.parse("new=10, batch=2") == Profile(2, 300, 10)
+    assert Profile(1, 300, 100).middle == 350 and Profile(1, 300, 100).tokens == 400
+    assert PruneSettings(use="math").profile == PROFILES["laptop"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("desktop", "is no profile; write laptop, server, batch"),
+        ("batch=0", "batch=0 is too few"),
+        ("batch 4", "is no profile"),
+        ("rows=3", "number of a profile"),
+        ("prompt=1.5", "is no profile"),
+    ],
+)
+def test_what_is_no_profile(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        PruneSettings(use="math", serve=text)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_profile_that_nobody_asked_for_is_made_to_fit() -> None:
+    assert fitting(PruneSettings(use="math"), 128) == Profile(1, 64, 64)
+    assert fitting(PruneSettings(use="math"), None) == fitting(PruneSettings(use="math"), 600) == PROFILES["laptop"]
+    with pytest.raises(InputError, match="`serve` laptop is 600 tokens, and the model takes 128"):
+        fitting(PruneSettings(use="math", serve="laptop"), 128)
