@@ -15,6 +15,8 @@ from layercut.evidence.means import form_means
 from layercut.evidence.multiplicity import ALPHA
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
+from layercut.runs.logs import open_log
+from layercut.runs.logs.logged import LoggedRun, differences
 from layercut.runs.settings import shown
 from layercut.runs.study import UNCUT
 from layercut.surgery.lineage import match_recorded
@@ -29,11 +31,14 @@ _PLANS = ("earlier_plans.json", "plan.json")
 
 
 def open_run(path: Path) -> RunFolder:
-    """A run with answers of one model; the folder of a study is refused, with its runs named.
+    """A run with answers of one model, or another tool's log of an evaluation; the folder of a study is refused, with
+    its runs named.
 
     Raises:
-        InputError: no run folder, or a study.
+        InputError: neither, or a study.
     """
+    if not is_run(path) and path.exists() and (logged := open_log(path)) is not None:
+        return logged
     if is_run(path / UNCUT):
         raise InputError(f"{shown(path)} is a whole study; give two of its runs, such as {shown(path / UNCUT)}.")
     return RunFolder.open(path)
@@ -50,13 +55,16 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
         InputError: a run that is not finished, or two that cannot be compared: other decoding, no task in
             common, other items, other versions of a task.
     """
+    are_logs = any(isinstance(run, LoggedRun) for run in (first, second))
     decoding = [run.settings.get("decoding") for run in (first, second)]
-    if decoding[0] != decoding[1]:
+    if decoding[0] != decoding[1] and not are_logs:
         raise InputError(
             f"{first.name} was decoded with {_words(decoding[0])}, {second.name} with {_words(decoding[1])}; "
             "run both with the same decoding."
         )
     rows = compare_runs(first, [second], seed=seed)
+    if are_logs:
+        return rows
     for task, readout in dict.fromkeys((row.task, row.readout) for row in rows):
         ids = [{record["id"] for record in run.records(task, readout)} for run in (first, second)]
         if ids[0] != ids[1] and _split(first, task, readout) == _split(second, task, readout):
@@ -76,6 +84,10 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
 
 def notes(first: RunFolder, second: RunFolder) -> list[str]:
     """Remarks on tasks that one run lacks, and on special models or choices of layers, a line each."""
+    if isinstance(first, LoggedRun) and isinstance(second, LoggedRun):
+        return [*differences(first, second), *left_out(first, [second])]
+    if isinstance(first, LoggedRun) or isinstance(second, LoggedRun):
+        return [*left_out(first, [second]), "a log of another tool and a run of layercut: prompts were not compared"]
     origins = [f"{run.name}: {origin}" for run in (first, second) if (origin := arm_of(run).origin)]
     names = [_uncut_model(run) for run in (first, second)]
     if names[0] != names[1]:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from layercut.errors import unknown
 
-_WRITTEN = ("short", "chain", "filler")
+_NOT_WRITTEN = ("rank", "gold", "token")
 
 
 class AskedTask(NamedTuple):
@@ -92,7 +92,7 @@ class Use(NamedTuple):
 
 def is_written(readout: str) -> bool:
     """Return True for a readout whose answers the model writes itself."""
-    return readout.partition("@")[0] in _WRITTEN
+    return readout.partition("@")[0] not in _NOT_WRITTEN
 
 
 def _is_any(task: str, patterns: tuple[str, ...]) -> bool:

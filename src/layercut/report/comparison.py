@@ -192,8 +192,21 @@ def _dim(lines: Sequence[str]) -> RenderableType:
     return Padding(Text("\n".join(lines), style="dim"), (1, 0, 0, 0))
 
 
-def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
-    """A line for each task, readout and metric of any two runs; what is printed one after the other."""
+class TwoRuns(NamedTuple):
+    """Any two runs, as all that show them have it."""
+
+    scope: Sequence[str]
+    """Both runs, and the items; lines of text."""
+    table: Table
+    """A line for each task, readout and metric."""
+    means: Sequence[str]
+    """Means over tasks, a line each."""
+    legend: Sequence[str]
+    """What the columns mean, and remarks."""
+
+
+def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> TwoRuns:
+    """Two runs of the same items, with remarks on how they were made."""
     first, second = rows[0].uncut, rows[0].cut
     scope = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
     scope.append(words.items([row.n for row in rows], [row.limit for row in rows]))
@@ -203,27 +216,34 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
         f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
         f"p: of no difference, corrected for all {counted(len(rows), 'row')} (Holm). better, worse: B "
         "beside A, p < 0.05 and an "
-        "interval without 0.",
+        "interval without 0. kept: of A's score above chance.",
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]
     columns = [
         Column("task", attrgetter("task"), once=True),
         Column("readout", _readout_of(rows)),
         Column("n", _n, numeric=True),
+        Column("chance", _brief_chance, numeric=True, narrow=(1, 2, 3)),
         Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
         Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
         Column("B - A", _brief_difference),
         Column("-/+", words.swapped, numeric=True),
         Column("p", _holm, numeric=True),
+        Column("kept", lambda row: words.retained(row.kept_share), narrow=(2, 3)),
         Column("finding", _verdict),
     ]
-    means = (
+    means = [
         f"{one.words}: A {number(one.mean.uncut)}, B {number(one.mean.cut)}, "
         f"B - A {with_interval(one.mean.difference, sign=True)}"
         for one in form_means(rows)
-    )
-    table = Table(name="two-runs", caption="", columns=columns, rows=rows)
-    return [Text("\n".join(["", *scope])), terminal(table), *map(Text, means), _dim(legend)]
+    ]
+    return TwoRuns(scope, Table(name="two-runs", caption="B beside A", columns=columns, rows=rows), means, legend)
+
+
+def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
+    """Two runs on a terminal; what is printed one after the other."""
+    found = two_runs(rows, notes)
+    return [Text("\n".join(["", *found.scope])), terminal(found.table), *map(Text, found.means), _dim(found.legend)]
 
 
 def _verdict(row: ComparisonRow) -> Styled:

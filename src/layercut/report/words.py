@@ -75,7 +75,7 @@ LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
 def removal(arm: ComparedRun) -> str:
     """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is, and how it was healed."""
     if arm.num_layers is None:
-        return "no plan recorded"
+        return arm.origin or "no plan recorded"
     if not arm.is_cut:
         return f"{arm.origin or 'uncut'}, {counted(arm.num_layers, 'decoder layer')}"
     share = len(arm.removed) / arm.num_layers

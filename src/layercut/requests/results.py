@@ -41,7 +41,9 @@ class AdviseRequest(Request):
 class CompareRequest(Request):
     """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
 
-    The items and the decoding must be the same. Of two models on this disk, the layers that the second lost are named.
+    Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval) or EvalPlus
+    (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two models on this
+    disk, the layers that the second lost are named.
     Below the scores stand what the written answers look like (loops, repetition, no end) and how programs fail.
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
@@ -49,8 +51,13 @@ class CompareRequest(Request):
 
     VERB = "compare"
 
-    first: Annotated[Folder, _RUN] = Field(description="A run: of a study's plan, or of an eval.")
+    first: Annotated[Folder, _RUN] = Field(
+        description="A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus."
+    )
     second: Annotated[Folder, _RUN] = Field(description="Another one, of the same items.")
+    page: Annotated[Folder | None, Flag("FILE")] = Field(
+        None, description="Write a page for a browser, with both answers to every item."
+    )
     seed: ASeed = 0
 
 

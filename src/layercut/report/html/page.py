@@ -14,10 +14,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from layercut.report.elements import Section
+from layercut.evidence.study import StudyResults
+from layercut.report.comparison import TwoRuns
+from layercut.report.elements import Prose, Section
 from layercut.report.first import title_of
 from layercut.report.html.answer import answer
 from layercut.report.html.answers import ITEMS_PAGE, MOST_BYTES, endings, errors, items, items_section
+from layercut.report.html.browser import browser
 from layercut.report.html.damage import broken, sensitivity
 from layercut.report.html.layout import ASSETS, filled
 from layercut.report.html.provenance import cost, provenance
@@ -37,16 +40,35 @@ _SHORT = 30
 def write_page(folder: Path, source: Source) -> Path:
     """Write ``report.html`` into a run folder; gives its path."""
     found = [section for section in (make(source) for make in SECTIONS) if section is not None]
-    write_text(folder / PAGE, _laid_out(source, found))
+    title, heading = _title(source), _heading(source)
+    write_text(folder / PAGE, laid_out(title, heading, found))
     beside = folder / ITEMS_PAGE
     if source.browser is not None and len(source.browser) > MOST_BYTES:
-        write_text(beside, _laid_out(source, [items_section(source.browser)]))
+        write_text(beside, laid_out(title, heading, [items_section(source.browser)]))
     else:
         beside.unlink(missing_ok=True)
     return folder / PAGE
 
 
-def _laid_out(source: Source, sections: Sequence[Section]) -> str:
+def write_comparison(file: Path, study: StudyResults, found: TwoRuns) -> Path:
+    """Write a page of two runs: their scores, and every answer of both; gives its path."""
+    every = browser(study)
+    sections = [
+        Section(
+            name="scores",
+            title="Scores",
+            lead=" ".join([*found.scope, *found.means]),
+            blocks=(found.table, Prose(html=Markup("<p>{}</p>").format(" ".join(found.legend)))),
+        ),
+        items_section(every),
+    ]
+    title = f"{study.cuts[0].name} beside {study.uncut.name}"
+    write_text(file, laid_out(title, Markup("{}").format(title), sections))
+    return file
+
+
+def laid_out(title: str, heading: Markup, sections: Sequence[Section]) -> str:
+    """A page with these sections."""
     script = _asset("report.js")
     assert "</script" not in script.lower(), "a script of the page would end its own tag"
     assert "<!--" not in script, "a script of the page would open a comment"
@@ -55,8 +77,8 @@ def _laid_out(source: Source, sections: Sequence[Section]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return filled(
         "page.html",
-        title=_title(source),
-        heading=_heading(source),
+        title=title,
+        heading=heading,
         sections=sections,
         style=Markup(_asset("report.css")),
         script=Markup(script),

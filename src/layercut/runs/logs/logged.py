@@ -1,0 +1,120 @@
+"""LoggedRun: an evaluation of another tool, in the form of a run folder that is open for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.runs.directory import RunFolder
+from layercut.runs.settings import shown
+
+RANKED, WRITTEN = "rank", "written"
+"""Readouts: options that the model ranked, and text that it wrote."""
+
+
+@dataclass(kw_only=True)
+class LoggedTask:
+    """One task of an evaluation."""
+
+    name: str
+    readout: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """One an item, with ``id``, ``gold`` and ``metrics``; ``cluster`` where several are of one item."""
+    chance: float | None = None
+    """Score of guessing; None where it is not known, or the metric has none."""
+    version: str = ""
+    """Of the task, where the log names one; scores of two versions are not compared."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """How the items were asked, by name: few-shot examples, filters, decoding. Two logs that differ are compared, and
+    the difference is named."""
+
+
+class LoggedRun(RunFolder):
+    """One model's evaluation; it is only read."""
+
+    def __init__(self, path: Path, tool: str, model: str, tasks: Iterable[LoggedTask]) -> None:
+        """Take what a reader found.
+
+        Args:
+            tool: that wrote it, in words.
+            model: its name there; empty where the log names none.
+
+        Raises:
+            InputError: no task with an item whose metric is a number.
+        """
+        super().__init__(path, {"model": model}, None)
+        self.tool, self.model = tool, model
+        self.tasks = [task for task in tasks if any(record["metrics"] for record in task.records)]
+        if not self.tasks:
+            raise InputError(f"{shown(path)} ({tool}) holds no item with a score, so there is nothing to compare.")
+
+    @property
+    def name(self) -> str:
+        place = self.path.resolve()
+        return f"{place.parent.name}/{place.stem}" if place.is_file() else place.name
+
+    @property
+    def origin(self) -> str:
+        return f"{self.tool}'s log of {self.model or 'a model'}"
+
+    @property
+    def is_finished(self) -> bool:
+        return True
+
+    def has_records(self, task: str, readout: str) -> bool:
+        return any((one.name, one.readout) == (task, readout) for one in self.tasks)
+
+    def records(self, task: str, readout: str) -> list[dict[str, Any]]:
+        return next(one.records for one in self.tasks if (one.name, one.readout) == (task, readout))
+
+    def metrics(self) -> dict[str, Any]:
+        return {"plan": None, "rows": [row for task in self.tasks for row in _rows(task)]}
+
+
+def _rows(task: LoggedTask) -> Iterable[dict[str, Any]]:
+    """A row for each metric that every item has."""
+    first, *others = (record["metrics"] for record in task.records)
+    for metric in first:
+        if all(metric in other for other in others):
+            yield {
+                "task": task.name,
+                "version": task.version,
+                "readout": task.readout,
+                "metric": metric,
+                "value": fmean(record["metrics"][metric] for record in task.records),
+                "n": len(task.records),
+                "chance": task.chance,
+                "finish": None,
+                "limit": None,
+            }
+
+
+def outcome_of(value: float) -> str:
+    """``right``, ``wrong``, or nothing where a score is neither."""
+    return {1.0: "right", 0.0: "wrong"}.get(value, "")
+
+
+def guessing(options: Sequence[int]) -> float | None:
+    """Mean chance of a guess, by the number of options of each item; None where there are none."""
+    return fmean(1 / count for count in options) if options and min(options) > 0 else None
+
+
+def differences(first: LoggedRun, second: LoggedRun) -> list[str]:
+    """How two evaluations were asked otherwise, a line for each task and setting; empty where nothing differs."""
+    lines = []
+    for one in first.tasks:
+        for other in (task for task in second.tasks if (task.name, task.readout) == (one.name, one.readout)):
+            for key in dict.fromkeys((*one.asked, *other.asked)):
+                here, there = one.asked.get(key), other.asked.get(key)
+                if here != there:
+                    lines.append(f"{one.name}: {key} {here} in {first.name}, {there} in {second.name}")
+            known = {record["id"]: record.get("prompt") for record in one.records}
+            both = [(known[item["id"]], item.get("prompt")) for item in other.records if item["id"] in known]
+            changed = sum(here != there for here, there in both if here and there)
+            if changed:
+                lines.append(f"{one.name}: the prompts of {changed:,} of {len(both):,} items differ")
+    return lines

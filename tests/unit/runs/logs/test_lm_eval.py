@@ -1,0 +1,144 @@
+"""lm-eval's samples, as lm-eval itself writes them, read as runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layercut.errors import InputError
+from layercut.evidence.two_runs import compare_two, notes, open_run
+from layercut.runs.logs import open_log
+from tests.support.harness import run_of_lm_eval, scripted, with_rows, write_rows
+from tests.unit.cli.conftest import Run, layercut  # noqa: F401
+
+pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'layercut[lm-eval]'")
+NUMBER = 30
+
+
+def rows(split: str) -> list[dict[str, Any]]:
+    return [
+        {"question": f"{split}: Tom has {n} apples and buys {n}. How many?", "answer": f"Twice.\n#### {2 * n}"}
+        for n in range(NUMBER)
+    ]
+
+
+def write_logs(folder: Path, data: str, right: int, *, shots: int = 0) -> Path:
+    """lm-eval's run of gsm8k by a model that is right on the first so many of every 30 documents; its own files."""
+    from lm_eval.loggers import EvaluationTracker
+
+    def answer(prompt: str) -> str:
+        number = int(prompt.rpartition("Tom has ")[2].partition(" ")[0])
+        said = 2 * number if number < right else 1
+        return f" so #### {said}" if hashlib.sha256(prompt.encode()).digest()[0] % 2 else f" it is {said}."
+
+    task = with_rows("gsm8k", data, ("train", "test"), folder / "cache")
+    found = run_of_lm_eval(scripted(answer, lambda document: 0.0), [task], num_fewshot=shots)
+    tracker = EvaluationTracker(output_path=str(folder))
+    tracker.general_config_tracker.model_name_sanitized = f"model-{right}"
+    samples = found.pop("samples")
+    tracker.save_results_aggregated(results=found, samples=samples)
+    for name, of_task in samples.items():
+        tracker.save_results_samples(task_name=name, samples=of_task)
+    return folder / f"model-{right}"
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("logs")
+    data = write_rows(folder / "rows", {split: rows(split) for split in ("train", "test")})
+    made = {"best": (28, 0), "worst": (10, 0), "shots": (28, 2)}
+    return {name: write_logs(folder / name, data, right, shots=shots) for name, (right, shots) in made.items()}
+
+
+def test_documents_are_paired_and_every_filter_is_a_readout(logs: dict[str, Path]) -> None:
+    both = open_run(logs["best"]), open_run(logs["worst"])
+    found = {row.readout: row for row in compare_two(*both)}
+    assert {*found} == {"strict-match", "flexible-extract"}
+    lenient, strict = found["flexible-extract"], found["strict-match"]
+    assert (lenient.n, lenient.chance, lenient.metric, lenient.task) == (NUMBER, 0.0, "exact_match", "gsm8k")
+    assert lenient.values.uncut.value == pytest.approx(28 / 30) and lenient.values.cut.value == pytest.approx(10 / 30)
+    assert (lenient.values.lost, lenient.values.gained) == (18, 0)
+    assert lenient.kept_share is not None and lenient.kept_share.value == pytest.approx(10 / 28)
+    assert strict.values.uncut.value < lenient.values.uncut.value, "strict-match wants ####"
+    assert all(row.p_value < 0.05 for row in found.values())
+
+
+def test_one_file_is_enough_and_says_what_a_folder_says(logs: dict[str, Path]) -> None:
+    files = [next(logs[name].glob("samples_gsm8k_*.jsonl")) for name in ("best", "worst")]
+    of_files, of_folders = (
+        compare_two(*(open_run(path) for path in paths)) for paths in (files, (logs["best"], logs["worst"]))
+    )
+    assert [row.values for row in of_files] == [row.values for row in of_folders]
+    assert open_run(logs["best"].parent).metrics()["rows"] == open_run(logs["best"]).metrics()["rows"]
+
+
+def test_the_newest_samples_of_a_task_count(logs: dict[str, Path], tmp_path: Path) -> None:
+    new = next(logs["worst"].glob("samples_gsm8k_*.jsonl")).read_text()
+    for date, text in (("2026-01-02T00-00-00.1", new), ("2026-01-01T00-00-00.1", "no JSON")):
+        (tmp_path / f"samples_gsm8k_{date}.jsonl").write_text(text)
+    assert open_run(tmp_path).metrics()["rows"][0]["n"] == NUMBER
+
+
+def test_what_was_asked_otherwise_is_named(logs: dict[str, Path]) -> None:
+    said = "\n".join(notes(open_run(logs["best"]), open_run(logs["shots"])))
+    assert "gsm8k: few-shot examples 0 in" in said and "2 in" in said
+    assert f"gsm8k: the prompts of {NUMBER} of {NUMBER} items differ" in said
+    assert notes(open_run(logs["best"]), open_run(logs["worst"])) == []
+
+
+def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+    page = tmp_path / "page.html"
+    ran = layercut("compare", logs["best"], logs["worst"], "--page", page)
+    assert ran.code == 0 and "worse" in ran.out and "lm-eval's log of" in ran.out
+    text = page.read_text("utf-8")
+    assert (
+        "Every answer, before and after" in text
+        and "strict-match" in text
+        and "http" not in text.replace("http-equiv", "")
+    )
+    data = json.loads(layercut("compare", logs["best"], logs["worst"], "--json").out)
+    assert {row["verdict"] for row in data["rows"]} == {"worse"} and data["first"]["run"] == "model-28"
+
+
+def test_equal_documents_are_paired_by_their_order(logs: dict[str, Path], tmp_path: Path) -> None:
+    text = next(logs["best"].glob("samples_gsm8k_*.jsonl")).read_text()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "samples_gsm8k.jsonl").write_text(text + text)
+    found = compare_two(open_run(tmp_path / "a"), open_run(tmp_path / "b"))
+    assert [row.n for row in found] == [2 * NUMBER] * 2 and not any(row.values.lost for row in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "an item lacks 'arguments'"),
+        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no item with a score"),
+        ('{"other": 1}', "is no evaluation that is known"),
+        ("not JSON", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "samples_x.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError) as caught:
+        open_log(tmp_path / "samples_x.jsonl")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_ranked_options_are_guessed_at_one_in_many(tmp_path: Path) -> None:
+    def line(number: int, options: int, right: bool) -> str:
+        arguments = {f"gen_args_{one}": {"arg_0": "Which?", "arg_1": f" {one}"} for one in range(options)}
+        return json.dumps(
+            {"doc_id": number, "doc": {"query": "Which?"}, "target": "0", "arguments": arguments, "filter": "none",
+             "resps": [[["-1.0", "False"]]] * options, "filtered_resps": [["-1.0", "False"]] * options,
+             "metrics": ["acc", "perplexity"], "acc": float(right), "perplexity": [1.0, 2], "doc_hash": f"d{number}"}
+        )  # fmt: skip
+
+    file = tmp_path / "samples_arc_easy.jsonl"
+    file.write_text("\n".join(line(number, 4 if number % 2 else 2, number > 3) for number in range(8)))
+    (row,) = open_run(file).metrics()["rows"]
+    assert (row["readout"], row["metric"], row["chance"], row["value"]) == ("rank", "acc", 0.375, 0.5)
