@@ -38,6 +38,7 @@ _PUBLIC = {
     "run_study": "layercut.api",
     "advise": "layercut.api",
     "compare": "layercut.api",
+    "push": "layercut.api",
     "write_reports": "layercut.report.reports",
     # what they take and return
     "CalibrationSettings": "layercut.settings",

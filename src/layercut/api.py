@@ -29,6 +29,7 @@ from layercut.requests.generate import GenerateRequest
 from layercut.requests.heal import HealRequest
 from layercut.requests.io import Io
 from layercut.requests.prune import PruneRequest
+from layercut.requests.push import PushRequest
 from layercut.requests.results import AdviseRequest, CompareRequest
 from layercut.requests.select import SelectRequest
 from layercut.requests.study import StudyRequest
@@ -329,6 +330,18 @@ def compare(request: CompareRequest, io: Io) -> list[ComparisonRow]:
     from layercut.evidence.two_runs import compare_two, open_run
 
     return compare_two(open_run(request.first), open_run(request.second), seed=request.seed)
+
+
+@_asks(PushRequest, "folder", "repo")
+def push(request: PushRequest, io: Io) -> str:
+    """Push a checkpoint with its evidence to the Hugging Face hub; ``layercut push``.
+
+    Returns:
+        Address of the repository.
+    Raises:
+        InputError: a folder without a checkpoint of layercut, or a refusal of the hub.
+    """
+    return request.run(io)
 
 
 @_refusing

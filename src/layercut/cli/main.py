@@ -41,6 +41,7 @@ VERBS = {
     "advise": "Say how deep the model of a study can be cut for a use, by which plan, and at what cost.",
     "compare": "Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?",
     "report": "Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.",
+    "push": "Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.",
     "ls": "List runs with their state, age and headline, and what killed writes left.",
     "clean": "Remove half-written hidden folders and files of processes that are gone, below DIR and in layercut's "
     "cache.",

@@ -19,6 +19,7 @@ REQUESTS = {
     "advise": "results:AdviseRequest",
     "compare": "results:CompareRequest",
     "report": "results:ReportRequest",
+    "push": "push:PushRequest",
 }
 """By verb; imported on first use."""
 

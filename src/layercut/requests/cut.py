@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from layercut.errors import InputError
-from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Keep, Out, Removed, Request
+from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Removed, Request
 from layercut.requests.io import Io
-from layercut.runs.atomic import refuse_used
+from layercut.runs.atomic import refuse_used, write_text
 from layercut.selection.specs import fits
 from layercut.settings import ModelSettings
 
@@ -25,7 +25,7 @@ MAX_SHARD_GB = 5.0
 _LOADED = Fields(
     "Model",
     shown="revision dtype device",
-    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer",
+    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer quantize",
 )
 
 
@@ -58,6 +58,9 @@ class CutRequest(Request):
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
     out: Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
+    mergekit: Annotated[Folder | None, Flag("FILE")] = Field(
+        None, description="Write the plan as a configuration for mergekit, and cut nothing."
+    )
     seed: ASeed = 0
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
         True, description="Reload the result and compare logits with the bypassed model."
@@ -86,17 +89,25 @@ class CutRequest(Request):
             InputError: a model or plan that cannot be used, or a folder or file that exists.
             VerificationError: the reloaded model is another one.
         """
+        from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
         from layercut.surgery.gguf import cut_gguf, gguf_to_gguf, refuse_channels
+        from layercut.surgery.mergekit import to_mergekit
 
         out = self.out
-        if out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
+        dry_run = dry_run or self.mergekit is not None
+        if self.mergekit is None and out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
             refuse_channels(self.remove is not None and self.remove.mlp is not None)
             if self.max_shard_gb != MAX_SHARD_GB:
                 io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
             return cut_gguf(self.model, self._planned(io), file, out, verify=self.verify, dry_run=dry_run, say=io.say)
         with self._source(io, dry_run) as found:
             io.say(f"{self.model.model}: {found.plan.describe()}")
+            if self.mergekit is not None:
+                config = read_config(found.source.path)
+                dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+                write_text(self.mergekit, to_mergekit(found.plan, self.model.model, dtype))
+                io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
             if dry_run and out is not None:
                 refuse_used(out)
             if not dry_run and out is None:

@@ -5,6 +5,7 @@ LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
 LayerSpec.parse("run/plan.json")
+LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
 from layercut.settings import Depth, ModelSettings
+from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import CutPlan, as_plan, parse_layers
 from layercut.text.counting import counted
 
@@ -37,7 +39,7 @@ _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?
 _COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
 _MLP = re.compile(r"(?:^|\s)mlp:(\S+)")
 _APART = re.compile(r"(?:\d+\.(?:attn|mlp)|attn|heads|\d+\.heads)(?::\S+)?")
-_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, or a plan.json"
+_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, a plan.json or mergekit's .yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class LayerSpec:
     order: str | None = None
     """The criterion that names them; it needs no model."""
     plan: CutPlan | None = None
+    kept: tuple[range, ...] | None = None
+    """The layers that stay, of a mergekit configuration."""
     mlp: float | None = None
     """Share of the channels of every MLP, beside the layers; it is open which."""
 
@@ -79,6 +83,8 @@ class LayerSpec:
         text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
+        if text.endswith(SUFFIXES):
+            return cls(text=text, kept=read_slices(Path(text)))
         if match := _MLP.search(text):
             rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
             beside = cls.parse(rest) if rest else cls(text="", layers=())
@@ -146,7 +152,10 @@ class LayerSpec:
                 f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
                 f"'{self.text}' --objective TASK --out DIR, then give DIR/plan.json. layercut cut chooses them itself."
             )
-        plan = CutPlan(num_layers=num_layers, removed=self.layers or (), model=model, model_hash=model_hash)
+        removed = self.layers or ()
+        if self.kept is not None:
+            removed = removed_by_slices(self.kept, num_layers, self.text)
+        plan = CutPlan(num_layers=num_layers, removed=removed, model=model, model_hash=model_hash)
         if self.count is None:
             return plan
         if self.order is None:

@@ -33,6 +33,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "diagnose": {"cuts": ["2"]},
     "advise": {"folder": "f"},
     "compare": {"first": "f", "second": "g"},
+    "push": {"folder": "f", "repo": "me/m"},
 }
 """Fields without which there is no request, beside the model."""
 VALUES: dict[str, Any] = {
@@ -75,7 +76,7 @@ def words_of(name: str, value: Any, slot: Slot) -> list[str]:
     """A field as the command line takes it, by its field's name."""
     if isinstance(value, dict):
         value = [f"{key}={one}" for key, one in value.items()]
-    if slot.name in ("model", "folder", "first", "second"):
+    if slot.name in ("model", "folder", "first", "second", "repo"):
         return [str(value)]
     flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
     if slot.name == "cuts":

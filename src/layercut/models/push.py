@@ -1,0 +1,142 @@
+"""Push a checkpoint to the Hugging Face hub, with the evidence on it: the model card, its results, and the plan.
+
+    upload = prepare(Path("runs/copy"), "me/smollm2-small")
+    push(upload, private=True)
+
+The folder of ``layercut prune`` brings its scores: the hub's card metadata hold each task's score on report items, and
+``evidence/result.json`` everything. Reports hold questions of data sets, so they are not uploaded.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layercut.errors import InputError, one_line
+from layercut.runs.directory import check_folder
+from layercut.runs.disk import size
+from layercut.runs.healing import CHECKPOINT
+from layercut.runs.prune import MODEL, RESULT, PruneResult
+from layercut.runs.settings import shown
+from layercut.text.counting import counted
+
+CARD = "README.md"
+EVIDENCE = f"evidence/{RESULT}"
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What is to be uploaded."""
+
+    repo: str
+    checkpoint: Path
+    card: str
+    """The model card with the hub's metadata."""
+    result: PruneResult | None
+    """Of the run that made the checkpoint, where it was one of prune."""
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Names in the repository, with their bytes."""
+        for file in sorted(self.checkpoint.rglob("*")):
+            if file.is_file() and file.name != CARD:
+                yield file.relative_to(self.checkpoint).as_posix(), file.stat().st_size
+        yield CARD, len(self.card.encode())
+        if self.result is not None:
+            yield EVIDENCE, len(self.result.model_dump_json().encode())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"repo": self.repo, "files": dict(self.files()), "card": self.card}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found = list(self.files())
+        total = f"{counted(len(found), 'file')}, {size(sum(count for _, count in found))}"
+        return [*(f"{name}: {size(count)}" for name, count in found), total]
+
+
+def prepare(folder: Path, repo: str) -> Upload:
+    """Put together what ``push`` uploads; nothing is sent.
+
+    Args:
+        folder: of a run of prune or heal, or a checkpoint that layercut wrote.
+        repo: ``user/name``.
+
+    Raises:
+        InputError: a folder without a checkpoint or a card, or no name of a repository.
+    """
+    check_folder(folder)
+    if not _REPO.fullmatch(repo):
+        raise InputError(f"{repo!r:.60} is no name of a repository on the hub; write user/name.")
+    places = (folder / MODEL, folder / CHECKPOINT, folder)
+    checkpoint = next((one for one in places if (one / "config.json").is_file()), None)
+    if checkpoint is None:
+        raise InputError(
+            f"{shown(folder)} holds no checkpoint; give the folder of a prune that wrote one, of a heal, or of a cut."
+        )
+    if not (checkpoint / CARD).is_file():
+        raise InputError(f"{shown(checkpoint)} has no {CARD}, so layercut did not write it; push it with `hf upload`.")
+    result = PruneResult.load(folder) if (folder / RESULT).is_file() and checkpoint == folder / MODEL else None
+    return Upload(repo, checkpoint, _card(checkpoint / CARD, repo, result), result)
+
+
+def push(upload: Upload, *, private: bool = False) -> str:
+    """Create the repository, if it is not there, and upload in one commit; gives its address.
+
+    Raises:
+        InputError: no access, no network, or a refusal of the hub.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    parts = [(name, upload.checkpoint / name) for name, _ in upload.files() if name not in (CARD, EVIDENCE)]
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = {CARD: upload.card}
+        if upload.result is not None:
+            texts[EVIDENCE] = upload.result.model_dump_json(indent=1)
+        for number, (name, text) in enumerate(texts.items()):
+            file = Path(scratch) / str(number)
+            file.write_text(text, encoding="utf-8")
+            parts.append((name, file))
+        adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)) for name, file in parts]
+        try:
+            api.create_repo(upload.repo, private=private, exist_ok=True)
+            done = api.create_commit(upload.repo, adds, commit_message="Upload with layercut")
+        except Exception as error:  # huggingface_hub raises all kinds: no network, no access, a refusal
+            raise InputError(
+                f"the hub does not take {upload.repo} ({one_line(error)}). Log in with `hf auth login`, or set "
+                "HF_TOKEN."
+            ) from error
+    return str(done.repo_url)
+
+
+def _card(file: Path, repo: str, result: PruneResult | None) -> str:
+    from huggingface_hub import EvalResult, ModelCard
+
+    card: Any = ModelCard.load(file)
+    if result is None:
+        return str(card)
+    tested = next((one for one in result.tested if one.name == result.chosen.name), None)
+    names = {(one.task, one.readout): one.metric for one in result.goal.tasks}
+    card.data.model_name = repo.rpartition("/")[2]
+    card.data.eval_results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=one.task,
+            dataset_name=f"{one.task} ({one.readout}), {one.cut.n} items that nothing was chosen on",
+            metric_type=names.get((one.task, one.readout), "accuracy"),
+            metric_value=round(one.cut.value, 4),
+            metric_name=f"{_interval(one.cut.low, one.cut.high)}; original model {one.uncut.value:.4g}",
+        )
+        for one in (tested.kept if tested else ())
+    ] or None
+    return str(card)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "no interval" if low is None or high is None else f"95 % interval {low:.4g} to {high:.4g}"

@@ -1,0 +1,145 @@
+"""Pushing a checkpoint: what the hub gets, over a local server that speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import layercut as package
+from layercut.errors import InputError
+from layercut.models.push import prepare, push
+from layercut.runs.prune import PruneResult
+from tests.support.pages import write_prune
+from tests.support.pruning import spare_model
+
+
+class Hub(ThreadingHTTPServer):
+    """Takes repositories and commits; all files are small ones."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.created: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+        self.refuses = False
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        hub, here = self.server, f"http://{self.headers['Host']}/me/small"
+        if hub.refuses or self.headers.get("Authorization") != "Bearer secret":
+            self._reply({"error": "Invalid credentials"}, 401)
+        elif self.path.endswith("/repos/create"):
+            hub.created.append(json.loads(data))
+            self._reply({"url": here})
+        elif self.path.endswith("/validate-yaml"):
+            self._reply({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            asked = json.loads(data)["files"]
+            self._reply(
+                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]}
+            )
+        else:
+            for line in map(json.loads, data.splitlines()):
+                if line["key"] == "file":
+                    hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self._reply({"commitUrl": f"{here}/commit/0123", "commitOid": "0123"})
+
+    def _reply(self, data: dict[str, Any], code: int = 200) -> None:
+        body = json.dumps(data).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of prune with a checkpoint that layercut cut wrote."""
+    folder = write_prune(tmp_path_factory.mktemp("runs") / "run")
+    model = spare_model(tmp_path_factory.mktemp("models") / "spare")
+    package.cut(model, "2", folder / "model")
+    return folder
+
+
+def front(text: str) -> dict[str, Any]:
+    found = yaml.safe_load(text.partition("---\n")[2].partition("---\n")[0])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_hub_gets_the_checkpoint_the_card_and_the_evidence(run: Path, hub: Hub) -> None:
+    address = push(prepare(run, "me/small"), private=True)
+    assert address.endswith("/me/small") and hub.created[0]["name"] == "small" and "private" in str(hub.created[0])
+    assert {"model.safetensors", "config.json", "plan.json", "README.md", "evidence/result.json"} <= {*hub.files}
+    assert hub.files["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
+    assert PruneResult.model_validate_json(hub.files["evidence/result.json"]) == PruneResult.load(run)
+    assert not any(name.endswith(".html") for name in hub.files), "reports hold questions"
+
+
+def test_the_card_says_the_scores_as_the_hub_reads_them(run: Path) -> None:
+    result = PruneResult.load(run)
+    card = prepare(run, "me/small").card
+    data = front(card)
+    assert "layercut" in data["tags"] and data["library_name"] == "transformers"
+    (entry,) = data["model-index"]
+    (found,) = entry["results"]
+    kept = next(one for one in result.tested if one.name == result.chosen.name).kept[0]
+    assert entry["name"] == "small" and found["task"]["type"] == "text-generation"
+    (metric,) = found["metrics"]
+    assert metric["value"] == round(kept.cut.value, 4) and metric["name"] == "no interval; original model 0.8"
+    assert "items that nothing was chosen on" in found["dataset"]["name"]
+    own = (run / "model" / "README.md").read_text()
+    assert card.partition("---\n")[2].partition("---\n")[2] == own.partition("---\n")[2].partition("---\n")[2]
+
+
+def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: Hub) -> None:
+    upload = prepare(run / "model", "me/small")
+    assert (
+        upload.result is None and front(upload.card).keys() == front((run / "model" / "README.md").read_text()).keys()
+    )
+    push(upload)
+    assert "evidence/result.json" not in hub.files and "plan.json" in hub.files
+
+
+def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no name of a repository"):
+        prepare(run, "small")
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        prepare(tmp_path, "me/small")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has no README.md"):
+        prepare(tmp_path, "me/small")
+    hub.refuses = True
+    with pytest.raises(InputError, match="the hub does not take me/small") as caught:
+        push(prepare(run, "me/small"))
+    assert "\n" not in str(caught.value) and "hf auth login" in str(caught.value)

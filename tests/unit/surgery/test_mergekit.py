@@ -1,0 +1,95 @@
+"""mergekit's passthrough slices: read as a plan, written from one, and refused where they are more than that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from layercut.errors import InputError
+from layercut.selection.specs import LayerSpec
+from layercut.surgery.channels import Channels
+from layercut.surgery.mergekit import read_slices, to_mergekit
+from layercut.surgery.plan import CutPlan
+from tests.unit.cli.conftest import Run, layercut  # noqa: F401
+
+# As in mergekit's README, with the layers that most pruned checkpoints on the hub leave out.
+PUBLISHED = """
+slices:
+  - sources:
+      - model: meta-llama/Meta-Llama-3-70B
+        layer_range: [0, 45]
+  - sources:
+      - model: meta-llama/Meta-Llama-3-70B
+        layer_range: [74, 80]
+merge_method: passthrough
+dtype: bfloat16
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "merge.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_half_open_ranges_are_what_stays(tmp_path: Path) -> None:
+    spec = LayerSpec.parse(written(tmp_path, PUBLISHED))
+    assert spec.bind(num_layers=80).removed == tuple(range(45, 74)) and not spec.is_open
+    with pytest.raises(InputError, match="keeps layers up to 79; this model has 32"):
+        spec.bind(num_layers=32)
+
+
+@pytest.mark.parametrize("removed", [(3,), (0,), (7,), (2, 3, 5), (6, 7, 1), ()])
+def test_a_plan_comes_back_from_what_is_written(tmp_path: Path, removed: tuple[int, ...]) -> None:
+    text = to_mergekit(CutPlan(num_layers=8, removed=removed), "me/model", "float16")
+    assert LayerSpec.parse(written(tmp_path, text)).bind(num_layers=8).removed == tuple(sorted(removed))
+    data = yaml.safe_load(text)
+    assert (data["merge_method"], data["dtype"]) == ("passthrough", "float16")
+    assert {one["sources"][0]["model"] for one in data["slices"]} == {"me/model"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("passthrough", "slerp"), "is no mergekit configuration of the merge method passthrough"),
+        (("[74, 80]", "[40, 80]"), "repeats layers, or names them out of order"),
+        (("[74, 80]", "[80, 74]"), "repeats layers, or names them out of order"),
+        (("[74, 80]", "74"), "needs one source with a layer_range"),
+        (
+            ("        layer_range: [74, 80]", "        layer_range: [74, 80]\n        parameters: {scale: 2}"),
+            "parameters of a source",
+        ),
+        (("merge_method: passthrough", "merge_method: [passthrough"), "cannot be read as a mergekit configuration"),
+    ],
+)
+def test_more_than_layers_is_refused_in_one_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    text = PUBLISHED.replace(*change)
+    with pytest.raises(InputError) as caught:
+        read_slices(written(tmp_path, text))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_models_are_refused(tmp_path: Path) -> None:
+    text = PUBLISHED.replace("meta-llama/Meta-Llama-3-70B\n        layer_range: [74", "other\n        layer_range: [74")
+    with pytest.raises(InputError, match="takes layers of 2 models, meta-llama/Meta-Llama-3-70B, other"):
+        read_slices(written(tmp_path, text))
+
+
+def test_channels_are_refused() -> None:
+    thin = Channels(field="intermediate_size", width=8, kept={0: (0, 1, 2, 3), 1: (0, 1, 2, 3)})
+    with pytest.raises(InputError, match="mergekit removes no MLP channels"):
+        to_mergekit(CutPlan(num_layers=2, channels=thin), "m", "float32")
+
+
+def test_the_command_reads_and_writes_them(tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+    from tests.support.pruning import spare_model
+
+    model, file = spare_model(tmp_path / "model"), tmp_path / "merge.yaml"
+    wrote = layercut("cut", model, "--remove", "2-3", "--mergekit", file)
+    assert wrote.code == 0 and "nothing was written" in wrote.out and "leave out their end" in wrote.err + wrote.out
+    assert [one["sources"][0]["layer_range"] for one in yaml.safe_load(file.read_text())["slices"]] == [[0, 2], [4, 6]]
+    cut = layercut("cut", model, "--remove", file, "--out", tmp_path / "cut")
+    assert cut.code == 0, cut.err
+    assert CutPlan.load(tmp_path / "cut" / "plan.json").removed == (2, 3)
