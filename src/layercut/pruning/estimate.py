@@ -11,7 +11,7 @@ from layercut.healing.estimate import seam_parameters
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
-from layercut.pruning.job import FLAGS, settings_of_run, units_of
+from layercut.pruning.job import FLAGS, fitting, settings_of_run, units_of
 from layercut.pruning.path import HEALING_ITEMS
 from layercut.pruning.profile import Profile
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
@@ -43,6 +43,7 @@ def prune_estimate(
     sizes = None if units == LAYER else Sizes(handle)
     wanted = () if sizes is None else sizes.wanted(settings)
     depth = len(wanted) or settings.depth(handle.num_layers)
+    profile = fitting(settings, handle.weightless.context_length)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)
@@ -73,7 +74,7 @@ def prune_estimate(
         stays_bytes=answers + stored,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
-        more=() if sizes is None else (_forecast(sizes, wanted, settings.profile),),
+        more=() if sizes is None else (_forecast(sizes, wanted, profile),),
     )
 
 

@@ -64,3 +64,14 @@ def test_a_folder_that_the_run_would_refuse(model: ModelSettings, tmp_path: Path
     with pytest.raises(InputError):
         estimated(model, tmp_path, ROWS, full)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_requests_that_are_longer_than_the_context_are_refused(model: ModelSettings, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`serve` prompt=90000000 is 90,000,300 tokens, and the model takes"):
+        estimated(model, tmp_path, ROWS, tmp_path / "run", serve="prompt=90000000")
+
+
+def test_bytes_and_speed_of_every_size_are_shown(model: ModelSettings, tmp_path: Path) -> None:
+    settings = PruneSettings(tasks=("copy",), smaller=0.1)
+    lines = prune_estimate(model, settings, goal_tasks(settings), out=tmp_path / "run").lines()
+    assert lines[0].startswith("sizes: -5% ") and ", -10% " in lines[0] and " x 1." in lines[0]
