@@ -83,8 +83,9 @@ def test_the_range_is_wide_where_few_items_were_timed_and_holds_what_was_seen() 
     assert low * 50 < high, "judged by its weight alone"
 
 
-def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others() -> None:
+def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 answers are written side by side: 2 have ended after a minute, and the others need 30 seconds at most."""
+    monkeypatch.setattr("layercut.progress.cost.time.monotonic", lambda: 0.0)
     eta = Eta([Workload(kind="a", num_items=100, weight=1), Workload(kind="a", num_items=10, weight=1)])
     eta.advance(0, 2, 60.0)
     assert eta.remaining is None, "two answers are too few"
