@@ -106,6 +106,10 @@ class ModelHandle:
         self.__dict__.pop("loaded", None)
         give_back_memory()
 
+    def size(self, plan: CutPlan) -> dict[str, int]:
+        """``num_parameters`` and ``disk_bytes`` under a plan, as run folders record them."""
+        return {"num_parameters": self.num_parameters(plan), "disk_bytes": self.disk_bytes(plan)}
+
     def num_parameters(self, plan: CutPlan) -> int:
         """Parameters under a plan, counted in the headers of the weight files."""
         return plan_cut(self.source.path, plan).parameters_after

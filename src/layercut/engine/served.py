@@ -42,11 +42,9 @@ class ServedModel:
     def introduce(self, plan: CutPlan) -> str:
         return f"{self.settings.model}: as served at {self.settings.base_url}"
 
-    def num_parameters(self, plan: CutPlan) -> None:
-        """Not known."""
-
-    def disk_bytes(self, plan: CutPlan) -> None:
-        """Not known."""
+    def size(self, plan: CutPlan) -> dict[str, int]:
+        """Nothing is known."""
+        return {}
 
     def recorded(self, plan: CutPlan) -> None:
         """Nothing is written of a plan: the model may have been cut or not."""

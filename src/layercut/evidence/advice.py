@@ -104,11 +104,12 @@ class Advice:
 
     @property
     def better(self) -> JudgedPlan | None:
-        """The smallest other model that passed, where it has fewer bytes than the recommended plan."""
-        plan = self.recommended
-        most = float("inf") if plan is None or plan.arm.disk_bytes is None else plan.arm.disk_bytes
-        passed = (one for one in self.others if one.passed)
-        return next((one for one in passed if one.arm.disk_bytes is not None and one.arm.disk_bytes < most), None)
+        """The smallest other model that passed, where it has fewer bytes than the recommended plan, or no plan is."""
+        plan, passed = self.recommended, [one for one in self.others if one.passed]
+        if plan is not None:
+            most = plan.arm.disk_bytes or 0
+            passed = [one for one in passed if (one.arm.disk_bytes or most) < most]
+        return next(iter(passed), None)
 
     @property
     def num_paths(self) -> int:

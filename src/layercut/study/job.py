@@ -242,8 +242,7 @@ class StudyJob:
             about = {**arm.describe(), "reused": reused(measured)}
             if arm.healing:
                 about["healed"] = work.healers[arm.name].metadata()
-            size = {"num_parameters": work.model.num_parameters(plan), "disk_bytes": work.model.disk_bytes(plan)}
-            run.write_metrics(rows, plan=plan.to_dict(), size=size, arm=about)
+            run.write_metrics(rows, plan=plan.to_dict(), size=work.model.size(plan), arm=about)
         if work.settings.checkpoints and not plan.is_uncut and not arm.healing:
             written = self._attempt(f"{arm.name}: checkpoint", [arm.name], lambda: self._checkpoint(arm.name))
             whole = whole and written is not None

@@ -211,8 +211,7 @@ def run_cells(
         with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
             outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
         rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
-    size = {"num_parameters": model.num_parameters(plan), "disk_bytes": model.disk_bytes(plan)}
-    folder.write_metrics(rows, plan=written, size=size, arm=arm)
+    folder.write_metrics(rows, plan=written, size=model.size(plan), arm=arm)
 
 
 def _selection_items(model: ModelHandle | ServedModel, plan: CutPlan, cell: Cell, allow: bool) -> int:

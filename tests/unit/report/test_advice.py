@@ -445,3 +445,7 @@ def test_without_recorded_bytes_there_is_no_front(weighed: Path) -> None:
     found = advise(weighed, use="copy", keep=0.8)
     assert front_of_advice(found) is None and found.better is not None
     assert "old (size not recorded): passed" in page(found)
+    for name in ("search-1", "search-2", "q8", "q4", "q2"):
+        shutil.rmtree(weighed / name)
+    alone = advise(weighed, use="copy", keep=0.8)
+    assert alone.answer == "other" and alone.better is not None and "take old (size not recorded)" in page(alone)
