@@ -117,6 +117,9 @@ class LikelihoodRequest:
     length, and has a likelihood per window."""
     by_token: bool = False
     """Have a comparison of plans say what it found at each token, too (``Divergence.tokens``)."""
+    tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
+    """The prompt and its one continuation as tokens, in place of their texts: an answer as it was written, which its
+    text need not give back, with its stop token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,9 @@ class Likelihoods:
     is_greedy: tuple[bool, ...]
     """True if greedy decoding would have produced exactly this continuation."""
     num_prompt_tokens: int
+    hits: tuple[tuple[bool, ...], ...] = field(default=(), compare=False, repr=False)
+    """Of each continuation, for each token: it is the likeliest one after those before it. Empty where an engine does
+    not say."""
 
 
 Request = GenerationRequest | LikelihoodRequest
@@ -151,6 +157,9 @@ class TokenDamage(NamedTuple):
     likeliest: str
     """The likeliest token under the plan."""
     reference_likeliest: str
+    overlap: float
+    """Sum over all tokens of the smaller of both probabilities: how often a token that the plan draws is accepted in
+    speculative sampling (arXiv:2211.17192)."""
 
 
 @dataclass(frozen=True, kw_only=True)

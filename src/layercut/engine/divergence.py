@@ -48,6 +48,8 @@ class TokenChoice(NamedTuple):
     reference_rank: Tensor
     likeliest: Tensor
     reference_likeliest: Tensor
+    overlap: Tensor
+    """Sum of the smaller probabilities; (N,) float."""
 
 
 class Reference(NamedTuple):
@@ -85,14 +87,21 @@ class Reference(NamedTuple):
 
 
 @torch.no_grad()
-def token_choice(reference_NV: Tensor, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
+def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
     """Rank of the given token among all next tokens in two models, and the likeliest token; see
     ``token_divergence``."""
 
     def rank(logits_NV: Tensor) -> Tensor:
         return 1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1)
 
-    return TokenChoice(rank(plan_NV), rank(reference_NV), plan_NV.argmax(dim=-1), reference_NV.argmax(dim=-1))
+    q_NV = torch.softmax(plan_NV, dim=-1, dtype=torch.float32)
+    return TokenChoice(
+        rank(plan_NV),
+        rank(reference.logits_NV),
+        plan_NV.argmax(dim=-1),
+        reference.logits_NV.argmax(dim=-1),
+        torch.minimum(reference.weight_NV, q_NV).sum(dim=-1),
+    )
 
 
 @torch.no_grad()
@@ -173,7 +182,8 @@ def divergences_between(
             plan_CV = logits(model, after, chunk)
             parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
             if by_token:
-                choices[place].append(torch.stack(token_choice(reference.logits_NV, plan_CV, token_C)).cpu())
+                found = token_choice(reference, plan_CV, token_C)
+                choices[place].append(torch.stack([value.double() for value in found]).cpu())
     return [
         _of_requests(loaded, items, torch.cat(values, dim=1).double(), torch.cat(chosen, dim=1) if by_token else None)
         for values, chosen in zip(parts, choices, strict=True)
@@ -181,36 +191,39 @@ def divergences_between(
 
 
 def _of_requests(
-    loaded: LoadedModel, items: Sequence[Scoring], values_5N: Tensor, choices_4N: Tensor | None
+    loaded: LoadedModel, items: Sequence[Scoring], values_5N: Tensor, choices_5N: Tensor | None
 ) -> list[Divergence]:
     rows = [item.rows[0] for item in items]
     lengths = [row.num_scored for row in rows]
     of_rows = torch.split(values_5N, lengths, dim=1)
     found = [_checked(loaded, item, values_5T) for item, values_5T in zip(items, of_rows, strict=True)]
-    if choices_4N is None:
+    if choices_5N is None:
         return found
-    choices_of_rows = torch.split(choices_4N, lengths, dim=1)
+    choices_of_rows = torch.split(choices_5N, lengths, dim=1)
     return [
-        replace(answer, tokens=_tokens(loaded, row.continuations[0], values_5T, choice_4T))
+        replace(answer, tokens=_tokens(loaded, row.continuations[0], values_5T, choice_5T))
         if item.request.by_token
         else answer
-        for answer, item, row, values_5T, choice_4T in zip(found, items, rows, of_rows, choices_of_rows, strict=True)
+        for answer, item, row, values_5T, choice_5T in zip(found, items, rows, of_rows, choices_of_rows, strict=True)
     ]
 
 
 def _tokens(
-    loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_4T: Tensor
+    loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_5T: Tensor
 ) -> tuple[TokenDamage, ...]:
     """The damage at each token of one continuation."""
     tokenizer, shown = loaded.tokenizer, ""
     tokens = []
-    values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)
-    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest) in enumerate(values):
+    values = zip(*values_5T[:3].tolist(), *choice_5T.tolist(), strict=True)
+    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest, overlap) in enumerate(
+        values
+    ):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
         text = decode(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
         added, shown = text[len(shown) :], max(shown, text, key=len)
-        first, reference_first = (decode(tokenizer, [token]) for token in (likeliest, reference_likeliest))
-        tokens.append(TokenDamage(added, nll, reference_nll, kl, rank, reference_rank, first, reference_first))
+        first, reference_first = (decode(tokenizer, [int(token)]) for token in (likeliest, reference_likeliest))
+        ranks = (int(rank), int(reference_rank))
+        tokens.append(TokenDamage(added, nll, reference_nll, kl, *ranks, first, reference_first, overlap))
     return tuple(tokens)
 
 

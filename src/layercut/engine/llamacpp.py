@@ -113,7 +113,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             )
         self._loaded = replace(model, context_length=self._context)
         self._stop_tokens = stop_tokens(model.tokenizer, model.generation_config)
-        self._serving: tuple[str, ExitStack, _Server] | None = None
+        self._serving: tuple[str, ExitStack, ServerInProcess] | None = None
 
     def describe(self) -> Mapping[str, Any]:
         return {**self._described("llama.cpp", self._device), "cache": "float32" if self._exact else "float16"}
@@ -193,7 +193,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         self._at_once(lambda answer: self._write(server, answer, decoding), answers)
         return [answer.completion() for answer in answers]
 
-    def _write(self, server: _Server, answer: Answer, decoding: Decoding) -> None:
+    def _write(self, server: ServerInProcess, answer: Answer, decoding: Decoding) -> None:
         row = answer.row
         asked: dict[str, Any] = {"n_predict": row.limit, "stop": list(row.request.stop), "min_p": 0.0}
         if not decoding.is_greedy:
@@ -223,7 +223,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _server(self, plan: CutPlan) -> _Server:
+    def _server(self, plan: CutPlan) -> ServerInProcess:
         """llama.cpp with the file of a plan; the one of another plan is let go first."""
         if self._serving is not None and self._serving[0] == plan.key:
             return self._serving[2]
@@ -236,8 +236,8 @@ class LlamaCppEngine(HoldsModel, TextOnly):
                 bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed)
                 cut_gguf(ModelSettings(model=str(self._file)), lambda **_: bare, self._file, file, verify=False)
             try:
-                parameters = self._parameters(file)
-                server = _Server(self._library.Server(parameters), parameters.api_keys[0])
+                parameters = self.parameters(file)
+                server = ServerInProcess(self._library.Server(parameters), parameters.api_keys[0])
             except Exception as error:  # of llama.cpp; its log says more
                 raise InputError(
                     f"llama.cpp cannot run {self._loaded.name} ({one_line(error)}). Try a smaller `cache_gib`, or use "
@@ -247,7 +247,8 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             return server
         raise AssertionError("unreachable")
 
-    def _parameters(self, file: Path) -> Any:
+    def parameters(self, file: Path) -> Any:
+        """Of llama.cpp's server for a file."""
         found, library = self._library.CommonParams(), self._library
         found.model.path = str(file)
         found.n_ctx, found.n_parallel = self._context * self._batch_size, self._batch_size
@@ -270,7 +271,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         refuse_channels(plan.channels is not None)
 
 
-class _Server:
+class ServerInProcess:
     """llama.cpp's server in this process."""
 
     def __init__(self, server: Any, key: str) -> None:
@@ -295,7 +296,7 @@ class _Server:
             raise InputError(f"llama.cpp does not answer any more ({one_line(error)}).") from error
 
 
-def _score(server: _Server, row: LikelihoodRow, continuation: Tokens, plain: Tokens) -> ContinuationScore:
+def _score(server: ServerInProcess, row: LikelihoodRow, continuation: Tokens, plain: Tokens) -> ContinuationScore:
     """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then.
 
     Nothing is reported of a token that is half a character. Its probability is among those of all tokens that come with
@@ -316,7 +317,7 @@ def _score(server: _Server, row: LikelihoodRow, continuation: Tokens, plain: Tok
     return ContinuationScore(total, is_greedy)
 
 
-def _forced(server: _Server, prompt: Sequence[int], token: int, most: int) -> Any:
+def _forced(server: ServerInProcess, prompt: Sequence[int], token: int, most: int) -> Any:
     """What llama.cpp says of a token behind a prompt, and of this many of the likeliest; None where it is silent."""
     bias = [[token, _FORCED]]
     found = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)

@@ -186,7 +186,7 @@ class PlainEngine(HoldsModel, Engine):
             eos_token_id=list(self._stop_tokens) or None,
             pad_token_id=self._pad_token,
         )
-        with _without_defaults(self._model):
+        with without_defaults(self._model):
             out_BT = self._model.generate(  # type: ignore[operator]
                 ids_BT,
                 attention_mask=mask_BT,
@@ -277,7 +277,7 @@ class PlainEngine(HoldsModel, Engine):
 
 
 @contextmanager
-def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
+def without_defaults(model: PreTrainedModel) -> Iterator[None]:
     """Hides the checkpoint's generation config, from which ``generate`` fills in whatever a call leaves open."""
     own = model.generation_config
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]

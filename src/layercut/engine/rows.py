@@ -243,6 +243,8 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
 
 
 def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[TokenPair]:
+    if request.tokens is not None:
+        return [TokenPair(*request.tokens)]
     if not request.prompts:
         return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
     each = zip(request.prompts, request.continuations, strict=True)

@@ -34,6 +34,8 @@ class ContinuationScore(NamedTuple):
 
     log_likelihood: float
     is_greedy: bool
+    hits: tuple[bool, ...] = ()
+    """For each token: it is the likeliest."""
 
 
 class Sheet:
@@ -69,7 +71,11 @@ class Sheet:
             at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
             log_p_M[here_M] = log_p_CV[at, token].cpu()
             hit_M[here_M] = (log_p_CV.argmax(dim=-1)[at] == token).cpu()
-        return (ContinuationScore(float(log_p_M[span].sum()), bool(hit_M[span].all())) for span in self._spans)
+        hits = [tuple(hit_M[span].tolist()) for span in self._spans]
+        return (
+            ContinuationScore(float(log_p_M[span].sum()), all(own), own)
+            for span, own in zip(self._spans, hits, strict=True)
+        )
 
 
 def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[ContinuationScore]) -> Likelihoods:
@@ -93,6 +99,7 @@ def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[ContinuationScor
         num_tokens=tuple(len(pair.continuation) for pair in item.pairs),
         is_greedy=tuple(score.is_greedy for score in found),
         num_prompt_tokens=len(item.pairs[0].context),
+        hits=tuple(score.hits for score in found),
     )
 
 

@@ -26,7 +26,7 @@ from layercut.evidence.intervals import (
     is_binary,
     mean_interval,
 )
-from layercut.evidence.resampling import resampled_means
+from layercut.evidence.resampling import METHOD, resampled_means, resampled_sums
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
@@ -239,6 +239,16 @@ def ratio_interval(value: float, above: Array, below: Array, n: int, method: str
         for end in (draws.min(), draws.max())
     ]
     return ends[0]._replace(high=ends[1].high)
+
+
+def sums_ratio(above: Array, below: Array, seed: int) -> Estimate:
+    """A ratio of sums over the same items, with a 95 % interval of the Bayesian bootstrap; without one where the items
+    are too few.
+    """
+    value, n = float(above.sum() / below.sum()), len(above)
+    draws = resampled_sums(np.stack([above, below]), None, seed)
+    found = None if draws is None else ratio_interval(value, draws[:, 0], draws[:, 1], n, METHOD)
+    return found or Estimate(value, None, None, n, "none")
 
 
 def _sign_flip(differences: Array, seed: int) -> float:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_sums, cluster_weights
-from layercut.evidence.intervals import CONFIDENCE, MAX_CELLS, Array, is_binary
+from layercut.evidence.intervals import CONFIDENCE, MAX_CELLS, NUM_RESAMPLES, Array, is_binary
+from layercut.seed import check_seed
 
+METHOD = "Bayesian bootstrap"
 _OUTCOMES = np.array([(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
 _ADDED = 0.5
 """Items added to each outcome of a 0/1 metric."""
@@ -80,3 +82,17 @@ def _blocks(width: int, num_resamples: int) -> list[int]:
     """Sizes of blocks that hold a bounded number of weights each."""
     step = max(1, MAX_CELLS // width)
     return [min(step, num_resamples - start) for start in range(0, num_resamples, step)]
+
+
+def resampled_sums(columns: Array, codes: NDArray[np.intp] | None, seed: int) -> Array | None:
+    """Sums of columns (columns, N) under random weights of the items, or of what items share: (R, columns); None where
+    those are too few.
+    """
+    codes = np.arange(columns.shape[1]) if codes is None else codes
+    num = int(codes.max()) + 1
+    if num < FEWEST_CLUSTERS:
+        return None
+    rng = np.random.default_rng(check_seed(seed))
+    return cluster_weights(num, CONFIDENCE, rng, NUM_RESAMPLES) @ np.stack(
+        [cluster_sums(one, codes) for one in columns], axis=1
+    )

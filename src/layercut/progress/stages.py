@@ -47,13 +47,13 @@ class _Row:
 class StageProgress(ProgressTable):
     """The stages of one run of prune, in the order in which they begin."""
 
-    def __init__(self, console: Console, left: Callable[[], TimeLeft | None] = lambda: None) -> None:
+    def __init__(self, console: Console, left: Callable[[], TimeLeft | None] | None = lambda: None) -> None:
         """Nothing is shown yet.
 
         Args:
             console: where it is shown.
             left: gives the time that is left, the same until the present step has ended; None while nothing was
-                measured.
+                measured. Without it, each step has its own time left, from what of it is done.
         """
         super().__init__(console)
         self.left = left
@@ -61,6 +61,8 @@ class StageProgress(ProgressTable):
         self._active = ""
         self._step = ""
         """Progress of the active stage."""
+        self._step_began: tuple[str, int, float] = ("", 0, 0.0)
+        """Its name, what was done when it began, and when that was."""
         self._cells: list[str] = []
         self._known: TimeLeft | None = None
         """The last result of ``left``."""
@@ -87,6 +89,13 @@ class StageProgress(ProgressTable):
         if done == 0:
             self._tokens.begin()
         self._step = f"{what} {done:,} of {total:,}"
+        if self.left is None:
+            if self._step_began[0] != what or done <= self._step_began[1]:
+                self._step_began = (what, done, time.monotonic())
+            _, first, since = self._step_began
+            if first < done < total:
+                left = (time.monotonic() - since) / (done - first) * (total - done)
+                self._step += f", {clock(left)} left of this step"
 
     def cells(self, labels: list[str]) -> None:
         """Names of the pieces that ``piece`` and ``skip`` speak of."""
@@ -107,13 +116,15 @@ class StageProgress(ProgressTable):
         table = bare_table()
         table.add_column("stage", no_wrap=True, overflow="ellipsis", min_width=10)
         table.add_column("state", no_wrap=True, overflow="ellipsis", max_width=max(12, options.max_width - 44))
-        table.add_column("kept, selection", justify="right", no_wrap=True)
-        table.add_column("kept, report", justify="right", no_wrap=True)
+        keeps = any(row.chosen or row.shown for row in self._rows.values())
+        for name in ("kept, selection", "kept, report") if keeps else ():
+            table.add_column(name, justify="right", no_wrap=True)
         for name in list(self._rows)[-max(4, console.height - _AROUND) :]:
             row = self._rows[name]
             doing = (self._step or row.doing) if name == self._active else row.doing
-            table.add_row(name, Text(doing, style=row.style or "cyan"), row.chosen, row.shown)
-        return self._drawn(table, left=self.remaining() or "time left: after the first answers")
+            table.add_row(name, Text(doing, style=row.style or "cyan"), *([row.chosen, row.shown] if keeps else []))
+        waiting = "" if self.left is None else "time left: after the first answers"
+        return self._drawn(table, left=self.remaining() or waiting)
 
     def _now(self) -> str:
         doing = self._rows[self._active].doing if self._active else "loading the model"
@@ -121,7 +132,7 @@ class StageProgress(ProgressTable):
         return ", ".join(fact for fact in [*facts, self.remaining()] if fact)
 
     def remaining(self) -> str:
-        found, now = self.left(), time.monotonic()
+        found, now = self.left() if self.left is not None else None, time.monotonic()
         if found is None:
             return ""
         if found != self._known:

@@ -4,28 +4,22 @@ A model that rambles writes fast and answers late. Tokens are those of the real 
 from them and the times that one token takes in the serving profile.
 """
 
-# Shapes: N items, K clusters, R resamples.
-
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_sums, cluster_weights
+from layercut.evidence.clusters import cluster_codes
 from layercut.evidence.comparison import ComparisonRow, compare_runs
-from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array
 from layercut.evidence.paired import ratio_interval
+from layercut.evidence.resampling import METHOD, resampled_sums
 from layercut.pruning.path import measured
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import BothEstimated, TaskCost
-from layercut.seed import check_seed
 
 if TYPE_CHECKING:
     from layercut.pruning.speed import RequestTime
-
-METHOD = "Bayesian bootstrap"
 
 
 def task_costs(
@@ -52,8 +46,8 @@ def _cost(
         for side, time in zip(records, times, strict=True)
     ]
     ones = [1.0] * row.n
-    sums = _resampled([ones, *tokens, *seconds, row.items.uncut, row.items.cut], row.items.clusters, seed)
-    whole = np.array([np.sum(one) for one in (ones, *tokens, *seconds, row.items.uncut, row.items.cut)])
+    columns = np.array([ones, *tokens, *seconds, row.items.uncut, row.items.cut], dtype=np.float64)
+    sums, whole = resampled_sums(columns, cluster_codes(row.items.clusters, row.n), seed), columns.sum(axis=1)
 
     def both(above: tuple[int, int], below: tuple[int, int]) -> BothEstimated | None:
         """Ratios of sums, by their columns, for both models; and the second by the first."""
@@ -80,19 +74,3 @@ def _cost(
     if tokens_each is None or seconds_each is None:
         return None
     return TaskCost(task=row.task, readout=row.readout, tokens=tokens_each, seconds=seconds_each, per_solved=solved)
-
-
-def _resampled(columns: Sequence[Sequence[float]], clusters: Sequence[str] | None, seed: int) -> Array | None:
-    """Sums of the columns under random weights of the items, or of what items share: (R, columns); None where those are
-    too few.
-    """
-    values = np.array(columns, dtype=np.float64)
-    codes = cluster_codes(clusters, values.shape[1])
-    codes = np.arange(values.shape[1]) if codes is None else codes
-    num = int(codes.max()) + 1
-    if num < FEWEST_CLUSTERS:
-        return None
-    rng = np.random.default_rng(check_seed(seed))
-    return cluster_weights(num, CONFIDENCE, rng, NUM_RESAMPLES) @ np.stack(
-        [cluster_sums(one, codes) for one in values], axis=1
-    )

@@ -11,9 +11,9 @@ from layercut.healing.estimate import seam_parameters
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
-from layercut.pruning.job import FLAGS, fitting, settings_of_run, units_of
+from layercut.pruning.job import FLAGS, settings_of_run, units_of
 from layercut.pruning.path import HEALING_ITEMS
-from layercut.pruning.profile import Profile
+from layercut.pruning.profile import Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
 from layercut.pruning.sizes import Sizes
 from layercut.runs.directory import RunFolder
@@ -43,7 +43,7 @@ def prune_estimate(
     sizes = None if units == LAYER else Sizes(handle)
     wanted = () if sizes is None else sizes.wanted(settings)
     depth = len(wanted) or settings.depth(handle.num_layers)
-    profile = fitting(settings, handle.weightless.context_length)
+    profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from layercut.evidence.uses import tasks_for
-from layercut.pruning.settings import PruneSettings
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, takes
 from layercut.tasks.suites import asked_tasks, with_data
+
+
+class Named(Protocol):
+    """Settings that name tasks."""
+
+    @property
+    def use(self) -> str | None: ...
+
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_new_tokens(self) -> int | None: ...
 
 
 class GoalTasks(NamedTuple):
@@ -21,7 +33,7 @@ class GoalTasks(NamedTuple):
     """Says that the use is judged by a proxy; empty where it is not."""
 
 
-def goal_tasks(settings: PruneSettings, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:
+def goal_tasks(settings: Named, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:
     """The tasks that decide. Nothing is loaded.
 
     Args:

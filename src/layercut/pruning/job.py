@@ -34,7 +34,7 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
-from layercut.pruning.profile import Profile
+from layercut.pruning.profile import fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
@@ -93,7 +93,7 @@ def prune_model(
     units = units_of(handle, settings, out, say)
     sizes = () if units == LAYER else Sizes(handle).wanted(settings)
     depth = len(sizes) or settings.depth(handle.num_layers)
-    profile = fitting(settings, handle.weightless.context_length)
+    profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     if note := on_experts(read_config(handle.source.path)):
         say(note)
     for name in settings.versus:
@@ -138,22 +138,6 @@ def prune_model(
             found = PruneJob(context).run()
         (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
-
-
-def fitting(settings: PruneSettings, length: int | None) -> Profile:
-    """The serving profile; one that nobody asked for is made to fit a context of ``length`` tokens.
-
-    Raises:
-        InputError: one that was asked for and does not fit.
-    """
-    profile = settings.profile
-    if length is None or profile.tokens <= length:
-        return profile
-    if "serve" not in settings.model_fields_set:
-        return profile._replace(prompt=length // 2, new=length // 2)
-    raise InputError(
-        f"`serve` {settings.serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less."
-    )
 
 
 def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:

@@ -94,6 +94,7 @@ def outcome_of(
         checkpoint=checkpoint,
         verified=str(state.get("verified", "")),
         serve=profile.words,
+        serve_tokens=profile.batch * profile.tokens,
         speed=next(one.speed for one in served if one.run == arm.name),
         served=served,
         size={

@@ -64,3 +64,23 @@ class Profile(NamedTuple):
 
 LAPTOP = "laptop"
 PROFILES = {LAPTOP: Profile(1, 300, 300), "server": Profile(16, 1000, 300), "batch": Profile(64, 300, 300)}
+
+
+def profile_text(text: str) -> str:
+    """The same text, if it names a profile; a check of settings."""
+    Profile.parse(text)
+    return text
+
+
+def fitted(serve: str, length: int | None, is_given: bool) -> Profile:
+    """A profile in a context of ``length`` tokens; one that nobody asked for is made to fit.
+
+    Raises:
+        InputError: one that was asked for and does not fit.
+    """
+    profile = Profile.parse(serve)
+    if length is None or profile.tokens <= length:
+        return profile
+    if not is_given:
+        return profile._replace(prompt=length // 2, new=length // 2)
+    raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.settings import METHODS
-from layercut.pruning.profile import LAPTOP, PROFILES, Profile
+from layercut.pruning.profile import LAPTOP, PROFILES, Profile, profile_text
 from layercut.selection.specs import Count
 from layercut.settings import Depth
 
@@ -39,11 +39,6 @@ def seconds_of(text: str) -> float:
 
 def _depth(text: object) -> str:
     return Depth(text=str(text)).text
-
-
-def _profile(text: str) -> str:
-    Profile.parse(text)
-    return text
 
 
 def _faster(times: float) -> float:
@@ -83,7 +78,7 @@ class PruneSettings(Settings):
     faster: Annotated[Number, AfterValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
-    serve: Annotated[str, AfterValidator(_profile)] = Field(
+    serve: Annotated[str, AfterValidator(profile_text)] = Field(
         LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
     )
     max_depth: Annotated[str, BeforeValidator(_depth)] = Field(

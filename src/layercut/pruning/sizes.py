@@ -16,7 +16,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.structure import structure_of
-from layercut.models.weights import read_config, stored_tensors
+from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
@@ -47,6 +47,13 @@ def on_experts(config: Mapping[str, Any]) -> str:
     )
 
 
+def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int:
+    """Bytes that no token passes through: the table of input embeddings, where the output has one of its own."""
+    vocabulary = config.get("text_config", config).get("vocab_size")
+    tables = [one.entry.num_bytes for one in stored if one.entry.shape[:1] == (vocabulary,)]
+    return tables[0] if len(tables) > 1 else 0
+
+
 class SizedPlan(NamedTuple):
     """The plan of one size."""
 
@@ -70,9 +77,7 @@ class Sizes:
         stored = stored_tensors(model.source.path)
         pattern = structure_of(config, model.settings.model, [one.name for one in stored]).tensor_pattern
         self.total = sum(one.entry.num_bytes for one in stored)
-        vocabulary = config.get("text_config", config).get("vocab_size")
-        tables = [one.entry.num_bytes for one in stored if one.entry.shape[:1] == (vocabulary,)]
-        self._read = self.total - (tables[0] if len(tables) > 1 else 0)
+        self._read = self.total - unread_bytes(config, stored)
         self._layers = dict.fromkeys(range(model.num_layers), 0)
         self._channels = dict.fromkeys(self.mlp.slots, 0.0)
         names = {(layer, slot.name) for layer, slots in self.mlp.slots.items() for slot in slots}

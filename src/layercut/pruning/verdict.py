@@ -82,7 +82,12 @@ def fastest(passed: Sequence[tuple[str, Served]], faster: float | None) -> str:
         faster: times as fast as the original model.
     """
     if not passed:
-        return "" if faster is None else f"Nothing passed, so nothing is {faster:g} times as fast."
+        if faster is None:
+            return ""
+        return (
+            f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
+            "checks, a plan loses nothing: layercut draft forecasts whether that pays."
+        )
     name, best = min(passed, key=lambda one: one[1].request.ratio.value)
     ratio = best.request.ratio
     low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))

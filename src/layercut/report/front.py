@@ -40,6 +40,8 @@ class Weighed:
     """The answer takes it."""
     request: TimedSpeed | None = None
     """Seconds of a request; None where it was not timed."""
+    memory: int | None = None
+    """Bytes of the weights, and of keys and values in the serving profile."""
     smallest: bool = False
     """On the front of the bytes."""
     fastest: bool = False
@@ -66,6 +68,7 @@ def front_of(result: PruneResult) -> Front | None:
     if not result.versus:
         return None
     uncut, better = result.size["uncut"].disk_bytes, result.better
+    served = {one.run: one for one in result.served} if result.serve_tokens else {}
     timed = {one.run: one.request for one in result.served}
     models: list[tuple[str, TestedDepth | Alternative, str, str, bool]] = []
     for plan in result.tested:
@@ -86,6 +89,7 @@ def front_of(result: PruneResult) -> Front | None:
                     series=series,
                     picked=picked,
                     request=timed.get(run),
+                    memory=served[run].memory(result.serve_tokens) if run in served else None,
                 )
                 for label, one, run, series, picked in models
             ]
@@ -157,10 +161,11 @@ class _Line(NamedTuple):
 def front_table(front: Front) -> Table:
     """A row for each model and task."""
     lines = [_Line(one, kept) for one in front.models for kept in one.kept]
-    timed = any(one.request for one in front.models)
+    timed, in_memory = (any(getattr(one, name) for one in front.models) for name in ("request", "memory"))
     columns = [
         Column("model", lambda line: Styled(line.model.label, "strong" if line.model.picked else "plain")),
         Column("weights", lambda line: _weights(line.model), numeric=True),
+        *([Column("in memory", lambda line: _memory(line.model), numeric=True, narrow=(1,))] if in_memory else []),
         *([Column("a request", lambda line: request_words(line.model.request), numeric=True)] if timed else []),
         Column("task", lambda line: task_cell(line.kept.task, line.kept.readout)),
         Column("keeps", lambda line: share_cell(line.kept)),
@@ -266,6 +271,10 @@ def request_words(one: TimedSpeed | None) -> str:
 
 def _weights(one: Weighed) -> str:
     return f"{size(one.disk_bytes)} ({100 * one.change:+.0f} %)"
+
+
+def _memory(one: Weighed) -> str:
+    return "not timed" if one.memory is None else size(one.memory)
 
 
 def _place(one: Weighed) -> str:

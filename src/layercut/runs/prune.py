@@ -326,6 +326,8 @@ class PruneResult(_Plain):
     speed: tuple[TimedSpeed, ...] = ()
     """Of the chosen plan."""
     serve: str = ""
+    serve_tokens: int = 0
+    """Tokens of all requests at once, read and written, in the serving profile."""
     """The serving profile, in words; empty in results of older versions."""
     served: tuple[Served, ...] = ()
     """Every tested plan and other model, timed."""

@@ -26,14 +26,19 @@ from layercut.surgery.quantized import Modules, follow_config, is_quantized
 from layercut.surgery.width import attributes_under, mlp_width_in, taken, thin_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
 
+    Part = Callable[[Tensor, int, Sequence[int]], Tensor]
+
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
+REORDERED = "_layercut_reordered"
+"""Attribute of a model whose MLP channels are in another order than its files have them."""
 _checked: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 _thinned: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], tuple[nn.Parameter, int, nn.Parameter]]]
 _thinned = WeakKeyDictionary()
@@ -49,20 +54,23 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return layers  # type: ignore[no-any-return]
 
 
-def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> PreTrainedModel:
+def remove_layers(
+    model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, part: Part = taken
+) -> PreTrainedModel:
     """Remove the plan's layers from ``model`` in place, mend its config, and return it. An empty plan changes nothing.
 
-    The plan may be given as layers: ``remove_layers(model, "24-26")``.
+    The plan may be given as layers: ``remove_layers(model, "24-26")``. ``part`` takes the entries of a tensor along one
+    dimension, of MLP channels that stay; they are copied if it is left out.
 
     Raises:
         InputError: the plan does not fit the model, or a bypass is active on it.
     """
-    apply_plan(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
+    apply_plan(model, plan, part=part).pop_all()  # what would undo it is let go, and the removed layers with it
     _thinned.pop(model, None)
     return model
 
 
-def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> ExitStack:
+def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, part: Part = taken) -> ExitStack:
     """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
 
     Raises:
@@ -80,6 +88,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
     plan = as_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
         raise plan.unfit(f"this one has {len(layers)}")
+    refuse_reordered(model, plan)
     _install_output_hooks(parent)
     old, new, settings = _followed(model, plan)
     with ExitStack() as undo:
@@ -89,7 +98,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
         if not plan.is_uncut:
             before = _owners(model) if is_quantized(new) else {}
             if plan.channels is not None:
-                _thin(undo, model, layers, plan)
+                _thin(undo, model, layers, plan, part)
             if plan.removed:
                 kept = nn.ModuleList(layers[i] for i in plan.kept)
                 kept.training = layers.training  # the list's own flag; the layers have theirs
@@ -107,6 +116,15 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
                 _set(undo, config, _OVERRIDES, getattr(type(config).from_dict(new), _OVERRIDES))
         return undo.pop_all()
     raise AssertionError("unreachable")
+
+
+def refuse_reordered(model: PreTrainedModel, plan: CutPlan) -> None:
+    """Raise InputError for a plan with channels, where the model has them in another order."""
+    if plan.channels is not None and getattr(model, REORDERED, False):
+        raise InputError(
+            "the MLP channels of this model were put into another order by draft_view, so a plan's channels are others "
+            "here; load the model again."
+        )
 
 
 def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
@@ -139,7 +157,7 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     return old, thin_config(new, plan.channels), settings
 
 
-def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan) -> None:
+def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan, part: Part) -> None:
     """Give the layers that stay the part of each tensor whose channels stay; what was cut before is taken again."""
     assert plan.channels is not None
     slots = mlp_width_in(model).slots
@@ -153,9 +171,9 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
             key = (plan.channels.key, layer, slot.name)
             found = held.get(key)
             if found is None or found[0] is not before or found[1] != before._version:
-                data = taken(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
-                part = nn.Parameter(data, requires_grad=before.requires_grad)
-                held[key] = found = (before, before._version, part)
+                data = part(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
+                thin = nn.Parameter(data, requires_grad=before.requires_grad)
+                held[key] = found = (before, before._version, thin)
             undo.callback(module._parameters.__setitem__, slot.tensor, before)
             module._parameters[slot.tensor] = found[2]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layercut.engine.base import Divergence, LikelihoodRequest
-from layercut.engine.divergence import token_choice
+from layercut.engine.divergence import Reference, token_choice
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
@@ -66,5 +66,5 @@ def test_half_a_character_is_shown_with_its_last_byte() -> None:
 
 def test_equally_likely_tokens_share_a_rank() -> None:
     logits = torch.tensor([[0.0, 2.0, 2.0, 1.0]])
-    found = [int(token_choice(logits, logits, torch.tensor([token])).rank) for token in range(4)]
+    found = [int(token_choice(Reference.of(logits), logits, torch.tensor([token])).rank) for token in range(4)]
     assert found == [4, 1, 1, 3]

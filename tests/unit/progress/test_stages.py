@@ -79,3 +79,20 @@ def test_before_anything_is_known() -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     console.print(StageProgress(console))
     assert isinstance(console.file, io.StringIO) and "time left: after" in console.file.getvalue()
+
+
+def test_without_a_forecast_each_step_has_its_own_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console = Console(file=io.StringIO(), width=120)
+    progress = StageProgress(console, left=None)
+    progress.begin("search", "reading")
+    progress("answers read", 10, 50)  # ten were known
+    assert "left of this step" not in progress._step
+    now[0] += 20
+    progress("answers read", 20, 50)
+    assert progress._step == "answers read 20 of 50, 01:00 left of this step"
+    progress("answers read", 50, 50)
+    assert progress._step == "answers read 50 of 50"
+    console.print(progress)
+    assert "kept" not in console.file.getvalue() and "time left" not in console.file.getvalue()  # type: ignore[attr-defined]

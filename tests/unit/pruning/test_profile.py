@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layercut.errors import InputError
-from layercut.pruning.job import fitting
-from layercut.pruning.profile import PROFILES, Profile
+from layercut.pruning.profile import PROFILES, Profile, fitted
 from layercut.pruning.settings import PruneSettings
 
 
@@ -34,7 +33,7 @@ def test_what_is_no_profile(text: str, message: str) -> None:
 
 
 def test_a_profile_that_nobody_asked_for_is_made_to_fit() -> None:
-    assert fitting(PruneSettings(use="math"), 128) == Profile(1, 64, 64)
-    assert fitting(PruneSettings(use="math"), None) == fitting(PruneSettings(use="math"), 600) == PROFILES["laptop"]
+    assert fitted("laptop", 128, False) == Profile(1, 64, 64)
+    assert fitted("laptop", None, True) == fitted("laptop", 600, False) == PROFILES["laptop"]
     with pytest.raises(InputError, match="`serve` laptop is 600 tokens, and the model takes 128"):
-        fitting(PruneSettings(use="math", serve="laptop"), 128)
+        fitted("laptop", 128, True)

@@ -38,6 +38,7 @@ def with_others(folder: Path) -> PruneResult:
         served_as(run, share) for run, share in (*zip(names(result), (0.8, 1.2), strict=True), (others[0].run, 0.9))
     ]
     update = {"tested": tested, "versus": others, "served": tuple(served), "error": 0.05, "serve": "batch 1"}
+    update["serve_tokens"] = 600
     return result.model_copy(update=update)
 
 
@@ -77,11 +78,11 @@ def test_a_model_is_on_the_front_where_no_smaller_or_faster_one_keeps_as_much(tm
     lines, columns = front_table(front).rows, front_table(front).columns
     rows = [[plain(column.value(line)) for column in columns] for line in lines]
     assert rows[0] == [
-        "20", "524 MB (-3 %)", "2.4 s (x 0.80 [0.79, 0.81])", "arithmetic short answer", "90 [86, 94] %", "87 %",
-        "passed", "seconds",
+        "20", "524 MB (-3 %)", "2.20 kB", "2.4 s (x 0.80 [0.79, 0.81])", "arithmetic short answer", "90 [86, 94] %",
+        "87 %", "passed", "seconds",
     ]  # fmt: skip
-    assert rows[2][2] == "not timed" and rows[2][-1] == "-"
-    assert rows[3][1:2] + rows[3][4:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed", "bytes and seconds"]
+    assert rows[2][2] == rows[2][3] == "not timed" and rows[2][-1] == "-"
+    assert rows[3][1:2] + rows[3][5:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed", "bytes and seconds"]
     assert "share an error of 5 %" in front.note
 
 

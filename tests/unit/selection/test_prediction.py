@@ -29,7 +29,7 @@ class Graded(TracedEngine):
         return found.__class__(
             id=found.id, num_tokens=2, nll=found.nll, reference_nll=1, kl=found.kl, js_top100=0.0,
             top1_disagreements=int(place < 4 * found.kl), sure=found.sure,
-            tokens=tuple(TokenDamage(text, nll, 0.5, 0.0, 1, 1, text, text) for text, nll in of_tokens),
+            tokens=tuple(TokenDamage(text, nll, 0.5, 0.0, 1, 1, text, text, 1.0) for text, nll in of_tokens),
         )  # fmt: skip
 
 
