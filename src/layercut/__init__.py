@@ -26,6 +26,8 @@ _PUBLIC = {
     "compare_paired": "layercut.evidence.paired",
     # steps that are kept in run folders
     "prune": "layercut.api",
+    "draft": "layercut.api",
+    "draft_view": "layercut.drafting.view",
     "ModelSettings": "layercut.settings",
     "select_layers": "layercut.api",
     "cut": "layercut.api",
@@ -50,6 +52,7 @@ _PUBLIC = {
     "TaskResult": "layercut.tasks.evaluate",
     "Comparison": "layercut.evidence.paired",
     "Pruned": "layercut.pruning.pruned",
+    "DraftDone": "layercut.drafting.job",
     "Swept": "layercut.selection.sweep",
     "Evaluated": "layercut.tasks.run",
     "AnswerRecord": "layercut.healing.prompts",

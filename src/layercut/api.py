@@ -24,6 +24,7 @@ from layercut.errors import InputError, unknown
 from layercut.requests.base import Request, Slot, slots
 from layercut.requests.cut import CutRequest
 from layercut.requests.diagnose import DiagnoseRequest
+from layercut.requests.draft import DraftRequest
 from layercut.requests.evaluate import EvalRequest
 from layercut.requests.generate import GenerateRequest
 from layercut.requests.heal import HealRequest
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layercut.diagnostics.diagnose import Diagnosed
+    from layercut.drafting.job import DraftDone
     from layercut.engine.base import Decoding, Engine
     from layercut.engine.handle import ModelHandle
     from layercut.evidence.advice import Advice
@@ -177,6 +179,23 @@ def prune(request: PruneRequest, io: Io) -> Pruned:
 
     done = request.run(io)
     prune_reports(done.folder, seed=request.seed)
+    return done
+
+
+@_asks(DraftRequest, "model", "tokenizer")
+def draft(request: DraftRequest, io: Io) -> DraftDone:
+    """Find a plan that makes a model write faster as a draft of itself; ``layercut draft``.
+
+    Returns:
+        ``result``, all that draft.json holds, ``folder``, and ``times``.
+    Raises:
+        InputError: a model, task or plan that cannot be used, or a folder that holds another run.
+    """
+    from layercut.report.draft import draft_reports
+
+    done = request.run(io)
+    if done.result is not None:
+        draft_reports(done.folder)
     return done
 
 

@@ -41,14 +41,15 @@ MAY_USE = {
         "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models",
         "settings",
     },
+    "drafting": {"pruning", "selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "tools": {"selection", "surgery", "models"},
     "requests": {
-        "pruning", "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models",
-        "settings",
+        "drafting", "pruning", "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery",
+        "models", "settings",
     },
     "api": {
-        "requests", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "evidence",
-        "surgery", "models", "settings",
+        "requests", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine",
+        "evidence", "surgery", "models", "settings",
     },
     "cli": {
         "requests", "study", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",

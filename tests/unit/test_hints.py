@@ -22,7 +22,8 @@ FLAGS = {
 }
 NAMES = {verb: {str(one.name) for one in kind.params} | {*kind._flags()} for verb, kind in COMMANDS.items()}
 FOREIGN = {"--help", "--version", "--editable", "--no-deps", "--force-reinstall", "--merge"}
-"""Of every command, of pip and of llama.cpp."""
+FOREIGN |= {"--speculative-config", "--spec-type", "--spec-draft-n-max", "--spec-draft-n-min"}
+"""Of every command, of pip, of llama.cpp and of vLLM."""
 NOT_FOR_PEOPLE = ("report/html", "report/figures", "sandbox/isolation.py", "runs/environment.py")
 
 

@@ -8,9 +8,10 @@ UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings seed
-cli/clean cli/compare cli/env cli/evaluate cli/forecast cli/ls cli/plan_size cli/prune cli/reference cli/report
-cli/select
+cli/clean cli/compare cli/draft cli/env cli/evaluate cli/forecast cli/ls cli/plan_size cli/prune cli/reference
+cli/report cli/select
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
+drafting/agreement drafting/measure drafting/outcome drafting/search drafting/settings drafting/view
 engine/answers engine/base engine/generating engine/head engine/packing engine/pool_worker engine/ray_members
 engine/reading engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start
@@ -21,12 +22,13 @@ progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
 pruning/pruned pruning/search pruning/speed pruning/state pruning/verdict
 report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections report/elements
-report/figures/charts report/figures/diagnosis report/figures/picture report/figures/scores report/html/answer
-report/html/answers report/html/browser report/html/damage report/html/layout report/html/page report/html/provenance
-report/html/scores report/provenance report/reports report/source report/study_tables report/sweep_text report/words
-requests/cut requests/diagnose requests/evaluate requests/generate requests/heal requests/io requests/prune
-requests/results requests/select requests/study requests/sweep
-runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
+report/draft report/figures/charts report/figures/diagnosis report/figures/picture report/figures/scores
+report/html/answer report/html/answers report/html/browser report/html/damage report/html/layout report/html/page
+report/html/provenance report/html/scores report/provenance report/reports report/source report/study_tables
+report/sweep_text report/words
+requests/cut requests/diagnose requests/draft requests/evaluate requests/generate requests/heal requests/io
+requests/prune requests/results requests/select requests/study requests/sweep
+runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position selection/rotation selection/text_objective
 study/choosing study/file study/forecast study/growth study/healing_arms study/job study/settings study/steps_beside

@@ -33,6 +33,8 @@ VERBS = {
     "eval": "Score MODEL on tasks, whole or without the layers that --remove names.",
     "generate": "Let MODEL answer prompts, whole or without the layers that --remove names.",
     "heal": "Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.",
+    "draft": "Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is "
+    "lost.",
     "run": "Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was "
     "lost.",
     "sweep": "Skip each layer of MODEL alone and measure what every task keeps.",

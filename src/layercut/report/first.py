@@ -19,6 +19,7 @@ from layercut.report.elements import Figure
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
+from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.prune import RESULT, Goal, PruneResult
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
@@ -57,7 +58,10 @@ def title_of(first: FirstScreen | None, model: str) -> str:
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
-    return first_of_prune(PruneResult.load(folder)) if (folder / RESULT).is_file() else first_of_study(study)
+    if not (folder / RESULT).is_file():
+        return first_of_study(study)
+    drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
+    return first_of_prune(PruneResult.load(folder), drafted)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
@@ -153,8 +157,8 @@ def _keeps(row: ComparisonRow) -> str:
     return kept(row.kept_share)
 
 
-def first_of_prune(result: PruneResult) -> FirstScreen:
-    """The answer of ``layercut prune``."""
+def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> FirstScreen:
+    """The answer of ``layercut prune``; ``drafted``: what the original model does with a draft of itself."""
     chosen, goal = result.chosen, result.goal
     start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
     start = f"Take {escaped(result.better.model)}." if result.better else start
@@ -177,6 +181,7 @@ def first_of_prune(result: PruneResult) -> FirstScreen:
         ("size", size_words(result)),
         ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
+        *([("with a draft", f"{escape(drafted.why)} Nothing is lost.")] if drafted else []),
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
     ]

@@ -19,6 +19,7 @@ from layercut.report import words
 from layercut.report.answers import answer_sections
 from layercut.report.diagnosis.layers import layers_report
 from layercut.report.diagnosis.page import diagnosis_report
+from layercut.report.draft import draft_reports
 from layercut.report.healing import healing_report
 from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
@@ -28,6 +29,7 @@ from layercut.report.runs import scores_legend, scores_table
 from layercut.report.source import read_source
 from layercut.report.sweep_text import sweep_report
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, PAGE, PREDICTION, REPORT, RunFolder, is_run
+from layercut.runs.draft import DRAFT
 from layercut.runs.healing import healings_in, is_healing
 from layercut.runs.study import UNCUT
 from layercut.text.markup import escape
@@ -62,6 +64,8 @@ def write_reports(
     folder = Path(folder)
     if (folder / LAYERS).is_file():
         return {"report": layers_report(folder)}
+    if (folder / DRAFT).is_file():
+        return draft_reports(folder)
     if is_healing(folder):
         return {"report": healing_report(folder)}
     predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}

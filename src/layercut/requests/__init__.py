@@ -7,6 +7,7 @@ from typing import Any
 
 REQUESTS = {
     "prune": "prune:PruneRequest",
+    "draft": "draft:DraftRequest",
     "select": "select:SelectRequest",
     "cut": "cut:CutRequest",
     "eval": "evaluate:EvalRequest",

@@ -1,0 +1,154 @@
+"""Answers of the original model, token by token, and where plans would have written the same token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from layercut.drafting.forecast import Drafted
+from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.rows import generation_row
+from layercut.engine.stopping import stop_tokens
+from layercut.errors import InputError
+from layercut.progress import Progress
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import Split, generates
+
+if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
+
+ANSWERS, AGREEMENT = "answers", "agreement"
+"""Names of the journal's readouts."""
+_VERSION = 1
+
+
+class WrittenAnswer(NamedTuple):
+    """A greedy answer of the original model."""
+
+    id: str
+    task: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """With its stop token."""
+    limit: int
+    """Tokens that it may have at most."""
+
+    def first(self, tokens: int) -> WrittenAnswer:
+        """Its beginning; the limit stays."""
+        return self._replace(tokens=self.tokens[:tokens])
+
+
+class Agreements:
+    """Where each plan's likeliest token is the answer's next one; nothing is computed twice."""
+
+    def __init__(self, model: ModelHandle, journal: SearchJournal, progress: Progress) -> None:
+        """Nothing is asked yet."""
+        self.model, self._journal, self._progress = model, journal, progress
+
+    def answers(self, part: ObjectiveTask, split: Split, limit: int) -> list[WrittenAnswer]:
+        """The original model's answers to the first items of a task.
+
+        Raises:
+            InputError: a task that is not answered by writing, or one without such items.
+        """
+        if not generates(part.readout):
+            raise InputError(
+                f"{part.label} is not written, so there is nothing to draft; name a task that is, such as gsm8k."
+            )
+        samples = part.task.samples(split, limit)
+        if not samples:
+            raise InputError(f"{part.task.name} has no {split} items.")
+        asked = [cast("GenerationRequest", part.task.request(one, part.readout)) for one in samples]
+        requests = [replace(one, settled=None, draft="") for one in asked]
+        uncut = CutPlan(num_layers=self.model.num_layers)
+        known = self._part(name_of(part), ANSWERS, uncut, [one.id for one in requests])
+        if not known.is_complete:
+            done = {record["id"] for record in known.records}
+            self._progress(part.label, len(done), len(requests))
+            for batch in self.model.engine.completions(requests, uncut, GREEDY, done):
+                known.append([{"id": one.id, "tokens": list(one.tokens)} for one in batch])
+                self._progress(part.label, len(known.records), len(requests))
+        tokens = {record["id"]: tuple(record["tokens"]) for record in known.records}
+        loaded = self.model.loaded
+        stops = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
+        found = []
+        for request in requests:
+            row, answer = generation_row(loaded, request), tokens[request.id]
+            # An answer that a text ended, and not a token, is written without that text again: to its length.
+            limit = row.limit if answer and answer[-1] in stops else len(answer)
+            if answer:
+                found.append(WrittenAnswer(request.id, name_of(part), row.prompt, answer, limit))
+        return found
+
+    def of(self, plans: Sequence[CutPlan], answers: Sequence[WrittenAnswer]) -> list[list[Drafted]]:
+        """For each plan, where it agrees with each answer. Raises InputError: an engine that does not say."""
+        requests = [
+            LikelihoodRequest(id=_name(one), prompt="", continuations=("",), tokens=(one.prompt, one.tokens))
+            for one in answers
+        ]
+        ids = [request.id for request in requests]
+        parts = {plan.key: self._part("plans", AGREEMENT, plan, ids) for plan in plans}
+        left = {key: {id for id in ids if id not in {one["id"] for one in part.records}} for key, part in parts.items()}
+        total, names = len(parts) * len(ids), {plan.key: plan for plan in plans}
+        self._progress("answers read", total - sum(map(len, left.values())), total)
+        if any(left.values()):
+            wanted = [plan for key, plan in names.items() if left[key]]
+            found = self.model.engine.answers_under(requests, wanted, GREEDY, lambda plan, id: id in left[plan.key])
+            for plan, replies in found:
+                parts[plan.key].append([_record(cast("Likelihoods", one)) for one in replies])
+                left[plan.key] -= {one.id for one in replies}
+                self._progress("answers read", total - sum(map(len, left.values())), total)
+        return [
+            [
+                Drafted(len(one.prompt), [bit == "1" for bit in record["agrees"]], one.limit)
+                for one, record in zip(answers, parts[plan.key].records, strict=True)
+            ]
+            for plan in plans
+        ]
+
+    def overlaps(self, plan: CutPlan, answers: Sequence[WrittenAnswer]) -> list[list[float]]:
+        """Of each answer, at each token, the share of the probability that plan and original model have in common."""
+        requests = [
+            LikelihoodRequest(
+                id=_name(one), prompt="", continuations=("",), by_token=True, tokens=(one.prompt, one.tokens)
+            )
+            for one in answers
+        ]
+        ids = [request.id for request in requests]
+        part = self._part("plans", "overlap", plan, ids)
+        if not part.is_complete:
+            uncut = CutPlan(num_layers=self.model.num_layers)
+            known = {record["id"] for record in part.records}
+            for _, found in self.model.engine.divergences_under(requests, [plan], uncut, lambda _, id: id not in known):
+                part.append([{"id": one.id, "overlap": [round(two.overlap, 5) for two in one.tokens]} for one in found])
+        return [record["overlap"] for record in part.records]
+
+    def _part(self, name: str, readout: Any, plan: CutPlan, ids: Sequence[str]) -> Any:
+        question = JournalQuestion(
+            task=name,
+            readout=readout,
+            model_hash=self.model.metadata.model_hash,
+            version=_VERSION,
+            settings_hash="",
+            decoding=None,
+        )
+        return self._journal.part(question, plan, ids)
+
+
+def name_of(part: ObjectiveTask) -> str:
+    """Of a task under a readout, in the journal."""
+    return f"{part.task.name}-{part.readout}"
+
+
+def _name(answer: WrittenAnswer) -> str:
+    """Of a text in the journal: its beginning may have been read alone."""
+    return f"{answer.task}.{answer.id}.{len(answer.tokens)}"
+
+
+def _record(one: Likelihoods) -> dict[str, Any]:
+    if not one.hits or len(one.hits[0]) != one.num_tokens[0]:
+        raise InputError("this engine does not say which tokens are the likeliest; use `engine` shared or plain.")
+    return {"id": one.id, "agrees": "".join("01"[hit] for hit in one.hits[0])}

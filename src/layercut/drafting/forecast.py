@@ -1,0 +1,101 @@
+"""DraftForecast of a draft's speed-up: rounds that are known exactly, times that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from layercut.drafting.rounds import expected_rounds, rounds_of
+from layercut.drafting.times import StepCost
+from layercut.evidence.intervals import Array, Estimate
+from layercut.evidence.paired import sums_ratio
+
+
+class Drafted(NamedTuple):
+    """One answer of the original model, and where a draft agrees with it."""
+
+    prompt: int
+    """Tokens of the prompt."""
+    agrees: Sequence[bool]
+    limit: int
+    """Tokens that the answer may have at most."""
+
+
+class DraftForecast(NamedTuple):
+    """One plan and window on some answers."""
+
+    window: int
+    speedup: Estimate
+    """Seconds of all answers without a draft over those with it."""
+    per_round: Estimate
+    """Tokens written in a round."""
+    accepted: Estimate
+    """Share of the proposed tokens."""
+
+
+class AnswerCost(NamedTuple):
+    """Seconds of one answer, as ``StepCost`` counts them."""
+
+    plain: float
+    drafted: float
+    tokens: int
+    rounds: int
+    proposed: int
+    accepted: int
+
+
+def cost_of(answer: Drafted, cost: StepCost, window: int, prompt: int) -> AnswerCost:
+    """What one answer takes without a draft and with it; times to read were measured on ``prompt`` tokens."""
+    rounds = rounds_of(answer.agrees, window, answer.limit)
+    share, tokens = answer.prompt / prompt, len(answer.agrees)
+    proposed = sum(one.proposed for one in rounds)
+    checked = sum(cost.check[one.proposed] for one in rounds)
+    # The first token comes with the prompt; so does the first round, whose prompt is longer by the proposal.
+    plain = share * cost.read + (tokens - 1) * (cost.check[0] + cost.per_token)
+    drafted = share * (cost.read + cost.draft_read) + proposed * cost.draft + checked - cost.check[rounds[0].proposed]
+    return AnswerCost(
+        plain,
+        drafted + len(rounds) * cost.per_round,
+        tokens,
+        len(rounds),
+        proposed,
+        sum(one.accepted for one in rounds),
+    )
+
+
+def speedup(answers: Sequence[Drafted], cost: StepCost, window: int, prompt: int) -> float:
+    """The speed-up of all answers together."""
+    found = [cost_of(answer, cost, window, prompt) for answer in answers]
+    return sum(one.plain for one in found) / sum(one.drafted for one in found)
+
+
+def best_window(answers: Sequence[Drafted], cost: StepCost, most: int, prompt: int) -> tuple[int, float]:
+    """The window from 1 to ``most`` with the highest speed-up, and that; of equals the shorter one."""
+    found = {window: speedup(answers, cost, window, prompt) for window in range(1, most + 1)}
+    window = max(found, key=lambda one: (found[one], -one))
+    return window, found[window]
+
+
+def forecast(answers: Sequence[Drafted], cost: StepCost, window: int, prompt: int, seed: int) -> DraftForecast:
+    """With 95 % intervals over answers."""
+    found = [cost_of(answer, cost, window, prompt) for answer in answers]
+    columns = {name: np.array([getattr(one, name) for one in found], dtype=np.float64) for name in AnswerCost._fields}
+
+    def ratio(above: str, below: str) -> Estimate:
+        return sums_ratio(columns[above], columns[below], seed)
+
+    return DraftForecast(window, ratio("plain", "drafted"), ratio("tokens", "rounds"), ratio("accepted", "proposed"))
+
+
+def drawn_speedup(overlaps: Sequence[Sequence[float]], cost: StepCost, window: int, seed: int) -> Estimate:
+    """The speed-up of decoding where tokens are drawn at temperature 1 (arXiv:2211.17192), prompts left out.
+
+    Args:
+        overlaps: of each answer, at each token, the sum of the smaller of both probabilities.
+    """
+    plain: Array = np.array([len(one) * (cost.check[0] + cost.per_token) for one in overlaps])
+    each = window * cost.draft + cost.check[window] + cost.per_round
+    drafted: Array = np.array([expected_rounds(one, window) * each for one in overlaps])
+    return sums_ratio(plain, drafted, seed)

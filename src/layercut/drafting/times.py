@@ -1,0 +1,249 @@
+"""Times of a step: of the original model over several tokens at once, and of a draft, by what its plan leaves.
+
+A step of the original model that checks a proposal reads the weights once for all its tokens; how much longer it takes
+than a step of one token decides whether a draft pays. Steps of drafts are measured at a few plans, and those of other
+plans follow from them: time goes with the layers and MLP channels that stay.
+"""
+
+# Shapes: B batch, T tokens.
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from scipy.optimize import nnls
+
+from layercut.errors import InputError
+from layercut.pruning.profile import Profile
+from layercut.runs.atomic import write_json
+from layercut.runs.environment import machine
+from layercut.runs.json_text import load
+from layercut.surgery.remove import bypass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layercut.models.loading import LoadedModel
+    from layercut.progress import Progress
+    from layercut.surgery.plan import CutPlan
+
+NUM_ROUNDS = 5
+"""Timed rounds; one more before them warms caches up."""
+FORMAT_VERSION = 1
+
+
+class StepCost(NamedTuple):
+    """Seconds, or bytes read, of the steps that an answer takes with one draft."""
+
+    check: Sequence[float]
+    """Of the original model over 1, 2, 3 ... tokens."""
+    draft: float
+    """Of the draft over one token."""
+    read: float = 0.0
+    """To read the prompt, without a draft."""
+    draft_read: float = 0.0
+    """What the draft adds to that."""
+    per_token: float = 0.0
+    per_round: float = 0.0
+
+
+class DraftSteps(BaseModel, frozen=True, extra="forbid"):
+    """Seconds of a model by what a plan leaves of it."""
+
+    layers: float
+    """Share of the layers that stay."""
+    channels: float
+    """Share of the MLP channels that stay in them."""
+    step: float
+    """Seconds of a step of one token for each request of the batch."""
+    read: float
+    """Seconds to read the prompts of the batch."""
+    name: str = ""
+    """Of another model."""
+
+    @property
+    def key(self) -> tuple[float, float, str]:
+        """What was timed."""
+        return self.layers, self.channels, self.name
+
+
+class StepTimes(BaseModel, frozen=True, extra="forbid"):
+    """Measured times of one model on one machine, in seconds; they may be of another machine than this one."""
+
+    format_version: int = FORMAT_VERSION
+    model: str
+    model_hash: str
+    dtype: str
+    where: str
+    batch: int
+    prompt: int
+    """Tokens that each request reads."""
+    middle: int
+    """Tokens in front of a timed step."""
+    check: tuple[float, ...]
+    """Of a step of the original model over 1, 2, 3 ... tokens of each request."""
+    drafts: tuple[DraftSteps, ...]
+    """The original model first."""
+    per_token: float = 0.0
+    """What the loop of plain decoding adds to a step."""
+    per_round: float = 0.0
+    """What the loop of assisted decoding adds to a round."""
+
+    def cost(self, plan: CutPlan, name: str = "") -> StepCost:
+        """Of a plan as a draft: as measured, or from the measured ones, as a part that is always there, one of each
+        layer and one of each channel; ``name`` is that of another model.
+        """
+        found = DraftSteps(**shares_of(plan), step=0, read=0, name=name)
+        timed = [one for one in self.drafts if one.key == found.key]
+        if timed:
+            found = timed[-1]
+        else:
+            plans = [one for one in self.drafts if not one.name]
+            known = np.array([[1.0, one.layers, one.layers * one.channels] for one in plans])
+            parts = np.array([1.0, found.layers, found.layers * found.channels])
+            values = {what: np.array([getattr(one, what) for one in plans]) for what in ("step", "read")}
+            found = found.model_copy(update={what: float(nnls(known, own)[0] @ parts) for what, own in values.items()})
+        return StepCost(self.check, found.step, self.drafts[0].read, found.read, self.per_token, self.per_round)
+
+    def save(self, file: Path) -> None:
+        """Write it, for this machine or another one."""
+        write_json(file, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, file: Path) -> StepTimes:
+        """Read it. Raises InputError: no such file, or another one."""
+        try:
+            return cls.model_validate(load(file))
+        except (ValidationError, OSError) as error:
+            raise InputError(f"{file} holds no times of `layercut draft`; write them with `times_only`.") from error
+
+
+def measure_times(
+    loaded: LoadedModel, plans: Sequence[CutPlan], profile: Profile, window: int, seed: int, progress: Progress
+) -> StepTimes:
+    """Time checks of 1 to ``window + 1`` tokens and steps of the plans, by turns; medians over rounds.
+
+    Args:
+        plans: the original model first.
+
+    Raises:
+        InputError: a model whose key-value cache cannot be shortened, so that nothing can be taken back.
+    """
+    whole = Stepper(loaded.model, profile, seed)
+    steppers = [whole, *(Stepper(loaded.model, profile, seed, plan) for plan in plans[1:])]
+    pieces = [(whole, tokens) for tokens in range(1, window + 2)] + [(one, 1) for one in steppers[1:]]
+    medians = _by_turns(pieces, progress)
+    steps = [medians[0], *medians[window + 1 :]]
+    return StepTimes(
+        model=loaded.name,
+        model_hash=loaded.model_hash,
+        dtype=loaded.dtype,
+        where=machine(),
+        batch=profile.batch,
+        prompt=profile.prompt,
+        middle=profile.middle,
+        check=tuple(medians[: window + 1]),
+        drafts=tuple(
+            DraftSteps(**shares_of(plan), step=step, read=one.read)
+            for plan, step, one in zip(plans, steps, steppers, strict=True)
+        ),
+    )
+
+
+def shares_of(plan: CutPlan) -> dict[str, Any]:
+    """What a plan leaves: of the layers, and of the MLP channels in them."""
+    return {
+        "layers": len(plan.kept) / plan.num_layers,
+        "channels": 1 - (plan.channels.share if plan.channels else 0.0),
+    }
+
+
+def measure_draft(
+    loaded: LoadedModel,
+    view: PreTrainedModel,
+    plan: CutPlan,
+    times: StepTimes,
+    seed: int,
+    progress: Progress,
+    name: str = "",
+) -> StepTimes:
+    """The times with those of one draft, timed by turns with the original model and scaled to its step in them."""
+    profile = Profile(times.batch, times.prompt, 2 * (times.middle - times.prompt))
+    whole, draft = (Stepper(model, profile, seed) for model in (loaded.model, view))
+    step, own = _by_turns([(whole, 1), (draft, 1)], progress)
+    scale = times.check[0] / step
+    read = draft.read * times.drafts[0].read / whole.read
+    found = DraftSteps(**shares_of(plan), step=own * scale, read=read, name=name)
+    return times.model_copy(update={"drafts": (*times.drafts, found)})
+
+
+def _by_turns(pieces: Sequence[tuple[Stepper, int]], progress: Progress) -> list[float]:
+    """Median seconds of steps over some tokens, in rounds whose order changes."""
+    seconds: list[list[float]] = [[] for _ in pieces]
+    for number in range(NUM_ROUNDS + 1):
+        progress("rounds timed", number, NUM_ROUNDS + 1)
+        for place in range(len(pieces)):
+            turned = (place + number) % len(pieces)
+            stepper, tokens = pieces[turned]
+            found = stepper.step(tokens)
+            seconds[turned] += [found] if number else []
+    return [statistics.median(one) for one in seconds]
+
+
+class Stepper:
+    """One model behind a text of random tokens, where a plan is given under it."""
+
+    @torch.no_grad()
+    def __init__(self, model: PreTrainedModel, profile: Profile, seed: int, plan: CutPlan | None = None) -> None:
+        self._model, self._plan = model, plan
+        keyword = "cache" if "cache" in inspect.signature(self._model.forward).parameters else "past_key_values"
+        generator = torch.Generator().manual_seed(seed)
+        size = int(self._model.config.get_text_config(decoder=True).vocab_size)
+        shape = (profile.batch, profile.middle + 64)
+        self._ids_BT = torch.randint(0, size, shape, generator=generator).to(self._model.device)
+        self._middle = profile.middle
+        with self._under():
+            self._forward(self._ids_BT[:, :8])
+            reads = []
+            for _ in range(2):
+                began = time.perf_counter()
+                self._forward(self._ids_BT[:, : profile.prompt])
+                reads.append(time.perf_counter() - began)
+            self.read = min(reads)
+            output = self._forward(self._ids_BT[:, : profile.middle])
+        self._keyword, self._cache = keyword, getattr(output, keyword)
+        self._cache.activate_past_recording()
+        if not getattr(self._cache, "is_croppable", True):
+            raise InputError(
+                f"the key-value cache of {type(model).__name__} cannot be shortened, as it must be where a proposal is "
+                "refused, so it takes no draft."
+            )
+
+    def _under(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._plan is None else bypass(self._model, self._plan)
+
+    @torch.no_grad()
+    def step(self, tokens: int) -> float:
+        """Seconds of a step over some tokens of each request."""
+        ids_BT = self._ids_BT[:, self._middle : self._middle + tokens]
+        with self._under():
+            began = time.perf_counter()
+            self._forward(ids_BT, keep=tokens, **{self._keyword: self._cache})
+            took = time.perf_counter() - began
+        self._cache.crop(-tokens)
+        return took
+
+    def _forward(self, ids_BT: torch.Tensor, keep: int = 1, **more: Any) -> Any:
+        output = self._model(input_ids=ids_BT, use_cache=True, logits_to_keep=keep, **more)
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
+        return output

@@ -1,0 +1,81 @@
+"""``draft``: a model, what it writes, and where its draft is written."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from layercut.drafting.settings import DraftSettings
+from layercut.pruning.goal import GoalTasks, goal_tasks
+from layercut.requests.base import SHOWN_OF_MODEL, ASeed, Data, DataDir, Fields, Flag, Out, Request
+from layercut.requests.io import Io
+from layercut.selection.specs import fits
+from layercut.settings import ModelSettings
+from layercut.tasks.suites import check_tasks
+
+if TYPE_CHECKING:
+    from layercut.drafting.job import DraftDone
+
+
+class DraftRequest(Request):
+    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost.
+
+    Speculative decoding: the draft proposes some tokens, the original model checks them in one pass and writes what it
+    would have written alone. Plans are searched for speed: the original's own answers say exactly how many tokens of
+    each plan would be accepted, and steps are timed on this machine. Some answers are then written with the draft.
+
+    Exits with 1 where the forecast is that MODEL gets slower.
+
+    Example: layercut draft bundled:smollm2-135m --use copy --out runs/draft
+    """
+
+    VERB = "draft"
+
+    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window measured times times_only")]
+    out: Out = Field(None, description="Folder to write to; runs/draft-<model> if left out.")
+    data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    seed: Annotated[ASeed, Flag("INTEGER", hidden=True)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.tasks is not None:
+            check_tasks(self.tasks.tasks)
+        return self
+
+    @cached_property
+    def tasks(self) -> GoalTasks | None:
+        """The tasks whose answers are drafted; None where times alone are measured."""
+        if self.goal.use is None and not self.goal.tasks:
+            return None
+        return goal_tasks(self.goal, self.data, self.data_dir)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        from layercut.tasks.run import slug
+
+        return self.out or Path("runs", slug(f"draft-{self.model.model}"))
+
+    def fit(self) -> None:
+        """Check the plan against the model's config. Raises InputError."""
+        if self.goal.remove is not None and self.goal.remove.mlp is None:
+            fits(self.model, [self.goal.remove], self.seed)
+
+    def run(self, io: Io) -> DraftDone:
+        """Search, forecast and measure, or go on with it."""
+        from layercut.drafting.job import draft
+
+        return draft(
+            io.handle(self.model),
+            self.goal,
+            self.tasks,
+            out=self.folder,
+            seed=self.seed,
+            console=io.console,
+            say=io.say,
+        )

@@ -1,0 +1,139 @@
+"""The format of draft.json, which ``layercut draft`` writes and its page reads: forecast and measured speed-ups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ValidationError
+
+from layercut.errors import InputError
+from layercut.runs.atomic import write_json
+from layercut.runs.json_text import load
+from layercut.runs.prune import Estimated
+from layercut.text.removal import Removal
+
+DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
+"""Files and the checkpoint of a draft's folder."""
+BESIDE = "draft"
+"""A draft in the folder of a prune, whose page then has its answer."""
+FORMAT_VERSION = 1
+DraftVerdict = Literal["faster", "undecided", "slower"]
+"""By the 95 % interval of the forecast speed-up: above 1, around 1, below 1."""
+
+
+class _Plain(BaseModel, frozen=True, extra="forbid"):
+    """Base of the parts of a result."""
+
+
+class DraftTask(_Plain):
+    """One task's answers."""
+
+    task: str
+    readout: str
+    n: int
+    """Answers to report items."""
+    tokens: int
+    """Tokens of them."""
+    speedup: Estimated
+    """Forecast of the chosen plan on this task."""
+    per_round: Estimated
+
+
+class DraftPlan(_Plain, Removal):
+    """One plan as a draft, on answers to report items, which the search did not see."""
+
+    kind: str
+    name: str = ""
+    """Of another model, in place of a plan."""
+    removed: tuple[int, ...]
+    mlp: float = 0.0
+    """Share of the MLP channels that goes."""
+    read: float
+    """Bytes of weights that a token passes through, as a share of the original model's."""
+    window: int
+    """Tokens that it proposes."""
+    step: float
+    """Seconds of one of its steps, as a share of the original model's."""
+    agrees: Estimated
+    """Share of all tokens at which its likeliest token is the answer's."""
+    accepted: Estimated
+    """Share of the proposed tokens that is accepted."""
+    per_round: Estimated
+    """Tokens written in a pass of the original model."""
+    speedup: Estimated
+    """Forecast."""
+    drawn: Estimated | None = None
+    """Forecast where tokens are drawn at temperature 1; of the chosen plan."""
+    bandwidth: Estimated
+    """Forecast where a step takes as long as reading its weights, however many tokens it checks."""
+
+    @property
+    def words(self) -> str:
+        """The draft, for people."""
+        return self.name or f"without {self.label}"
+
+
+class DraftMeasured(_Plain):
+    """Answers that were written with and without the draft."""
+
+    speedup: Estimated
+    forecast: Estimated
+    """On the same answers."""
+    num_same: int
+    """Answers with the same tokens."""
+    num_expected: int
+    """Answers with as many passes of the original model as were forecast."""
+    rounds: int
+    """Passes of the original model, of all answers together."""
+    expected_rounds: int
+
+
+class DraftResult(_Plain):
+    """All of it."""
+
+    format_version: int = FORMAT_VERSION
+    model: str
+    dtype: str
+    serve: str
+    tasks: tuple[DraftTask, ...]
+    plans: tuple[DraftPlan, ...]
+    """The chosen one first, then the fastest of each other kind."""
+    tried: int
+    """Plans of the search; 0 where the plan was given."""
+    verdict: DraftVerdict
+    why: str
+    """The answer in a sentence."""
+    checks: tuple[float, ...]
+    """Times of a step of the original model over 1, 2, 3 ... tokens, as multiples of the first."""
+    measured: DraftMeasured | None = None
+    checkpoint: str | None = None
+    commands: tuple[tuple[str, str], ...] = ()
+    """How it is served: engine, command."""
+    times: str
+    """The machine of the times."""
+    where: str
+    seed: int
+    command: str
+    seconds: dict[str, float]
+
+    @property
+    def chosen(self) -> DraftPlan:
+        """The plan of the answer."""
+        return self.plans[0]
+
+    def save(self, folder: Path) -> None:
+        """Write draft.json."""
+        write_json(folder / DRAFT, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read draft.json. Raises InputError: none, or a damaged one."""
+        try:
+            return cls.model_validate(load(folder / DRAFT))
+        except (ValidationError, OSError) as error:
+            raise InputError(f"{folder / DRAFT} is no result of `layercut draft`, or of another version.") from error

@@ -1,0 +1,182 @@
+"""``draft`` on a tiny model two of whose layers do nothing: it finds them, and resumes without asking again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import layercut
+from layercut.drafting import job
+from layercut.drafting.times import DraftSteps, StepTimes
+from layercut.engine.shared import SharedEngine
+from layercut.errors import InputError
+from layercut.models.loading import load_model
+from layercut.models.sources import describe_source, resolve
+from layercut.runs.draft import DRAFT, DraftResult
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass
+from tests.support.pruning import SPARE, spare_model, written_file
+from tests.support.tiny import NUM_LAYERS
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spare_model(tmp_path_factory.mktemp("models") / "spare")
+
+
+@pytest.fixture(scope="module")
+def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Times of a machine that checks five tokens in the time of one."""
+    shares = [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5)]
+    times = StepTimes(
+        model="spare",
+        model_hash=describe_source(resolve(str(model))).model_hash,
+        dtype="float32",
+        where="a GPU",
+        batch=1,
+        prompt=16,
+        middle=24,
+        check=(1.0,) * 9,
+        drafts=tuple(
+            DraftSteps(layers=one, channels=two, step=one * (0.2 + 0.8 * two), read=one * two) for one, two in shares
+        ),
+    )
+    file = tmp_path_factory.mktemp("times") / "times.json"
+    times.save(file)
+    return file
+
+
+def asked(model: Path, task: Path, out: Path, **more: Any) -> Any:
+    return layercut.draft(str(model), tasks=[str(task)], out=out, items=12, progress=False, **more)
+
+
+def test_layers_that_do_nothing_are_a_perfect_draft(model: Path, task: Path, elsewhere: Path, tmp_path: Path) -> None:
+    done = asked(model, task, tmp_path / "run", times=elsewhere)
+    found = done.result
+    assert set(SPARE) <= set(found.chosen.removed)
+    assert found.verdict == "faster" and found.chosen.speedup.low > 1
+    assert found.chosen.per_round.value > 1 and found.measured is None
+    deep = next(one for one in found.plans if one.kind == "layers")
+    assert deep.agrees.value > 0.5
+    checkpoint = load_model(str(done.folder / found.checkpoint))
+    assert checkpoint.num_layers == NUM_LAYERS - len(found.chosen.removed)
+    plan = CutPlan.load(done.folder / "plan.json")
+    assert plan.removed and set(plan.removed) == set(found.chosen.removed)
+    with bypass(load_model(str(model)).model, plan):
+        pass
+    page = (done.folder / "report.html").read_text()
+    assert found.why in page.replace("\u00a0", " ") and "speculative-config" in page
+
+
+def test_a_given_plan_is_measured_and_equal(model: Path, task: Path, tmp_path: Path) -> None:
+    done = asked(model, task, tmp_path / "run", remove=",".join(map(str, SPARE)), measured=3, window=4)
+    found = done.result.measured
+    assert (found.speedup.n, found.num_same, found.num_expected) == (3, 3, 3)
+    assert found.rounds == found.expected_rounds
+    assert done.result.chosen.agrees.value == 1 and done.result.chosen.accepted.value > 0.5
+    assert done.result.tried == 0 and len(done.result.plans) == 1
+
+
+def test_the_same_call_asks_and_times_nothing_again(
+    model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = asked(model, task, tmp_path / "run", measured=2, window=2).result
+    (tmp_path / "run" / DRAFT).unlink()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("asked again")
+
+    for name in ("completions", "answers_under", "divergences_under"):
+        monkeypatch.setattr(SharedEngine, name, refuse)
+    for name in ("measure", "measure_times", "measure_draft"):
+        monkeypatch.setattr(job, name, refuse)
+    again = asked(model, task, tmp_path / "run", measured=2, window=2).result
+    differ = {name for name in DraftResult.model_fields if getattr(first, name) != getattr(again, name)}
+    assert differ <= {"seconds"}
+
+
+def test_what_was_killed_goes_on_with_the_same_result(
+    model: Path, task: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = asked(model, task, tmp_path / "whole", times=elsewhere).result
+    own, left = SharedEngine.answers_under, [4]
+
+    def stops(*args: Any, **more: Any) -> Any:
+        for found in own(*args, **more):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SharedEngine, "answers_under", stops)
+        asked(model, task, tmp_path / "killed", times=elsewhere)
+    resumed = asked(model, task, tmp_path / "killed", times=elsewhere).result
+    assert resumed.plans == whole.plans and resumed.tried == whole.tried
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tasks": None}, "neither was given"),
+        ({"use": "math"}, "one of the two"),
+        ({"engine": "vllm"}, "model in memory"),
+        ({"remove": "3 layers"}, "3 layers"),
+        ({"remove": "99"}, "layer 99"),
+        ({"window": 0}, "window"),
+        ({"serve": "batch=1,prompt=9000"}, "9,300 tokens"),
+        ({"times": "nowhere.json"}, "nowhere.json"),
+        ({"draft": "x", "remove": "2"}, "give one of the two"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    model: Path, task: Path, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    given = {"tasks": [str(task)], **more}
+    with pytest.raises(InputError, match=said) as refused:
+        layercut.draft(str(model), out=tmp_path / "run", progress=False, **given)
+    assert "\n" not in str(refused.value)
+
+
+def test_another_model_is_a_draft_with_its_own_times(model: Path, task: Path, tmp_path: Path) -> None:
+    smaller = layercut.cut(str(model), list(SPARE), tmp_path / "smaller", progress=False)
+    done = asked(model, task, tmp_path / "run", draft=str(smaller), measured=2, window=4)
+    (found,) = done.result.plans
+    assert (found.kind, found.name, found.agrees.value) == ("model", str(smaller), 1)
+    assert found.read < 1 and found.drawn is None
+    assert (done.result.measured.num_same, done.result.measured.num_expected) == (2, 2)
+    assert done.result.checkpoint == str(smaller)
+    assert any(str(smaller) in command for _, command in done.result.commands)
+
+
+def test_a_draft_with_other_tokens_is_refused(model: Path, task: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="other tokens"):
+        asked(model, task, tmp_path / "run", draft="bundled:smollm2-135m")
+
+
+def test_times_of_another_model_are_refused(model: Path, task: Path, elsewhere: Path, tmp_path: Path) -> None:
+    data = json.loads(elsewhere.read_text()) | {"model_hash": "0" * 16}
+    (tmp_path / "times.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="measure 8 of this model"):
+        asked(model, task, tmp_path / "run", times=tmp_path / "times.json")
+
+
+def test_times_alone(model: Path, tmp_path: Path) -> None:
+    done = layercut.draft(str(model), out=tmp_path / "run", times_only=True, window=2, progress=False)
+    assert done.result is None and len(done.times.check) == 3
+    assert StepTimes.load(tmp_path / "run" / "times.json") == done.times
+
+
+def test_a_ranked_task_has_nothing_to_draft(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "choices": ["a", "b"], "answer": "a", "grade": "choice"} for n in range(40)]
+    (tmp_path / "ranked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="is not written"):
+        layercut.draft(str(model), tasks=[str(tmp_path / "ranked.jsonl")], out=tmp_path / "run", progress=False)
