@@ -24,9 +24,9 @@ PICTURE = DOCS / "images" / "packages.svg"
 CRITERIA_PAGE = DOCS / "reference" / "criteria.md"
 STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
-    "cli", "api", "requests", "tools", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks",
-    "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings", "progress", "runs",
-    "text", "seed", "errors",
+    "cli", "api", "requests", "tools", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report",
+    "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings", "progress",
+    "runs", "text", "seed", "errors",
 )  # fmt: skip
 """Packages in the tree and in the picture, from the top down."""
 COLUMN = {"cli": -1.1, "tools": 1.9, "study": -1.1, "diagnostics": 1.1, "report": -1, "tasks": 1, "evidence": -1}
@@ -93,6 +93,7 @@ def settings_page() -> str:
 def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
     from layercut.diagnostics.settings import DiagnoseSettings
+    from layercut.drafting.settings import DraftSettings
     from layercut.healing.filters import FilterSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
     from layercut.healing.settings import ArmSettings, TrainSettings
@@ -113,6 +114,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Healing: answers", Answering),
         ("Healing: prompt sources", PromptSpec),
         ("Prune", PruneSettings),
+        ("Draft", DraftSettings),
         ("Diagnosis", DiagnoseSettings),
         ("Study", StudySettings),
         ("Study: criterion", CriterionSettings),

@@ -21,11 +21,11 @@ def draft(request: DraftRequest, unsafe_exec: options.HiddenUnsafeExec = False, 
         result(f"times: {done.folder / TIMES}")
         return
     written = draft_reports(done.folder)
-    checkpoint = done.result.checkpoint
+    checkpoint = done.result.checkpoint and (done.result.chosen.name or done.folder / done.result.checkpoint)
     lines = [
         done.result.why,
         *(f"{engine}: {command}" for engine, command in done.result.commands[:1]),
-        f"draft: {done.folder / checkpoint if checkpoint else 'not written, because it does not pay'}",
+        f"draft: {checkpoint or 'not written, because it does not pay'}",
         f"page: {written['page']}",
     ]
     show(done.result.to_dict(), map(terminal, draft_tables(done.result)), lines, json=json)
