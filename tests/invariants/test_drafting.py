@@ -112,7 +112,7 @@ def test_a_view_is_the_pruned_model(model_type: str, kind: str, reorder: bool) -
         assert len(own) == len(decoder_layers(view)) * len(fused)
 
 
-def test_the_head_reads_tokens_that_lie_in_a_row() -> None:
+def test_the_head_reads_contiguous_tokens() -> None:
     loaded = tiny_loaded("llama")
     view, seen = draft_view(loaded.model, "3"), []
     head = view.get_output_embeddings()

@@ -13,7 +13,7 @@ from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
 from layercut.progress import Progress
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.search_journal import JournalQuestion, SearchJournal
+from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Split, generates
 
@@ -64,7 +64,7 @@ class Agreements:
         asked = [cast("GenerationRequest", part.task.request(one, part.readout)) for one in samples]
         requests = [replace(one, settled=None, draft="") for one in asked]
         uncut = CutPlan(num_layers=self.model.num_layers)
-        known = self._part(name_of(part), ANSWERS, uncut, [one.id for one in requests])
+        known = self.part(name_of(part), ANSWERS, uncut, [one.id for one in requests])
         if not known.is_complete:
             done = {record["id"] for record in known.records}
             self._progress(part.label, len(done), len(requests))
@@ -85,13 +85,10 @@ class Agreements:
 
     def of(self, plans: Sequence[CutPlan], answers: Sequence[WrittenAnswer]) -> list[list[Drafted]]:
         """For each plan, where it agrees with each answer. Raises InputError: an engine that does not say."""
-        requests = [
-            LikelihoodRequest(id=_name(one), prompt="", continuations=("",), tokens=(one.prompt, one.tokens))
-            for one in answers
-        ]
+        requests = [_request(one) for one in answers]
         ids = [request.id for request in requests]
-        parts = {plan.key: self._part("plans", AGREEMENT, plan, ids) for plan in plans}
-        left = {key: {id for id in ids if id not in {one["id"] for one in part.records}} for key, part in parts.items()}
+        parts = {plan.key: self.part("plans", AGREEMENT, plan, ids) for plan in plans}
+        left = {key: {*ids} - {one["id"] for one in part.records} for key, part in parts.items()}
         total, names = len(parts) * len(ids), {plan.key: plan for plan in plans}
         self._progress("answers read", total - sum(map(len, left.values())), total)
         if any(left.values()):
@@ -111,14 +108,9 @@ class Agreements:
 
     def overlaps(self, plan: CutPlan, answers: Sequence[WrittenAnswer]) -> list[list[float]]:
         """Of each answer, at each token, the share of the probability that plan and original model have in common."""
-        requests = [
-            LikelihoodRequest(
-                id=_name(one), prompt="", continuations=("",), by_token=True, tokens=(one.prompt, one.tokens)
-            )
-            for one in answers
-        ]
+        requests = [_request(one, by_token=True) for one in answers]
         ids = [request.id for request in requests]
-        part = self._part("plans", "overlap", plan, ids)
+        part = self.part("plans", "overlap", plan, ids)
         if not part.is_complete:
             uncut = CutPlan(num_layers=self.model.num_layers)
             known = {record["id"] for record in part.records}
@@ -126,13 +118,14 @@ class Agreements:
                 part.append([{"id": one.id, "overlap": [round(two.overlap, 5) for two in one.tokens]} for one in found])
         return [record["overlap"] for record in part.records]
 
-    def _part(self, name: str, readout: Any, plan: CutPlan, ids: Sequence[str]) -> Any:
+    def part(self, name: str, readout: Any, plan: CutPlan, ids: Sequence[str], settings: str = "") -> JournalPart:
+        """What is known of a plan, and the place for more."""
         question = JournalQuestion(
             task=name,
             readout=readout,
             model_hash=self.model.metadata.model_hash,
             version=_VERSION,
-            settings_hash="",
+            settings_hash=settings,
             decoding=None,
         )
         return self._journal.part(question, plan, ids)
@@ -143,9 +136,12 @@ def name_of(part: ObjectiveTask) -> str:
     return f"{part.task.name}-{part.readout}"
 
 
-def _name(answer: WrittenAnswer) -> str:
-    """Of a text in the journal: its beginning may have been read alone."""
-    return f"{answer.task}.{answer.id}.{len(answer.tokens)}"
+def _request(answer: WrittenAnswer, *, by_token: bool = False) -> LikelihoodRequest:
+    """An answer to be read; its name in the journal has its length, as its beginning may have been read alone."""
+    name = f"{answer.task}.{answer.id}.{len(answer.tokens)}"
+    return LikelihoodRequest(
+        id=name, prompt="", continuations=("",), by_token=by_token, tokens=(answer.prompt, answer.tokens)
+    )
 
 
 def _record(one: Likelihoods) -> dict[str, Any]:

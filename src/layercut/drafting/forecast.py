@@ -1,4 +1,4 @@
-"""DraftForecast of a draft's speed-up: rounds that are known exactly, times that were measured."""
+"""Forecast of a draft's speed-up: rounds that are known exactly, times that were measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ class Drafted(NamedTuple):
 class DraftForecast(NamedTuple):
     """One plan and window on some answers."""
 
-    window: int
     speedup: Estimate
     """Seconds of all answers without a draft over those with it."""
     per_round: Estimate
@@ -86,7 +85,7 @@ def forecast(answers: Sequence[Drafted], cost: StepCost, window: int, prompt: in
     def ratio(above: str, below: str) -> Estimate:
         return sums_ratio(columns[above], columns[below], seed)
 
-    return DraftForecast(window, ratio("plain", "drafted"), ratio("tokens", "rounds"), ratio("accepted", "proposed"))
+    return DraftForecast(ratio("plain", "drafted"), ratio("tokens", "rounds"), ratio("accepted", "proposed"))
 
 
 def drawn_speedup(overlaps: Sequence[Sequence[float]], cost: StepCost, window: int, seed: int) -> Estimate:

@@ -46,7 +46,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.channels import keep_most, rank_channels
 from layercut.selection.protect import with_default_protection
-from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
+from layercut.selection.search_journal import JournalPart, SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.selection.specs import LayerSpec
 from layercut.surgery.cut import cut_model
@@ -122,7 +122,7 @@ class _Job:
         seed: int,
     ) -> None:
         self._model, self._settings, self._parts, self._folder = model, settings, parts, run.path
-        self._journal, self._progress, self._seed = journal, progress, seed
+        self._progress, self._seed = progress, seed
         self._agreements = Agreements(model, journal, progress)
         self._seconds: dict[str, float] = {}
         self._num_tried = 0
@@ -302,7 +302,8 @@ class _Job:
             )
         known = self._journaled("times", plan, 0, [_STEP])
         if not known.is_complete:
-            exact = measure_draft(self._model.loaded, other.loaded.model, plan, times, self._seed, self._progress, name)
+            view = draft_view(other.loaded.model, plan)
+            exact = measure_draft(self._model.loaded, view, plan, times, self._seed, self._progress, name)
             known.append([{"id": _STEP, "times": exact.model_dump(mode="json")}])
         times = StepTimes.model_validate(known.records[0]["times"])
         return times, [TriedDraft((), 0.0, *self._window(plan, times, name), None, name)]
@@ -341,7 +342,9 @@ class _Job:
         if not loops.is_complete:
             assert view is not None
             loaded = self._model.loaded
-            exact = measure_draft(loaded, view, plan, times, self._seed, self._progress, one.name)
+            exact = times
+            if self._other is None:  # another model was timed before its window was chosen
+                exact = measure_draft(loaded, view, plan, times, self._seed, self._progress)
             (agrees,) = self._reading.of([plan], learnt)
             exact = with_loops(exact, plan, one, agrees, list(measure(loaded, view, learnt, one.window)))
             loops.append([{"id": _STEP, "times": exact.model_dump(mode="json")}])
@@ -358,12 +361,5 @@ class _Job:
         return times, [MeasuredAnswer(**{name: each[name] for name in MeasuredAnswer._fields}) for each in known]
 
     def _journaled(self, name: str, plan: CutPlan, window: int, ids: Sequence[str]) -> JournalPart:
-        question = JournalQuestion(
-            task=name,
-            readout=f"window-{window}",
-            model_hash=(self._other or self._model).metadata.model_hash,
-            version=1,
-            settings_hash=machine(),
-            decoding=None,
-        )
-        return self._journal.part(question, plan, ids)
+        """Times of this machine."""
+        return self._reading.part(name, f"window-{window}", plan, ids, machine())

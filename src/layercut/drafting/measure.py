@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -73,17 +73,17 @@ def with_loops(
     """The times with what the loops of transformers add to them, from some measured answers.
 
     Args:
+        times: without loops yet.
         one: the draft.
         agrees: the same answers, as they are forecast.
     """
-    bare = times.model_copy(update={"per_token": 0.0, "per_round": 0.0})
-    costs = [cost_of(answer, bare.cost(plan, one.name), one.window, times.prompt) for answer in agrees]
+    costs = [cost_of(answer, times.cost(plan, one.name), one.window, times.prompt) for answer in agrees]
     tokens, rounds = sum(cost.tokens - 1 for cost in costs), sum(cost.rounds for cost in costs)
     plain = sum(took.plain for took in found) - sum(cost.plain for cost in costs)
     drafted = sum(took.drafted for took in found) - sum(cost.drafted for cost in costs)
     # A loop takes time; what comes out below zero is the machine's drift between these answers and the timed steps.
     loops = {"per_token": max(plain, 0) / max(tokens, 1), "per_round": max(drafted, 0) / max(rounds, 1)}
-    return bare.model_copy(update=loops)
+    return times.model_copy(update=loops)
 
 
 @torch.no_grad()
@@ -106,7 +106,8 @@ def _written(model: Any, answer: WrittenAnswer, config: Any, view: PreTrainedMod
 def _counted(model: PreTrainedModel) -> Iterator[list[None]]:
     """Passes of a model within the block."""
     calls: list[None] = []
-    with ExitStack() as hooks:
-        hook = model.register_forward_hook(lambda *_: calls.append(None))
-        hooks.callback(hook.remove)
+    hook = model.register_forward_hook(lambda *_: calls.append(None))
+    try:
         yield calls
+    finally:
+        hook.remove()

@@ -26,6 +26,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
+from layercut.text.numbers import two_decimals
 from layercut.text.removal import amount
 
 
@@ -183,16 +184,12 @@ def _why(result: DraftResult) -> str:
     best = result.chosen
     gone = f"the model without {amount(len(best.removed), best.mlp)}"
     what = f"{best.name or gone}, {counted(best.window, 'token')} at a time"
-    speed = f"x {best.speedup.value:.2f}{_ends(best.speedup)}"
+    speed = f"x {two_decimals(best.speedup)}"
     if result.verdict == "slower":
         return f"None: with the best draft ({what}) the model writes slower, {speed} by forecast."
     said = f"Draft: {what}. The model writes {speed} by forecast"
     if result.measured is not None:
         one = result.measured
-        said += f", x {one.speedup.value:.2f}{_ends(one.speedup)} measured on {counted(one.speedup.n, 'answer')}"
+        said += f", x {two_decimals(one.speedup)} measured on {counted(one.speedup.n, 'answer')}"
         said += f", of which {one.num_same} have the same tokens"
     return f"{said}." + ("" if result.verdict == "faster" else " Whether it is faster is not shown.")
-
-
-def _ends(one: Any) -> str:
-    return "" if one.low is None or one.high is None else f" [{one.low:.2f}, {one.high:.2f}]"

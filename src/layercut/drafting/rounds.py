@@ -10,7 +10,7 @@ exactly, for every window, without writing a token (Leviathan et al., arXiv:2211
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -29,10 +29,7 @@ def rounds_of(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
         window: tokens that the draft proposes, fewer in front of the limit and behind its own stop token.
         limit: the most tokens that the answer may have; the last one is always the original model's.
     """
-    return list(_rounds(agrees, window, limit))
-
-
-def _rounds(agrees: Sequence[bool], window: int, limit: int) -> Iterator[Round]:
+    found = []
     place, end = 0, len(agrees)
     while place < end:
         most = min(window, max(limit - place - 1, 0))
@@ -40,8 +37,9 @@ def _rounds(agrees: Sequence[bool], window: int, limit: int) -> Iterator[Round]:
         while accepted < most and place + accepted < end and agrees[place + accepted]:
             accepted += 1
         has_ended = accepted > 0 and place + accepted == end and end < limit
-        yield Round(accepted if has_ended else most, min(accepted, end - place - 1))
+        found.append(Round(accepted if has_ended else most, min(accepted, end - place - 1)))
         place += accepted + 1
+    return found
 
 
 def expected_rounds(accepted: Sequence[float], window: int) -> float:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Settings
 from layercut.errors import InputError
 from layercut.pruning.profile import LAPTOP, PROFILES, profile_text
-from layercut.selection.specs import LayerSpec
-
-Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]
+from layercut.selection.specs import Removed
 
 
 class DraftSettings(Settings):

@@ -9,9 +9,7 @@ plans follow from them: time goes with the layers and MLP channels that stay.
 
 from __future__ import annotations
 
-import inspect
 import statistics
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from scipy.optimize import nnls
 
+from layercut.engine.timing import cache_name, now, random_ids
 from layercut.errors import InputError
 from layercut.pruning.profile import Profile
 from layercut.runs.atomic import write_json
@@ -205,22 +204,12 @@ class Stepper:
     @torch.no_grad()
     def __init__(self, model: PreTrainedModel, profile: Profile, seed: int, plan: CutPlan | None = None) -> None:
         self._model, self._plan = model, plan
-        keyword = "cache" if "cache" in inspect.signature(self._model.forward).parameters else "past_key_values"
-        generator = torch.Generator().manual_seed(seed)
-        size = int(self._model.config.get_text_config(decoder=True).vocab_size)
-        shape = (profile.batch, profile.middle + 64)
-        self._ids_BT = torch.randint(0, size, shape, generator=generator).to(self._model.device)
-        self._middle = profile.middle
+        self._ids_BT = random_ids(model, profile.batch, profile.middle + 64, seed)
+        self._middle, self._keyword = profile.middle, cache_name(model)
         with self._under():
             self._forward(self._ids_BT[:, :8])
-            reads = []
-            for _ in range(2):
-                began = time.perf_counter()
-                self._forward(self._ids_BT[:, : profile.prompt])
-                reads.append(time.perf_counter() - began)
-            self.read = min(reads)
-            output = self._forward(self._ids_BT[:, : profile.middle])
-        self._keyword, self._cache = keyword, getattr(output, keyword)
+            self.read = min(self._timed(self._ids_BT[:, : profile.prompt]) for _ in range(2))
+            self._cache = getattr(self._forward(self._ids_BT[:, : profile.middle]), self._keyword)
         self._cache.activate_past_recording()
         if not getattr(self._cache, "is_croppable", True):
             raise InputError(
@@ -236,14 +225,14 @@ class Stepper:
         """Seconds of a step over some tokens of each request."""
         ids_BT = self._ids_BT[:, self._middle : self._middle + tokens]
         with self._under():
-            began = time.perf_counter()
-            self._forward(ids_BT, keep=tokens, **{self._keyword: self._cache})
-            took = time.perf_counter() - began
+            took = self._timed(ids_BT, keep=tokens, **{self._keyword: self._cache})
         self._cache.crop(-tokens)
         return took
 
+    def _timed(self, ids_BT: torch.Tensor, **more: Any) -> float:
+        began = now(self._model)
+        self._forward(ids_BT, **more)
+        return now(self._model) - began
+
     def _forward(self, ids_BT: torch.Tensor, keep: int = 1, **more: Any) -> Any:
-        output = self._model(input_ids=ids_BT, use_cache=True, logits_to_keep=keep, **more)
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
-        return output
+        return self._model(input_ids=ids_BT, use_cache=True, logits_to_keep=keep, **more)

@@ -60,7 +60,7 @@ def draft_view(
     owner: Any = view
     head = owner.get_output_embeddings()
     if head is not None:
-        head.register_forward_pre_hook(_in_a_row)
+        head.register_forward_pre_hook(_contiguous)
     return view
 
 
@@ -86,6 +86,6 @@ def _part(tensor: Tensor, dim: int, entries: Sequence[int]) -> Tensor:
     return taken(tensor, dim, entries)
 
 
-def _in_a_row(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The input of a head with the strides of its own shape."""
+def _contiguous(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The input of a head, contiguous also by its strides."""
     return (given[0].clone(memory_format=torch.contiguous_format), *given[1:])

@@ -63,27 +63,24 @@ class CheckpointTimer:
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``Timer``."""
         model = self._loaded.model
-        # transformers is renaming the argument.
-        keyword = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        generator = torch.Generator().manual_seed(seed)
-        size = int(model.config.get_text_config(decoder=True).vocab_size)
-        ids_BT = torch.randint(0, size, (batch, max(prompt, middle)), generator=generator).to(model.device)
+        keyword = cache_name(model)
+        ids_BT = random_ids(model, batch, max(prompt, middle), seed)
         with bypass(model, self._plan):
-            start = _now(model)
+            start = now(model)
             output = model(input_ids=ids_BT[:, :prompt], use_cache=True, logits_to_keep=1)
             token_B1 = output.logits[:, -1:].argmax(dim=-1)
-            first = _now(model)
+            first = now(model)
             cache: Any = getattr(output, keyword)
             if middle > prompt:
                 model(input_ids=ids_BT[:, prompt:middle], **{keyword: cache}, use_cache=True, logits_to_keep=1)
             cache_bytes = sum(
                 part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None
             )
-            begun = _now(model)
+            begun = now(model)
             for _ in range(NUM_NEW_TOKENS - 1):
                 output = model(input_ids=token_B1, **{keyword: cache}, use_cache=True, logits_to_keep=1)
                 token_B1 = output.logits[:, -1:].argmax(dim=-1)
-            end = _now(model)
+            end = now(model)
         return Timing(
             first_token=first - start,
             prefill=batch * prompt / (first - start),
@@ -92,7 +89,20 @@ class CheckpointTimer:
         )
 
 
-def _now(model: Any) -> float:
+def cache_name(model: Any) -> str:
+    """The argument and the output that hold the key-value cache; transformers is renaming them."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def random_ids(model: Any, batch: int, tokens: int, seed: int) -> torch.Tensor:
+    """Texts of random tokens, (batch, tokens)."""
+    generator = torch.Generator().manual_seed(seed)
+    size = int(model.config.get_text_config(decoder=True).vocab_size)
+    return torch.randint(0, size, (batch, tokens), generator=generator).to(model.device)
+
+
+def now(model: Any) -> float:
+    """Seconds, once the model's device has done what it was asked."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     elif model.device.type == "mps":

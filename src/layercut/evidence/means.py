@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from layercut.errors import InputError
-from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_weights
+from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes
 from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
-from layercut.evidence.paired import percentile_interval, ratio_interval
+from layercut.evidence.paired import percentile_interval, ratio_interval, sums_ratio
 from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
@@ -202,9 +202,6 @@ def token_mean(sums: Sequence[float], counts: Sequence[int], *, seed: int = 0) -
     totals = totals[totals[:, 1] > 0]
     if not len(totals):
         raise InputError("a mean over no tokens has no value; give answers that have some.")
-    total, n = totals.sum(axis=0)
-    if len(totals) < FEWEST_CLUSTERS:
-        return Estimate(total / n, None, None, int(n), "none")
-    rng = np.random.default_rng(check_seed(seed))
-    draws = cluster_weights(len(totals), CONFIDENCE, rng, NUM_RESAMPLES) @ totals
-    return percentile_interval(total / n, draws[:, 0] / draws[:, 1], int(n), "clustered bootstrap")
+    found = sums_ratio(totals[:, 0], totals[:, 1], seed)
+    method = found.method if found.low is None else "clustered bootstrap"
+    return found._replace(n=int(totals[:, 1].sum()), method=method)

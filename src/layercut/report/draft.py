@@ -18,7 +18,7 @@ from layercut.runs.directory import PAGE, REPORT, RunFolder
 from layercut.runs.draft import DraftPlan, DraftResult
 from layercut.runs.prune import Estimated
 from layercut.text.markup import fenced
-from layercut.text.numbers import number
+from layercut.text.numbers import number, two_decimals
 
 FORECAST, MEASURED = "forecast", "measured"
 
@@ -44,8 +44,7 @@ def draft_tables(result: DraftResult) -> list[Table]:
 
 def times(one: Estimated) -> str:
     """``x 1.31 [1.28, 1.35]``."""
-    ends = "" if one.low is None or one.high is None else f" [{one.low:.2f}, {one.high:.2f}]"
-    return f"x {one.value:.2f}{ends}"
+    return f"x {two_decimals(one)}"
 
 
 def _parts(result: DraftResult) -> list[Part]:

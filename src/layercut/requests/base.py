@@ -16,7 +16,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
+from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from layercut.base_settings import Seed, Settings, Share
@@ -195,7 +195,6 @@ def _path(value: Any) -> Any:
 
 
 Folder = Annotated[Path, BeforeValidator(_path)]
-Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]
 TaskList = Annotated[tuple[str | TaskSettings, ...], BeforeValidator(_tasks)]
 Data = Annotated[
     Annotated[Mapping[str, str], BeforeValidator(_pairs)],

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from layercut.errors import InputError
-from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Removed, Request
+from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Request
 from layercut.requests.io import Io
 from layercut.runs.atomic import refuse_used, write_text
-from layercut.selection.specs import fits
+from layercut.selection.specs import Removed, fits
 from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:

@@ -21,13 +21,12 @@ from layercut.requests.base import (
     Flag,
     Folder,
     Out,
-    Removed,
     Request,
     TaskList,
     tasks_of,
 )
 from layercut.requests.io import Io
-from layercut.selection.specs import fits
+from layercut.selection.specs import Removed, fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks import takes
 from layercut.tasks.suites import SUITE, check_tasks

@@ -26,12 +26,11 @@ from layercut.requests.base import (
     Fields,
     Flag,
     Out,
-    Removed,
     Request,
     local_data,
 )
 from layercut.requests.io import Io
-from layercut.selection.specs import fits
+from layercut.selection.specs import Removed, fits
 from layercut.settings import DecodingSettings, ModelSettings
 
 if TYPE_CHECKING:

@@ -253,6 +253,10 @@ def fits(
         )
 
 
+Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]
+"""The plan of a setting, written in any of its forms."""
+
+
 def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
     """The deepest part of a greedy search's plan whose value is still ``keep`` of the original model's.
 
