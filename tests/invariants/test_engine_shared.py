@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from layercut.engine import products
+from layercut.engine import products, shared
 from layercut.engine.base import (
     Completion,
     Decoding,
@@ -21,6 +21,7 @@ from layercut.engine.base import (
 )
 from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
+from layercut.engine.products import large_layers
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stack import Stack
 from layercut.errors import InputError
@@ -100,6 +101,29 @@ def test_answers_are_those_of_the_plain_engine_by_products_of_few_rows_too(
     loaded = tiny_loaded(model_type)
     expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
     assert by_plan(SharedEngine(loaded, batch_size=3).answers_under(asked(5), PLANS, GREEDY)) == expected
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_answers_are_those_of_the_plain_engine_from_packed_weights_too(
+    monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """And the weights are themselves again: also when the caller stops in the middle."""
+    monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)
+    monkeypatch.setattr(shared, "_PACKS", 1)
+    loaded = tiny_loaded(model_type)
+    before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    large = large_layers(loaded.model)
+    expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
+    engine = SharedEngine(loaded, batch_size=3)
+    assert by_plan(engine.answers_under(asked(5), PLANS, GREEDY)) == expected
+    under_way = engine.answers_under(asked(5), PLANS, GREEDY)
+    next(under_way)
+    tied = [one for one in large if one.weight is loaded.model.get_input_embeddings().weight]
+    assert large_layers(loaded.model) == tied
+    under_way.close()  # type: ignore[attr-defined]
+    assert large_layers(loaded.model) == large
+    after = loaded.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(after[name], one) for name, one in before.items())
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from layercut.engine.stack import Stack
     from layercut.surgery.plan import CutPlan
 
-MAX_ROWS = 256
+MAX_ROWS = 1024
 _FIRST_SLOTS = 8
 _CAPACITY_STEP = 64
 """Tokens by which space for keys and values grows."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,12 +92,13 @@ class Generating:
         """Answers that were not handed over yet."""
 
     def answers(
-        self, blocks: Iterable[Sequence[ItemRequest]], run: Runner
+        self, blocks: Iterable[Sequence[ItemRequest]], run: Runner, *, packs: bool = False
     ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
-        """A plan and its scores of a block, or some of its answers, soon after they ended."""
-        for block in blocks:
-            yield from self._begin(block, run, set())
-        yield from self._decode(lambda: self._pool.is_empty)
+        """A plan and its scores of a block, or some of its answers, soon after they ended; ``packs``: see ``Stack``."""
+        with self._stack.packed() if packs else nullcontext():
+            for block in blocks:
+                yield from self._begin(block, run, set())
+            yield from self._decode(lambda: self._pool.is_empty)
         yield from self._tell()
 
     def _begin(

@@ -1,26 +1,30 @@
-"""Matrix products with few rows, as decoding has them, on a CPU in float32.
+"""Matrix products on a CPU by oneDNN, where it reads weights faster than torch's own way does.
 
-torch leaves them to MKL, which copies the weights into its own order for each product, and for 4 to 15 rows chooses
-kernels that read them at a half to a fifth of the machine's speed. oneDNN reads them as they lie
-(``docs/experiments/speed.md``). Sums are taken in another order, so results differ by rounding. Scores of texts are
-left to torch, so that they stay those of transformers.
+A product with few rows, as decoding has them, takes as long as reading its weights. torch leaves float32 to MKL, and
+puts bfloat16 weights in oneDNN's order anew for each product. ``packed`` puts them in that order once, in place of
+their own. ``fast_products`` has oneDNN read float32 weights as they lie. Sums are taken in another order, so results
+differ by rounding. Scores of texts are left to torch, so that they stay those of transformers
+(``docs/experiments/speed.md``).
 """
 
 # Shapes: A rows, I input and O output features.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 _FEWEST_ROWS = 4
-"""One row is a product with a vector, and for two and three MKL reads faster."""
+"""One row is a product with a vector, and for two and three MKL reads faster weights that are not packed."""
 _FEWEST_WEIGHTS = 2**21
-"""8 MB: smaller weights stay in the processor's cache, where putting them in order costs little."""
+"""8 MB in float32: smaller weights stay in the processor's cache, where putting them in order costs little."""
+_ROWS = 256
+"""Rows for which oneDNN chooses the order: with it, every number of rows was fast."""
 
 
 def large_layers(model: nn.Module) -> list[nn.Linear]:
@@ -32,7 +36,8 @@ def large_layers(model: nn.Module) -> list[nn.Linear]:
 
 @contextmanager
 def fast_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
-    """Within it these layers compute products of few rows by oneDNN, without gradients."""
+    """Within it these layers compute products of few rows in float32 by oneDNN, without gradients."""
+    layers = [layer for layer in layers if layer.weight.dtype == torch.float32 and "forward" not in vars(layer)]
     for layer in layers:
         vars(layer)["forward"] = partial(_product, layer, layer.forward)
     try:
@@ -42,13 +47,51 @@ def fast_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
+@contextmanager
+def packed(model: nn.Module) -> Iterator[None]:
+    """Within it large layers hold their weights in oneDNN's order, in place of their own, and compute by oneDNN.
+
+    Nothing but these layers' forward passes can read the weights meanwhile: their parameters hold none. Those that are
+    another module's too, such as an embedding's that is the head as well, stay as they are. Leaving puts the same
+    numbers back.
+    """
+    users = Counter(id(own) for one in model.modules() for own in one.parameters(recurse=False))
+    with ExitStack() as stack:
+        for layer in large_layers(model):
+            if users[id(layer.weight)] == 1:
+                stack.enter_context(_packed(layer))
+        yield
+
+
+@contextmanager
+def _packed(layer: nn.Linear) -> Iterator[None]:
+    weight = layer.weight
+    in_order = torch.ops.mkldnn._reorder_linear_weight(weight.data, _ROWS)
+    weight.data = weight.data.new_tensor(torch.nan).expand(weight.shape)  # holds one number
+
+    def product(states_AI: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(states_AI, in_order, layer.bias, "none", [], "")
+        return out
+
+    vars(layer)["forward"] = product
+    try:
+        yield
+    finally:
+        del vars(layer)["forward"]
+        weight.data = in_order.to_dense()
+
+
 def _gains(layer: nn.Linear) -> bool:
     weight = layer.weight
     is_own = type(layer) is nn.Linear and "forward" not in vars(layer)  # accelerate puts one there
-    is_plain = (
-        not hasattr(weight, "__tensor_flatten__") and weight.device.type == "cpu" and weight.dtype == torch.float32
-    )
-    return is_own and is_plain and weight.numel() >= _FEWEST_WEIGHTS
+    is_plain = not hasattr(weight, "__tensor_flatten__") and weight.device.type == "cpu" and weight.is_contiguous()
+    return is_own and is_plain and weight.numel() >= _FEWEST_WEIGHTS and _is_fast(weight.dtype)
+
+
+def _is_fast(dtype: torch.dtype) -> bool:
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def _product(layer: nn.Linear, usual: Callable[[Tensor], Tensor], states_AI: Tensor) -> Tensor:

@@ -64,6 +64,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SHORTEST_PREFIX = 4
 """Tokens in common below which requests are run as they stand."""
+_PACKS = 32
+"""Tokens that an answer may have from which on weights are packed for the call: that takes as long as some 20 steps
+save."""
 _PLANS = 4
 """Plans that are compared with the reference at once: its distributions are made once for all of them."""
 
@@ -156,7 +159,8 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         prefix = _worthwhile(end for question in work for end in question.ends)
         run = self._runner(prefix, plans, keep=True)
         generating = Generating(self._loaded, self._stack, prefix, decoding, wanted, self._pool_bytes)
-        return generating.answers(lay_out(work, self._batch_size, ()), run)
+        packs = not to_score and max(request.max_new_tokens for request in to_generate) >= _PACKS
+        return generating.answers(lay_out(work, self._batch_size, ()), run, packs=packs)
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from layercut.engine.attention import Attending, attending
 from layercut.engine.head import HeadInput, body_of
-from layercut.engine.products import fast_products, large_layers
+from layercut.engine.products import fast_products, large_layers, packed
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Stack:
     def few_rows(self) -> AbstractContextManager[None]:
         """Within it the model is fast for few tokens at once, its head too; results differ by rounding."""
         return fast_products(self._large)
+
+    def packed(self) -> AbstractContextManager[None]:
+        """The same for a whole call and faster; nothing else may read the model's weights meanwhile."""
+        return packed(self._model)
 
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:

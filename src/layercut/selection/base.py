@@ -171,6 +171,20 @@ def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ..
     return chosen
 
 
+def whole_numbers(criterion: str, settings: Mapping[str, Any], **defaults: int) -> dict[str, int]:
+    """Settings of a criterion that count something, as given or by default.
+
+    >>> whole_numbers("refine", {"budget": "50"}, budget=200, offspring=16)
+    {'budget': 50, 'offspring': 16}
+
+    Raises InputError for a value that is not a whole number from 1.
+    """
+    for name in defaults:
+        if name in settings and not (str(settings[name]).isdecimal() and int(settings[name])):
+            raise InputError(f"{name} of {criterion} is {settings[name]!r}; write a whole number from 1.")
+    return {name: int(settings.get(name, value)) for name, value in defaults.items()}
+
+
 def by_importance(
     context: Context, importance: Mapping[int, float], details: Mapping[str, Any] | None = None
 ) -> Selection:

@@ -27,8 +27,10 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.base import whole_numbers
 from layercut.selection.protect import parse_protected
 from layercut.selection.refine import BUDGET
+from layercut.selection.task_accuracy import TRACES
 from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
 from layercut.tasks.base import Sample, generates
 from layercut.tasks.budget import asked
@@ -141,19 +143,8 @@ def _of_task(
     """One task's share of a search by task scores."""
     shared = _shared(handle)
     if criterion == "trace_damage":
-        if not generates(part.readout):
-            return []
         passes = num_greedy(candidates, num_remove) if settings.get("search") == "greedy" else candidates
-        uncut = asking_step(handle, part, samples, 1, 1.0, "uncut")
-        traces = Step(
-            name=f"{part.label}: right answers without each layer, at most",
-            items=passes * len(samples),
-            parameters=uncut.parameters,
-            prompt_tokens=passes * (uncut.prompt_tokens + uncut.new_tokens[1]),
-            batch_size=uncut.batch_size,
-            least=shared / max(len(samples), 1),
-        )
-        return [uncut, traces]
+        return _reading(handle, part, samples, passes)
     if criterion == "refine":
         plans = int(settings["budget"]) if str(settings.get("budget", "")).isdigit() else BUDGET
         if str(settings.get("start", "")).partition(":")[0] == "task_accuracy":
@@ -161,7 +152,28 @@ def _of_task(
     else:
         plans = num_greedy(candidates, num_remove)
     least = shared * (RACED if race != "off" else 1.0)
+    if criterion == "task_accuracy" and str(shortlist := settings.get("shortlist", "")).isdecimal():
+        numbers = whole_numbers(criterion, settings, traces=TRACES)
+        passes, plans = plans, min(plans, num_remove * int(shortlist))
+        asking = asking_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")
+        return [*_reading(handle, part, samples[: numbers["traces"]], passes)[1:], asking]
     return [asking_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")]
+
+
+def _reading(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], passes: int) -> list[Step]:
+    """The original model's answers, if it writes any, and reading them under plans."""
+    if not generates(part.readout):
+        return []
+    uncut = asking_step(handle, part, samples, 1, 1.0, "uncut")
+    traces = Step(
+        name=f"{part.label}: right answers without each layer, at most",
+        items=passes * len(samples),
+        parameters=uncut.parameters,
+        prompt_tokens=passes * (uncut.prompt_tokens + uncut.new_tokens[1]),
+        batch_size=uncut.batch_size,
+        least=_shared(handle) / max(len(samples), 1),
+    )
+    return [uncut, traces]
 
 
 def _shared(handle: ModelHandle) -> float:

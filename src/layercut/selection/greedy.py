@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layercut.errors import InputError
+from layercut.runs.trackers import tell
 from layercut.selection.base import Context, Objective, RacingObjective, Selection
 from layercut.selection.racing import Standings
 from layercut.surgery.plan import CutPlan
 
+Propose = Callable[[Sequence[CutPlan]], Sequence[CutPlan]]
+"""From the plans of a round to those of them that are scored, the most promising last."""
 
-def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | None = None) -> Selection:
+
+def greedy(
+    context: Context,
+    objective: Objective,
+    details: Mapping[str, Any] | None = None,
+    propose: Propose = lambda plans: plans,
+) -> Selection:
     """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
 
     Every round scores all remaining candidates, each together with the layers that are removed already; of equals the
-    later layer is removed. N rounds on C candidates score N * C - N * (N - 1) / 2 plans. Values are compared without a
+    later layer is removed, or the later one of those that ``propose`` gives. N rounds on C candidates score
+    N * C - N * (N - 1) / 2 plans, or those that are proposed. Values are compared without a
     tolerance: an objective computes all of them in one way, so equal measurements give equal floats. A value that is
     not finite (a pruned model that computes NaN) is worse than any other.
 
@@ -39,14 +49,17 @@ def greedy(context: Context, objective: Objective, details: Mapping[str, Any] | 
     rounds: list[dict[str, Any]] = []
     for number in range(context.num_remove):
         context.progress("rounds", number, context.num_remove)
-        candidates = [layer for layer in context.candidates if layer not in removed]
-        plans = [CutPlan(num_layers=context.num_layers, removed=(*removed, layer)) for layer in candidates]
+        left = [layer for layer in context.candidates if layer not in removed]
+        plans = propose([CutPlan(num_layers=context.num_layers, removed=(*removed, layer)) for layer in left])
+        candidates = [plan.removed[-1] for plan in plans]
         outcome = _round(candidates, stand(objective, plans))
         if outcome["value"] is None:
             raise InputError(
                 f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
                 "layers, or load the model with another dtype."
             )
+        found = {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}
+        tell(found, step=number + 1)
         removed = (*removed, outcome["chosen"])
         rounds.append(outcome)
     context.progress("rounds", context.num_remove, context.num_remove)

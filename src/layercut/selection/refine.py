@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError, unknown
 from layercut.selection import CRITERIA, criterion
-from layercut.selection.base import Context, Objective, Selection, wanted_objective
+from layercut.selection.base import Context, Objective, Selection, wanted_objective, whole_numbers
 from layercut.selection.greedy import as_json, best_of, rank
 from layercut.selection.objective import selected_on
 from layercut.selection.protect import with_default_protection
@@ -126,12 +126,7 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     method = settings.get("method", METHODS[0])
     if method not in METHODS:
         raise unknown("method of refine", str(method), METHODS)
-    counts = {"budget": BUDGET, "offspring": OFFSPRING, "max_swaps": MAX_SWAPS}
-    for name in counts:
-        value = str(settings.get(name, counts[name]))
-        if not value.isdecimal() or int(value) < 1:
-            raise InputError(f"{name} of refine is {settings[name]!r}; write a whole number from 1.")
-        counts[name] = int(value)
+    counts = whole_numbers("refine", settings, budget=BUDGET, offspring=OFFSPRING, max_swaps=MAX_SWAPS)
     return {"start": settings.get("start"), "method": method, **counts}
 
 

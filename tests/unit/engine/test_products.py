@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from layercut.engine import products
-from layercut.engine.products import fast_products, large_layers
+from layercut.engine.products import fast_products, large_layers, packed
 
 pytestmark = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()),
@@ -57,13 +57,13 @@ def test_it_is_used_from_four_rows_on_and_never_with_gradients() -> None:
     assert left_to_torch == [1, 3, 5]
 
 
-def test_layers_that_are_small_changed_or_in_half_precision_are_left_alone() -> None:
+def test_layers_that_are_small_changed_or_in_float16_are_left_alone() -> None:
     class Own(nn.Linear):
         pass
 
     patched = linear(True)
     vars(patched)["forward"] = patched.forward
-    model = nn.ModuleList([linear(True), nn.Linear(48, 63), Own(48, 64), patched, linear(False).bfloat16()])
+    model = nn.ModuleList([linear(True), nn.Linear(48, 63), Own(48, 64), patched, linear(False).half()])
     assert large_layers(model) == [model[0]]
 
 
@@ -73,3 +73,55 @@ def test_the_layers_own_forward_is_back_even_after_an_error() -> None:
         assert "forward" in vars(layer)
         layer(drawn(5, 47))
     assert "forward" not in vars(layer)
+
+
+DTYPES = [torch.float32] + [torch.bfloat16] * torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_products_are_torchs_own_within_rounding(bias: bool, dtype: torch.dtype) -> None:
+    layer = linear(bias).to(dtype)
+    shapes = [(48,), (1, 48), (3, 48), (70, 48), (1, 7, 48), (3, 2, 48)]
+    with torch.no_grad():
+        expected = [layer(drawn(*shape).to(dtype)) for shape in shapes]
+        with packed(layer):
+            found = [layer(drawn(*shape).to(dtype)) for shape in shapes]
+    for ours, own in zip(found, expected, strict=True):
+        rounding = 1e-5 if dtype == torch.float32 else 2**-6
+        torch.testing.assert_close(ours, own, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype: torch.dtype) -> None:
+    layer = linear(True).to(dtype)
+    weight, before = layer.weight, layer.weight.detach().clone()
+    with pytest.raises(RuntimeError), torch.no_grad(), packed(layer):
+        assert layer.weight is weight and weight.shape == (64, 48)
+        assert weight.untyped_storage().nbytes() == weight.element_size()
+        assert weight.isnan().all()
+        layer(drawn(5, 47).to(dtype))
+    assert layer.weight is weight and torch.equal(weight, before)
+    assert "forward" not in vars(layer)
+
+
+def test_a_weight_that_two_modules_hold_is_not_packed() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(64, 48), "head": linear(False), "other": linear(False)})
+    model["head"].weight = model["embedding"].weight
+    with packed(model):
+        assert not model["head"].weight.isnan().any()
+        assert model["other"].weight.isnan().all()
+        with fast_products(large_layers(model)):  # what is packed keeps its own way
+            packed_way = vars(model["other"])["forward"]
+            assert "forward" in vars(model["head"])
+        assert vars(model["other"])["forward"] is packed_way
+
+
+def test_packing_what_is_packed_changes_nothing() -> None:
+    layer, states = linear(True), drawn(5, 48)
+    with torch.no_grad():
+        expected = layer(states)
+        with packed(layer):
+            with packed(layer):
+                pass
+            torch.testing.assert_close(layer(states), expected, rtol=1e-5, atol=1e-5)

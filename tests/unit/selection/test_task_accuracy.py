@@ -9,11 +9,12 @@ import pytest
 from layercut.errors import InputError
 from layercut.selection import criterion
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.base import Context
+from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.tasks.selected_items import selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
+from tests.unit.selection.test_trace_damage import TracedEngine
 
 
 def context(engine: NeedyEngine | None = None, **fields: Any) -> Context:
@@ -83,7 +84,43 @@ def test_details_say_what_was_measured_and_on_what() -> None:
 def test_refuses_what_it_cannot_do() -> None:
     with pytest.raises(InputError, match="name the tasks"):
         task_accuracy(context(objective=None))
-    with pytest.raises(InputError, match="no settings, but 'first_layer'"):
+    with pytest.raises(InputError, match="unknown setting of task_accuracy 'first_layer'"):
         task_accuracy(context(settings={"first_layer": "free"}))
     with pytest.raises(InputError, match="cannot remove 2 layers: 1 of 3"):
         context(num_layers=3, protect=frozenset({0, 1}))
+
+
+def shortlisted(shortlist: int, **settings: Any) -> tuple[TracedEngine, Selection]:
+    engine = TracedEngine()
+    return engine, task_accuracy(context(engine, num_remove=3, settings={"shortlist": shortlist, **settings}))
+
+
+def test_a_shortlist_as_long_as_the_candidates_finds_what_all_of_them_do_but_for_ties() -> None:
+    _, selection = shortlisted(5)
+    assert {row["value"] for row in selection.details["rounds"]} == {
+        row["value"] for row in task_accuracy(context(TracedEngine(), num_remove=3)).details["rounds"]
+    }
+    assert selection.details["rounds"][0]["candidates"] == [5, 3, 2, 1, 4]  # by damage, the least last
+
+
+def test_only_the_candidates_with_the_least_damage_beside_what_is_gone_answer() -> None:
+    engine, selection = shortlisted(2, traces=3)
+    rounds = selection.details["rounds"]
+    assert [set(row["candidates"]) for row in rounds[:1]] == [{1, 4}]
+    assert all(len(row["candidates"]) == 2 for row in rounds)
+    assert len({plan for plan, _ in engine.asked}) == 1 + 2 + 2 + 2
+    assert len({request.id for _, request in engine.measured}) == 2 * 3  # right answers of each task
+    assert {selection.details[name] for name in ("shortlist", "traces")} == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"shortlist": 0}, "shortlist of task_accuracy is 0; write a whole number from 1"),
+        ({"shortlist": 3, "traces": "few"}, "traces of task_accuracy is 'few'"),
+        ({"traces": 3}, "no effect without a shortlist"),
+    ],
+)
+def test_a_shortlist_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        task_accuracy(context(TracedEngine(), settings=settings))

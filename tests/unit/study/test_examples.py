@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from layercut.requests.select import SelectRequest
+from layercut.requests.study import StudyRequest
 from layercut.settings import Depth
 from layercut.study.file import load_study
 from layercut.study.run import forecast_study
@@ -13,6 +15,8 @@ from layercut.study.work import arms_of
 from tests.support.tiny import save_tiny
 
 FOLDER = Path(__file__).parents[3] / "examples"
+REQUESTS = {"qwen-paper_search"}
+"""Examples that are the request of another verb."""
 EXAMPLES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("qwen/*.yaml")])
 
 
@@ -31,11 +35,19 @@ def test_they_are_all_here() -> None:
         "recovery-study",
         "smollm2-study",
     }
-    names |= {"qwen-depth", "qwen-healing"}
+    names |= {"qwen-depth", "qwen-healing", *REQUESTS}
     assert {name_of(file) for file in EXAMPLES} == names
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=name_of)
+def test_the_papers_search_is_a_request_of_select() -> None:
+    (file,) = (file for file in EXAMPLES if name_of(file) in REQUESTS)
+    request = StudyRequest.of(study=file).other
+    assert isinstance(request, SelectRequest)
+    assert (request.criterion, request.limit, request.out) == ("task_accuracy", 24, Path("runs/paper-search"))
+    assert set(request.settings) <= {"shortlist", "traces"}
+
+
+@pytest.mark.parametrize("file", [file for file in EXAMPLES if name_of(file) not in REQUESTS], ids=name_of)
 def test_an_example_is_a_study(file: Path) -> None:
     study = load_study(file)
     assert len(arms_of(study, 30)) > 1
