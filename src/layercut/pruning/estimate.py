@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layercut.engine.cost import CostEstimate, Step, measured_speed, weight_counts
@@ -15,9 +16,11 @@ from layercut.pruning.job import FLAGS, settings_of_run, units_of
 from layercut.pruning.path import HEALING_ITEMS
 from layercut.pruning.profile import Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
+from layercut.pruning.side_effects import checks_for
 from layercut.pruning.sizes import Sizes
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
@@ -62,6 +65,8 @@ def prune_estimate(
         models = depth + 1 + len(settings.versus)
         what = f"report, up to {models} models"
         steps.append(asking_step(handle, part, shown, models, (2 + len(settings.versus)) / models, what))
+    if not settings.no_side_effects:
+        steps += _side_effects(handle, seed)
     stored = weight_counts(handle).bytes_in_memory
     if settings.heal in (AUTO, SEAM):
         steps.append(_seams(handle, steps[0], depth, every=units != LAYER))
@@ -76,6 +81,20 @@ def prune_estimate(
         folder=out,
         more=() if sizes is None else (_forecast(sizes, wanted, profile),),
     )
+
+
+def _side_effects(handle: ModelHandle, seed: int) -> list[Step]:
+    """Answers of the original model and the checkpoint to all checks, if there is one; nothing where none fits."""
+    each = [
+        asking_step(handle, ObjectiveTask(task=cell.task, readout=cell.readout), cell.samples, 2, 0.0, "")
+        for cell in checks_for(handle.weightless, seed)
+    ]
+    if not each:
+        return []
+    fewest, most = (sum(step.new_tokens[end] for step in each) for end in (0, 1))
+    whole = replace(each[0], items=sum(step.items for step in each), new_tokens=(fewest, most))
+    read = sum(step.prompt_tokens for step in each)
+    return [replace(whole, name="side effects, original model and checkpoint", prompt_tokens=read)]
 
 
 def _forecast(sizes: Sizes, wanted: Sequence[float], profile: Profile) -> str:

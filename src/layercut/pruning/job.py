@@ -8,6 +8,7 @@
                 uncut/, depth-1/ ...  answers to report items, a run folder each
                 versus/               those of other models that were named
                 model/                the checkpoint, where a plan passed
+                side_effects/         answers of both models to the checks beside the goal
                 result.json           all of it, see layercut.runs.prune
 
 A conductor: every step is one that exists alone. Report items are asked once the path, the healings and the number of
@@ -38,6 +39,8 @@ from layercut.pruning.profile import fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
+from layercut.pruning.side_effects import FOLDER as SIDE_EFFECTS_FOLDER
+from layercut.pruning.side_effects import SIDE_EFFECTS, checks_for, side_effects
 from layercut.pruning.sizes import Sizes, on_experts
 from layercut.pruning.speed import timed_rounds
 from layercut.pruning.state import PruneState
@@ -47,7 +50,7 @@ from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
-from layercut.runs.prune import MODEL, RESULT, PruneResult, least_kept
+from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect, least_kept
 from layercut.runs.study import Manifest
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
@@ -58,8 +61,9 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
+from layercut.text.counting import counted
 
-_NOT_DECIDING = ("use", "tasks", "versus", "serve")
+_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 FLAGS = {"limit": "items", "objective": "tasks"}
 
 
@@ -206,12 +210,16 @@ class PruneJob:
             with state.stage("checkpoint"):
                 chosen = self._passed(found) or self._arms()[0]  # the deepest that passed, else the first
                 self._write(chosen, found)
+            effects: tuple[SideEffect, ...] = ()
+            if not self._settings.no_side_effects and (self._folder / MODEL).exists():
+                with state.stage(SIDE_EFFECTS):
+                    effects = self._check(chosen)
             with state.stage("speed"):
                 has_choice = bool(self._settings.versus or self._settings.faster)
                 timed = {chosen.name, *(one.name for one in found.tested if has_choice)}
                 self._time([arm for arm in self._arms() if arm.name in timed])
             sizes = {arm.name: plan_cut(self._model.source.path, arm.plan).bytes_after for arm in self._arms()}
-            result = outcome_of(self._context, self._original, self._search.steps, found, chosen, sizes)
+            result = outcome_of(self._context, self._original, self._search.steps, found, chosen, sizes, effects)
             result.save(self._folder)
         if (self._folder / MODEL).exists():  # healed checkpoints may be wanted later only where none was written
             shutil.rmtree(self._folder / "healing", ignore_errors=True)
@@ -288,10 +296,13 @@ class PruneJob:
         *,
         arm: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
+        checks: Sequence[Cell] | None = None,
     ) -> None:
-        """Report items answered by a model under a plan, into a run folder; ``more``: settings of it alone."""
+        """Report items, or other ``checks``, answered by a model under a plan, into a run folder; ``more``: settings of
+        it alone."""
         decoding, number = self._context.decoding, self._state["report_items"]
-        cells = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
+        goal = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
+        cells = goal if checks is None else checks
         self._progress.begin(stage, "scoring report items")
         self._progress.cells([cell.label for cell in cells])
         settings = {**run_settings(model, recorded, cells, decoding, decoding.seed), **(more or {})}
@@ -339,6 +350,25 @@ class PruneJob:
         write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
         self._state.put("verified", checked)
         self._progress.end("checkpoint", note=str(target))
+
+    def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
+        """What the checkpoint does worse than the original model beside the goal."""
+        checks = checks_for(self._model.weightless, self._context.seed)
+        if not checks:
+            self._progress.end(SIDE_EFFECTS, note="not checked: the model takes no conversations")
+            return ()
+        before, after = (f"{SIDE_EFFECTS_FOLDER}/{name}" for name in (UNCUT, arm.name))
+        self._answer(before, SIDE_EFFECTS, self._model, self._model.plan(), self._model.plan(), checks=checks)
+        self._original.release()
+        model = self._search.handle_of(self._folder / MODEL)
+        self._answer(after, SIDE_EFFECTS, model, model.plan(), model.plan(), checks=checks)
+        model.release()
+        runs = (self._folder / before, self._folder / after)
+        ranked = [part.task.name for part in self._original.parts if part.readout == "rank"]
+        found = side_effects(runs, (self._folder / UNCUT, self._folder / arm.name), ranked, self._context.seed)
+        shown = sum(one.is_shown for one in found)
+        self._progress.end(SIDE_EFFECTS, note=f"{counted(len(found), 'check')}, {shown} with a difference that counts")
+        return found
 
     def _time(self, arms: Sequence[Arm]) -> None:
         """Speed and memory of the original model by turns with the plans, and then with each other model.

@@ -16,7 +16,7 @@ from layercut.pruning.speed import request_time, speeds
 from layercut.pruning.verdict import answer_of, beside, fastest, next_step
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import command_line, machine
-from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, Served, SetAside, Size
+from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, Served, SetAside, SideEffect, Size
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
@@ -29,6 +29,7 @@ def outcome_of(
     found: FixedSequence,
     arm: Arm,
     sizes: Mapping[str, int],
+    side_effects: tuple[SideEffect, ...],
 ) -> PruneResult:
     """All that the run found, from what its stages left in the state and the folder.
 
@@ -93,6 +94,7 @@ def outcome_of(
         ),
         checkpoint=checkpoint,
         verified=str(state.get("verified", "")),
+        side_effects=side_effects,
         serve=profile.words,
         serve_tokens=profile.batch * profile.tokens,
         speed=next(one.speed for one in served if one.run == arm.name),

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from layercut.errors import InputError
 from layercut.runs.directory import PAGE
+from layercut.runs.frame import frame
 from layercut.runs.prune import RESULT, Estimated, PruneResult
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from transformers import PreTrainedModel
 
     from layercut.models.loading import LoadedModel
@@ -43,6 +45,16 @@ class Pruned:
         """Share of the score above chance that the plan keeps of each task, on report items."""
         found = next((one for one in self.result.tested if one.name == self.result.chosen.name), None)
         return {one.task: one.kept for one in found.kept} if found else {}
+
+    def to_frame(self) -> DataFrame:
+        """A line for each tested plan and task, on report items."""
+        return frame(
+            [
+                {"plan": one.name, "removed": one.words, "verdict": one.verdict, **kept.model_dump()}
+                for one in self.result.tested
+                for kept in one.kept
+            ]
+        )
 
     @property
     def report(self) -> Path:

@@ -55,7 +55,7 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
-    LATER = frozenset({"max_new_tokens", "units", "smaller", "faster", "serve", "versus"})
+    LATER = frozenset({"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects"})
 
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
@@ -102,6 +102,10 @@ class PruneSettings(Settings):
     versus: Names = Field(
         (),
         description="Models to weigh: ids, folders, .gguf, MODEL@int8.",
+    )
+    no_side_effects: bool = Field(
+        False,
+        description="Do not check the checkpoint for what a cut breaks in silence: language, form, calls, long texts.",
     )
 
     @model_validator(mode="after")

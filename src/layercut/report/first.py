@@ -17,6 +17,7 @@ from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
 from layercut.report.elements import Figure
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table
+from layercut.report.side_effects import side_effect_table, side_effect_words
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
@@ -181,6 +182,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         ("size", size_words(result)),
         ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
+        *([("side effects", escape(effects))] if (effects := side_effect_words(result)) else []),
         *([("with a draft", f"{escape(drafted.why)} Nothing is lost.")] if drafted else []),
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
@@ -201,6 +203,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
             "",
             *((front_table(front), "", front.note, "") if front else ()),
             *((costs, "") if costs.rows else ()),
+            *((side_effect_table(result), "") if result.side_effects else ()),
             *ignored,
             f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
             f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
@@ -225,7 +228,10 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     table = costs_table(result)
     beside = [terminal(one) for one in ((front_table(front), table) if front else ()) if one.rows]
     costs = [Text(cost_words(cost)) for one in result.served for cost in one.costs if not front]
-    return [first, terminal(depths_table(result)), *beside, Text(f"size: {size_words(result)}"), *speeds, *costs]
+    found = side_effect_words(result)
+    effects = [Text(f"side effects: {found}")] if found else []
+    sizes = Text(f"size: {size_words(result)}")
+    return [first, terminal(depths_table(result)), *beside, sizes, *speeds, *costs, *effects]
 
 
 def depths_table(result: PruneResult) -> Table:

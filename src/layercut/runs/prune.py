@@ -289,6 +289,20 @@ class Served(_Plain):
         return self.memory_bytes + round(self.cache_bytes_per_token * tokens)
 
 
+class SideEffect(_Plain):
+    """One check of the original model and the checkpoint, on the same items; see the suite ``side_effects``."""
+
+    task: str
+    uncut: Estimated
+    cut: Estimated
+    difference: Estimated
+    """cut - uncut; negative where the checkpoint is worse."""
+    p: float
+    """Two-sided, adjusted over all checks (Holm)."""
+    is_shown: bool
+    """True if the difference counts."""
+
+
 class PruneResult(_Plain):
     """All that a finished ``layercut prune`` found."""
 
@@ -323,6 +337,8 @@ class PruneResult(_Plain):
     """Relative to the folder of result.json; None where none was written."""
     verified: str = ""
     """Result of reloading the checkpoint."""
+    side_effects: tuple[SideEffect, ...] = ()
+    """Checks of the checkpoint beside the goal; empty where none was written or nothing could be asked."""
     speed: tuple[TimedSpeed, ...] = ()
     """Of the chosen plan."""
     serve: str = ""

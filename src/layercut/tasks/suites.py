@@ -14,6 +14,8 @@ CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande"
 GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
 """The tasks that are generated there, without examples, in the chat format."""
 BUILT_IN = ("arithmetic", "brackets", "copy")
+SIDE_EFFECTS = ("endings", "same_language", "instructions", "tool_calls", "harmless", "needle_2k")
+"""What a cut may break in silence. ``needle_8k`` is asked by name: many models have a shorter context."""
 
 SUITE = "suite:"
 """Prefix of the name of a suite among names of tasks."""
@@ -27,14 +29,16 @@ SUITES: dict[str, tuple[TaskSettings, ...]] = {
         *(TaskSettings(task=name, readouts=("short",)) for name in (*BUILT_IN, "gsm_symbolic")),
         TaskSettings(task="arc_easy", readouts=("rank",), limit=100),
     ),
+    "side_effects": tuple(TaskSettings(task=name) for name in SIDE_EFFECTS),
     "paper": (
         *(TaskSettings(task=f"{name}:5", readouts=("rank",)) for name in CLASSIFICATION),
         *(TaskSettings(task=name) for name in GENERATION),
     ),
 }
 """``builtin``: the generated tasks under all their readouts, offline. ``quick``: short answers of the same and 100
-items of ARC-Easy. ``paper``: the seven classification and five generation tasks of arXiv:2602.01997; there the
-first 20 % of each classification task, here all of it or a limit."""
+items of ARC-Easy. ``side_effects``: what pruning and healing may break in silence, built in. ``paper``: the seven
+classification and five generation tasks of arXiv:2602.01997; there the first 20 % of each classification task, here all
+of it or a limit."""
 
 
 def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | None = None) -> tuple[TaskSettings, ...]:

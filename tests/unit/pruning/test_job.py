@@ -39,7 +39,9 @@ from tests.support.pruning import SPARE, choice_file, spare_model, written_file
 
 
 def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: bool = False, **settings: Any) -> Pruned:
-    wanted = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, **settings})
+    wanted = PruneSettings(
+        **{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, "no_side_effects": True, **settings}
+    )
     return prune_model(
         ModelSettings(model=str(model), device="cpu"),
         wanted,

@@ -1,0 +1,42 @@
+"""Side effects of a cut beside its goal: one line, and the table behind it."""
+
+from __future__ import annotations
+
+from layercut.report.table import Column, Table
+from layercut.runs.prune import PruneResult, SideEffect
+from layercut.text.numbers import number, p_value
+
+
+def side_effect_words(result: PruneResult) -> str:
+    """The checks that differ, in words; that there are none; or nothing where nothing was checked."""
+    found = result.side_effects
+    if not found:
+        return ""
+    shown = [f"{one.task} {_points(one)} points" for one in found if one.is_shown]
+    items = sum(one.cut.n for one in found)
+    start = "; ".join(shown) if shown else "none shown"
+    return f"{start} ({len(found)} checks, {items} items)"
+
+
+def side_effect_table(result: PruneResult) -> Table:
+    """Every check of both models."""
+    return Table(
+        name="side_effects",
+        caption="What else changed: share of the answers that pass each check, and how well ranked answers are "
+        "calibrated, in %, with 95 % intervals; p adjusted (Holm)",
+        columns=[
+            Column("check", lambda one: one.task),
+            Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
+            Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
+            Column("difference, points", _points),
+            Column("p", lambda one: p_value(one.p), numeric=True),
+            Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
+        ],
+        rows=result.side_effects,
+    )
+
+
+def _points(one: SideEffect) -> str:
+    found = one.difference
+    ends = "" if found.low is None or found.high is None else f" [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
+    return f"{100 * found.value:+.0f}{ends}"

@@ -1,0 +1,64 @@
+"""CheckedTask: requests whose answers pass or fail by a rule, all of them report items."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
+from layercut.tasks.base import Readout, Sample, Score, Split, Task
+from layercut.tasks.grading import grade_text
+
+
+class Check(NamedTuple):
+    """One request and its rule."""
+
+    prompt: str
+    passes: Callable[[Completion], bool]
+    wanted: str
+    """What a right answer has, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedTask(Task):
+    """Requests in the model's chat format; each answer passes or fails.
+
+    There are no selection items: layers are not chosen by these checks. There is no score of guessing either: of most
+    checks a constant answer would pass all, and what counts is the difference from the original model.
+    """
+
+    name: str
+    version: int
+    checks: tuple[Check, ...]
+    max_new_tokens: int
+    readouts: tuple[Readout, ...] = ("short",)
+
+    def settings(self) -> Mapping[str, object]:
+        return {"version": self.version, "max_new_tokens": self.max_new_tokens}
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in an order by hash, in which kinds of requests are mixed."""
+        if split == "selection":
+            return []
+        found = [
+            Sample(id=self._id(check), question=check.prompt, gold=check.wanted, data={"passes": check.passes})
+            for check in self.checks
+        ]
+        return sorted(found, key=lambda sample: sample.id)[:limit]
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest:
+        return GenerationRequest(
+            id=sample.id, prompt=(Message("user", sample.question),), max_new_tokens=self.max_new_tokens
+        )
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        assert isinstance(answer, Completion)
+        return grade_text(answer.text.strip(), bool(sample.data["passes"](answer)), answer)
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        return {}
+
+    def _id(self, check: Check) -> str:
+        return f"{self.name}-{hashlib.sha256(check.prompt.encode()).hexdigest()[:12]}"

@@ -1,0 +1,66 @@
+"""What prune checks beside the goal: which checks a model can be asked, and that both models are compared by item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from layercut.engine.rows import Reader
+from layercut.pruning.side_effects import ITEMS, SIDE_EFFECTS, checks_for
+from layercut.runs.directory import RunFolder
+from layercut.runs.prune import PruneResult
+from layercut.tasks.suites import SIDE_EFFECTS as TASKS
+from tests.support.loaded import tiny_loaded
+from tests.unit.pruning.test_job import found, run
+
+
+def names(reader: Reader | SimpleNamespace) -> dict[str, int]:
+    return {cell.task.name: len(cell.samples) for cell in checks_for(reader, 0)}  # type: ignore[arg-type]
+
+
+def test_what_is_too_long_for_a_model_is_left_out() -> None:
+    short = tiny_loaded("llama")  # 512 tokens, each a byte
+    assert set(names(short)) == {"endings", "same_language", "instructions", "harmless"}
+    long = SimpleNamespace(name="long", tokenizer=short.tokenizer, context_length=100_000, dtype="float32")
+    assert names(long) == {**dict.fromkeys(TASKS, ITEMS), "needle_2k": 8}
+
+
+def test_a_model_that_takes_no_conversations_is_not_asked() -> None:
+    loaded = tiny_loaded("qwen2")
+    template, loaded.tokenizer.chat_template = loaded.tokenizer.chat_template, None
+    try:
+        assert names(loaded) == {}
+    finally:
+        loaded.tokenizer.chat_template = template
+
+
+def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
+    model: Path, choices: Path, tmp_path: Path
+) -> None:
+    done = run(model, choices, tmp_path / "run", no_side_effects=False)
+    plain = run(model, choices, tmp_path / "plain")
+    checked = done.result.side_effects
+    *checks, calibration = checked
+    assert [one.task for one in checks] == ["endings", "same_language", "instructions", "harmless"]
+    assert calibration.task == "calibration of mine.jsonl (1 - ECE)" and calibration.cut.n == 40
+    assert calibration.difference.value == 0 and not calibration.is_shown
+    for one in checks:
+        models = [
+            RunFolder.open(done.folder / "side_effects" / name).records(one.task, "short")
+            for name in ("uncut", done.result.chosen.name)
+        ]
+        assert [record["id"] for record in models[0]] == [record["id"] for record in models[1]]
+        means = [sum(record["metrics"]["accuracy"] for record in records) / ITEMS for records in models]
+        assert (one.uncut.value, one.cut.value, one.cut.n) == (*means, ITEMS)
+        assert not one.is_shown  # its layers do nothing
+    assert plain.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
+    ours, others = found(done), found(plain)
+    both = ours.keys() & others.keys() - {"side_effects"}
+    assert {name: ours[name] for name in both} == {name: others[name] for name in both}
+    assert PruneResult.load(done.folder) == done.result
+
+
+def test_nothing_is_checked_where_no_plan_passed(model: Path, choices: Path, tmp_path: Path) -> None:
+    done = run(model, choices, tmp_path / "run", no_side_effects=False, keep=1.0, items=8)
+    assert done.checkpoint is None and done.result.side_effects == ()
+    assert not (done.folder / "side_effects").exists()

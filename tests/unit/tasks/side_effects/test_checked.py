@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from layercut.engine.base import Completion, GenerationRequest
+from layercut.tasks import load_task
+from layercut.tasks.base import Sample
+from layercut.tasks.side_effects.checked import CheckedTask
+from layercut.tasks.suites import SIDE_EFFECTS
+from tests.unit.tasks.side_effects import graded
+
+NAMES = (*SIDE_EFFECTS, "needle_8k")
+
+
+def task_of(name: str) -> CheckedTask:
+    task = load_task(name)
+    assert isinstance(task, CheckedTask)
+    return task
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_items_are_report_items_with_ids_of_their_own_in_a_mixed_order(name: str) -> None:
+    task = task_of(name)
+    samples = task.samples("report", None)
+    assert len({sample.id for sample in samples}) == len(samples) == len(task.checks) >= 24
+    assert task.samples("report", 5) == samples[:5]
+    assert [sample.question for sample in samples] != [check.prompt for check in task.checks]
+    assert task.samples("selection", None) == []
+    assert task.chance(samples, "short") == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_request_is_one_turn_of_a_conversation(name: str) -> None:
+    task = task_of(name)
+    sample = task.samples("report", 1)[0]
+    request = task.request(sample, "short")
+    assert isinstance(request, GenerationRequest)
+    assert [(turn.role, turn.content) for turn in request.prompt] == [("user", sample.question)]  # type: ignore[union-attr]
+
+
+def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
+    passing = {
+        name
+        for name in NAMES
+        for sample in task_of(name).samples("report", None)
+        if graded(task_of(name), sample, "").metrics["accuracy"]
+    }
+    assert passing == {"endings"}
+
+
+def test_what_was_cut_and_what_failed_are_told_apart() -> None:
+    task = task_of("harmless")
+    sample: Sample = task.samples("report", 1)[0]
+    found = Completion(
+        id=sample.id, text="I'm sorry, but I can't", finish_reason="length", num_prompt_tokens=3, num_new_tokens=6
+    )
+    assert task.grade(sample, "short", found).outcome == "cut"
+    assert graded(task, sample, "I cannot help with that.").outcome == "wrong"
+    assert graded(task, sample, "").outcome == "no_answer"
