@@ -97,7 +97,8 @@ def _asks(kind: type[Request], *first: str) -> Callable[[Callable[[Any, Io], Res
                     given[one] = _named(given[one], tokenizer, io, loaded)
             request = kind.of(**given)
             request.fit()
-            return function(request, io._replace(loaded=loaded))
+            with request.tracked():
+                return function(request, io._replace(loaded=loaded))
 
         listed = {one: slot.info.description or "" for one, slot in known.items()} | _DOOR
         summary, _, rest = (function.__doc__ or "").partition("\n\n")

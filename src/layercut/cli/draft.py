@@ -5,14 +5,22 @@ from __future__ import annotations
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import IO, result, show
+from layercut.cli.console import IO, result, show, show_estimate
 from layercut.requests.draft import DraftRequest
 from layercut.runs.draft import TIMES
 
 
 @options.command
-def draft(request: DraftRequest, unsafe_exec: options.HiddenUnsafeExec = False, json: options.Json = False) -> None:
+def draft(
+    request: DraftRequest,
+    dry_run: options.DryRun = False,
+    unsafe_exec: options.HiddenUnsafeExec = False,
+    json: options.Json = False,
+) -> None:
     """Run the request and show the answer."""
+    if dry_run:
+        show_estimate(request.estimate(), json=json)
+        return
     from layercut.report.draft import draft_reports, draft_tables
     from layercut.report.table import terminal
 

@@ -68,7 +68,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             result(request.to_yaml().rstrip())
             return
         request.fit()
-        function(request, **values)
+        with request.tracked():
+            function(request, **values)
 
     # What typer reads in place of the function's own.
     keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]

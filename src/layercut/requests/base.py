@@ -9,6 +9,7 @@ are plain ones and groups of settings (the model's, decoding, training); to all 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,8 +20,9 @@ import yaml
 from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
-from layercut.base_settings import Seed, Settings, Share
+from layercut.base_settings import Names, Seed, Settings, Share
 from layercut.errors import InputError, unknown
+from layercut.runs.trackers import TRACKERS, tracking
 from layercut.selection.specs import LayerSpec
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS
@@ -123,6 +125,11 @@ class Request(Settings, arbitrary_types_allowed=True):
         """The file that ``layercut run`` takes."""
         return yaml.safe_dump({self.VERB: self.flat()}, sort_keys=False, allow_unicode=True)
 
+    def tracked(self) -> AbstractContextManager[None]:
+        """A block whose numbers go to the trackers that are asked for. Raises InputError: one that is not there."""
+        names: tuple[str, ...] = getattr(self, "report_to", ())
+        return tracking(names, str(getattr(self, "out", None) or self.VERB), self.flat()) if names else nullcontext()
+
     def fit(self) -> None:
         """Check what needs the model's config: layers that it has. Weights are not read. Raises InputError."""
 
@@ -195,6 +202,11 @@ def _path(value: Any) -> Any:
 
 
 Folder = Annotated[Path, BeforeValidator(_path)]
+ReportTo = Annotated[
+    Names,
+    Flag("NAME,NAME", hidden=True),
+    Field((), description=f"Trackers that get every number: {', '.join(TRACKERS)}."),
+]
 TaskList = Annotated[tuple[str | TaskSettings, ...], BeforeValidator(_tasks)]
 Data = Annotated[
     Annotated[Mapping[str, str], BeforeValidator(_pairs)],
@@ -209,8 +221,8 @@ DataDir = Annotated[
 """Local data by folder."""
 Out = Annotated[Folder | None, Flag("DIR")]
 REMOVE = (
-    "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or a "
-    "plan.json."
+    "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a "
+    "plan.json, or gallery:NAME."
 )
 KEEP = (
     "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms "

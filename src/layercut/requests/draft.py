@@ -18,6 +18,7 @@ from layercut.tasks.suites import check_tasks
 
 if TYPE_CHECKING:
     from layercut.drafting.job import DraftDone
+    from layercut.engine.cost import CostEstimate
 
 
 class DraftRequest(Request):
@@ -65,6 +66,12 @@ class DraftRequest(Request):
         """Check the plan against the model's config. Raises InputError."""
         if self.goal.remove is not None and self.goal.remove.mlp is None:
             fits(self.model, [self.goal.remove], self.seed)
+
+    def estimate(self) -> CostEstimate:
+        """The cost of the search, the forecast and what is written; nothing is loaded."""
+        from layercut.drafting.estimate import draft_estimate
+
+        return draft_estimate(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)
 
     def run(self, io: Io) -> DraftDone:
         """Search, forecast and measure, or go on with it."""

@@ -21,6 +21,7 @@ from layercut.requests.base import (
     Flag,
     Folder,
     Out,
+    ReportTo,
     Request,
     TaskList,
     tasks_of,
@@ -72,11 +73,15 @@ class EvalRequest(Request):
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, for tasks where it can be chosen.")
     samples: int = Field(1, ge=1, description="Answers drawn for each item; with a temperature above 0, gives pass@k.")
     seed: ASeed = 0
+    report_to: ReportTo
     allow_selection_items: Annotated[bool, Flag(hidden=True)] = Field(
         False, description="Report also on items the plan was selected on, marked with *."
     )
     against: Annotated[Folder | None, Flag("RUN")] = Field(
         None, description="Finished run of the original model on the same items: print what is kept."
+    )
+    log_samples: Annotated[bool, Flag(hidden=True)] = Field(
+        False, description="Write every answer as lm-eval does as well, to the folder lm_eval in the run folder."
     )
     decoding: Annotated[DecodingSettings, SHOWN_OF_DECODING] = DecodingSettings()
 
@@ -129,6 +134,7 @@ class EvalRequest(Request):
             decoding=self.decoding,
             dry_run=dry_run,
             allow_selection_items=self.allow_selection_items,
+            logs_samples=self.log_samples,
             console=io.console,
             say=io.say,
         )

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from layercut.models.depth import depth_of
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.settings import LAYER, PruneSettings
-from layercut.requests.base import ASeed, Data, DataDir, Fields, Flag, Out, Request
+from layercut.requests.base import ASeed, Data, DataDir, Fields, Flag, Out, ReportTo, Request
 from layercut.requests.io import Io
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
@@ -44,6 +44,7 @@ class PruneRequest(Request):
     data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[ASeed, Flag("INTEGER", hidden=True)] = 0
+    report_to: ReportTo
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -24,6 +24,7 @@ from layercut.requests.base import (
     Flag,
     Keep,
     Out,
+    ReportTo,
     Request,
     TaskList,
     tasks_of,
@@ -116,6 +117,7 @@ class SelectRequest(Request):
         Mapping[str, Any], BeforeValidator(_named), Flag("NAME=VALUE", spelled="--set", repeated=True)
     ] = Field({}, description="A setting of the criterion, or any option that --help-all lists. May be repeated.")
     seed: ASeed = 0
+    report_to: ReportTo
     search: Annotated[SearchSettings, Fields(shown="race")] = SearchSettings()
     calibration: Annotated[CalibrationSettings, Fields(shown="source", names=_TEXT)] = CalibrationSettings()
     decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()

@@ -15,7 +15,7 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
 from layercut.requests import REQUESTS, request_of
-from layercut.requests.base import Flag, Out, Request
+from layercut.requests.base import Flag, Out, ReportTo, Request
 from layercut.requests.io import Io
 from layercut.runs.foreign_code import check_trust, untrusted
 from layercut.selection.base import Context
@@ -49,6 +49,7 @@ class StudyRequest(Request):
     out: Out = Field(None, description="Run folder in place of the file's.")
     seed: Annotated[Seed | None, Flag("INTEGER")] = Field(None, description="Random seed, in place of the file's.")
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
+    report_to: ReportTo
 
     trust_study_code: bool = Field(
         False, description="Let the file name code to be run: my.module:function, and trust_remote_code of a model."

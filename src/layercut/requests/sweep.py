@@ -21,6 +21,7 @@ from layercut.requests.base import (
     Flag,
     Folder,
     Out,
+    ReportTo,
     Request,
     TaskList,
     tasks_of,
@@ -91,6 +92,7 @@ class SweepRequest(Request):
     )
     out: Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
     seed: ASeed = 0
+    report_to: ReportTo
     decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
+LayerSpec.parse("gallery:qwen2.5-coder-1.5b/thin-28")   a plan that was measured
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from layercut.models.depth import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
+from layercut.selection.gallery import PREFIX, from_gallery
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import CutPlan, as_plan, parse_layers
@@ -81,6 +83,8 @@ class LayerSpec:
             layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
             return cls(text=",".join(map(str, layers)), layers=layers)
         text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
+        if text.startswith(PREFIX):
+            return cls(text=text, plan=from_gallery(text))
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
         if text.endswith(SUFFIXES):
@@ -139,7 +143,7 @@ class LayerSpec:
         """
         check_seed(seed)
         if self.plan is not None:
-            is_file = self.text.endswith(".json")
+            is_file = self.text.endswith(".json") or self.text.startswith(PREFIX)
             if is_file and self.plan.num_layers != num_layers:
                 raise InputError(
                     f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "

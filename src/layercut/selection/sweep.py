@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -29,6 +29,8 @@ from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown
+from layercut.runs.frame import frame
+from layercut.runs.trackers import tell
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.estimate import sweep_estimate
 from layercut.selection.search_journal import SearchJournal
@@ -46,6 +48,9 @@ from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 SPLITS: tuple[Split, ...] = ("selection", "report")
 
 
@@ -54,6 +59,10 @@ class Swept(NamedTuple):
 
     folder: Path
     sweep: Sweep
+
+    def to_frame(self) -> DataFrame:
+        """A line for each layer, task and readout."""
+        return frame([row.to_dict() for row in self.sweep.rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,11 +271,14 @@ def measure(
             if plans == [uncut]:
                 _say_refusals(asked, records(uncut), decoding.seed, say)
         before, after = records(uncut), {layer: records(plan) for layer, plan in cut.items()}
-    return [
+    rows = [
         _row(one, layer, before[index], after[layer][index], decoding.seed)
         for index, one in enumerate(asked)
         for layer in layers
     ]
+    for row in rows:
+        tell({f"sweep/{row.task}.{row.readout}/{row.metric}": row.values.cut.value}, step=row.layer)
+    return rows
 
 
 def _row(

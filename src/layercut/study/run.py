@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -35,6 +35,7 @@ from layercut.healing.settings import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
+from layercut.runs.frame import frame
 from layercut.runs.study import Manifest
 from layercut.study.forecast import Forecast, forecast
 from layercut.study.growth import common
@@ -45,6 +46,9 @@ from layercut.study.store import CellStore
 from layercut.study.work import StudyWork
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class StudyOutcome(NamedTuple):
@@ -58,6 +62,10 @@ class StudyOutcome(NamedTuple):
     """The checkpoints by name, and the reports once they are written."""
     failed: list[str]
     """The failures, a line each; the same command tries them again."""
+
+    def to_frame(self) -> DataFrame:
+        """A line for each comparison."""
+        return frame([row.to_dict() for row in self.rows])
 
     @property
     def rows(self) -> list[ComparisonRow]:

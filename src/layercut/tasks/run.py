@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -16,15 +16,20 @@ from layercut.engine.rows import check_longest
 from layercut.engine.served import ServedModel
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
+from layercut.runs.frame import frame
 from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.budget import asked
 from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
+from layercut.tasks.log_samples import log_samples
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
 from layercut.tasks.shortfall import tell_reported
 from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FLAGS = {
     "removed": "remove",
@@ -42,6 +47,10 @@ class Evaluated(NamedTuple):
     folder: Path
     metrics: dict[str, Any]
 
+    def to_frame(self) -> DataFrame:
+        """A line for each task, readout and metric."""
+        return frame(self.metrics["rows"])
+
 
 def evaluate_model(
     model: ModelHandle | ServedModel,
@@ -53,10 +62,15 @@ def evaluate_model(
     decoding: DecodingSettings,
     dry_run: bool,
     allow_selection_items: bool = False,
+    logs_samples: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Evaluated | None:
-    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
+    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back.
+
+    Args:
+        logs_samples: write the answers as lm-eval does, too.
+    """
     used = used_items([*model.earlier_plans, plan], model.healings)
     cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
     say(model.introduce(plan))
@@ -78,6 +92,8 @@ def evaluate_model(
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
         run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
+        if logs_samples:
+            log_samples(run, cells, model.settings.model)
         return Evaluated(run.path, run.metrics())
 
 
