@@ -1,4 +1,4 @@
-"""Is an answer in the language of its request? Ten languages, told apart by py3langid."""
+"""Is an answer in the language of its request? Ten languages, by py3langid."""
 
 from __future__ import annotations
 
