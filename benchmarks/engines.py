@@ -54,7 +54,7 @@ def main() -> None:
         return
     peaks, results = [peak_of(asked)], {}
     for name in asked.engines.split(","):
-        results[name] = in_a_process(asked, name)
+        results[name] = in_a_process(asked, name, __file__)
         peaks.append(peak_of(asked))
     print(f"{asked.model}, {asked.dtype}, {asked.threads} thread(s), batch size {asked.batch_size}, ", end="")
     print(f"load average {os.getloadavg()[0]:.1f}, nice {os.nice(0)}")
@@ -64,11 +64,13 @@ def main() -> None:
         show_search(results)
 
 
-def in_a_process(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+def in_a_process(asked: argparse.Namespace, name: str, script: str) -> dict[str, Any]:
+    """What a script measures of ENGINE or ENGINE:SETTING, in the interpreter that was named for the engine."""
     interpreters = dict(entry.split("=", 1) for entry in asked.python)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "result.json")
-        command = [interpreters.get(name, sys.executable), __file__, *sys.argv[1:], "--one", name, "--out", str(out)]
+        interpreter = interpreters.get(name.partition(":")[0], sys.executable)
+        command = [interpreter, script, *sys.argv[1:], "--one", name, "--out", str(out)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(asked.threads)})
         return dict(json.loads(out.read_text()))
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from engines import in_a_process, multiplied
 
 SHORT, LONG = 4, {True: 68, False: 20}
 """New tokens of the two calls whose difference is taken; the longer one's with fewer than 64 rows, and with more."""
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:smollm2-135m")
     parser.add_argument("--engines", default="shared:float32,unpacked:float32", help="ENGINE:DTYPE or llama.cpp:FILE")
     parser.add_argument("--rows", default="1,8,64")
-    parser.add_argument("--most", action="append", default=[], help="ENGINE=ROWS: leave larger numbers out")
+    parser.add_argument("--most", action="append", default=[], help="ENGINE=ROWS or ENGINE:DTYPE=ROWS: leave larger out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cache-gib", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
@@ -45,10 +45,10 @@ def main() -> None:
     if asked.one:
         asked.out.write_text(json.dumps(machine(asked) if asked.one == "machine" else measure(asked)))
         return
-    machines, found = [in_a_process(asked, "machine")], {}
+    machines, found = [in_a_process(asked, "machine", __file__)], {}
     for name in asked.engines.split(","):
-        found[name] = in_a_process(asked, name)
-        machines.append(in_a_process(asked, "machine"))
+        found[name] = in_a_process(asked, name, __file__)
+        machines.append(in_a_process(asked, "machine", __file__))
     best = {key: max(one[key] for one in machines) for key in machines[0]}
     print(f"{asked.model}, {asked.threads} threads, {asked.repeats} repeats, load average {os.getloadavg()[0]:.1f}")
     print(f"memory {best['bandwidth'] / 1e9:.0f} GB/s; matrix peak ", end="")
@@ -69,16 +69,6 @@ def show(name: str, one: dict[str, Any], rows: int, times: list[float], best: di
     by = "memory" if reads > works else "arithmetic"
     print(f"| {name} | {rows} | {1000 * bound:.0f} | {by} | {1000 * step:.0f} | {span} ", end="")
     print(f"| {bound / step:.2f} | {rows / step:.0f} |", flush=True)
-
-
-def in_a_process(asked: argparse.Namespace, name: str) -> dict[str, Any]:
-    interpreters = dict(entry.split("=", 1) for entry in asked.python)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "result.json")
-        interpreter = interpreters.get(name.partition(":")[0], sys.executable)
-        command = [interpreter, __file__, *sys.argv[1:], "--one", name, "--out", str(out)]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(asked.threads)})
-        return dict(json.loads(out.read_text()))
 
 
 def machine(asked: argparse.Namespace) -> dict[str, float]:
@@ -109,8 +99,6 @@ def machine(asked: argparse.Namespace) -> dict[str, float]:
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """One engine."""
-    from engines import multiplied
-
     from layercut.engine import shared
     from layercut.engine.base import Decoding, GenerationRequest
     from layercut.engine.cost import cached_values
@@ -125,7 +113,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     if kind == "unpacked":
         Stack.packed = lambda _: nullcontext()  # type: ignore[method-assign]
     most = dict(entry.split("=", 1) for entry in asked.most)
-    numbers = [rows for rows in map(int, asked.rows.split(",")) if rows <= int(most.get(kind, rows))]
+    numbers = [rows for rows in map(int, asked.rows.split(",")) if rows <= int(most.get(asked.one, most.get(kind, rows)))]
 
     def handle_for(rows: int) -> ModelHandle:
         fixed = {"model": file or asked.model, "engine": "shared" if kind == "unpacked" else kind}

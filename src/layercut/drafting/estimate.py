@@ -40,8 +40,8 @@ def draft_estimate(
     plans = _PLANS if searches else 1
     steps: list[Step] = []
     for part in [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]:
-        most = min(ASKED, -(-SEARCHED // TOKENS) * 2)
-        steps.append(asking_step(handle, part, part.task.samples("selection", most), 1, 1.0, "selection, the original"))
+        chosen = part.task.samples("selection", ASKED)
+        steps.append(asking_step(handle, part, chosen, 1, 1.0, "selection, the original"))
         shown = part.task.samples("report", settings.items)
         steps.append(asking_step(handle, part, shown, 1, 1.0, "report, the original"))
         prompts = steps[-2].prompt_tokens // max(steps[-2].items, 1) * (SEARCHED // TOKENS)

@@ -229,6 +229,12 @@ class PruneJob:
     def _uncut(self) -> Arm:
         return Arm(UNCUT, self._model.plan(), None)
 
+    @property
+    def _goal_cells(self) -> list[Cell]:
+        """The goal's tasks on as many report items as were decided."""
+        number = self._state["report_items"]
+        return [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
+
     def _number_items(self) -> None:
         """Decide how many report items of each task are asked."""
         if "report_items" not in self._state:
@@ -274,7 +280,7 @@ class PruneJob:
     def _ask(self, arm: Arm) -> None:
         """Have one model answer the report items; InputError: one of them chose the plan."""
         if not arm.healing:
-            self._answer(arm.name, arm.stage, self._model, arm.plan, arm.plan, arm=arm.describe())
+            self._answer(arm.name, arm.stage, self._model, arm.plan, arm=arm.describe())
         else:
             checkpoint = self._search.healer.checkpoint(arm.plan, arm.healing)
             if not checkpoint.exists() and (self._folder / arm.name / METRICS).is_file():
@@ -292,17 +298,20 @@ class PruneJob:
         stage: str,
         model: ModelHandle,
         plan: CutPlan,
-        recorded: CutPlan,
+        recorded: CutPlan | None = None,
         *,
         arm: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         checks: Sequence[Cell] | None = None,
     ) -> None:
-        """Report items, or other ``checks``, answered by a model under a plan, into a run folder; ``more``: settings of
-        it alone."""
-        decoding, number = self._context.decoding, self._state["report_items"]
-        goal = [Cell(task=one.task, readout=one.readout, limit=number[one.label]) for one in self._original.parts]
-        cells = goal if checks is None else checks
+        """Report items, or other ``checks``, answered by a model under a plan, into a run folder.
+
+        Args:
+            recorded: the plan to be written down, where that is another one.
+            more: settings of this folder alone.
+        """
+        decoding, recorded = self._context.decoding, recorded or plan
+        cells = self._goal_cells if checks is None else checks
         self._progress.begin(stage, "scoring report items")
         self._progress.cells([cell.label for cell in cells])
         settings = {**run_settings(model, recorded, cells, decoding, decoding.seed), **(more or {})}
@@ -316,7 +325,7 @@ class PruneJob:
         self._original.release()
         for name in self._settings.versus:
             run, model = run_of(name), other_model(self._model.settings, name)
-            self._answer(run, name, model, model.plan(), model.plan())
+            self._answer(run, name, model, model.plan())
             found.append(Other(name, run, model.disk_bytes(model.plan())))
             model.release()
             self._progress.end(name, note="all report items answered")
@@ -355,13 +364,13 @@ class PruneJob:
         """What the checkpoint does worse than the original model beside the goal."""
         checks = checks_for(self._model.weightless, self._context.seed)
         if not checks:
-            self._progress.end(SIDE_EFFECTS, note="not checked: the model takes no conversations")
+            self._progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
             return ()
         before, after = (f"{SIDE_EFFECTS_FOLDER}/{name}" for name in (UNCUT, arm.name))
-        self._answer(before, SIDE_EFFECTS, self._model, self._model.plan(), self._model.plan(), checks=checks)
+        self._answer(before, SIDE_EFFECTS, self._model, self._model.plan(), checks=checks)
         self._original.release()
         model = self._search.handle_of(self._folder / MODEL)
-        self._answer(after, SIDE_EFFECTS, model, model.plan(), model.plan(), checks=checks)
+        self._answer(after, SIDE_EFFECTS, model, model.plan(), checks=checks)
         model.release()
         runs = (self._folder / before, self._folder / after)
         ranked = [part.task.name for part in self._original.parts if part.readout == "rank"]

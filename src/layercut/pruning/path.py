@@ -33,7 +33,7 @@ from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import TextObjective
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import generates
@@ -181,7 +181,7 @@ class PlanPath:
         """The negative divergence of each plan on right answers."""
         objective = TextObjective(
             self._engine,
-            [request for requests in self.traces.values() for request in requests[:num_traces]],
+            first_traces(self.traces, num_traces),
             name="traces",
             measure="kl",
             journal=self._journal,
@@ -211,10 +211,7 @@ class PlanPath:
         """By task, the original model's right answers; empty where no task is written."""
         if not any(generates(part.readout) for part in self.parts):
             return {}
-        found: dict[str, list[LikelihoodRequest]] = {part.task.name: [] for part in self.parts}
-        for request in correct_traces(self.objective).requests:
-            found[next(name for name in found if request.id.startswith(f"{name}."))].append(request)
-        return found
+        return correct_traces(self.objective).by_task
 
 
 def kept_of(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from layercut.report.table import Column, Table
-from layercut.runs.prune import PruneResult, SideEffect
-from layercut.text.numbers import number, p_value
+from layercut.runs.prune import PruneResult
+from layercut.text.numbers import number, p_value, with_interval
 
 
 def side_effect_words(result: PruneResult) -> str:
@@ -12,7 +12,7 @@ def side_effect_words(result: PruneResult) -> str:
     found = result.side_effects
     if not found:
         return ""
-    shown = [f"{one.task} {_points(one)} points" for one in found if one.is_shown]
+    shown = [f"{one.task} {with_interval(one.difference, sign=True)} points" for one in found if one.is_shown]
     items = sum(one.cut.n for one in found)
     start = "; ".join(shown) if shown else "none shown"
     return f"{start} ({len(found)} checks, {items} items)"
@@ -28,15 +28,9 @@ def side_effect_table(result: PruneResult) -> Table:
             Column("check", lambda one: one.task),
             Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
             Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
-            Column("difference, points", _points),
+            Column("difference, points", lambda one: with_interval(one.difference, sign=True)),
             Column("p", lambda one: p_value(one.p), numeric=True),
             Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
         ],
         rows=result.side_effects,
     )
-
-
-def _points(one: SideEffect) -> str:
-    found = one.difference
-    ends = "" if found.low is None or found.high is None else f" [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
-    return f"{100 * found.value:+.0f}{ends}"

@@ -93,7 +93,7 @@ def tell(values: Mapping[str, float | None], step: int | None = None) -> None:
         values: by name, such as ``copy.short/accuracy``.
         step: the round, layer or depth that they belong to.
     """
-    session = _session.get()
-    known = {name: float(value) for name, value in values.items() if value is not None}
-    if session is not None and known:
+    if (session := _session.get()) is None:
+        return
+    if known := {name: float(value) for name, value in values.items() if value is not None}:
         session.log(known, step)

@@ -7,7 +7,7 @@ share one sense: higher means keep, higher means better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -151,6 +151,15 @@ def no_objective(criterion: str) -> InputError:
     return InputError(f"{criterion} chooses layers by task scores; name the tasks: `objective` arithmetic,copy.")
 
 
+def check_names(criterion: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a setting that a criterion does not have. Raises InputError."""
+    for name in settings:
+        if not known:
+            raise InputError(f"{criterion} has no settings, but {name!r} was given; leave it out.")
+        if name not in known:
+            raise unknown(f"setting of {criterion}", name, known)
+
+
 def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ...]) -> dict[str, str]:
     """Every setting of a criterion, as given or by default: the first of its ``choices``.
 
@@ -159,11 +168,7 @@ def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ..
 
     Raises InputError for a setting that the criterion does not have, or a value that is not among the choices.
     """
-    for name in settings:
-        if not choices:
-            raise InputError(f"{criterion} has no settings, but {name!r} was given; leave it out.")
-        if name not in choices:
-            raise unknown(f"setting of {criterion}", name, choices)
+    check_names(criterion, settings, choices)
     chosen = {name: str(settings.get(name, values[0])) for name, values in choices.items()}
     for name, value in chosen.items():
         if value not in choices[name]:

@@ -152,9 +152,9 @@ def _of_task(
     else:
         plans = num_greedy(candidates, num_remove)
     least = shared * (RACED if race != "off" else 1.0)
-    if criterion == "task_accuracy" and str(shortlist := settings.get("shortlist", "")).isdecimal():
-        numbers = whole_numbers(criterion, settings, traces=TRACES)
-        passes, plans = plans, min(plans, num_remove * int(shortlist))
+    if criterion == "task_accuracy" and "shortlist" in settings:
+        numbers = whole_numbers(criterion, settings, shortlist=1, traces=TRACES)
+        passes, plans = plans, min(plans, num_remove * numbers["shortlist"])
         asking = asking_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")
         return [*_reading(handle, part, samples[: numbers["traces"]], passes)[1:], asking]
     return [asking_step(handle, part, samples, plans + 1, least, f"under at most {plans + 1} plans")]

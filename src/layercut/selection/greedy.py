@@ -25,10 +25,10 @@ def greedy(
     """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
 
     Every round scores all remaining candidates, each together with the layers that are removed already; of equals the
-    later layer is removed, or the later one of those that ``propose`` gives. N rounds on C candidates score
-    N * C - N * (N - 1) / 2 plans, or those that are proposed. Values are compared without a
-    tolerance: an objective computes all of them in one way, so equal measurements give equal floats. A value that is
-    not finite (a pruned model that computes NaN) is worse than any other.
+    later one of those that ``propose`` gives is removed, by default the later layer. N rounds on C candidates score
+    N * C - N * (N - 1) / 2 plans, or those that are proposed. Values are compared without a tolerance: an objective
+    computes all of them in one way, so equal measurements give equal floats. A value that is not finite (a pruned model
+    that computes NaN) is worse than any other.
 
     Returns:
         The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original model

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError, unknown
 from layercut.selection import CRITERIA, criterion
-from layercut.selection.base import Context, Objective, Selection, wanted_objective, whole_numbers
+from layercut.selection.base import Context, Objective, Selection, check_names, wanted_objective, whole_numbers
 from layercut.selection.greedy import as_json, best_of, rank
 from layercut.selection.objective import selected_on
 from layercut.selection.protect import with_default_protection
@@ -120,9 +120,7 @@ def _start(context: Context, start: object) -> tuple[Layers, Mapping[str, Any]]:
 
 
 def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    for name in settings:
-        if name not in SETTINGS:
-            raise unknown("setting of refine", name, SETTINGS)
+    check_names("refine", settings, SETTINGS)
     method = settings.get("method", METHODS[0])
     if method not in METHODS:
         raise unknown("method of refine", str(method), METHODS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from layercut.engine.base import Decoding, LikelihoodRequest
+from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import Tokens
 from layercut.engines import ENGINES
@@ -296,11 +296,8 @@ def _channel_texts(
         assert text is not None, "without answers there is text"
         return {text.source: texts_as_read(loaded, text.texts)}, {}
     found = correct_traces(objective)
-    by_task: dict[str, list[LikelihoodRequest]] = {}
-    for request in found.requests:
-        task = next(name for name in found.items if request.id.startswith(f"{name}."))
-        by_task.setdefault(task, []).append(request)
-    return {name: answers_as_texts(loaded, requests) for name, requests in by_task.items()}, found.items
+    texts = {name: answers_as_texts(loaded, requests) for name, requests in found.by_task.items() if requests}
+    return texts, found.items
 
 
 def _tokens(about: Mapping[str, Any]) -> str:

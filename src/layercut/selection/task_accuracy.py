@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from layercut.errors import InputError, unknown
-from layercut.selection.base import Context, Objective, Selection, wanted_objective, whole_numbers
+from layercut.errors import InputError
+from layercut.selection.base import Context, Objective, Selection, check_names, wanted_objective, whole_numbers
 from layercut.selection.greedy import greedy
 from layercut.selection.objective import TaskObjective, selected_on
 from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import TextObjective
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.plan import CutPlan
 
 TRACES = 8
@@ -40,20 +40,18 @@ def task_accuracy(context: Context) -> Selection:
             written, or an original model that is no better than guessing.
     """
     objective = wanted_objective(context, "task_accuracy")
-    for name in context.settings:
-        if name not in ("shortlist", "traces"):
-            raise unknown("setting of task_accuracy", name, ("shortlist", "traces"))
+    check_names("task_accuracy", context.settings, ("shortlist", "traces"))
     if "traces" in context.settings and "shortlist" not in context.settings:
         raise InputError("traces have no effect without a shortlist; give shortlist=8, or leave them out.")
     context = with_default_protection(context, "task_accuracy")
     details: dict[str, Any] = {"protect": sorted(context.protected)}
-    with SearchJournal(context.folder) as journal:
-        if "shortlist" in context.settings:
-            numbers = whole_numbers("task_accuracy", context.settings, shortlist=1, traces=TRACES)
+    if "shortlist" not in context.settings:
+        selection = greedy(context, objective, details)
+    else:
+        numbers = whole_numbers("task_accuracy", context.settings, shortlist=1, traces=TRACES)
+        with SearchJournal(context.folder) as journal:
             shortlist = _Shortlist(context, objective, journal, **numbers)
             selection = greedy(context, objective, details | numbers, shortlist)
-        else:
-            selection = greedy(context, objective, details)
     plan = CutPlan(num_layers=context.num_layers, removed=selection.removed)
     return selection._replace(details={**selection.details, **selected_on(objective, plan)})
 
@@ -66,13 +64,7 @@ class _Shortlist:
     ) -> None:
         if not isinstance(objective, TaskObjective):
             raise InputError("a shortlist reads answers to tasks; give the Context a TaskObjective.")
-        of_task: dict[str, int] = {}
-        requests = []
-        for request in correct_traces(objective).requests:
-            task = request.id.partition(".")[0]
-            of_task[task] = of_task.get(task, 0) + 1
-            if of_task[task] <= traces:
-                requests.append(request)
+        requests = first_traces(correct_traces(objective).by_task, traces)
         self._num = shortlist
         self._damage = TextObjective(
             objective.engine, requests, name="traces", measure="kl", journal=journal, progress=context.progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
@@ -23,6 +24,13 @@ class Traces(NamedTuple):
     num_right: dict[str, int]
     items: dict[str, list[str]]
     """Per task, the ids of all items."""
+    by_task: dict[str, list[LikelihoodRequest]]
+    """The requests of each task that is written."""
+
+
+def first_traces(by_task: Mapping[str, Sequence[LikelihoodRequest]], number: int) -> list[LikelihoodRequest]:
+    """The first requests of each task."""
+    return [request for requests in by_task.values() for request in requests[:number]]
 
 
 def trace_damage(context: Context) -> Selection:
@@ -92,6 +100,7 @@ def correct_traces(tasks: TaskObjective) -> Traces:
     requests: list[LikelihoodRequest] = []
     num_right = {}
     items: dict[str, list[str]] = {}
+    by_task: dict[str, list[LikelihoodRequest]] = {}
     for part, samples, records in answered:
         by_id = {record["id"]: record for record in records}
         items.setdefault(part.task.name, []).extend(by_id)
@@ -104,10 +113,11 @@ def correct_traces(tasks: TaskObjective) -> Traces:
                 id = f"{part.task.name}.{part.readout}.{sample.id}"
                 requests.append(LikelihoodRequest(id=id, prompt=asked.prompt, continuations=(record["completion"],)))
         num_right[part.label] = len(requests) - before
+        by_task.setdefault(part.task.name, []).extend(requests[before:])
     if not requests:
         labels = ", ".join(num_right)
         raise InputError(
             f"the original model answers none of the selection items of {labels} right, so there is no trace to score. "
             "Take easier tasks, or raise their limit."
         )
-    return Traces(requests, num_right, items)
+    return Traces(requests, num_right, items, by_task)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
+from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import grade_text
 
 
@@ -43,7 +43,12 @@ class CheckedTask(Task):
         if split == "selection":
             return []
         found = [
-            Sample(id=self._id(check), question=check.prompt, gold=check.wanted, data={"passes": check.passes})
+            Sample(
+                id=content_id(self.name, check.prompt),
+                question=check.prompt,
+                gold=check.wanted,
+                data={"passes": check.passes},
+            )
             for check in self.checks
         ]
         return sorted(found, key=lambda sample: sample.id)[:limit]
@@ -59,6 +64,3 @@ class CheckedTask(Task):
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {}
-
-    def _id(self, check: Check) -> str:
-        return f"{self.name}-{hashlib.sha256(check.prompt.encode()).hexdigest()[:12]}"
