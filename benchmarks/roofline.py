@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:smollm2-135m")
     parser.add_argument("--engines", default="shared:float32,unpacked:float32", help="ENGINE:DTYPE or llama.cpp:FILE")
     parser.add_argument("--rows", default="1,8,64")
-    parser.add_argument("--most", action="append", default=[], help="ENGINE=ROWS or ENGINE:DTYPE=ROWS: leave larger out")
+    parser.add_argument("--most", action="append", default=[], help="ENGINE=ROWS or ENGINE:DTYPE=ROWS")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cache-gib", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
@@ -113,7 +113,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     if kind == "unpacked":
         Stack.packed = lambda _: nullcontext()  # type: ignore[method-assign]
     most = dict(entry.split("=", 1) for entry in asked.most)
-    numbers = [rows for rows in map(int, asked.rows.split(",")) if rows <= int(most.get(asked.one, most.get(kind, rows)))]
+    largest = float(most.get(asked.one, most.get(kind, "inf")))
+    numbers = [rows for rows in map(int, asked.rows.split(",")) if rows <= largest]
 
     def handle_for(rows: int) -> ModelHandle:
         fixed = {"model": file or asked.model, "engine": "shared" if kind == "unpacked" else kind}

@@ -8,7 +8,7 @@
                 uncut/, depth-1/ ...  answers to report items, a run folder each
                 versus/               those of other models that were named
                 model/                the checkpoint, where a plan passed
-                side_effects/         answers of both models to the checks beside the goal
+                side_effects/         answers of both models to the checks outside the goal
                 result.json           all of it, see layercut.runs.prune
 
 A conductor: every step is one that exists alone. Report items are asked once the path, the healings and the number of
@@ -361,7 +361,7 @@ class PruneJob:
         self._progress.end("checkpoint", note=str(target))
 
     def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
-        """What the checkpoint does worse than the original model beside the goal."""
+        """What the checkpoint does worse than the original model outside the goal."""
         checks = checks_for(self._model.weightless, self._context.seed)
         if not checks:
             self._progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")

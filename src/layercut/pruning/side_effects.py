@@ -1,4 +1,4 @@
-"""Side effects: what the checkpoint of a run of prune does worse beside the goal, on the suite ``side_effects``."""
+"""Side effects: what the checkpoint of a run of prune does worse outside the goal, on the suite ``side_effects``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Side effects of a cut beside its goal: one line, and the table behind it."""
+"""Side effects of a cut outside its goal: one line and a table."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from layercut.runs.settings import (
     write_config,
 )
 from layercut.runs.study import failures_in
-from layercut.runs.trackers import tell
+from layercut.runs.trackers import log_numbers
 from layercut.text.counting import counted
 
 SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
@@ -203,7 +203,7 @@ class RunFolder:
         write_json(self.path / METRICS, {**data, "rows": list(rows)})
         for row in rows:
             name = f"{self.name}/{row['task']}.{row['readout']}/{row['metric']}"
-            tell({name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]})
+            log_numbers({name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]})
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json: ``plan``, ``rows`` and, if known, ``num_parameters`` and ``disk_bytes``.

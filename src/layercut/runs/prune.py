@@ -338,7 +338,7 @@ class PruneResult(_Plain):
     verified: str = ""
     """Result of reloading the checkpoint."""
     side_effects: tuple[SideEffect, ...] = ()
-    """Checks of the checkpoint beside the goal; empty where none was written or nothing could be asked."""
+    """Checks of the checkpoint outside the goal; empty where none was written or nothing could be asked."""
     speed: tuple[TimedSpeed, ...] = ()
     """Of the chosen plan."""
     serve: str = ""

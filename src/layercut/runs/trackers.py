@@ -2,9 +2,9 @@
 
     with tracking(("trackio",), "runs/math", {"model": "m"}):
         ...
-        tell({"copy.short/accuracy": 0.7})
+        log_numbers({"copy.short/accuracy": 0.7})
 
-Whoever has a number tells it, and outside a ``tracking`` block nothing happens.
+Code that computes a result calls ``log_numbers``; outside a ``tracking`` block that does nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _session: ContextVar[_Session | None] = ContextVar("layercut trackers", default=
 
 @contextmanager
 def tracking(names: Sequence[str], run: str, config: Mapping[str, Any]) -> Iterator[None]:
-    """Within it the numbers that ``tell`` gets go to these trackers, as one run of the project ``layercut``.
+    """Within it the numbers that ``log_numbers`` gets go to these trackers, as one run of the project ``layercut``.
 
     Args:
         names: of ``TRACKERS``.
@@ -86,7 +86,7 @@ def tracking(names: Sequence[str], run: str, config: Mapping[str, Any]) -> Itera
         session.finish()
 
 
-def tell(values: Mapping[str, float | None], step: int | None = None) -> None:
+def log_numbers(values: Mapping[str, float | None], step: int | None = None) -> None:
     """Give numbers to the trackers of the block around, if there is one; None is left out.
 
     Args:

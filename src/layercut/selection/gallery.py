@@ -1,6 +1,6 @@
 """Plans that were measured, ready to be applied: ``layercut cut MODEL --remove gallery:qwen2.5-coder-1.5b/thin-28``.
 
-The files are in ``plans/``; what was measured of each stands here, and on the page that is made of it.
+The files are in ``plans/``; the measurements of each are here, and on the page that is made of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 GALLERY = {
     f"{_QWEN}/minus-1": Entry("layer 5", "-2.6 %", "GSM8K keeps 90 [79, 103] %, n 167", "qwen.md"),
     f"{_QWEN}/minus-3": Entry(
-        "layers 6, 9 and 10", "-7.9 %", "GSM8K keeps 42 [27, 61] %, n 64; MBPP+ 78 [59, 97] %", "width.md"
+        "layers 6, 9 and 10", "-7.9 %", "GSM8K keeps 42 [27, 61] %, MBPP+ 78 [62, 94] %, n 64 each", "width.md"
     ),
     f"{_QWEN}/thin-12": Entry("11.4 % of the MLP channels", "-7.4 %", "GSM8K keeps 87 [71, 104] %, n 64", "width.md"),
     f"{_QWEN}/thin-28": Entry(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.runs.trackers import tell
+from layercut.runs.trackers import log_numbers
 from layercut.selection.base import Context, Objective, RacingObjective, Selection
 from layercut.selection.racing import Standings
 from layercut.surgery.plan import CutPlan
@@ -59,7 +59,7 @@ def greedy(
                 "layers, or load the model with another dtype."
             )
         found = {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}
-        tell(found, step=number + 1)
+        log_numbers(found, step=number + 1)
         removed = (*removed, outcome["chosen"])
         rounds.append(outcome)
     context.progress("rounds", context.num_remove, context.num_remove)

@@ -30,7 +30,7 @@ from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown
 from layercut.runs.frame import frame
-from layercut.runs.trackers import tell
+from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.estimate import sweep_estimate
 from layercut.selection.search_journal import SearchJournal
@@ -277,7 +277,7 @@ def measure(
         for layer in layers
     ]
     for row in rows:
-        tell({f"sweep/{row.task}.{row.readout}/{row.metric}": row.values.cut.value}, step=row.layer)
+        log_numbers({f"sweep/{row.task}.{row.readout}/{row.metric}": row.values.cut.value}, step=row.layer)
     return rows
 
 

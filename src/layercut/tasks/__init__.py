@@ -84,11 +84,12 @@ TASKS = {
     "piqa": KnownTask("layercut.tasks.lm_eval.by_name:piqa", "which of two ways reaches an everyday goal"),
     "winogrande": KnownTask("layercut.tasks.lm_eval.by_name:winogrande", "which of two names fits into a sentence"),
     "endings": KnownTask(
-        "layercut.tasks.side_effects.endings:endings", "does an answer of two sentences end by itself? (built in)"
+        "layercut.tasks.side_effects.endings:endings",
+        "answers of one or two sentences that end by themselves (built in)",
     ),
     "same_language": KnownTask(
         "layercut.tasks.side_effects.language:same_language",
-        "is an answer in the language of its request, one of ten? (built in)",
+        "answers in the language of the request, one of ten (built in)",
     ),
     "instructions": KnownTask(
         "layercut.tasks.side_effects.instructions:instructions",
@@ -98,7 +99,8 @@ TASKS = {
         "layercut.tasks.side_effects.tool_calls:tool_calls", "calls of functions by their JSON schema (built in)"
     ),
     "harmless": KnownTask(
-        "layercut.tasks.side_effects.harmless:harmless", "are harmless requests answered, and not refused? (built in)"
+        "layercut.tasks.side_effects.harmless:harmless",
+        "harmless requests that are answered and not refused (built in)",
     ),
     "needle_2k": KnownTask(
         "layercut.tasks.side_effects.needle:needle_2k", "a number in a text of 2,000 tokens (built in)"

@@ -1,4 +1,4 @@
-"""What prune checks beside the goal: which checks a model can be asked, and that both models are compared by item."""
+"""What prune checks outside the goal: which checks a model can be asked, and that both models are compared by item."""
 
 from __future__ import annotations
 

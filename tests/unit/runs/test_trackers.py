@@ -17,7 +17,7 @@ from layercut.requests.evaluate import EvalRequest
 from layercut.requests.select import SelectRequest
 from layercut.requests.sweep import SweepRequest
 from layercut.runs import trackers
-from layercut.runs.trackers import tell, tracking
+from layercut.runs.trackers import log_numbers, tracking
 from tests.support.tiny import save_tiny
 
 Logged = list[tuple[dict[str, float], int | None]]
@@ -66,20 +66,20 @@ def numbers(request: Any) -> tuple[Fake, dict[str, float]]:
     return found, {name: value for values, _ in found.logged for name, value in values.items()}
 
 
-def test_outside_of_a_block_nothing_is_told() -> None:
-    tell({"a": 1.0})
+def test_outside_of_a_block_nothing_is_logged() -> None:
+    log_numbers({"a": 1.0})
     with tracking(("trackio",), "run", {}):
         pass
-    assert Fake.made == []  # nothing was told, so nothing began
+    assert Fake.made == []  # nothing was logged, so nothing began
 
 
 def test_a_block_ends_its_trackers_after_an_error_too() -> None:
     with pytest.raises(KeyError), tracking(("trackio",), "run", {"limit": 3}):
-        tell({"a": 1, "b": None}, step=2)
+        log_numbers({"a": 1, "b": None}, step=2)
         raise KeyError
     (found,) = Fake.made
     assert found.logged == [({"a": 1.0}, 2)] and found.ended and found.config == {"limit": "3"}
-    tell({"a": 2.0})
+    log_numbers({"a": 2.0})
     assert len(found.logged) == 1
 
 
@@ -90,7 +90,7 @@ def test_a_tracker_that_is_not_there_is_refused_at_once() -> None:
         pass
 
 
-def test_an_evaluation_tells_each_score_with_its_interval(model: Path, tmp_path: Path) -> None:
+def test_an_evaluation_logs_each_score_with_its_interval(model: Path, tmp_path: Path) -> None:
     asked = EvalRequest.of(
         model=model, tasks="arithmetic", readouts="rank", limit=8, out=tmp_path / "run", report_to="trackio"
     )
@@ -100,7 +100,7 @@ def test_an_evaluation_tells_each_score_with_its_interval(model: Path, tmp_path:
     assert found.config["limit"] == "8"
 
 
-def test_a_search_tells_each_round(model: Path, tmp_path: Path) -> None:
+def test_a_search_logs_each_round(model: Path, tmp_path: Path) -> None:
     asked = SelectRequest.of(
         model=model, criterion="perplexity", remove="2 layers", out=tmp_path / "run", report_to="trackio", held_out=None
     )
@@ -109,7 +109,7 @@ def test_a_search_tells_each_round(model: Path, tmp_path: Path) -> None:
     assert [step for _, step in rounds] == [1, 2] and len({layer for layer, _ in rounds}) == 2
 
 
-def test_a_sweep_tells_each_layer(model: Path, tmp_path: Path) -> None:
+def test_a_sweep_logs_each_layer(model: Path, tmp_path: Path) -> None:
     asked = SweepRequest.of(
         model=model, objective="brackets", readouts="rank", limit=4, layers="0-2", out=tmp_path / "run",
         report_to="trackio",

@@ -1,4 +1,4 @@
-"""Does an answer end by itself? Requests for one or two sentences."""
+"""Requests for one or two sentences, whose answers should end by themselves."""
 
 from __future__ import annotations
 

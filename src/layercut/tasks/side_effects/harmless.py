@@ -1,4 +1,4 @@
-"""Is a harmless request answered that only sounds harmful?"""
+"""Harmless requests that sound harmful, which should be answered and not refused."""
 
 from __future__ import annotations
 

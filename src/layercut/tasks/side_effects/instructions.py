@@ -1,4 +1,4 @@
-"""Are instructions about an answer's form followed? Twelve kinds that a program can check."""
+"""Instructions about the form of an answer, of twelve kinds that a program can check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is an answer in the language of its request? Ten languages, by py3langid."""
+"""Requests in ten languages, which should be answered in the same language; py3langid identifies it."""
 
 from __future__ import annotations
 

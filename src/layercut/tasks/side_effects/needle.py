@@ -1,4 +1,4 @@
-"""Is a number found again in a long text? One sentence among many others."""
+"""Long texts with one number, which should be found: a needle in a haystack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the right function called with the right arguments? Requests that one of three functions serves."""
+"""Requests that should be answered by a call of the right one of three functions, with the right arguments."""
 
 from __future__ import annotations
 
