@@ -30,10 +30,11 @@ from layercut.healing.logits import lazy_logits_in_loss, over_rows
 from layercut.healing.optimizers import stochastic_bfloat16
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
+from layercut.models.older_fields import with_older_fields
 from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import read_header, safetensors_files
+from layercut.models.weights import read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.runs.healing import healing_lines
 from layercut.surgery.card import UNMEASURED
@@ -394,6 +395,7 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
         model.config.dtype = target
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")
+        write_json(folder / "config.json", with_older_fields(read_config(folder)))
     finally:
         for parameter, value in zip(model.parameters(), kept, strict=True):
             parameter.data = value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.convert import SOURCE_FILE
+from layercut.models.older_fields import with_older_fields
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.weights import (
@@ -114,7 +115,8 @@ def changed_since(source: Path, plan: CutPlan, cut: Path) -> list[TensorEntry] |
     work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
     expected = {piece.name: piece for shard in work.shards for piece in shard.pieces}
     found = {one.name: one for one in stored_tensors(cut)}
-    if found.keys() != expected.keys() or architecture_of(read_config(cut)) != architecture_of(work.config):
+    config = with_older_fields(read_config(cut))
+    if found.keys() != expected.keys() or architecture_of(config) != architecture_of(work.config):
         return None
     return [one.entry for name, one in found.items() if [*samples_of(one)] != [*samples_of(expected[name])]]
 
@@ -203,7 +205,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     if plan.channels is not None:
         after = _thinned(after, plan.channels, plan, structure, mlp_width_of(raw, str(source)), source)
     modules = modules_of(before, after, plan)
-    config = follow_config(config, raw, modules)
+    config = with_older_fields(follow_config(config, raw, modules))
     shards = lay_out(after, max_shard_bytes, metadata)
     report = CutReport(
         plan=plan,
