@@ -63,7 +63,7 @@ def draft_estimate(
     answers = _RECORD_BYTES * sum(step.items for step in steps)
     return CostEstimate(
         steps=tuple(steps),
-        speed=measured_speed(model.device),
+        speed=measured_speed(model.device, handle.dtype),
         disk_bytes=answers + stored,
         stays_bytes=answers + stored,
         memory_bytes=2 * stored + cache,

@@ -53,6 +53,8 @@ class Speed(NamedTuple):
     """Multiplications and additions of a large matrix product, float operations each."""
     bytes_per_second: float
     """Weights read while one token is decoded."""
+    value_bytes: int = 4
+    """Bytes of a weight in the dtype of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ class Step:
         """Arithmetic, or reading the weights once for every token of a batch, whichever takes longer."""
         read = 2 * self.parameters * self.cost * self.prompt_tokens / speed.products_per_second
         products = 2 * self.parameters * new_tokens / speed.products_per_second
-        weights = 4 * self.parameters * new_tokens / min(self.batch_size, max(self.items, 1)) / speed.bytes_per_second
+        steps = new_tokens / min(self.batch_size, max(self.items, 1))
+        weights = speed.value_bytes * self.parameters * steps / speed.bytes_per_second
         return read + max(products, weights)
 
 
@@ -183,23 +186,30 @@ class CostEstimate:
         return [*lines, "dry run: nothing was written"]
 
 
-def measured_speed(device: str = "auto") -> Speed:
-    """Time a matrix product, and a matrix times one vector, on the device that a model would run on; about half a
-    second. Float32, as models are on a CPU, else bfloat16."""
+def measured_speed(device: str = "auto", dtype: str = "auto") -> Speed:
+    """Time a matrix product, and a matrix times one vector, on the device and in the dtype that a model would run in;
+    about half a second.
+
+    Args:
+        dtype: of the weights; any but those of ``DTYPE_BYTES`` is float32 on a CPU, else bfloat16.
+    """
     import torch
 
     from layercut.models.placement import pick_device
 
     where = pick_device(device)
-    dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
-    matrix = torch.ones(_SIZE, _SIZE, dtype=dtype, device=where)
+    if dtype not in DTYPE_BYTES:
+        dtype = "float32" if where.type == "cpu" else "bfloat16"
+    kind = {"dtype": getattr(torch, dtype), "device": where}
+    matrix = torch.ones(_SIZE, _SIZE, **kind)
     # Larger than the caches of usual processors, as a model's weights are.
-    weights = torch.ones(16 * _SIZE, _SIZE, dtype=dtype, device=where)
-    vector = torch.ones(_SIZE, 1, dtype=dtype, device=where)
+    weights = torch.ones(16 * _SIZE, _SIZE, **kind)
+    vector = torch.ones(_SIZE, 1, **kind)
     return Speed(
         where.type.upper() if where.type == "cpu" else where.type,
         2 * _SIZE**3 / _seconds_of(matrix, matrix),
         weights.numel() * weights.element_size() / _seconds_of(weights, vector),
+        weights.element_size(),
     )
 
 

@@ -64,7 +64,7 @@ def estimate_answers(
     num_bytes = 0 if out is None else characters + step.items * _RECORD + step.new_tokens[1] * CHARACTERS_PER_TOKEN
     return CostEstimate(
         steps=(step,),
-        speed=measured_speed(handle.settings.device),
+        speed=measured_speed(handle.settings.device, handle.dtype),
         disk_bytes=num_bytes,
         stays_bytes=num_bytes,
         memory_bytes=weights.bytes_in_memory + _cache(weights, step, limit),
@@ -107,7 +107,7 @@ def estimate_healing(
     written = 4 * work.trainable if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
     return CostEstimate(
         steps=tuple(work.steps),
-        speed=measured_speed(cut.settings.device),
+        speed=measured_speed(cut.settings.device, cut.dtype),
         disk_bytes=disk + training_disk(weights, train) + written,
         stays_bytes=disk + written,
         memory_bytes=sum(parts.values()),

@@ -14,14 +14,16 @@ from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.disk import size
+from layercut.runs.prune import Estimated, TimedSpeed
 from layercut.text.numbers import number
 
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice
     from layercut.evidence.fixed_sequence import TestVerdict
-    from layercut.runs.prune import Alternative, Estimated, PruneResult, TestedDepth, TimedSpeed
+    from layercut.runs.draft import DraftResult
+    from layercut.runs.prune import Alternative, PruneResult, TestedDepth
 
-PLANS, OTHERS, BEHIND = "plans", "other models", "not on the front"
+PLANS, OTHERS, DRAFTED, BEHIND = "plans", "other models", "the original with a draft", "not on the front"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +65,11 @@ class Front(NamedTuple):
     """How they were tested, and on which items."""
 
 
-def front_of(result: PruneResult) -> Front | None:
-    """Every tested plan and every other model of a run of prune; None where no other model was named."""
+def front_of(result: PruneResult, drafted: DraftResult | None = None) -> Front | None:
+    """Every tested plan and every other model of a run of prune; None where no other model was named.
+
+    ``drafted``: what a draft of the original model does for its speed, one more model that keeps everything.
+    """
     if not result.versus:
         return None
     uncut, better = result.size["uncut"].disk_bytes, result.better
@@ -76,27 +81,68 @@ def front_of(result: PruneResult) -> Front | None:
         label = f"{plan.label}, {plan.healing}" if plan.healing else plan.label
         models.append((label, plan, plan.name, PLANS, picked))
     models += [(one.model, one, one.run, OTHERS, one is better) for one in result.versus]
+    lossless = [] if drafted is None else _with_draft(result, drafted)
     return Front(
         _ranked(
             [
-                Weighed(
-                    label=label,
-                    kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
-                    passed=one.passed,
-                    verdict=one.verdict,
-                    disk_bytes=one.disk_bytes or 0,
-                    change=(one.disk_bytes or 0) / uncut - 1,
-                    series=series,
-                    picked=picked,
-                    request=timed.get(run),
-                    memory=served[run].memory(result.serve_tokens) if run in served else None,
-                )
-                for label, one, run, series, picked in models
+                *lossless,
+                *(
+                    Weighed(
+                        label=label,
+                        kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
+                        passed=one.passed,
+                        verdict=one.verdict,
+                        disk_bytes=one.disk_bytes or 0,
+                        change=(one.disk_bytes or 0) / uncut - 1,
+                        series=series,
+                        picked=picked,
+                        request=timed.get(run),
+                        memory=served[run].memory(result.serve_tokens) if run in served else None,
+                    )
+                    for label, one, run, series, picked in models
+                ),
             ]
         ),
         result.goal.keep,
-        f"Report items, 95 % intervals, seed {result.seed}. {versus_words(result)}",
+        f"Report items, 95 % intervals, seed {result.seed}. {versus_words(result)}"
+        + (f" With a draft: {_draft_words(drafted)}" if lossless and drafted else ""),
     )
+
+
+def _with_draft(result: PruneResult, drafted: DraftResult) -> list[Weighed]:
+    """The original model with its draft, where that is faster and requests were timed. It writes what it wrote."""
+    requests = [one.request for one in result.served if one.request is not None]
+    if drafted.verdict != "faster" or not requests:
+        return []
+    speedup = drafted.measured.speedup if drafted.measured else drafted.chosen.speedup
+    before = requests[0].uncut
+    ratio = Estimated(
+        value=1 / speedup.value,
+        low=speedup.high and 1 / speedup.high,
+        high=speedup.low and 1 / speedup.low,
+        n=speedup.n,
+    )
+    after = Estimated(value=before.value * ratio.value, low=None, high=None, n=speedup.n)
+    whole = Estimated(value=1.0, low=None, high=None, n=before.n)
+    return [
+        Weighed(
+            label=DRAFTED,
+            kept=[Share(one.task, one.readout, whole, 1.0) for one in result.goal.tasks],
+            passed=True,
+            verdict="passed",
+            disk_bytes=result.size["uncut"].disk_bytes,
+            change=0.0,
+            series=DRAFTED,
+            request=requests[0].model_copy(update={"cut": after, "ratio": ratio}),
+        )
+    ]
+
+
+def _draft_words(drafted: DraftResult) -> str:
+    """Where the seconds of a draft come from."""
+    n = drafted.measured.speedup.n if drafted.measured else drafted.chosen.speedup.n
+    how = "measured" if drafted.measured else "forecast"
+    return f"nothing is lost; its seconds are the original model's over the speed-up of writing, {how} on {n} answers."
 
 
 def front_of_advice(advice: Advice) -> Front | None:
@@ -184,7 +230,9 @@ def front_table(front: Front) -> Table:
 
 def front_figure(front: Front) -> Figure:
     """What each model keeps against its bytes and against its seconds, a panel each for each task."""
-    colours = {PLANS: charts.SERIES[0], OTHERS: charts.SERIES[1], BEHIND: "var(--line)"}
+    colours = {PLANS: charts.SERIES[0], OTHERS: charts.SERIES[1], DRAFTED: charts.SERIES[2], BEHIND: "var(--line)"}
+    shown = {one.series for one in front.models} | {PLANS, OTHERS, BEHIND}
+    colours = {name: colour for name, colour in colours.items() if name in shown}
     tasks = list(dict.fromkeys((kept.task, kept.readout) for one in front.models for kept in one.kept))
     timed = [one for one in front.models if one.seconds is not None]
     panels = []

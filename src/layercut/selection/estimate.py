@@ -219,7 +219,7 @@ def _estimate(handle: ModelHandle, steps: Sequence[Step], folder: Path, *, loads
     disk = sum(_RECORD_BYTES * step.items + round(CHARACTERS_PER_TOKEN * step.new_tokens[1]) for step in steps)
     return CostEstimate(
         steps=tuple(steps),
-        speed=measured_speed(wanted.device) if steps else None,
+        speed=measured_speed(wanted.device, handle.dtype) if steps else None,
         disk_bytes=disk,
         stays_bytes=disk,
         memory_bytes=weights + cache,

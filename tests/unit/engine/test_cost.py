@@ -87,6 +87,16 @@ def test_ranges_read_well() -> None:
 def test_the_speed_of_this_machine_is_measured() -> None:
     found = measured_speed("cpu")
     assert found.device == "CPU" and found.products_per_second > 1e8 and found.bytes_per_second > 1e7
+    assert found.value_bytes == 4 and measured_speed("cpu", "bfloat16").value_bytes == 2
+
+
+def test_weights_of_half_the_bytes_are_read_in_half_the_time() -> None:
+    step = Step(name="answers", items=1, prompt_tokens=0, new_tokens=(100, 100), parameters=10**9, batch_size=1)
+    whole, half = (step.seconds(SPEED._replace(value_bytes=size))[0] for size in (4, 2))
+    assert whole - half == pytest.approx(2 * 10**9 * 100 / SPEED.bytes_per_second)
+
+
+def test_tokens_of_a_prompt_are_estimated_by_its_length() -> None:
     assert prompt_tokens(["a" * 40, "b" * 40]) == 20
 
 

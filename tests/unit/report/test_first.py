@@ -13,11 +13,10 @@ from layercut.report.first import FirstScreen, depths_table, first_of_prune, fir
 from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import Table, plain, terminal, texts
-from layercut.runs.draft import DraftPlan, DraftResult
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from layercut.surgery.channels import Channels
 from tests.support.html_page import read_page
-from tests.support.pages import write_deep_study, write_prune
+from tests.support.pages import a_draft, write_deep_study, write_prune
 from tests.support.run_builder import Result, build_run
 
 
@@ -54,16 +53,8 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
 def test_a_draft_in_the_folder_of_a_prune_is_among_the_facts(tmp_path: Path) -> None:
     folder = write_prune(tmp_path, passed=False)
     assert "with a draft" not in dict(first_of(folder).facts)
-    one = Estimated(value=1.3, low=1.2, high=1.4, n=32)
-    plan = DraftPlan(
-        kind="channels", removed=(), mlp=0.5, read=0.6, window=3, step=0.6, agrees=one, accepted=one, per_round=one,
-        speedup=one, bandwidth=one,
-    )  # fmt: skip
     (folder / "draft").mkdir()
-    DraftResult(
-        model="m", dtype="float32", serve="batch 1", tasks=(), plans=(plan,), tried=9, verdict="faster", why="x 1.30.",
-        checks=(1.0,), times="here", where="here", seed=0, command="layercut draft m", seconds={},
-    ).save(folder / "draft")  # fmt: skip
+    a_draft().save(folder / "draft")
     assert dict(first_of(folder).facts)["with a draft"] == "x 1.30. Nothing is lost."
 
 
