@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from layercut.engine.base import LikelihoodRequest
@@ -29,7 +30,7 @@ from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
 
-_whole = channels._activations
+_whole = channels._mask
 
 
 class Counted(tuple[int, ...]):
@@ -38,9 +39,10 @@ class Counted(tuple[int, ...]):
     start = 0
 
 
-def _counted(loaded: Any, modules: Any, text: Any) -> Iterator[tuple[int, Any]]:
-    for layer, states_TC in _whole(loaded, modules, tuple(text)):
-        yield layer, states_TC[text.start :]
+def _counted(texts: Any) -> Any:
+    starts_B1 = torch.tensor([text.start for text in texts])[:, None]
+    mask_BT = _whole(texts)
+    return mask_BT & (torch.arange(mask_BT.shape[1]) >= starts_B1)
 
 
 def main() -> None:
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--shares", default="0.1,0.2,0.3")
     parser.add_argument("--criteria", default="rms")
+    parser.add_argument("--answers", default="", help="rank by the first so many answers alone: 4,8,16")
     parser.add_argument("--layers", default="", help="also measured without one of these layers: 6,9")
     asked = parser.parse_args()
     handle = ModelHandle(ModelSettings(model=asked.model, dtype=asked.dtype, batch_size=16))
@@ -70,7 +73,11 @@ def main() -> None:
 
     for layer in filter(None, asked.layers.split(",")):
         show(f"without layer {layer}", CutPlan(num_layers=handle.num_layers, removed=(int(layer),)))
-    for name, texts in tokens_of(handle, ranking).items():
+    numbers = [int(number) for number in asked.answers.split(",") if number]
+    read = tokens_of(handle, ranking)
+    chosen = {name: texts for name, texts in read.items() if not numbers or name == "all"}
+    few = {f"{name}, {number} answers": texts[:number] for name, texts in chosen.items() for number in numbers}
+    for name, texts in (few or chosen).items():
         for criterion in asked.criteria.split(","):
             started = time.perf_counter()
             ranked = channels.rank_channels(handle.loaded, (), {name: texts}, criterion=criterion)
@@ -83,7 +90,7 @@ def main() -> None:
 
 def tokens_of(handle: ModelHandle, requests: list[LikelihoodRequest]) -> dict[str, list[Any]]:
     """By what counts, the prompts with their answers."""
-    channels._activations = _counted
+    channels._mask = _counted
     rows = [item.rows[0] for item in compared_scorings(handle.loaded, requests)]
     starts = {
         "all": lambda row: 0,
