@@ -13,7 +13,7 @@ from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, r
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
 from layercut.pruning.job import FLAGS, settings_of_run, units_of
-from layercut.pruning.path import HEALING_ITEMS
+from layercut.pruning.path import HEALING_ITEMS, general_tasks
 from layercut.pruning.profile import Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
 from layercut.pruning.side_effects import checks_for
@@ -49,7 +49,7 @@ def prune_estimate(
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
-    speed = measured_speed(model.device)
+    speed = measured_speed(model.device, handle.dtype)
     selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST
     selection = min(selection, SELECTION_ITEMS)
     if (seconds := settings.seconds) is not None:
@@ -68,8 +68,14 @@ def prune_estimate(
     if not settings.no_side_effects:
         steps += _side_effects(handle, seed)
     stored = weight_counts(handle).bytes_in_memory
+    sources = steps[:1]
+    if not settings.goal_alone and handle.weightless.has_chat_template:
+        for part in general_tasks():
+            samples = part.task.samples("selection", part.limit)
+            sources.append(asking_step(handle, part, samples, 1, 1.0, "original model"))
+        steps += sources[1:]
     if settings.heal in (AUTO, SEAM):
-        steps.append(_seams(handle, steps[0], depth, every=units != LAYER))
+        steps.append(_seams(handle, sources, depth, every=units != LAYER))
     healed = 0 if settings.heal == NONE else 2 * depth * stored
     answers = _RECORD_BYTES * sum(step.items for step in steps)
     return CostEstimate(
@@ -106,20 +112,22 @@ def _forecast(sizes: Sizes, wanted: Sequence[float], profile: Profile) -> str:
     )
 
 
-def _seams(handle: ModelHandle, asking: Step, depth: int, *, every: bool) -> Step:
+def _seams(handle: ModelHandle, sources: Sequence[Step], depth: int, *, every: bool) -> Step:
     """Repairs in closed form of one plan to all: of a removed layer each, or of every layer.
 
     Args:
-        asking: the answers of one task, which say how long its items are.
+        sources: the answers of one task, and those to general requests; they say how long texts are.
     """
-    weights, texts = weight_counts(handle), HEALING_ITEMS * depth
-    each = round((asking.prompt_tokens + sum(asking.new_tokens) / 2) / max(asking.items, 1))
+    weights = weight_counts(handle)
+    texts = [min(one.items, HEALING_ITEMS) for one in sources]
+    each = [(one.prompt_tokens + sum(one.new_tokens) / 2) / max(one.items, 1) for one in sources]
+    tokens = round(sum(number * length for number, length in zip(texts, each, strict=True)))
     width, places = (weights.intermediate_size, weights.num_layers) if every else (weights.hidden_size, depth)
     return Step(
         name=f"repairs in closed form, up to {depth} plans",
-        items=texts,
+        items=sum(texts) * depth,
         unit="text",
-        parameters=seam_parameters(weights, weights, width, places, HEALING_ITEMS * each),
-        prompt_tokens=texts * each,
+        parameters=seam_parameters(weights, weights, width, places, tokens),
+        prompt_tokens=tokens * depth,
         least=1 / depth,
     )

@@ -167,15 +167,21 @@ def training_prompts(path: PlanPath) -> PromptSource:
             groups.append(PromptGroup(fresh if len(fresh) >= FEWEST_FRESH else found.answered, found))
     if not groups:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
+    for answered in path.general:
+        found = task_prompts(answered.task.task, readout=answered.task.readout, limit=len(answered.samples))
+        groups.append(PromptGroup(found.answered, found))
     return PromptSource(parts=tuple(groups))
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
-    """Data of seams: the original model's answers where a task is written, else the right options."""
+    """Data of seams: the original model's answers where a task is written, else the right options. Its answers to
+    general requests come with either.
+    """
+    is_written = any(generates(part.readout) for part in path.parts)
     records: list[AnswerRecord] = []
-    ranked: list[PromptWithAnswer] = []
+    given: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}
-    for part, samples, answered in path.healing_answers():
+    for part, samples, answered in (*path.healing_answers(), *path.general):
         by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
         for sample in samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]
@@ -183,7 +189,11 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
             if isinstance(request, LikelihoodRequest):
                 if not request.prompts:
                     answer = request.continuations[sample.gold_index if sample.options else 0]
-                    ranked.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+                    given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+                    items.setdefault(part.task.name, []).append(sample.id)
+            elif generates(part.readout) and not is_written:
+                if record["outcome"] == "right":
+                    given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), record["completion"]))
                     items.setdefault(part.task.name, []).append(sample.id)
             elif generates(part.readout):
                 made: AnswerRecord = {
@@ -203,4 +213,4 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                 records.append(made)
     if records:
         return PromptSource(records=records)
-    return PromptSource(parts=(PromptGroup(ranked, made_of=items),))
+    return PromptSource(parts=(PromptGroup(given, made_of=items),))

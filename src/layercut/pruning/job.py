@@ -193,6 +193,9 @@ class PruneJob:
         state = self._state
         if "shared" not in state:  # models that are named before the plans are tested share their error
             state.put("shared", [] if "report_items" in state else list(self._settings.versus))
+        if "general" not in state:  # a path that was begun without general requests goes on without
+            wanted = not self._settings.goal_alone and "path" not in state
+            state.put("general", wanted and self._model.weightless.has_chat_template)
         with self._progress.running():
             with state.stage("original"):
                 self._original.measure()

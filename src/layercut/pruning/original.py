@@ -25,7 +25,7 @@ from layercut.pruning.budget import (
     selection_items_in,
 )
 from layercut.pruning.context import PruneContext
-from layercut.pruning.path import PlanPath
+from layercut.pruning.path import PlanPath, general_tasks
 from layercut.pruning.verdict import lacking
 from layercut.runs.directory import METRICS
 from layercut.runs.prune import PathStep
@@ -217,6 +217,7 @@ class OriginalModel:
                 decoding=self._context.decoding,
                 journal=self._context.journal,
                 progress=self._progress,
+                general=general_tasks() if self._state.get("general") else (),
             )
         return self._path_made
 

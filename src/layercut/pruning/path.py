@@ -36,19 +36,30 @@ from layercut.selection.text_objective import TextObjective
 from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import generates
+from layercut.tasks import load_task
+from layercut.tasks.base import GENERATED, generates
+from layercut.tasks.general import CODE, GENERAL
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 CRITERION = "prune"
 """Criterion of the plans of a path."""
 TRACES, ALONE = 16, 8
-"""Right answers of each task that trace damage reads, and of each layer alone."""
+"""Right answers of each task that trace damage reads and channels are ranked on, and of each layer alone. Eight ranked
+channels as well as 32 (SmolLM2, docs/experiments/width.md).
+"""
 HEALING_ITEMS, FEWEST_FRESH = 64, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
+REQUESTS = 24
+"""General requests of each list."""
 _TEXTS = 8
 """Right answers of each task that block influence reads."""
 _FEWEST = 8
 """Layers that the first sieve lets through at least."""
+
+
+def general_tasks() -> tuple[ObjectiveTask, ...]:
+    """General requests, which count with the goal's tasks where channels are chosen and plans are healed."""
+    return tuple(ObjectiveTask(task=load_task(name), readout="short", limit=REQUESTS) for name in (GENERAL, CODE))
 
 
 class NextLayer(NamedTuple):
@@ -69,13 +80,16 @@ class PlanPath:
         decoding: Decoding,
         journal: SearchJournal,
         progress: Progress,
+        general: Sequence[ObjectiveTask] = (),
     ) -> None:
         """Nothing is measured yet.
 
         Args:
             parts: the tasks of the goal, on each of which the original model is above chance.
+            general: requests outside the goal, whose answers choose channels and heal with those to the goal's tasks.
         """
         self._engine, self._journal, self._progress = engine, journal, progress
+        self._general = tuple(general)
         self._decoding = decoding
         self.parts = tuple(parts)
         self.objective = TaskObjective(
@@ -87,6 +101,8 @@ class PlanPath:
         scores = {SELECTION_ITEMS: record_items(self.objective.items)} if removed or channels else {}
         tasks = [part.describe() for part in self.parts]
         settings = {"objective": tasks, "seed": self._decoding.seed, "num_remove": len(removed)}
+        if channels is not None and self._general:
+            settings["general"] = [part.describe() for part in self._general]
         return replace(
             base, removed=tuple(removed), channels=channels, criterion=CRITERION, settings=settings, scores=scores
         )
@@ -205,6 +221,16 @@ class PlanPath:
         calibration = Calibration(texts=self.read_texts(), num_tokens=0, source="selection items", content_hash="")
         influence = block_influence(replace(context, calibration=calibration)).importance
         return sorted(influence, key=lambda layer: (influence[layer], -layer))
+
+    @cached_property
+    def general(self) -> list[TaskRecords]:
+        """The original model's answers to requests outside the goal; empty where the goal alone counts."""
+        if not self._general:
+            return []
+        objective = TaskObjective(
+            self._engine, self._general, decoding=self._decoding, journal=self._journal, progress=self._progress
+        )
+        return objective.answers(CutPlan(num_layers=self._engine.num_layers), GENERATED)
 
     @cached_property
     def traces(self) -> dict[str, list[LikelihoodRequest]]:

@@ -55,7 +55,9 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
-    LATER = frozenset({"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects"})
+    LATER = frozenset(
+        {"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects", "goal_alone"}
+    )
 
     use: str | None = Field(
         None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
@@ -102,6 +104,10 @@ class PruneSettings(Settings):
     versus: Names = Field(
         (),
         description="Models to weigh: ids, folders, .gguf, MODEL@int8.",
+    )
+    goal_alone: bool = Field(
+        False,
+        description="Choose channels and heal on answers to the goal's tasks alone, without general requests.",
     )
     no_side_effects: bool = Field(
         False,

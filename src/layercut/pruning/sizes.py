@@ -17,9 +17,10 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
-from layercut.pruning.path import PlanPath
+from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
+from layercut.selection.trace_damage import right_answers
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 
@@ -153,8 +154,12 @@ class SizePath:
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
         if removed not in self._ranked:
             loaded, traces = self._model.loaded, path.traces
-            texts = {name: answers_as_texts(loaded, requests) for name, requests in traces.items() if requests}
+            few = {name: requests[:TRACES] for name, requests in traces.items()}
+            texts = {name: answers_as_texts(loaded, requests) for name, requests in few.items() if requests}
             read = texts or {"selection items": texts_as_read(loaded, path.read_texts())}
+            general = [one for answered in path.general for one in right_answers(answered)[:TRACES]]
+            if general:  # as one more task
+                read["general requests"] = answers_as_texts(loaded, general)
             self._ranked[removed] = rank_channels(loaded, removed, read)
         mlp = self.sizes.mlp
         return CutPlan(

@@ -189,7 +189,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
     ]
     depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
-    front = front_of(result)
+    front = front_of(result, drafted)
     costs = costs_table(result)
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     return FirstScreen(
@@ -208,6 +208,11 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
             f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
             f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
             "needs no correction for their number.",
+            *(
+                ["- Channels were chosen, and plans healed, on answers to general requests too."]
+                if result.general
+                else []
+            ),
             *([f"- Checkpoint: {escape(result.verified)}."] if result.verified else []),
             f"- Timed on {escape(result.where)}. Time used: {stages}.",
         ],

@@ -337,6 +337,8 @@ class PruneResult(_Plain):
     """Relative to the folder of result.json; None where none was written."""
     verified: str = ""
     """Result of reloading the checkpoint."""
+    general: bool = False
+    """Channels were chosen, and plans healed, on answers to general requests too."""
     side_effects: tuple[SideEffect, ...] = ()
     """Checks of the checkpoint outside the goal; empty where none was written or nothing could be asked."""
     speed: tuple[TimedSpeed, ...] = ()

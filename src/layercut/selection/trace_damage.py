@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, choose, wanted_objective
-from layercut.selection.objective import TaskObjective
+from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.text_objective import Measure, TextObjective, select_by_text
 from layercut.surgery.plan import CutPlan
@@ -101,17 +101,11 @@ def correct_traces(tasks: TaskObjective) -> Traces:
     num_right = {}
     items: dict[str, list[str]] = {}
     by_task: dict[str, list[LikelihoodRequest]] = {}
-    for part, samples, records in answered:
-        by_id = {record["id"]: record for record in records}
-        items.setdefault(part.task.name, []).extend(by_id)
+    for found in answered:
+        part = found.task
+        items.setdefault(part.task.name, []).extend(record["id"] for record in found.records)
         before = len(requests)
-        for sample in samples:
-            record = by_id[sample.id]
-            asked = part.task.request(sample, part.readout)
-            assert isinstance(asked, GenerationRequest), f"{part.label} must generate"
-            if record["outcome"] == "right" and record["completion"].strip():
-                id = f"{part.task.name}.{part.readout}.{sample.id}"
-                requests.append(LikelihoodRequest(id=id, prompt=asked.prompt, continuations=(record["completion"],)))
+        requests += right_answers(found)
         num_right[part.label] = len(requests) - before
         by_task.setdefault(part.task.name, []).extend(requests[before:])
     if not requests:
@@ -121,3 +115,17 @@ def correct_traces(tasks: TaskObjective) -> Traces:
             "Take easier tasks, or raise their limit."
         )
     return Traces(requests, num_right, items, by_task)
+
+
+def right_answers(found: TaskRecords) -> list[LikelihoodRequest]:
+    """The right answers among a model's answers to a task that is written, each with its prompt."""
+    part, by_id = found.task, {record["id"]: record for record in found.records}
+    requests = []
+    for sample in found.samples:
+        record = by_id[sample.id]
+        asked = part.task.request(sample, part.readout)
+        assert isinstance(asked, GenerationRequest), f"{part.label} must generate"
+        if record["outcome"] == "right" and record["completion"].strip():
+            id = f"{part.task.name}.{part.readout}.{sample.id}"
+            requests.append(LikelihoodRequest(id=id, prompt=asked.prompt, continuations=(record["completion"],)))
+    return requests

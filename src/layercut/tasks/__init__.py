@@ -83,6 +83,10 @@ TASKS = {
     "openbookqa": KnownTask("layercut.tasks.lm_eval.by_name:openbookqa", "elementary science with four choices"),
     "piqa": KnownTask("layercut.tasks.lm_eval.by_name:piqa", "which of two ways reaches an everyday goal"),
     "winogrande": KnownTask("layercut.tasks.lm_eval.by_name:winogrande", "which of two names fits into a sentence"),
+    "general": KnownTask("layercut.tasks.general:general", "everyday requests, to choose and heal with (built in)"),
+    "general_code": KnownTask(
+        "layercut.tasks.general:general_code", "short programs to write and explain, to choose and heal with (built in)"
+    ),
     "endings": KnownTask(
         "layercut.tasks.side_effects.endings:endings",
         "answers of one or two sentences that end by themselves (built in)",

@@ -22,7 +22,7 @@ from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import silent
 from layercut.pruning.healing import DepthHealer, healing_prompts, short_rate
 from layercut.pruning.job import prune_model
-from layercut.pruning.path import ALONE, TRACES, PlanPath
+from layercut.pruning.path import ALONE, TRACES, PlanPath, general_tasks
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.prune import Estimated, PruneResult
@@ -194,6 +194,13 @@ def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path
     assert not ids & {one.id for one in task.samples("report", None)}
     source = healing_prompts(path, "hash")
     assert {one.id for one in source.prompts} == {f"mine.jsonl {id}" for id in ids}
+    path = PlanPath(
+        engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=silent, general=general_tasks()[:1]
+    )
+    ended = {one["id"] for one in path.general[0].records if one["outcome"] == "right"}
+    assert 0 < len(ended) < 24
+    asked = {f"mine.jsonl {id}" for id in ids} | {f"general {id}" for id in ended}
+    assert {one.id for one in healing_prompts(path, "hash").prompts} == asked
 
 
 def test_layers_are_proposed_by_their_damage_to_right_answers(

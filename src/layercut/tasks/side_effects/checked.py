@@ -1,4 +1,4 @@
-"""CheckedTask: requests whose answers pass or fail by a rule, all of them report items."""
+"""CheckedTask: requests whose answers pass or fail by a rule, all of them in one split."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ class Check(NamedTuple):
     """What a right answer has, for people."""
 
 
+def ends(answer: Completion) -> bool:
+    """True if an answer ended by itself."""
+    return answer.finish_reason == "stop"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckedTask(Task):
     """Requests in the model's chat format; each answer passes or fails.
 
-    There are no selection items: layers are not chosen by these checks. There is no score of guessing either: of most
-    checks a constant answer would pass all, and what counts is the difference from the original model.
+    There is no score of guessing: of most checks a constant answer would pass all, and what counts is the difference
+    from the original model.
     """
 
     name: str
@@ -34,13 +39,15 @@ class CheckedTask(Task):
     checks: tuple[Check, ...]
     max_new_tokens: int
     readouts: tuple[Readout, ...] = ("short",)
+    split: Split = "report"
+    """The split of all items: no layers are chosen by the checks of what a cut breaks."""
 
     def settings(self) -> Mapping[str, object]:
         return {"version": self.version, "max_new_tokens": self.max_new_tokens}
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in an order by hash, in which kinds of requests are mixed."""
-        if split == "selection":
+        if split not in (self.split, "full"):
             return []
         found = [
             Sample(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layercut.tasks.side_effects.checked import Check, CheckedTask
+from layercut.tasks.side_effects.checked import Check, CheckedTask, ends
 
 VERSION = 1
 """Raised by any change of the requests or the rule."""
@@ -22,7 +22,7 @@ def endings() -> CheckedTask:
     checks = [
         Check(
             f"Explain in one or two sentences what {' '.join(topic.split())} is.",
-            lambda answer: answer.finish_reason == "stop",
+            ends,
             "ends by itself",
         )
         for topic in _TOPICS.split(";")
