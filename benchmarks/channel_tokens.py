@@ -12,10 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from layercut.engine.base import LikelihoodRequest
@@ -30,7 +29,7 @@ from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
 
-_whole = channels._mask
+_whole = channels._activations
 
 
 class Counted(tuple[int, ...]):
@@ -39,10 +38,9 @@ class Counted(tuple[int, ...]):
     start = 0
 
 
-def _counted(texts: Any) -> Any:
-    starts_B1 = torch.tensor([text.start for text in texts])[:, None]
-    mask_BT = _whole(texts)
-    return mask_BT & (torch.arange(mask_BT.shape[1]) >= starts_B1)
+def _counted(loaded: Any, modules: Any, text: Any) -> Iterator[tuple[int, Any]]:
+    for layer, states_TC in _whole(loaded, modules, tuple(text)):
+        yield layer, states_TC[text.start :]
 
 
 def main() -> None:
@@ -90,7 +88,7 @@ def main() -> None:
 
 def tokens_of(handle: ModelHandle, requests: list[LikelihoodRequest]) -> dict[str, list[Any]]:
     """By what counts, the prompts with their answers."""
-    channels._mask = _counted
+    channels._activations = _counted
     rows = [item.rows[0] for item in compared_scorings(handle.loaded, requests)]
     starts = {
         "all": lambda row: 0,

@@ -94,7 +94,7 @@ def outcome_of(
         ),
         checkpoint=checkpoint,
         verified=str(state.get("verified", "")),
-        general=state.get("general", False),
+        general=state["general"],
         side_effects=side_effects,
         serve=profile.words,
         serve_tokens=profile.batch * profile.tokens,

@@ -20,7 +20,7 @@ from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
-from layercut.selection.trace_damage import right_answers
+from layercut.selection.trace_damage import first_traces, right_answers
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 
@@ -157,9 +157,9 @@ class SizePath:
             few = {name: requests[:TRACES] for name, requests in traces.items()}
             texts = {name: answers_as_texts(loaded, requests) for name, requests in few.items() if requests}
             read = texts or {"selection items": texts_as_read(loaded, path.read_texts())}
-            general = [one for answered in path.general for one in right_answers(answered)[:TRACES]]
-            if general:  # as one more task
-                read["general requests"] = answers_as_texts(loaded, general)
+            if path.general:  # as one more task
+                general = {answered.task.task.name: right_answers(answered) for answered in path.general}
+                read["general requests"] = answers_as_texts(loaded, first_traces(general, TRACES))
             self._ranked[removed] = rank_channels(loaded, removed, read)
         mlp = self.sizes.mlp
         return CutPlan(

@@ -81,41 +81,37 @@ def front_of(result: PruneResult, drafted: DraftResult | None = None) -> Front |
         label = f"{plan.label}, {plan.healing}" if plan.healing else plan.label
         models.append((label, plan, plan.name, PLANS, picked))
     models += [(one.model, one, one.run, OTHERS, one is better) for one in result.versus]
-    lossless = [] if drafted is None else _with_draft(result, drafted)
-    return Front(
-        _ranked(
-            [
-                *lossless,
-                *(
-                    Weighed(
-                        label=label,
-                        kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
-                        passed=one.passed,
-                        verdict=one.verdict,
-                        disk_bytes=one.disk_bytes or 0,
-                        change=(one.disk_bytes or 0) / uncut - 1,
-                        series=series,
-                        picked=picked,
-                        request=timed.get(run),
-                        memory=served[run].memory(result.serve_tokens) if run in served else None,
-                    )
-                    for label, one, run, series, picked in models
-                ),
-            ]
-        ),
-        result.goal.keep,
-        f"Report items, 95 % intervals, seed {result.seed}. {versus_words(result)}"
-        + (f" With a draft: {_draft_words(drafted)}" if lossless and drafted else ""),
-    )
+    weighed = [
+        Weighed(
+            label=label,
+            kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
+            passed=one.passed,
+            verdict=one.verdict,
+            disk_bytes=one.disk_bytes or 0,
+            change=(one.disk_bytes or 0) / uncut - 1,
+            series=series,
+            picked=picked,
+            request=timed.get(run),
+            memory=served[run].memory(result.serve_tokens) if run in served else None,
+        )
+        for label, one, run, series, picked in models
+    ]
+    note = f"Report items, 95 % intervals, seed {result.seed}. {versus_words(result)}"
+    if drafted is not None and (point := _with_draft(result, drafted)) is not None:
+        weighed.append(point)
+        note += (
+            " With a draft: nothing is lost; its seconds are the original model's over the speed-up of writing, "
+            f"{'measured' if drafted.measured else 'forecast'} on {drafted.speedup.n} answers."
+        )
+    return Front(_ranked(weighed), result.goal.keep, note)
 
 
-def _with_draft(result: PruneResult, drafted: DraftResult) -> list[Weighed]:
-    """The original model with its draft, where that is faster and requests were timed. It writes what it wrote."""
+def _with_draft(result: PruneResult, drafted: DraftResult) -> Weighed | None:
+    """The original model with its draft, which loses nothing; None where it is not faster, or no request was timed."""
     requests = [one.request for one in result.served if one.request is not None]
     if drafted.verdict != "faster" or not requests:
-        return []
-    speedup = drafted.measured.speedup if drafted.measured else drafted.chosen.speedup
-    before = requests[0].uncut
+        return None
+    speedup, before = drafted.speedup, requests[0].uncut
     ratio = Estimated(
         value=1 / speedup.value,
         low=speedup.high and 1 / speedup.high,
@@ -124,25 +120,16 @@ def _with_draft(result: PruneResult, drafted: DraftResult) -> list[Weighed]:
     )
     after = Estimated(value=before.value * ratio.value, low=None, high=None, n=speedup.n)
     whole = Estimated(value=1.0, low=None, high=None, n=before.n)
-    return [
-        Weighed(
-            label=DRAFTED,
-            kept=[Share(one.task, one.readout, whole, 1.0) for one in result.goal.tasks],
-            passed=True,
-            verdict="passed",
-            disk_bytes=result.size["uncut"].disk_bytes,
-            change=0.0,
-            series=DRAFTED,
-            request=requests[0].model_copy(update={"cut": after, "ratio": ratio}),
-        )
-    ]
-
-
-def _draft_words(drafted: DraftResult) -> str:
-    """Where the seconds of a draft come from."""
-    n = drafted.measured.speedup.n if drafted.measured else drafted.chosen.speedup.n
-    how = "measured" if drafted.measured else "forecast"
-    return f"nothing is lost; its seconds are the original model's over the speed-up of writing, {how} on {n} answers."
+    return Weighed(
+        label=DRAFTED,
+        kept=[Share(one.task, one.readout, whole, 1.0) for one in result.goal.tasks],
+        passed=True,
+        verdict="passed",
+        disk_bytes=result.size["uncut"].disk_bytes,
+        change=0.0,
+        series=DRAFTED,
+        request=requests[0].model_copy(update={"cut": after, "ratio": ratio}),
+    )
 
 
 def front_of_advice(advice: Advice) -> Front | None:

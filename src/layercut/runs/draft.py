@@ -122,6 +122,11 @@ class DraftResult(_Plain):
         """The plan of the answer."""
         return self.plans[0]
 
+    @property
+    def speedup(self) -> Estimated:
+        """Measured, or forecast where nothing was."""
+        return (self.measured or self.chosen).speedup
+
     def save(self, folder: Path) -> None:
         """Write draft.json."""
         write_json(folder / DRAFT, self.to_dict())

@@ -7,11 +7,11 @@ Every token counts, the first one too: a few channels write its huge activations
 without these channels SmolLM2 writes noise (docs/experiments/width.md).
 """
 
-# Shapes: B texts of a batch, T tokens, N real tokens of a batch, C channels of an MLP, D hidden size.
+# Shapes: T tokens, C channels of an MLP, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 RIDGE = 0.01
 """Of ``obs``: share of the mean second moment that is added to the diagonal."""
-_TOKENS = 4096
-"""Tokens that are read at once, with their padding; a longer text is read alone."""
 
 
 def answers_as_texts(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Tokens]:
@@ -113,9 +111,10 @@ def rank_channels(
         with bypass(loaded.model, plan):
             for texts in sources.values():
                 weight = 1 / max(1, sum(map(len, texts)))
-                for batch in _batches(texts):
-                    _read(loaded, modules, batch, {layer: found[layer].adder(weight / len(sources)) for layer in group})
-                    done += len(batch)
+                for text in texts:
+                    for layer, states_TC in _activations(loaded, modules, text):
+                        found[layer].add(states_TC, weight / len(sources))
+                    done += 1
                     progress("texts", done, total)
         for layer, moments in found.items():
             scores = moments.scores(norms[layer], criterion)
@@ -123,44 +122,20 @@ def rank_channels(
     return ranked
 
 
-def _batches(texts: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-    """Texts of similar length together, of at most ``_TOKENS`` tokens with their padding."""
-    batch: list[Tokens] = []
-    for text in sorted(texts, key=len):
-        if batch and len(text) * (len(batch) + 1) > _TOKENS:
-            yield batch
-            batch = []
-        batch.append(text)
-    if batch:
-        yield batch
+def _activations(loaded: LoadedModel, modules: Mapping[int, Any], text: Tokens) -> Iterator[tuple[int, Tensor]]:
+    """By layer, the channels of one text."""
+    seen: dict[int, Tensor] = {}
 
-
-def _mask(texts: Sequence[Tokens]) -> Tensor:
-    """True where a token counts, (B, T). Padding comes after all real tokens, which do not see it."""
-    lengths_B1 = torch.tensor([len(text) for text in texts])[:, None]
-    return torch.arange(int(lengths_B1.max())) < lengths_B1
-
-
-def _read(
-    loaded: LoadedModel,
-    modules: Mapping[int, Any],
-    texts: Sequence[Tokens],
-    add: Mapping[int, Callable[[Tensor], None]],
-) -> None:
-    """Run a batch of texts; the channels (N, C) of the tokens that count are added up, by layer."""
-    device = loaded.model.device
-    counts_N = _mask(texts).flatten().to(device)
-    width = max(map(len, texts))
-    ids_BT = torch.tensor([[*text, *([text[-1]] * (width - len(text)))] for text in texts], device=device)
-
-    def keep(layer: int, states: Tensor) -> None:
-        add[layer](states.reshape(-1, states.shape[-1])[counts_N.to(states.device)])
+    def keep(layer: int, given: tuple[Tensor, ...]) -> None:
+        seen[layer] = given[0].reshape(-1, given[0].shape[-1])
 
     with ExitStack() as hooks:
         for layer, module in modules.items():
-            hook = module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given[0]))
+            hook = module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given))
             hooks.callback(hook.remove)
-        loaded.model.base_model(input_ids=ids_BT, use_cache=False)
+        ids_1T = torch.tensor([text], device=loaded.model.device)
+        loaded.model.base_model(input_ids=ids_1T, use_cache=False)
+    yield from seen.items()
 
 
 class _Moments:
@@ -171,16 +146,13 @@ class _Moments:
         self.square_C = torch.zeros(width, dtype=torch.float64)
         self.square_CC = torch.zeros(width, width) if full else None
 
-    def adder(self, weight: float) -> Callable[[Tensor], None]:
-        """Adds the channels (N, C) of some tokens, which have this weight each."""
-        return lambda states_NC: self._add(states_NC.float(), weight)
-
-    def _add(self, states_NC: Tensor, weight: float) -> None:
-        self.mean_C += weight * states_NC.sum(dim=0).double().cpu()
-        self.square_C += weight * states_NC.square().sum(dim=0).double().cpu()
+    def add(self, states_TC: Tensor, weight: float) -> None:
+        states_TC = states_TC.float()
+        self.mean_C += weight * states_TC.sum(dim=0).double().cpu()
+        self.square_C += weight * states_TC.square().sum(dim=0).double().cpu()
         if self.square_CC is not None:
-            states_NC = states_NC.cpu()
-            self.square_CC.addmm_(states_NC.T, states_NC, alpha=weight)
+            states_TC = states_TC.cpu()
+            self.square_CC.addmm_(states_TC.T, states_TC, alpha=weight)
 
     def scores(self, columns_CD: Tensor, criterion: str) -> Tensor:
         """How much each channel is needed, (C,) float64; ``columns_CD`` is the last matrix, channels first."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layercut.tasks.side_effects.checked import Check, CheckedTask, ends
+from layercut.tasks.checked import Check, CheckedTask, ends
 
 GENERAL, CODE = "general", "general_code"
 VERSION = 1

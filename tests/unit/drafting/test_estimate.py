@@ -9,17 +9,6 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.requests.draft import DraftRequest
-from tests.support.pruning import spare_model, written_file
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spare_model(tmp_path_factory.mktemp("models") / "spare")
-
-
-@pytest.fixture(scope="module")
-def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
 def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:

@@ -18,18 +18,8 @@ from layercut.models.sources import describe_source, resolve
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-from tests.support.pruning import SPARE, spare_model, written_file
+from tests.support.pruning import SPARE
 from tests.support.tiny import NUM_LAYERS
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spare_model(tmp_path_factory.mktemp("models") / "spare")
-
-
-@pytest.fixture(scope="module")
-def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 
 from layercut.engine.base import Completion
 from layercut.tasks import load_task
+from layercut.tasks.checked import CheckedTask
 from layercut.tasks.general import CODE_REQUESTS, REQUESTS, general, general_code
-from layercut.tasks.side_effects.checked import CheckedTask
 from layercut.tasks.suites import SIDE_EFFECTS
 
 

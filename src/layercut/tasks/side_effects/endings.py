@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layercut.tasks.side_effects.checked import Check, CheckedTask, ends
+from layercut.tasks.checked import Check, CheckedTask, ends
 
 VERSION = 1
 """Raised by any change of the requests or the rule."""

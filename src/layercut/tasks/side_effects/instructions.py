@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layercut.engine.base import Completion
-from layercut.tasks.side_effects.checked import Check, CheckedTask
+from layercut.tasks.checked import Check, CheckedTask
 
 VERSION = 1
 """Raised by any change of the requests or the rules."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from layercut.engine.base import Completion
-from layercut.tasks.side_effects.checked import Check, CheckedTask
+from layercut.tasks.checked import Check, CheckedTask
 
 VERSION = 1
 """Raised by any change of the requests or the rule."""

@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 
 from layercut.engine.base import Completion
-from layercut.tasks.side_effects.checked import Check, CheckedTask
+from layercut.tasks.checked import Check, CheckedTask
 
 VERSION = 1
 """Raised by any change of the texts or the rule."""

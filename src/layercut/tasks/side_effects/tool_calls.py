@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from layercut.engine.base import Completion
-from layercut.tasks.side_effects.checked import Check, CheckedTask
+from layercut.tasks.checked import Check, CheckedTask
 from layercut.tasks.side_effects.instructions import parsed
 
 VERSION = 1

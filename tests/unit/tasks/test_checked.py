@@ -5,7 +5,7 @@ import pytest
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.side_effects.checked import CheckedTask
+from layercut.tasks.checked import CheckedTask
 from layercut.tasks.suites import SIDE_EFFECTS
 from tests.unit.tasks.side_effects import graded
 
