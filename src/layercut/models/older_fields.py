@@ -1,7 +1,7 @@
 """Fields of config.json by their older names, for programs that do not know those of transformers 5.
 
 transformers 5 writes the base of rotary positions into ``rope_parameters`` alone. mlx-lm 0.32 reads ``rope_theta`` for
-most families, takes its own default where that is missing, and writes other text without a word.
+most families, takes its own default where that is missing, and writes other text without a warning.
 """
 
 from __future__ import annotations
