@@ -20,7 +20,7 @@ healing/data healing/estimate healing/fold healing/heal healing/job healing/roll
 models/bundled models/cache models/checks models/gguf_file models/loaded models/partial models/quiet models/wider
 progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
-pruning/pruned pruning/search pruning/speed pruning/state pruning/verdict
+pruning/pruned pruning/speed pruning/state pruning/verdict
 report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections report/elements
 report/draft report/figures/charts report/figures/diagnosis report/figures/picture report/figures/scores
 report/html/answer report/html/answers report/html/browser report/html/damage report/html/layout report/html/page

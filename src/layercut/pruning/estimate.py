@@ -45,7 +45,7 @@ def prune_estimate(
     units = units_of(handle, settings, out, lambda text: None)
     sizes = None if units == LAYER else Sizes(handle)
     wanted = () if sizes is None else sizes.wanted(settings)
-    depth = len(wanted) or settings.depth(handle.num_layers)
+    depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)

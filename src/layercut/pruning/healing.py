@@ -21,7 +21,7 @@ from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
-from layercut.pruning.settings import LAYER
+from layercut.pruning.settings import LAYER, TRAINED
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -29,13 +29,10 @@ from layercut.surgery.remove import decoder_layers
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
-SEAM, TRAINED = "seam", "seam+lora"
-"""In closed form; and what ``auto`` trains: LoRA on the original model's distributions, from the model with the seam.
-
-Training from the seam brought back more than training the cut on answers (three seeds, docs/experiments/healing.md).
-"""
+SEAM = "seam"
+"""In closed form."""
 SHORT: Mapping[str, Any] = {
-    "method": "lora", "objective": "forward-kl", "schedule": "linear", "warmup_steps": 5
+    "method": "lora", "objective": "forward-kl", "schedule": "linear", "warmup_steps": 5, "save_every": 16
 }  # fmt: skip
 """Training settings of ``TRAINED``, which takes some dozens of steps, with ``short_rate``: a higher rate and a shorter
 warm-up than those of ``layercut heal``, whose defaults are for long trainings.
@@ -44,8 +41,8 @@ _SHOWN = 5
 """Repairs of a plan that are named one by one; healing.json has all of them."""
 _PROBED = 16
 """Tokens on which it is measured how a layer adds what its MLP gives."""
-TRAINING_ITEMS = 512
-"""Most training items of each task."""
+TRAINING_ITEMS = (512, 256, 128, 64)
+"""Training items of each task at most, and fewer where the time is short."""
 
 
 def short_rate(width: int) -> float:
@@ -127,10 +124,11 @@ class DepthHealer:
     def _settings(self, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
         learns_right_ones = source.records is None and not source.tasks
         how: Mapping[str, Any] = {"method": method}
+        precision = "bfloat16" if self._model.dtype == "bfloat16" else "auto"  # as the model itself computes
         if method == TRAINED:
-            how = {**SHORT, "learning_rate": short_rate(self._model.loaded.model.config.get_text_config().hidden_size)}
+            rate = short_rate(self._model.loaded.model.config.get_text_config().hidden_size)
+            how = {**SHORT, "learning_rate": rate, "precision": precision}
         elif method == SEAM:
-            precision = "bfloat16" if self._model.dtype == "bfloat16" else "auto"  # as the model itself computes
             how = {**how, "seam": PROJECTION if plan.channels else self.seam, "precision": precision}
         return HealSettings(
             train=TrainSettings(**how, seed=self._context.seed),
@@ -152,9 +150,9 @@ class DepthHealer:
         return self._context.folder / "healing" / name
 
 
-def training_prompts(path: PlanPath) -> PromptSource:
-    """Training data: answers that the original model still has to give, to selection items that judge no
-    plan, where a task has enough of them.
+def training_prompts(path: PlanPath, number: int) -> PromptSource:
+    """Training data: at most ``number`` answers of each task that the original model still has to give, to selection
+    items that judge no plan, where a task has enough of them.
 
     Raises:
         InputError: no task of the goal is written.
@@ -162,7 +160,7 @@ def training_prompts(path: PlanPath) -> PromptSource:
     groups = []
     for part, judged in zip(path.parts, path.objective.samples, strict=True):
         if generates(part.readout):
-            found = task_prompts(part.task, readout=part.readout, limit=len(judged) + TRAINING_ITEMS)
+            found = task_prompts(part.task, readout=part.readout, limit=len(judged) + number)
             fresh = found.answered[len(judged) :]
             groups.append(PromptGroup(fresh if len(fresh) >= FEWEST_FRESH else found.answered, found))
     if not groups:

@@ -96,7 +96,7 @@ def prune_model(
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     units = units_of(handle, settings, out, say)
     sizes = () if units == LAYER else Sizes(handle).wanted(settings)
-    depth = len(sizes) or settings.depth(handle.num_layers)
+    depth = settings.num_plans(sizes, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     if note := on_experts(read_config(handle.source.path)):
         say(note)

@@ -15,9 +15,9 @@ from layercut.progress.heartbeat import clock
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import gone_of
 from layercut.pruning.context import PruneContext
-from layercut.pruning.healing import SEAM, TRAINED, DepthHealer, healing_prompts, training_prompts
+from layercut.pruning.healing import SEAM, TRAINING_ITEMS, DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.original import OriginalModel
-from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE
+from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE, TRAINED
 from layercut.pruning.sizes import SizePath
 from layercut.runs.prune import PathStep, TaskKept, Tried, least_kept
 from layercut.surgery.plan import CutPlan
@@ -65,7 +65,8 @@ class PathSearch:
                 state.put("path_ended", why)
                 break
             step = self._next(steps)
-            tried = [Tried(kept=self._original.path.kept(self.plan(step), self._context.seed))]
+            path, plan = self._original.path, self.plan(step)
+            tried = [Tried(kept=path.kept(plan, self._context.seed), nll=path.nll(plan))]
             tried += self._healed(step, tried[0].kept)
             step = step.model_copy(update={"tried": tuple(tried), "healing": _best(tried).healing})
             state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
@@ -80,9 +81,11 @@ class PathSearch:
             found = self._original.path.next_layer(removed)
             layers = (*removed, found.layer)
             return PathStep(depth=len(layers), removed=layers, candidates=found.num_candidates, tried=())
-        size = self._context.sizes[len(steps)]
-        self._progress.begin(f"size -{100 * size:.0f} %", "choosing layers and MLP channels")
-        sized = self._size_path.next_plan(self._original.path, removed, size)
+        sizes = self._context.sizes if self._settings.one_size else self._context.sizes[len(steps) :][:1]
+        self._progress.begin(f"size -{100 * sizes[-1]:.0f} %", "choosing layers and MLP channels")
+        for size in sizes:
+            sized = self._size_path.next_plan(self._original.path, removed, size)
+            removed = sized.plan.removed
         step = PathStep(size=size, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
         self._file(step).parent.mkdir(exist_ok=True)
         sized.plan.save(self._file(step))
@@ -165,14 +168,16 @@ class PathSearch:
         seconds = time.monotonic() - began
         self._progress.begin(step.stage, f"scoring the model healed by {method}")
         healed = self.handle_of(checkpoint)
-        kept = self._original.path.kept_healed(healed.engine, self._context.seed)
+        path = self._original.path
+        kept = path.kept_healed(healed.engine, self._context.seed)
+        nll = path.nll(CutPlan(num_layers=healed.num_layers), healed.engine)
         healed.release()
-        return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
+        return Tried(healing=method, kept=kept, nll=nll, seconds=round(seconds, 1))
 
     def _prompts(self, method: str) -> PromptSource:
         if method == SEAM:
             return healing_prompts(self._original.path, self._model.metadata.model_hash)
-        return training_prompts(self._original.path)
+        return training_prompts(self._original.path, self._state.get("training_items", TRAINING_ITEMS[0]))
 
     def _train(self) -> None:
         """Train the first depth that is at risk, where the time that is left for it surely suffices."""
@@ -181,7 +186,8 @@ class PathSearch:
             return
         steps = self.steps
         if "trained" not in state:
-            weak = next((one for one in steps if _least(one.chosen.kept) < (1 + keep) / 2), None)
+            risk = 1.0 if self._settings.one_size else (1 + keep) / 2
+            weak = next((one for one in steps if _least(one.chosen.kept) < risk), None)
             state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.name)
         named = state["trained"]  # an older run names the depth alone
         place = next((place for place, one in enumerate(steps) if named in (one.name, one.depth)), None)
@@ -193,20 +199,23 @@ class PathSearch:
         self._show(steps[place])
 
     def _fits(self, step: PathStep, seconds: float) -> bool:
-        """True if training surely fits into the time that report items do not need."""
+        """True if training surely fits into the time that report items do not need, on as many items as do."""
         if find_spec("trl") is None or find_spec("peft") is None:
             return False
         done = {one.healing for one in step.tried}
-        try:
-            sources = {name: self._prompts(name) for name in self._parts(self._trained_by) if name not in done}
-        except InputError:
-            return False
-        plan = self.plan(step)
-        most = sum(self.healer.most_seconds(plan, name, source) for name, source in sources.items())
+        plan, most = self.plan(step), 0.0
         left = (1 - CONFIRM) * seconds - self._state.used
-        if most > left:
-            self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
-        return most <= left
+        for number in TRAINING_ITEMS:
+            self._state.put("training_items", number)
+            try:
+                sources = {name: self._prompts(name) for name in self._parts(self._trained_by) if name not in done}
+            except InputError:
+                return False
+            most = sum(self.healer.most_seconds(plan, name, source) for name, source in sources.items())
+            if most <= left:
+                return True
+        self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
+        return False
 
     @cached_property
     def healer(self) -> DepthHealer:
@@ -218,7 +227,11 @@ class PathSearch:
 
 
 def _best(tried: Sequence[Tried]) -> Tried:
-    """The one whose worst task keeps most; of equals the one that is not healed."""
+    """The one under which the original model's right answers are likeliest: a hundred graded answers cannot order ways
+    that differ little. Where nothing is written, the one whose worst task keeps most; of equals the one not healed.
+    """
+    if all(one.nll is not None for one in tried):
+        return min(tried, key=lambda one: one.nll or 0.0)
     return max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
 
 

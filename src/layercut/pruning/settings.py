@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -17,7 +18,12 @@ from layercut.settings import Depth
 AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
-HEALINGS = (AUTO, NONE, *METHODS)
+TRAINED = "seam+lora"
+"""In closed form, and then LoRA on the original model's distributions.
+
+Training from the seam brought back more than training the cut on answers (three seeds, docs/experiments/healing.md).
+"""
+HEALINGS = (AUTO, NONE, *METHODS, TRAINED)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -56,7 +62,7 @@ class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
     LATER = frozenset(
-        {"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects", "goal_alone"}
+        {"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects", "goal_alone", "one_size"}
     )
 
     use: str | None = Field(
@@ -76,6 +82,9 @@ class PruneSettings(Settings):
         gt=0,
         lt=1,
         description="Most bytes to remove; 30% if left out.",
+    )
+    one_size: bool = Field(
+        False, description="Heal and test the plan of `smaller` or `faster` alone, not those on the way to it."
     )
     faster: Annotated[Number, AfterValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
@@ -126,6 +135,8 @@ class PruneSettings(Settings):
         if self.wanted_units == LAYER and (self.smaller or self.faster) is not None:
             name = "smaller" if self.faster is None else "faster"
             raise InputError(f"`{name}` is for plans with thinner MLPs; say `units` both or width, or leave it out.")
+        if self.one_size and (self.smaller or self.faster) is None:
+            raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
         if self.wanted_units != LAYER and self._counts_layers:
             raise InputError(
                 f"`remove` and `max_depth` count layers, and `units` {self.units} counts bytes; say `smaller` 20%."
@@ -152,6 +163,16 @@ class PruneSettings(Settings):
     def profile(self) -> Profile:
         """How the model is to be served."""
         return Profile.parse(self.serve)
+
+    def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
+        """Plans of the path at most: of ``sizes``, or of the depths of a model of ``num_layers`` where there are none.
+
+        Raises:
+            InputError: as many depths as layers.
+        """
+        if not sizes:
+            return self.depth(num_layers)
+        return 1 if self.one_size else len(sizes)
 
     def depth(self, num_layers: int) -> int:
         """Layers that may be removed at most, of a model of ``num_layers``.

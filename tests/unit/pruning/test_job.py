@@ -373,8 +373,14 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
         made[len(plan.removed)] = json.loads((checkpoint / "plan.json").read_text())["healing"]
         return checkpoint
 
-    heal = DepthHealer.heal
+    heal, estimated, left = DepthHealer.heal, DepthHealer.most_seconds, [1e9, 1e9]
+
+    def seconds(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> float:
+        """As if the first two numbers of items took too long."""
+        return left.pop() if left and method != "seam" else estimated(self, plan, method, source)
+
     monkeypatch.setattr(DepthHealer, "heal", healed)
+    monkeypatch.setattr(DepthHealer, "most_seconds", seconds)
     wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
@@ -382,6 +388,7 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     )  # fmt: skip
     state = json.loads((tmp_path / "run" / "prune.json").read_text())
     assert state["trained"] == "depth-3", "the first depth that lost something"
+    assert state["training_items"] == 128
     trained = [one for one in done.result.path[2].tried if one.healing == "seam+lora"]
     assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
     seam, lora = made[3]

@@ -37,6 +37,8 @@ from layercut.pruning.settings import PruneSettings, seconds_of
         ({"use": "math", "time": "0h"}, "is no time"),
         ({"use": "math", "items": 4}, "items 4 is too small"),
         ({"use": "math", "time": "1h", "items": 8}, "are alternatives"),
+        ({"use": "math", "one_size": True}, "needs a size"),
+        ({"use": "math", "one_size": True, "max_depth": "3"}, "needs a size"),
         ({"use": "math", "remove": "2 layers", "max_depth": "25%"}, "leave it out"),
     ],
 )

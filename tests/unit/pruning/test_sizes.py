@@ -79,6 +79,16 @@ def test_channels_that_do_nothing_are_found_and_confirmed(whole: Pruned, wide: A
     assert "at most 20% of the weights' bytes" in dict(shown.facts)["asked for"]
 
 
+def test_one_size_alone_is_the_plan_that_the_path_finds(
+    wide: Any, choices: Path, whole: Pruned, tmp_path: Path
+) -> None:
+    done = run(wide[0], choices, tmp_path / "run", one_size=True)
+    assert [step.name for step in done.result.path] == [one.name for one in done.result.tested] == ["size-20"]
+    assert done.plan.removed == whole.plan.removed and done.plan.channels == whole.plan.channels
+    assert done.result.tested[0].kept == whole.result.tested[-1].kept and done.result.verdict == "passed"
+    assert {one.name for one in (tmp_path / "run").glob("size-*")} == {"size-20"}
+
+
 def test_selection_items_choose_and_report_items_confirm(whole: Pruned, choices: Path) -> None:
     report = {one.id for one in load_task(str(choices)).samples("report", None)}
     chosen = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
