@@ -16,7 +16,7 @@ from layercut.report.advice_text import ask_more
 from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
 from layercut.report.elements import Figure
-from layercut.report.front import front_figure, front_of, front_of_advice, front_table
+from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
 from layercut.report.side_effects import side_effect_table, side_effect_words
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
@@ -183,6 +183,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         *([("side effects", escape(effects))] if (effects := side_effect_words(result)) else []),
+        *([("other models", escape(unweighed))] if (unweighed := unweighed_words(result)) else []),
         *([("with a draft", f"{escape(drafted.why)} Nothing is lost.")] if drafted else []),
         *([("to decide it", _command(result.next.command))] if result.next else []),
         ("made by", _command(result.command)),
@@ -236,7 +237,8 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     found = side_effect_words(result)
     effects = [Text(f"side effects: {found}")] if found else []
     sizes = Text(f"size: {size_words(result)}")
-    return [first, terminal(depths_table(result)), *beside, sizes, *speeds, *costs, *effects]
+    alone = [Text(f"other models: {unweighed}")] if (unweighed := unweighed_words(result)) else []
+    return [first, terminal(depths_table(result)), *beside, sizes, *speeds, *costs, *effects, *alone]
 
 
 def depths_table(result: PruneResult) -> Table:

@@ -280,6 +280,16 @@ def _panel(
     return Panel(spec=spec, label=f"Plot of what each model keeps of {task}, against its {axis}.", title=task)
 
 
+def unweighed_words(result: PruneResult) -> str:
+    """That no other model was weighed, and how to do it; empty where one was."""
+    if result.versus:
+        return ""
+    return (
+        "none was weighed. Quantised weights of the original may keep more in fewer bytes: the same command with "
+        "--versus FILE.gguf has them answer the same items."
+    )
+
+
 def versus_words(result: PruneResult) -> str:
     """How plans and other models were tested, and in what engines they ran."""
     shared = (
