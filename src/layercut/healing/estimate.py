@@ -35,8 +35,8 @@ from layercut.healing.memory import (
     training_parts,
 )
 from layercut.healing.pair import own_parameters
-from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
-from layercut.healing.prompts import record_prompt
+from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource, check_sources
+from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.models.loading import load_tokenizer
 from layercut.runs.records import read_records
@@ -48,6 +48,8 @@ _NUM_COUNTED = 32
 """Prompts that are tokenised; the mean holds for the others."""
 _SHORTEST = 16
 """Fewest tokens of an answer; or the limit where that is lower."""
+_SPREAD = 1.25
+"""Times by which the mean length of answers may miss that of the known ones to the same task."""
 _PLACES = 3
 """Most places where a removed layer is repaired: below the cut, and two layers above it."""
 _RECORD = 400
@@ -267,17 +269,29 @@ def seam_parameters(weights: WeightCounts, uncut: WeightCounts, width: int, plac
 
 def _answers(handle: ModelHandle, parameters: int, source: PromptSource, how: Answering, done: int) -> Step:
     total = len(source.prompts)
-    left, limit = max(0, total - done), how.max_new_tokens or source.max_new_tokens
+    left, limit = max(0, total - max(done, len(source.known))), how.max_new_tokens or source.max_new_tokens
     read = _tokens(handle, [one.prompt for one in source.prompts])
+    fewest = most = 0.0
+    for part in source.parts:
+        mean = _mean_length(part, source.known)
+        fewest += len(part.answered) * (min(_SHORTEST, limit) if mean is None else mean / _SPREAD)
+        most += len(part.answered) * (limit if mean is None else min(limit, mean * _SPREAD))
     return Step(
         name="answers",
         items=left,
         unit="answer",
         parameters=parameters,
         prompt_tokens=round(read * left / max(total, 1)),
-        new_tokens=(left * min(_SHORTEST, limit), left * limit),
+        new_tokens=(round(fewest * left / max(total, 1)), round(most * left / max(total, 1))),
         batch_size=handle.settings.batch_size,
     )
+
+
+def _mean_length(part: PromptGroup, known: Sequence[AnswerRecord]) -> float | None:
+    """Mean tokens of the known answers to a part's prompts; None where there is none."""
+    ids = {prompt.id for prompt in part.prompts}
+    lengths = [one["num_new_tokens"] for one in known if one["id"] in ids]
+    return sum(lengths) / len(lengths) if lengths else None
 
 
 def _answered(out: Path | None) -> int:
@@ -302,7 +316,9 @@ def _examples(handle: ModelHandle, source: PromptSource, settings: HealSettings,
     answered = [one for part in source.parts for one in part.answered]
     count = max(len(answered), 1)
     read = _tokens(handle, [one.prompt.prompt for one in answered])
-    shared = limit // 2 * count
+    means = [_mean_length(part, source.known) for part in source.parts]
+    lengths = [limit // 2 if mean is None else round(mean) for mean in means]
+    shared = sum(len(part.answered) * mean for part, mean in zip(source.parts, lengths, strict=True))
     if settings.responses == "original" and not settings.train.is_graded:
         shared = _tokens(handle, [one.answer for one in answered])
     return len(answered), 1 + (read + shared) // count

@@ -69,6 +69,8 @@ def answers_of(
     parts = _fitting(handle, source, how.max_prompt_tokens, say)
     ids = [prompt.id for part in parts for prompt in part.prompts]
     with Journal(folder / RESPONSES) as journal:
+        missing = set(ids) - {record["id"] for record in journal.records}
+        journal.append([record for record in source.known if record["id"] in missing])
         if not set(ids) <= {record["id"] for record in journal.records}:
             with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
                 before = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from layercut.engine.base import LikelihoodRequest
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.fold import gain, last_projection, run_until, takes_maps
@@ -22,6 +22,7 @@ from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
 from layercut.pruning.settings import LAYER, TRAINED
+from layercut.selection.objective import TaskRecords
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -150,25 +151,27 @@ class DepthHealer:
         return self._context.folder / "healing" / name
 
 
-def training_prompts(path: PlanPath, number: int) -> PromptSource:
+def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSource:
     """Training data: at most ``number`` answers of each task that the original model still has to give, to selection
-    items that judge no plan, where a task has enough of them.
+    items that judge no plan, where a task has enough of them. What it has answered for seams is not asked again.
 
     Raises:
         InputError: no task of the goal is written.
     """
-    groups = []
-    for part, judged in zip(path.parts, path.objective.samples, strict=True):
-        if generates(part.readout):
-            found = task_prompts(part.task, readout=part.readout, limit=len(judged) + number)
-            fresh = found.answered[len(judged) :]
-            groups.append(PromptGroup(fresh if len(fresh) >= FEWEST_FRESH else found.answered, found))
-    if not groups:
+    groups, known = [], []
+    tasks = [(answered, number) for answered in path.healing_answers() if generates(answered.task.readout)]
+    if not tasks:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
-    for answered in path.general:
-        found = task_prompts(answered.task.task, readout=answered.task.readout, limit=len(answered.samples))
-        groups.append(PromptGroup(found.answered, found))
-    return PromptSource(parts=tuple(groups))
+    for answered, most in (*tasks, *((one, 0) for one in path.general)):
+        part = answered.task
+        judged = len(part.task.samples("selection", part.limit)) if most else 0
+        found = task_prompts(part.task, readout=part.readout, limit=judged + (most or len(answered.samples)))
+        fresh = found.answered[judged:]
+        asked = fresh if len(fresh) >= FEWEST_FRESH or not most else found.answered
+        groups.append(PromptGroup(asked, found))
+        names, ids = {sample.id: name for name, sample in found.samples.items()}, {one.prompt.id for one in asked}
+        known += [one for one in _answers(answered, model_hash, names) if one["id"] in ids]
+    return PromptSource(parts=tuple(groups), known=known)
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
@@ -179,36 +182,54 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     records: list[AnswerRecord] = []
     given: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}
-    for part, samples, answered in (*path.healing_answers(), *path.general):
-        by_id: Mapping[str, Any] = {record["id"]: record for record in answered}
-        for sample in samples:
+    for answered in (*path.healing_answers(), *path.general):
+        part, by_id = answered.task, {record["id"]: record for record in answered.records}
+        if is_written and generates(part.readout):
+            names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
+            records += _answers(answered, model_hash, names)
+            continue
+        for sample in answered.samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]
             name = f"{part.task.name} {sample.id}"
-            if isinstance(request, LikelihoodRequest):
-                if not request.prompts:
-                    answer = request.continuations[sample.gold_index if sample.options else 0]
-                    given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
-                    items.setdefault(part.task.name, []).append(sample.id)
-            elif generates(part.readout) and not is_written:
-                if record["outcome"] == "right":
-                    given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), record["completion"]))
-                    items.setdefault(part.task.name, []).append(sample.id)
-            elif generates(part.readout):
-                made: AnswerRecord = {
-                    "id": name,
-                    "prompt": plain_prompt(NamedPrompt(name, request.prompt)),
-                    "completion": record["completion"],
-                    "finish_reason": record["finish_reason"],
-                    "num_prompt_tokens": record["num_prompt_tokens"],
-                    "num_new_tokens": record["num_new_tokens"],
-                    "model_hash": model_hash,
-                    "removed": [],
-                    "stop": list(request.stop),
-                    "task": part.task.name,
-                }
-                if request.begins:
-                    made["begins"] = request.begins
-                records.append(made)
+            answer = ""
+            if isinstance(request, LikelihoodRequest) and not request.prompts:
+                answer = request.continuations[sample.gold_index if sample.options else 0]
+            elif generates(part.readout) and record["outcome"] == "right":
+                answer = record["completion"]
+            else:
+                continue
+            given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+            items.setdefault(part.task.name, []).append(sample.id)
     if records:
         return PromptSource(records=records)
     return PromptSource(parts=(PromptGroup(given, made_of=items),))
+
+
+def _answers(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:
+    """A model's answers to a task that is written, as records of training.
+
+    Args:
+        names: the records' ids, by the ids of the items.
+    """
+    part, by_id = answered.task, {record["id"]: record for record in answered.records}
+    records = []
+    for sample in answered.samples:
+        request, record = part.task.request(sample, part.readout), by_id[sample.id]
+        name = names[sample.id]
+        assert isinstance(request, GenerationRequest), f"{part.label} must generate"
+        made: AnswerRecord = {
+            "id": name,
+            "prompt": plain_prompt(NamedPrompt(name, request.prompt)),
+            "completion": record["completion"],
+            "finish_reason": record["finish_reason"],
+            "num_prompt_tokens": record["num_prompt_tokens"],
+            "num_new_tokens": record["num_new_tokens"],
+            "model_hash": model_hash,
+            "removed": [],
+            "stop": list(request.stop),
+            "task": part.task.name,
+        }
+        if request.begins:
+            made["begins"] = request.begins
+        records.append(made)
+    return records

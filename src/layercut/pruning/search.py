@@ -175,9 +175,10 @@ class PathSearch:
         return Tried(healing=method, kept=kept, nll=nll, seconds=round(seconds, 1))
 
     def _prompts(self, method: str) -> PromptSource:
+        path, model_hash = self._original.path, self._model.metadata.model_hash
         if method == SEAM:
-            return healing_prompts(self._original.path, self._model.metadata.model_hash)
-        return training_prompts(self._original.path, self._state.get("training_items", TRAINING_ITEMS[0]))
+            return healing_prompts(path, model_hash)
+        return training_prompts(path, self._state.get("training_items", TRAINING_ITEMS[0]), model_hash)
 
     def _train(self) -> None:
         """Train the first depth that is at risk, where the time that is left for it surely suffices."""

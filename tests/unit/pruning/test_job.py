@@ -371,8 +371,14 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     def healed(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> Path:
         checkpoint = heal(self, plan, method, source)
         made[len(plan.removed)] = json.loads((checkpoint / "plan.json").read_text())["healing"]
+        if method != "seam":
+            lines = (checkpoint.parent / "samples" / "responses.jsonl").read_text().splitlines()
+            answers.extend(map(json.loads, lines))
+            known.extend(source.known)
         return checkpoint
 
+    answers: list[dict[str, Any]] = []
+    known: list[Any] = []
     heal, estimated, left = DepthHealer.heal, DepthHealer.most_seconds, [1e9, 1e9]
 
     def seconds(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> float:
@@ -389,6 +395,10 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     state = json.loads((tmp_path / "run" / "prune.json").read_text())
     assert state["trained"] == "depth-3", "the first depth that lost something"
     assert state["training_items"] == 128
+    assert known and answers[: len(known)] == known, "what seams were fitted on is not asked again"
+    assert {one["model_hash"] for one in answers} == {done.result.model_hash}
+    by_prompt = {json.dumps(one["prompt"]): one["completion"] for one in answers}
+    assert len(by_prompt) == len(answers), "each prompt has one answer"
     trained = [one for one in done.result.path[2].tried if one.healing == "seam+lora"]
     assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
     seam, lora = made[3]
