@@ -69,8 +69,8 @@ def answers_of(
     parts = _fitting(handle, source, how.max_prompt_tokens, say)
     ids = [prompt.id for part in parts for prompt in part.prompts]
     with Journal(folder / RESPONSES) as journal:
-        missing = set(ids) - {record["id"] for record in journal.records}
-        journal.append([record for record in source.known if record["id"] in missing])
+        missing, given = set(ids) - {one["id"] for one in journal.records}, {one["id"] for one in source.known}
+        journal.append([one for one in source.known if one["id"] in missing])
         if not set(ids) <= {record["id"] for record in journal.records}:
             with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
                 before = 0
@@ -78,7 +78,7 @@ def answers_of(
                     generate_responses(
                         handle.engine,
                         plan,
-                        part.prompts,
+                        [one for one in part.prompts if one.id not in given],
                         journal,
                         max_new_tokens=how.max_new_tokens or source.max_new_tokens,
                         decoding=decoding,
