@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
@@ -21,7 +21,7 @@ from layercut.report.side_effects import side_effect_table, side_effect_words
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, Goal, PruneResult
+from layercut.runs.prune import RESULT, Goal, PathStep, PruneResult, TaskKept, Tried
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
 from layercut.text.numbers import number, parameters, two_decimals, with_interval
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import BothEstimated, Goal, TaskCost, TaskKept, TestedDepth, TimedSpeed
+    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth, TimedSpeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +202,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         behind=[
             depths_table(result),
             "",
+            *((ways_table(result), "") if any(len(step.tried) > 1 for step in result.path) else ()),
             *((front_table(front), "", front.note, "") if front else ()),
             *((costs, "") if costs.rows else ()),
             *((side_effect_table(result), "") if result.side_effects else ()),
@@ -265,6 +266,40 @@ def depths_table(result: PruneResult) -> Table:
     columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
+
+
+class _Way(NamedTuple):
+    step: PathStep
+    tried: Tried
+    kept: TaskKept
+
+
+def ways_table(result: PruneResult) -> Table:
+    """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed."""
+    ways = [_Way(step, one, kept) for step in result.path for one in step.tried for kept in one.kept]
+
+    def chosen(way: _Way) -> str:
+        return "chosen" if way.tried.healing == way.step.healing else "-"
+
+    return Table(
+        name="ways",
+        caption="Ways of making the model of each plan, on selection items, with 95 % intervals. -ln p of a token of "
+        "the original model's right answers, mean over tasks: the least is chosen",
+        columns=[
+            Column("removed", lambda way: way.step.label),
+            Column("healed", lambda way: way.tried.healing or "-"),
+            Column("task", lambda way: task_cell(way.kept.task, way.kept.readout)),
+            Column("keeps", lambda way: share_cell(way.kept)),
+            Column("-ln p", lambda way: "-" if way.tried.nll is None else f"{way.tried.nll:.4f}", numeric=True),
+            Column(
+                "healing took",
+                lambda way: "-" if not way.tried.healing else f"{way.tried.seconds:,.0f} s",
+                numeric=True,
+            ),
+            Column("", chosen),
+        ],
+        rows=ways,
+    )
 
 
 def costs_table(result: PruneResult) -> Table:

@@ -148,3 +148,17 @@ def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None
     assert [row[:2] for row in page.tables["matrix.csv"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
     text = written["report"].read_text()
     assert "**both**: 2 of 30 decoder layers removed (6.7%): 4,5; 25.0% of the MLP channels removed" in text
+
+
+def test_ways_of_making_a_plan_are_shown_where_there_was_a_choice(tmp_path: Path) -> None:
+    result = PruneResult.load(write_prune(tmp_path))
+    assert "ways" not in [getattr(part, "name", "") for part in first_of_prune(result).behind]
+    first, second = result.path
+    healed = first.tried[0].model_copy(update={"healing": "seam", "nll": 0.25, "seconds": 61.4})
+    first = first.model_copy(update={"tried": (*first.tried, healed), "healing": "seam"})
+    found = first_of_prune(result.model_copy(update={"path": (first, second)})).behind
+    (table,) = [part for part in found if isinstance(part, Table) and part.name == "ways"]
+    rows = [[plain(cell) for _, cell in line] for line in table.page]
+    assert [row[1] for row in rows] == ["-", "seam", "-"]
+    assert rows[1][4:] == ["0.2500", "61 s", "chosen"] and rows[0][4:] == ["-", "-", "-"]
+    assert rows[2][-1] == "chosen"
