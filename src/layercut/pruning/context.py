@@ -34,7 +34,9 @@ class PruneContext:
     units: str
     """What is removed: ``layer``, ``width`` or ``both``."""
     sizes: tuple[float, ...]
-    """Shares of the bytes that go, of a path of sizes; else empty."""
+    """Shares of the bytes or seconds that go, of a path of sizes; else empty."""
+    unit: str
+    """``bytes`` or ``seconds``."""
     max_depth: int
     """Plans of the path at most."""
     profile: Profile

@@ -12,7 +12,7 @@ from layercut.healing.estimate import seam_parameters
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
-from layercut.pruning.job import FLAGS, settings_of_run, units_of
+from layercut.pruning.job import FLAGS, settings_of_run, unit_of, units_of
 from layercut.pruning.path import HEALING_ITEMS, general_tasks
 from layercut.pruning.profile import Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
@@ -20,6 +20,7 @@ from layercut.pruning.side_effects import checks_for
 from layercut.pruning.sizes import Sizes
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size
+from layercut.runs.prune import BYTES
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.estimate import asking_step
 from layercut.selection.select import objective_parts
@@ -44,7 +45,8 @@ def prune_estimate(
     handle = ModelHandle(model)
     units = units_of(handle, settings, out, lambda text: None)
     sizes = None if units == LAYER else Sizes(handle)
-    wanted = () if sizes is None else sizes.wanted(settings)
+    unit = unit_of(settings, out)
+    wanted = () if sizes is None else sizes.wanted(settings, unit)
     depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
@@ -85,7 +87,7 @@ def prune_estimate(
         stays_bytes=answers + stored,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
-        more=() if sizes is None else (_forecast(sizes, wanted, profile),),
+        more=() if sizes is None else (_forecast(sizes, wanted, unit, profile),),
     )
 
 
@@ -103,12 +105,16 @@ def _side_effects(handle: ModelHandle, seed: int) -> list[Step]:
     return [replace(whole, name="side effects, original model and checkpoint", prompt_tokens=read)]
 
 
-def _forecast(sizes: Sizes, wanted: Sequence[float], profile: Profile) -> str:
+def _forecast(sizes: Sizes, wanted: Sequence[float], unit: str, profile: Profile) -> str:
     """Bytes and speed of every size, in words."""
-    each = [f"-{one:.0%} {size(round((1 - one) * sizes.total))} x {sizes.forecast(one):.2f}" for one in wanted]
+    gone = {one: one if unit == BYTES else sizes.bytes_for(one) for one in wanted}
+    each = [
+        f"-{one:.0%} {size(round((1 - share) * sizes.total))} x {sizes.forecast(share):.2f}"
+        for one, share in gone.items()
+    ]
     return (
-        f"sizes: {', '.join(each)}; speed of a request ({profile.words}) by the weights that a token passes through, "
-        "and the run times it"
+        f"{'sizes' if unit == BYTES else 'times'}: {', '.join(each)}; speed of a request ({profile.words}) by the "
+        f"weights that a token passes through, and the run times it{'' if unit == BYTES else ' before it chooses'}"
     )
 
 

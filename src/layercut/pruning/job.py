@@ -50,7 +50,7 @@ from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
-from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect, least_kept
+from layercut.runs.prune import BYTES, MODEL, RESULT, SECONDS, PruneResult, SideEffect, least_kept
 from layercut.runs.study import Manifest
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
@@ -95,7 +95,8 @@ def prune_model(
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     units = units_of(handle, settings, out, say)
-    sizes = () if units == LAYER else Sizes(handle).wanted(settings)
+    unit = unit_of(settings, out)
+    sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     if note := on_experts(read_config(handle.source.path)):
@@ -127,6 +128,7 @@ def prune_model(
                 asked=tuple(parts),
                 units=units,
                 sizes=sizes,
+                unit=unit,
                 max_depth=depth,
                 profile=profile,
                 seed=seed,
@@ -164,6 +166,15 @@ def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callab
         say(f"layers alone are removed: {error}")
         return LAYER
     return wanted
+
+
+def unit_of(settings: PruneSettings, out: Path) -> str:
+    """What sizes are shares of: the seconds of a request where a speed alone was asked for, else bytes; a path that was
+    begun by bytes goes on so.
+    """
+    state = PruneState(out)
+    began_by_bytes = "path" in state and "request_times" not in state
+    return SECONDS if settings.faster is not None and settings.smaller is None and not began_by_bytes else BYTES
 
 
 def settings_of_run(

@@ -75,6 +75,7 @@ def outcome_of(
             level=LEVEL,
             max_depth=context.max_depth,
             smaller=context.sizes[-1] if context.sizes else None,
+            unit=context.unit,
             faster=settings.faster,
         ),
         ignored=tuple(ignored),

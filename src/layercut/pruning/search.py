@@ -17,10 +17,12 @@ from layercut.pruning.confirm import gone_of
 from layercut.pruning.context import PruneContext
 from layercut.pruning.healing import SEAM, TRAINING_ITEMS, DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.original import OriginalModel
+from layercut.pruning.request_times import RequestTimes, measure_request_times
 from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE, TRAINED
 from layercut.pruning.sizes import SizePath
-from layercut.runs.prune import PathStep, TaskKept, Tried, least_kept
+from layercut.runs.prune import SECONDS, SHARED, PathStep, TaskKept, Tried, least_kept, stage_of
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.width import mlp_width_in
 
 PLANS = "plans"
 """Folder of the plans of a path of sizes."""
@@ -82,11 +84,12 @@ class PathSearch:
             layers = (*removed, found.layer)
             return PathStep(depth=len(layers), removed=layers, candidates=found.num_candidates, tried=())
         sizes = self._context.sizes if self._settings.one_size else self._context.sizes[len(steps) :][:1]
-        self._progress.begin(f"size -{100 * sizes[-1]:.0f} %", "choosing layers and MLP channels")
+        size_path, unit = self._size_path, self._context.unit
+        self._progress.begin(stage_of(sizes[-1], unit), "choosing layers and MLP channels")
         for size in sizes:
-            sized = self._size_path.next_plan(self._original.path, removed, size)
+            sized = size_path.next_plan(self._original.path, removed, size)
             removed = sized.plan.removed
-        step = PathStep(size=size, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
+        step = PathStep(size=size, unit=unit, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
         self._file(step).parent.mkdir(exist_ok=True)
         sized.plan.save(self._file(step))
         return step
@@ -94,7 +97,18 @@ class PathSearch:
     @cached_property
     def _size_path(self) -> SizePath:
         """One for all sizes: channels are ranked once for the same removed layers."""
-        return SizePath(self._model, layers=self._context.units == BOTH)
+        times = self._request_times() if self._context.unit == SECONDS else None
+        return SizePath(self._model, layers=self._context.units == BOTH, times=times)
+
+    def _request_times(self) -> RequestTimes:
+        """Measured once."""
+        if "request_times" not in self._state:
+            self._progress.begin("speed", "timing a request by layers and channels")
+            loaded, context = self._model.loaded, self._context
+            mlp = mlp_width_in(loaded.model)
+            found = measure_request_times(loaded, mlp, context.profile, context.seed, self._progress)
+            self._state.put("request_times", found.model_dump())
+        return RequestTimes.model_validate(self._state["request_times"])
 
     def _show(self, step: PathStep) -> None:
         least = least_kept(step.chosen.kept)
@@ -109,7 +123,7 @@ class PathSearch:
         """Why the path goes no deeper; empty where it does."""
         if len(steps) >= self._context.max_depth:
             if self._context.units != LAYER:
-                return f"{self._context.sizes[-1]:.0%} of the bytes is the most that was asked for"
+                return f"{self._context.sizes[-1]:.0%} of {SHARED[self._context.unit]} is the most that was asked for"
             return f"{self._context.max_depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""

@@ -1,9 +1,9 @@
 """The path of sizes: plans that make the weights smaller by equal steps, with fewer layers, thinner MLPs, or both.
 
 At each size the plan before is made smaller in several ways: by thinner MLPs alone, and by one layer more with MLPs as
-thin as the size then needs. All of them have the same bytes, so that the divergence on the original model's right
-answers compares them; where nothing is written, task scores do. Channels are chosen on the same answers. All of it is
-measured on selection items.
+thin as the size then needs. All of them have the same bytes, or the same speed where a speed was asked for, so that the
+divergence on the original model's right answers compares them; where nothing is written, task scores do. Channels are
+chosen on the same answers. All of it is measured on selection items.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from layercut.errors import InputError
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.path import TRACES, PlanPath
+from layercut.pruning.request_times import RequestTimes
 from layercut.pruning.settings import PruneSettings
+from layercut.runs.prune import BYTES
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
 from layercut.selection.trace_damage import first_traces, right_answers
 from layercut.surgery.plan import CutPlan
@@ -105,21 +107,27 @@ class Sizes:
         """
         return self._read / max(self._read - smaller * self.total, 1)
 
-    def wanted(self, settings: PruneSettings) -> tuple[float, ...]:
-        """The sizes of the path, as shares of the bytes that go: by ``STEP``, and the most that was asked for.
+    def bytes_for(self, less: float) -> float:
+        """The share of the bytes that goes where a request takes ``less`` of its time, by the same forecast."""
+        return less * self._read / self.total
+
+    def wanted(self, settings: PruneSettings, unit: str = BYTES) -> tuple[float, ...]:
+        """The sizes of the path, as shares of the bytes or seconds that go: by ``STEP``, and the most that was asked
+        for.
 
         Raises:
             InputError: a speed that no such plan should have.
         """
         most = settings.smaller or (MOST if settings.faster is None else MOST_FOR_SPEED)
         if settings.faster is not None:
-            needed = math.ceil(100 * (1 - 1 / settings.faster) * self._read / self.total) / 100
+            less = 1 - 1 / settings.faster
+            needed = math.ceil(100 * self.bytes_for(less)) / 100
             if needed > most:
                 raise InputError(
                     f"`faster` {settings.faster:g} needs about {needed:.0%} fewer bytes, and a plan that is {most:.0%} "
                     f"smaller is forecast to be {self.forecast(most):.2f} times as fast; ask for less."
                 )
-            most = settings.smaller or needed
+            most = settings.smaller or (needed if unit == BYTES else math.ceil(100 * less) / 100)
         steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
         return (*steps, most)
 
@@ -127,14 +135,20 @@ class Sizes:
 class SizePath:
     """Finds the plan of each size, from that of the size before."""
 
-    def __init__(self, model: ModelHandle, *, layers: bool) -> None:
-        """Nothing is measured yet; without ``layers`` MLPs alone become thinner."""
+    def __init__(self, model: ModelHandle, *, layers: bool, times: RequestTimes | None = None) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            layers: False: MLPs alone become thinner.
+            times: sizes are shares of these seconds, and not of the bytes.
+        """
         self._model, self._layers = model, layers
         self.sizes = Sizes(model)
+        self._share = self.sizes.share if times is None else times.share
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
     def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> SizedPlan:
-        """The plan that is smaller by this share of the bytes, and removes these layers at least.
+        """The plan that is smaller by this share, and removes these layers at least.
 
         Args:
             path: the measurements, over the model in memory.
@@ -145,10 +159,10 @@ class SizePath:
         tried = [removed]
         if self._layers:
             tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
-        shares = {layers: self.sizes.share(layers, smaller) for layers in tried}
+        shares = {layers: self._share(layers, smaller) for layers in tried}
         plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
         if not plans:
-            raise InputError(f"no plan of this model is {smaller:.0%} smaller; ask for less with `smaller`.")
+            raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
         return SizedPlan(plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans))
 
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:

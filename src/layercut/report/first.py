@@ -21,7 +21,7 @@ from layercut.report.side_effects import side_effect_table, side_effect_words
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, Goal, PathStep, PruneResult, TaskKept, Tried
+from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
 from layercut.text.numbers import number, parameters, two_decimals, with_interval
@@ -222,7 +222,9 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
 
 
 def _most(goal: Goal) -> str:
-    return counted(goal.max_depth, "layer") if goal.smaller is None else f"{goal.smaller:.0%} of the weights' bytes"
+    if goal.smaller is None:
+        return counted(goal.max_depth, "layer")
+    return f"{goal.smaller:.0%} of {SHARED[goal.unit]}"
 
 
 def result_tables(result: PruneResult) -> list[RenderableType]:

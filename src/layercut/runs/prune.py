@@ -23,6 +23,9 @@ MODEL = "model"
 VERSUS = "versus"
 """The folder of the run folders of other models."""
 
+BYTES, SECONDS = "bytes", "seconds"
+"""What the sizes of a path are shares of."""
+SHARED = {BYTES: "the weights' bytes", SECONDS: "a request's seconds"}
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
 """``passed``: a depth keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
@@ -73,7 +76,8 @@ class Goal(_Plain):
     max_depth: int
     """Layers that may be removed at most; of a path of sizes, its plans at most."""
     smaller: float | None = None
-    """Share of the weights' bytes that may be removed at most, of a path of sizes."""
+    """Share of the weights' bytes, or of ``unit``, that may be removed at most, of a path of sizes."""
+    unit: str = BYTES
     faster: float | None = None
     """Times as fast that a request should become."""
 
@@ -142,13 +146,22 @@ class Gone(Removal, _Plain):
         return " and ".join(filter(None, (layers, amount(0, self.mlp) if self.mlp else "")))
 
 
+_SIZES = {BYTES: "size", SECONDS: "time"}
+
+
+def stage_of(size: float, unit: str) -> str:
+    """A size of a path, for people: ``size -20 %`` or ``time -20 %``."""
+    return f"{_SIZES[unit]} -{100 * size:.0f} %"
+
+
 class PathStep(Gone):
     """One depth, or one size, of the path of plans; a plan removes the layers of the one before. All scores are on
     selection items.
     """
 
     size: float | None = None
-    """Share of the weights' bytes that goes, about; None on a path of depths."""
+    """Share of the weights' bytes, or of ``unit``, that goes, about; None on a path of depths."""
+    unit: str = BYTES
     candidates: int
     """Plans that were compared."""
     tried: tuple[Tried, ...]
@@ -162,13 +175,13 @@ class PathStep(Gone):
 
     @property
     def name(self) -> str:
-        """Of the plan: ``depth-3``, or ``size-20`` for one that is 20 % smaller."""
-        return f"depth-{self.depth}" if self.size is None else f"size-{round(100 * self.size)}"
+        """Of the plan: ``depth-3``, ``size-20`` for one that is 20 % smaller, ``time-20`` for one that takes less."""
+        return f"depth-{self.depth}" if self.size is None else f"{_SIZES[self.unit]}-{round(100 * self.size)}"
 
     @property
     def stage(self) -> str:
         """For people: ``depth 3`` or ``size -20 %``."""
-        return f"depth {self.depth}" if self.size is None else f"size -{100 * self.size:.0f} %"
+        return f"depth {self.depth}" if self.size is None else stage_of(self.size, self.unit)
 
     @property
     def run(self) -> str:

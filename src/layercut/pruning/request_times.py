@@ -1,0 +1,67 @@
+"""Seconds of a request by the layers and MLP channels that stay, measured on this machine in the serving profile.
+
+Bytes do not tell the time: attention reads its cache, a GPU waits for every layer, and long prompts are bound by
+arithmetic. A few plans are timed by turns, and the time of any other follows from them: a part that is always there,
+one of each layer, and one of its MLP channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel
+from scipy.optimize import nnls
+
+from layercut.engine.timing import CheckpointTimer
+from layercut.pruning.profile import Profile
+from layercut.pruning.speed import request_time, timed_rounds
+from layercut.surgery.channels import Channels
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.width import MlpWidth
+
+if TYPE_CHECKING:
+    from layercut.models.loading import LoadedModel
+    from layercut.progress import Progress
+
+
+class RequestTimes(BaseModel, frozen=True, extra="forbid"):
+    """The parts of a request's seconds."""
+
+    num_layers: int
+    fixed: float
+    """That no plan takes away."""
+    layer: float
+    """Of a layer without its MLP channels."""
+    channels: float
+    """Of all MLP channels of a layer."""
+
+    def seconds(self, layers: float, channels: float = 1.0) -> float:
+        """Of a model of ``layers`` layers, each with this share of its channels."""
+        return self.fixed + layers * (self.layer + channels * self.channels)
+
+    def share(self, removed: Sequence[int], less: float) -> float | None:
+        """Share of the MLP channels that goes beside the layers, so that this share of the seconds does; None where
+        the layers alone are more, or the channels do not suffice.
+        """
+        left = self.num_layers - len(removed)
+        over = self.seconds(left) - (1 - less) * self.seconds(self.num_layers)
+        share = over / max(left * self.channels, 1e-12)
+        return share if 0 < share < 1 else None
+
+
+def measure_request_times(
+    loaded: LoadedModel, mlp: MlpWidth, profile: Profile, seed: int, progress: Progress
+) -> RequestTimes:
+    """Time the model whole, without every other layer, with half of its channels, and with both, by turns."""
+    count = loaded.num_layers
+    gone = tuple(range(1, count - 1, 2))
+    thin = Channels(field=mlp.field, width=mlp.width, kept=dict.fromkeys(mlp.slots, tuple(range(mlp.width // 2))))
+    plans = [CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), gone) for kept in (None, thin)]
+    timed = timed_rounds({one.key: CheckpointTimer(loaded, one) for one in plans}, profile, seed, progress)
+    seconds = [request_time(timed[one.key], profile)(profile.prompt, profile.new) for one in plans]
+    stay = [(len(one.kept), one.channels.num_kept / mlp.width if one.channels else 1.0) for one in plans]
+    parts, _ = nnls(np.array([[1.0, layers, layers * share] for layers, share in stay]), np.array(seconds))
+    fixed, layer, channels = map(float, parts)
+    return RequestTimes(num_layers=count, fixed=fixed, layer=layer, channels=channels)
