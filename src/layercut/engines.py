@@ -33,7 +33,7 @@ class EngineRow:
     has_cache: bool = False
     """It keeps keys and values in ``cache_gib`` of memory."""
     shares_work: bool = False
-    """What plans have in common is computed once."""
+    """Computes once what plans have in common."""
     ranks: bool = True
     """It gives log-likelihoods of itself."""
     gives_states: bool = True

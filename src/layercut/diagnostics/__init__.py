@@ -28,7 +28,7 @@ class KnownDiagnostic(NamedTuple):
     weight: float
     """Rough cost of an item against the others'; only for the first guess of the remaining time."""
     needs: Needs = "text"
-    """What must be the same in both models: nothing but the questions, the tokens, or the hidden states' width too."""
+    """Requirement on both models: the same questions, and for some the same tokens, or the same hidden size too."""
 
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
@@ -75,7 +75,7 @@ LAYER_FORMS = {
         f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0
     ),
 }
-"""What a sweep measures when each layer is skipped alone: measures that separate layers and are cheap enough."""
+"""Measures of a sweep where each layer is skipped alone: measures that separate layers and are cheap enough."""
 
 
 def diagnostic(
@@ -96,7 +96,7 @@ def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTI
 
 
 def is_plan(cut: str) -> bool:
-    """Whether it names layers of the original model, and not another model."""
+    """True if it names layers of the original model, and not another model."""
     if Path(cut).is_dir() or cut.startswith(PREFIX) or cut.lower().endswith(".gguf"):
         return _PLAN.fullmatch(cut) is not None
     return _PLAN.fullmatch(cut) is not None or cut.endswith(".json") or "/" not in cut

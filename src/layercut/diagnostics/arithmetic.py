@@ -130,7 +130,7 @@ def constant_share(golds: Sequence[str]) -> float:
 
 
 def takes_digits_together(golds: Sequence[str], num_tokens: Sequence[int]) -> bool:
-    """Whether a tokenizer has tokens of several digits, judged by answers that were scored with their line break.
+    """True if a tokenizer has tokens of several digits, judged by answers that were scored with their line break.
 
     >>> takes_digits_together(["7", "128"], [2, 4]), takes_digits_together(["7", "128"], [2, 2])
     (False, True)
@@ -157,7 +157,7 @@ def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Se
 
 
 def is_right(task: Any, sample: Sample, record: dict[str, Any], readout: Readout = "short") -> bool:
-    """Whether the task's grader finds a record of the session right."""
+    """True if the task's grader finds a record of the session right."""
     answer = Completion(
         id=sample.id,
         text=record["text"],

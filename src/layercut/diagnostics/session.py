@@ -17,7 +17,7 @@ from layercut.surgery.plan import CutPlan
 
 GREEDY = Decoding()
 Needs = Literal["text", "tokens", "states"]
-"""What two models must have in common for a diagnostic: nothing but the questions, the tokens, or layers as well."""
+"""Requirement of a diagnostic on two models: nothing but the questions, the tokens, or layers as well."""
 Record = dict[str, Any]
 Answers = dict[str, dict[str, Record]]
 """By name of the arm, then by id of the request."""
@@ -43,7 +43,7 @@ class SessionModel:
     """The model itself, for timing and for the logit lens."""
     num_parameters: int | None = None
     shares: frozenset[Needs] = frozenset(get_args(Needs))
-    """What it has in common with the original model."""
+    """Common parts with the original model."""
     lineage: Lineage | None = None
     """Of another model whose layers were found by their weights: which of the original model's it has."""
 
@@ -146,7 +146,7 @@ class DiagnosticSession:
         )
 
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
-        """What every arm makes of each token of a given text: records with ``tokens``, as TokenDamage has them.
+        """Damage of every model at each token of a given text: records with ``tokens``, as TokenDamage has them.
 
         The reference is the uncut arm. A checkpoint, whose distributions are in another engine, has ``kl`` None; its
         tokens must be the original model's.

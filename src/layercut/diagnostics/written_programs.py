@@ -62,7 +62,7 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
 
 
 def is_right_program(one: Function, text: str, finish_reason: str) -> bool:
-    """Whether a function is right: it passes its tests, or, where no sandbox works, parses."""
+    """True if a function is right: it passes its tests, or, where no sandbox works, parses."""
     source = one.head + text
     found = classify(source, head=one.head, finish_reason=finish_reason)
     try:

@@ -119,7 +119,7 @@ class Agreements:
         return [record["overlap"] for record in part.records]
 
     def part(self, name: str, readout: Any, plan: CutPlan, ids: Sequence[str], settings: str = "") -> JournalPart:
-        """What is known of a plan, and the place for more."""
+        """Known answers of a plan, and the place for more."""
         question = JournalQuestion(
             task=name,
             readout=readout,

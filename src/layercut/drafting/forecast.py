@@ -46,7 +46,7 @@ class AnswerCost(NamedTuple):
 
 
 def cost_of(answer: Drafted, cost: StepCost, window: int, prompt: int) -> AnswerCost:
-    """What one answer takes without a draft and with it; times to read were measured on ``prompt`` tokens."""
+    """Seconds of one answer without a draft and with it; times to read were measured on ``prompt`` tokens."""
     rounds = rounds_of(answer.agrees, window, answer.limit)
     share, tokens = answer.prompt / prompt, len(answer.agrees)
     proposed = sum(one.proposed for one in rounds)

@@ -46,7 +46,7 @@ class TriedDraft(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What goes; or that it is another model."""
+        """Removed layers and channels; or that it is another model."""
         if self.name:
             return OTHER
         return BOTH if self.removed and self.share else DEPTH if self.removed else WIDTH

@@ -50,7 +50,7 @@ class StepCost(NamedTuple):
     read: float = 0.0
     """To read the prompt, without a draft."""
     draft_read: float = 0.0
-    """What the draft adds to that."""
+    """Seconds that the draft adds to that."""
     per_token: float = 0.0
     per_round: float = 0.0
 
@@ -71,7 +71,7 @@ class DraftSteps(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def key(self) -> tuple[float, float, str]:
-        """What was timed."""
+        """Identity of the timed model."""
         return self.layers, self.channels, self.name
 
 
@@ -93,9 +93,9 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
     drafts: tuple[DraftSteps, ...]
     """The original model first."""
     per_token: float = 0.0
-    """What the loop of plain decoding adds to a step."""
+    """Seconds that the loop of plain decoding adds to a step."""
     per_round: float = 0.0
-    """What the loop of assisted decoding adds to a round."""
+    """Seconds that the loop of assisted decoding adds to a round."""
 
     def cost(self, plan: CutPlan, name: str = "") -> StepCost:
         """Of a plan as a draft: as measured, or from the measured ones, as a part that is always there, one of each
@@ -159,7 +159,7 @@ def measure_times(
 
 
 def shares_of(plan: CutPlan) -> dict[str, Any]:
-    """What a plan leaves: of the layers, and of the MLP channels in them."""
+    """Shares that a plan leaves: of the layers, and of the MLP channels in them."""
     return {
         "layers": len(plan.kept) / plan.num_layers,
         "channels": 1 - (plan.channels.share if plan.channels else 0.0),

@@ -318,7 +318,7 @@ def _score(server: ServerInProcess, row: LikelihoodRow, continuation: Tokens, pl
 
 
 def _forced(server: ServerInProcess, prompt: Sequence[int], token: int, most: int) -> Any:
-    """What llama.cpp says of a token behind a prompt, and of this many of the likeliest; None where it is silent."""
+    """Log-probabilities of a token after a prompt and of this many of the likeliest; None where it gives none."""
     bias = [[token, _FORCED]]
     found = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
     return next(iter(found.get("completion_probabilities") or ()), None)

@@ -37,7 +37,7 @@ class Logits:
     """A model's logits (N, V) at every token in the loss, made when they are asked for."""
 
     states_ND: Tensor
-    """What the head is given; the logits themselves where ``head`` is None."""
+    """Input of the head; the logits themselves where ``head`` is None."""
     vocabulary: int
     head: Callable[[Tensor], Tensor] | None = None
 
@@ -128,7 +128,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _autocast(model: Any) -> torch.dtype | None:
-    """What products are computed in at the moment, where that is not the dtype of the weights."""
+    """Dtype of products at the moment, where that is not the dtype of the weights."""
     kind = model.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 

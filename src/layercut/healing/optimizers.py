@@ -45,9 +45,9 @@ class OptimizerBytes(NamedTuple):
     """Memory of an optimizer."""
 
     state: int
-    """What it keeps between steps."""
+    """Bytes that it keeps between steps."""
     step: int
-    """What a step takes for the moment."""
+    """Bytes of a step that are freed after it."""
 
 
 def optimizer_bytes(settings: TrainSettings, shapes: Sequence[Sequence[int]], *, on_gpu: bool) -> OptimizerBytes:

@@ -95,7 +95,7 @@ class TaskPrompts(NamedTuple):
     stop: tuple[str, ...]
     max_new_tokens: int
     begins: str = ""
-    """What every answer begins with; see ``GenerationRequest``."""
+    """Beginning of every answer; see ``GenerationRequest``."""
 
     def request(self, asked: NamedPrompt, *, name: str | None = None, limit: int | None = None) -> GenerationRequest:
         """A prompt for an engine, under its own id or another ``name``, with at most ``limit`` new tokens."""

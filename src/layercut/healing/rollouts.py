@@ -31,7 +31,7 @@ class RolloutTrainer(HealingTrainer):
         self._coming: list[Tokens] = []
         """Prompts of the current step that are not learned from yet."""
         self._answers: dict[Tokens, Any] = {}
-        """What ``_read`` made of the current weights' answers, by prompt."""
+        """Results of ``_read`` on the current weights' answers, by prompt."""
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro batches of the next step. Answers of the last step's weights are forgotten."""

@@ -323,7 +323,7 @@ class Streams(NamedTuple):
     """The streams at a seam, at each token, in float64."""
 
     added_ND: Tensor
-    """What the layer below adds to our stream for its MLP."""
+    """Output of the MLP of the layer below, as it is added to our stream."""
     gain: float
     """Its factor: of the MLP's output, which is the rest."""
     ours_ND: Tensor
@@ -334,8 +334,8 @@ class Streams(NamedTuple):
     """The inputs of the last matrix of that MLP, where that is solved for."""
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """What the MLP adds, and what it should add: the original model's stream minus the rest of ours; or the inputs
-        of its last matrix, and what it should add more.
+        """Both sides of the least squares: what the MLP adds, and what it should add, the original model's stream minus
+        the rest of ours; or the inputs of its last matrix, and what it should add more.
 
         Both are divided by the distance between the two streams, so that a sum of squares gives every token the same
         weight.

@@ -42,7 +42,7 @@ grades of these.
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "projection", "scale")
-"""What ``seam`` does at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
+"""Kinds of repair at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
 SYSTEM = "You are a helpful assistant."
 """The paper's system prompt for self-generated answers."""
 

@@ -31,7 +31,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Upload:
-    """What is to be uploaded."""
+    """Files and card to upload."""
 
     repo: str
     checkpoint: Path

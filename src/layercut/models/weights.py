@@ -74,7 +74,7 @@ class TensorSpan(NamedTuple):
     offset: int
     """First byte, counted from the start of ``file``."""
     part: TensorPart | None = None
-    """What of it stays; None for all of it. ``entry`` then has the new shape and size."""
+    """Part that stays; None for all of it. ``entry`` then has the new shape and size."""
 
     def taking(self, dim: int, entries: Sequence[int]) -> TensorSpan:
         """The same with some entries along one dimension alone."""

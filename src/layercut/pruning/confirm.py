@@ -38,7 +38,7 @@ class Arm(NamedTuple):
 
 
 def gone_of(plan: CutPlan) -> dict[str, Any]:
-    """What a plan removes, as results hold it."""
+    """Removed layers and channels of a plan, as results hold them."""
     mlp = plan.channels.share if plan.channels else 0.0
     return {"depth": len(plan.removed), "removed": plan.removed, "mlp": mlp}
 

@@ -32,7 +32,7 @@ class PruneContext:
     asked: tuple[ObjectiveTask, ...]
     """The tasks of the goal, each under each of its readouts."""
     units: str
-    """What is removed: ``layer``, ``width`` or ``both``."""
+    """Units to remove: ``layer``, ``width`` or ``both``."""
     sizes: tuple[float, ...]
     """Shares of the bytes or seconds that go, of a path of sizes; else empty."""
     unit: str

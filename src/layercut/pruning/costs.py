@@ -1,4 +1,4 @@
-"""What answers took: tokens and seconds of a request, and of a request that was solved.
+"""Cost of answers: tokens and seconds of a request, and of a request that was solved.
 
 A model that rambles writes fast and answers late. Tokens are those of the real answers to report items; seconds follow
 from them and the times that one token takes in the serving profile.

@@ -147,7 +147,7 @@ def prune_model(
 
 
 def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:
-    """What is removed: as wanted, or layers where MLPs cannot be thinned, or where the folder holds a path of depths.
+    """Units to remove: as wanted, or layers where MLPs cannot be thinned, or where the folder holds a path of depths.
 
     Raises:
         InputError: MLPs that cannot be thinned, where only width was asked for.
@@ -169,7 +169,7 @@ def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callab
 
 
 def unit_of(settings: PruneSettings, out: Path) -> str:
-    """What sizes are shares of: the seconds of a request where a speed alone was asked for, else bytes; a path that was
+    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes; a path that was
     begun by bytes goes on so.
     """
     state = PruneState(out)
@@ -375,7 +375,7 @@ class PruneJob:
         self._progress.end("checkpoint", note=str(target))
 
     def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
-        """What the checkpoint does worse than the original model outside the goal."""
+        """Abilities outside the goal that the checkpoint lost."""
         checks = checks_for(self._model.weightless, self._context.seed)
         if not checks:
             self._progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")

@@ -143,7 +143,7 @@ class PlanPath:
         return self._kept(healed.answers_on(self.objective.samples), plan, seed)
 
     def nll(self, plan: CutPlan, engine: Engine | None = None) -> float | None:
-        """What the original model's right answers cost under the plan, or in a healed model of its own ``engine``:
+        """Loss on the original model's right answers under the plan, or in a healed model of its own ``engine``:
         -ln p of their tokens, mean over each task and then over tasks; None where no task is written or a token has
         probability 0.
         """

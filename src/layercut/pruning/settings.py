@@ -156,7 +156,7 @@ class PruneSettings(Settings):
 
     @property
     def wanted_units(self) -> str:
-        """What is removed, if the model allows it."""
+        """Units to remove, if the model allows it."""
         return self.units or (LAYER if self._counts_layers else BOTH)
 
     @property

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Share(NamedTuple):
-    """What a model keeps of one task."""
+    """Retention of one task."""
 
     task: str
     readout: str
@@ -33,7 +33,7 @@ def share_cell(one: TaskKept | Share) -> str:
 
 
 def verdict_cell(passed: bool, otherwise: str) -> Styled:
-    """Whether a model passed; ``otherwise`` is the verdict where not."""
+    """``passed``, or the verdict ``otherwise``."""
     return (
         Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
     )

@@ -202,7 +202,7 @@ class TwoRuns(NamedTuple):
     means: Sequence[str]
     """Means over tasks, a line each."""
     legend: Sequence[str]
-    """What the columns mean, and remarks."""
+    """Meaning of the columns, and remarks."""
 
 
 def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> TwoRuns:

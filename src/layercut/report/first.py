@@ -327,7 +327,7 @@ def costs_table(result: PruneResult) -> Table:
 
 
 def cost_words(cost: TaskCost) -> str:
-    """What answers to one task took, original to this model."""
+    """Cost of answers to one task, original to this model."""
     found = f"answers to {cost.task}: {_both(cost.tokens, ' tokens')}, {_both(cost.seconds, ' s')} a request"
     return found + (f"; {_both(cost.per_solved, ' s')} a solved one" if cost.per_solved else "")
 

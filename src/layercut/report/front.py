@@ -216,7 +216,7 @@ def front_table(front: Front) -> Table:
 
 
 def front_figure(front: Front) -> Figure:
-    """What each model keeps against its bytes and against its seconds, a panel each for each task."""
+    """Retention of each model against its bytes and against its seconds, a panel each for each task."""
     colours = {PLANS: charts.SERIES[0], OTHERS: charts.SERIES[1], DRAFTED: charts.SERIES[2], BEHIND: "var(--line)"}
     shown = {one.series for one in front.models} | {PLANS, OTHERS, BEHIND}
     colours = {name: colour for name, colour in colours.items() if name in shown}

@@ -33,7 +33,7 @@ class PushRequest(Request):
 
     @property
     def upload(self) -> Upload:
-        """What is uploaded. Raises InputError: nothing that can be."""
+        """Files and card to upload. Raises InputError: nothing that can be."""
         from layercut.models.push import prepare
 
         return prepare(self.folder, self.repo)

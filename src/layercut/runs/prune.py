@@ -24,7 +24,7 @@ VERSUS = "versus"
 """The folder of the run folders of other models."""
 
 BYTES, SECONDS = "bytes", "seconds"
-"""What the sizes of a path are shares of."""
+"""Units of the sizes of a path."""
 SHARED = {BYTES: "the weights' bytes", SECONDS: "a request's seconds"}
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
@@ -130,7 +130,7 @@ class Tried(_Plain):
 
 
 class Gone(Removal, _Plain):
-    """What a plan removes."""
+    """Removed layers and channels of a plan."""
 
     depth: int
     """Layers."""
@@ -272,7 +272,7 @@ class BothEstimated(_Plain):
 
 
 class TaskCost(_Plain):
-    """What the answers to one task's report items took."""
+    """Cost of the answers to one task's report items."""
 
     task: str
     readout: str

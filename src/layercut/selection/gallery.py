@@ -17,7 +17,7 @@ _QWEN, _SMOLLM2 = "qwen2.5-coder-1.5b", "smollm2-135m"
 
 
 class Entry(NamedTuple):
-    """What is known of one plan. Intervals are of 95 %, nothing is healed, greedy answers, seed 0."""
+    """Evidence on one plan. Intervals are of 95 %, nothing is healed, greedy answers, seed 0."""
 
     removed: str
     size: str

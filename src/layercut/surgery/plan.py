@@ -102,12 +102,12 @@ class CutPlan:
 
     @property
     def gone(self) -> dict[str, Any]:
-        """What goes, as settings of a run name it: ``removed``, in order, and the key of ``channels`` if some go."""
+        """Removed layers in order, and the key of ``channels`` if some are removed, as settings of a run name them."""
         return {"removed": list(self.removed), **({"channels": self.channels.key} if self.channels else {})}
 
     @property
     def label(self) -> str:
-        """What goes, as people write it: ``3,8,21-24 mlp:0.1``; empty for nothing."""
+        """Removed layers and channels, as people write them: ``3,8,21-24 mlp:0.1``; empty for nothing."""
         return label_of(self.removed, self.channels.share if self.channels else 0.0)
 
     def describe(self) -> str:

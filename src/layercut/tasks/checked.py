@@ -18,7 +18,7 @@ class Check(NamedTuple):
     prompt: str
     passes: Callable[[Completion], bool]
     wanted: str
-    """What a right answer has, for people."""
+    """Requirement of a right answer, for people."""
 
 
 def ends(answer: Completion) -> bool:

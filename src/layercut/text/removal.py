@@ -1,4 +1,4 @@
-"""What a plan removes, in words and as people write it."""
+"""Removed layers and channels, in words and as people write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layercut.text.counting import counted
 
 
 def label_of(removed: Sequence[int], mlp: float) -> str:
-    """What goes, as people write it.
+    """Removed layers and channels, as people write them.
 
     >>> label_of([6, 9, 10, 11], 0.1004), label_of([], 0.28)
     ('6,9-11 mlp:0.1', 'mlp:0.28')

@@ -15,7 +15,7 @@ class LogReader(Protocol):
     """A module that reads the logs of one tool."""
 
     FILES: str
-    """What it reads, in words."""
+    """Files that it reads, in words."""
 
     def are_here(self, path: Path) -> bool:
         """True if a path is such a log."""
