@@ -131,14 +131,14 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
 
 
 def divergences_of(
-    loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plan: CutPlan, reference: CutPlan
-) -> list[Divergence]:
-    """Run a batch under both plans, the head chunk by chunk.
+    loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plans: Sequence[CutPlan], reference: CutPlan
+) -> list[list[Divergence]]:
+    """Run a batch under the reference and under every plan, the head chunk by chunk; the results of each plan.
 
     Args:
         items: requests of one continuation each.
         ids_BT: their rows, padded on the right.
-        reference: what it is compared with; run only if it differs from the plan.
+        reference: what they are compared with; a plan that equals it is not run again.
     """
     model = loaded.model
     rows = [item.rows[0] for item in items]
@@ -149,12 +149,14 @@ def divergences_of(
     ]
     with bypass(model, reference):
         before = states_at(model, ids_BT, read)
-    after = before
-    if plan.key != reference.key:
-        with bypass(model, plan):
-            after = states_at(model, ids_BT, read)
-    (found,) = divergences_between(loaded, items, before, [after])
-    return found
+    states = []
+    for plan in plans:
+        after = before
+        if plan.key != reference.key:
+            with bypass(model, plan):
+                after = states_at(model, ids_BT, read)
+        states.append(after)
+    return divergences_between(loaded, items, before, states)
 
 
 @torch.no_grad()

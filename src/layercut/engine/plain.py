@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -27,6 +28,11 @@ from layercut.engine.base import (
     HoldsModel,
     LikelihoodRequest,
     Likelihoods,
+    Plans,
+    Under,
+    Wanted,
+    always,
+    distinct,
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
@@ -119,23 +125,38 @@ class PlainEngine(HoldsModel, Engine):
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        """Compare a plan with a reference on every request that is not done, a batch at a time, the longest first.
+    ) -> Iterator[Sequence[Divergence]]:
+        """See ``divergences_under``."""
+        found = self.divergences_under(requests, [plan], reference, lambda _, request_id: request_id not in done)
+        return (answers for _, answers in found)
 
-        Each batch runs both plans once, or one if they remove the same layers. What is longer than the model's context
-        loses tokens at its beginning, as in ``log_likelihoods``.
+    def divergences_under(
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+    ) -> Under[Divergence]:
+        """Compare every plan with a reference on every request that is wanted, a batch at a time, the longest first.
+
+        Each batch runs the reference once, and every plan that removes something else. What is longer than the model's
+        context loses tokens at its beginning, as in ``log_likelihoods``.
 
         Raises:
             InputError: at once, as in ``log_likelihoods``, and for a request that has not exactly one continuation.
                 Later: values that are not numbers.
         """
-        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size, done)
+        each = distinct(plans)
+        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size, ())
 
-        def compare(part: Sequence[Scoring]) -> list[Divergence]:
+        def compare(part: Sequence[Scoring], asked: Sequence[CutPlan]) -> list[list[Divergence]]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
-            return divergences_of(self._loaded, part, ids_BT, plan, reference)
+            return divergences_of(self._loaded, part, ids_BT, asked, reference)
 
-        return ([found for part in self._backoff.run(batch, compare) for found in part] for batch in batches)
+        def under() -> Under[Divergence]:
+            for batch in batches:
+                asked = [plan for plan in each if any(wanted(plan, item.id) for item in batch)]
+                parts = list(self._backoff.run(batch, partial(compare, asked=asked))) if asked else []
+                for place, plan in enumerate(asked):
+                    yield plan, [found for part in parts for found in part[place]]
+
+        return under()
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, the longest first, padded on the right.

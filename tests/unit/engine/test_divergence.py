@@ -222,3 +222,24 @@ def test_running_out_of_memory_changes_no_answer() -> None:
     found = [one for batch in PlainEngine(small, batch_size=8).divergences(ASKED, CUT, UNCUT) for one in batch]
     for ours, theirs in zip(sorted(found, key=lambda one: one.id), compare(CUT), strict=True):
         assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
+
+
+def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes: list[Any] = []
+    states_at = divergence.states_at
+    monkeypatch.setattr(divergence, "states_at", lambda *given: passes.append(1) or states_at(*given))
+    engine, plans = PlainEngine(loaded("llama"), batch_size=2), [CUT, OTHER, UNCUT]
+    done = {(CUT.key, "q0"), (CUT.key, "q1"), (CUT.key, "q2"), (CUT.key, "q3"), (CUT.key, "q4")}
+    found: dict[str, list[Divergence]] = {}
+    for plan, answers in engine.divergences_under(ASKED, plans, UNCUT):
+        found.setdefault(plan.key, []).extend(answers)
+    assert len(passes) == 3 * (1 + 2), "three batches: the reference, and each plan that differs from it"
+    for plan in plans:
+        assert sorted(found[plan.key], key=lambda one: one.id) == compare(plan, batch_size=2)
+    passes.clear()
+    left = [
+        plan for plan, _ in engine.divergences_under(ASKED, plans, UNCUT, lambda plan, id: (plan.key, id) not in done)
+    ]
+    assert CUT not in left and len(passes) == 3 * (1 + 1)
