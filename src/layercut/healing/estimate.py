@@ -38,7 +38,6 @@ from layercut.healing.pair import own_parameters
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource, check_sources
 from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
-from layercut.models.loading import load_tokenizer
 from layercut.runs.records import read_records
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.estimate import asking_step
@@ -301,7 +300,7 @@ def _answered(out: Path | None) -> int:
 
 def _tokens(handle: ModelHandle, prompts: Sequence[Prompt]) -> int:
     """Tokens of prompts as the model reads them, estimated from the first of them."""
-    tokenizer = load_tokenizer(handle.source, handle.settings.trust_remote_code)
+    tokenizer = handle.weightless.tokenizer
     first = prompts[:_NUM_COUNTED]
     read = sum(len(encode_prompt(tokenizer, one, handle.settings.model)) for one in first)
     return round(read * len(prompts) / max(len(first), 1))

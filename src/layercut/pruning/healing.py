@@ -89,12 +89,12 @@ class DepthHealer:
             self._context.say(f"{plan.label}: {line}")
         return healed.checkpoint
 
-    def most_seconds(self, plan: CutPlan, method: str, source: PromptSource) -> float:
-        """The most time that healing may take, estimated without doing it."""
+    def seconds(self, plan: CutPlan, method: str, source: PromptSource) -> tuple[float, float]:
+        """The least and the most time that healing may take, estimated without doing it."""
         models, out = self._models(plan), self._depth(plan) / method
         found = estimate_heal(*models, source, self._settings(plan, method, source), Answering(), out=out)
         assert found.seconds is not None, "the speed of this machine was timed"
-        return found.seconds[1]
+        return found.seconds
 
     @cached_property
     def seam(self) -> str:

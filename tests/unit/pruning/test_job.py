@@ -379,14 +379,14 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
 
     answers: list[dict[str, Any]] = []
     known: list[Any] = []
-    heal, estimated, left = DepthHealer.heal, DepthHealer.most_seconds, [1e9, 1e9]
+    heal, estimated, left = DepthHealer.heal, DepthHealer.seconds, [1e9, 1e9]
 
-    def seconds(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> float:
+    def seconds(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> tuple[float, float]:
         """As if the first two numbers of items took too long."""
-        return left.pop() if left and method != "seam" else estimated(self, plan, method, source)
+        return (left.pop(), 2e9) if left and method != "seam" else estimated(self, plan, method, source)
 
     monkeypatch.setattr(DepthHealer, "heal", healed)
-    monkeypatch.setattr(DepthHealer, "most_seconds", seconds)
+    monkeypatch.setattr(DepthHealer, "seconds", seconds)
     wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
