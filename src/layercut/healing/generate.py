@@ -75,10 +75,12 @@ def answers_of(
             with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
                 before = 0
                 for part in parts:
+                    asked_now = [one for one in part.prompts if one.id not in given]
+                    before += len(part.prompts) - len(asked_now)
                     generate_responses(
                         handle.engine,
                         plan,
-                        [one for one in part.prompts if one.id not in given],
+                        asked_now,
                         journal,
                         max_new_tokens=how.max_new_tokens or source.max_new_tokens,
                         decoding=decoding,
@@ -88,7 +90,7 @@ def answers_of(
                         is_right=part.task.is_right if part.task else None,
                         on_progress=partial(_of_all, on_progress, before, len(ids)),
                     )
-                    before += len(part.answered)
+                    before += len(asked_now)
         found: dict[str, Any] = {record["id"]: record for record in journal.records}
     return [found[name] for name in ids]
 
