@@ -121,9 +121,11 @@ def next_step(
         return None
     words = ["layercut", "prune", model.model]
     for name, value in settings.given().items():
-        if name not in ("items", "time") and value is not None:
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif name not in ("items", "time") and value is not None:
+            words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
     words += [word for one in tasks if one.data for word in ("--data", f"{one.task}={one.data}")]
     for name, value in model.given().items():
         if name != "model" and value is not None:

@@ -265,6 +265,7 @@ def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp
     words = done.result.next.command.split()
     assert words[:3] == ["layercut", "prune", str(model)]
     assert words[words.index("--items") + 1] == str(done.result.next.items) and "--heal" in words
+    assert "--no-side-effects" in words and "True" not in words, "a flag takes no value"
     assert words[words.index("--set") + 1] == "device=cpu", "how the model is loaded decides numbers and speed"
     assert f"{done.result.next.items - 12:,} more items" in done.result.why
 
