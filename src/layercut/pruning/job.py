@@ -172,9 +172,10 @@ def unit_of(settings: PruneSettings, out: Path) -> str:
     """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes; a path that was
     begun by bytes goes on so.
     """
+    if settings.faster is None or settings.smaller is not None:
+        return BYTES
     state = PruneState(out)
-    began_by_bytes = "path" in state and "request_times" not in state
-    return SECONDS if settings.faster is not None and settings.smaller is None and not began_by_bytes else BYTES
+    return BYTES if "path" in state and "request_times" not in state else SECONDS
 
 
 def settings_of_run(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from layercut.engine.base import Divergence, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Divergence, LikelihoodRequest, Likelihoods, Under
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
@@ -162,12 +162,10 @@ class Counting(PlainEngine):
             self._note(plan, [answer.id for answer in batch])
             yield batch
 
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Divergence]]:
-        for batch in super().divergences(requests, plan, reference, done):
+    def divergences_under(self, *given: Any, **options: Any) -> Under[Divergence]:
+        for plan, batch in super().divergences_under(*given, **options):
             self._note(plan, [answer.id for answer in batch])
-            yield batch
+            yield plan, batch
 
 
 def search(path: Path, engine: PlainEngine, **settings: str) -> Selection:
