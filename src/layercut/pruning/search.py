@@ -251,11 +251,7 @@ class PathSearch:
 
 
 def _best(tried: Sequence[Tried]) -> Tried:
-    """The one under which the original model's right answers are likeliest: a hundred graded answers cannot order ways
-    that differ little. Where nothing is written, the one whose worst task keeps most; of equals the one not healed.
-    """
-    if all(one.nll is not None for one in tried):
-        return min(tried, key=lambda one: one.nll or 0.0)
+    """The one whose worst task keeps most; of equals the one that is not healed."""
     return max(tried, key=lambda one: (_least(one.kept), _mean(one.kept), one.healing is None))
 
 

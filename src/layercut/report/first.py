@@ -286,7 +286,7 @@ def ways_table(result: PruneResult) -> Table:
     return Table(
         name="ways",
         caption="Ways of making the model of each plan, on selection items, with 95 % intervals. -ln p of a token of "
-        "the original model's right answers, mean over tasks: the least is chosen",
+        "the original model's right answers, mean over tasks",
         columns=[
             Column("removed", lambda way: way.step.label),
             Column("healed", lambda way: way.tried.healing or "-"),

@@ -123,8 +123,8 @@ class Tried(_Plain):
     """Method; None for the pruned model itself."""
     kept: tuple[TaskKept, ...]
     nll: float | None = None
-    """-ln p of a token of the original model's right answers, mean over tasks; the way with the least is chosen. None
-    where no task is written, and in results of older versions."""
+    """-ln p of a token of the original model's right answers, mean over tasks. None where no task is written, and in
+    results of older versions."""
     seconds: float = 0.0
     """That healing took."""
 
