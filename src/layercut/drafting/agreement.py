@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from layercut.drafting.forecast import Drafted
-from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Likelihoods, not_done
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
@@ -114,7 +114,7 @@ class Agreements:
         if not part.is_complete:
             uncut = CutPlan(num_layers=self.model.num_layers)
             known = {record["id"] for record in part.records}
-            for _, found in self.model.engine.divergences_under(requests, [plan], uncut, lambda _, id: id not in known):
+            for _, found in self.model.engine.divergences_under(requests, [plan], uncut, not_done(known)):
                 part.append([{"id": one.id, "overlap": [round(two.overlap, 5) for two in one.tokens]} for one in found])
         return [record["overlap"] for record in part.records]
 

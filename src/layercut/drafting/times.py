@@ -15,14 +15,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
-from scipy.optimize import nnls
 
 from layercut.engine.timing import cache_name, now, random_ids
 from layercut.errors import InputError
 from layercut.pruning.profile import Profile
+from layercut.pruning.request_times import TimeParts
 from layercut.runs.atomic import write_json
 from layercut.runs.environment import machine
 from layercut.runs.json_text import load
@@ -107,10 +106,10 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
             found = timed[-1]
         else:
             plans = [one for one in self.drafts if not one.name]
-            known = np.array([[1.0, one.layers, one.layers * one.channels] for one in plans])
-            parts = np.array([1.0, found.layers, found.layers * found.channels])
-            values = {what: np.array([getattr(one, what) for one in plans]) for what in ("step", "read")}
-            found = found.model_copy(update={what: float(nnls(known, own)[0] @ parts) for what, own in values.items()})
+            stay = [(one.layers, one.channels) for one in plans]
+            parts = {what: TimeParts.fitted(stay, [getattr(one, what) for one in plans]) for what in ("step", "read")}
+            times = {what: one.seconds(found.layers, found.channels) for what, one in parts.items()}
+            found = found.model_copy(update=times)
         return StepCost(self.check, found.step, self.drafts[0].read, found.read, self.per_token, self.per_round)
 
     def save(self, file: Path) -> None:

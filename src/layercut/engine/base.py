@@ -337,22 +337,23 @@ class ManyPlansAtOnce(Engine):
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
     ) -> Iterator[Sequence[Completion]]:
-        found = cast("Under[Completion]", self.answers_under(requests, [plan], decoding, _but(done)))
+        found = cast("Under[Completion]", self.answers_under(requests, [plan], decoding, not_done(done)))
         return (answers for _, answers in found)
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Likelihoods]]:
-        found = cast("Under[Likelihoods]", self.answers_under(requests, [plan], wanted=_but(done)))
+        found = cast("Under[Likelihoods]", self.answers_under(requests, [plan], wanted=not_done(done)))
         return (scores for _, scores in found)
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Divergence]]:
-        return (answers for _, answers in self.divergences_under(requests, [plan], reference, _but(done)))
+        return (answers for _, answers in self.divergences_under(requests, [plan], reference, not_done(done)))
 
 
-def _but(done: Collection[str]) -> Wanted:
+def not_done(done: Collection[str]) -> Wanted:
+    """Everything is wanted but what is done, under any plan."""
     return lambda _, request_id: request_id not in done
 
 

@@ -33,6 +33,7 @@ from layercut.engine.base import (
     Wanted,
     always,
     distinct,
+    not_done,
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
@@ -127,8 +128,7 @@ class PlainEngine(HoldsModel, Engine):
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
     ) -> Iterator[Sequence[Divergence]]:
         """See ``divergences_under``."""
-        found = self.divergences_under(requests, [plan], reference, lambda _, request_id: request_id not in done)
-        return (answers for _, answers in found)
+        return (answers for _, answers in self.divergences_under(requests, [plan], reference, not_done(done)))
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always

@@ -335,7 +335,7 @@ def has_bfloat16(handle: ModelHandle) -> bool:
 
 
 OF_A_STEP = ("gradients", "optimizer", "activations", "logits")
-"""Memory of a step without the models, which are loaded by then."""
+"""Parts of the memory of a step, without the models, which are loaded by then."""
 CGROUP = Path("/sys/fs/cgroup")
 _SURE = 8
 """Where this many times the rule of thumb is free, bytes are not counted one by one, which takes seconds."""

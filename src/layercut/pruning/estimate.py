@@ -12,7 +12,7 @@ from layercut.healing.estimate import seam_parameters
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
-from layercut.pruning.job import FLAGS, settings_of_run, unit_of, units_of
+from layercut.pruning.job import FLAGS, settings_of_run, size_unit, units_of
 from layercut.pruning.path import HEALING_ITEMS, general_tasks
 from layercut.pruning.profile import Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
@@ -45,7 +45,7 @@ def prune_estimate(
     handle = ModelHandle(model)
     units = units_of(handle, settings, out, lambda text: None)
     sizes = None if units == LAYER else Sizes(handle)
-    unit = unit_of(settings, out)
+    unit = size_unit(settings, out)
     wanted = () if sizes is None else sizes.wanted(settings, unit)
     depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)

@@ -158,16 +158,19 @@ def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSour
     Raises:
         InputError: no task of the goal is written.
     """
-    groups, known = [], []
-    tasks = [(answered, number) for answered in path.healing_answers() if generates(answered.task.readout)]
-    if not tasks:
+    written = [
+        (answered, len(judged), number)
+        for answered, judged in zip(path.healing_answers(), path.objective.samples, strict=True)
+        if generates(answered.task.readout)
+    ]
+    if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
-    for answered, most in (*tasks, *((one, 0) for one in path.general)):
+    groups, known = [], []
+    for answered, judged, most in (*written, *((one, 0, len(one.samples)) for one in path.general)):
         part = answered.task
-        judged = len(part.task.samples("selection", part.limit)) if most else 0
-        found = task_prompts(part.task, readout=part.readout, limit=judged + (most or len(answered.samples)))
+        found = task_prompts(part.task, readout=part.readout, limit=judged + most)
         fresh = found.answered[judged:]
-        asked = fresh if len(fresh) >= FEWEST_FRESH or not most else found.answered
+        asked = fresh if not judged or len(fresh) >= FEWEST_FRESH else found.answered
         groups.append(PromptGroup(asked, found))
         names, ids = {sample.id: name for name, sample in found.samples.items()}, {one.prompt.id for one in asked}
         known += [one for one in _answers(answered, model_hash, names) if one["id"] in ids]
@@ -183,11 +186,12 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     given: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
-        part, by_id = answered.task, {record["id"]: record for record in answered.records}
+        part = answered.task
         if is_written and generates(part.readout):
             names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
             records += _answers(answered, model_hash, names)
             continue
+        by_id = {record["id"]: record for record in answered.records}
         for sample in answered.samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]
             name = f"{part.task.name} {sample.id}"

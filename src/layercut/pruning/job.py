@@ -95,7 +95,7 @@ def prune_model(
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     units = units_of(handle, settings, out, say)
-    unit = unit_of(settings, out)
+    unit = size_unit(settings, out)
     sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
@@ -168,7 +168,7 @@ def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callab
     return wanted
 
 
-def unit_of(settings: PruneSettings, out: Path) -> str:
+def size_unit(settings: PruneSettings, out: Path) -> str:
     """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes; a path that was
     begun by bytes goes on so.
     """

@@ -26,20 +26,31 @@ if TYPE_CHECKING:
     from layercut.progress import Progress
 
 
-class RequestTimes(BaseModel, frozen=True, extra="forbid"):
-    """The parts of a request's seconds."""
+class TimeParts(BaseModel, frozen=True, extra="forbid"):
+    """The parts of a time that goes with the layers and MLP channels that stay."""
 
-    num_layers: int
     fixed: float
     """That no plan takes away."""
     layer: float
-    """Of a layer without its MLP channels."""
+    """Of a layer without its MLP channels; layers may be counted as a share of all."""
     channels: float
     """Of all MLP channels of a layer."""
+
+    @classmethod
+    def fitted(cls, stay: Sequence[tuple[float, float]], seconds: Sequence[float]) -> TimeParts:
+        """Least squares without negative parts, over plans with so many layers and this share of their channels."""
+        parts, _ = nnls(np.array([[1.0, layers, layers * share] for layers, share in stay]), np.array(seconds))
+        return cls(**dict(zip(("fixed", "layer", "channels"), map(float, parts), strict=True)))
 
     def seconds(self, layers: float, channels: float = 1.0) -> float:
         """Of a model of ``layers`` layers, each with this share of its channels."""
         return self.fixed + layers * (self.layer + channels * self.channels)
+
+
+class RequestTimes(TimeParts, frozen=True, extra="forbid"):
+    """The parts of a request's seconds."""
+
+    num_layers: int
 
     def share(self, removed: Sequence[int], less: float) -> float | None:
         """Share of the MLP channels that goes beside the layers, so that this share of the seconds does; None where
@@ -62,6 +73,4 @@ def measure_request_times(
     timed = timed_rounds({one.key: CheckpointTimer(loaded, one) for one in plans}, profile, seed, progress)
     seconds = [request_time(timed[one.key], profile)(profile.prompt, profile.new) for one in plans]
     stay = [(len(one.kept), one.channels.num_kept / mlp.width if one.channels else 1.0) for one in plans]
-    parts, _ = nnls(np.array([[1.0, layers, layers * share] for layers, share in stay]), np.array(seconds))
-    fixed, layer, channels = map(float, parts)
-    return RequestTimes(num_layers=count, fixed=fixed, layer=layer, channels=channels)
+    return RequestTimes(num_layers=count, **TimeParts.fitted(stay, seconds).model_dump())

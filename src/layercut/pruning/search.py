@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -199,7 +200,7 @@ class PathSearch:
         return training_prompts(path, self._state.get("training_items", TRAINING_ITEMS[0]), model_hash)
 
     def _train(self) -> None:
-        """Train the first depth that is at risk, where the time that is left for it surely suffices."""
+        """Train the first depth that is at risk, where the time that is left for it suffices."""
         state, keep, seconds = self._state, self._settings.keep, self._settings.seconds
         if self._settings.heal != AUTO or seconds is None:
             return
@@ -225,8 +226,8 @@ class PathSearch:
             return False
         done = {one.healing for one in step.tried}
         plan, most = self.plan(step), 0.0
-        took = next((one.seconds for one in step.tried if one.healing == SEAM), None)
-        pace = took and took / self.healer.seconds(plan, SEAM, self._prompts(SEAM))[0]
+        took = next((one.seconds for one in step.tried if one.healing == SEAM), 0.0)
+        pace = took / self.healer.seconds(plan, SEAM, self._prompts(SEAM))[0] if took else math.inf
         left = (1 - CONFIRM) * seconds - self._state.used
         for number in TRAINING_ITEMS:
             self._state.put("training_items", number)
@@ -235,7 +236,7 @@ class PathSearch:
             except InputError:
                 return False
             each = [self.healer.seconds(plan, name, source) for name, source in sources.items()]
-            most = sum(high if not pace else min(high, _MARGIN * pace * low) for low, high in each)
+            most = sum(min(high, _MARGIN * pace * low) for low, high in each)
             if most <= left:
                 return True
         self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")

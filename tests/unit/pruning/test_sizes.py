@@ -18,7 +18,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.progress import silent
 from layercut.pruning import search
-from layercut.pruning.job import prune_model, unit_of
+from layercut.pruning.job import prune_model, size_unit
 from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.request_times import RequestTimes
@@ -239,11 +239,11 @@ def test_a_speed_that_was_asked_for_is_reached_by_measured_seconds_and_judged(
     assert re.search(
         r"times the original's speed a request, (as asked|less than the 1.2 asked|too near to the 1.2)", result.fastest
     )
-    assert unit_of(PruneSettings(use="copy", faster=1.2), tmp_path / "run") == SECONDS
+    assert size_unit(PruneSettings(use="copy", faster=1.2), tmp_path / "run") == SECONDS
     state = tmp_path / "run" / "prune.json"
     older = {name: value for name, value in json.loads(state.read_text()).items() if name != "request_times"}
     state.write_text(json.dumps(older))
-    assert unit_of(PruneSettings(use="copy", faster=1.2), tmp_path / "run") == BYTES, "a path goes on as it was begun"
+    assert size_unit(PruneSettings(use="copy", faster=1.2), tmp_path / "run") == BYTES, "a path goes on as it was begun"
 
 
 def test_owners_of_experts_are_told_what_keeps_more() -> None:
