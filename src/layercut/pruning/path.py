@@ -10,7 +10,6 @@ All of it is measured on selection items. Three sieves choose the next layer, ea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -141,26 +140,6 @@ class PlanPath:
         plan = CutPlan(num_layers=engine.num_layers)
         healed = TaskObjective(engine, self.parts, decoding=self._decoding, normalise="chance", journal=self._journal)
         return self._kept(healed.answers_on(self.objective.samples), plan, seed)
-
-    def nll(self, plan: CutPlan, engine: Engine | None = None) -> float | None:
-        """Loss on the original model's right answers under the plan, or in a healed model of its own ``engine``:
-        -ln p of their tokens, mean over each task and then over tasks; None where no task is written or a token has
-        probability 0.
-        """
-        found = []
-        for task, requests in self.traces.items():
-            if requests:
-                read = TextObjective(
-                    engine or self._engine,
-                    requests,
-                    name=f"right answers to {task}",
-                    measure="nll",
-                    journal=self._journal,
-                    progress=self._progress,
-                )
-                found.append(-read.values([plan])[0])
-        mean = sum(found) / len(found) if found else math.inf
-        return mean if math.isfinite(mean) else None
 
     def healing_answers(self) -> list[TaskRecords]:
         """The original model's whole answers to further selection items, which no plan is judged on.

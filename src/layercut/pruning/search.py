@@ -73,7 +73,7 @@ class PathSearch:
                 break
             step = self._next(steps)
             path, plan = self._original.path, self.plan(step)
-            tried = [Tried(kept=path.kept(plan, self._context.seed), nll=path.nll(plan))]
+            tried = [Tried(kept=path.kept(plan, self._context.seed))]
             tried += self._healed(step, tried[0].kept)
             step = step.model_copy(update={"tried": tuple(tried), "healing": _best(tried).healing})
             state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
@@ -187,11 +187,9 @@ class PathSearch:
         seconds = time.monotonic() - began
         self._progress.begin(step.stage, f"scoring the model healed by {method}")
         healed = self.handle_of(checkpoint)
-        path = self._original.path
-        kept = path.kept_healed(healed.engine, self._context.seed)
-        nll = path.nll(CutPlan(num_layers=healed.num_layers), healed.engine)
+        kept = self._original.path.kept_healed(healed.engine, self._context.seed)
         healed.release()
-        return Tried(healing=method, kept=kept, nll=nll, seconds=round(seconds, 1))
+        return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
 
     def _prompts(self, method: str) -> PromptSource:
         path, model_hash = self._original.path, self._model.metadata.model_hash

@@ -285,14 +285,12 @@ def ways_table(result: PruneResult) -> Table:
 
     return Table(
         name="ways",
-        caption="Ways of making the model of each plan, on selection items, with 95 % intervals. -ln p of a token of "
-        "the original model's right answers, mean over tasks",
+        caption="Ways of making the model of each plan, on selection items, with 95 % intervals",
         columns=[
             Column("removed", lambda way: way.step.label),
             Column("healed", lambda way: way.tried.healing or "-"),
             Column("task", lambda way: task_cell(way.kept.task, way.kept.readout)),
             Column("keeps", lambda way: share_cell(way.kept)),
-            Column("-ln p", lambda way: "-" if way.tried.nll is None else f"{way.tried.nll:.4f}", numeric=True),
             Column(
                 "healing took",
                 lambda way: "-" if not way.tried.healing else f"{way.tried.seconds:,.0f} s",

@@ -116,15 +116,14 @@ class TaskKept(_Plain):
     items. It tells how many report items are needed."""
 
 
-class Tried(_Plain):
-    """One way of making the model of one depth, judged on selection items."""
+class Tried(_Plain, extra="ignore"):
+    """One way of making the model of one depth, judged on selection items. Older results hold a likelihood too, which
+    decided nothing.
+    """
 
     healing: str | None = None
     """Method; None for the pruned model itself."""
     kept: tuple[TaskKept, ...]
-    nll: float | None = None
-    """-ln p of a token of the original model's right answers, mean over tasks. None where no task is written, and in
-    results of older versions."""
     seconds: float = 0.0
     """That healing took."""
 
