@@ -72,8 +72,11 @@ def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type: str, kind:
     loaded = tiny_loaded(model_type)
     view = draft_view(loaded.model, plan)
     agreed = 0
-    for answer, found in zip(answers, measure(loaded, view, answers, window), strict=True):
-        rounds = rounds_of(hits[PlainEngine][answer.id], window, answer.limit)
+    for answer, written in zip(answers, measure(loaded, view, answers, window), strict=True):
+        rounds, found = rounds_of(hits[PlainEngine][answer.id], window, answer.limit), written.answer
+        assert (len(written.plain), len(written.checks), len(written.steps)) == (
+            found.tokens, found.rounds, found.proposed
+        )  # fmt: skip
         assert found.is_same
         assert found.tokens == len(answer.tokens)
         assert found.rounds == len(rounds)

@@ -51,9 +51,10 @@ def cost_of(answer: Drafted, cost: StepCost, window: int, prompt: int) -> Answer
     share, tokens = answer.prompt / prompt, len(answer.agrees)
     proposed = sum(one.proposed for one in rounds)
     checked = sum(cost.check[one.proposed] for one in rounds)
-    # The first token comes with the prompt; so does the first round, whose prompt is longer by the proposal.
+    # The first token comes with the prompt, a proposal's too; so does the first round, whose prompt is longer by it.
     plain = share * cost.read + (tokens - 1) * (cost.check[0] + cost.per_token)
-    drafted = share * (cost.read + cost.draft_read) + proposed * cost.draft + checked - cost.check[rounds[0].proposed]
+    drafted = share * (cost.read + cost.draft_read) + max(proposed - 1, 0) * cost.draft
+    drafted += checked - cost.check[rounds[0].proposed]
     return AnswerCost(
         plain,
         drafted + len(rounds) * cost.per_round,

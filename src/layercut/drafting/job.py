@@ -26,7 +26,7 @@ from rich.console import Console
 
 from layercut.drafting.agreement import Agreements, WrittenAnswer, name_of
 from layercut.drafting.forecast import Drafted, best_window, forecast
-from layercut.drafting.measure import MeasuredAnswer, measure, with_loops
+from layercut.drafting.measure import MeasuredAnswer, measure, times_within
 from layercut.drafting.outcome import outcome
 from layercut.drafting.search import DraftSearch, TriedDraft, fastest_of_each
 from layercut.drafting.settings import DraftSettings
@@ -61,7 +61,7 @@ ASKED, RANKED = 32, 16
 DRAWN = 16
 """Answers to report items on which drawn tokens are forecast."""
 LOOPS = 2
-"""Answers to selection items that are written to time the loops of transformers."""
+"""Answers to selection items that are written to time both models within the loops of transformers."""
 _CRITERION, _STEP = "draft", "step"
 _NUMBERS = ("items", "measured", "times", "times_only", "use", "tasks")
 """Settings that may differ when a run goes on: they ask for more, or name what is recorded elsewhere."""
@@ -329,7 +329,7 @@ class _Job:
     def _measured(
         self, times: StepTimes, plan: CutPlan, one: TriedDraft, answers: Sequence[WrittenAnswer]
     ) -> tuple[StepTimes, list[MeasuredAnswer]]:
-        """The times with those of the draft and of the loops, and some answers that were written with it."""
+        """The times within the loops of transformers, and some answers that were written with the draft."""
         learnt = [self._agreements.answers(part, "selection", ASKED)[0] for part in self._parts][:LOOPS]
         by_task = {name: [one for one in answers if one.task == name] for name in map(name_of, self._parts)}
         turns = [one for turn in zip_longest(*by_task.values()) for one in turn if one is not None]
@@ -341,21 +341,17 @@ class _Job:
             view = draft_view((self._other or self._model).loaded.model, plan)
         if not loops.is_complete:
             assert view is not None
-            loaded = self._model.loaded
-            exact = times
-            if self._other is None:  # another model was timed before its window was chosen
-                exact = measure_draft(loaded, view, plan, times, self._seed, self._progress)
-            (agrees,) = self._reading.of([plan], learnt)
-            exact = with_loops(exact, plan, one, agrees, list(measure(loaded, view, learnt, one.window)))
-            loops.append([{"id": _STEP, "times": exact.model_dump(mode="json")}])
+            found = list(measure(self._model.loaded, view, learnt, one.window))
+            within = times_within(times, plan, one, learnt, found)
+            loops.append([{"id": _STEP, "times": within.model_dump(mode="json")}])
         times = StepTimes.model_validate(loops.records[0]["times"])
         done = {record["id"] for record in written.records}
         if left := {name: answer for name, answer in wanted.items() if name not in done}:
             assert view is not None
-            found = measure(self._model.loaded, view, list(left.values()), one.window)
             self._progress("answers written twice", len(wanted) - len(left), len(wanted))
-            for name, took in zip(left, found, strict=True):
-                written.append([{**took._asdict(), "id": name}])
+            more = measure(self._model.loaded, view, list(left.values()), one.window)
+            for name, took in zip(left, more, strict=True):
+                written.append([{**took.answer._asdict(), "id": name}])
                 self._progress("answers written twice", len(written.records), len(wanted))
         known = [{**record, "id": wanted[record["id"]].id} for record in written.records]
         return times, [MeasuredAnswer(**{name: each[name] for name in MeasuredAnswer._fields}) for each in known]

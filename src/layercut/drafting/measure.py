@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers import GenerationConfig
 
-from layercut.drafting.forecast import Drafted, cost_of
-from layercut.drafting.search import TriedDraft
-from layercut.drafting.times import StepTimes
+from layercut.drafting.times import DraftSteps, StepTimes, shares_of
 from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
+from layercut.engine.timing import now
 from layercut.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layercut.drafting.agreement import WrittenAnswer
+    from layercut.drafting.search import TriedDraft
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
@@ -42,9 +42,21 @@ class MeasuredAnswer(NamedTuple):
     """Both texts have the same tokens."""
 
 
+class Written(NamedTuple):
+    """One answer, and the seconds of each pass behind it; the first pass reads the prompt."""
+
+    answer: MeasuredAnswer
+    plain: Sequence[float]
+    """Of the original model without a draft."""
+    checks: Sequence[float]
+    """Of the original model with it."""
+    steps: Sequence[float]
+    """Of the draft."""
+
+
 def measure(
     loaded: LoadedModel, view: PreTrainedModel, answers: Sequence[WrittenAnswer], window: int
-) -> Iterator[MeasuredAnswer]:
+) -> Iterator[Written]:
     """Write each answer twice; which way comes first changes from answer to answer."""
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False, eos_token_id=list(stop_tokens(loaded.tokenizer, loaded.model.generation_config)) or None
@@ -55,35 +67,63 @@ def measure(
     with quiet_transformers(), without_defaults(loaded.model):
         _written(loaded.model, answers[0]._replace(limit=8), config, view)  # warms caches up
         for number, answer in enumerate(answers):
-            found: dict[bool, tuple[list[int], float, int, int]] = {}
+            found: dict[bool, tuple[list[int], float, list[float], list[float]]] = {}
             for has_draft in ((False, True), (True, False))[number % 2]:
-                with _counted(loaded.model) as rounds, _counted(view) as steps:
+                with _timed(loaded.model) as passes, _timed(view) as steps:
                     began = time.perf_counter()
                     tokens = _written(loaded.model, answer, config, view if has_draft else None)
-                    found[has_draft] = (tokens, time.perf_counter() - began, len(rounds), len(steps))
-            (plain, seconds, _, _), (drafted, assisted, passes, proposed) = found[False], found[True]
-            yield MeasuredAnswer(
-                answer.id, answer.task, len(plain), seconds, assisted, passes, proposed, plain == drafted
+                    found[has_draft] = (tokens, time.perf_counter() - began, passes, steps)
+            (plain, seconds, passes, _), (drafted, assisted, checks, steps) = found[False], found[True]
+            one = MeasuredAnswer(
+                answer.id, answer.task, len(plain), seconds, assisted, len(checks), len(steps), plain == drafted
             )
+            yield Written(one, passes, checks, steps)
 
 
-def with_loops(
-    times: StepTimes, plan: CutPlan, one: TriedDraft, agrees: Sequence[Drafted], found: Sequence[MeasuredAnswer]
+def times_within(
+    times: StepTimes, plan: CutPlan, one: TriedDraft, answers: Sequence[WrittenAnswer], found: Sequence[Written]
 ) -> StepTimes:
-    """The times with what the loops of transformers add to them, from some measured answers.
+    """The times of both models as they are within transformers' loops, and what the loops add, from a few answers.
+
+    All of them come from the same minutes, so that they compare on a machine whose speed changes.
 
     Args:
-        times: without loops yet.
+        times: of steps outside the loops, which give the ratios of what these answers do not show.
         one: the draft.
-        agrees: the same answers, as they are forecast.
+        answers: what was written.
+        found: how it was written.
     """
-    costs = [cost_of(answer, times.cost(plan, one.name), one.window, times.prompt) for answer in agrees]
-    tokens, rounds = sum(cost.tokens - 1 for cost in costs), sum(cost.rounds for cost in costs)
-    plain = sum(took.plain for took in found) - sum(cost.plain for cost in costs)
-    drafted = sum(took.drafted for took in found) - sum(cost.drafted for cost in costs)
-    # A loop takes time; what comes out below zero is the machine's drift between these answers and the timed steps.
-    loops = {"per_token": max(plain, 0) / max(tokens, 1), "per_round": max(drafted, 0) / max(rounds, 1)}
-    return times.model_copy(update=loops)
+    plain, checks, steps = zip(*((each.plain, each.checks, each.steps) for each in found), strict=True)
+    whole = times.cost(plan, one.name)
+    step, check = _mean(plain, times.check[0]), _mean(checks, times.check[one.window])
+    pace, longer = step / times.check[0], check / times.check[one.window]
+    share = times.prompt / sum(len(answer.prompt) for answer in answers)
+    before, *others = [
+        timed.model_copy(update={"step": timed.step * pace, "read": timed.read * pace}) for timed in times.drafts
+    ]
+    draft = DraftSteps(
+        **shares_of(plan),
+        step=_mean(steps, whole.draft * pace),
+        read=share * sum(each[0] for each in steps),
+        name=one.name,
+    )
+    tokens, rounds = sum(each.answer.tokens - 1 for each in found), sum(each.answer.rounds for each in found)
+    looped = sum(each.answer.plain - sum(each.plain) for each in found)
+    assisted = sum(each.answer.drafted - sum(each.checks) - sum(each.steps) for each in found)
+    return times.model_copy(
+        update={
+            "check": (step, *(seconds * longer for seconds in times.check[1:])),
+            "drafts": (before.model_copy(update={"read": share * sum(each[0] for each in plain)}), *others, draft),
+            "per_token": looped / max(tokens, 1),
+            "per_round": assisted / max(rounds, 1),
+        }
+    )
+
+
+def _mean(passes: Sequence[Sequence[float]], otherwise: float) -> float:
+    """Mean seconds of a pass after the prompt's."""
+    later = [seconds for each in passes for seconds in each[1:]]
+    return sum(later) / len(later) if later else otherwise
 
 
 @torch.no_grad()
@@ -103,11 +143,16 @@ def _written(model: Any, answer: WrittenAnswer, config: Any, view: PreTrainedMod
 
 
 @contextmanager
-def _counted(model: PreTrainedModel) -> Iterator[list[None]]:
-    """Passes of a model within the block."""
-    calls: list[None] = []
-    hook = model.register_forward_hook(lambda *_: calls.append(None))
+def _timed(model: PreTrainedModel) -> Iterator[list[float]]:
+    """Seconds of the passes of a model within the block."""
+    found: list[float] = []
+    begun: list[float] = []
+    hooks = (
+        model.register_forward_pre_hook(lambda *_: begun.append(now(model))),
+        model.register_forward_hook(lambda *_: found.append(now(model) - begun.pop())),
+    )
     try:
-        yield calls
+        yield found
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

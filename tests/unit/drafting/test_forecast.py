@@ -15,9 +15,9 @@ WRONG = Drafted(prompt=100, agrees=[False] * 4, limit=4)
 def test_cost_by_hand() -> None:
     found = cost_of(RIGHT, COST, window=2, prompt=100)
     assert found.plain == pytest.approx(0.5 * 4 + 8 * 1.05)
-    # Three rounds of two proposals; the first one is checked along with the prompt.
+    # Three rounds of two proposals. The first is checked with the prompt, from which the draft writes a token as well.
     assert (found.rounds, found.proposed, found.accepted, found.tokens) == (3, 6, 6, 9)
-    assert found.drafted == pytest.approx(0.5 * 5 + 6 * 0.25 + 2 * 1.2 + 3 * 0.5)
+    assert found.drafted == pytest.approx(0.5 * 5 + 5 * 0.25 + 2 * 1.2 + 3 * 0.5)
 
 
 def test_a_draft_that_is_never_right_costs_its_steps() -> None:
