@@ -41,9 +41,9 @@ def test_a_request_is_one_turn_of_a_conversation(name: str) -> None:
 def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
     passing = {
         name
-        for name in NAMES
-        for sample in task_of(name).samples("report", None)
-        if graded(task_of(name), sample, "").metrics["accuracy"]
+        for name, task in ((name, task_of(name)) for name in NAMES)
+        for sample in task.samples("report", None)
+        if graded(task, sample, "").metrics["accuracy"]
     }
     assert passing == {"endings"}
 
