@@ -176,7 +176,8 @@ class PathSearch:
         plan = self.plan(step)
         self._progress.begin(step.stage, f"healing by {method}")
         began = time.monotonic()
-        sources = {name: self._prompts(name) for name in self._parts(method)}
+        number = self._state.get("training_items", TRAINING_ITEMS[0])
+        sources = {name: self._prompts(name, number) for name in self._parts(method)}
         if self._model.num_parameters(self._model.plan()) > _SMALL:
             if SEAM in sources:
                 _ = self.healer.seam  # measured while the original model is in memory
@@ -191,11 +192,11 @@ class PathSearch:
         healed.release()
         return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
 
-    def _prompts(self, method: str) -> PromptSource:
+    def _prompts(self, method: str, training_items: int) -> PromptSource:
         path, model_hash = self._original.path, self._model.metadata.model_hash
         if method == SEAM:
             return healing_prompts(path, model_hash)
-        return training_prompts(path, self._state.get("training_items", TRAINING_ITEMS[0]), model_hash)
+        return training_prompts(path, training_items, model_hash)
 
     def _train(self) -> None:
         """Train the first depth that is at risk, where the time that is left for it suffices."""
@@ -206,7 +207,10 @@ class PathSearch:
         if "trained" not in state:
             risk = 1.0 if self._settings.one_size else (1 + keep) / 2
             weak = next((one for one in steps if _least(one.chosen.kept) < risk), None)
-            state.put("trained", None if weak is None or not self._fits(weak, seconds) else weak.name)
+            number = None if weak is None else self._training_items(weak, seconds)
+            if number is not None:
+                state.put("training_items", number)
+            state.put("trained", None if weak is None or number is None else weak.name)
         named = state["trained"]  # an older run names the depth alone
         place = next((place for place, one in enumerate(steps) if named in (one.name, one.depth)), None)
         if place is None or any(one.healing == self._trained_by for one in steps[place].tried):
@@ -216,29 +220,29 @@ class PathSearch:
         state.put("path", [one.model_dump(mode="json") for one in steps])
         self._show(steps[place])
 
-    def _fits(self, step: PathStep, seconds: float) -> bool:
-        """True if training fits into the time that report items do not need, on as many items as do: by the pace of the
-        closed form, or surely, where none ran.
+    def _training_items(self, step: PathStep, seconds: float) -> int | None:
+        """Items of each task for a training that fits into the time that report items do not need: by the pace of the
+        closed form, or surely, where none ran. None where no training fits.
         """
         if find_spec("trl") is None or find_spec("peft") is None:
-            return False
+            return None
         done = {one.healing for one in step.tried}
         plan, most = self.plan(step), 0.0
         took = next((one.seconds for one in step.tried if one.healing == SEAM), 0.0)
-        pace = took / self.healer.seconds(plan, SEAM, self._prompts(SEAM))[0] if took else math.inf
+        pace = took / self.healer.seconds(plan, SEAM, self._prompts(SEAM, 0))[0] if took else math.inf
         left = (1 - CONFIRM) * seconds - self._state.used
         for number in TRAINING_ITEMS:
-            self._state.put("training_items", number)
             try:
-                sources = {name: self._prompts(name) for name in self._parts(self._trained_by) if name not in done}
+                parts = [name for name in self._parts(self._trained_by) if name not in done]
+                sources = {name: self._prompts(name, number) for name in parts}
             except InputError:
-                return False
+                return None
             each = [self.healer.seconds(plan, name, source) for name, source in sources.items()]
             most = sum(min(high, _MARGIN * pace * low) for low, high in each)
             if most <= left:
-                return True
+                return number
         self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
-        return False
+        return None
 
     @cached_property
     def healer(self) -> DepthHealer:
