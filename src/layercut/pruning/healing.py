@@ -90,8 +90,11 @@ class DepthHealer:
         return healed.checkpoint
 
     def seconds(self, plan: CutPlan, method: str, source: PromptSource) -> tuple[float, float]:
-        """The least and the most time that healing may take, estimated without doing it."""
-        models, out = self._models(plan), self._depth(plan) / method
+        """The least and the most time that healing may take, estimated without doing it: of the pruned checkpoint, or
+        of the plan's healing by ``SEAM`` where there is one, which has the same shapes.
+        """
+        models = self._models(plan, SEAM if self.checkpoint(plan, SEAM).exists() else None)
+        out = self._depth(plan) / method
         found = estimate_heal(*models, source, self._settings(plan, method, source), Answering(), out=out)
         assert found.seconds is not None, "the speed of this machine was timed"
         return found.seconds

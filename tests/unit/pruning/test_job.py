@@ -378,14 +378,21 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
             known.extend(source.known)
         return checkpoint
 
+    def written(source: Any, plan: CutPlan, out: Path, **more: Any) -> Any:
+        cuts.append(len(plan.removed))
+        return cut(source, plan, out, **more)
+
     answers: list[dict[str, Any]] = []
     known: list[Any] = []
+    cuts: list[int] = []
+    cut = layercut.pruning.healing.cut_model
     heal, estimated, left = DepthHealer.heal, DepthHealer.seconds, [1e9, 1e9]
 
     def seconds(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> tuple[float, float]:
         """As if the first two numbers of items took too long."""
         return (left.pop(), 2e9) if left and method != "seam" else estimated(self, plan, method, source)
 
+    monkeypatch.setattr("layercut.pruning.healing.cut_model", written)
     monkeypatch.setattr(DepthHealer, "heal", healed)
     monkeypatch.setattr(DepthHealer, "seconds", seconds)
     wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
@@ -396,6 +403,7 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     state = json.loads((tmp_path / "run" / "prune.json").read_text())
     assert state["trained"] == "depth-3", "the first depth that lost something"
     assert state["training_items"] == 128
+    assert len(set(cuts)) == len(cuts), "a pruned checkpoint is written once, for its estimate as well"
     assert known and answers[: len(known)] == known, "what seams were fitted on is not asked again"
     assert {one["model_hash"] for one in answers} == {done.result.model_hash}
     by_prompt = {json.dumps(one["prompt"]): one["completion"] for one in answers}
