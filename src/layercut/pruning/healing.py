@@ -74,6 +74,8 @@ class DepthHealer:
             InputError: a model or prompts that cannot be healed with.
             MissingExtra: TRL or PEFT is not installed, for methods that train.
         """
+        if (made := self.checkpoint(plan, method)).exists():
+            return made
         healed = heal_model(
             *self._models(plan, SEAM if method == TRAINED else None),
             source,

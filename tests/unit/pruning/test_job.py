@@ -393,6 +393,7 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
         return (left.pop(), 2e9) if left and method != "seam" else estimated(self, plan, method, source)
 
     monkeypatch.setattr("layercut.pruning.healing.cut_model", written)
+    monkeypatch.setattr("layercut.pruning.search._REASONABLE", -9.0)  # each plan is healed by a seam before
     monkeypatch.setattr(DepthHealer, "heal", healed)
     monkeypatch.setattr(DepthHealer, "seconds", seconds)
     wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
