@@ -169,9 +169,9 @@ class OriginalModel:
         return [replace(one, limit=limit) for one in self._context.asked if (one.task.name, one.readout) not in ignored]
 
     def _per_item(self, parts: Sequence[ObjectiveTask]) -> float:
-        """Seconds that the original model takes for one item of each task."""
+        """Seconds that a model takes for one item of each task: the last plan that was scored, or the original."""
         known: dict[str, float] = self._state.get("seconds_per_item", {})
-        return sum(known.get(part.label, 0.0) for part in parts)
+        return float(self._state.get("pace", sum(known.get(part.label, 0.0) for part in parts)))
 
     @property
     def yardsticks(self) -> list[Yardstick]:

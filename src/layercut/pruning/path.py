@@ -10,6 +10,7 @@ All of it is measured on selection items. Three sieves choose the next layer, ea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -91,6 +92,8 @@ class PlanPath:
         self._engine, self._journal, self._progress = engine, journal, progress
         self._general = tuple(general)
         self._decoding = decoding
+        self.pace: float | None = None
+        """Seconds that the last model whose answers were all new took for one selection item of each task."""
         self.parts = tuple(parts)
         self.objective = TaskObjective(
             engine, parts, decoding=decoding, normalise="chance", journal=journal, progress=progress, race="exact"
@@ -164,7 +167,11 @@ class PlanPath:
         return self.objective.answers_on(self.objective.samples)
 
     def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
-        answers.complete(range(len(self.parts)), [plan], whole=False, progress=self._progress)
+        places, began = range(len(self.parts)), time.monotonic()
+        is_new = not any(answers.part(place, plan).records for place in places)
+        answers.complete(places, [plan], whole=False, progress=self._progress)
+        if is_new:
+            self.pace = (time.monotonic() - began) / max(map(len, self.objective.samples))
         uncut = CutPlan(num_layers=self._engine.num_layers)
         return tuple(
             kept_of(

@@ -76,6 +76,7 @@ class PathSearch:
             tried = [Tried(kept=path.kept(plan, self._context.seed))]
             tried += self._healed(step, tried[0].kept)
             step = step.model_copy(update={"tried": tuple(tried), "healing": _best(tried).healing})
+            self._learn_pace()
             state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
             self._show(step)
         self._train()
@@ -198,6 +199,13 @@ class PathSearch:
             return healing_prompts(path, model_hash)
         return training_prompts(path, training_items, model_hash)
 
+    def _learn_pace(self) -> None:
+        """Keep how fast plans answer, by which report items are counted out: a whole batch tells it better than the
+        first answers, and what came since tells it better than what was before.
+        """
+        if self._original.path.pace is not None:
+            self._state.put("pace", self._original.path.pace)
+
     def _train(self) -> None:
         """Train the first depth that is at risk, where the time that is left for it suffices."""
         state, keep, seconds = self._state, self._settings.keep, self._settings.seconds
@@ -216,6 +224,7 @@ class PathSearch:
         if place is None or any(one.healing == self._trained_by for one in steps[place].tried):
             return
         tried = (*steps[place].tried, self._heal(steps[place], self._trained_by))
+        self._learn_pace()
         steps[place] = steps[place].model_copy(update={"tried": tried, "healing": _best(tried).healing})
         state.put("path", [one.model_dump(mode="json") for one in steps])
         self._show(steps[place])

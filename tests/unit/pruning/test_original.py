@@ -63,3 +63,11 @@ def test_report_items_count_until_a_model_has_answered_all(tmp_path: Path) -> No
     for answered, run in enumerate(("uncut", "depth-1", "depth-2+seam"), start=1):
         (tmp_path / run / "metrics.json").touch()
         assert most() == pytest.approx(((3 - answered) * REPORT, max(2 - answered, 0) * REPORT))
+
+
+def test_the_pace_of_the_last_plan_counts_where_one_was_scored(tmp_path: Path) -> None:
+    slow = original(tmp_path / "slow", **BEGUN, ignored=[], path=STEPS, path_ended=True)
+    fast = original(tmp_path / "fast", **BEGUN, pace=0.5, ignored=[], path=STEPS, path_ended=True)
+    before, after = slow.left(), fast.left()
+    assert before is not None and after is not None
+    assert (after.now[1] - 60) == pytest.approx((before.now[1] - 60) / 4)
