@@ -11,7 +11,7 @@ base_settings seed
 cli/clean cli/compare cli/draft cli/env cli/evaluate cli/forecast cli/ls cli/plan_size cli/prune cli/reference
 cli/report cli/select
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
-drafting/agreement drafting/measure drafting/outcome drafting/search drafting/settings drafting/view
+drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
 engine/answers engine/base engine/generating engine/head engine/packing engine/pool_worker engine/ray_members
 engine/reading engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start

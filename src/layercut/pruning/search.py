@@ -207,14 +207,17 @@ class PathSearch:
             self._state.put("pace", self._original.path.pace)
 
     def _train(self) -> None:
-        """Train the first depth that is at risk, where the time that is left for it suffices."""
+        """Train the first depth that is at risk, where the time that is left for it suffices.
+
+        Not on a path of sizes: after the closed form of thinner MLPs, short trainings gained nothing on report items
+        (docs/experiments/width.md), and the time buys items.
+        """
         state, keep, seconds = self._state, self._settings.keep, self._settings.seconds
-        if self._settings.heal != AUTO or seconds is None:
+        if self._settings.heal != AUTO or seconds is None or self._context.units != LAYER:
             return
         steps = self.steps
         if "trained" not in state:
-            risk = 1.0 if self._settings.one_size else (1 + keep) / 2
-            weak = next((one for one in steps if _least(one.chosen.kept) < risk), None)
+            weak = next((one for one in steps if _least(one.chosen.kept) < (1 + keep) / 2), None)
             number = None if weak is None else self._training_items(weak, seconds)
             if number is not None:
                 state.put("training_items", number)

@@ -100,7 +100,8 @@ class PruneSettings(Settings):
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
-        description=f"auto (seams, and training if time allows), none, {', '.join(METHODS)}.",
+        description=f"auto (in closed form; plans of layers alone are trained too if time allows), none, "
+        f"{', '.join((*METHODS, TRAINED))}.",
     )
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d."
