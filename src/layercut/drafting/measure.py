@@ -42,7 +42,7 @@ class MeasuredAnswer(NamedTuple):
     """Both texts have the same tokens."""
 
 
-class Written(NamedTuple):
+class TimedAnswer(NamedTuple):
     """One answer, and the seconds of each pass behind it; the first pass reads the prompt."""
 
     answer: MeasuredAnswer
@@ -56,7 +56,7 @@ class Written(NamedTuple):
 
 def measure(
     loaded: LoadedModel, view: PreTrainedModel, answers: Sequence[WrittenAnswer], window: int
-) -> Iterator[Written]:
+) -> Iterator[TimedAnswer]:
     """Write each answer twice; which way comes first changes from answer to answer."""
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False, eos_token_id=list(stop_tokens(loaded.tokenizer, loaded.model.generation_config)) or None
@@ -77,11 +77,11 @@ def measure(
             one = MeasuredAnswer(
                 answer.id, answer.task, len(plain), seconds, assisted, len(checks), len(steps), plain == drafted
             )
-            yield Written(one, passes, checks, steps)
+            yield TimedAnswer(one, passes, checks, steps)
 
 
 def times_within(
-    times: StepTimes, plan: CutPlan, one: TriedDraft, answers: Sequence[WrittenAnswer], found: Sequence[Written]
+    times: StepTimes, plan: CutPlan, one: TriedDraft, answers: Sequence[WrittenAnswer], found: Sequence[TimedAnswer]
 ) -> StepTimes:
     """The times of both models as they are within transformers' loops, and what the loops add, from a few answers.
 

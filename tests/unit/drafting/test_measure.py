@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layercut.drafting.agreement import WrittenAnswer
-from layercut.drafting.measure import MeasuredAnswer, Written, times_within
+from layercut.drafting.measure import MeasuredAnswer, TimedAnswer, times_within
 from layercut.drafting.search import TriedDraft
 from layercut.drafting.times import DraftSteps, StepTimes
 from layercut.surgery.plan import CutPlan
@@ -29,11 +29,11 @@ TIMES = StepTimes(
 )
 
 
-def written(tokens: int, plain: list[float], checks: list[float], steps: list[float], extra: float) -> Written:
+def written(tokens: int, plain: list[float], checks: list[float], steps: list[float], extra: float) -> TimedAnswer:
     answer = MeasuredAnswer(
         "a", "copy", tokens, sum(plain) + extra, sum(checks) + sum(steps) + extra, len(checks), len(steps), True
     )
-    return Written(answer, plain, checks, steps)
+    return TimedAnswer(answer, plain, checks, steps)
 
 
 def asked(prompt: int) -> WrittenAnswer:
