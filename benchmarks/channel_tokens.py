@@ -9,23 +9,18 @@ divergence from the original model, nats a token. Counted are all tokens; all bu
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks
+from benchmarks.right_answers import model_of, parser_of, right_answers
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import compared_scorings
-from layercut.progress import silent
 from layercut.selection import channels
-from layercut.selection.objective import TaskObjective
-from layercut.selection.select import objective_parts
-from layercut.selection.trace_damage import correct_traces
-from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
 
@@ -44,20 +39,14 @@ def _counted(loaded: Any, modules: Any, text: Any) -> Iterator[tuple[int, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", default="bundled:smollm2-135m")
-    parser.add_argument("task", nargs="?", default="copy")
-    parser.add_argument("--data")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--limit", type=int, default=60)
+    parser = parser_of(__doc__, 60)
     parser.add_argument("--shares", default="0.1,0.2,0.3")
     parser.add_argument("--criteria", default="rms")
     parser.add_argument("--answers", default="", help="rank by the first so many answers alone: 4,8,16")
     parser.add_argument("--layers", default="", help="also measured without one of these layers: 6,9")
     asked = parser.parse_args()
-    handle = ModelHandle(ModelSettings(model=asked.model, dtype=asked.dtype, batch_size=16))
-    parts = objective_parts(TaskSettings(task=asked.task, data=asked.data, limit=asked.limit), 0)
-    requests = correct_traces(TaskObjective(handle.engine, parts, progress=silent)).requests
+    handle = model_of(asked, batch_size=16)
+    requests = right_answers(handle, asked)
     half = len(requests) // 2
     ranking, judging = requests[:half], requests[half:]
     print(f"{asked.model}, {asked.task}: {half} right answers rank, {len(judging)} judge (seed 0)")

@@ -11,7 +11,6 @@ original model, nats a token, with a 95 % interval (bootstrap over answers, seed
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,49 +18,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
+import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks
+from benchmarks.right_answers import model_of, parser_of, right_answers
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import compared_scorings
 from layercut.evidence.paired import sums_ratio
-from layercut.progress import silent
+from layercut.healing.distill import divergence
+from layercut.selection import channels
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels
-from layercut.selection.objective import TaskObjective
-from layercut.selection.select import objective_parts
-from layercut.selection.trace_damage import correct_traces
-from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from layercut.surgery.width import mlp_width_in
 
 
 def outputs(model: Any) -> list[Any]:
-    """The output projection of the attention of each layer; its inputs are the heads, one behind the other."""
+    """The output projection of the attention of each layer; its inputs are the heads, one after the other."""
     return [layer.self_attn.o_proj for layer in decoder_layers(model)]
 
 
 @torch.no_grad()
-def least_needed(model: Any, texts: Sequence[Sequence[int]], groups: int) -> list[list[int]]:
+def least_needed(loaded: Any, texts: Sequence[Sequence[int]], groups: int) -> list[list[int]]:
     """By layer, its groups of heads, the least needed first."""
-    square = [0.0] * len(outputs(model))
-    with ExitStack() as hooks:
-        for place, projection in enumerate(outputs(model)):
-
-            def add(_: Any, given: tuple[Tensor, ...], place: int = place) -> None:
-                square[place] = square[place] + given[0].float().square().sum(dim=(0, 1))
-
-            hooks.callback(projection.register_forward_pre_hook(add).remove)
-        for text in texts:
-            model.base_model(input_ids=torch.tensor([text]), use_cache=False)
-    found = []
-    for projection, seen in zip(outputs(model), square, strict=True):
-        scores = (seen * projection.weight.float().square().sum(dim=0)).view(groups, -1).sum(dim=1)
-        found.append(torch.argsort(scores).tolist())
-    return found
+    projections = dict(enumerate(outputs(loaded.model)))
+    seen = {layer: channels._Moments(one.weight.shape[1], full=False) for layer, one in projections.items()}
+    for text in texts:
+        for layer, states_TC in channels._activations(loaded, projections, tuple(text)):
+            seen[layer].add(states_TC, 1.0)
+    scores = [seen[layer].scores(one.weight.float().T, "rms") for layer, one in projections.items()]
+    return [torch.argsort(one.square().view(groups, -1).sum(dim=1)).tolist() for one in scores]
 
 
 @contextmanager
@@ -78,16 +65,16 @@ def without_heads(model: Any, gone: Sequence[Sequence[int]], groups: int) -> Ite
 
 
 @torch.no_grad()
-def divergence(handle: ModelHandle, scorings: Sequence[Any], way: Callable[[], AbstractContextManager[Any]]) -> str:
+def shown(handle: ModelHandle, scorings: Sequence[Any], way: Callable[[], AbstractContextManager[Any]]) -> str:
     """KL from the original model over the tokens of the answers."""
     model, kl, tokens = handle.loaded.model, [], []
     for scoring in scorings:
         row = scoring.rows[0]
         ids, count = torch.tensor([row.tokens]), row.num_scored
-        log_p = model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float().log_softmax(-1)
+        before = model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1]
         with way():
-            log_q = model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float().log_softmax(-1)
-        kl.append(float((log_p.exp() * (log_p - log_q)).sum()))
+            after = model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1]
+        kl.append(float(divergence(after, before, "forward-kl").sum()))
         tokens.append(count)
     found = sums_ratio(np.array(kl), np.array(tokens, dtype=np.float64), 0)
     ends = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
@@ -95,16 +82,9 @@ def divergence(handle: ModelHandle, scorings: Sequence[Any], way: Callable[[], A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", default="bundled:smollm2-135m")
-    parser.add_argument("task", nargs="?", default="copy")
-    parser.add_argument("--data")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--limit", type=int, default=100)
-    asked = parser.parse_args()
-    handle = ModelHandle(ModelSettings(model=asked.model, dtype=asked.dtype, batch_size=32, cache_gib=4))
-    parts = objective_parts(TaskSettings(task=asked.task, data=asked.data, limit=asked.limit), 0)
-    requests = correct_traces(TaskObjective(handle.engine, parts, progress=silent)).requests
+    asked = parser_of(__doc__, 100).parse_args()
+    handle = model_of(asked, batch_size=32, cache_gib=4)
+    requests = right_answers(handle, asked)
     half = len(requests) // 2
     texts = answers_as_texts(handle.loaded, requests[:half])
     judged = compared_scorings(handle.loaded, requests[half:])
@@ -118,11 +98,11 @@ def main() -> None:
     print(
         f"{asked.model}, {asked.task}: {half} right answers rank, {len(judged)} judge; {groups} groups of heads a layer"
     )
-    order = least_needed(model, texts, groups)
+    order = least_needed(handle.loaded, texts, groups)
     ranked = rank_channels(handle.loaded, (), {asked.task: texts})
 
     def show(name: str, count: int, way: Any) -> None:
-        print(f"{name:44} -{100 * count / total:.1f} % of the weights  {divergence(handle, judged, way)}", flush=True)
+        print(f"{name:44} -{100 * count / total:.1f} % of the weights  {shown(handle, judged, way)}", flush=True)
 
     for gone in range(1, groups):
         some = [one[:gone] for one in order]

@@ -9,23 +9,17 @@ the number after an equals sign. Means over tokens with 95 % intervals (bootstra
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from layercut.engine.handle import ModelHandle
-from layercut.progress import silent
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks
+from benchmarks.right_answers import model_of, parser_of, right_answers
 from layercut.report.table import Column, Table, terminal
-from layercut.selection.objective import TaskObjective
-from layercut.selection.select import objective_parts
 from layercut.selection.specs import plan_of
 from layercut.selection.text_objective import TextObjective
 from layercut.selection.token_kinds import KINDS, TokenKind, mean_rises
-from layercut.selection.trace_damage import correct_traces
-from layercut.settings import ModelSettings, TaskSettings
 from layercut.text.numbers import two_decimals
 
 
@@ -34,18 +28,12 @@ def of_kind(kind: TokenKind, n: int) -> Column:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("task")
+    parser = parser_of(__doc__, 64)
     parser.add_argument("plans", nargs="+", help="as --remove takes them")
-    parser.add_argument("--data")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--limit", type=int, default=64)
     asked = parser.parse_args()
-    handle = ModelHandle(ModelSettings(model=asked.model, dtype=asked.dtype, batch_size=64, cache_gib=8))
+    handle = model_of(asked, batch_size=64, cache_gib=8)
     plans = {text: plan_of(handle, text, 0) for text in asked.plans}
-    parts = objective_parts(TaskSettings(task=asked.task, data=asked.data, limit=asked.limit), 0)
-    requests = correct_traces(TaskObjective(handle.engine, parts, progress=silent)).requests
+    requests = right_answers(handle, asked)
     text = TextObjective(handle.engine, requests, name="traces", measure="kl", by_kind=True)
     records = dict(zip(plans, text.records(list(plans.values())), strict=True))
     rows = [(name, text.means(plan), mean_rises(one["kinds"] for one in records[name])) for name, plan in plans.items()]

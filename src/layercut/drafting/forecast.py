@@ -51,7 +51,7 @@ def cost_of(answer: Drafted, cost: StepCost, window: int, prompt: int) -> Answer
     share, tokens = answer.prompt / prompt, len(answer.agrees)
     proposed = sum(one.proposed for one in rounds)
     checked = sum(cost.check[one.proposed] for one in rounds)
-    # The first token comes with the prompt, a proposal's too; so does the first round, whose prompt is longer by it.
+    # Reading the prompt gives the first token, of the draft as well. The first round is checked in the same pass.
     plain = share * cost.read + (tokens - 1) * (cost.check[0] + cost.per_token)
     drafted = share * (cost.read + cost.draft_read) + max(proposed - 1, 0) * cost.draft
     drafted += checked - cost.check[rounds[0].proposed]

@@ -43,7 +43,7 @@ class MeasuredAnswer(NamedTuple):
 
 
 class TimedAnswer(NamedTuple):
-    """One answer, and the seconds of each pass behind it; the first pass reads the prompt."""
+    """One answer, and the seconds of its passes; the first pass of each model reads the prompt."""
 
     answer: MeasuredAnswer
     plain: Sequence[float]

@@ -169,7 +169,7 @@ class OriginalModel:
         return [replace(one, limit=limit) for one in self._context.asked if (one.task.name, one.readout) not in ignored]
 
     def _per_item(self, parts: Sequence[ObjectiveTask]) -> float:
-        """Seconds that a model takes for one item of each task: the last plan that was scored, or the original."""
+        """Seconds for one item of each task: of the last plan that was scored, or else of the original model."""
         known: dict[str, float] = self._state.get("seconds_per_item", {})
         return float(self._state.get("pace", sum(known.get(part.label, 0.0) for part in parts)))
 

@@ -200,9 +200,7 @@ class PathSearch:
         return training_prompts(path, training_items, model_hash)
 
     def _learn_pace(self) -> None:
-        """Keep how fast plans answer, by which report items are counted out: a whole batch tells it better than the
-        first answers, and what came since tells it better than what was before.
-        """
+        """Record the seconds that the last plan took for an item; the number of report items follows from them."""
         if self._original.path.pace is not None:
             self._state.put("pace", self._original.path.pace)
 
@@ -243,9 +241,9 @@ class PathSearch:
         took = next((one.seconds for one in step.tried if one.healing == SEAM), 0.0)
         pace = took / self.healer.seconds(plan, SEAM, self._prompts(SEAM, 0))[0] if took else math.inf
         left = (1 - CONFIRM) * seconds - self._state.used
+        parts = [name for name in self._parts(self._trained_by) if name not in done]
         for number in TRAINING_ITEMS:
             try:
-                parts = [name for name in self._parts(self._trained_by) if name not in done]
                 sources = {name: self._prompts(name, number) for name in parts}
             except InputError:
                 return None
