@@ -78,7 +78,7 @@ class DecodingPool:
         self._lengths: list[int] = []
         """Own tokens that a row has keys for, in the order of the active rows; its place is its slot."""
         self._held: dict[int, KeyValue] = {}
-        """Per layer (K, slots, capacity, d)."""
+        """Per layer (slots, K, capacity, d): a row is one piece of memory, and products of some rows copy no keys."""
         self._slots = 0
         self._capacity = 0
 
@@ -146,7 +146,7 @@ class DecodingPool:
             slot = len(self._active)
             for layer, kv in row.own.items():
                 for held, own in zip(self._held[layer], kv, strict=True):
-                    held[:, slot, : row.num_own] = own
+                    held[slot, :, : row.num_own] = own
             self._active.append(row)
             self._lengths.append(row.num_own)
 
@@ -157,7 +157,7 @@ class DecodingPool:
             length = self._lengths[last]
             for kv in self._held.values():
                 for held in kv:
-                    held[:, slot, :length] = held[:, last, :length]
+                    held[slot, :, :length] = held[last, :, :length]
             self._active[slot], self._lengths[slot] = self._active[last], self._lengths[last]
         del self._active[last], self._lengths[last]
 
@@ -180,20 +180,24 @@ class DecodingPool:
         while len(self._active) > slots:
             self._park()
         for layer in range(self._num_layers):
-            shape = (num_kv, slots, capacity, size)
+            shape = (slots, num_kv, capacity, size)
             fresh = KeyValue(*(torch.zeros(shape, dtype=sample.dtype, device=sample.device) for _ in range(2)))
             old = self._held.get(layer)
             if old is not None:
                 for new, before in zip(fresh, old, strict=True):
-                    new[:, : len(self._active), : self._capacity] = before[:, : len(self._active)]
+                    new[: len(self._active), :, : self._capacity] = before[: len(self._active)]
             self._held[layer] = fresh
         self._slots, self._capacity = slots, capacity
 
     def _park(self) -> None:
         """Send the last row back to wait, with its keys and values."""
         row, length, slot = self._active.pop(), self._lengths.pop(), len(self._active)
-        own = {layer: KeyValue(*(held[:, slot, :length].clone() for held in self._held[layer])) for layer in row.own}
+        own = {layer: KeyValue(*(held[slot, :, :length].clone() for held in self._held[layer])) for layer in row.own}
         self._waiting.appendleft(DecodingRow(row.answer, row.plan, own, row.prefix, length))
+
+
+_Shared = tuple[KeyValue, Tensor | slice]
+"""Keys and values of a prefix, and the slots of the rows behind it."""
 
 
 class _Attends:
@@ -215,59 +219,66 @@ class _Attends:
         groups: dict[int, list[int]] = {}
         for slot, row in enumerate(rows):
             groups.setdefault(id(row.prefix), []).append(slot)
-        self._groups = [(rows[slots[0]].prefix, torch.tensor(slots, device=device)) for slots in groups.values()]
+        self._groups: list[tuple[Mapping[int, KeyValue], Tensor | slice]] = [
+            (rows[slots[0]].prefix, torch.tensor(slots, device=device) if len(groups) > 1 else slice(None))
+            for slots in groups.values()
+        ]
         self._biases: dict[int | None, Tensor] = {}
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(H, A, d): queries, keys and values of the tokens that are fed."""
         held = self._held[layer]
-        for kept, new in zip(held, heads.own, strict=True):
-            kept[:, self._slots_A, self._length_A] = new
-        keys, values = (kept[:, : len(self._slots_A), : self._longest] for kept in held)
-        own = KeyValue(keys, values)
-        fuses = keys.device.type == "cpu" and keys.dtype != torch.float32
-        if fuses and heads.softcap is None and heads.window is None:
-            return self._fused(layer, heads, own)
-        return self._in_float32(layer, heads, own)
-
-    def _in_float32(self, layer: int, heads: Heads, own: KeyValue) -> Tensor:
+        for kept, new_KAd in zip(held, heads.own, strict=True):
+            kept[self._slots_A, :, self._length_A] = new_KAd.transpose(0, 1)
         num_heads, num_rows, size = heads.query_HTd.shape
-        num_kv = own.keys.shape[0]
-        query_KAGd = heads.query_HTd.float().view(num_kv, -1, num_rows, size).transpose(1, 2) * heads.scaling
-        pieces = _pieces(own.keys)
-        behind = joined([query_KAGd[:, rows] @ own.keys[:, rows].float().transpose(-1, -2) for rows in pieces], dim=1)
-        ahead = behind.new_zeros((*behind.shape[:3], self._num_prefix))
-        here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
-        for kv, slots in here:
-            query_KQd = query_KAGd[:, slots].reshape(num_kv, -1, size)
-            found = query_KQd @ kv.keys.float().transpose(-1, -2)
-            ahead[:, slots] = found.view(num_kv, len(slots), -1, self._num_prefix)
-        scores = capped(torch.cat([ahead, behind], dim=-1), heads.softcap) + self._bias(heads.window)[None, :, None]
-        weights = torch.softmax(scores, dim=-1)
-        weights_KAGC = weights[..., self._num_prefix :]
-        output_KAGd = joined([weights_KAGC[:, rows] @ own.values[:, rows].float() for rows in pieces], dim=1)
-        for kv, slots in here:
-            weights_KQP = weights[:, slots, :, : self._num_prefix].reshape(num_kv, -1, self._num_prefix)
-            output_KAGd[:, slots] += (weights_KQP @ kv.values.float()).view(num_kv, len(slots), -1, size)
-        return output_KAGd.transpose(1, 2).reshape(num_heads, num_rows, size)
+        keys_AKCd, values_AKCd = (kept[:num_rows, :, : self._longest] for kept in held)
+        query_AKGd = heads.query_HTd.view(keys_AKCd.shape[1], -1, num_rows, size).permute(2, 0, 1, 3)
+        here = [(prefix[layer], slots) for prefix, slots in self._groups if self._num_prefix and layer in prefix]
+        fuses = keys_AKCd.device.type == "cpu" and keys_AKCd.dtype != torch.float32
+        if fuses and heads.softcap is None and heads.window is None:
+            output_AKGd = self._fused(query_AKGd, keys_AKCd, values_AKCd, here, heads)
+        else:
+            output_AKGd = self._in_float32(query_AKGd, keys_AKCd, values_AKCd, here, heads)
+        return output_AKGd.reshape(num_rows, num_heads, size).transpose(0, 1)
 
-    def _fused(self, layer: int, heads: Heads, own: KeyValue) -> Tensor:
+    def _in_float32(
+        self, query_AKGd: Tensor, keys_AKCd: Tensor, values_AKCd: Tensor, here: Sequence[_Shared], heads: Heads
+    ) -> Tensor:
+        num_kv, size = keys_AKCd.shape[1], keys_AKCd.shape[3]
+        query_AKGd = query_AKGd.float() * heads.scaling
+        pieces = _pieces(keys_AKCd)
+        scores = joined([query_AKGd[rows] @ keys_AKCd[rows].float().transpose(-1, -2) for rows in pieces], dim=0)
+        if self._num_prefix:
+            ahead_AKGP = scores.new_zeros((*scores.shape[:3], self._num_prefix))
+            for kv, slots in here:
+                query_KQd = query_AKGd[slots].transpose(0, 1).reshape(num_kv, -1, size)
+                found_KQP = query_KQd @ kv.keys.float().transpose(-1, -2)
+                ahead_AKGP[slots] = found_KQP.view(num_kv, -1, *ahead_AKGP.shape[2:]).transpose(0, 1)
+            scores = torch.cat([ahead_AKGP, scores], dim=-1)
+        weights = torch.softmax(capped(scores, heads.softcap) + self._bias(heads.window)[:, None, None], dim=-1)
+        weights_AKGC = weights[..., self._num_prefix :]
+        output_AKGd = joined([weights_AKGC[rows] @ values_AKCd[rows].float() for rows in pieces], dim=0)
+        for kv, slots in here:
+            weights_KQP = weights[slots, ..., : self._num_prefix].transpose(0, 1).reshape(num_kv, -1, self._num_prefix)
+            ahead_KQd = weights_KQP @ kv.values.float()
+            output_AKGd[slots] += ahead_KQd.view(num_kv, -1, *output_AKGd.shape[2:]).transpose(0, 1)
+        return output_AKGd
+
+    def _fused(
+        self, query_AKGd: Tensor, keys_AKCd: Tensor, values_AKCd: Tensor, here: Sequence[_Shared], heads: Heads
+    ) -> Tensor:
         """In half precision on a CPU torch's own kernel reads each key once, where ``_in_float32`` would copy all of
         them. Prefix and own tokens are computed apart and joined by the sums of their exponentials."""
-        num_heads, num_rows, size = heads.query_HTd.shape
-        num_kv = own.keys.shape[0]
-        query_AKGd = heads.query_HTd.view(num_kv, -1, num_rows, size).permute(2, 0, 1, 3)
-        keys_AKCd, values_AKCd = (kept.transpose(0, 1) for kept in own)
+        num_kv, size = keys_AKCd.shape[1], keys_AKCd.shape[3]
         output, log_sum_AKG = _flash(query_AKGd, keys_AKCd, values_AKCd, self._mask, heads.scaling)
-        here = [(prefix[layer], slots) for prefix, slots in self._groups if self._num_prefix and layer in prefix]
         for kv, slots in here:
             keys_1KPd, values_1KPd = (kept.unsqueeze(0) for kept in kv)
             query_1KQd = query_AKGd[slots].transpose(0, 1).reshape(1, num_kv, -1, size)
             ahead_1KQd, ahead_1KQ = _flash(query_1KQd, keys_1KPd, values_1KPd, None, heads.scaling)
-            ahead = ahead_1KQd.view(num_kv, len(slots), -1, size).transpose(0, 1)
-            share = torch.sigmoid(ahead_1KQ.view(num_kv, len(slots), -1).transpose(0, 1) - log_sum_AKG[slots])
+            ahead = ahead_1KQd.view(num_kv, -1, *query_AKGd.shape[2:]).transpose(0, 1)
+            share = torch.sigmoid(ahead_1KQ.view(num_kv, -1, query_AKGd.shape[2]).transpose(0, 1) - log_sum_AKG[slots])
             output[slots] = torch.lerp(output[slots], ahead, share.unsqueeze(-1))
-        return output.permute(1, 2, 0, 3).reshape(num_heads, num_rows, size)
+        return output
 
     @cached_property
     def _mask(self) -> Tensor:
@@ -287,11 +298,11 @@ class _Attends:
         return self._biases[window]
 
 
-def _pieces(kept_KACd: Tensor) -> list[slice]:
+def _pieces(kept_AKCd: Tensor) -> list[slice]:
     """Rows to convert to float32 at once. On a CPU as many as its cache holds: a copy of all of them in memory would
     cost more to write and read than the keys themselves."""
-    num_kv, num_rows, num_tokens, size = kept_KACd.shape
-    if kept_KACd.device.type != "cpu" or kept_KACd.dtype == torch.float32:
+    num_rows, num_kv, num_tokens, size = kept_AKCd.shape
+    if kept_AKCd.device.type != "cpu" or kept_AKCd.dtype == torch.float32:
         return [slice(None)]
     each = max(1, _IN_CACHE // (num_kv * num_tokens * size))
     return [slice(start, start + each) for start in range(0, num_rows, each)]

@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 _FEWEST_ROWS = 4
 """One row is a product with a vector, and for two and three MKL reads faster weights that are not packed."""
-_FEWEST_WEIGHTS = 2**21
-"""8 MB in float32: smaller weights stay in the processor's cache, where putting them in order costs little."""
+_FEWEST_WEIGHTS = 2**16
+"""256 kB in float32. Smaller ones gain as well where a step has read other weights in between, as all layers of a model
+do (``benchmarks/weight_order.py``); below this the call itself is most of the time."""
 _ROWS = 256
 """Rows for which oneDNN chooses the order: with it, every number of rows was fast."""
 
 
 def large_layers(model: nn.Module) -> list[nn.Linear]:
-    """The linear layers whose products gain; none where torch has not both libraries."""
+    """The linear layers whose products gain; none where torch does not have both libraries."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):  # type: ignore[no-untyped-call]
         return []
     return [one for one in model.modules() if isinstance(one, nn.Linear) and _gains(one)]

@@ -7,35 +7,52 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from layercut.engine.attention import Heads, KeyValue
 from layercut.engine.decoding import _Attends
 
-NUM_KV, NUM_GROUPS, SIZE, NUM_ROWS, LONGEST = 2, 3, 16, 9, 50
+NUM_KV, NUM_GROUPS, SIZE, NUM_ROWS, LONGEST, LAYER = 2, 3, 16, 9, 50, 4
 
 
-def drawn(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+def drawn(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
+def by_hand(heads: Heads, row: int, keys_KTd: Tensor, values_KTd: Tensor) -> Tensor:
+    """One row's output (H, d): every query head over the keys of its key-value head."""
+    query_KGd = heads.query_HTd[:, row].double().view(NUM_KV, NUM_GROUPS, SIZE)
+    scores_KGT = query_KGd @ keys_KTd.double().transpose(-1, -2) * heads.scaling
+    return (torch.softmax(scores_KGT, dim=-1) @ values_KTd.double()).view(-1, SIZE)
+
+
+@pytest.mark.parametrize("num_plans", [1, 2])
 @pytest.mark.parametrize("num_prefix", [0, 7])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_float32_within_rounding(dtype: torch.dtype, num_prefix: int) -> None:
-    """Rows of different lengths under two plans, of which one skips the layer."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_see_their_prefix_their_own_tokens_and_themselves(
+    dtype: torch.dtype, num_prefix: int, num_plans: int
+) -> None:
+    """Rows of different lengths; of two plans one skips the layer."""
 
     def kv(*shape: int) -> KeyValue:
         return KeyValue(drawn(*shape, dtype=dtype), drawn(*shape, dtype=dtype).flip(-1))
 
-    prefixes: list[dict[int, KeyValue]] = [{4: kv(NUM_KV, num_prefix, SIZE)} if num_prefix else {}, {}]
-    rows: list[Any] = [SimpleNamespace(prefix=prefixes[row % 3 == 1]) for row in range(NUM_ROWS)]
+    prefixes: list[dict[int, KeyValue]] = [{LAYER: kv(NUM_KV, num_prefix, SIZE)} if num_prefix else {}, {}]
+    rows: list[Any] = [SimpleNamespace(prefix=prefixes[num_plans == 2 and row % 3 == 1]) for row in range(NUM_ROWS)]
     lengths = [LONGEST - 1 - 4 * row for row in range(NUM_ROWS)]
-    held = {4: kv(NUM_KV, 16, 64, SIZE)}
-    query = drawn(NUM_KV * NUM_GROUPS, NUM_ROWS, SIZE, dtype=dtype)
-    heads = Heads(query, kv(NUM_KV, NUM_ROWS, SIZE), SIZE**-0.5, None, None)
-    attends = _Attends(held, rows, lengths, num_prefix, torch.device("cpu"))
-    found = attends.attend(4, heads)
-    own = KeyValue(*(kept[:, :NUM_ROWS, :LONGEST] for kept in held[4]))
-    expected = attends._in_float32(4, heads, own)
-    keeps = [row for row in range(NUM_ROWS) if row % 3 != 1]
-    assert found.dtype == torch.float32 and expected.abs().mean() > 0.1
-    torch.testing.assert_close(found[:, keeps], expected[:, keeps], rtol=0, atol=4 * torch.finfo(dtype).eps)
+    held = {LAYER: kv(16, NUM_KV, 64, SIZE)}
+    new = kv(NUM_KV, NUM_ROWS, SIZE)
+    heads = Heads(drawn(NUM_KV * NUM_GROUPS, NUM_ROWS, SIZE, dtype=dtype), new, SIZE**-0.5, None, None)
+    found = _Attends(held, rows, lengths, num_prefix, torch.device("cpu")).attend(LAYER, heads)
+    assert found.dtype == torch.float32
+    for slot, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        if num_plans == 2 and row.prefix is prefixes[1]:
+            continue  # its plan skips the layer, and nothing reads what is computed for it
+        ahead = [row.prefix[LAYER]] if num_prefix else []
+        seen = [
+            (*(one[part] for one in ahead), held[LAYER][part][slot, :, :length], new[part][:, slot, None])
+            for part in (0, 1)
+        ]
+        expected = by_hand(heads, slot, *(torch.cat(one, dim=1) for one in seen))
+        assert expected.abs().mean() > 0.05
+        torch.testing.assert_close(found[:, slot].double(), expected, rtol=0, atol=4 * torch.finfo(dtype).eps)
