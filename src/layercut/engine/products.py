@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -52,34 +52,41 @@ def fast_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
 def packed(model: nn.Module) -> Iterator[None]:
     """Within it large layers hold their weights in oneDNN's order, in place of their own, and compute by oneDNN.
 
-    Nothing but these layers' forward passes can read the weights meanwhile: their parameters hold none. Those that are
-    another module's too, such as an embedding's that is the head as well, stay as they are. Leaving puts the same
-    numbers back.
+    A layer's weights are put in order when it is first called; where a model reads a layer's weights without calling
+    it, as some routers of experts are read, they stay as they are. Nothing but the forward pass of a layer that was
+    called can read its weights meanwhile: its parameter holds none. Weights that are another module's too, such as an
+    embedding's that is the head as well, are left alone. Leaving puts the same numbers back.
     """
     users = Counter(id(own) for one in model.modules() for own in one.parameters(recurse=False))
-    with ExitStack() as stack:
-        for layer in large_layers(model):
-            if users[id(layer.weight)] == 1:
-                stack.enter_context(_packed(layer))
-        yield
-
-
-@contextmanager
-def _packed(layer: nn.Linear) -> Iterator[None]:
-    weight = layer.weight
-    in_order = torch.ops.mkldnn._reorder_linear_weight(weight.data, _ROWS)
-    weight.data = weight.data.new_tensor(torch.nan).expand(weight.shape)  # holds one number
-
-    def product(states_AI: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(states_AI, in_order, layer.bias, "none", [], "")
-        return out
-
-    vars(layer)["forward"] = product
+    layers = [_InOrder(layer) for layer in large_layers(model) if users[id(layer.weight)] == 1]
     try:
         yield
     finally:
-        del vars(layer)["forward"]
-        weight.data = in_order.to_dense()
+        for layer in layers:
+            layer.close()
+
+
+class _InOrder:
+    """A layer's products from its weights in oneDNN's order."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self._layer = layer
+        self._in_order: Tensor | None = None
+        vars(layer)["forward"] = self
+
+    def __call__(self, states_AI: Tensor) -> Tensor:
+        if self._in_order is None:
+            weight = self._layer.weight
+            self._in_order = torch.ops.mkldnn._reorder_linear_weight(weight.data, _ROWS)
+            weight.data = weight.data.new_tensor(torch.nan).expand(weight.shape)  # holds one number
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(states_AI, self._in_order, self._layer.bias, "none", [], "")
+        return out
+
+    def close(self) -> None:
+        """Put everything back."""
+        del vars(self._layer)["forward"]
+        if self._in_order is not None:
+            self._layer.weight.data = self._in_order.to_dense()
 
 
 def _gains(layer: nn.Linear) -> bool:

@@ -97,6 +97,8 @@ def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype:
     layer = linear(True).to(dtype)
     weight, before = layer.weight, layer.weight.detach().clone()
     with pytest.raises(RuntimeError), torch.no_grad(), packed(layer):
+        assert torch.equal(weight, before)
+        layer(drawn(5, 48).to(dtype))
         assert layer.weight is weight and weight.shape == (64, 48)
         assert weight.untyped_storage().nbytes() == weight.element_size()
         assert weight.isnan().all()
@@ -108,13 +110,34 @@ def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype:
 def test_a_weight_that_two_modules_hold_is_not_packed() -> None:
     model = nn.ModuleDict({"embedding": nn.Embedding(64, 48), "head": linear(False), "other": linear(False)})
     model["head"].weight = model["embedding"].weight
-    with packed(model):
+    with torch.no_grad(), packed(model):
+        _ = model["head"](drawn(5, 48)), model["other"](drawn(5, 48))
         assert not model["head"].weight.isnan().any()
         assert model["other"].weight.isnan().all()
         with fast_products(large_layers(model)):  # what is packed keeps its own way
             packed_way = vars(model["other"])["forward"]
             assert "forward" in vars(model["head"])
         assert vars(model["other"])["forward"] is packed_way
+
+
+def test_a_weight_that_is_read_without_calling_its_layer_stays() -> None:
+    """The router of LongCat's experts is read that way, and so are some projections of state space models."""
+
+    class Router(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = linear(False)
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(states, self.classifier.weight)
+
+    router, states = Router(), drawn(5, 48)
+    assert large_layers(router) == [router.classifier]
+    with torch.no_grad():
+        expected = router(states)
+        with packed(router):
+            found = router(states)
+    assert torch.equal(found, expected)
 
 
 def test_packing_what_is_packed_changes_nothing() -> None:
