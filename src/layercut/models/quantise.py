@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
+_GROUP = 32
+"""Numbers that share a scale in 4 bits on a CPU, as in GGUF's Q4_0 and Q4_1."""
+_OUTPUTS = 16
+"""Its kernel takes multiples of this many outputs."""
 
 
 def quantise(model: nn.Module, kind: str, name: str) -> None:
@@ -31,12 +35,42 @@ def quantise(model: nn.Module, kind: str, name: str) -> None:
     except ImportError as error:
         raise MissingExtra("quantised weights", "torchao") from error
     try:
-        quantization.quantize_(model, getattr(quantization, _CONFIGS[kind])())
+        if kind == "int4" and next(model.parameters()).device.type == "cpu":
+            _in_four_bits(model)
+        else:
+            quantization.quantize_(model, getattr(quantization, _CONFIGS[kind])())
     except Exception as error:  # torchao raises all kinds: a library, a card or a width that it lacks
         raise InputError(
             f"torchao cannot quantise {name} to {kind} here ({one_line(error)}). Use `quantize` int8, or a GGUF file "
             "with `engine` llama.cpp."
         ) from error
+
+
+def _in_four_bits(model: nn.Module) -> None:
+    """On a CPU; torchao's config of the usual name runs on cards alone. Layers of other shapes stay as they are.
+
+    In float32 its kernel takes forty times as long as a product with whole weights, so that is refused.
+    """
+    import torch
+    from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+    from torchao.quantization import quantize_
+
+    if next(model.parameters()).dtype == torch.float32:
+        raise ValueError("on a CPU its products are in bfloat16: add `dtype` bfloat16")
+    taken: list[str] = []
+
+    def takes(layer: nn.Module, name: str) -> bool:
+        fits = (
+            isinstance(layer, torch.nn.Linear)
+            and layer.out_features % _OUTPUTS == 0
+            and layer.in_features % _GROUP == 0
+        )
+        taken.extend([name] * fits)
+        return fits
+
+    quantize_(model, PrototypeInt4WeightOnlyConfig(group_size=_GROUP, set_inductor_config=False), filter_fn=takes)
+    if not taken:
+        raise ValueError(f"no linear layer has a multiple of {_GROUP} inputs and of {_OUTPUTS} outputs")
 
 
 def stored_bytes(model: nn.Module, each: float | None = None) -> int:

@@ -20,7 +20,7 @@ LLAMA_CPP = "llama.cpp"
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:
     """A model that is named beside the original one, and run as that one is; a GGUF file in llama.cpp, and
-    ``MODEL@int8`` with weights that torchao quantises.
+    ``MODEL@int8`` with weights that torchao quantises; those of 4 bits are multiplied in bfloat16.
 
     Raises:
         InputError: no such model, or one that cannot be used.
@@ -28,6 +28,7 @@ def other_model(settings: ModelSettings, name: str) -> ModelHandle:
     """
     name, _, kind = name.rpartition("@") if name.rpartition("@")[2] in QUANTISED else (name, "", "")
     more: dict[str, str] = {"quantize": kind} if kind else {}
+    more |= {"dtype": "bfloat16"} if kind == "int4" else {}
     if name.lower().endswith(SUFFIX) and not kind:
         if find_spec("xllamacpp") is None:
             raise MissingExtra("running a GGUF file in llama.cpp", "llama-cpp")

@@ -10,7 +10,7 @@ import torch
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
-from layercut.models.quantise import stored_bytes
+from layercut.models.quantise import quantise, stored_bytes
 from layercut.pruning.versus import other_model
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -25,7 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def handle(model: Path, engine: str = "shared", quantize: str | None = "int8") -> ModelHandle:
-    return ModelHandle(ModelSettings(model=str(model), device="cpu", engine=engine, quantize=quantize))
+    dtype = "bfloat16" if quantize == "int4" else "auto"
+    return ModelHandle(ModelSettings(model=str(model), device="cpu", engine=engine, quantize=quantize, dtype=dtype))
 
 
 def test_eight_bits_are_a_quarter_of_the_linear_weights(model: Path) -> None:
@@ -43,13 +44,31 @@ def test_eight_bits_are_a_quarter_of_the_linear_weights(model: Path) -> None:
     assert handle(model).disk_bytes(CutPlan(num_layers=6, removed=(2,))) < stored_bytes(small)
 
 
+def test_four_bits_with_a_scale_and_a_zero_for_each_32(model: Path) -> None:
+    whole, small = handle(model, quantize=None).loaded.model, handle(model, quantize="int4").loaded.model
+    pairs = [
+        (part, other)
+        for part, other in zip(whole.modules(), small.modules(), strict=True)
+        if isinstance(part, torch.nn.Linear) and part.in_features % 32 == 0 and part.out_features % 16 == 0
+    ]
+    assert len(pairs) > 12
+    errors = []
+    for part, other in pairs:
+        states = torch.randn(64, part.in_features, generator=torch.Generator().manual_seed(0))
+        before, after = part(states), other(states.bfloat16()).float()
+        errors.append((after - before).norm() / (before.norm() + 1e-9))
+        assert stored_bytes(other) == part.weight.numel() * (1 / 2 + 2 * 2 / 32)
+    assert 0.02 < max(errors) < 0.12
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize("removed", [(), (2, 4)])
-def test_both_engines_give_the_same_answers(model: Path, removed: tuple[int, ...]) -> None:
+def test_both_engines_give_the_same_answers(model: Path, removed: tuple[int, ...], kind: str) -> None:
     requests = [GenerationRequest(id=str(one), prompt=f"{one} + {one} =", max_new_tokens=8) for one in range(6)]
     plan = CutPlan(num_layers=6, removed=removed)
     found = []
     for engine in ("shared", "plain"):
-        answers = handle(model, engine).engine.completions(requests, plan, Decoding())
+        answers = handle(model, engine, kind).engine.completions(requests, plan, Decoding())
         found.append({one.id: one.text for batch in answers for one in batch})
     assert found[0] == found[1] and len(found[0]) == 6
 
@@ -62,6 +81,8 @@ def test_it_is_named_after_the_model(model: Path) -> None:
     settings = ModelSettings(model=str(model), device="cpu")
     named = other_model(settings, f"{model}@int8").settings
     assert (named.model, named.quantize) == (str(model), "int8")
+    named = other_model(settings, f"{model}@int4").settings
+    assert (named.quantize, named.dtype) == ("int4", "bfloat16")
     with pytest.raises(InputError, match="@int7"):
         other_model(settings, f"{model}@int7")
 
@@ -75,6 +96,10 @@ def test_what_cannot_be_quantised_is_refused_in_a_line(model: Path, monkeypatch:
         monkeypatch.setattr("torchao.quantization.Float8WeightOnlyConfig", lambda: 1 / 0)
         _ = handle(model, quantize="fp8").loaded
     assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no linear layer has a multiple of 32 inputs and of 16 outputs"):
+        quantise(torch.nn.Linear(48, 32).bfloat16(), "int4", "mine")
+    with pytest.raises(InputError, match="add `dtype` bfloat16"):
+        quantise(torch.nn.Linear(64, 32), "int4", "mine")
     monkeypatch.setitem(__import__("sys").modules, "torchao", None)
     with pytest.raises(MissingExtra, match="torchao"):
         _ = handle(model).loaded
