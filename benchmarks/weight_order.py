@@ -12,19 +12,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from itertools import cycle
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.stats import bootstrap
 
+from layercut.engine.products import in_order, one_dnn
+
 Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-ROWS_OF_ORDER = 256
-
-
-def one_dnn(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
-    return found
 
 
 def seconds(way: Way, states: torch.Tensor, weights: list[torch.Tensor]) -> float:
@@ -54,22 +50,19 @@ def main() -> None:
         outputs, inputs = map(int, shape.split("x"))
         count = max(2, asked.megabytes * 10**6 // (outputs * inputs * torch.finfo(dtype).bits // 8))
         weights = [torch.randn(outputs, inputs, dtype=dtype) for _ in range(count)]
-        in_order = [torch.ops.mkldnn._reorder_linear_weight(one, ROWS_OF_ORDER) for one in weights]
         ways: list[tuple[Way, list[torch.Tensor]]] = [
             (torch.nn.functional.linear, weights),
-            (one_dnn, weights),
-            (one_dnn, in_order),
+            (partial(one_dnn, bias=None), weights),
+            (partial(one_dnn, bias=None), [in_order(one) for one in weights]),
         ]
         for rows in map(int, asked.rows.split(",")):
             states = torch.randn(1, rows, inputs, dtype=dtype)
             times: list[list[float]] = [[], [], []]
-            order = cycle(range(3))
             for turn in range(asked.turns + 1):
-                for _ in ways:
-                    place = next(order)
+                for first in range(len(ways)):
+                    place = (first + turn) % len(ways)
                     took = seconds(ways[place][0], states, ways[place][1])
                     times[place] += [took] if turn else []
-                next(order)
             usual = np.array(times[0])
             cells = []
             for other in times[1:]:

@@ -244,24 +244,22 @@ class _Attends:
     def _in_float32(
         self, query_AKGd: Tensor, keys_AKCd: Tensor, values_AKCd: Tensor, here: Sequence[_Shared], heads: Heads
     ) -> Tensor:
-        num_kv, size = keys_AKCd.shape[1], keys_AKCd.shape[3]
+        num_groups = query_AKGd.shape[2]
         query_AKGd = query_AKGd.float() * heads.scaling
         pieces = _pieces(keys_AKCd)
         scores = joined([query_AKGd[rows] @ keys_AKCd[rows].float().transpose(-1, -2) for rows in pieces], dim=0)
         if self._num_prefix:
             ahead_AKGP = scores.new_zeros((*scores.shape[:3], self._num_prefix))
             for kv, slots in here:
-                query_KQd = query_AKGd[slots].transpose(0, 1).reshape(num_kv, -1, size)
-                found_KQP = query_KQd @ kv.keys.float().transpose(-1, -2)
-                ahead_AKGP[slots] = found_KQP.view(num_kv, -1, *ahead_AKGP.shape[2:]).transpose(0, 1)
+                found_KQP = _by_head(query_AKGd[slots]) @ kv.keys.float().transpose(-1, -2)
+                ahead_AKGP[slots] = _by_row(found_KQP, num_groups)
             scores = torch.cat([ahead_AKGP, scores], dim=-1)
         weights = torch.softmax(capped(scores, heads.softcap) + self._bias(heads.window)[:, None, None], dim=-1)
         weights_AKGC = weights[..., self._num_prefix :]
         output_AKGd = joined([weights_AKGC[rows] @ values_AKCd[rows].float() for rows in pieces], dim=0)
         for kv, slots in here:
-            weights_KQP = weights[slots, ..., : self._num_prefix].transpose(0, 1).reshape(num_kv, -1, self._num_prefix)
-            ahead_KQd = weights_KQP @ kv.values.float()
-            output_AKGd[slots] += ahead_KQd.view(num_kv, -1, *output_AKGd.shape[2:]).transpose(0, 1)
+            ahead_KQd = _by_head(weights[slots, ..., : self._num_prefix]) @ kv.values.float()
+            output_AKGd[slots] += _by_row(ahead_KQd, num_groups)
         return output_AKGd
 
     def _fused(
@@ -269,15 +267,15 @@ class _Attends:
     ) -> Tensor:
         """In half precision on a CPU torch's own kernel reads each key once, where ``_in_float32`` would copy all of
         them. Prefix and own tokens are computed apart and joined by the sums of their exponentials."""
-        num_kv, size = keys_AKCd.shape[1], keys_AKCd.shape[3]
+        num_groups = query_AKGd.shape[2]
         output, log_sum_AKG = _flash(query_AKGd, keys_AKCd, values_AKCd, self._mask, heads.scaling)
         for kv, slots in here:
             keys_1KPd, values_1KPd = (kept.unsqueeze(0) for kept in kv)
-            query_1KQd = query_AKGd[slots].transpose(0, 1).reshape(1, num_kv, -1, size)
+            query_1KQd = _by_head(query_AKGd[slots]).unsqueeze(0)
             ahead_1KQd, ahead_1KQ = _flash(query_1KQd, keys_1KPd, values_1KPd, None, heads.scaling)
-            ahead = ahead_1KQd.view(num_kv, -1, *query_AKGd.shape[2:]).transpose(0, 1)
-            share = torch.sigmoid(ahead_1KQ.view(num_kv, -1, query_AKGd.shape[2]).transpose(0, 1) - log_sum_AKG[slots])
-            output[slots] = torch.lerp(output[slots], ahead, share.unsqueeze(-1))
+            ahead_AKG1 = _by_row(ahead_1KQ[0].unsqueeze(-1), num_groups)
+            share = torch.sigmoid(ahead_AKG1 - log_sum_AKG[slots].unsqueeze(-1))
+            output[slots] = torch.lerp(output[slots], _by_row(ahead_1KQd[0], num_groups), share)
         return output
 
     @cached_property
@@ -296,6 +294,18 @@ class _Attends:
                 sees &= mine - at < window
             self._biases[window] = bias_of(sees)
         return self._biases[window]
+
+
+def _by_head(rows_AKG_: Tensor) -> Tensor:
+    """(K, A * G, last dimension): what all rows ask of one key-value head, for one product."""
+    num_rows, num_kv, num_groups, size = rows_AKG_.shape
+    return rows_AKG_.transpose(0, 1).reshape(num_kv, num_rows * num_groups, size)
+
+
+def _by_row(heads_KQ_: Tensor, num_groups: int) -> Tensor:
+    """The inverse: (A, K, G, last dimension)."""
+    num_kv, num_queries, size = heads_KQ_.shape
+    return heads_KQ_.reshape(num_kv, num_queries // num_groups, num_groups, size).transpose(0, 1)
 
 
 def _pieces(kept_AKCd: Tensor) -> list[slice]:

@@ -57,19 +57,14 @@ def _in_four_bits(model: nn.Module) -> None:
 
     if next(model.parameters()).dtype == torch.float32:
         raise ValueError("on a CPU its products are in bfloat16: add `dtype` bfloat16")
-    taken: list[str] = []
 
     def takes(layer: nn.Module, name: str) -> bool:
-        fits = (
-            isinstance(layer, torch.nn.Linear)
-            and layer.out_features % _OUTPUTS == 0
-            and layer.in_features % _GROUP == 0
-        )
-        taken.extend([name] * fits)
-        return fits
+        if not isinstance(layer, torch.nn.Linear):
+            return False
+        return layer.out_features % _OUTPUTS == 0 and layer.in_features % _GROUP == 0
 
     quantize_(model, PrototypeInt4WeightOnlyConfig(group_size=_GROUP, set_inductor_config=False), filter_fn=takes)
-    if not taken:
+    if not any(hasattr(one, "__tensor_flatten__") for one in model.parameters()):
         raise ValueError(f"no linear layer has a multiple of {_GROUP} inputs and of {_OUTPUTS} outputs")
 
 
