@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,9 +86,9 @@ TINY = {
 }
 
 
-def build(tiny: Tiny) -> PreTrainedModel:
+def build(tiny: Tiny, **more: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(tiny.model_type, **{**COMMON, "num_hidden_layers": tiny.depth, **tiny.config})
+    config = AutoConfig.for_model(tiny.model_type, **{**COMMON, "num_hidden_layers": tiny.depth, **tiny.config, **more})
     model = AutoModelForCausalLM.from_config(config).eval().float()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -101,14 +102,18 @@ def rope_theta(model: PreTrainedModel) -> float:
     return float(found.get("full_attention", found)["rope_theta"])
 
 
-def write(model: PreTrainedModel, name: str, tiny: Tiny, path: Path) -> Path:
-    """The model as llama.cpp's converter writes it, in float32."""
+def write(
+    model: PreTrainedModel, name: str, tiny: Tiny, path: Path, kinds: Mapping[str, gguf.GGMLQuantizationType] = {}
+) -> Path:
+    """The model as llama.cpp's converter writes it, in float32 or with some tensors, by the end of their names, of
+    another type.
+    """
     writer = gguf.GGUFWriter(path, name)
     own = {
         "context_length": 512,
         "embedding_length": HEADS * SIZE,
-        "block_count": tiny.depth,
-        "feed_forward_length": COMMON["intermediate_size"],
+        "block_count": model.config.num_hidden_layers,
+        "feed_forward_length": model.config.intermediate_size,
         "attention.head_count": HEADS,
         "attention.head_count_kv": HEADS_KV,
         "attention.key_length": SIZE,
@@ -143,7 +148,9 @@ def write(model: PreTrainedModel, name: str, tiny: Tiny, path: Path) -> Path:
         if tiny.permuted and re.search(r"[qk]_proj\.weight$", old):
             rows = values.reshape(HEADS if "q_proj" in old else HEADS_KV, 2, -1, values.shape[1])
             values = rows.swapaxes(1, 2).reshape(values.shape)
-        writer.add_tensor(new, np.ascontiguousarray(values))
+        values = np.ascontiguousarray(values)
+        kind = next((kind for end, kind in kinds.items() if new.endswith(end)), None)
+        writer.add_tensor(new, values if kind is None else gguf.quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -125,7 +125,7 @@ class ModelHandle:
             with bypass(self.loaded.model, plan):
                 return stored_bytes(self.loaded.model, whole.bytes_after / whole.parameters_after)
         file = gguf_file(self.settings.model) if ENGINES[self.settings.engine].runs_gguf else None
-        return whole.bytes_after if file is None else gguf_bytes(file, plan.removed)
+        return whole.bytes_after if file is None else gguf_bytes(file, plan)
 
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""

@@ -4,7 +4,7 @@
 
 Prompts are tokenised here, and the end of an answer is decided here, token by token, as with the other engines;
 llama.cpp computes. An early verdict cuts an answer that llama.cpp has written to its end. A plan is run from a file of
-its own, which the GGUF-to-GGUF cut writes: tensors keep their bytes. A token's likelihood is read off a request whose
+its own, which the GGUF-to-GGUF cut writes. A token's likelihood is read off a request whose
 one new token is forced, so that a continuation of n tokens takes n requests.
 """
 
@@ -47,7 +47,7 @@ from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.progress.activity import wrote
 from layercut.settings import ModelSettings
-from layercut.surgery.gguf import cut_gguf, gguf_file, refuse_channels
+from layercut.surgery.gguf import cut_gguf, gguf_file
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             if not plan.is_uncut:
                 folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="layercut-")))
                 file = folder / "plan.gguf"
-                bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed)
+                bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
                 cut_gguf(ModelSettings(model=str(self._file)), lambda **_: bare, self._file, file, verify=False)
             try:
                 parameters = self.parameters(file)
@@ -268,7 +268,6 @@ class LlamaCppEngine(HoldsModel, TextOnly):
     def _check(self, plan: CutPlan) -> None:
         if plan.num_layers != self.num_layers:
             raise plan.unfit(f"this one has {self.num_layers}")
-        refuse_channels(plan.channels is not None)
 
 
 class ServerInProcess:

@@ -34,11 +34,11 @@ from layercut.models.older_fields import with_older_fields
 from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.runs.healing import healing_lines
 from layercut.surgery.card import UNMEASURED
-from layercut.surgery.checkpoint import EARLIER_PLANS_FILE, PLAN_FILE, earlier_plans, files_to_copy, read_plans
+from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
 from layercut.text.markup import escape, escaped, table

@@ -35,13 +35,14 @@ from layercut.healing.prompt_sources import Answering, PromptSource, asked, chec
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings, train_as_recorded
 from layercut.healing.trainable import remove_weights
+from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.healing import GUARD, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import PLAN_FILE, read_plans
+from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items

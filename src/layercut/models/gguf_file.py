@@ -17,6 +17,8 @@ MAGIC = b"GGUF"
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 """GGUF's numbers of value types, and how struct reads them."""
 STRING, ARRAY = 8, 9
+PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
+"""Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
 _LONGEST = 10_000
 """Longer arrays (vocabulary, merges) are not decoded. No model has as many layers."""
 DEFAULT_ALIGNMENT = 32

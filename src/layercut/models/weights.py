@@ -18,6 +18,8 @@ from layercut.runs.json_text import load, parse
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PLAN_FILE, EARLIER_PLANS_FILE = "plan.json", "earlier_plans.json"
+"""What layercut writes into a checkpoint that it cut: the plan, and those of earlier cuts, oldest first."""
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 DTYPE_BITS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -42,7 +43,7 @@ class CutRequest(Request):
     --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
     many layers of a search by task scores as keep 90 % there.
 
-    A GGUF file becomes a GGUF file if --out ends in .gguf: quantised tensors keep their bytes. If --out is a folder, it
+    A GGUF file becomes a GGUF file if --out ends in .gguf: tensors keep their bytes. If --out is a folder, it
     becomes a bfloat16 checkpoint.
 
     Example: layercut cut bundled:smollm2-135m --remove 3,8,21-24 --out smollm2-24-layers
@@ -91,13 +92,12 @@ class CutRequest(Request):
         """
         from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
-        from layercut.surgery.gguf import cut_gguf, gguf_to_gguf, refuse_channels
+        from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
         from layercut.surgery.mergekit import to_mergekit
 
         out = self.out
         dry_run = dry_run or self.mergekit is not None
         if self.mergekit is None and out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
-            refuse_channels(self.remove is not None and self.remove.mlp is not None)
             if self.max_shard_gb != MAX_SHARD_GB:
                 io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
             return cut_gguf(self.model, self._planned(io), file, out, verify=self.verify, dry_run=dry_run, say=io.say)
@@ -141,10 +141,12 @@ class CutRequest(Request):
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""
         from layercut.selection.specs import prefix_that_keeps
 
+        chosen = cache(lambda num_layers: self._chosen(io, num_layers))
+
         def make(**made_for: Any) -> CutPlan:
             assert self.remove is not None, "checked"
             if self.remove.is_open:
-                return self._chosen(io, made_for["num_layers"])
+                return chosen(made_for["num_layers"])
             plan = self.remove.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
             return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
 

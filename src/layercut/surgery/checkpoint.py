@@ -15,6 +15,8 @@ from layercut.models.older_fields import with_older_fields
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.weights import (
+    EARLIER_PLANS_FILE,
+    PLAN_FILE,
     TensorEntry,
     TensorSpan,
     architecture_of,
@@ -45,8 +47,6 @@ MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
 
 _ELSEWHERE = "use another `out`"
-PLAN_FILE = "plan.json"
-EARLIER_PLANS_FILE = "earlier_plans.json"
 """Plans of the cuts before this one, oldest first, when the original model was itself cut by layercut."""
 OLD_CARD_FILE = "README.uncut.md"
 """The original model's card, kept for its licence and credits."""
@@ -405,15 +405,18 @@ def healings(source: ModelSource) -> list[dict[str, Any]]:
     return [entry for plan in plans for entry in plan.get("healing", ())]
 
 
+def step_of(plan: CutPlan) -> dict[str, Any]:
+    """An earlier cut, as the plan of a later one records it."""
+    whole = plan.to_dict()
+    step = {name: whole[name] for name in ("model", "model_hash", "num_layers", "removed")}
+    return step | ({"mlp": plan.channels.share} if plan.channels else {})
+
+
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
     folder = source.adapter.folder if source.adapter else source.path
     healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
-    names = ("model", "model_hash", "num_layers", "removed")
-    steps: list[dict[str, Any]] = [
-        {name: one.to_dict()[name] for name in names} | ({"mlp": one.channels.share} if one.channels else {})
-        for one in earlier_plans(source.path)
-    ]
+    steps = [step_of(one) for one in earlier_plans(source.path)]
     if healing and steps:
         steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
     earlier = tuple(step for step in steps if step["removed"] or step.get("mlp") or step.get("healed"))

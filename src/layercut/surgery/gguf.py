@@ -1,7 +1,8 @@
-"""Cut a GGUF file to a GGUF file: quantised tensors keep their bytes, and nothing is decoded.
+"""Cut a GGUF file to a GGUF file: tensors keep their bytes.
 
 The new file is written from byte ranges of the old one. Only the names of tensors (``blk.N.``), the keys of
-``gguf_metadata`` and a few keys of layercut differ. Memory does not grow with the model.
+``gguf_metadata`` and a few keys of layercut differ, and where MLP channels go, the last matrix of an MLP is quantised
+again (``gguf_width``). Memory does not grow with the model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -22,13 +23,25 @@ from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.bundled import PREFIX, bundled_file, bundled_model
 from layercut.models.convert import file_sha256
-from layercut.models.gguf_file import ARRAY, MAGIC, SCALARS, STRING, GgufField, GgufHead, GgufTensor, read_gguf_head
+from layercut.models.gguf_file import (
+    ARRAY,
+    EARLIER,
+    MAGIC,
+    PLAN,
+    SCALARS,
+    STRING,
+    GgufField,
+    GgufHead,
+    GgufTensor,
+    read_gguf_head,
+)
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.runs.json_text import parse
-from layercut.surgery.checkpoint import CutReport
+from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.cut import CutDone, without_hash
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
+from layercut.surgery.gguf_width import Part, Slices, check_channels, requantised, thin_metadata, thinned
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.shards import CHUNK, copy_range
 
@@ -39,8 +52,6 @@ if TYPE_CHECKING:
     from layercut.settings import ModelSettings
 
 SUFFIX = ".gguf"
-PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
-"""Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
 _ELSEWHERE = "use another `out`"
 _UINT32, _INT32 = 4, 5
 _WIDTH = "embedding_length_per_layer_input"
@@ -55,11 +66,14 @@ def gguf_file(model: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def gguf_bytes(file: Path, removed: Sequence[int] = ()) -> int:
-    """Bytes of a GGUF file without the tensors of some layers."""
-    gone = tuple(f"blk.{layer}." for layer in removed)
-    tensors = read_gguf_head(file).tensors if gone else ()
-    return file.stat().st_size - sum(one.num_bytes for one in tensors if one.name.startswith(gone))
+def gguf_bytes(file: Path, plan: CutPlan) -> int:
+    """Bytes of a GGUF file under a plan."""
+    gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
+    for one in () if plan.is_uncut else read_gguf_head(file).tensors:
+        thin = thinned(one, plan.channels)
+        stays = 0 if one.name.startswith(gone) else one.num_bytes if thin is None else thin.num_bytes
+        saved += one.num_bytes - stays
+    return file.stat().st_size - saved
 
 
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
@@ -122,9 +136,8 @@ def cut_gguf(
     loads: Callable[[], LoadedModel] | None = None
     named: dict[str, Any] = {"num_layers": head.num_layers, "model": settings.model}
     plan = make_plan(**named)
-    refuse_channels(plan.channels is not None)
     if not plan.is_uncut:
-        cut_metadata(head, plan)  # refuses what no file can express, before anything slow
+        _changes(head, plan)  # refuses what no file can express, before anything slow
     sha256 = None if dry_run else file_sha256(file)
     if compares:
         from layercut.models.loading import load_as_set
@@ -154,34 +167,17 @@ def cut_gguf(
         say("comparing every tensor and key of the new file with the original's ...")
         _check_written(work, file, part)
         verified = f"{len(work.tensors)} tensors have the bytes of the original's"
+        if work.report.warnings:
+            verified = f"{verified}, but {work.report.warnings[0]}"
         if loads is not None:
             from layercut.surgery.verify import verify_cut
 
             say("loading the new file with transformers and comparing it with the bypassed model ...")
-            found = verify_cut(loads(), plan, part, reload=_reload)
+            found = verify_cut(loads(), plan, part, reload=_reload, rounds=bool(work.report.warnings))
             verified = f"{verified}; {found.describe()}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
     return CutDone(replace(work.report, out=out), verified)
-
-
-def refuse_channels(are_named: bool) -> None:
-    """Raise InputError where MLP channels are to be removed from a GGUF file."""
-    if are_named:
-        raise InputError(
-            "the last matrix of an MLP is quantised in blocks of channels, so that a GGUF file cannot lose some of "
-            "them by its bytes. Write a folder (`out` DIR), and convert and quantise that with llama.cpp's "
-            "convert_hf_to_gguf.py and llama-quantize."
-        )
-
-
-class _Slices(NamedTuple):
-    """The part that stays of a tensor with an entry for every layer."""
-
-    num_rows: int
-    row_bytes: int
-    ranges: tuple[tuple[int, int], ...]
-    """Bytes of each row."""
 
 
 class _Moved(NamedTuple):
@@ -192,9 +188,11 @@ class _Moved(NamedTuple):
     """Its first byte, counted from the first tensor of the new file."""
     shape: tuple[int, ...]
     num_bytes: int
+    kind: int
+    """Number of its ggml type."""
     old: GgufTensor
-    slices: _Slices | None = None
-    """None where all of its bytes stay."""
+    part: Part | None = None
+    """What stays of it; None where all of its bytes do."""
 
 
 class _Work(NamedTuple):
@@ -211,7 +209,7 @@ class _Work(NamedTuple):
 
 def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str | None) -> _Work:
     """Everything there is to know before the first byte is written."""
-    changes = cut_metadata(head, plan)
+    changes = _changes(head, plan)
     stay = new_blocks(head, plan)
     kept, offset = [], 0
     for tensor in head.tensors:
@@ -219,8 +217,10 @@ def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str 
         if block is not None and block[0] not in stay:
             continue
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
-        moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor)
-        if tensor.name in _PER_LAYER:
+        moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor.kind, tensor)
+        if (thin := thinned(tensor, plan.channels)) is not None:
+            moved = moved._replace(**thin._asdict())
+        elif tensor.name in _PER_LAYER:
             moved = _sliced(moved, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(moved)
         offset += _padded(moved.num_bytes, head.alignment)
@@ -251,6 +251,13 @@ def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str 
     return _Work(header, tuple(kept), changed, len(header) + offset, head.alignment, report)
 
 
+def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
+    """Keys of the metadata that change, with the new values. Raises as ``cut_metadata`` and ``check_channels``."""
+    if plan.channels is not None:
+        check_channels(head, plan.channels)
+    return thin_metadata(head, plan.channels, cut_metadata(head, plan))
+
+
 def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
     """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
 
@@ -267,8 +274,8 @@ def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
         )
     shape = (*one.shape[:axis], width * len(plan.kept), *one.shape[axis + 1 :])
     ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
-    slices = _Slices(outer, per_layer * plan.num_layers, ranges)
-    return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), slices=slices)
+    part = Slices(outer, per_layer * plan.num_layers, ranges)
+    return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), part=part)
 
 
 def _block_size(kind: int) -> int:
@@ -290,7 +297,7 @@ def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> Cu
         tensors_after=len(kept),
         shards=(file.name,),
         copied=(),
-        warnings=(),
+        warnings=(said,) if (said := requantised(head, plan)) else (),
     )
 
 
@@ -328,7 +335,7 @@ def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
     Raises:
         InputError: the file holds something else under layercut's keys.
     """
-    steps = []
+    before = []
     for key in (EARLIER, PLAN):
         if key not in head.metadata:
             continue
@@ -337,9 +344,8 @@ def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
         except (TypeError, ValueError) as error:
             raise InputError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
         for data in found if isinstance(found, list) else [found]:
-            before = CutPlan.from_dict(data if isinstance(data, dict) else {}, key).to_dict()
-            steps.append({name: before[name] for name in ("model", "model_hash", "num_layers", "removed")})
-    return replace(plan, earlier=tuple(steps)) if steps else plan
+            before.append(CutPlan.from_dict(data if isinstance(data, dict) else {}, key))
+    return replace(plan, earlier=tuple(map(step_of, before))) if before else plan
 
 
 def _padded(num_bytes: int, unit: int) -> int:
@@ -366,14 +372,14 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
 
 def _tensor_info(one: _Moved) -> bytes:
     shape = one.shape
-    return _string(one.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, one.old.kind, one.offset)
+    return _string(one.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, one.kind, one.offset)
 
 
 def _write(work: _Work, file: Path, part: Path) -> None:
     with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
         for one in work.tensors:
-            if one.slices is None:
+            if one.part is None:
                 copy_range(source.fileno(), one.old.offset, one.num_bytes, target.fileno(), file, lambda _: None)
             else:
                 for chunk in _chunks(source, one):
@@ -389,7 +395,7 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
         VerificationError: a name, shape, type, key or byte is not what it should be.
     """
     old, new = read_gguf_head(file), read_gguf_head(part)
-    wanted = [(one.name, one.shape, one.old.kind) for one in work.tensors]
+    wanted = [(one.name, one.shape, one.kind) for one in work.tensors]
     found = [(tensor.name, tensor.shape, tensor.kind) for tensor in new.tensors]
     if found != wanted:
         differs = next(pair for pair in itertools.zip_longest(found, wanted) if pair[0] != pair[1])
@@ -411,15 +417,14 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
 
 def _chunks(file: FileIO, one: _Moved) -> Iterator[bytes]:
     """The bytes of a tensor that stay, from the original file."""
-    if one.slices is None:
+    if one.part is None:
         for begin in range(0, one.num_bytes, CHUNK):
             yield _bytes(file, one.old.offset + begin, min(CHUNK, one.num_bytes - begin))
         return
-    num_rows, row_bytes, ranges = one.slices
+    num_rows, row_bytes = one.part.num_rows, one.part.row_bytes
     at_once = max(1, CHUNK // row_bytes)
     for row in range(0, num_rows, at_once):
-        data = _bytes(file, one.old.offset + row * row_bytes, min(at_once, num_rows - row) * row_bytes)
-        yield b"".join(data[at + begin : at + end] for at in range(0, len(data), row_bytes) for begin, end in ranges)
+        yield one.part.stay(_bytes(file, one.old.offset + row * row_bytes, min(at_once, num_rows - row) * row_bytes))
 
 
 def _raw(file: FileIO, field: GgufField) -> bytes:

@@ -112,7 +112,7 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
 
     Args:
         head: of the original file.
-        plan: what goes; it removes at least one layer.
+        plan: what goes; where that is no layer, nothing changes.
 
     Raises:
         InputError: the plan does not fit the file, or no file of this architecture can express it; names the key.
@@ -120,12 +120,14 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """
     name = head.architecture
     arch = ARCHITECTURES.get(name)
+    _check_blocks(head, plan)
+    if not plan.removed:
+        return {}
     if arch is None:
         raise InputError(
             f"this GGUF file is of the architecture {name!r}, and layercut does not know by what llama.cpp tells its "
             f"layers apart; {_ELSEWHERE}."
         )
-    _check_blocks(head, plan)
     of = {key.removeprefix(f"{name}."): value for key, value in head.metadata.items()}
     lists = {
         key.removeprefix(f"{name}."): value

@@ -4,20 +4,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
-from layercut.models.structure import auto_class, text_config_of
+from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.models.wider import widened
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.remove import bypass, masked
+from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel
@@ -37,6 +40,11 @@ arithmetic to the last bit. Where weights lie in memory, and which kernels an ac
 sums; what that explains vanishes in a wider dtype, where the same tolerance holds."""
 
 
+MOST_ROUNDING = 0.2
+"""Relative change of a matrix that may come from quantising it again: 4 bits change normal numbers by 8 %, and other
+channels in its place by 140 %."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """Result of a comparison."""
@@ -52,12 +60,16 @@ class Verification:
     """Positions compared; each has as many logits as the vocabulary has entries."""
     num_new_tokens: int
     """Tokens that both models wrote behind the texts, compared up to the first that rounding decided."""
+    rounding: float | None = None
+    """The largest relative change of the last matrix of an MLP, where these were quantised again; the rest is compared
+    with these matrices in both models."""
 
     def describe(self) -> str:
         """One line for people."""
+        but = "" if self.rounding is None else f" (last matrices of MLPs within {self.rounding:.1%})"
         return (
-            f"reloaded with transformers, its tensors are equal and its logits at {self.num_tokens} tokens differ from "
-            f"those of the original model under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to "
+            f"reloaded with transformers, its tensors are equal{but} and its logits at {self.num_tokens} tokens differ "
+            f"from those of the original model under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to "
             f"{self.tolerance:.2g} is rounding), and behind the {self.num_new_tokens} tokens that both write with the "
             f"cache by at most {self.max_written_diff:g}"
         )
@@ -74,10 +86,12 @@ def verify_cut(
     path: Path,
     *,
     reload: Callable[[PreTrainedModel, Path], PreTrainedModel] | None = None,
+    rounds: bool = False,
 ) -> Verification:
     """Reload the pruned checkpoint at ``path`` and compare it with the original model under a bypass.
 
     ``reload`` loads what is no Hugging Face folder, with the dtype, device and attention of the model it is given.
+    ``rounds``: the last matrices of thinner MLPs were quantised again; they may differ by MOST_ROUNDING.
 
     All tensors must be equal, bit by bit. Both models then run in the dtype and on the device of ``uncut``, on the same
     seeded tokens (TEXT_LENGTHS, left-padded), and write NEW_TOKENS behind them, which shows a cache or a recurrent
@@ -90,26 +104,30 @@ def verify_cut(
             than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
     """
     model = uncut.model
-    cut = (reload or _reload)(model, path)
+    # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
+    cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
     batch = _batch(model)
+    readers = _last_matrices(model, plan) if rounds else ()
     with bypass(model, plan):
         for name in sorted(LISTS | INDEX_LISTS):
             wanted, found = (getattr(text_config_of(one), name, None) for one in (model, cut))
             if wanted != found:
                 raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
-        _refuse_other_tensors(model, cut, path)
         thin = _prompted(model, batch) if plan.channels else None
         eps = torch.finfo(model.dtype).eps
-        try:
-            expected = _run(model, [batch])
-        except Exception as error:  # whatever the model's own code raises
-            raise InputError(
-                f"transformers cannot run {uncut.name} without {_gone(plan)}: "
-                f"{one_line(error)}. Remove others, or write the checkpoint without this comparison: `verify=false`."
-            ) from error
-        result = _compared(expected, _run(cut, [batch]), eps)
-        if not result.passes:
-            result = _in_wider(model, cut, batch, eps) or result
+        with _with_last_matrices_of(cut, model, readers, path) as rounding:
+            _refuse_other_tensors(model, cut, path)
+            try:
+                expected = _run(model, [batch])
+            except Exception as error:  # whatever the model's own code raises
+                raise InputError(
+                    f"transformers cannot run {uncut.name} without {_gone(plan)}: {one_line(error)}. Remove others, "
+                    "or write the checkpoint without this comparison: `verify=false`."
+                ) from error
+            result = _compared(expected, _run(cut, [batch]), eps)
+            if not result.passes:
+                result = _in_wider(model, cut, batch, eps) or result
+        result = replace(result, rounding=rounding)
     if thin is not None:
         _refuse_dependent(model, plan, batch, thin, path)
     if not result.passes:
@@ -119,6 +137,42 @@ def verify_cut(
 
 def _gone(plan: CutPlan) -> str:
     return f"layers {plan.label}" if plan.removed else plan.label
+
+
+def _last_matrices(model: PreTrainedModel, plan: CutPlan) -> list[str]:
+    """Paths of the last matrices of the MLPs that stay and lose channels, in the pruned model."""
+    if plan.channels is None:
+        return []
+    width, path = mlp_width_in(model), structure_in(model).layers
+    return [f"{path}.{new}.{width.reader(old).name}" for new, old in enumerate(plan.kept) if old in plan.channels.kept]
+
+
+@contextmanager
+def _with_last_matrices_of(
+    cut: PreTrainedModel, model: PreTrainedModel, names: Sequence[str], path: Path
+) -> Iterator[float | None]:
+    """Within it ``model``, under a bypass, has the named tensors of ``cut``; gives the largest relative change.
+
+    Raises:
+        VerificationError: a change by more than MOST_ROUNDING, or another shape.
+    """
+    largest = 0.0
+    with ExitStack() as undo:
+        for name in names:
+            owner, _, tensor = name.rpartition(".")
+            held, before = model.get_submodule(owner)._parameters, model.get_parameter(name)
+            new = cut.get_parameter(name).detach().to(before.device)
+            change = (
+                float((new.float() - before.float()).norm() / before.float().norm())
+                if new.shape == before.shape
+                else math.inf
+            )
+            if not change <= MOST_ROUNDING:
+                raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
+            largest = max(largest, change)
+            undo.callback(held.__setitem__, tensor, before)
+            held[tensor] = nn.Parameter(new, requires_grad=before.requires_grad)
+        yield largest if names else None
 
 
 def _refuse_dependent(
@@ -204,8 +258,7 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     absent = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     if absent:
         raise VerificationError(f"{path} lacks weights that transformers asks for: {', '.join(sorted(absent)[:3])}.")
-    # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
-    reloaded: PreTrainedModel = cut.eval().requires_grad_(next(model.parameters()).requires_grad)
+    reloaded: PreTrainedModel = cut.eval()
     return reloaded
 
 

@@ -26,6 +26,7 @@ from tests.support.tiny_gguf import TINY, build, write
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
 
 GREEDY = Decoding()
+WIDTH = 96
 FAMILIES = {
     "llama": (0, 2),
     "qwen2": (1,),
@@ -100,6 +101,17 @@ def test_in_float32_it_answers_and_scores_as_transformers_does(
     ours.close()
 
 
+def test_thinner_mlps_write_what_transformers_writes(files: dict[str, Path]) -> None:
+    ours, plain = engine_of(files["llama"]), plain_of(files["llama"])
+    stay = (range(0, WIDTH, 2), range(1, WIDTH, 2), range(WIDTH // 2), range(WIDTH // 2, WIDTH))
+    kept = {layer: tuple(channels) for layer, channels in enumerate(stay)}
+    channels = Channels(field="intermediate_size", width=WIDTH, kept=kept)
+    plan = CutPlan(num_layers=4, removed=(1,), channels=channels)
+    found, expected = answers(ours, plan), answers(plain, plan)
+    assert found == expected != answers(plain, plan.depth_only)
+    ours.close()
+
+
 def test_characters_of_several_tokens_are_written_and_scored(files: dict[str, Path]) -> None:
     """Every token of these vocabularies is a byte, so that each of these characters is several tokens."""
     ours, plain = engine_of(files["llama"]), plain_of(files["llama"])
@@ -146,8 +158,8 @@ def test_draws_follow_the_seed(files: dict[str, Path]) -> None:
 
 def test_what_it_cannot_do_is_said(files: dict[str, Path]) -> None:
     engine, plan = engine_of(files["llama"]), CutPlan(num_layers=4)
-    thin = Channels(field="intermediate_size", width=96, kept={0: tuple(range(64))})
-    with pytest.raises(InputError, match="GGUF"):
+    thin = Channels(field="intermediate_size", width=WIDTH, kept={0: tuple(range(64))})
+    with pytest.raises(InputError, match="Use a plan made for this very model"):
         answers(engine, CutPlan(num_layers=4, channels=thin))
     with pytest.raises(InputError, match="llama.cpp does not give hidden states; use `engine` shared"):
         engine.hidden_states(["a"], plan)

@@ -14,19 +14,16 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 import layercut
+from layercut.engine.handle import ModelHandle
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
-from layercut.requests.cut import CutRequest
-from layercut.requests.io import Io
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf as surgery
-from layercut.surgery.channels import Channels
 from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
@@ -101,6 +98,13 @@ def test_layercut_reads_its_own_file_as_any_model(file: Path, tmp_path: Path) ->
     assert out == tmp_path / "cut.gguf"
     loaded = load_model(str(out), device="cpu")
     assert loaded.num_layers == 4
+    handle = ModelHandle(ModelSettings(model=str(out), device="cpu"))
+    assert [plan.removed for plan in handle.earlier_plans] == [(1, 2)]
+    said = handle.introduce(handle.plan())
+    assert said.endswith("tiny.gguf without 2 of 6 decoder layers: 1,2), 4 decoder layers")
+    layercut.cut(str(out), "0", tmp_path / "folder", device="cpu", verify=False)
+    steps = CutPlan.load(tmp_path / "folder" / "plan.json").earlier
+    assert [step["removed"] for step in steps] == [[1, 2]]
 
 
 def test_what_it_says_of_itself(file: Path, tmp_path: Path) -> None:
@@ -294,16 +298,3 @@ def test_a_full_disk_is_one_line(file: Path, tmp_path: Path) -> None:
         disk.resize(2**20)
         cut(file, "1", tmp_path / "disk" / "cut.gguf")
         assert [path.name for path in (tmp_path / "disk").iterdir()] == ["cut.gguf"]
-
-
-def test_mlp_channels_are_refused_with_the_way_that_works(file: Path, tmp_path: Path) -> None:
-    kept = {layer: tuple(range(16)) for layer in range(6)}
-    plan = CutPlan(num_layers=6, channels=Channels(field="intermediate_size", width=48, kept=kept))
-    request = CutRequest.of(model=str(file), remove="mlp:0.2", out=tmp_path / "thin.gguf")
-    for run in (
-        lambda: cut(file, plan, tmp_path / "thin.gguf"),
-        lambda: request.run(Io(Console(quiet=True), lambda text: None)),
-    ):
-        with pytest.raises(InputError, match="quantised in blocks of channels.*Write a folder"):
-            run()
-    assert not (tmp_path / "thin.gguf").exists()

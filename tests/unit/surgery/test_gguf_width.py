@@ -1,0 +1,180 @@
+"""MLP channels of a GGUF file: the bytes of what stays, the types of what is quantised again, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+import layercut
+from layercut.errors import InputError, VerificationError
+from layercut.models.gguf_file import GgufTensor, read_gguf_head
+from layercut.selection.specs import LayerSpec
+from layercut.settings import ModelSettings
+from layercut.surgery.channels import Channels
+from layercut.surgery.gguf import cut_gguf, gguf_bytes
+from layercut.surgery.gguf_width import Requantised, check_channels, thinned
+from layercut.surgery.plan import CutPlan
+from tests.support.tiny_gguf import TINY, build, write
+from tests.unit.surgery.test_gguf import metadata, tensors
+
+WIDTH, KEPT = 96, 64
+Kind = gguf.GGMLQuantizationType
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def channels_of(depth: int, kept: int = KEPT) -> Channels:
+    """Other channels in each layer."""
+    drawn = torch.Generator().manual_seed(3)
+    chosen = {layer: sorted(torch.randperm(WIDTH, generator=drawn)[:kept].tolist()) for layer in range(depth)}
+    return Channels(
+        field="intermediate_size", width=WIDTH, kept={layer: tuple(found) for layer, found in chosen.items()}
+    )
+
+
+def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
+    settings = ModelSettings(model=str(file), device="cpu", dtype="float32")
+    return cut_gguf(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2"])
+@pytest.mark.parametrize("removed", [(), (1,)], ids=["channels", "a layer too"])
+def test_it_is_the_file_that_hand_sliced_modules_give(name: str, removed: tuple[int, ...], tmp_path: Path) -> None:
+    if name == "gemma2":  # whose layers have two kinds, by position
+        removed = (4, 5) if removed else ()
+    model, channels = build(TINY[name]), channels_of(TINY[name].depth)
+    file = write(model, name, TINY[name], tmp_path / "whole.gguf")
+    plan = CutPlan(num_layers=TINY[name].depth, removed=removed, channels=channels)
+    reads = name in ("llama", "qwen2")  # transformers takes other sizes of heads in these files of the others
+    done = cut(file, plan, tmp_path / "thin.gguf", verify=reads)
+    assert "quantised again" not in done.verified
+    assert ("its tensors are equal and its logits" in done.verified) == reads
+
+    stay = [layer for layer in range(TINY[name].depth) if layer not in removed]
+    thin = build(TINY[name], intermediate_size=KEPT, num_hidden_layers=len(stay))
+    sliced = dict(thin.state_dict())
+    for new, old in enumerate(stay):
+        for key in (key for key in sliced if key.startswith(f"model.layers.{new}.")):
+            whole = model.state_dict()[key.replace(f"layers.{new}.", f"layers.{old}.", 1)]
+            at = list(channels.kept[old])
+            whole = whole[at] if "gate_proj" in key or "up_proj" in key else whole
+            sliced[key] = whole[:, at] if "down_proj" in key else whole
+    sliced |= {key: value for key, value in model.state_dict().items() if "layers." not in key}
+    thin.load_state_dict(sliced)
+    wanted = write(thin, name, TINY[name]._replace(depth=len(stay)), tmp_path / "wanted.gguf")
+    assert tensors(tmp_path / "thin.gguf") == tensors(wanted)
+    own = {key: value for key, value in metadata(tmp_path / "thin.gguf").items() if not key.startswith("layercut.")}
+    assert own == metadata(wanted)
+
+
+@pytest.mark.parametrize(
+    ("before", "kept", "after"),
+    [(Kind.Q8_0, 64, Kind.Q8_0), (Kind.Q4_1, 64, Kind.Q4_1), (Kind.Q5_0, 32, Kind.Q5_0), (Kind.Q8_0, 80, Kind.F16)],
+)
+def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, after: Kind, tmp_path: Path) -> None:
+    file = write(
+        build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf",
+        {"ffn_down.weight": before, "ffn_gate.weight": before},
+    )  # fmt: skip
+    plan = CutPlan(num_layers=4, channels=channels_of(4, kept))
+    done = cut(file, plan, tmp_path / "thin.gguf")
+    said = f"the last matrices of 4 MLPs are quantised again: 4 from {before.name} to {after.name}"
+    assert said in done.verified and done.report.warnings == (said,) and "within" in done.verified
+    old, new = tensors(file), tensors(tmp_path / "thin.gguf")
+    at = list(plan.channels.kept[2]) if plan.channels else []
+    rows = np.frombuffer(old["blk.2.ffn_gate.weight"][2], dtype=np.uint8).reshape(WIDTH, -1)
+    assert new["blk.2.ffn_gate.weight"][2] == rows[at].tobytes()
+    columns = np.frombuffer(old["blk.2.ffn_down.weight"][2], dtype=np.uint8).reshape(128, -1)
+    exact = gguf.quants.dequantize(columns, before)[:, at]
+    kind, shape, data = new["blk.2.ffn_down.weight"]
+    assert (kind, shape) == (after, (kept, 128))
+    written = np.frombuffer(data, dtype=np.uint8).reshape(128, -1)
+    error = np.linalg.norm(gguf.quants.dequantize(written, after) - exact) / np.linalg.norm(exact)
+    assert error < {Kind.Q8_0: 0.01, Kind.Q4_1: 0.1, Kind.Q5_0: 0.05, Kind.F16: 0.001}[after]
+    saved = done.report.bytes_before - done.report.bytes_after
+    assert gguf_bytes(file, plan) == file.stat().st_size - saved
+
+
+def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last matrix with the columns of other channels passes the comparison of bytes, which shares the mistake."""
+    file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf", {"ffn_down.weight": Kind.Q8_0})
+    plan, right = CutPlan(num_layers=4, channels=channels_of(4)), Requantised.stay
+
+    def other(part: Requantised, data: bytes) -> bytes:
+        return right(part._replace(entries=(*part.entries[1:], part.entries[0])), data)
+
+    monkeypatch.setattr(Requantised, "stay", other)
+    with pytest.raises(VerificationError, match=r"down_proj\.weight differs from that of the original model by 1[34]"):
+        cut(file, plan, tmp_path / "thin.gguf")
+    assert not (tmp_path / "thin.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Kind.Q6_K, Kind.Q8_0),
+        (Kind.Q5_K, Kind.Q5_1),
+        (Kind.Q4_K, Kind.Q5_0),
+        (Kind.Q3_K, Kind.Q4_0),
+        (Kind.IQ4_XS, Kind.Q4_0),
+    ],
+)
+def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, after: Kind) -> None:
+    block, block_bytes = gguf.GGML_QUANT_SIZES[before]
+    data = np.random.default_rng(0).integers(0, 60, (4, 2 * block_bytes), dtype=np.uint8)  # small scales
+    tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0, data.size)
+    kept = tuple(range(3, 3 + 2 * 224, 2))
+    thin = thinned(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
+    assert thin is not None and thin.kind == after and thin.shape == (224, 4)
+    whole = gguf.quants.dequantize(data, before)
+    assert thin.part.stay(data.tobytes()) == gguf.quants.quantize(whole[:, kept], after).tobytes()
+    assert thin.num_bytes == len(thin.part.stay(data.tobytes()))
+
+
+def test_gate_and_up_in_one_tensor_are_halves() -> None:
+    data = np.arange(2 * WIDTH * 8, dtype=np.float32).reshape(2 * WIDTH, 8)
+    tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0, data.nbytes)
+    channels = channels_of(2)
+    thin = thinned(tensor, channels)
+    assert thin is not None and thin.shape == (8, 2 * KEPT)
+    at = [*channels.kept[1], *(WIDTH + channel for channel in channels.kept[1])]
+    assert thin.part.stay(data.tobytes()) == data[at].tobytes()
+
+
+def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf")
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "layercut.requests.cut.CutRequest._chosen",
+        lambda *of: asked.append(of) or CutPlan(num_layers=4, channels=channels_of(4)),
+    )
+    out = layercut.cut(str(file), "mlp:0.3", tmp_path / "thin.gguf", device="cpu")
+    assert len(asked) == 1
+    assert read_gguf_head(out).metadata["llama.feed_forward_length"] == KEPT
+    plan = CutPlan.from_dict(__import__("json").loads(read_gguf_head(out).metadata["layercut.plan"]))
+    assert plan.channels is not None and plan.channels.kept == channels_of(4).kept
+
+
+def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
+    file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf")
+    head = read_gguf_head(file)
+    other = Channels(field="intermediate_size", width=128, kept=dict.fromkeys(range(4), tuple(range(64))))
+    few = Channels(field="intermediate_size", width=WIDTH, kept=dict.fromkeys(range(3), tuple(range(64))))
+    for wrong in (other, few):
+        with pytest.raises(InputError, match="this file has 4 such MLPs, of 96 channels. Use a plan made for this"):
+            cut(file, CutPlan(num_layers=4, channels=wrong), tmp_path / "thin.gguf")
+    extra = GgufTensor("blk.2.ffn_sub_norm.weight", (WIDTH,), 0, 0, 4 * WIDTH)
+    with pytest.raises(InputError, match=r"blk\.2\.ffn_sub_norm\.weight of the shape \[96\] holds MLP channels"):
+        check_channels(type(head)(**{**vars(head), "tensors": (*head.tensors, extra)}), channels_of(4))
+    assert not (tmp_path / "thin.gguf").exists()
