@@ -199,7 +199,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         if not decoding.is_greedy:
             asked |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
             asked["seed"] = noise_key(decoding.seed, answer.id) % 2**31
-        found = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=False, **asked)
+        found = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **asked)
         before = answer.num_left
         any(answer.add(Next(token)) for token in found["tokens"])
         wrote(before - answer.num_left)

@@ -101,6 +101,17 @@ def test_in_float32_it_answers_and_scores_as_transformers_does(
     ours.close()
 
 
+def test_prompts_with_a_beginning_in_common_write_what_they_write_alone(files: dict[str, Path]) -> None:
+    """llama.cpp reads the beginning once for a slot."""
+    ours, plain = engine_of(files["qwen2"]), plain_of(files["qwen2"])
+    shared = "Add the numbers. 2 + 3 = 5. 4 + 4 = 8. "
+    requests = [GenerationRequest(id=f"{n}", prompt=f"{shared}{n} + {2 * n} =", max_new_tokens=6) for n in range(9)]
+    expected = answers(plain, CutPlan(num_layers=4), requests)
+    assert answers(ours, CutPlan(num_layers=4), requests) == expected
+    assert answers(ours, CutPlan(num_layers=4), requests[::-1]) == expected  # slots hold other texts now
+    ours.close()
+
+
 def test_thinner_mlps_write_what_transformers_writes(files: dict[str, Path]) -> None:
     ours, plain = engine_of(files["llama"]), plain_of(files["llama"])
     stay = (range(0, WIDTH, 2), range(1, WIDTH, 2), range(WIDTH // 2), range(WIDTH // 2, WIDTH))
