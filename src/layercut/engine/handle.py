@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.models.placement import give_back_memory, pick_dtype
+from layercut.models.placement import dtype_as_set, give_back_memory
 from layercut.models.quantise import quantise, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.settings import ModelSettings
@@ -56,8 +56,7 @@ class ModelHandle:
     @cached_property
     def dtype(self) -> str:
         """The settings' dtype, resolved; ``auto`` only where it is the checkpoint's own."""
-        wanted = self.settings
-        return pick_dtype(self.source.path, wanted.dtype, device=wanted.device, device_map=wanted.device_map)
+        return dtype_as_set(self.settings, self.source.path)
 
     @cached_property
     def loaded(self) -> LoadedModel:

@@ -22,7 +22,7 @@ from layercut.models.checks import (
     refuse_no_window,
     refuse_nonfinite,
 )
-from layercut.models.placement import pick_dtype, placement_of
+from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import num_elements
@@ -150,7 +150,7 @@ def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
     """The model that settings name, found at ``source``, with the dtype and on the devices that they name."""
     return load_model(
         source,
-        dtype=pick_dtype(source.path, settings.dtype, device=settings.device, device_map=settings.device_map),
+        dtype=dtype_as_set(settings, source.path),
         device=settings.device,
         device_map=settings.device_map,
         trust_remote_code=settings.trust_remote_code,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError, unknown
 from layercut.models.weights import num_elements, read_config
 from layercut.runs.environment import memory_bytes
-from layercut.settings import DEVICE_TYPES, DTYPES
+from layercut.settings import DEVICE_TYPES, DTYPES, ModelSettings
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,13 @@ def pick_dtype(
         )
         return dtype
     return "float32"
+
+
+def dtype_as_set(settings: ModelSettings, folder: Path) -> str:
+    """The dtype that settings stand for; weights that are to have 4 bits are multiplied in bfloat16 alone."""
+    if settings.quantize == "int4" and settings.dtype == "auto":
+        return "bfloat16"
+    return pick_dtype(folder, settings.dtype, device=settings.device, device_map=settings.device_map)
 
 
 def pick_device(device: str = "auto") -> torch.device:

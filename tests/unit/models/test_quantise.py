@@ -25,8 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def handle(model: Path, engine: str = "shared", quantize: str | None = "int8") -> ModelHandle:
-    dtype = "bfloat16" if quantize == "int4" else "auto"
-    return ModelHandle(ModelSettings(model=str(model), device="cpu", engine=engine, quantize=quantize, dtype=dtype))
+    return ModelHandle(ModelSettings(model=str(model), device="cpu", engine=engine, quantize=quantize))
 
 
 def test_eight_bits_are_a_quarter_of_the_linear_weights(model: Path) -> None:
@@ -51,7 +50,7 @@ def test_four_bits_with_a_scale_and_a_zero_for_each_32(model: Path) -> None:
         for part, other in zip(whole.modules(), small.modules(), strict=True)
         if isinstance(part, torch.nn.Linear) and part.in_features % 32 == 0 and part.out_features % 16 == 0
     ]
-    assert len(pairs) > 12
+    assert len(pairs) > 12 and handle(model, quantize="int4").dtype == "bfloat16"
     errors = []
     for part, other in pairs:
         states = torch.randn(64, part.in_features, generator=torch.Generator().manual_seed(0))
