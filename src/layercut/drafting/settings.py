@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Settings
 from layercut.errors import InputError
-from layercut.pruning.profile import LAPTOP, PROFILES, profile_text
+from layercut.pruning.profile import LAPTOP, PROFILES, TRANSFORMERS, Profile, profile_text
 from layercut.selection.specs import Removed
 
 
@@ -50,6 +50,8 @@ class DraftSettings(Settings):
             raise InputError("`draft` names a model and `remove` a plan; give one of the two.")
         if self.draft is not None and self.times is not None:
             raise InputError("`draft` is timed on this machine, and `times` are of another one; give one of the two.")
+        if Profile.parse(self.serve).engine != TRANSFORMERS:
+            raise InputError(f"`serve` {self.serve}: a draft is timed in transformers; give `times` of another engine.")
         if self.times_only and self.times is not None:
             raise InputError("`times_only` measures times and `times` reads them; give one of the two.")
         return self

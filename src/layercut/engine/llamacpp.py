@@ -47,7 +47,7 @@ from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.progress.activity import wrote
 from layercut.settings import ModelSettings
-from layercut.surgery.gguf import cut_gguf, gguf_file
+from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             import xllamacpp
         except ImportError as error:
             raise MissingExtra("running a GGUF file in llama.cpp", "llama-cpp") from error
-        self._library, self._file = xllamacpp, file
+        self._library, self.file = xllamacpp, file
         self._batch_size, self._exact, self._device = batch_size, exact, device
         self._token_bytes = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
         room = int(cache_gib * 2**30 / self._token_bytes / batch_size)
@@ -150,13 +150,8 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         self._check(plan)
         return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
 
-    @property
-    def weight_bytes(self) -> int:
-        """Of the file, which is unchanged in memory."""
-        return self._file.stat().st_size
-
-    def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
-        """Time the original model, as ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
+    def timing(self, plan: CutPlan, batch: int, prompt: int, middle: int, seed: int) -> Timing:
+        """Time the model under a plan, as ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
 
         Raises:
             InputError: more tokens than a slot of the cache holds.
@@ -167,7 +162,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
                 f"{longest:,} tokens and {NUM_NEW_TOKENS} more do not fit into {self._context:,} tokens of context of "
                 f"{self._loaded.name}; give more `cache_gib`, or fewer tokens in `serve`."
             )
-        server = self._server(CutPlan(num_layers=self.num_layers))
+        server = self._server(plan)
         draw = random.Random(seed)
         texts = [draw.choices(range(len(self._loaded.tokenizer)), k=longest) for _ in range(batch)]
 
@@ -184,7 +179,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             first_token=first,
             prefill=batch * prompt / first,
             decode=batch * (NUM_NEW_TOKENS - 1) / max(more - one, 1e-9),
-            cache_bytes=batch * longest * self._token_bytes,
+            cache_bytes=batch * longest * self._token_bytes * len(plan.kept) // plan.num_layers,
         )
 
     def _answer(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
@@ -229,12 +224,12 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             return self._serving[2]
         self.close()
         with ExitStack() as files:
-            file = self._file
+            file = self.file
             if not plan.is_uncut:
                 folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="layercut-")))
                 file = folder / "plan.gguf"
                 bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
-                cut_gguf(ModelSettings(model=str(self._file)), lambda **_: bare, self._file, file, verify=False)
+                cut_gguf(ModelSettings(model=str(self.file)), lambda **_: bare, self.file, file, verify=False)
             try:
                 parameters = self.parameters(file)
                 server = ServerInProcess(self._library.Server(parameters), parameters.api_keys[0])
@@ -321,6 +316,19 @@ def _forced(server: ServerInProcess, prompt: Sequence[int], token: int, most: in
     bias = [[token, _FORCED]]
     found = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
     return next(iter(found.get("completion_probabilities") or ()), None)
+
+
+class GgufTimer:
+    """A GGUF file under a plan, timed in llama.cpp."""
+
+    def __init__(self, handle: ModelHandle, plan: CutPlan) -> None:
+        """Nothing is loaded yet. Raises InputError as ``engine_of``."""
+        self._engine, self._plan = engine_of(handle), plan
+        self.weight_bytes = gguf_bytes(self._engine.file, plan)
+
+    def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
+        """As ``engine.timing.Timer``."""
+        return self._engine.timing(self._plan, batch, prompt, middle, seed)
 
 
 def engine_of(handle: ModelHandle) -> LlamaCppEngine:

@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.timing import CheckpointTimer, Timer
+from layercut.engine.timing import Timer
 from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.progress.stages import StageProgress
@@ -35,7 +35,7 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
-from layercut.pruning.profile import fitted
+from layercut.pruning.profile import TRANSFORMERS, fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
@@ -101,8 +101,10 @@ def prune_model(
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     if note := on_experts(read_config(handle.source.path)):
         say(note)
+    if profile.engine != TRANSFORMERS:
+        timer_of(handle, profile=profile)  # refused now, and not after hours
     for name in settings.versus:
-        other_model(handle.settings, name)  # refused now, and not after hours
+        other_model(handle.settings, name)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
@@ -403,15 +405,14 @@ class PruneJob:
         timed: dict[str, Any] = dict(self._state.get("timed", {}).get(profile.words, {}))
 
         def time(others: Mapping[str, Timer]) -> None:
-            loaded = self._model.loaded
-            uncut = CheckpointTimer(loaded, CutPlan(num_layers=self._model.num_layers))
+            uncut = timer_of(self._model, profile=profile)
             found = timed_rounds({UNCUT: uncut, **others}, profile, seed, self._progress)
             timed.update({name: {UNCUT: found[UNCUT], name: found[name]} for name in others})
             self._state.put("timed", {**self._state.get("timed", {}), profile.words: timed})
 
         self._progress.begin("speed", "timing all models by turns")
         if new := [arm for arm in arms if arm.name not in timed]:
-            time({arm.name: CheckpointTimer(self._model.loaded, arm.plan) for arm in new})
+            time({arm.name: timer_of(self._model, arm.plan, profile) for arm in new})
         for name in self._settings.versus:
             if (run := run_of(name)) not in timed:
                 model = other_model(self._model.settings.replace(batch_size=profile.batch), name)

@@ -1,17 +1,20 @@
-"""A serving profile: how many requests run at once, how many tokens each reads and writes.
+"""A serving profile: how many requests run at once, how many tokens each reads and writes, and the engine.
 
->>> Profile.parse("laptop"), Profile.parse("batch=4,new=100")
-(Profile(batch=1, prompt=300, new=300), Profile(batch=4, prompt=300, new=100))
+>>> Profile.parse("batch=4,new=100")
+Profile(batch=4, prompt=300, new=100, engine='transformers')
+>>> Profile.parse("server,engine=llama.cpp")
+Profile(batch=16, prompt=1000, new=300, engine='llama.cpp')
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from layercut.errors import InputError, unknown
 
-_PART = re.compile(r"(\w+)=(\d+)")
+_PART = re.compile(r"(\w+)=(\d+)|engine=(transformers|llama\.cpp)")
+TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
 
 
 class Profile(NamedTuple):
@@ -23,28 +26,32 @@ class Profile(NamedTuple):
     """Tokens that each reads."""
     new: int = 300
     """Tokens that each writes."""
+    engine: str = TRANSFORMERS
+    """What runs it."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A profile by its name, or by numbers of which those that are left out are the laptop's.
+        """A profile by its name, numbers or both; what is left out is the laptop's.
 
         Raises:
             InputError: neither.
         """
-        if (named := PROFILES.get(text)) is not None:
-            return cls(*named)
-        parts = [_PART.fullmatch(part.strip()) for part in text.split(",")]
-        found = [(part[1], int(part[2])) for part in parts if part is not None]
-        if len(found) < len(parts):
-            raise InputError(
-                f"`serve` {text!r:.60} is no profile; write {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
-            )
-        for name, number in found:
+        first, *rest = (part.strip() for part in text.split(","))
+        named = PROFILES.get(first)
+        given: dict[str, Any] = {}
+        for part in rest if named else (first, *rest):
+            if (found := _PART.fullmatch(part)) is None:
+                raise InputError(
+                    f"`serve` {text!r:.60} is no profile; write {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; "
+                    f"with engine={LLAMA_CPP}, a GGUF file is timed there."
+                )
+            name, number = found[1] or "engine", int(found[2] or 1)
             if name not in cls._fields:
                 raise unknown("number of a profile", name, cls._fields)
             if number < 1:
                 raise InputError(f"`serve` {name}={number} is too few; write 1 or more.")
-        return cls(**dict(found))
+            given[name] = found[3] or number
+        return cls(*named or ())._replace(**given)
 
     @property
     def tokens(self) -> int:
@@ -59,7 +66,8 @@ class Profile(NamedTuple):
     @property
     def words(self) -> str:
         """For people."""
-        return f"batch {self.batch}, {self.prompt:,} tokens read and {self.new:,} written"
+        where = "" if self.engine == TRANSFORMERS else f", {self.engine}"
+        return f"batch {self.batch}, {self.prompt:,} tokens read and {self.new:,} written{where}"
 
 
 LAPTOP = "laptop"

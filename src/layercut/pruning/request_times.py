@@ -7,14 +7,13 @@ one of each layer, and one of its MLP channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
 from scipy.optimize import nnls
 
-from layercut.engine.timing import CheckpointTimer
 from layercut.pruning.profile import Profile
 from layercut.pruning.speed import request_time, timed_rounds
 from layercut.surgery.channels import Channels
@@ -22,7 +21,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import MlpWidth
 
 if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
+    from layercut.engine.timing import Timer
     from layercut.progress import Progress
 
 
@@ -63,14 +62,15 @@ class RequestTimes(TimeParts, frozen=True, extra="forbid"):
 
 
 def measure_request_times(
-    loaded: LoadedModel, mlp: MlpWidth, profile: Profile, seed: int, progress: Progress
+    timer: Callable[[CutPlan], Timer], count: int, mlp: MlpWidth, profile: Profile, seed: int, progress: Progress
 ) -> RequestTimes:
-    """Time the model whole, without every other layer, with half of its channels, and with both, by turns."""
-    count = loaded.num_layers
+    """Time the model of ``count`` layers whole, without every other one, with half of its channels, and with both, by
+    turns.
+    """
     gone = tuple(range(1, count - 1, 2))
     thin = Channels(field=mlp.field, width=mlp.width, kept=dict.fromkeys(mlp.slots, tuple(range(mlp.width // 2))))
     plans = [CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), gone) for kept in (None, thin)]
-    timed = timed_rounds({one.key: CheckpointTimer(loaded, one) for one in plans}, profile, seed, progress)
+    timed = timed_rounds({one.key: timer(one) for one in plans}, profile, seed, progress)
     seconds = [request_time(timed[one.key], profile)(profile.prompt, profile.new) for one in plans]
     stay = [(len(one.kept), one.channels.num_kept / mlp.width if one.channels else 1.0) for one in plans]
     return RequestTimes(num_layers=count, **TimeParts.fitted(stay, seconds).model_dump())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from layercut.pruning.original import OriginalModel
 from layercut.pruning.request_times import RequestTimes, measure_request_times
 from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE, TRAINED
 from layercut.pruning.sizes import SizePath
+from layercut.pruning.versus import timer_of
 from layercut.runs.prune import SECONDS, SHARED, PathStep, TaskKept, Tried, least_kept, stage_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
@@ -110,9 +111,9 @@ class PathSearch:
         """Measured once."""
         if "request_times" not in self._state:
             self._progress.begin("speed", "timing a request by layers and channels")
-            loaded, context = self._model.loaded, self._context
-            mlp = mlp_width_in(loaded.model)
-            found = measure_request_times(loaded, mlp, context.profile, context.seed, self._progress)
+            model, context = self._model, self._context
+            mlp, timer = mlp_width_in(model.loaded.model), partial(timer_of, model, profile=context.profile)
+            found = measure_request_times(timer, model.num_layers, mlp, context.profile, context.seed, self._progress)
             self._state.put("request_times", found.model_dump())
         return RequestTimes.model_validate(self._state["request_times"])
 

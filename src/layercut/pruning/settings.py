@@ -90,7 +90,9 @@ class PruneSettings(Settings):
         None, description="Times as fast a request must become, such as 1.3."
     )
     serve: Annotated[str, AfterValidator(profile_text)] = Field(
-        LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
+        LAPTOP,
+        description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; a GGUF file also with "
+        "engine=llama.cpp.",
     )
     max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."

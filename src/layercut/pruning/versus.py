@@ -5,17 +5,16 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.llamacpp import LlamaCppEngine
+from layercut.engine.llamacpp import GgufTimer
 from layercut.engine.timing import CheckpointTimer, Timer
 from layercut.engines import ENGINES
 from layercut.errors import InputError, MissingExtra
+from layercut.pruning.profile import LLAMA_CPP, Profile
 from layercut.runs.prune import VERSUS
 from layercut.settings import QUANTISED, ModelSettings
-from layercut.surgery.gguf import SUFFIX
+from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.run import slug
-
-LLAMA_CPP = "llama.cpp"
 
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:
@@ -44,10 +43,20 @@ def run_of(name: str) -> str:
     return f"{VERSUS}/{slug(name)}"
 
 
-def timer_of(model: ModelHandle) -> Timer:
-    """Times a model in the engine that runs it."""
-    if ENGINES[model.settings.engine].runs_gguf:
-        engine = model.engine
-        assert isinstance(engine, LlamaCppEngine)
-        return engine
-    return CheckpointTimer(model.loaded, CutPlan(num_layers=model.num_layers))
+def timer_of(model: ModelHandle, plan: CutPlan | None = None, profile: Profile | None = None) -> Timer:
+    """Times a model under a plan in the engine of the profile, or in the one that runs it.
+
+    Raises:
+        InputError: the engine is llama.cpp, and the model is no GGUF file.
+        MissingExtra: it is not installed.
+    """
+    plan, settings = plan or CutPlan(num_layers=model.num_layers), model.settings
+    if profile is not None and profile.engine == LLAMA_CPP:
+        if gguf_file(settings.model) is None:
+            raise InputError(
+                f"`serve` engine={LLAMA_CPP} times a GGUF file, and {settings.model} is none; give the model's GGUF "
+                "file, or leave the engine out."
+            )
+        wanted = settings.replace(engine=LLAMA_CPP, dtype="auto", batch_size=profile.batch)
+        return GgufTimer(ModelHandle(wanted), plan)
+    return GgufTimer(model, plan) if ENGINES[settings.engine].runs_gguf else CheckpointTimer(model.loaded, plan)

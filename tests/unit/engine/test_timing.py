@@ -9,6 +9,7 @@ import pytest
 from layercut.engine.handle import ModelHandle
 from layercut.engine.timing import CheckpointTimer
 from layercut.errors import InputError
+from layercut.pruning.profile import Profile
 from layercut.pruning.versus import other_model, timer_of
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -39,6 +40,16 @@ def test_a_gguf_file_is_timed_in_llama_cpp(model: Path, tmp_path: Path) -> None:
     timer = timer_of(handle)
     found = timer(2, 12, 16, 0)
     assert min(found) > 0 and timer.weight_bytes == file.stat().st_size
+    own = ModelHandle(ModelSettings(model=str(file), device="cpu"))
+    thin = timer_of(own, CutPlan(num_layers=6, removed=(1, 2)), Profile(2, 12, 8, "llama.cpp"))
+    assert thin.weight_bytes < timer.weight_bytes
+    assert thin(2, 12, 16, 0).cache_bytes == found.cache_bytes * 4 // 6
     with pytest.raises(InputError, match=r"do not fit into .* tokens of context"):
         timer(2, 10**6, 8, 0)
     handle.release()
+
+
+def test_llama_cpp_times_no_folder(model: Path) -> None:
+    handle = ModelHandle(ModelSettings(model=str(model), device="cpu"))
+    with pytest.raises(InputError, match="`serve` engine=llama.cpp times a GGUF file, and .* is none; give"):
+        timer_of(handle, profile=Profile(engine="llama.cpp"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from layercut.drafting.settings import DraftSettings
 from layercut.errors import InputError
 from layercut.pruning.profile import PROFILES, Profile, fitted
 from layercut.pruning.settings import PruneSettings
@@ -12,6 +13,9 @@ from layercut.pruning.settings import PruneSettings
 def test_a_profile_by_its_name_or_by_numbers() -> None:
     assert Profile.parse("server") == PROFILES["server"] == Profile(16, 1000, 300)
     assert Profile.parse("new=10, batch=2") == Profile(2, 300, 10)
+    assert Profile.parse("server, engine=llama.cpp") == Profile(16, 1000, 300, "llama.cpp")
+    assert Profile.parse("new=10,engine=llama.cpp").words == "batch 1, 300 tokens read and 10 written, llama.cpp"
+    assert Profile.parse("batch,prompt=9") == Profile(64, 9, 300)
     assert Profile(1, 300, 100).middle == 350 and Profile(1, 300, 100).tokens == 400
     assert PruneSettings(use="math").profile == PROFILES["laptop"]
 
@@ -24,12 +28,19 @@ def test_a_profile_by_its_name_or_by_numbers() -> None:
         ("batch 4", "is no profile"),
         ("rows=3", "number of a profile"),
         ("prompt=1.5", "is no profile"),
+        ("engine=vllm", "is no profile"),
+        ("batch=2,server", "is no profile"),
     ],
 )
 def test_what_is_no_profile(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         PruneSettings(use="math", serve=text)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_draft_is_timed_in_transformers() -> None:
+    with pytest.raises(InputError, match="a draft is timed in transformers; give `times` of another engine"):
+        DraftSettings(use="math", serve="laptop,engine=llama.cpp")
 
 
 def test_a_profile_that_nobody_asked_for_is_made_to_fit() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from layercut.engine.timing import CheckpointTimer
 from layercut.models.loading import load_model
 from layercut.progress import silent
 from layercut.pruning import request_times
@@ -27,6 +29,11 @@ def test_layers_and_channels_share_the_seconds_that_go() -> None:
     assert times.model_copy(update={"channels": 0.0}).share((), 0.1) is None
 
 
+def measured(loaded: Any, profile: Profile) -> RequestTimes:
+    timer = partial(CheckpointTimer, loaded)
+    return measure_request_times(timer, loaded.num_layers, mlp_width_in(loaded.model), profile, 0, silent)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_the_parts_are_found_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_model(str(save_tiny(name, tmp_path / name)), device="cpu")
@@ -42,11 +49,11 @@ def test_the_parts_are_found_again(name: str, tmp_path: Path, monkeypatch: pytes
         return found
 
     monkeypatch.setattr(request_times, "timed_rounds", timed)
-    found = measure_request_times(loaded, mlp_width_in(loaded.model), profile, 0, silent)
+    found = measured(loaded, profile)
     assert found.model_dump() == pytest.approx(true.model_dump())
 
 
 def test_a_real_model_is_timed(tmp_path: Path) -> None:
     loaded = load_model(str(save_tiny("llama", tmp_path / "tiny")), device="cpu")
-    found = measure_request_times(loaded, mlp_width_in(loaded.model), Profile(1, 8, 8), 0, silent)
+    found = measured(loaded, Profile(1, 8, 8))
     assert found.seconds(loaded.num_layers) > found.seconds(1) > 0
