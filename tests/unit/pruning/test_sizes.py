@@ -35,7 +35,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from tests.support.pruning import choice_file, spare_model, wide_model, written_file
 from tests.support.tiny import save_tiny
-from tests.unit.pruning.test_job import Stopped, found, stopped_after
+from tests.unit.pruning.test_job import found, in_legs
 
 
 def run(model: Path, file: Path, out: Path, said: Any = None, **settings: Any) -> Pruned:
@@ -101,13 +101,8 @@ def test_selection_items_choose_and_report_items_confirm(whole: Pruned, choices:
 def test_stopped_anywhere_and_resumed_is_uninterrupted(
     wide: Any, choices: Path, whole: Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with stopped_after(monkeypatch, 10**9) as count:
-        run(wide[0], choices, tmp_path / "count")
-    for number, writes in enumerate(range(1, count[0], max(1, count[0] // 4))):
-        out = tmp_path / f"stopped-{number}"
-        with pytest.raises(Stopped), stopped_after(monkeypatch, writes):
-            run(wide[0], choices, out)
-        assert found(run(wide[0], choices, out)) == found(whole), f"stopped after {writes} of {count[0]} writes"
+    ended, stops = in_legs(monkeypatch, lambda: run(wide[0], choices, tmp_path), tmp_path)
+    assert found(ended) == found(whole) and stops > 4
 
 
 def test_shares_give_the_bytes_that_were_asked_for(wide: Any) -> None:
