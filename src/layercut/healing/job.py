@@ -146,6 +146,7 @@ class HealingJob:
         """Train, merge and write the checkpoint."""
         from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
         from layercut.healing.sft import CURVE, finished
+        from layercut.healing.trainable import MARKS
 
         settings, folder = self.settings.train, self.run.path / TRAINING
         trained = finished(folder)
@@ -169,6 +170,10 @@ class HealingJob:
             healing |= entry
             for line in guard_lines(entry):
                 self.say(line)
+        for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
+            out = self.run.path / MARKS / kept.name
+            if not out.exists():
+                write_adapter(self.cut.source, kept, out=out, healing=healing | {"mark": int(kept.name)})
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"

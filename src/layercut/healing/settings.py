@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
@@ -59,10 +59,16 @@ def num_held_out(count: int, share: float) -> int:
     return min(max(round(share * count), 1), count - 1) if share and count else 0
 
 
+def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [one for one in marks if not (one.isascii() and one.isdigit() and int(one))]:
+        raise InputError(f"marks {wrong[0]!r:.40} is no number of tokens; write 10000,30000.")
+    return marks
+
+
 class TrainSettings(Settings):
     """Settings of training a pruned model."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "marks"})
     FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
@@ -131,6 +137,11 @@ class TrainSettings(Settings):
         ge=0,
         description="Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.",
     )
+    marks: Annotated[Names, AfterValidator(_numbers)] = Field(
+        (),
+        description="Answer tokens after which the adapters are kept as well, in DIR/marks: 10000,30000. One training "
+        "then shows what more tokens bring.",
+    )
     graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
     guard: Names = Field(
         (),
@@ -194,6 +205,8 @@ class TrainSettings(Settings):
             raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
+        if self.marks and (self.method not in ("lora", "qlora") or self.answers_itself):
+            raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
         if self.guard and self.method == "seam":
             raise InputError("the method seam has no evaluations at which guard tasks are answered; leave out `guard`.")
         if self.guard and not self.held_out:

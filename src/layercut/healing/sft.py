@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -26,11 +26,11 @@ from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
-from layercut.healing.trainable import FINAL
+from layercut.healing.trainable import FINAL, MARKS
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
-from layercut.runs.atomic import write_json, write_text
+from layercut.runs.atomic import new_directory, write_json, write_text
 from layercut.runs.healing import ACCURACY, GUARD
 
 try:
@@ -206,6 +206,32 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             write_text(self._folder / CURVE, "".join(f"{line}\n" for line in lines))
 
 
+class _Marks(TrainerCallback):  # type: ignore[misc]
+    """Keeps the adapters after some numbers of answer tokens."""
+
+    def __init__(self, folder: Path, data: Data, settings: TrainSettings) -> None:
+        self._folder = folder
+        self._due = dict(steps_of_marks(data.train, settings))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        mark = self._due.get(state.global_step)
+        if mark is not None and state.is_world_process_zero and not (self._folder / mark).exists():
+            with new_directory(self._folder / mark) as folder:
+                model.save_pretrained(folder)
+
+
+def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[tuple[int, str]]:
+    """Each mark that is reached, behind the step after which its number of answer tokens was learned from."""
+    order = StepsByLength([len(one) for one in examples], settings.batch_size, settings.seed)
+    waiting, step, seen = sorted(settings.marks, key=int), 0, 0
+    while waiting and step < settings.num_steps(len(examples)):
+        passed = [len(examples[index].completion) for index in order]
+        for start in range(0, len(passed), settings.batch_size):
+            step, seen = step + 1, seen + sum(passed[start : start + settings.batch_size])
+            while waiting and seen >= int(waiting[0]) and step <= settings.num_steps(len(examples)):
+                yield step, waiting.pop(0)
+
+
 def train(
     model: Any,
     tokenizer: Any,
@@ -238,7 +264,10 @@ def train(
             processing_class=tokenizer,
             train_dataset=_dataset(data.train),
             eval_dataset=_dataset(data.held_out) if data.held_out else None,
-            callbacks=[EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else [],
+            callbacks=[
+                *([EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else []),
+                *([_Marks(folder / MARKS, data, settings)] if settings.marks else []),
+            ],
             optimizer_cls_and_kwargs=optimizer_of(settings),
             on_progress=on_progress,
             **options,

@@ -222,7 +222,7 @@ def quantization() -> Any:
     )
 
 
-FINAL = "final"
+FINAL, MARKS = "final", "marks"
 
 
 def remove_weights(folder: Path) -> None:
@@ -230,5 +230,5 @@ def remove_weights(folder: Path) -> None:
 
     For a healing whose checkpoint is complete. The loss curve stays.
     """
-    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL):
+    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL, Path(folder) / MARKS):
         shutil.rmtree(path, ignore_errors=True)

@@ -457,7 +457,14 @@ def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: 
 
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", "--keep-adapter"),
-        *("--out", tmp_path / "run", *SMALL),
+        *("--marks", "1,100000", "--out", tmp_path / "run", *SMALL),
+    )
+    assert ran.code == 0, ran.err
+    assert [path.name for path in (tmp_path / "run" / "marks").iterdir()] == ["1"]
+    mark = json.loads((tmp_path / "run" / "marks" / "1" / "plan.json").read_text())["healing"][-1]
+    assert mark["mark"] == 1
+    ran = layercut(
+        "eval", tmp_path / "run" / "marks" / "1", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "eval"
     )
     assert ran.code == 0, ran.err
     config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())

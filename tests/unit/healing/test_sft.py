@@ -23,8 +23,8 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
-from layercut.healing.examples import encode_example
-from layercut.healing.sft import Trained, last_checkpoint, train
+from layercut.healing.examples import StepsByLength, encode_example
+from layercut.healing.sft import Trained, last_checkpoint, steps_of_marks, train
 from layercut.healing.trainable import make_trainable
 
 DATA = tiny_data(24)
@@ -93,6 +93,44 @@ def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: 
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (resumed.final / name).read_bytes() == (whole.final / name).read_bytes()
     assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
+
+
+def test_at_a_mark_the_adapters_are_those_of_a_training_that_ends_there(tmp_path: Path) -> None:
+    """Also where it is killed behind the mark."""
+    total = sum(len(one.completion) for one in DATA.train)
+    marks = (str(total * 3 // 2), str(total // 3))
+    wanted = settings(max_steps=None, epochs=2.0, marks=(*marks, "100000"))
+    found = dict(steps_of_marks(DATA.train, wanted))
+    assert set(found.values()) == set(marks) and max(found) > -(-len(DATA.train) // 4), "in the second epoch"
+    order, sizes = [], [len(one) for one in DATA.train]
+    for epoch in range(2):
+        steps = StepsByLength(sizes, 4, wanted.seed)
+        steps.set_epoch(epoch)
+        order += [list(steps)[at : at + 4] for at in range(0, len(sizes), 4)]
+    for step, mark in found.items():
+        learned = [sum(len(DATA.train[index].completion) for index in one) for one in order[:step]]
+        assert sum(learned) >= int(mark) > sum(learned[:-1])
+    with pytest.raises(Killed):
+        heal(tmp_path / "run", wanted, kill_at=max(found) - 1)
+    heal(tmp_path / "run", wanted)
+    for step, mark in found.items():
+        alone = heal(tmp_path / mark, settings(max_steps=step))
+        kept = tmp_path / "run" / "marks" / mark / "adapter_model.safetensors"
+        assert kept.read_bytes() == (alone.final / "adapter_model.safetensors").read_bytes()
+    assert not (tmp_path / "run" / "marks" / "100000").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"marks": ("10k",)}, "'10k' is no number of tokens; write 10000,30000"),
+        ({"marks": ("9",), "method": "full"}, "use lora or qlora on answers"),
+        ({"marks": ("9",), "objective": "on-policy"}, "use lora or qlora on answers"),
+    ],
+)
+def test_marks_that_cannot_be_kept(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings(**more)
 
 
 def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path: Path) -> None:
