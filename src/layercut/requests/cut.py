@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from layercut.errors import InputError
+from layercut.models.weights import PLAN_FILE
 from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Request
 from layercut.requests.io import Io
 from layercut.runs.atomic import refuse_used, write_text
-from layercut.selection.specs import Removed, fits
+from layercut.selection.specs import LayerSpec, Removed, fits
 from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class CutRequest(Request):
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'.",
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
+    healed: Annotated[Folder | None, Flag("DIR")] = Field(
+        None,
+        description="In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; "
+        "its GGUF file is written.",
+    )
     out: Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
     mergekit: Annotated[Folder | None, Flag("FILE")] = Field(
         None, description="Write the plan as a configuration for mergekit, and cut nothing."
@@ -70,18 +76,25 @@ class CutRequest(Request):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.remove is None:
+        if self.healed is not None and (self.remove is not None or self.keep is not None or self.out is None):
+            raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
+        if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
-        if self.keep is not None and "rounds" not in getattr(self.remove.plan, "scores", {}):
+        if self.keep is not None and "rounds" not in getattr(self.removed.plan, "scores", {}):
             raise InputError(
                 "`keep` shortens the plan of a search by task scores; give that plan: `remove` DIR/plan.json, `keep` "
                 "0.9."
             )
         return self
 
+    @cached_property
+    def removed(self) -> LayerSpec | None:
+        """What goes: as named, or the plan of the healed checkpoint."""
+        return self.remove if self.healed is None else LayerSpec.parse(self.healed / PLAN_FILE)
+
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        fits(self.model, [self.remove], self.seed)
+        fits(self.model, [self.removed], self.seed)
 
     def run(self, io: Io, *, dry_run: bool = False) -> CutDone:
         """Write the smaller model; a dry run says what would be written.
@@ -100,7 +113,12 @@ class CutRequest(Request):
         if self.mergekit is None and out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
             if self.max_shard_gb != MAX_SHARD_GB:
                 io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
-            return cut_gguf(self.model, self._planned(io), file, out, verify=self.verify, dry_run=dry_run, say=io.say)
+            return cut_gguf(
+                self.model, self._planned(io), file, out, verify=self.verify, healed=self.healed, dry_run=dry_run,
+                say=io.say,
+            )  # fmt: skip
+        if self.healed is not None:
+            raise InputError("`healed` writes a GGUF file; give `out` FILE.gguf.")
         with self._source(io, dry_run) as found:
             io.say(f"{self.model.model}: {found.plan.describe()}")
             if self.mergekit is not None:
@@ -144,10 +162,10 @@ class CutRequest(Request):
         chosen = cache(lambda num_layers: self._chosen(io, num_layers))
 
         def make(**made_for: Any) -> CutPlan:
-            assert self.remove is not None, "checked"
-            if self.remove.is_open:
+            assert self.removed is not None, "checked"
+            if self.removed.is_open:
                 return chosen(made_for["num_layers"])
-            plan = self.remove.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+            plan = self.removed.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
             return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
 
         return make

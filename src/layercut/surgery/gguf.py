@@ -13,7 +13,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -40,8 +40,20 @@ from layercut.runs.disk import check_room, writing
 from layercut.runs.json_text import parse
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.cut import CutDone, without_hash
+from layercut.surgery.gguf_healed import HealedCut
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
-from layercut.surgery.gguf_width import Part, Slices, check_channels, requantised, thin_metadata, thinned
+from layercut.surgery.gguf_width import (
+    LAST,
+    FromCheckpoint,
+    Part,
+    Requantised,
+    Slices,
+    check_channels,
+    requantised,
+    thin_metadata,
+    thinned,
+    with_matrix,
+)
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.shards import CHUNK, copy_range
 
@@ -102,6 +114,7 @@ def cut_gguf(
     out: Path,
     *,
     verify: bool,
+    healed: Path | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutDone:
@@ -117,6 +130,8 @@ def cut_gguf(
         file: the GGUF file of that model.
         out: the new file; it must not exist.
         verify: compare logits. The original is converted to a folder in the cache for that, unless it has been.
+        healed: a checkpoint of the same plan, healed in closed form, whose last matrices are written and whose logits
+            are compared.
         dry_run: write nothing.
         say: called with a line before slow work.
 
@@ -131,7 +146,7 @@ def cut_gguf(
     head = read_gguf_head(file)
     if head.num_layers is None:
         raise CheckpointError(f"{file} has no {head.architecture}.block_count; it holds no decoder layers.")
-    unread = _unread(head) if verify and not dry_run else ""
+    unread = _unread(head) if healed is not None or (verify and not dry_run) else ""
     compares = unread is None
     loads: Callable[[], LoadedModel] | None = None
     named: dict[str, Any] = {"num_layers": head.num_layers, "model": settings.model}
@@ -158,7 +173,13 @@ def cut_gguf(
     say(f"{settings.model}: {plan.describe()}")
     if plan.is_uncut:
         raise InputError("the plan removes no layer, so there is nothing to cut.")
-    work = _prepare(file, head, plan, settings.model, sha256)
+    repaired = None
+    if healed is not None:
+        if not compares:
+            raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
+        repaired = HealedCut.read(healed, source.path, plan)
+        loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
+    work = _prepare(file, head, plan, settings.model, sha256, repaired)
     if dry_run:
         return CutDone(work.report, "")
     with writing(out, _ELSEWHERE), new_file(out) as part:
@@ -169,11 +190,13 @@ def cut_gguf(
         verified = f"{len(work.tensors)} tensors have the bytes of the original's"
         if work.report.warnings:
             verified = f"{verified}, but {work.report.warnings[0]}"
-        if loads is not None:
+        if loads is not None and verify:
             from layercut.surgery.verify import verify_cut
 
-            say("loading the new file with transformers and comparing it with the bypassed model ...")
-            found = verify_cut(loads(), plan, part, reload=_reload, rounds=bool(work.report.warnings))
+            other = "bypassed" if healed is None else "healed"
+            say(f"loading the new file with transformers and comparing it with the {other} model ...")
+            left = plan if healed is None else CutPlan(num_layers=len(plan.kept))
+            found = verify_cut(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
             verified = f"{verified}; {found.describe()}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
@@ -207,7 +230,9 @@ class _Work(NamedTuple):
     report: CutReport
 
 
-def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str | None) -> _Work:
+def _prepare(
+    file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str | None, healed: HealedCut | None
+) -> _Work:
     """Everything there is to know before the first byte is written."""
     changes = _changes(head, plan)
     stay = new_blocks(head, plan)
@@ -218,7 +243,10 @@ def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str 
             continue
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
         moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor.kind, tensor)
-        if (thin := thinned(tensor, plan.channels)) is not None:
+        matrix = healed.matrices.get(block[0]) if healed and block and block[1] == LAST else None
+        if matrix is not None:
+            moved = moved._replace(**with_matrix(tensor, *matrix)._asdict())
+        elif (thin := thinned(tensor, plan.channels)) is not None:
             moved = moved._replace(**thin._asdict())
         elif tensor.name in _PER_LAYER:
             moved = _sliced(moved, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
@@ -229,7 +257,7 @@ def _prepare(file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str 
         changes["general.parameter_count"] = report.parameters_after
     if "general.size_label" in head.metadata:
         changes["general.size_label"] = _size_label(head, kept)
-    added = _record(plan, head, model, sha256)
+    added = _record(plan, head, model, sha256, healed.healing if healed else ())
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
     with file.open("rb", buffering=0) as source:
         entries = [
@@ -297,8 +325,12 @@ def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> Cu
         tensors_after=len(kept),
         shards=(file.name,),
         copied=(),
-        warnings=(said,) if (said := requantised(head, plan)) else (),
+        warnings=tuple(filter(None, [requantised((one.old.kind, one.kind) for one in kept if _is_rounded(one))])),
     )
+
+
+def _is_rounded(one: _Moved) -> bool:
+    return isinstance(one.part, Requantised | FromCheckpoint)
 
 
 def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
@@ -311,8 +343,12 @@ def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
     return str(gguf.size_label(total, total, 0, 0))
 
 
-def _record(plan: CutPlan, head: GgufHead, model: str, sha256: str | None) -> dict[str, tuple[int, Any]]:
-    """Keys that say what was cut, with types: the parent, its layers, the plan, and those of earlier cuts."""
+def _record(
+    plan: CutPlan, head: GgufHead, model: str, sha256: str | None, healing: Sequence[Any]
+) -> dict[str, tuple[int, Any]]:
+    """Keys that say what was cut, with types: the parent, its layers, the plan with what healed it, and those of
+    earlier cuts.
+    """
     before = [json.loads(head.metadata[key]) for key in (EARLIER, PLAN) if key in head.metadata]
     earlier = [plan for one in before for plan in (one if isinstance(one, list) else [one])]
     record: dict[str, tuple[int, Any]] = {
@@ -320,7 +356,7 @@ def _record(plan: CutPlan, head: GgufHead, model: str, sha256: str | None) -> di
         "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
         "layercut.parent_layers": (_UINT32, plan.num_layers),
         "layercut.removed": (_INT32, plan.removed),
-        PLAN: (STRING, json.dumps(plan.to_dict(), ensure_ascii=False)),
+        PLAN: (STRING, json.dumps(plan.to_dict() | ({"healing": healing} if healing else {}), ensure_ascii=False)),
     }
     if sha256 is not None:
         record["layercut.parent_sha256"] = (STRING, sha256)
@@ -421,10 +457,7 @@ def _chunks(file: FileIO, one: _Moved) -> Iterator[bytes]:
         for begin in range(0, one.num_bytes, CHUNK):
             yield _bytes(file, one.old.offset + begin, min(CHUNK, one.num_bytes - begin))
         return
-    num_rows, row_bytes = one.part.num_rows, one.part.row_bytes
-    at_once = max(1, CHUNK // row_bytes)
-    for row in range(0, num_rows, at_once):
-        yield one.part.stay(_bytes(file, one.old.offset + row * row_bytes, min(at_once, num_rows - row) * row_bytes))
+    yield from one.part.chunks(lambda begin, size: _bytes(file, one.old.offset + begin, size))
 
 
 def _raw(file: FileIO, field: GgufField) -> bytes:

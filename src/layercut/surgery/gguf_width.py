@@ -8,16 +8,17 @@ and quantised again without the channels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layercut.errors import InputError
 from layercut.surgery.gguf_metadata import block_tensor
+from layercut.surgery.shards import CHUNK
 
 if TYPE_CHECKING:
     from layercut.models.gguf_file import GgufHead, GgufTensor
     from layercut.surgery.channels import Channels
-    from layercut.surgery.plan import CutPlan
 
 LAST = "ffn_down.weight"
 FIRST = frozenset({"ffn_gate.weight", "ffn_gate.bias", "ffn_up.weight", "ffn_up.bias"})
@@ -38,19 +39,15 @@ _BLOCK = 32
 """Entries of a block of all these types; rows that are not made of whole blocks become F16."""
 
 
+Read = Callable[[int, int], bytes]
+"""Gives bytes of a tensor of the original file: the first one, and how many."""
+
+
 class Part(Protocol):
-    """The part of a tensor that stays, row by row."""
+    """The part of a tensor that stays, or what comes in its place."""
 
-    @property
-    def num_rows(self) -> int: ...
-
-    @property
-    def row_bytes(self) -> int:
-        """Of one row in the original file."""
-        ...
-
-    def stay(self, data: bytes) -> bytes:
-        """The bytes of whole rows that are written."""
+    def chunks(self, read: Read) -> Iterator[bytes]:
+        """The bytes that are written, piece by piece."""
         ...
 
 
@@ -61,10 +58,10 @@ class Slices(NamedTuple):
     row_bytes: int
     ranges: tuple[tuple[int, int], ...]
 
-    def stay(self, data: bytes) -> bytes:
-        return b"".join(
-            data[at + begin : at + end] for at in range(0, len(data), self.row_bytes) for begin, end in self.ranges
-        )
+    def chunks(self, read: Read) -> Iterator[bytes]:
+        for data in _rows(read, self.num_rows, self.row_bytes):
+            starts = range(0, len(data), self.row_bytes)
+            yield b"".join(data[at + begin : at + end] for at in starts for begin, end in self.ranges)
 
 
 class Requantised(NamedTuple):
@@ -78,14 +75,49 @@ class Requantised(NamedTuple):
     after: int
     """Number of the type that is written."""
 
-    def stay(self, data: bytes) -> bytes:
+    def chunks(self, read: Read) -> Iterator[bytes]:
         import gguf
         import numpy as np
 
-        rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.row_bytes)
-        values = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(self.before))[:, list(self.entries)]
-        written: Any = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType(self.after))
-        return bytes(written.tobytes())
+        for data in _rows(read, self.num_rows, self.row_bytes):
+            rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.row_bytes)
+            values = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(self.before))
+            yield _quantised(values[:, list(self.entries)], self.after)
+
+
+class FromCheckpoint(NamedTuple):
+    """A matrix of a checkpoint in place of the original's, quantised."""
+
+    file: Path
+    """safetensors."""
+    name: str
+    after: int
+    """Number of the type that is written."""
+
+    def chunks(self, read: Read) -> Iterator[bytes]:
+        from safetensors import safe_open
+
+        with safe_open(self.file, framework="pt") as opened:  # type: ignore[no-untyped-call]
+            matrix = opened.get_slice(self.name)
+            num_rows, width = matrix.get_shape()
+            at_once = max(1, CHUNK // (4 * width))
+            for row in range(0, num_rows, at_once):
+                yield _quantised(matrix[row : row + at_once].float().numpy(), self.after)
+
+
+def _rows(read: Read, num_rows: int, row_bytes: int) -> Iterator[bytes]:
+    """Whole rows, as many at once as CHUNK bytes hold."""
+    at_once = max(1, CHUNK // row_bytes)
+    for row in range(0, num_rows, at_once):
+        yield read(row * row_bytes, min(at_once, num_rows - row) * row_bytes)
+
+
+def _quantised(values: Any, kind: int) -> bytes:
+    import gguf
+    import numpy as np
+
+    written: Any = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType(kind))
+    return bytes(written.tobytes())
 
 
 class Thin(NamedTuple):
@@ -145,35 +177,62 @@ def thin_metadata(head: GgufHead, channels: Channels | None, changes: dict[str, 
     return {**changes, key: new}
 
 
-def requantised(head: GgufHead, plan: CutPlan) -> str:
-    """A line for people on the last matrices whose numbers are rounded again under a plan; empty where none are."""
+def with_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> Thin:
+    """A last matrix with the numbers of a checkpoint: the named tensor of a safetensors file, ``width`` a row.
+
+    In 8 bits, where the file has fewer: solved matrices bear rounding badly (docs/how_to/gguf.md).
+    """
     import gguf
 
-    counts: Counter[str] = Counter()
-    for block, _, tensor in _blocks(head):
-        thin = thinned(tensor, plan.channels)
-        if thin is not None and isinstance(thin.part, Requantised) and block not in plan.removed:
-            before, after = (gguf.GGMLQuantizationType(kind).name for kind in (tensor.kind, thin.kind))
-            counts[f"{before} to {after}"] += 1
-    of_types = ", ".join(f"{count} from {types}" for types, count in sorted(counts.items()))
-    return of_types and f"the last matrices of {counts.total()} MLPs are quantised again: {of_types}"
+    eight = int(gguf.GGMLQuantizationType.Q8_0)
+    kind, num_rows = _kind_again(tensor.kind if _block_of(tensor.kind) == 1 else eight, width), tensor.shape[1]
+    return Thin((width, num_rows), kind, num_rows * _bytes_of(width, kind), FromCheckpoint(file, name, kind))
+
+
+def requantised(pairs: Iterable[tuple[int, int]]) -> str:
+    """A line for people on last matrices by their ggml types before and after; empty where there are none."""
+    import gguf
+
+    names = [" to ".join(gguf.GGMLQuantizationType(kind).name for kind in pair) for pair in pairs]
+    of_types = ", ".join(f"{count} from {types}" for types, count in sorted(Counter(names).items()))
+    return of_types and f"the last matrices of {len(names)} MLPs are quantised again: {of_types}"
 
 
 def _last(tensor: GgufTensor, kept: tuple[int, ...]) -> Thin:
-    import gguf
-
-    kinds, sizes = gguf.GGMLQuantizationType, gguf.GGML_QUANT_SIZES
     num_rows = tensor.shape[1]
     row_bytes = tensor.num_bytes // num_rows
-    shape = (len(kept), num_rows)
-    if sizes[kinds(tensor.kind)][0] == 1:
+    kind = _kind_again(tensor.kind, len(kept))
+    if _block_of(kind) == _block_of(tensor.kind) == 1:  # a number is a number: nothing is rounded
         each = row_bytes // tensor.shape[0]
-        part = Slices(num_rows, row_bytes, tuple((entry * each, (entry + 1) * each) for entry in kept))
-        return Thin(shape, tensor.kind, num_rows * each * len(kept), part)
-    kind = kinds[_AGAIN.get(kinds(tensor.kind).name, _ELSE)] if len(kept) % _BLOCK == 0 else kinds.F16
-    block, block_bytes = sizes[kind]
-    num_bytes = num_rows * (len(kept) // block) * block_bytes
-    return Thin(shape, int(kind), num_bytes, Requantised(num_rows, row_bytes, kept, tensor.kind, int(kind)))
+        ranges = tuple((entry * each, (entry + 1) * each) for entry in kept)
+        return Thin((len(kept), num_rows), kind, num_rows * each * len(kept), Slices(num_rows, row_bytes, ranges))
+    part = Requantised(num_rows, row_bytes, kept, tensor.kind, kind)
+    return Thin((len(kept), num_rows), kind, num_rows * _bytes_of(len(kept), kind), part)
+
+
+def _kind_again(kind: int, width: int) -> int:
+    """Type of a last matrix that is written again, with rows of this many numbers."""
+    import gguf
+
+    kinds = gguf.GGMLQuantizationType
+    if _block_of(kind) == 1:
+        return kind
+    return int(kinds[_AGAIN.get(kinds(kind).name, _ELSE)] if width % _BLOCK == 0 else kinds.F16)
+
+
+def _block_of(kind: int) -> int:
+    """Numbers that share scales; 1 for float types."""
+    import gguf
+
+    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)][0])
+
+
+def _bytes_of(width: int, kind: int) -> int:
+    """Bytes of a row."""
+    import gguf
+
+    block, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+    return int(width // block * num_bytes)
 
 
 def _blocks(head: GgufHead) -> Iterator[tuple[int, str, GgufTensor]]:

@@ -91,7 +91,7 @@ def verify_cut(
     """Reload the pruned checkpoint at ``path`` and compare it with the original model under a bypass.
 
     ``reload`` loads what is no Hugging Face folder, with the dtype, device and attention of the model it is given.
-    ``rounds``: the last matrices of thinner MLPs were quantised again; they may differ by MOST_ROUNDING.
+    ``rounds``: last matrices of MLPs were quantised again; they may differ by MOST_ROUNDING.
 
     All tensors must be equal, bit by bit. Both models then run in the dtype and on the device of ``uncut``, on the same
     seeded tokens (TEXT_LENGTHS, left-padded), and write NEW_TOKENS behind them, which shows a cache or a recurrent
@@ -140,11 +140,9 @@ def _gone(plan: CutPlan) -> str:
 
 
 def _last_matrices(model: PreTrainedModel, plan: CutPlan) -> list[str]:
-    """Paths of the last matrices of the MLPs that stay and lose channels, in the pruned model."""
-    if plan.channels is None:
-        return []
+    """Paths of the last matrices of the MLPs that stay, in the pruned model."""
     width, path = mlp_width_in(model), structure_in(model).layers
-    return [f"{path}.{new}.{width.reader(old).name}" for new, old in enumerate(plan.kept) if old in plan.channels.kept]
+    return [f"{path}.{new}.{width.reader(old).name}" for new, old in enumerate(plan.kept) if old in width.slots]
 
 
 @contextmanager

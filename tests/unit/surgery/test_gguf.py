@@ -177,7 +177,7 @@ def test_an_embedding_for_every_layer_loses_those_of_the_removed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in gemma3n and gemma4: 6 layers, 64 values for each of 5 tokens, in blocks of 32."""
-    monkeypatch.setattr(surgery, "CHUNK", 500)  # a few rows at a time
+    monkeypatch.setattr("layercut.surgery.gguf_width.CHUNK", 500)  # a few rows at a time
     kind = gguf.GGMLQuantizationType.Q8_0
     embeddings = np.random.default_rng(0).normal(size=(5, 6, 64)).astype(np.float32)
     projection = np.random.default_rng(1).normal(size=(6, 64, 8)).astype(np.float32)

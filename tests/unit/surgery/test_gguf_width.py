@@ -18,7 +18,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.gguf import cut_gguf, gguf_bytes
-from layercut.surgery.gguf_width import Requantised, check_channels, thinned
+from layercut.surgery.gguf_width import Requantised, Thin, check_channels, thinned
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny_gguf import TINY, build, write
 from tests.unit.surgery.test_gguf import metadata, tensors
@@ -46,6 +46,11 @@ def channels_of(depth: int, kept: int = KEPT) -> Channels:
 def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
     settings = ModelSettings(model=str(file), device="cpu", dtype="float32")
     return cut_gguf(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
+
+
+def written_by(thin: Thin, data: np.ndarray) -> bytes:
+    whole = data.tobytes()
+    return b"".join(thin.part.chunks(lambda begin, size: whole[begin : begin + size]))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2"])
@@ -109,12 +114,12 @@ def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, af
 def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A last matrix with the columns of other channels passes the comparison of bytes, which shares the mistake."""
     file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf", {"ffn_down.weight": Kind.Q8_0})
-    plan, right = CutPlan(num_layers=4, channels=channels_of(4)), Requantised.stay
+    plan, right = CutPlan(num_layers=4, channels=channels_of(4)), Requantised.chunks
 
-    def other(part: Requantised, data: bytes) -> bytes:
-        return right(part._replace(entries=(*part.entries[1:], part.entries[0])), data)
+    def other(part: Requantised, read: Any) -> Iterator[bytes]:
+        return right(part._replace(entries=(*part.entries[1:], part.entries[0])), read)
 
-    monkeypatch.setattr(Requantised, "stay", other)
+    monkeypatch.setattr(Requantised, "chunks", other)
     with pytest.raises(VerificationError, match=r"down_proj\.weight differs from that of the original model by 1[34]"):
         cut(file, plan, tmp_path / "thin.gguf")
     assert not (tmp_path / "thin.gguf").exists()
@@ -138,8 +143,9 @@ def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, af
     thin = thinned(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
     assert thin is not None and thin.kind == after and thin.shape == (224, 4)
     whole = gguf.quants.dequantize(data, before)
-    assert thin.part.stay(data.tobytes()) == gguf.quants.quantize(whole[:, kept], after).tobytes()
-    assert thin.num_bytes == len(thin.part.stay(data.tobytes()))
+    written = written_by(thin, data)
+    assert written == gguf.quants.quantize(whole[:, kept], after).tobytes()
+    assert thin.num_bytes == len(written)
 
 
 def test_gate_and_up_in_one_tensor_are_halves() -> None:
@@ -149,7 +155,7 @@ def test_gate_and_up_in_one_tensor_are_halves() -> None:
     thin = thinned(tensor, channels)
     assert thin is not None and thin.shape == (8, 2 * KEPT)
     at = [*channels.kept[1], *(WIDTH + channel for channel in channels.kept[1])]
-    assert thin.part.stay(data.tobytes()) == data[at].tobytes()
+    assert written_by(thin, data) == data[at].tobytes()
 
 
 def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

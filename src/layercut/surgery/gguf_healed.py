@@ -1,0 +1,83 @@
+"""Last matrices of a checkpoint that was healed in closed form, for the GGUF file of its plan.
+
+``heal --method seam`` changes the last matrices of MLPs alone. So the GGUF file of the original model has all other
+tensors of the healed one already, quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercut.errors import InputError
+from layercut.models.sources import ModelSource, describe_source
+from layercut.models.weights import read_config, safetensors_files
+from layercut.surgery.checkpoint import read_plans
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.width import mlp_width_of
+
+
+class HealedCut(NamedTuple):
+    """What a healed checkpoint adds to the plan that it was cut by."""
+
+    healing: tuple[Mapping[str, Any], ...]
+    """Entries of its plan.json."""
+    matrices: Mapping[int, tuple[Path, str, int]]
+    """By layer of the original model, the last matrix of an MLP that healing changed: its safetensors file, its name
+    there, and the numbers of a row."""
+
+    @classmethod
+    def read(cls, folder: Path, original: Path, plan: CutPlan) -> HealedCut:
+        """Compare a healed checkpoint with the original model's folder.
+
+        Raises:
+            InputError: it was cut by another plan, in several steps, or healed otherwise.
+        """
+        plans = read_plans(folder)
+        methods = {str(entry.get("method")) for one in plans for entry in one.get("healing", ())}
+        if len(plans) != 1 or CutPlan.from_dict(plans[0]).key != plan.key:
+            raise InputError(f"{folder} was not cut by this plan in one step, so its matrices do not fit the file.")
+        if methods != {"seam"}:
+            raise InputError(
+                f"{folder} was healed by {', '.join(sorted(methods)) or 'nothing'}, and `healed` takes what `heal` "
+                "`method` seam solved for; convert the folder with llama.cpp's convert_hf_to_gguf.py."
+            )
+        before, after = _Matrices(original), _Matrices(folder)
+        changed = {
+            old: (after.file(new), after.name(new), after.width)
+            for new, old in enumerate(plan.kept)
+            if old in before.mlp.slots and not after.equals(new, before, old)
+        }
+        return cls(tuple(plans[0]["healing"]), changed)
+
+
+class _Matrices:
+    """The last matrices of the MLPs of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        source = ModelSource(name=str(folder), path=folder)
+        self._files = safetensors_files(folder)
+        self._layers = describe_source(source).structure.layers
+        self.mlp = mlp_width_of(read_config(folder), source.name)
+        self.width = self.mlp.width
+        if any(self.mlp.reader(layer).dim != 1 for layer in self.mlp.slots):
+            raise InputError(f"{folder} keeps its matrices the other way round; convert it with llama.cpp's script.")
+
+    def name(self, layer: int) -> str:
+        return f"{self._layers}.{layer}.{self.mlp.reader(layer).name}"
+
+    def file(self, layer: int) -> Path:
+        return self._files[self.name(layer)]
+
+    def equals(self, layer: int, other: _Matrices, its: int) -> bool:
+        import torch
+
+        mine, theirs = self._tensor(layer), other._tensor(its)
+        return mine.shape == theirs.shape and torch.equal(mine, theirs)
+
+    def _tensor(self, layer: int) -> Any:
+        from safetensors import safe_open
+
+        with safe_open(self.file(layer), framework="pt") as opened:  # type: ignore[no-untyped-call]
+            return opened.get_tensor(self.name(layer))
