@@ -37,8 +37,6 @@ _ELSE = "Q4_0"
 that llama.cpp takes where a row is not made of whole blocks of 256, but Q4_0 for its IQ4_NL."""
 _BLOCK = 32
 """Entries of a block of all these types; rows that are not made of whole blocks become F16."""
-
-
 Read = Callable[[int, int], bytes]
 """Gives bytes of a tensor of the original file: the first one, and how many."""
 
@@ -141,10 +139,10 @@ def check_channels(head: GgufHead, channels: Channels) -> None:
             "plan made for this very model."
         )
     for block, name, tensor in _blocks(head):
-        if name == LAST or block not in wanted:
+        if block not in wanted or name == LAST or not name.startswith("ffn_"):
             continue
-        known = tensor.shape[-1] in (channels.width, 2 * channels.width)
-        if known if name not in FIRST and name.startswith("ffn_") else name in FIRST and not known:
+        has_channels = tensor.shape[-1] in (channels.width, 2 * channels.width)
+        if has_channels != (name in FIRST):
             raise InputError(
                 f"blk.{block}.{name} of the shape {list(tensor.shape)} holds MLP channels in a way that layercut does "
                 "not know; cut the model's Hugging Face folder."
