@@ -83,6 +83,20 @@ def test_it_has_the_matrices_that_healing_solved_for(
     assert read_gguf_head(out).num_layers == 3
 
 
+def test_from_a_pruned_file_over_its_healing_to_a_file(file: Path, tmp_path: Path) -> None:
+    """A pruned GGUF file knows its plan, so that `heal` takes it."""
+    plan = CutPlan(num_layers=4, channels=channels_of(4))
+    thin = layercut.cut(str(file), plan, tmp_path / "thin.gguf", device="cpu")
+    folder = layercut.heal(
+        str(thin), str(file), "task:arithmetic", limit=30, responses="original", method="seam", seam="projection",
+        dtype="float32", device="cpu", out=tmp_path / "run",
+    )  # fmt: skip
+    out = layercut.cut(str(file), healed=folder, out=tmp_path / "healed.gguf", device="cpu")
+    found, before = tensors(out), tensors(thin)
+    others = {name for name in found if found[name] != before[name]}
+    assert others == {f"blk.{layer}.ffn_down.weight" for layer in range(4)}
+
+
 def test_what_is_no_such_checkpoint_is_refused(file: Path, tmp_path: Path) -> None:
     plan = CutPlan(num_layers=4, removed=(1,), channels=channels_of(4))
     out = tmp_path / "x.gguf"
