@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 import layercut
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, VerificationError
-from layercut.models.gguf_file import read_gguf_head
+from layercut.models.gguf_file import GgufTensor, read_gguf_head
 from layercut.requests.cut import CutRequest
 from layercut.settings import ModelSettings
+from layercut.surgery.gguf_width import with_matrix
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny_gguf import TINY, build, write
 from tests.unit.surgery.test_gguf import tensors
@@ -81,6 +82,19 @@ def test_it_has_the_matrices_that_healing_solved_for(
     assert [entry["method"] for entry in handle.healings] == ["seam"]
     assert handle.earlier_plans[0].key == plan.key
     assert read_gguf_head(out).num_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "width", "after"),
+    [(Kind.Q4_1, 64, Kind.Q8_0), (Kind.Q6_K, 64, Kind.Q8_0), (Kind.F32, 64, Kind.F32), (Kind.Q4_0, 80, Kind.F16)],
+)
+def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
+    block, block_bytes = gguf.GGML_QUANT_SIZES[before]
+    tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0, 8 * 256 // block * block_bytes)
+    thin = with_matrix(tensor, Path("model.safetensors"), "down", width)
+    assert (thin.kind, thin.shape) == (after, (width, 8))
+    block, block_bytes = gguf.GGML_QUANT_SIZES[after]
+    assert thin.num_bytes == 8 * width // block * block_bytes
 
 
 def test_from_a_pruned_file_over_its_healing_to_a_file(file: Path, tmp_path: Path) -> None:
