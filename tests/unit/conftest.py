@@ -9,6 +9,14 @@ from tests.support.run_builder import build_extreme, build_quickstart
 from tests.unit.models.hub_server import fake_hub
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    """One cache of converted models for all tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def online(tmp_path, monkeypatch):
     """Point the hub library at an address, with an empty cache."""

@@ -211,24 +211,25 @@ class _Marks(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, data: Data, settings: TrainSettings) -> None:
         self._folder = folder
-        self._due = dict(steps_of_marks(data.train, settings))
+        self._due = list(steps_of_marks(data.train, settings))
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        mark = self._due.get(state.global_step)
-        if mark is not None and state.is_world_process_zero and not (self._folder / mark).exists():
-            with new_directory(self._folder / mark) as folder:
-                model.save_pretrained(folder)
+        for step, mark in self._due if state.is_world_process_zero else ():
+            if step == state.global_step and not (self._folder / mark).exists():
+                with new_directory(self._folder / mark) as folder:
+                    model.save_pretrained(folder)
 
 
 def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[tuple[int, str]]:
     """Each mark that is reached, behind the step after which its number of answer tokens was learned from."""
     order = StepsByLength([len(one) for one in examples], settings.batch_size, settings.seed)
     waiting, step, seen = sorted(settings.marks, key=int), 0, 0
-    while waiting and step < settings.num_steps(len(examples)):
+    last = settings.num_steps(len(examples))
+    while waiting and step < last:
         passed = [len(examples[index].completion) for index in order]
         for start in range(0, len(passed), settings.batch_size):
             step, seen = step + 1, seen + sum(passed[start : start + settings.batch_size])
-            while waiting and seen >= int(waiting[0]) and step <= settings.num_steps(len(examples)):
+            while waiting and seen >= int(waiting[0]) and step <= last:
                 yield step, waiting.pop(0)
 
 

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.cache import ELSEWHERE, cache_dir
-from layercut.models.gguf_file import EARLIER, PLAN, GgufHead, read_gguf_head
+from layercut.models.gguf_file import GgufHead, read_gguf_head, recorded_plans
 from layercut.models.structure import auto_class
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
 from layercut.runs.atomic import fill_directory, write_json
 from layercut.runs.disk import check_room, writing
-from layercut.runs.json_text import parse
 from layercut.runs.lock import sole_writer
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             with fill_directory(target, is_sole=is_sole) as folder:
                 check_room(target, 2 * head.num_parameters, ELSEWHERE)
                 _write_checkpoint(path, head, folder)
-                _write_plans(path, head, folder)
+                _write_plans(head, folder)
                 files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
                 write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded) | {"files": files})
     return target
@@ -125,14 +124,13 @@ def _provenance(path: Path, head: GgufHead, digest: str, recorded: Mapping[str, 
     }
 
 
-def _write_plans(path: Path, head: GgufHead, folder: Path) -> None:
+def _write_plans(head: GgufHead, folder: Path) -> None:
     """The plans by which layercut cut the file, as a folder that it cut holds them."""
-    for key, name in ((PLAN, PLAN_FILE), (EARLIER, EARLIER_PLANS_FILE)):
-        if key in head.metadata:
-            try:
-                write_json(folder / name, parse(head.metadata[key]))
-            except (TypeError, ValueError) as error:
-                raise CheckpointError(f"{path}: {key} is not the JSON of a plan; fetch the file again.") from error
+    plans = recorded_plans(head)
+    if plans:
+        write_json(folder / PLAN_FILE, plans[-1])
+    if plans[:-1]:
+        write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
 
 
 def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError
+from layercut.runs.json_text import parse
 
 MAGIC = b"GGUF"
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -143,6 +144,39 @@ def read_gguf_head(path: Path) -> GgufHead:
     return head
 
 
+def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
+    """The plans by which layercut cut a file, oldest first, as plan.json holds them.
+
+    Raises:
+        CheckpointError: something else.
+    """
+    plans: list[Any] = []
+    for key in (EARLIER, PLAN):
+        if key in head.metadata:
+            try:
+                found = parse(head.metadata[key])
+            except (TypeError, ValueError) as error:
+                raise CheckpointError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
+            plans += found if isinstance(found, list) else [found]
+    if not all(isinstance(plan, dict) for plan in plans):
+        raise CheckpointError(f"{PLAN} or {EARLIER} of this GGUF file is not the JSON of a plan.")
+    return plans
+
+
+def block_sizes(kind: int) -> tuple[int, int]:
+    """Numbers in a block of a ggml type, which have scales in common, and its bytes; 1 number for float types."""
+    import gguf
+
+    block, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+    return block, num_bytes
+
+
+def tensor_bytes(shape: tuple[int, ...], kind: int) -> int:
+    """Bytes of a tensor of a ggml type."""
+    block, num_bytes = block_sizes(kind)
+    return math.prod(shape) // block * num_bytes
+
+
 class _Cursor:
     """Reads on from a position. Going past the end is a struct.error."""
 
@@ -225,10 +259,7 @@ def _read(data: mmap.mmap, path: Path) -> GgufHead:
 
 
 def _num_bytes(shape: tuple[int, ...], kind: int, path: Path) -> int:
-    import gguf
-
     try:
-        block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+        return tensor_bytes(shape, kind)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} holds tensors of the unknown ggml type {kind}.") from error
-    return math.prod(shape) // block * block_bytes

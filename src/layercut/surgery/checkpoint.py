@@ -47,7 +47,6 @@ MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
 
 _ELSEWHERE = "use another `out`"
-"""Plans of the cuts before this one, oldest first, when the original model was itself cut by layercut."""
 OLD_CARD_FILE = "README.uncut.md"
 """The original model's card, kept for its licence and credits."""
 

@@ -33,11 +33,12 @@ from layercut.models.gguf_file import (
     GgufField,
     GgufHead,
     GgufTensor,
+    block_sizes,
     read_gguf_head,
+    recorded_plans,
 )
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
-from layercut.runs.json_text import parse
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.cut import CutDone, without_hash
 from layercut.surgery.gguf_healed import HealedCut
@@ -193,11 +194,11 @@ def cut_gguf(
         if loads is not None and verify:
             from layercut.surgery.verify import verify_cut
 
-            other = "bypassed" if healed is None else "healed"
-            say(f"loading the new file with transformers and comparing it with the {other} model ...")
+            of = "the original model under a bypass" if healed is None else "the healed checkpoint"
+            say(f"loading the new file with transformers and comparing it with {of} ...")
             left = plan if healed is None else CutPlan(num_layers=len(plan.kept))
             found = verify_cut(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
-            verified = f"{verified}; {found.describe()}"
+            verified = f"{verified}; {found.describe(of)}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
     return CutDone(replace(work.report, out=out), verified)
@@ -295,7 +296,7 @@ def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
     axis = _PER_LAYER[one.name]
     inner, outer = math.prod(one.shape[:axis]), math.prod(one.shape[axis + 1 :])
     per_layer, rest = divmod(one.num_bytes, outer * plan.num_layers)
-    if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % _block_size(one.old.kind):
+    if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(one.old.kind)[0]:
         raise CheckpointError(
             f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in "
             f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
@@ -306,13 +307,9 @@ def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
     return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), part=part)
 
 
-def _block_size(kind: int) -> int:
-    import gguf
-
-    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)][0])
-
-
 def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> CutReport:
+    rounded = [one for one in kept if isinstance(one.part, Requantised | FromCheckpoint)]
+    said = requantised((one.old.kind, one.kind) for one in rounded)
     return CutReport(
         plan=plan,
         source=file,
@@ -325,12 +322,8 @@ def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> Cu
         tensors_after=len(kept),
         shards=(file.name,),
         copied=(),
-        warnings=tuple(filter(None, [requantised((one.old.kind, one.kind) for one in kept if _is_rounded(one))])),
+        warnings=(said,) if said else (),
     )
-
-
-def _is_rounded(one: _Moved) -> bool:
-    return isinstance(one.part, Requantised | FromCheckpoint)
 
 
 def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
@@ -349,8 +342,7 @@ def _record(
     """Keys that say what was cut, with types: the parent, its layers, the plan with what healed it, and those of
     earlier cuts.
     """
-    before = [json.loads(head.metadata[key]) for key in (EARLIER, PLAN) if key in head.metadata]
-    earlier = [plan for one in before for plan in (one if isinstance(one, list) else [one])]
+    earlier = recorded_plans(head)
     record: dict[str, tuple[int, Any]] = {
         "layercut.version": (STRING, __version__),
         "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
@@ -371,16 +363,7 @@ def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
     Raises:
         InputError: the file holds something else under layercut's keys.
     """
-    before = []
-    for key in (EARLIER, PLAN):
-        if key not in head.metadata:
-            continue
-        try:
-            found = parse(head.metadata[key])
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
-        for data in found if isinstance(found, list) else [found]:
-            before.append(CutPlan.from_dict(data if isinstance(data, dict) else {}, key))
+    before = [CutPlan.from_dict(data, PLAN) for data in recorded_plans(head)]
     return replace(plan, earlier=tuple(map(step_of, before))) if before else plan
 
 

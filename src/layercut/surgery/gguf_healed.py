@@ -45,7 +45,7 @@ class HealedCut(NamedTuple):
             )
         before, after = _Matrices(original), _Matrices(folder)
         changed = {
-            old: (after.file(new), after.name(new), after.width)
+            old: (after.file(new), after.name(new), after.mlp.width)
             for new, old in enumerate(plan.kept)
             if old in before.mlp.slots and not after.equals(new, before, old)
         }
@@ -60,7 +60,6 @@ class _Matrices:
         self._files = safetensors_files(folder)
         self._layers = describe_source(source).structure.layers
         self.mlp = mlp_width_of(read_config(folder), source.name)
-        self.width = self.mlp.width
         if any(self.mlp.reader(layer).dim != 1 for layer in self.mlp.slots):
             raise InputError(f"{folder} keeps its matrices the other way round; convert it with llama.cpp's script.")
 

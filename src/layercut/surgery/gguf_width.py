@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layercut.errors import InputError
+from layercut.models.gguf_file import block_sizes, tensor_bytes
 from layercut.surgery.gguf_metadata import block_tensor
 from layercut.surgery.shards import CHUNK
 
@@ -182,9 +183,10 @@ def with_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> Thin:
     """
     import gguf
 
-    eight = int(gguf.GGMLQuantizationType.Q8_0)
-    kind, num_rows = _kind_again(tensor.kind if _block_of(tensor.kind) == 1 else eight, width), tensor.shape[1]
-    return Thin((width, num_rows), kind, num_rows * _bytes_of(width, kind), FromCheckpoint(file, name, kind))
+    is_float = block_sizes(tensor.kind)[0] == 1
+    kind = _kind_again(tensor.kind if is_float else int(gguf.GGMLQuantizationType.Q8_0), width)
+    shape = (width, tensor.shape[1])
+    return Thin(shape, kind, tensor_bytes(shape, kind), FromCheckpoint(file, name, kind))
 
 
 def requantised(pairs: Iterable[tuple[int, int]]) -> str:
@@ -199,13 +201,12 @@ def requantised(pairs: Iterable[tuple[int, int]]) -> str:
 def _last(tensor: GgufTensor, kept: tuple[int, ...]) -> Thin:
     num_rows = tensor.shape[1]
     row_bytes = tensor.num_bytes // num_rows
-    kind = _kind_again(tensor.kind, len(kept))
-    if _block_of(kind) == _block_of(tensor.kind) == 1:  # a number is a number: nothing is rounded
-        each = row_bytes // tensor.shape[0]
-        ranges = tuple((entry * each, (entry + 1) * each) for entry in kept)
-        return Thin((len(kept), num_rows), kind, num_rows * each * len(kept), Slices(num_rows, row_bytes, ranges))
-    part = Requantised(num_rows, row_bytes, kept, tensor.kind, kind)
-    return Thin((len(kept), num_rows), kind, num_rows * _bytes_of(len(kept), kind), part)
+    kind, shape = _kind_again(tensor.kind, len(kept)), (len(kept), num_rows)
+    block, each = block_sizes(tensor.kind)
+    part: Part = Requantised(num_rows, row_bytes, kept, tensor.kind, kind)
+    if block == 1:  # floats: nothing is rounded
+        part = Slices(num_rows, row_bytes, tuple((entry * each, (entry + 1) * each) for entry in kept))
+    return Thin(shape, kind, tensor_bytes(shape, kind), part)
 
 
 def _kind_again(kind: int, width: int) -> int:
@@ -213,24 +214,9 @@ def _kind_again(kind: int, width: int) -> int:
     import gguf
 
     kinds = gguf.GGMLQuantizationType
-    if _block_of(kind) == 1:
+    if block_sizes(kind)[0] == 1:
         return kind
     return int(kinds[_AGAIN.get(kinds(kind).name, _ELSE)] if width % _BLOCK == 0 else kinds.F16)
-
-
-def _block_of(kind: int) -> int:
-    """Numbers that share scales; 1 for float types."""
-    import gguf
-
-    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)][0])
-
-
-def _bytes_of(width: int, kind: int) -> int:
-    """Bytes of a row."""
-    import gguf
-
-    block, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-    return int(width // block * num_bytes)
 
 
 def _blocks(head: GgufHead) -> Iterator[tuple[int, str, GgufTensor]]:

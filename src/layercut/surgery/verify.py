@@ -64,12 +64,12 @@ class Verification:
     """The largest relative change of the last matrix of an MLP, where these were quantised again; the rest is compared
     with these matrices in both models."""
 
-    def describe(self) -> str:
-        """One line for people."""
+    def describe(self, of: str = "the original model under a bypass") -> str:
+        """One line for people; ``of`` is the model that it was compared with."""
         but = "" if self.rounding is None else f" (last matrices of MLPs within {self.rounding:.1%})"
         return (
             f"reloaded with transformers, its tensors are equal{but} and its logits at {self.num_tokens} tokens differ "
-            f"from those of the original model under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to "
+            f"from those of {of} by at most {self.max_abs_diff:g} ({self.dtype}; up to "
             f"{self.tolerance:.2g} is rounding), and behind the {self.num_new_tokens} tokens that both write with the "
             f"cache by at most {self.max_written_diff:g}"
         )

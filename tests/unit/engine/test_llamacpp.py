@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.support.tiny_gguf import TINY, build, write
 
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
 GREEDY = Decoding()
 WIDTH = 96
 FAMILIES = {
@@ -47,13 +47,6 @@ SCORED = [
     LikelihoodRequest(id="options", prompt="The sea is", continuations=(" blue", " a place", "x")),
     LikelihoodRequest(id="other", prompt="2 + 3 =", continuations=(" 5", " 6")),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

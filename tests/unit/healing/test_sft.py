@@ -102,6 +102,8 @@ def test_at_a_mark_the_adapters_are_those_of_a_training_that_ends_there(tmp_path
     wanted = settings(max_steps=None, epochs=2.0, marks=(*marks, "100000"))
     found = dict(steps_of_marks(DATA.train, wanted))
     assert set(found.values()) == set(marks) and max(found) > -(-len(DATA.train) // 4), "in the second epoch"
+    both = steps_of_marks(DATA.train, settings(marks=("1", "2")))
+    assert list(both) == [(1, "1"), (1, "2")], "one step may reach several"
     order, sizes = [], [len(one) for one in DATA.train]
     for epoch in range(2):
         steps = StepsByLength(sizes, 4, wanted.seed)

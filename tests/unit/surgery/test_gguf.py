@@ -31,18 +31,12 @@ from tests.support.small_disk import small_disk
 from tests.support.surgery import PLANS, generate, logits_of, plan_of
 from tests.unit.models.gguf_maker import write_gguf
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One conversion of the original serves every test of the module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def cut(file: Path, removed: str | CutPlan, out: Path, *, verify: bool = False, **more: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 import layercut
 from layercut.errors import InputError, VerificationError
-from layercut.models.gguf_file import GgufTensor, read_gguf_head
+from layercut.models.gguf_file import GgufTensor, read_gguf_head, recorded_plans
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
@@ -25,13 +25,7 @@ from tests.unit.surgery.test_gguf import metadata, tensors
 
 WIDTH, KEPT = 96, 64
 Kind = gguf.GGMLQuantizationType
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAYERCUT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("shared_cache")
 
 
 def channels_of(depth: int, kept: int = KEPT) -> Channels:
@@ -168,7 +162,7 @@ def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.Monk
     out = layercut.cut(str(file), "mlp:0.3", tmp_path / "thin.gguf", device="cpu")
     assert len(asked) == 1
     assert read_gguf_head(out).metadata["llama.feed_forward_length"] == KEPT
-    plan = CutPlan.from_dict(__import__("json").loads(read_gguf_head(out).metadata["layercut.plan"]))
+    plan = CutPlan.from_dict(recorded_plans(read_gguf_head(out))[-1])
     assert plan.channels is not None and plan.channels.kept == channels_of(4).kept
 
 
