@@ -49,10 +49,13 @@ def compare(model_type: str) -> tuple[str, str]:
     except InputError as error:
         return "refused", one_line(error)
     drawn = torch.Generator().manual_seed(1)
-    few = {layer: torch.randperm(mlp.width, generator=drawn)[: mlp.width // 2].tolist() for layer in mlp.slots}
-    channels = Channels(
-        field=mlp.field, width=mlp.width, kept={layer: tuple(sorted(some)) for layer, some in few.items()}
-    )
+    kept = {}
+    for layer in mlp.slots:
+        few = [torch.randperm(mlp.width, generator=drawn)[: mlp.width // 2] for _ in range(mlp.mlps(layer))]
+        kept[layer] = tuple(
+            sorted(channel + at * mlp.width for at, some in enumerate(few) for channel in some.tolist())
+        )
+    channels = Channels(field=mlp.field, width=mlp.width, kept=kept)
     plan = CutPlan(num_layers=len(decoder_layers(model)), channels=channels)
     ids = torch.randint(5, 200, (2, 9), generator=drawn)
     with torch.no_grad():
@@ -69,7 +72,8 @@ def compare(model_type: str) -> tuple[str, str]:
         return "differs", f"by {float((thin - zeros).abs().max()):.2g}"
     if torch.equal(thin, before):
         return "differs", "nothing changed"
-    return "equal", f"{mlp.field}, {len(mlp.slots)} of {NUM_LAYERS} layers"
+    most = max(map(mlp.mlps, mlp.slots))
+    return "equal", f"{mlp.field}, {len(mlp.slots)} of {NUM_LAYERS} layers{f', {most} experts' if most > 1 else ''}"
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from layercut.errors import InputError
 from layercut.surgery.plan import as_plan
 from layercut.surgery.remove import ACTIVE, REORDERED, decoder_layers, refuse_reordered, remove_layers
-from layercut.surgery.width import mlp_width_in, taken
+from layercut.surgery.slots import Entries, taken
+from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,15 +72,15 @@ def _in_front(model: PreTrainedModel, plan: CutPlan) -> CutPlan:
     mlp, layers, channels = mlp_width_in(model), decoder_layers(model), plan.channels
     mlp.check(channels)
     for layer, kept in channels.kept.items():
-        order = [*kept, *sorted(set(range(mlp.width)) - set(kept))]
+        stay = set(kept)
+        order = sorted(range(mlp.mlps(layer) * mlp.width), key=lambda one: (one // mlp.width, one not in stay))
         for slot in mlp.slots[layer]:
             tensor = getattr(layers[layer].get_submodule(slot.module), slot.tensor)
             tensor.copy_(taken(tensor, slot.dim, slot.entries(order, mlp.width)))
-    first = dict.fromkeys(channels.kept, tuple(range(channels.num_kept)))
-    return replace(plan, channels=replace(channels, kept=first))
+    return replace(plan, channels=mlp.first_channels(channels.num_kept))
 
 
-def _part(tensor: Tensor, dim: int, entries: Sequence[int]) -> Tensor:
+def _part(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     """The first entries as a slice, others as a copy."""
     if list(entries) == list(range(len(entries))):
         return tensor.narrow(dim, 0, len(entries))

@@ -28,6 +28,9 @@ COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 SECTIONS = ("text_config", "decoder", "generator")
 """Names under which a config of several parts keeps that of its language model."""
 
+Stored = Callable[[str], tuple[str, tuple[str, ...]]]
+"""From a tensor's name in a checkpoint to that of the parameter, and the classes of transformers' operations between.
+"""
 SAMPLES = 4
 """Names that are looked at of each list in a checkpoint."""
 
@@ -107,8 +110,13 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
         InputError: no decoder that transformers knows, or one that no layer can be removed from.
         CheckpointError: a config that transformers does not accept.
     """
-    found, rename = _laid_out(json.dumps(config, sort_keys=True), name)
-    return replace(found, stored=_heads(found, rename, tensors))
+    found, stored = _laid_out(json.dumps(config, sort_keys=True), name)
+    return replace(found, stored=_heads(found, lambda tensor: stored(tensor)[0], tensors))
+
+
+def stored_as(config: Mapping[str, Any], name: str) -> Stored:
+    """A function from a tensor's name in a checkpoint to the parameter that it becomes a part of."""
+    return _laid_out(json.dumps(config, sort_keys=True), name)[1]
 
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
@@ -235,7 +243,7 @@ def language_parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
 
 
 @lru_cache(maxsize=8)
-def _laid_out(config_json: str, name: str) -> tuple[Structure, Callable[[str], str]]:
+def _laid_out(config_json: str, name: str) -> tuple[Structure, Stored]:
     """The structure by the model's own names, and how names of a checkpoint become these."""
     config = config_of(json.loads(config_json), name)
     model = blueprint(config, name=name)
@@ -311,8 +319,8 @@ def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str
     return tuple(sorted(head for head in heads if not any(head != one and head.startswith(one) for one in heads)))
 
 
-def _renaming(model: PreTrainedModel) -> Callable[[str], str]:
-    """A function from a name in a checkpoint to that of the parameter that it becomes, as from_pretrained has it."""
+def _renaming(model: PreTrainedModel) -> Stored:
+    """As from_pretrained has it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -321,8 +329,9 @@ def _renaming(model: PreTrainedModel) -> Callable[[str], str]:
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     state = model.state_dict()
 
-    def rename(name: str) -> str:
-        renamed: str = rename_source_key(name, renamings, converters, model.base_model_prefix, state)[0]
-        return renamed
+    def stored(name: str) -> tuple[str, tuple[str, ...]]:
+        renamed, source = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
+        using = next((one.operations for one in converters if source in one.source_patterns), ())
+        return renamed, tuple(type(one).__name__ for one in using)
 
-    return rename
+    return stored

@@ -78,12 +78,14 @@ class TensorSpan(NamedTuple):
     part: TensorPart | None = None
     """Part that stays; None for all of it. ``entry`` then has the new shape and size."""
 
-    def taking(self, dim: int, entries: Sequence[int]) -> TensorSpan:
-        """The same with some entries along one dimension alone."""
+    def taking(self, dim: int, entries: Sequence[int] | Sequence[Sequence[int]]) -> TensorSpan:
+        """The same with some entries along one dimension alone; of a stack of tensors each its own."""
         entry, item = self.entry, DTYPE_BITS[self.entry.dtype] // 8
-        shape = (*entry.shape[:dim], len(entries), *entry.shape[dim + 1 :])
+        each = tuple(tuple(one) if isinstance(one, Sequence) else one for one in entries)
+        size = len(each[0]) if isinstance(each[0], tuple) else len(each)
+        shape = (*entry.shape[:dim], size, *entry.shape[dim + 1 :])
         new = TensorEntry(entry.dtype, shape, entry.begin, entry.begin + math.prod(shape) * item)
-        return self._replace(entry=new, part=TensorPart(dim, tuple(entries), entry.shape))
+        return self._replace(entry=new, part=TensorPart(dim, each, entry.shape))
 
     def read(self) -> bytes:
         """Bytes of the part that stays."""
@@ -91,19 +93,24 @@ class TensorSpan(NamedTuple):
 
         part = self.part
         assert part is not None, "whole tensors are copied by ranges"
+        item = DTYPE_BITS[self.entry.dtype] // 8
         with self.file.open("rb") as file:
             file.seek(self.offset)
-            data = file.read(self.entry.num_bytes // len(part.entries) * part.shape[part.dim])
-        item = DTYPE_BITS[self.entry.dtype] // 8
+            data = file.read(math.prod(part.shape) * item)
         whole = np.frombuffer(data, np.dtype((np.void, item))).reshape(part.shape)
-        return bytes(whole.take(part.entries, axis=part.dim).tobytes())
+        if not isinstance(part.entries[0], tuple):
+            return bytes(whole.take(part.entries, axis=part.dim).tobytes())
+        return b"".join(
+            one.take(own, axis=part.dim - 1).tobytes() for one, own in zip(whole, part.entries, strict=True)
+        )
 
 
 class TensorPart(NamedTuple):
     """Entries of a tensor along one dimension."""
 
     dim: int
-    entries: tuple[int, ...]
+    entries: tuple[Any, ...]
+    """Numbers, or a tuple of them for each entry of the first dimension."""
     shape: tuple[int, ...]
     """Of the whole tensor."""
 

@@ -16,7 +16,6 @@ from scipy.optimize import nnls
 
 from layercut.pruning.profile import Profile
 from layercut.pruning.speed import request_time, timed_rounds
-from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import MlpWidth
 
@@ -68,7 +67,7 @@ def measure_request_times(
     turns.
     """
     gone = tuple(range(1, count - 1, 2))
-    thin = Channels(field=mlp.field, width=mlp.width, kept=dict.fromkeys(mlp.slots, tuple(range(mlp.width // 2))))
+    thin = mlp.first_channels(mlp.width // 2)
     plans = [CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), gone) for kept in (None, thin)]
     timed = timed_rounds({one.key: timer(one) for one in plans}, profile, seed, progress)
     seconds = [request_time(timed[one.key], profile)(profile.prompt, profile.new) for one in plans]

@@ -24,6 +24,7 @@ from layercut.runs.prune import BYTES
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
 from layercut.selection.trace_damage import first_traces, right_answers
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.stored_slots import stored_slots
 from layercut.surgery.width import mlp_width_of
 
 STEP = 0.05
@@ -78,18 +79,18 @@ class Sizes:
         config = read_config(model.source.path)
         self.mlp = mlp_width_of(config, model.settings.model)
         stored = stored_tensors(model.source.path)
-        pattern = structure_of(config, model.settings.model, [one.name for one in stored]).tensor_pattern
+        structure = structure_of(config, model.settings.model, [one.name for one in stored])
         self.total = sum(one.entry.num_bytes for one in stored)
         self._read = self.total - unread_bytes(config, stored)
         self._layers = dict.fromkeys(range(model.num_layers), 0)
         self._channels = dict.fromkeys(self.mlp.slots, 0.0)
-        names = {(layer, slot.name) for layer, slots in self.mlp.slots.items() for slot in slots}
+        names = stored_slots(stored, self.mlp, structure, config, model.settings.model)
         for one in stored:
-            match = pattern.match(one.name)
+            match = structure.tensor_pattern.match(one.name)
             if match is None or (layer := int(match[2])) not in self._layers:
                 continue
             self._layers[layer] += one.entry.num_bytes
-            if (layer, match[3].removeprefix(".")) in names:
+            if one.name in names:
                 self._channels[layer] += one.entry.num_bytes / self.mlp.width
 
     def share(self, removed: Sequence[int], smaller: float) -> float | None:

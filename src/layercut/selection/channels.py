@@ -11,12 +11,13 @@ without these channels SmolLM2 writes noise (docs/experiments/width.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from layercut.engine.rows import Tokens, compared_scorings, text_tokens
 from layercut.errors import unknown
@@ -24,9 +25,13 @@ from layercut.progress import Progress, silent
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels, num_kept
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
+from layercut.surgery.slots import ChannelSlot
 from layercut.surgery.width import MlpWidth, mlp_width_in
+from layercut.surgery.width_run import plain_experts
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from layercut.engine.base import LikelihoodRequest
     from layercut.models.loading import LoadedModel
 
@@ -74,10 +79,13 @@ def choose_channels(
 def keep_most(mlp: MlpWidth, ranked: Mapping[int, Sequence[int]], share: float) -> Channels:
     """The most needed channels of each layer without about ``share`` of them. InputError: a share that leaves none."""
     number = num_kept(mlp.width, share)
-    # A removed layer has no channels to choose, and a plan names those of every layer.
-    kept = {layer: ranked[layer][:number] if layer in ranked else range(number) for layer in mlp.slots}
-    few = {layer: tuple(sorted(channels)) for layer, channels in kept.items()}
-    return Channels(field=mlp.field, width=mlp.width, kept=few)
+    kept = dict(mlp.first_channels(number).kept)  # a removed layer has none to choose, and a plan names all layers
+    for layer, channels in ranked.items():
+        by_mlp: list[list[int]] = [[] for _ in range(mlp.mlps(layer))]
+        for channel in channels:
+            by_mlp[channel // mlp.width].append(channel)
+        kept[layer] = tuple(sorted(channel for most in by_mlp for channel in most[:number]))
+    return Channels(field=mlp.field, width=mlp.width, kept=kept)
 
 
 @torch.no_grad()
@@ -89,53 +97,125 @@ def rank_channels(
     criterion: str = "rms",
     progress: Progress = silent,
 ) -> dict[int, tuple[int, ...]]:
-    """By layer that stays, its channels, the most needed first; of equals the earlier one. See ``choose_channels``."""
+    """By layer that stays, its channels, the most needed first; of equals the earlier one. See ``choose_channels``.
+
+    Those of an expert are ranked on the tokens that reach it, and by their columns alone where none does.
+    """
     if criterion not in CHANNEL_CRITERIA:
         raise unknown("channel criterion", criterion, CHANNEL_CRITERIA)
-    mlp = mlp_width_in(loaded.model)
+    model = loaded.model
+    mlp, stack = mlp_width_in(model), decoder_layers(model)
     layers = [layer for layer in mlp.slots if layer not in set(removed)]
-    stack = decoder_layers(loaded.model)
-    readers = {layer: mlp.reader(layer) for layer in layers}
-    norms = {
-        layer: getattr(stack[layer].get_submodule(slot.module), slot.tensor).detach().float().movedim(slot.dim, 0)
-        for layer, slot in readers.items()
-    }
     ranked: dict[int, tuple[int, ...]] = {}
     # Second moments of all layers at once would fill the memory: C x C each.
     groups = [[layer] for layer in layers] if criterion == "obs" else [layers]
     total, done = len(groups) * sum(len(texts) for texts in sources.values()), 0
     plan = CutPlan(num_layers=len(stack), removed=tuple(removed))
     for group in groups:
-        found = {layer: _Moments(mlp.width, full=criterion == "obs") for layer in group}
-        modules = {layer: stack[layer].get_submodule(readers[layer].module) for layer in group}
-        with bypass(loaded.model, plan):
+        readers = {layer: [(slot, _weight(stack[layer], slot)) for slot in mlp.readers(layer)] for layer in group}
+        columns = {(layer, at): own for layer in group for at, own in _columns(readers[layer])}
+        found = {place: _Moments(own.shape[0], full=criterion == "obs") for place, own in columns.items()}
+        with bypass(model, plan), _experts_one_by_one(model):
             for texts in sources.values():
                 weight = 1 / max(1, sum(map(len, texts)))
                 for text in texts:
-                    for layer, states_TC in _activations(loaded, modules, text):
-                        found[layer].add(states_TC, weight / len(sources))
+                    for place, states_TC in _activations(loaded, stack, readers, text):
+                        found[place].add(states_TC, weight / len(sources))
                     done += 1
                     progress("texts", done, total)
-        for layer, moments in found.items():
-            scores = moments.scores(norms[layer], criterion)
-            ranked[layer] = tuple(torch.sort(scores, descending=True, stable=True).indices.tolist())
+        for layer in group:
+            best: list[int] = []
+            for (its, at), moments in found.items():
+                if its == layer:
+                    scores = moments.scores(columns[its, at].float(), criterion)
+                    order = torch.sort(scores, descending=True, stable=True).indices
+                    best += (at * mlp.width + order).tolist()
+            ranked[layer] = tuple(best)
     return ranked
 
 
-def _activations(loaded: LoadedModel, modules: Mapping[int, Any], text: Tokens) -> Iterator[tuple[int, Tensor]]:
-    """By layer, the channels of one text."""
-    seen: dict[int, Tensor] = {}
+Reader = tuple[ChannelSlot, torch.nn.Parameter]
+Place = tuple[int, int]
+"""A layer, and the first of its MLPs that a matrix reads."""
 
-    def keep(layer: int, given: tuple[Tensor, ...]) -> None:
-        seen[layer] = given[0].reshape(-1, given[0].shape[-1])
+
+def _weight(layer: torch.nn.Module, slot: ChannelSlot) -> torch.nn.Parameter:
+    found: torch.nn.Parameter = getattr(layer.get_submodule(slot.module), slot.tensor)
+    return found
+
+
+def _columns(readers: Sequence[Reader]) -> Iterator[tuple[int, Tensor]]:
+    """By the first MLP, the columns (C, D) of a last matrix; of experts each expert's."""
+    for slot, weight in readers:
+        if slot.is_stacked:
+            yield from ((slot.first + at, one.movedim(slot.dim - 1, 0)) for at, one in enumerate(weight.detach()))
+        else:
+            yield slot.first, weight.detach().movedim(slot.dim, 0)
+
+
+@contextmanager
+def _experts_one_by_one(model: PreTrainedModel) -> Iterator[None]:
+    before = plain_experts(model)
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.set_experts_implementation(before)
+
+
+def _activations(
+    loaded: LoadedModel, stack: torch.nn.ModuleList, readers: Mapping[int, Sequence[Reader]], text: Tokens
+) -> Iterator[tuple[Place, Tensor]]:
+    """What the last matrices read of one text."""
+    seen: list[tuple[Place, Tensor]] = []
+    stacked: dict[int, tuple[Place, torch.nn.Parameter]] = {}
+
+    def keep(place: Place, states: Tensor) -> None:
+        seen.append((place, states.reshape(-1, states.shape[-1])))
 
     with ExitStack() as hooks:
-        for layer, module in modules.items():
-            hook = module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given))
-            hooks.callback(hook.remove)
+        for layer, own in readers.items():
+            for slot, weight in own:
+                place = (layer, slot.first)
+                if slot.is_stacked:
+                    stacked[id(weight)] = (place, weight)
+                    continue
+                module = stack[layer].get_submodule(slot.module)
+                hook = module.register_forward_pre_hook(lambda _, given, place=place: keep(place, given[0]))
+                hooks.callback(hook.remove)
+        if stacked:
+            hooks.enter_context(_ExpertInputs(stacked, keep))
         ids_1T = torch.tensor([text], device=loaded.model.device)
         loaded.model.base_model(input_ids=ids_1T, use_cache=False)
-    yield from seen.items()
+    yield from seen
+
+
+class _ExpertInputs(TorchFunctionMode):
+    """Notes what is multiplied by each expert's part of a stacked matrix: no module has it as its input."""
+
+    def __init__(
+        self, stacked: Mapping[int, tuple[Place, torch.nn.Parameter]], keep: Callable[[Place, Tensor], None]
+    ) -> None:
+        super().__init__()
+        self._stacked, self._keep = stacked, keep
+        self._parts: dict[int, tuple[Place, Tensor]] = {}
+        """By identity, the parts under way, which are held so that no other tensor takes their identity."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.__getitem__ and (found := self._stacked.get(id(args[0]))):
+            (layer, first), _ = found
+            self._parts[id(result)] = ((layer, first + int(args[1])), result)
+        elif len(args) > 1 and isinstance(args[0], Tensor):
+            if part := self._parts.pop(id(args[1]), None):
+                self._keep(part[0], args[0])
+            elif found := self._stacked.get(id(args[1])):  # all experts at once: states (E, T, C)
+                (layer, first), _ = found
+                for at, states_TC in enumerate(args[0]):
+                    self._keep((layer, first + at), states_TC)
+        return result
 
 
 class _Moments:
@@ -157,6 +237,8 @@ class _Moments:
     def scores(self, columns_CD: Tensor, criterion: str) -> Tensor:
         """How much each channel is needed, (C,) float64; ``columns_CD`` is the last matrix, channels first."""
         squared_C = columns_CD.square().sum(dim=1).double().cpu()
+        if not bool(self.square_C.any()):
+            return squared_C
         if criterion == "rms":
             return self.square_C.sqrt() * squared_C.sqrt()
         if criterion == "wanda":

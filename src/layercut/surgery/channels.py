@@ -1,8 +1,8 @@
-"""Channels: the MLP channels that stay in each layer, as many in every layer, so that a plain config says how many.
+"""Channels: the MLP channels that stay in each layer, as many in every MLP, so that a plain config says how many.
 
-A channel is one hidden unit of a layer's MLP: a row of its first matrices (gate and up) and a column of the last
-(down). In plan.json the channels of a layer are one number in hex: its bits, the most significant first, are the
-channels 0, 1, 2 ..., and a 1 stays.
+A channel is one hidden unit of an MLP: a row of its first matrices (gate and up) and a column of the last (down). The
+channels of a layer with experts are numbered through, expert after expert. In plan.json the channels of a layer are one
+number in hex: its bits, the most significant first, are the channels 0, 1, 2 ..., and a 1 stays.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,25 +38,33 @@ class Channels:
     field: str
     """Key of the config that holds the width, such as ``intermediate_size``."""
     width: int
-    """Channels of a layer in the original model."""
+    """Channels of an MLP in the original model."""
     kept: Mapping[int, tuple[int, ...]]
     """By layer of the original model, the channels that stay, ascending."""
 
     def __post_init__(self) -> None:
-        sizes = {len(channels) for channels in self.kept.values()}
-        if len(sizes) != 1 or not 0 < (size := sizes.pop()) < self.width:
+        sizes: set[int] = set()
+        for layer, channels in self.kept.items():
+            if len(set(channels)) != len(channels) or not channels or channels[0] < 0:
+                raise InputError(f"layer {layer} has no such MLP channels; they are counted from 0, each once.")
+            by_mlp = Counter(channel // self.width for channel in channels)
+            sizes |= {*by_mlp.values(), *([0] if len(by_mlp) <= channels[-1] // self.width else [])}
+        if len(sizes) != 1 or not 0 < min(sizes) < self.width:
             raise InputError(
-                f"the MLP channels that stay must be as many in every layer, and 1 to {self.width - 1}; make the plan "
+                f"the MLP channels that stay must be as many in every MLP, and 1 to {self.width - 1}; make the plan "
                 "again with layercut select."
             )
-        for layer, channels in self.kept.items():
-            if len(set(channels)) != size or channels[0] < 0 or channels[-1] >= self.width:
-                raise InputError(f"layer {layer} has no such MLP channels; it has {self.width}, counted from 0.")
 
-    @property
+    @cached_property
+    def mlps(self) -> dict[int, int]:
+        """MLPs of each layer: 1, or experts."""
+        return {layer: channels[-1] // self.width + 1 for layer, channels in self.kept.items()}
+
+    @cached_property
     def num_kept(self) -> int:
-        """Channels that stay in a layer."""
-        return len(next(iter(self.kept.values())))
+        """Channels that stay in an MLP."""
+        layer = next(iter(self.kept))
+        return len(self.kept[layer]) // self.mlps[layer]
 
     @property
     def share(self) -> float:
@@ -64,7 +73,10 @@ class Channels:
 
     def describe(self) -> str:
         """``2,496 of 8,960 MLP channels of each layer (27.9 %)``."""
-        return f"{self.width - self.num_kept:,} of {self.width:,} MLP channels of each layer ({100 * self.share:.1f} %)"
+        what = "layer" if max(self.mlps.values()) == 1 else "expert"
+        return (
+            f"{self.width - self.num_kept:,} of {self.width:,} MLP channels of each {what} ({100 * self.share:.1f} %)"
+        )
 
     @cached_property
     def key(self) -> str:
@@ -73,7 +85,7 @@ class Channels:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, see above."""
-        kept = {str(layer): _to_hex(channels, self.width) for layer, channels in sorted(self.kept.items())}
+        kept = {str(at): _to_hex(channels, self.mlps[at] * self.width) for at, channels in sorted(self.kept.items())}
         return {"field": self.field, "width": self.width, "num_kept": self.num_kept, "kept": kept}
 
     @classmethod
@@ -110,15 +122,15 @@ def num_kept(width: int, share: float) -> int:
     return found
 
 
-def _to_hex(channels: Iterable[int], width: int) -> str:
-    bits = ["0"] * (4 * math.ceil(width / 4))
+def _to_hex(channels: Iterable[int], size: int) -> str:
+    bits = ["0"] * (4 * math.ceil(size / 4))
     for channel in channels:
         bits[channel] = "1"
     return f"{int(''.join(bits), 2):0{len(bits) // 4}x}"
 
 
 def _from_hex(text: str, width: int) -> tuple[int, ...]:
-    if len(text) != math.ceil(width / 4):
+    if len(text) != math.ceil(4 * len(text) // width * width / 4):
         raise ValueError(f"{len(text)} hex digits for {width} channels")
     bits = f"{int(text, 16):0{4 * len(text)}b}"
     return tuple(place for place, bit in enumerate(bits) if bit == "1")

@@ -35,7 +35,8 @@ from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
-from layercut.surgery.width import MlpWidth, mlp_width_of, thin_config
+from layercut.surgery.stored_slots import stored_slots
+from layercut.surgery.width import mlp_width_of, thin_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -200,9 +201,8 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         cut, config = _pruned_configs(raw, plan, structure, source)
     except PlanRefused as refused:
         raise with_nearest(refused, plan, lambda other: _pruned_configs(raw, other, structure, source)) from refused
-    after = _renamed(before, plan, structure, text, source)
-    if plan.channels is not None:
-        after = _thinned(after, plan.channels, plan, structure, mlp_width_of(raw, str(source)), source)
+    thin = before if plan.channels is None else _thinned(before, plan.channels, structure, raw, source)
+    after = _renamed(thin, plan, structure, text, source)
     modules = modules_of(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
     shards = lay_out(after, max_shard_bytes, metadata)
@@ -302,37 +302,29 @@ def _renamed(
 
 
 def _thinned(
-    pieces: list[TensorSpan],
-    channels: Channels,
-    plan: CutPlan,
-    structure: Structure,
-    mlp: MlpWidth,
-    source: Path,
+    pieces: list[TensorSpan], channels: Channels, structure: Structure, raw: Mapping[str, Any], source: Path
 ) -> list[TensorSpan]:
     """The tensors with the MLP channels that stay.
 
     Raises:
-        InputError: channels of another model, or a checkpoint that names its MLPs in another way
-            than transformers does in memory.
+        InputError: channels of another model, or a checkpoint that stores its MLPs in a way that is not known.
     """
+    mlp = mlp_width_of(raw, str(source))
     mlp.check(channels)
-    slots = {(layer, slot.name): slot for layer, found in mlp.slots.items() for slot in found}
-    left = {(layer, name) for layer, name in slots if layer in plan.kept}
+    slots = stored_slots(pieces, mlp, structure, raw, str(source))
+    known = {(layer, slot.name) for layer, slot in slots.values()}
+    for layer, own in mlp.slots.items():
+        for slot in own:
+            if (layer, slot.name) not in known:
+                raise InputError(
+                    f"{source} does not store {slot.name} of layer {layer} as it is in memory, nor each expert's part "
+                    "by itself, so its MLPs cannot be thinned on disk."
+                )
     found = []
     for piece in pieces:
-        match = structure.tensor_pattern.match(piece.name)
-        old = plan.kept[int(match[2])] if match and int(match[2]) < len(plan.kept) else -1
-        key = (old, match[3].removeprefix(".") if match else "")
-        if key not in left:
-            found.append(piece)
-            continue
-        left.remove(key)
-        found.append(piece.taking(slots[key].dim, slots[key].entries(channels.kept[old], channels.width)))
-    if left:
-        layer, name = min(left)
-        raise InputError(
-            f"{source} does not store {name} of layer {layer} under this name, so its MLPs cannot be thinned on disk."
-        )
+        layer, at = slots.get(piece.name, (-1, None))
+        entries = at.entries(channels.kept[layer], channels.width) if at else ()
+        found.append(piece.taking(at.dim, entries) if at else piece)
     return found
 
 

@@ -60,11 +60,14 @@ class _Matrices:
         self._files = safetensors_files(folder)
         self._layers = describe_source(source).structure.layers
         self.mlp = mlp_width_of(read_config(folder), source.name)
-        if any(self.mlp.reader(layer).dim != 1 for layer in self.mlp.slots):
-            raise InputError(f"{folder} keeps its matrices the other way round; convert it with llama.cpp's script.")
+        readers = [slot for layer in self.mlp.slots for slot in self.mlp.readers(layer)]
+        if len(readers) != len(self.mlp.slots) or any(slot.dim != 1 or slot.is_stacked for slot in readers):
+            raise InputError(
+                f"{folder} has experts, or keeps its matrices the other way round; convert it with llama.cpp's script."
+            )
 
     def name(self, layer: int) -> str:
-        return f"{self._layers}.{layer}.{self.mlp.reader(layer).name}"
+        return f"{self._layers}.{layer}.{self.mlp.readers(layer)[0].name}"
 
     def file(self, layer: int) -> Path:
         return self._files[self.name(layer)]

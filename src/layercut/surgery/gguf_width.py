@@ -131,6 +131,8 @@ class Thin(NamedTuple):
 
 def check_channels(head: GgufHead, channels: Channels) -> None:
     """Raise InputError where a file does not hold the channels of a plan, or holds them in a way that is not known."""
+    if max(channels.mlps.values()) > 1:
+        raise InputError("the plan thins experts, and layercut thins those of folders; cut the folder and convert it.")
     wanted = dict.fromkeys(channels.kept, channels.width)
     found = {block: tensor.shape[0] for block, name, tensor in _blocks(head) if name == LAST}
     if found != wanted:

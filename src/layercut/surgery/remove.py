@@ -13,7 +13,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 
 from layercut.errors import InputError
@@ -23,7 +22,8 @@ from layercut.surgery.kinds import Setting, settings_under
 from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
-from layercut.surgery.width import attributes_under, mlp_width_in, taken, thin_config
+from layercut.surgery.slots import taken, zeroed
+from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
+    from layercut.surgery.slots import Entries
 
-    Part = Callable[[Tensor, int, Sequence[int]], Tensor]
+    Part = Callable[[Tensor, int, Entries], Tensor]
 
 ACTIVE = "_layercut_bypass"
 """Attribute of a model that is under a bypass: the plan."""
@@ -220,14 +221,15 @@ def masked(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
     layers, channels = decoder_layers(model), plan.channels
     with ExitStack() as undo:
         for layer, kept in channels.kept.items() if channels else ():
-            slot = mlp_width_in(model).reader(layer)
-            module = layers[layer].get_submodule(slot.module)
-            before = module._parameters[slot.tensor]
-            assert before is not None and channels is not None
-            gone = sorted(set(range(channels.width)) - set(kept))
-            undo.callback(module._parameters.__setitem__, slot.tensor, before)
-            zeros = before.detach().index_fill(slot.dim, torch.tensor(gone, device=before.device), 0.0)
-            module._parameters[slot.tensor] = nn.Parameter(zeros, requires_grad=False)
+            assert channels is not None
+            gone = sorted(set(range(channels.mlps[layer] * channels.width)) - set(kept))
+            for slot in mlp_width_in(model).readers(layer):
+                module = layers[layer].get_submodule(slot.module)
+                before = module._parameters[slot.tensor]
+                assert before is not None
+                undo.callback(module._parameters.__setitem__, slot.tensor, before)
+                zeros = zeroed(before.detach(), slot.dim, slot.entries(gone, channels.width))
+                module._parameters[slot.tensor] = nn.Parameter(zeros, requires_grad=False)
         yield model
 
 

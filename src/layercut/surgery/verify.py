@@ -142,7 +142,12 @@ def _gone(plan: CutPlan) -> str:
 def _last_matrices(model: PreTrainedModel, plan: CutPlan) -> list[str]:
     """Paths of the last matrices of the MLPs that stay, in the pruned model."""
     width, path = mlp_width_in(model), structure_in(model).layers
-    return [f"{path}.{new}.{width.reader(old).name}" for new, old in enumerate(plan.kept) if old in width.slots]
+    return [
+        f"{path}.{new}.{slot.name}"
+        for new, old in enumerate(plan.kept)
+        if old in width.slots
+        for slot in width.readers(old)
+    ]
 
 
 @contextmanager

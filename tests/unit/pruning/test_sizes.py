@@ -34,7 +34,7 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from tests.support.pruning import choice_file, spare_model, wide_model, written_file
-from tests.support.tiny import save_tiny
+from tests.support.tiny import CONFIGS, save_tiny
 from tests.unit.pruning.test_job import found, in_legs
 
 
@@ -148,13 +148,31 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
     assert found.num_candidates == 3 and found.plan.removed == min(tried, key=damage) != ()
 
 
-def test_a_model_of_experts_loses_layers_alone_and_says_so(tmp_path: Path) -> None:
+def test_a_model_of_experts_loses_channels_of_each(tmp_path: Path) -> None:
     model = save_tiny("mixtral", tmp_path / "experts")
+    file, said = choice_file(tmp_path / "mine.jsonl", model), []
+    done = run(
+        model, file, tmp_path / "run", said.append, units="width", smaller=0.2, one_size=True, keep=0.1, items=12
+    )
+    (step,) = done.result.path
+    assert [one.healing for one in step.tried] == [None]  # experts have no one last matrix to solve for
+    plan = CutPlan.load(tmp_path / "run" / "plans" / "size-20.json")
+    assert plan.channels is not None and set(plan.channels.mlps.values()) == {4}
+    sizes = Sizes(ModelHandle(ModelSettings(model=str(model), device="cpu")))
+    assert sizes.share((), 0.2) == pytest.approx(plan.channels.share, abs=0.1)
+
+
+def test_a_model_whose_mlps_cannot_be_thinned_loses_layers_alone_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"vocab_size": 260, "hidden_size": 32, "n_layer": 6, "n_head": 4, "pad_token_id": 256, "eos_token_id": 259}
+    monkeypatch.setitem(CONFIGS, "bloom", small)
+    model = save_tiny("bloom", tmp_path / "bloom")
     file, said = choice_file(tmp_path / "mine.jsonl", model), []
     done = run(model, file, tmp_path / "run", said.append, units="both", smaller=0.05, keep=0.5, heal="none", items=12)
     assert [one.name for one in done.result.tested] == ["depth-1"] and done.result.goal.smaller is None
-    assert any("layers alone are removed: mlp.experts" in line for line in said)
-    with pytest.raises(InputError, match="mlp.experts"):
+    assert any("layers alone are removed: " in line and "no MLP whose width" in line for line in said)
+    with pytest.raises(InputError, match="no MLP whose width"):
         run(model, file, tmp_path / "width", units="width", items=12)
 
 

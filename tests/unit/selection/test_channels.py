@@ -89,5 +89,47 @@ def test_as_many_stay_in_each_layer_and_the_plan_says_by_what() -> None:
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(InputError, match="channel criterion 'rmsx'"):
         rank_channels(tiny_loaded("llama"), (), {"a": TEXTS}, criterion="rmsx")
-    with pytest.raises(InputError, match="experts"):
-        rank_channels(tiny_loaded("mixtral"), (), {"a": TEXTS})
+
+
+@pytest.mark.parametrize("criterion", ["rms", "obs"])
+def test_an_experts_channels_are_ranked_on_the_tokens_that_reach_it(criterion: str) -> None:
+    loaded = tiny_loaded("mixtral")
+    before = loaded.model.config._experts_implementation
+    ranked = rank_channels(loaded, (1,), {"a": TEXTS}, criterion=criterion)
+    assert loaded.model.config._experts_implementation == before and 1 not in ranked
+    mlp = decoder_layers(loaded.model)[3].mlp
+    given: list[Any] = []
+    hook = mlp.register_forward_pre_hook(lambda _, states: given.append(states[0][0]))
+    with torch.no_grad(), bypass(loaded.model, CutPlan(num_layers=6, removed=(1,))):
+        for text in TEXTS:
+            loaded.model(input_ids=torch.tensor([text]))
+    hook.remove()
+    states_TD = torch.cat(given)
+    with torch.no_grad():
+        reaching = mlp.gate(states_TD)[-1]  # experts of each token
+        for expert in range(4):
+            own_TD = states_TD[(reaching == expert).any(dim=-1)]
+            gate, up = (own_TD @ mlp.experts.gate_up_proj[expert].T).chunk(2, dim=-1)
+            states = (torch.nn.functional.silu(gate) * up).double().numpy()
+            columns = mlp.experts.down_proj[expert].detach().double().numpy()
+            scores = scores_of([states], columns, criterion)
+            ours = scores[[one - 48 * expert for one in ranked[3] if one // 48 == expert]]
+            assert len(own_TD) and len(ours) == 48 and (np.diff(ours) <= 1e-4 * scores.max()).all()
+
+
+def test_each_expert_keeps_as_many() -> None:
+    channels, about = choose_channels(tiny_loaded("qwen3_moe"), (), 0.5, {"copy": TEXTS})
+    assert channels.mlps == {1: 4, 5: 4} and about["num_kept"] == channels.num_kept == 8
+
+
+def test_experts_that_no_token_reaches_are_ranked_by_their_columns() -> None:
+    loaded = tiny_loaded("mixtral")
+    ranked = rank_channels(loaded, (), {"a": [(5,)]})  # one token reaches two of four
+    norms = decoder_layers(loaded.model)[0].mlp.experts.down_proj.detach().norm(dim=1)
+    by_norm = [
+        expert
+        for expert in range(4)
+        if [one - 48 * expert for one in ranked[0] if one // 48 == expert]
+        == torch.sort(norms[expert], descending=True, stable=True).indices.tolist()
+    ]
+    assert len(by_norm) == 2

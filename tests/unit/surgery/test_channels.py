@@ -35,6 +35,14 @@ def test_a_plan_without_channels_is_written_as_before() -> None:
     assert CutPlan.from_dict(plan.to_dict()) == plan
 
 
+def test_channels_of_experts_are_numbered_through(tmp_path: Path) -> None:
+    thin = Channels(field="moe_intermediate_size", width=7, kept={0: (0, 3, 6, 8, 9, 12), 1: (1, 2, 5)})
+    assert thin.mlps == {0: 2, 1: 1} and thin.num_kept == 3
+    assert thin.describe() == "4 of 7 MLP channels of each expert (57.1 %)"
+    CutPlan(num_layers=2, channels=thin).save(tmp_path / "plan.json")
+    assert CutPlan.load(tmp_path / "plan.json").channels == thin
+
+
 def test_other_channels_are_another_plan() -> None:
     other = Channels(field="intermediate_size", width=7, kept={**KEPT, 1: (1, 2, 6)})
     both = CutPlan(num_layers=2, channels=other)
@@ -45,10 +53,14 @@ def test_other_channels_are_another_plan() -> None:
 @pytest.mark.parametrize(
     ("kept", "told"),
     [
-        ({0: (0, 1), 1: (0, 1, 2)}, "as many in every layer"),
-        ({0: tuple(range(7))}, "as many in every layer"),
-        ({0: (0, 9)}, "layer 0 has no such MLP channels"),
-        ({}, "as many in every layer"),
+        ({0: (0, 1), 1: (0, 1, 2)}, "as many in every MLP"),
+        ({0: tuple(range(7))}, "as many in every MLP"),
+        ({0: (0, 1, 7)}, "as many in every MLP"),  # two of the first expert, one of the second
+        ({0: (7, 8)}, "as many in every MLP"),  # none of the first
+        ({0: (0, 0)}, "layer 0 has no such MLP channels"),
+        ({0: (-1, 0)}, "layer 0 has no such MLP channels"),
+        ({0: ()}, "layer 0 has no such MLP channels"),
+        ({}, "as many in every MLP"),
     ],
 )
 def test_channels_that_no_model_has_are_refused(kept: dict[int, tuple[int, ...]], told: str) -> None:

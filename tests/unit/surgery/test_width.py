@@ -17,21 +17,41 @@ from layercut.surgery.checkpoint import changed_since, cut_checkpoint, read_plan
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked, remove_layers
-from layercut.surgery.width import ChannelSlot, mlp_width_in, mlp_width_of
+from layercut.surgery.slots import ChannelSlot
+from layercut.surgery.width import mlp_width_in, mlp_width_of
 from tests.invariants.test_surgery_bypass import state_of
 from tests.support.surgery import generate, logits_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
 
-THICK = {"mixtral", "qwen3_moe"}
-"""Families of experts."""
-families = pytest.mark.parametrize("family", [name for name in CONFIGS if name not in THICK])
+SHARED = "deepseek_v3"
+"""Two shared experts in one MLP next to the others, and one dense layer of another width."""
+PAIRS = "gpt_oss"
+"""Gates and ups of experts in pairs, the other way round, with biases."""
+EXPERTS: dict[str, dict[str, Any]] = {
+    SHARED: {
+        "moe_intermediate_size": 16, "n_routed_experts": 4, "n_shared_experts": 2, "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "q_lora_rank": 8, "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "num_key_value_heads": 4, "head_dim": 4,
+    },
+    PAIRS: {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": ["full_attention"] * NUM_LAYERS},
+}  # fmt: skip
+families = pytest.mark.parametrize("family", [*CONFIGS, *EXPERTS])
 
 
-def thin_plan(model: Any, removed: tuple[int, ...] = (), num_kept: int = 24, seed: int = 1) -> CutPlan:
-    """A plan with channels drawn at random, others in every layer."""
+@pytest.fixture(autouse=True)
+def more_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, own in EXPERTS.items():
+        monkeypatch.setitem(CONFIGS, name, CONFIGS["llama"] | own)
+
+
+def thin_plan(model: Any, removed: tuple[int, ...] = (), seed: int = 1) -> CutPlan:
+    """Half of the channels, drawn at random, others in every layer and of every expert."""
     mlp, generator = mlp_width_in(model), torch.Generator().manual_seed(seed)
-    drawn = {layer: torch.randperm(mlp.width, generator=generator)[:num_kept].tolist() for layer in mlp.slots}
-    kept = {layer: tuple(sorted(channels)) for layer, channels in drawn.items()}
+    kept = {}
+    for layer in mlp.slots:
+        drawn = torch.stack([torch.randperm(mlp.width, generator=generator) for _ in range(mlp.mlps(layer))])
+        few = drawn[:, : mlp.width // 2].sort().values + mlp.width * torch.arange(mlp.mlps(layer))[:, None]
+        kept[layer] = tuple(few.flatten().tolist())
     return CutPlan(
         num_layers=NUM_LAYERS, removed=removed, channels=Channels(field=mlp.field, width=mlp.width, kept=kept)
     )
@@ -69,8 +89,9 @@ def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -
         assert torch.equal(logits_of(whole), logits_of(cut)) and torch.equal(logits_of(cut), logits_of(again))
         assert generate(whole, use_cache=True) == generate(again, use_cache=True) == generate(again, use_cache=False)
         assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in again.parameters())
-    assert getattr(again.config, plan.channels.field) == 24  # type: ignore[union-attr]
-    assert done.report.parameters_after == sum(p.numel() for p in again.parameters())
+    assert plan.channels is not None and getattr(again.config, plan.channels.field) == plan.channels.width // 2
+    stored = [*again.parameters(), *(one for name, one in again.named_buffers() if "correction" in name)]
+    assert done.report.parameters_after == sum(one.numel() for one in stored)
     assert changed_since(tmp_path / "whole", plan, tmp_path / "thin") == []
 
 
@@ -90,18 +111,41 @@ def test_llama_equals_modules_sliced_by_hand() -> None:
 
 def test_gates_and_ups_in_one_matrix_lie_in_halves_or_in_pairs() -> None:
     assert [slot.order for slot in mlp_width_in(tiny_model("phi3")).slots[0]] == ["halves", "one"]
-    assert ChannelSlot("mlp.gate_up", "weight", 0, "pairs", False).entries([1, 2], 4) == [2, 3, 4, 5]
+    assert [slot.order for slot in mlp_width_in(tiny_model(PAIRS)).slots[0]] == ["pairs", "pairs", "one"]
 
 
-@pytest.mark.parametrize(
-    ("family", "told"), [("mixtral", "mlp.experts is a MixtralExperts over MLP channels"), ("qwen3_moe", "")]
-)
-def test_what_structure_does_not_show_is_refused(family: str, told: str) -> None:
-    if told:
-        with pytest.raises(InputError, match=told):
-            mlp_width_in(tiny_model(family))
-    else:  # one dense layer among experts: that one can be thinned
-        assert list(mlp_width_in(tiny_model(family)).slots) != list(range(NUM_LAYERS))
+def test_experts_are_thinned_where_a_model_has_them_and_dense_layers_stay() -> None:
+    mlp = mlp_width_in(tiny_model("qwen3_moe"))
+    assert (mlp.field, mlp.width, list(mlp.slots)) == ("moe_intermediate_size", 16, [1, 5])
+    assert [mlp.mlps(layer) for layer in mlp.slots] == [4, 4]
+    shared = mlp_width_in(tiny_model(SHARED))
+    assert list(shared.slots) == [1, 2, 3, 4, 5] and shared.mlps(1) == 4 + 2
+    assert [(slot.first, slot.mlps) for slot in shared.readers(1)] == [(0, 4), (4, 2)]
+
+
+@pytest.mark.parametrize("family", ["mixtral", SHARED])
+def test_experts_equal_modules_sliced_by_hand(family: str) -> None:
+    """Each expert keeps its own channels, and its shared experts theirs."""
+    model, reference = tiny_model(family), tiny_model(family)
+    plan = thin_plan(model)
+    assert plan.channels is not None
+    width, half = plan.channels.width, plan.channels.num_kept
+    for layer, channels in plan.channels.kept.items():
+        mlp = decoder_layers(reference)[layer].mlp
+        of_expert = [[one % width for one in channels if one // width == expert] for expert in range(4)]
+        gates, ups = mlp.experts.gate_up_proj.data.chunk(2, dim=1)
+        down = mlp.experts.down_proj.data
+        mlp.experts.gate_up_proj.data = torch.stack(
+            [torch.cat([gates[at][few], ups[at][few]]) for at, few in enumerate(of_expert)]
+        )
+        mlp.experts.down_proj.data = torch.stack([down[at][:, few] for at, few in enumerate(of_expert)])
+        mlp.experts.intermediate_dim = half
+        if family == SHARED:
+            few, shared = [one - 4 * width for one in channels if one // width >= 4], mlp.shared_experts
+            for name in ("gate_proj", "up_proj"):
+                getattr(shared, name).weight.data = getattr(shared, name).weight.data[few]
+            shared.down_proj.weight.data = shared.down_proj.weight.data[:, few].contiguous()
+    assert torch.equal(logits_of(remove_layers(model, plan)), logits_of(reference))
 
 
 def test_a_type_whose_width_the_config_does_not_say_is_refused() -> None:
@@ -146,7 +190,7 @@ def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monke
     model.save_pretrained(tmp_path / "whole")
     byte_tokenizer().save_pretrained(tmp_path / "whole")
     plan, source = thin_plan(model), resolve(str(tmp_path / "whole"))
-    monkeypatch.setattr("layercut.surgery.width._run_one", lambda *_: None)
+    monkeypatch.setattr("layercut.surgery.width.in_order", lambda *given: given[-1])
     monkeypatch.setattr(ChannelSlot, "entries", lambda slot, few, width: [*few, *few][: len(few) * (2 - slot.reads)])
     with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
         cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
