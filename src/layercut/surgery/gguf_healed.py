@@ -17,6 +17,9 @@ from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 
+_SCALE = "scale"
+"""The seam of `heal` that changes norms."""
+
 
 class HealedCut(NamedTuple):
     """What a healed checkpoint adds to the plan that it was cut by."""
@@ -35,13 +38,19 @@ class HealedCut(NamedTuple):
             InputError: it was cut by another plan, in several steps, or healed otherwise.
         """
         plans = read_plans(folder)
-        methods = {str(entry.get("method")) for one in plans for entry in one.get("healing", ())}
+        healed = [entry for one in plans for entry in one.get("healing", ())]
+        methods = {str(entry.get("method")) for entry in healed}
         if len(plans) != 1 or CutPlan.from_dict(plans[0]).key != plan.key:
             raise InputError(f"{folder} was not cut by this plan in one step, so its matrices do not fit the file.")
         if methods != {"seam"}:
             raise InputError(
                 f"{folder} was healed by {', '.join(sorted(methods)) or 'nothing'}, and `healed` takes what `heal` "
                 "`method` seam solved for; convert the folder with llama.cpp's convert_hf_to_gguf.py."
+            )
+        if any(entry.get("seam_map") == _SCALE for entry in healed):
+            raise InputError(
+                f"{folder} was healed by `seam` {_SCALE}, which changes norms, and `healed` takes last matrices; "
+                "convert the folder with llama.cpp's convert_hf_to_gguf.py."
             )
         before, after = _Matrices(original), _Matrices(folder)
         changed = {

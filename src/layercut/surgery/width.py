@@ -174,7 +174,15 @@ def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
     Raises:
         InputError: MLPs that are no linear layers, or without one last matrix each.
     """
-    stacked = {one.module for one in changes if len(one.shape) == 3}
+    slots: list[ChannelSlot] = []
+    for bank in _banks(changes):
+        slots += _slots_of(bank, first=max((slot.first + slot.mlps for slot in slots), default=0))
+    return tuple(slots)
+
+
+def _banks(changes: Sequence[_Change]) -> list[list[_Change]]:
+    """The tensors of each MLP of a layer, and of all its stacked experts together."""
+    stacked = list(dict.fromkeys(one.module for one in changes if len(one.shape) == 3))
     linear = [one for one in changes if one.module not in stacked]
     for one in linear:
         if not one.kind.endswith(("Linear", "Conv1D")) or len(one.shape) > 2:
@@ -182,23 +190,35 @@ def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
                 f"{one.module} is a {one.kind} over MLP channels, and layercut thins MLPs of linear layers and stacked "
                 "experts; remove layers."
             )
-    alone = sum(map(_reads, linear)) == 1
-    parents = {"" if alone else one.module.rpartition(".")[0]: True for one in linear}
-    banks = [[one for one in changes if one.module == module] for module in sorted(stacked)]
-    banks += [[one for one in linear if alone or one.module.rpartition(".")[0] == parent] for parent in parents]
-    slots: list[ChannelSlot] = []
-    for bank in banks:
-        is_stacked = bank[0].module in stacked
-        readers = [one for one in bank if _reads(one)]
-        sizes = {one.shape[0] for one in bank} if is_stacked else {readers[0].times} if readers else set()
-        times = 1 if is_stacked else max(sizes, default=0)
-        if len(readers) != 1 or len(sizes) != 1 or any(one.times not in (times, 2 * times) for one in bank):
-            raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
-        first = max((slot.first + slot.mlps for slot in slots), default=0)
-        for one in bank:
-            place = ChannelSlot(one.module, one.tensor, one.dim, "one" if one.times == times else "halves", _reads(one))
-            slots.append(place._replace(first=first, mlps=max(sizes), is_stacked=is_stacked))
-    return tuple(slots)
+    if sum(map(_reads, linear)) == 1:
+        mlps = [linear]
+    else:
+        parents = dict.fromkeys(one.module.rpartition(".")[0] for one in linear)
+        mlps = [[one for one in linear if one.module.rpartition(".")[0] == parent] for parent in parents]
+    return [*([one for one in changes if one.module == module] for module in stacked), *mlps]
+
+
+def _slots_of(bank: Sequence[_Change], first: int) -> list[ChannelSlot]:
+    """The slots of an MLP, which may be as wide as several of the config's width, or of stacked experts."""
+    is_stacked = any(len(one.shape) == 3 for one in bank)
+    readers = [one for one in bank if _reads(one)]
+    sizes = {one.shape[0] for one in bank} if is_stacked else {one.times for one in readers}
+    mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
+    if len(readers) != 1 or len(sizes) != 1 or any(one.times not in (times, 2 * times) for one in bank):
+        raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
+    return [
+        ChannelSlot(
+            one.module,
+            one.tensor,
+            one.dim,
+            "one" if one.times == times else "halves",
+            _reads(one),
+            first=first,
+            mlps=mlps,
+            is_stacked=is_stacked,
+        )
+        for one in bank
+    ]
 
 
 def _reads(one: _Change) -> bool:

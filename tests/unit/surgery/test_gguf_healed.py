@@ -110,6 +110,9 @@ def test_what_is_no_such_checkpoint_is_refused(file: Path, tmp_path: Path) -> No
     trained = healed_of(file, tmp_path / "trained", plan, method="lora")
     with pytest.raises(InputError, match="was healed by lora, and `healed` takes what `heal` `method` seam solved for"):
         layercut.cut(str(file), healed=trained, out=out, device="cpu")
+    scaled = healed_of(file, tmp_path / "scaled", plan, method="seam", seam_map="scale")
+    with pytest.raises(InputError, match="was healed by `seam` scale, which changes norms"):
+        layercut.cut(str(file), healed=scaled, out=out, device="cpu")
     more = healed_of(file, tmp_path / "more", plan, "_proj")
     with pytest.raises(VerificationError, match=r"after reloading, .*_proj\.weight differs"):
         layercut.cut(str(file), healed=more, out=out, device="cpu")
