@@ -49,7 +49,8 @@ def main() -> None:
         ],
         rows=rows,
     )
-    print(f"{asked.model}, {asked.task}: {len(requests)} right answers, {text.num_tokens():,} tokens")
+    tokens = sum(one["num_tokens"] for one in next(iter(records.values())))
+    print(f"{asked.model}, {asked.task}: {len(requests)} right answers, {tokens:,} tokens")
     Console(width=140).print(terminal(table))
 
 
