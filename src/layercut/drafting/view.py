@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,6 @@ from layercut.surgery.slots import Entries, taken
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
@@ -82,8 +81,10 @@ def _in_front(model: PreTrainedModel, plan: CutPlan) -> CutPlan:
 
 def _part(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     """The first entries as a slice, others as a copy."""
-    if list(entries) == list(range(len(entries))):
-        return tensor.narrow(dim, 0, len(entries))
+    rows = [list(one) if isinstance(one, Sequence) else one for one in entries]
+    first = list(range(len(rows[0]) if isinstance(rows[0], list) else len(rows)))
+    if rows == first or all(row == first for row in rows):
+        return tensor.narrow(dim, 0, len(first))
     return taken(tensor, dim, entries)
 
 
