@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from layercut.engine.rows import Tokens, compared_scorings, text_tokens
-from layercut.errors import unknown
+from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels, num_kept
 from layercut.surgery.plan import CutPlan
@@ -124,6 +124,11 @@ def rank_channels(
                     done += 1
                     progress("texts", done, total)
         for layer in group:
+            if not any(bool(one.square_C.any()) for (its, _), one in found.items() if its == layer):
+                raise InputError(
+                    f"what the last matrices of layer {layer} of {loaded.name} read could not be seen, so its channels "
+                    "cannot be ranked; remove layers."
+                )
             best: list[int] = []
             for (its, at), moments in found.items():
                 if its == layer:

@@ -117,6 +117,13 @@ def test_an_experts_channels_are_ranked_on_the_tokens_that_reach_it(criterion: s
             assert len(own_TD) and len(ours) == 48 and (np.diff(ours) <= 1e-4 * scores.max()).all()
 
 
+def test_experts_whose_inputs_are_not_seen_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without their inputs all would be ranked by their columns, in silence."""
+    monkeypatch.setattr("layercut.selection.channels.plain_experts", lambda model: None)
+    with pytest.raises(InputError, match="what the last matrices of layer 0 of .* read could not be seen"):
+        rank_channels(tiny_loaded("mixtral"), (), {"a": TEXTS})
+
+
 def test_each_expert_keeps_as_many() -> None:
     channels, about = choose_channels(tiny_loaded("qwen3_moe"), (), 0.5, {"copy": TEXTS})
     assert channels.mlps == {1: 4, 5: 4} and about["num_kept"] == channels.num_kept == 8
