@@ -124,11 +124,13 @@ def rank_channels(
                     done += 1
                     progress("texts", done, total)
         for layer in group:
-            if not any(bool(one.square_C.any()) for (its, _), one in found.items() if its == layer):
-                raise InputError(
-                    f"what the last matrices of layer {layer} of {loaded.name} read could not be seen, so its channels "
-                    "cannot be ranked; remove layers."
-                )
+            for slot, _ in readers[layer]:
+                seen = (found.get((layer, slot.first + at)) for at in range(slot.mlps))
+                if not any(one is not None and one.weight for one in seen):
+                    raise InputError(
+                        f"what {slot.module} of layer {layer} of {loaded.name} reads could not be seen, so its "
+                        "channels cannot be ranked; remove layers."
+                    )
             best: list[int] = []
             for (its, at), moments in found.items():
                 if its == layer:
@@ -224,15 +226,17 @@ class _ExpertInputs(TorchFunctionMode):
 
 
 class _Moments:
-    """Weighted moments of the channels of one layer; the weights of all tokens add up to 1."""
+    """Weighted moments of the channels of one MLP; the weights of all tokens add up to 1, of an expert's to less."""
 
     def __init__(self, width: int, *, full: bool) -> None:
         self.mean_C = torch.zeros(width, dtype=torch.float64)
         self.square_C = torch.zeros(width, dtype=torch.float64)
         self.square_CC = torch.zeros(width, width) if full else None
+        self.weight = 0.0
 
     def add(self, states_TC: Tensor, weight: float) -> None:
         states_TC = states_TC.float()
+        self.weight += weight * len(states_TC)
         self.mean_C += weight * states_TC.sum(dim=0).double().cpu()
         self.square_C += weight * states_TC.square().sum(dim=0).double().cpu()
         if self.square_CC is not None:
@@ -242,14 +246,14 @@ class _Moments:
     def scores(self, columns_CD: Tensor, criterion: str) -> Tensor:
         """How much each channel is needed, (C,) float64; ``columns_CD`` is the last matrix, channels first."""
         squared_C = columns_CD.square().sum(dim=1).double().cpu()
-        if not bool(self.square_C.any()):
+        if not self.weight:
             return squared_C
         if criterion == "rms":
             return self.square_C.sqrt() * squared_C.sqrt()
         if criterion == "wanda":
             return self.square_C.sqrt() * columns_CD.abs().sum(dim=1).double().cpu()
         if criterion == "flap":
-            return (self.square_C - self.mean_C.square()).clamp(min=0) * squared_C
+            return (self.square_C - self.mean_C.square() / self.weight).clamp(min=0) * squared_C
         assert self.square_CC is not None, "obs needs all second moments"
         ridged_CC = self.square_CC.clone()
         ridged_CC.diagonal().add_(RIDGE * float(self.square_C.mean()) + 1e-12)

@@ -44,13 +44,13 @@ def more_experts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(CONFIGS, name, CONFIGS["llama"] | own)
 
 
-def thin_plan(model: Any, removed: tuple[int, ...] = (), seed: int = 1) -> CutPlan:
-    """Half of the channels, drawn at random, others in every layer and of every expert."""
+def thin_plan(model: Any, removed: tuple[int, ...] = (), num_kept: int | None = None, seed: int = 1) -> CutPlan:
+    """Some of the channels, half if it is left out, drawn at random: others in every layer and of every expert."""
     mlp, generator = mlp_width_in(model), torch.Generator().manual_seed(seed)
     kept = {}
     for layer in mlp.slots:
         drawn = torch.stack([torch.randperm(mlp.width, generator=generator) for _ in range(mlp.mlps(layer))])
-        few = drawn[:, : mlp.width // 2].sort().values + mlp.width * torch.arange(mlp.mlps(layer))[:, None]
+        few = drawn[:, : num_kept or mlp.width // 2].sort().values + mlp.width * torch.arange(mlp.mlps(layer))[:, None]
         kept[layer] = tuple(few.flatten().tolist())
     return CutPlan(
         num_layers=NUM_LAYERS, removed=removed, channels=Channels(field=mlp.field, width=mlp.width, kept=kept)
