@@ -29,7 +29,7 @@ from benchmarks.families import (
     types,
 )
 from layercut.errors import InputError, one_line
-from layercut.surgery.channels import Channels
+from layercut.selection.channels import keep_most
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers, masked
 from layercut.surgery.width import mlp_width_in
@@ -49,14 +49,8 @@ def compare(model_type: str) -> tuple[str, str]:
     except InputError as error:
         return "refused", one_line(error)
     drawn = torch.Generator().manual_seed(1)
-    kept = {}
-    for layer in mlp.slots:
-        few = [torch.randperm(mlp.width, generator=drawn)[: mlp.width // 2] for _ in range(mlp.mlps(layer))]
-        kept[layer] = tuple(
-            sorted(channel + at * mlp.width for at, some in enumerate(few) for channel in some.tolist())
-        )
-    channels = Channels(field=mlp.field, width=mlp.width, kept=kept)
-    plan = CutPlan(num_layers=len(decoder_layers(model)), channels=channels)
+    order = {layer: torch.randperm(mlp.mlps(layer) * mlp.width, generator=drawn).tolist() for layer in mlp.slots}
+    plan = CutPlan(num_layers=len(decoder_layers(model)), channels=keep_most(mlp, order, 0.5))
     ids = torch.randint(5, 200, (2, 9), generator=drawn)
     with torch.no_grad():
         before = model(input_ids=ids).logits

@@ -81,10 +81,10 @@ def _in_front(model: PreTrainedModel, plan: CutPlan) -> CutPlan:
 
 def _part(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     """The first entries as a slice, others as a copy."""
-    rows = [list(one) if isinstance(one, Sequence) else one for one in entries]
-    first = list(range(len(rows[0]) if isinstance(rows[0], list) else len(rows)))
-    if rows == first or all(row == first for row in rows):
-        return tensor.narrow(dim, 0, len(first))
+    of_mlps: Any = entries if isinstance(entries[0], Sequence) else [entries]
+    size = len(of_mlps[0])
+    if all(list(own) == list(range(size)) for own in of_mlps):
+        return tensor.narrow(dim, 0, size)
     return taken(tensor, dim, entries)
 
 

@@ -30,6 +30,13 @@ def widened(model: PreTrainedModel) -> PreTrainedModel | None:
         return None
     wide: Any = copy.deepcopy(model)
     wide.to(dtype)
-    if getattr(wide.config, "_experts_implementation", None):
-        wide.set_experts_implementation("eager")  # grouped products know no float64
+    plain_experts(wide)  # grouped products know no float64
     return wide  # type: ignore[no-any-return]
+
+
+def plain_experts(model: PreTrainedModel) -> str | None:
+    """Run experts one after the other, which every dtype and width allows; gives the way before, None without any."""
+    before = getattr(model.config.get_text_config(decoder=True), "_experts_implementation", None)
+    if before is not None:
+        model.set_experts_implementation("eager")
+    return before

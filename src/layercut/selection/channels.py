@@ -21,13 +21,13 @@ from torch.overrides import TorchFunctionMode
 
 from layercut.engine.rows import Tokens, compared_scorings, text_tokens
 from layercut.errors import InputError, unknown
+from layercut.models.wider import plain_experts
 from layercut.progress import Progress, silent
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels, num_kept
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from layercut.surgery.slots import ChannelSlot
 from layercut.surgery.width import MlpWidth, mlp_width_in
-from layercut.surgery.width_run import plain_experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

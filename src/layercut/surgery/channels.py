@@ -1,7 +1,7 @@
 """Channels: the MLP channels that stay in each layer, as many in every MLP, so that a plain config says how many.
 
 A channel is one hidden unit of an MLP: a row of its first matrices (gate and up) and a column of the last (down). The
-channels of a layer with experts are numbered through, expert after expert. In plan.json the channels of a layer are one
+channels of a layer with experts have one numbering, expert after expert. In plan.json the channels of a layer are one
 number in hex: its bits, the most significant first, are the channels 0, 1, 2 ..., and a 1 stays.
 """
 

@@ -320,12 +320,10 @@ def _thinned(
                     f"{source} does not store {slot.name} of layer {layer} as it is in memory, nor each expert's part "
                     "by itself, so its MLPs cannot be thinned on disk."
                 )
-    found = []
-    for piece in pieces:
-        layer, at = slots.get(piece.name, (-1, None))
-        entries = at.entries(channels.kept[layer], channels.width) if at else ()
-        found.append(piece.taking(at.dim, entries) if at else piece)
-    return found
+    thin = {
+        name: (slot.dim, slot.entries(channels.kept[layer], channels.width)) for name, (layer, slot) in slots.items()
+    }
+    return [piece.taking(*thin[piece.name]) if piece.name in thin else piece for piece in pieces]
 
 
 def _num_parameters(pieces: list[TensorSpan]) -> int:

@@ -1,6 +1,6 @@
 """Slots: the tensors of a layer with a dimension for MLP channels, and which entries of each belong to which channels.
 
-A layer's channels are numbered through: those of its first MLP, then those of the next. Most layers have one MLP. A
+The channels of a layer have one numbering: those of its first MLP, then those of the next. Most layers have one MLP. A
 mixture of experts has one for each expert, all in one stacked tensor, and its shared experts are further ones.
 """
 

@@ -175,12 +175,12 @@ def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
         InputError: MLPs that are no linear layers, or without one last matrix each.
     """
     slots: list[ChannelSlot] = []
-    for bank in _banks(changes):
-        slots += _slots_of(bank, first=max((slot.first + slot.mlps for slot in slots), default=0))
+    for tensors in _by_mlp(changes):
+        slots += _slots_of(tensors, first=max((slot.first + slot.mlps for slot in slots), default=0))
     return tuple(slots)
 
 
-def _banks(changes: Sequence[_Change]) -> list[list[_Change]]:
+def _by_mlp(changes: Sequence[_Change]) -> list[list[_Change]]:
     """The tensors of each MLP of a layer, and of all its stacked experts together."""
     stacked = list(dict.fromkeys(one.module for one in changes if len(one.shape) == 3))
     linear = [one for one in changes if one.module not in stacked]
@@ -198,13 +198,13 @@ def _banks(changes: Sequence[_Change]) -> list[list[_Change]]:
     return [*([one for one in changes if one.module == module] for module in stacked), *mlps]
 
 
-def _slots_of(bank: Sequence[_Change], first: int) -> list[ChannelSlot]:
+def _slots_of(tensors: Sequence[_Change], first: int) -> list[ChannelSlot]:
     """The slots of an MLP, which may be as wide as several of the config's width, or of stacked experts."""
-    is_stacked = any(len(one.shape) == 3 for one in bank)
-    readers = [one for one in bank if _reads(one)]
-    sizes = {one.shape[0] for one in bank} if is_stacked else {one.times for one in readers}
+    is_stacked = any(len(one.shape) == 3 for one in tensors)
+    readers = [one for one in tensors if _reads(one)]
+    sizes = {one.shape[0] for one in tensors} if is_stacked else {one.times for one in readers}
     mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
-    if len(readers) != 1 or len(sizes) != 1 or any(one.times not in (times, 2 * times) for one in bank):
+    if len(readers) != 1 or len(sizes) != 1 or any(one.times not in (times, 2 * times) for one in tensors):
         raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
     return [
         ChannelSlot(
@@ -217,12 +217,12 @@ def _slots_of(bank: Sequence[_Change], first: int) -> list[ChannelSlot]:
             mlps=mlps,
             is_stacked=is_stacked,
         )
-        for one in bank
+        for one in tensors
     ]
 
 
 def _reads(one: _Change) -> bool:
-    """True for a last matrix. Stacked tensors lie either way round; transformers names the last one ``down_proj``."""
+    """True for a last matrix. Stacked ones may be transposed; transformers names the last one ``down_proj``."""
     if len(one.shape) == 3:
         return one.tensor.startswith("down")
     # A Conv1D, of gpt2, holds its weight the other way round.

@@ -1,8 +1,8 @@
-"""Run an MLP of a few channels with and without some of them: does structure show what layercut takes for a channel?
+"""Check which entries of an MLP's tensors belong to one channel, by running an MLP of a few channels.
 
-What is laid out side by side in one tensor (gate and up, in halves or in pairs) is found in this way: without the
-columns of a channel in the last matrix the MLP must compute the same as without the channel. An MLP for which it does
-not is refused.
+With zeros in the columns of some channels in its last matrix, the MLP must compute the same as without these channels.
+So the order of gate and up in one tensor (in halves or in pairs) is found, and an MLP that computes something else in
+both orders is refused.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, blueprint, config_of, structure_in
+from layercut.models.wider import plain_experts
 from layercut.surgery.slots import ChannelSlot, Order, taken, zeroed
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 Slots = tuple[ChannelSlot, ...]
 _FEW = 8
@@ -52,9 +53,9 @@ def in_order(config: str, kind: Any, field: str, name: str, slots: Mapping[int, 
     """
     known: dict[Slots, Slots] = {}
     for layer, own in slots.items():
-        if own and own not in known:
+        if own not in known:
             known[own] = _run_one(config, kind, field, name, layer, own)
-    return {layer: known[own] for layer, own in slots.items() if own}
+    return {layer: known[own] for layer, own in slots.items()}
 
 
 def _run_one(config: str, kind: Any, field: str, name: str, layer: int, slots: Slots) -> Slots:
@@ -66,12 +67,12 @@ def _run_one(config: str, kind: Any, field: str, name: str, layer: int, slots: S
                 f"the MLP of {name} is no module of its own, so the order of its channels cannot be found."
             )
         return slots
+    whole, thin = (_mlp_of(config, kind, field, name, layer, path, width) for width in (_FEW, len(_STAY)))
     modules = sorted({slot.module for slot in has_two})
     orders: tuple[Order, ...] = ("halves", "pairs")
     for chosen in product(orders, repeat=len(modules)):
         order = dict(zip(modules, chosen, strict=True))
         tried = tuple(slot._replace(order=order[slot.module]) if slot.order != "one" else slot for slot in slots)
-        whole, thin = (_mlp_of(config, kind, field, name, layer, path, width) for width in (_FEW, len(_STAY)))
         difference = _difference(whole, thin, path, tried)
         if difference is None and not has_two:
             return slots  # its call takes more than states; the comparison after a cut remains
@@ -98,17 +99,10 @@ def _mlp_of(config: str, kind: Any, field: str, name: str, layer: int, path: str
     return mlp
 
 
-def plain_experts(model: PreTrainedModel) -> str | None:
-    """Run experts one after the other, which every dtype and width allows; gives the way before, None without any."""
-    before = getattr(model.config.get_text_config(decoder=True), "_experts_implementation", None)
-    if before is not None:
-        model.set_experts_implementation("eager")
-    return before
-
-
 def _difference(whole: nn.Module, thin: nn.Module, path: str, slots: Slots) -> float | None:
     """Largest difference between the MLP with zeros in the columns of channels and that without the channels, as a
-    share of the largest output; None if it does not run on states alone.
+    share of the largest output; None if it does not run on states alone. All that ``thin`` holds is written anew, and
+    ``whole`` loses the same columns in every order.
     """
     import torch
 
