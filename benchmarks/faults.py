@@ -584,7 +584,7 @@ def kill_faults(work: Path) -> Iterator[Fault]:
             out = work / "killed" / f"{number}" / "x"
             command = ["run", work / "good.yaml", "--out", out]
             process = subprocess.Popen(
-                [sys.executable, "-m", "layercut.cli.main", *map(str, command)],
+                [sys.executable, "-m", "layercut", *map(str, command)],
                 env=environment,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

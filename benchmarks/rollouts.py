@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="layercut-bench-") as folder:
         cut = Path(folder, "cut")
         command = ["cut", asked.model, "--remove", asked.remove, "--no-verify", "--out", str(cut)]
-        subprocess.run([sys.executable, "-m", "layercut.cli.main", *command], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "layercut", *command], check=True, stdout=subprocess.DEVNULL)
         for turn, seed in enumerate(seeds):
             for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
                 found[way].append(in_a_process(asked, way, seed, cut, Path(folder, f"{way}-{seed}")))

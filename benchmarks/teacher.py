@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def layercut(*arguments: object) -> None:
-    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "layercut", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

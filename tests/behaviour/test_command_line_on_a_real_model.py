@@ -30,13 +30,13 @@ def _bundled() -> None:
 
 
 def layercut(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "layercut", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 
 def killed_after(seconds: float, *arguments: object, folder: Path) -> bool:
     """Start a command, kill -9 it; whether it was still running."""
-    command = [sys.executable, "-m", "layercut.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "layercut", *map(str, arguments)]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def generate(model: Path, prompts: Path, out: Path) -> subprocess.Popen[bytes]:
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "layercut.cli.main", "generate", model, "--prompts", prompts, "--out", out]
+    command = [sys.executable, "-m", "layercut", "generate", model, "--prompts", prompts, "--out", out]
     command += ["--temperature", "0.9", "--max-new-tokens", "24", "--batch-size", "4", "--seed", "5"]
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL)
 

@@ -48,14 +48,14 @@ KINDS = (
 def launcher(kind: str) -> list[str]:
     """How two processes are started."""
     if kind == "ddp":
-        return ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "layercut.cli.main"]
+        return ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "layercut"]
     config = ["--config_file", str(ROOT / "examples" / "accelerate" / f"{kind}.yaml")]
     changed = ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
     return ["accelerate.commands.launch", *config, *changed, str(ROOT / "tests" / "support" / "sharded_on_cpu.py")]
 
 
 def heal(folder: Path, out: Path, kind: str | None, more: tuple[str, ...]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", *(launcher(kind) if kind else ("layercut.cli.main",)), "heal"]
+    command = [sys.executable, "-m", *(launcher(kind) if kind else ("layercut",)), "heal"]
     command += [str(folder / "cut"), "--teacher", str(folder / "uncut"), "--prompts", str(folder / "prompts.jsonl")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     environment |= {"ACCELERATE_USE_CPU": "true"} if kind == "ddp" else {}

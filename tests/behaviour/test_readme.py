@@ -23,7 +23,7 @@ def test_the_readme_works_in_order(tmp_path: Path) -> None:
     lay_out(tmp_path)
     for said in use_block():
         ran = subprocess.run(
-            [sys.executable, "-m", "layercut.cli.main", *smaller(said.words, 4)],
+            [sys.executable, "-m", "layercut", *smaller(said.words, 4)],
             cwd=tmp_path,
             capture_output=True,
             text=True,

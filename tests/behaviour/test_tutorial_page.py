@@ -35,7 +35,7 @@ def test_the_tutorial_prints_what_the_page_shows(tmp_path: Path) -> None:
         if kind == "bash":
             for said in commands(block, PAGE.name):
                 ran = subprocess.run(
-                    [sys.executable, "-m", "layercut.cli.main", *said.words],
+                    [sys.executable, "-m", "layercut", *said.words],
                     cwd=tmp_path,
                     capture_output=True,
                     text=True,

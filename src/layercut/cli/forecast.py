@@ -5,13 +5,14 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from layercut.engine.cost import between
 from layercut.report.table import Styled, Table, terminal, texts
+from layercut.runs.disk import size
 from layercut.study.forecast import ArmForecast, Forecast
 from layercut.text.counting import counted
 
 MANY = 100
 """Timed items of a task from which the range is about a factor of two."""
-_UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
 _HEAD = ("arm", "cells done", "items", "tokens read", "written", "time", "disk")
 
 
@@ -31,16 +32,16 @@ def forecast_table(found: Forecast) -> RenderableType:
     )
     time = "no measurement of this model on this machine yet; a run with --limit 4 and another --out gives one"
     if found.seconds_range is not None:
-        time = f"{span(*found.seconds_range)}, {_basis(found)}"
+        time = f"{between(*found.seconds_range)}, {_basis(found)}"
     if found.unknown_steps:
         time += f"; excluding steps that were never timed: {_unknown(found)}"
     lines = [
         *found.shortfalls,
         "Tokens are estimated from the length of the first items; items that are already answered are excluded.",
         f"time: {time}",
-        f"disk: up to {_size(total.checkpoint_bytes)} of checkpoints"
+        f"disk: up to {size(total.checkpoint_bytes)} of checkpoints"
         + ("" if found.keeps_checkpoints else ", all deleted at the end (checkpoints: false)")
-        + (f"; {_size(found.training_bytes)} more while a model is trained" if found.training_bytes else ""),
+        + (f"; {size(found.training_bytes)} more while a model is trained" if found.training_bytes else ""),
         *found.beside,
         f"would write to {found.folder}",
     ]
@@ -87,30 +88,7 @@ def _total(arms: tuple[ArmForecast, ...]) -> ArmForecast:
 
 
 def _numbers(arm: ArmForecast) -> list[str]:
-    time = "?" if arm.seconds_range is None else span(*arm.seconds_range)
-    disk = _size(arm.checkpoint_bytes) if arm.checkpoint_bytes else "-"
+    time = "?" if arm.seconds_range is None else between(*arm.seconds_range)
+    disk = size(arm.checkpoint_bytes) if arm.checkpoint_bytes else "-"
     counts = (arm.items, arm.prompt_tokens, arm.new_tokens)
     return [f"{arm.done}/{arm.cells}", *(f"{count:,}" for count in counts), time, disk]
-
-
-def span(low: float, high: float) -> str:
-    """A range of seconds, rounded to its precision.
-
-    >>> span(100, 400), span(5, 150), span(7200, 90000), span(0, 0)
-    ('1.7 to 6.7 min', '5 s to 2.5 min', '2 to 25 h', '0 s')
-    """
-    (few, its), (many, unit) = _rounded(low), _rounded(high)
-    if (few, its) == (many, unit):
-        return f"{many} {unit}"
-    return f"{few}{'' if its == unit else f' {its}'} to {many} {unit}"
-
-
-def _rounded(seconds: float) -> tuple[str, str]:
-    """Two digits and a suitable unit."""
-    size, unit = next((one for one in _UNITS if seconds >= one[0] * 1.5), _UNITS[-1])
-    value = seconds / size
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}", unit
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

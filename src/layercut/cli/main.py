@@ -202,7 +202,3 @@ def _message(problem: Exception) -> str | None:
         longest = max(Path(str(problem.filename)).parts, key=len)
         return f"no file can be called {longest[:60]!r}... ({problem.strerror}). Use another name."
     return disk_problem(problem) if isinstance(problem, OSError) else None
-
-
-if __name__ == "__main__":
-    main()

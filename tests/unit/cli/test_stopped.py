@@ -67,7 +67,7 @@ def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None
 
 def test_a_limit_on_the_size_of_files_is_one_line(tiny: Path, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = f"ulimit -f 16; exec {sys.executable} -m layercut.cli.main eval {tiny} --tasks arithmetic --limit 200 "
+    command = f"ulimit -f 16; exec {sys.executable} -m layercut eval {tiny} --tasks arithmetic --limit 200 "
     command += f"--readouts short --device cpu --out {tmp_path / 'run'}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
