@@ -3,10 +3,10 @@
     python benchmarks/weight_order.py --dtype float32 --shapes 192x576,576x576,1536x576,1536x1536 --rows 1,8,24,64
 
 Each product takes the next of as many weights as make ``--megabytes``, as the layers of a model do, so that none is in
-the processor's cache. The ways run by turns. ``--int8`` adds weights of 8 bits by oneDNN, with the states rounded to
-8 bits in each product, by one scale for all. *Reading alone* sums up the weights' bytes as float32: no product of few
-rows can be faster. Ratios are torch's time over the other's: the median over turns,
-with a 95 % interval of a bootstrap over the turns (seed 0).
+the processor's cache. *Reading alone* sums up a weight's bytes as float32. ``--int8`` adds weights of 8 bits by oneDNN,
+which are half as many bytes; each product rounds its states to 8 bits too, by one scale for all. The ways run by turns.
+Ratios are torch's time over the other's: the median over turns, with a 95 % interval of a bootstrap over the turns
+(seed 0).
 """
 
 from __future__ import annotations
@@ -72,12 +72,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     dtype = getattr(torch, asked.dtype)
     print(f"{asked.dtype}, {asked.threads} threads, {asked.turns} turns, seed 0\n")
-    names = [
-        "oneDNN, x faster",
-        "in its order, x faster",
-        "reading alone, x faster",
-        *["in 8 bits, x faster"][: asked.int8],
-    ]
+    names = [f"{name}, x faster" for name in ("oneDNN", "in its order", "reading alone", *["in 8 bits"] * asked.int8)]
     print(f"| outputs x inputs | rows | torch, us | {' | '.join(names)} |\n|---|---:|---:|{'---:|' * len(names)}")
     for shape in asked.shapes.split(","):
         outputs, inputs = map(int, shape.split("x"))

@@ -214,6 +214,14 @@ def text_config_of(model: PreTrainedModel) -> PretrainedConfig:
     return found
 
 
+def plain_experts(model: PreTrainedModel) -> str | None:
+    """Run experts one after the other, which every dtype and width allows; gives the way before, None without any."""
+    before = getattr(text_config_of(model), "_experts_implementation", None)
+    if before is not None:
+        model.set_experts_implementation("eager")
+    return before
+
+
 def language_configs(model: PreTrainedModel) -> list[PretrainedConfig]:
     """The text config, and its copies that parts of the model hold."""
     if model not in _configs:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from layercut.models.structure import plain_experts
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -32,11 +34,3 @@ def widened(model: PreTrainedModel) -> PreTrainedModel | None:
     wide.to(dtype)
     plain_experts(wide)  # grouped products know no float64
     return wide  # type: ignore[no-any-return]
-
-
-def plain_experts(model: PreTrainedModel) -> str | None:
-    """Run experts one after the other, which every dtype and width allows; gives the way before, None without any."""
-    before = getattr(model.config.get_text_config(decoder=True), "_experts_implementation", None)
-    if before is not None:
-        model.set_experts_implementation("eager")
-    return before

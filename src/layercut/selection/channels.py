@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from layercut.engine.rows import Tokens, compared_scorings, text_tokens
 from layercut.errors import InputError, unknown
-from layercut.models.wider import plain_experts
+from layercut.models.structure import plain_experts
 from layercut.progress import Progress, silent
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels, num_kept
 from layercut.surgery.plan import CutPlan

@@ -14,7 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, one_line
-from layercut.models.structure import SECTIONS, blueprint, config_of, structure_in
+from layercut.models.structure import SECTIONS, blueprint, config_of, plain_experts, structure_in
 from layercut.surgery.slots import ChannelSlot, Order, taken, zeroed
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ def _run_one(config: str, kind: Any, field: str, name: str, layer: int, slots: S
 def _mlp_of(config: str, kind: Any, field: str, name: str, layer: int, path: str, width: int) -> nn.Module:
     """One MLP of the model with a few channels and random weights, in float32."""
     import torch
-
-    from layercut.models.wider import plain_experts
 
     model = blueprint(with_width(config, field, width, name), kind, name)
     plain_experts(model)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.models.wider import plain_experts
+from layercut.models.structure import plain_experts
 from layercut.surgery.width import mlp_width_in
 from layercut.surgery.width_run import in_order, with_width
 from tests.support.tiny import tiny_model
