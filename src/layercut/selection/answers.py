@@ -11,7 +11,7 @@ from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
-from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
+from layercut.selection.search_journal import JournalPart, JournalQuestion, Known, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.evaluate import Records, ask_under, share_prompt
@@ -66,12 +66,15 @@ class SearchAnswers:
         model_hash: str,
         decoding: Decoding,
         journal: SearchJournal,
+        loops: bool = False,
     ) -> None:
-        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order."""
+        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order.
+        ``loops``: an answer that repeats itself may end (``ask_under``)."""
         self._tasks = tasks
         self._engine = engine
         self._decoding = decoding
         self._journal = journal
+        self._loops = loops
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
@@ -82,7 +85,8 @@ class SearchAnswers:
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
         """A plan's known answers to a task; with ``whole`` only those that did not end early."""
         self._asked_for[task, plan.key] = plan
-        return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
+        least = Known.WHOLE if whole else Known.LOOPED if self._loops else Known.SETTLED
+        return self._journal.part(self._questions[task], plan, self.ids[task], least=least)
 
     def count(self) -> AnswerCounts:
         """Answers of all plans that ``part`` was called with, and those that depend on a close call."""
@@ -117,6 +121,7 @@ class SearchAnswers:
             parts,
             decoding=self._decoding,
             early=not whole,
+            loops=self._loops and not whole,
             wanted=lambda plan, item: wanted(plan),
             on_answers=lambda plan, readout, records: learn(task_of[readout], plan, records),
         )

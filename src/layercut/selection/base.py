@@ -42,7 +42,7 @@ class SearchSettings(Settings):
     race: Annotated[str, one_of(get_args(Racing))] = Field(
         "exact",
         description="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
-        "confident (it probably cannot), off (never).",
+        "confident (it probably cannot; an answer that repeats itself ends), off (never).",
     )
     race_error: Share = Field(
         RACE_ERROR, gt=0, lt=1, description="confident: most probability that a round loses its best candidate."

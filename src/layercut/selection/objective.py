@@ -89,7 +89,8 @@ class TaskObjective:
             decoding: how answers are drawn, greedy if left out.
             journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
-                still fewer; the choice differs with a probability of at most ``race_error`` a round).
+                still fewer, of which those that repeat themselves end early; the choice differs with a probability of
+                at most ``race_error`` a round, where all such answers would have gone on).
 
         Raises:
             InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
@@ -113,10 +114,12 @@ class TaskObjective:
         for part, samples in zip(tasks, self.samples, strict=True):
             if not samples:
                 raise InputError(f"{part.task.name} has no selection items, so no layers can be chosen by it.")
-        self._answers = self.answers_on(self.samples)
+        self._scored = self.answers_on(self.samples)
+        """Answers by which a plan is scored; those of a race may end in a loop."""
+        self._answers = self.answers_on(self.samples, loops=True) if race == "confident" else self._scored
         self._ids = self._answers.ids
 
-    def answers_on(self, samples: Sequence[Sequence[Sample]]) -> SearchAnswers:
+    def answers_on(self, samples: Sequence[Sequence[Sample]], *, loops: bool = False) -> SearchAnswers:
         """The objective's questions about other items of its tasks, in the same journal; a task may have none."""
         return SearchAnswers(
             self.parts,
@@ -125,6 +128,7 @@ class TaskObjective:
             model_hash=self.engine.describe()["model_hash"],
             decoding=self._decoding,
             journal=self._journal,
+            loops=loops,
         )
 
     def describe(self) -> Mapping[str, Any]:
@@ -256,10 +260,10 @@ class TaskObjective:
 
     def _complete(self, plans: Sequence[CutPlan]) -> None:
         cut = [plan for plan in plans if not plan.is_uncut]
-        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
+        self._scored.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
 
     def _scores(self, plan: CutPlan) -> list[float]:
-        return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
+        return [_mean(self._scored.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
 
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""

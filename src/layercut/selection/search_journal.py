@@ -5,7 +5,8 @@ record is the model, the *set* of removed layers, the task's version and setting
 the order of removal does not matter, nor which criterion, round or depth asked first.
 
 A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record is enough for
-scores. Where a whole answer is needed, it is generated again and replaces the record.
+scores. Where a whole answer is needed, it is generated again and replaces the record. A race with a stated error also
+ends answers that repeat themselves (``looped``); whatever else needs that score has the answer generated again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,16 @@ from layercut.tasks.base import Readout, Task, generates
 
 KEY = "key"
 """Field of a record with the conditions that it was measured under."""
+
+
+class Known(IntEnum):
+    """What is known of an answer."""
+
+    LOOPED = 0
+    """It repeats itself; how it would be scored at its end is likely, not proven."""
+    SETTLED = 1
+    """Its score."""
+    WHOLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +92,18 @@ class SearchJournal:
         self._folder = folder
         self._files: dict[tuple[str, str], _File] = {}
 
-    def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
-        """The known records of these items under a plan, and the place for new ones; ``whole``: without answers that
-        ended early.
+    def part(
+        self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, least: Known = Known.SETTLED
+    ) -> JournalPart:
+        """The known records of these items under a plan, and the place for new ones; ``least``: without answers of
+        which less is known.
 
         Raises InputError if the file is damaged, or holds answers that no search wrote.
         """
         name = (question.task, question.readout)
         if name not in self._files:
             self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)
-        return JournalPart(self._files[name], question.key(plan), ids, whole)
+        return JournalPart(self._files[name], question.key(plan), ids, least)
 
     def close(self) -> None:
         for file in self._files.values():
@@ -108,31 +122,37 @@ class SearchJournal:
 class JournalPart:
     """One plan's part of a file. To ``evaluate`` it is a Journal of the wanted items under this plan."""
 
-    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], whole: bool = False) -> None:
+    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], least: Known) -> None:
         self.path = Path("memory") if file.journal is None else file.journal.path
         self._file = file
         self._key = key
         self._ids = ids
-        self._whole = whole
+        self._least = least
         self._known = file.by_key.setdefault(_canonical(key), {})
+        """Per item what is known of its answer, and the records."""
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [self._known[item] for item in self._ids if self._has(item)]
+        return [record for item in self._ids if (record := self._record(item)) is not None]
 
     @property
     def is_complete(self) -> bool:
-        return all(self._has(item) for item in self._ids)
+        return all(self._record(item) is not None for item in self._ids)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add records: on disk when this returns. A known item keeps its answer."""
-        fresh = [{**record, KEY: self._key} for record in records if not self._has(record["id"])]
+        fresh = [{**record, KEY: self._key} for record in records if self._record(record["id"]) is None]
         for record in self._file.append(fresh):
             _keep(self._known, record)
 
-    def _has(self, item: str) -> bool:
-        record = self._known.get(item)
-        return record is not None and (not self._whole or _is_whole(record))
+    def _record(self, item: str) -> dict[str, Any] | None:
+        """The one of which most is known; in a race, which counts answers that repeat themselves, such a one: the race
+        has the same result when it is resumed after the whole answer was written."""
+        held = self._known.get(item, {})
+        if self._least is Known.LOOPED and Known.LOOPED in held:
+            return held[Known.LOOPED]
+        most = max(held, default=None)
+        return None if most is None or most < self._least else held[most]
 
 
 class _File:
@@ -140,8 +160,8 @@ class _File:
 
     def __init__(self, journal: Journal | None) -> None:
         self.journal = journal
-        self.by_key: dict[str, dict[str, dict[str, Any]]] = {}
-        """Canonical key, then item id, to record."""
+        self.by_key: dict[str, dict[str, dict[Known, dict[str, Any]]]] = {}
+        """Canonical key, then item id, then what is known of the answer, to the first such record."""
         if journal is None:
             return
         for record in journal.records:
@@ -158,15 +178,14 @@ class _File:
         return self.journal.records[-len(records) :]
 
 
-def _keep(known: dict[str, dict[str, Any]], record: dict[str, Any]) -> None:
-    """Keep the first record of an item, unless a whole answer replaces one that ended early."""
-    held = known.get(record["id"])
-    if held is None or (_is_whole(record) and not _is_whole(held)):
-        known[record["id"]] = record
+def _keep(known: dict[str, dict[Known, dict[str, Any]]], record: dict[str, Any]) -> None:
+    known.setdefault(record["id"], {}).setdefault(_known(record), record)
 
 
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    return record.get("finish_reason") != "settled"
+def _known(record: Mapping[str, Any]) -> Known:
+    if record.get("finish_reason") != "settled":
+        return Known.WHOLE
+    return Known.LOOPED if record.get("looped") else Known.SETTLED
 
 
 def _canonical(key: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from layercut.engine.base import (
 )
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
+from layercut.evidence.degeneration import ends_in_loop
 from layercut.evidence.intervals import mean_interval
 from layercut.evidence.program_classes import CLASS
 from layercut.tasks import budget, repeats
@@ -179,6 +180,7 @@ def ask_under(
     *,
     decoding: Decoding,
     early: bool,
+    loops: bool = False,
     wanted: Wanted = always,
     on_answers: OnAnswers = lambda plan, readout, records: None,
 ) -> None:
@@ -194,6 +196,8 @@ def ask_under(
             there before ``on_answers`` hears of them.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
+        loops: have answers that end in a loop end there too (``ends_in_loop``). Such a record is marked ``looped``, and
+            its score may be another one.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
         on_answers: called with a plan, a readout, and its new records.
 
@@ -218,11 +222,13 @@ def ask_under(
     missing = [(plan, item) for plan in plans for item in by_id if asked(plan, item)]
     if not missing:
         return
-    requests = [_request(task, sample, readout, early=early) for readout in journals for sample in samples]
+    requests = [_request(task, sample, readout, early=early, loops=loops) for readout in journals for sample in samples]
     for plan, answers in engine.answers_under(requests, plans, decoding, asked):
         readout = readout_of[isinstance(answers[0], Completion)]
         ids = known[readout, plan.key]
         fresh = _records(task, readout, [(by_id[answer.id], answer) for answer in answers if answer.id not in ids])
+        if loops:
+            fresh = [record | ({"looped": True} if _is_looped(record) else {}) for record in fresh]
         held[readout, plan.key].append(fresh)
         ids.update(record["id"] for record in fresh)
         on_answers(plan, readout, fresh)
@@ -254,18 +260,27 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
     return len(journal.records)
 
 
-def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
+def _request(task: Task, sample: Sample, readout: Readout, *, early: bool, loops: bool = False) -> Request:
     """The request, with the task's draft and early verdict if it has them."""
     request = task.request(sample, readout)
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
     draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
+    verdict = request.settled if settled is None else partial(settled, sample, readout)
     return replace(
         request,
         draft=request.draft if draft is None else draft(sample, readout),
-        settled=request.settled if settled is None else partial(settled, sample, readout),
+        settled=partial(_is_over, verdict) if loops else verdict,
     )
+
+
+def _is_over(verdict: Callable[[str], bool] | None, text: str) -> bool:
+    return ends_in_loop(text) or (verdict is not None and verdict(text))
+
+
+def _is_looped(record: Mapping[str, Any]) -> bool:
+    return record.get("finish_reason") == "settled" and ends_in_loop(record["completion"])
 
 
 def _within_budget(asked: Asking) -> Iterator[list[dict[str, Any]]]:

@@ -110,6 +110,63 @@ def test_confident_racing_states_its_error_and_asks_less() -> None:
     assert len(by_odds.asked) <= len(exact.asked)
 
 
+class Endless(NeedyTask):
+    """Answers of up to 400 words."""
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        request = super().request(sample, readout)
+        return replace(request, max_new_tokens=400) if isinstance(request, GenerationRequest) else request
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        assert isinstance(answer, Completion)
+        return super().grade(sample, readout, replace(answer, text=answer.text.split(" ")[-1]))
+
+
+class EndlessEngine(NeedyEngine):
+    """Repeats wrong answers to the end; after 300 words the right one, to item 7."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        first = self.texts
+
+        def text(request: GenerationRequest, plan: CutPlan) -> str:
+            assert callable(first)
+            word = first(request, plan)
+            assert isinstance(word, str)
+            if word == "yes":
+                return "Well, yes"
+            return f"{'no ' * 300}yes" if "-7:" in request.id else "no " * 500
+
+        self.texts = text
+
+
+def test_answers_that_repeat_themselves_end_in_a_confident_race_and_nowhere_else(tmp_path: Path) -> None:
+    tasks = [ObjectiveTask(task=Endless(num_items=20, num_layers=9), readout="short")]
+
+    def looped(folder: RunFolder) -> Counter[bool]:
+        return Counter(record.get("looped", False) for record in folder.records("needy", "short"))
+
+    with RunFolder.begin(tmp_path / "exact", {"a": 1}) as exact:
+        expected = search(EndlessEngine(num_layers=9), tasks, exact)
+        assert set(looped(exact)) == {False}
+    with RunFolder.begin(tmp_path / "confident", {"a": 1}) as folder:
+        found = search(EndlessEngine(num_layers=9), tasks, folder, race="confident", race_error=1e-6)
+        assert looped(folder)[True] > 50
+        stopped = [record for record in folder.records("needy", "short") if record.get("looped")]
+        assert max(record["num_new_tokens"] for record in stopped) < 100
+        # The plan's own score is that of whole answers: item 7 is right in the end.
+        with SearchJournal(folder) as journal:
+            plan = CutPlan(num_layers=9, removed=found.removed)
+            objective = TaskObjective(EndlessEngine(num_layers=9), tasks, journal=journal)
+            assert [row["cut"] for row in found.details["selected_scores"]] == objective.scores(plan)
+        # It goes on as it was, whatever was written since; an exact race in the folder asks for the rest.
+        again = EndlessEngine(num_layers=9)
+        assert search(again, tasks, folder, race="confident", race_error=1e-6) == found
+        assert not again.asked
+        assert search(again, tasks, folder) == expected
+        assert again.asked
+
+
 def test_a_metric_beyond_1_cannot_be_raced() -> None:
     class Generous(NeedyTask):
         def grade(self, *asked: Any) -> Score:
