@@ -27,7 +27,7 @@ def main() -> None:
     asked = parser.parse_args()
     task = load_task(asked.task, data=asked.data)
     samples = {sample.id: sample for sample in task.samples("report", None)}
-    print("| run | answers | at the limit | ended by the rule | of them: ended later | score otherwise | tokens saved |")
+    print("| run | answers | at the limit | ended by it | of them ended later | score otherwise | tokens saved |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for path in asked.runs:
         records = RunFolder.open(path).records(asked.task, asked.readout)
