@@ -6,18 +6,17 @@ import json
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from layercut.engine.base import Decoding
 from layercut.errors import RunMismatch
 from layercut.runs.directory import RunFolder
-from layercut.selection import criterion
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.search_journal import SearchJournal
+from layercut.selection.task_accuracy import task_accuracy
 from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask
 
@@ -25,23 +24,17 @@ TASKS = (
     ObjectiveTask(task=NeedyTask(name="one", num_items=14), readout="short"),
     ObjectiveTask(task=NeedyTask(name="two", num_items=9), readout="rank"),
 )
-SEARCHES: dict[str, dict[str, Any]] = {
-    "task_accuracy": {},
-    "refine": {"start": "reverse", "method": "swap", "budget": 14},
-    "refine ": {"start": "task_accuracy", "method": "evolve", "budget": 9, "offspring": 4},
-}
 
 
-def search(path: Path, engine: NeedyEngine, name: str = "task_accuracy", num_remove: int = 2) -> Selection:
+def search(path: Path, engine: NeedyEngine, num_remove: int = 2) -> Selection:
     """What one command does."""
     with RunFolder.begin(path, search_settings(TASKS, Decoding())) as folder, SearchJournal(folder) as journal:
         wish = Context(
             num_layers=6,
             num_remove=num_remove,
             objective=TaskObjective(engine, TASKS, journal=journal),
-            settings=SEARCHES[name],
         )
-        return criterion(name.strip())(wish)
+        return task_accuracy(wish)
 
 
 def lines(path: Path) -> dict[str, Counter[str]]:
@@ -51,18 +44,17 @@ def lines(path: Path) -> dict[str, Counter[str]]:
     }
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, name: str) -> None:
+def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path) -> None:
     engine = NeedyEngine()
-    whole = search(tmp_path / "whole", engine, name)
+    whole = search(tmp_path / "whole", engine)
     num_batches = len(engine.batches)
-    moments = sorted(Random(name).sample(range(1, num_batches - 1), 4))
+    moments = sorted(Random("moments").sample(range(1, num_batches - 1), 4))
     for moment in [0, *moments, num_batches - 1]:
         path = tmp_path / f"killed-{moment}"
         killed, resumed = NeedyEngine(kill_after=moment), NeedyEngine()
         with pytest.raises(Killed):
-            search(path, killed, name)
-        assert search(path, resumed, name) == whole
+            search(path, killed)
+        assert search(path, resumed) == whole
         assert lines(path) == lines(tmp_path / "whole")
         assert Counter(killed.asked + resumed.asked) == Counter(engine.asked)
 
@@ -98,12 +90,9 @@ def test_another_search_in_the_folder_measures_only_what_is_new(tmp_path: Path) 
     assert len({plan for plan, _ in engine.asked}) == 1 + 5
     search(path, engine, num_remove=3)
     assert len({plan for plan, _ in engine.asked}) == 1 + 5 + 4 + 3
-    search(path, engine, "refine")
-    search(path, engine, "refine ")
     assert set(Counter(engine.asked).values()) == {1}
     before = len(engine.asked)
-    for name in SEARCHES:
-        assert search(path, engine, name) == search(tmp_path / f"alone-{name.strip()}-{len(name)}", NeedyEngine(), name)
+    assert search(path, engine) == search(tmp_path / "alone", NeedyEngine())
     assert len(engine.asked) == before
 
 

@@ -35,7 +35,7 @@ STUDY: dict[str, Any] = {
     "criteria": [
         "block_influence",
         {"criterion": "magnitude", "settings": {"norm": "l2"}, "protect": "first:2"},
-        {"criterion": "refine", "name": "mine", "objective": ["copy"], "race": "confident", "race_error": 0.1},
+        {"criterion": "task_accuracy", "name": "mine", "objective": ["copy"], "race": "confident", "race_error": 0.1},
         {"criterion": "perplexity", "calibration": {"source": "generated", "num_texts": 4}},
     ],
     "healing": [

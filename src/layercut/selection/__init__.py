@@ -32,9 +32,6 @@ CRITERIA = {
     "magnitude": CriterionRow(function="layercut.selection.magnitude:magnitude"),
     "perplexity": CriterionRow(function="layercut.selection.perplexity:perplexity", needs_text=True),
     "random": CriterionRow(function="layercut.selection.position:random", needs_model=False),
-    "refine": CriterionRow(
-        function="layercut.selection.refine:refine", needs_objective=True, protects_first_layer=True
-    ),
     "reverse": CriterionRow(function="layercut.selection.position:reverse", needs_model=False),
     "task_accuracy": CriterionRow(
         function="layercut.selection.task_accuracy:task_accuracy", needs_objective=True, protects_first_layer=True

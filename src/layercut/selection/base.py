@@ -1,7 +1,7 @@
 """The input and the result of a criterion: Context and Selection.
 
 A criterion is one function ``(Context) -> Selection``. Most rank layers once by an importance score
-(``by_importance``); the others score whole plans by an Objective and search (``greedy.py``, ``refine.py``). Scores
+(``by_importance``); the others score whole plans by an Objective and search (``greedy.py``). Scores
 share one sense: higher means keep, higher means better.
 """
 
@@ -179,8 +179,8 @@ def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ..
 def whole_numbers(criterion: str, settings: Mapping[str, Any], **defaults: int) -> dict[str, int]:
     """Settings of a criterion that count something, as given or by default.
 
-    >>> whole_numbers("refine", {"budget": "50"}, budget=200, offspring=16)
-    {'budget': 50, 'offspring': 16}
+    >>> whole_numbers("task_accuracy", {"shortlist": "5"}, shortlist=1, traces=8)
+    {'shortlist': 5, 'traces': 8}
 
     Raises InputError for a value that is not a whole number from 1.
     """

@@ -29,7 +29,6 @@ from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import whole_numbers
 from layercut.selection.protect import parse_protected
-from layercut.selection.refine import BUDGET
 from layercut.selection.task_accuracy import TRACES
 from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
 from layercut.tasks.base import Sample, generates
@@ -145,12 +144,7 @@ def _of_task(
     if criterion == "trace_damage":
         passes = num_greedy(candidates, num_remove) if settings.get("search") == "greedy" else candidates
         return _reading(handle, part, samples, passes)
-    if criterion == "refine":
-        plans = int(settings["budget"]) if str(settings.get("budget", "")).isdigit() else BUDGET
-        if str(settings.get("start", "")).partition(":")[0] == "task_accuracy":
-            plans += num_greedy(candidates, num_remove)
-    else:
-        plans = num_greedy(candidates, num_remove)
+    plans = num_greedy(candidates, num_remove)
     least = shared * (RACED if race != "off" else 1.0)
     if criterion == "task_accuracy" and "shortlist" in settings:
         numbers = whole_numbers(criterion, settings, shortlist=1, traces=TRACES)

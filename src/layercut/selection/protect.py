@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import replace
 
 from layercut.errors import InputError
@@ -51,12 +50,11 @@ def _part(part: str, num_layers: int) -> range | tuple[int, ...]:
     return layers
 
 
-def with_default_protection(context: Context, criterion: str, start: Collection[int] = ()) -> Context:
-    """The context with the criterion's default protection, unless it has one: layer 0, if ``start`` does not remove it.
+def with_default_protection(context: Context, criterion: str) -> Context:
+    """The context with the criterion's default protection, unless it has one.
 
     Raises InputError if too few candidates are left.
     """
     if context.protect is not None:
         return context
-    keeps_first = CRITERIA[criterion].protects_first_layer and 0 not in start
-    return replace(context, protect=frozenset({0}) if keeps_first else frozenset())
+    return replace(context, protect=frozenset({0}) if CRITERIA[criterion].protects_first_layer else frozenset())

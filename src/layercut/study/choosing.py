@@ -38,7 +38,7 @@ def choose_plans(
     """A plan for each depth.
 
     Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are its
-    first layers. Others (contiguous runs, refinement, your own function) are searched for each depth, in one ``folder``
+    first layers. Others (contiguous runs, your own function) are searched for each depth, in one ``folder``
     that keeps the measurements. A search that this or another study (in ``store``) has made is not repeated.
 
     With ``known_only`` nothing is measured or written, and there is no plan at all where a search is missing. The model

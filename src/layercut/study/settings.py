@@ -92,7 +92,7 @@ class CriterionSettings(SearchSettings):
         """True if a seed matters: random layers, generated text, sampled answers."""
         made_text = self.row.needs_text and self.calibration.source == GENERATED
         sampled = self.cost == 2 and decoding.temperature > 0
-        return self.criterion in ("random", "refine") or ":" in self.criterion or made_text or sampled
+        return self.criterion == "random" or ":" in self.criterion or made_text or sampled
 
 
 class HealingArm(ArmSettings, Answering):

@@ -44,12 +44,10 @@ def commands(model: Path, plan: Path, out: Path) -> dict[str, tuple[object, ...]
         "eval": ("eval", model, "--remove", plan, "--tasks", "copy", "--limit", 2, "--out", out),
         "generate": ("generate", model, "--remove", plan, "--prompts", prompts, "--max-new-tokens", 2, "--out", out),
         "diagnose": ("diagnose", model, plan, "--only", "cost", "--limit", 2, "--out", out),
-        "select": ("select", model, "--criterion", "refine", "--set", f"start={plan}", "--remove", "2 layers",
-                   "--objective", "copy", "--limit", 2, "--set", "budget=1", "--held-out", 0, "--out", out),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["cut", "eval", "generate", "diagnose", "select"])
+@pytest.mark.parametrize("verb", ["cut", "eval", "generate", "diagnose"])
 def test_every_verb_refuses_it_or_says_so(layercut: Run, tiny: Path, plan: Path, tmp_path: Path, verb: str) -> None:
     command = commands(tiny, plan, tmp_path / "out")[verb]
     refused = layercut(*command)

@@ -74,7 +74,7 @@ def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(
         {"plans": {"a": "evil:layers:1"}},
         {"criteria": ["evil:layers"], "depths": [1]},
         {"criteria": [{"criterion": "evil:layers", "name": "a"}], "depths": [1]},
-        {"criteria": [{"criterion": "refine", "objective": ["evil:task"]}], "depths": [1]},
+        {"criteria": [{"criterion": "trace_damage", "objective": ["evil:task"]}], "depths": [1]},
         {"healing": [{"name": "a", "method": "seam", "prompts": "task:evil:task"}]},
         {"healing": [{"name": "a", "method": "seam", "prompts": "task:copy", "decontaminate": ["evil:task"]}]},
         {"trust_remote_code": True},

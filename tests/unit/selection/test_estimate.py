@@ -60,7 +60,6 @@ def test_a_race_may_ask_for_less(layercut: Run, tiny: Path, tmp_path: Path) -> N
         ("perplexity", (), [4, 12 * 4]),
         ("perplexity", ("--set", "search=one_shot", "--set", "form=kl"), [4, 14 * 4]),
         ("trace_damage", TASKS, [3, 18, 3, 18]),
-        ("refine", (*TASKS, "--set", "start=5,4", "--set", "budget=7", "--held-out", 0), [24, 24]),
     ],
 )
 def test_every_criterion_has_its_count(

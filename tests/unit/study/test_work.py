@@ -98,7 +98,6 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         "angular_distance",
         {"criterion": "angular_distance", "name": "spread", "settings": {"form": "scattered"}},
         TASKS,
-        {"criterion": "refine", "objective": ["copy"], "settings": {"start": "reverse"}},
         "my.module:mine",
     ]
     found = {one.name: (one.is_nested, one.cost) for one in study_from_dict(BASE | {"criteria": criteria}).criteria}
@@ -109,7 +108,6 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         "angular_distance": (False, 1),
         "spread": (True, 1),
         "task_accuracy": (True, 2),
-        "refine": (False, 2),
         "my.module-mine": (False, 1),
     }
 
