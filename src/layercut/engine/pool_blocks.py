@@ -13,6 +13,8 @@ from layercut.surgery.plan import CutPlan
 BLOCKS_PER_MEMBER = 2
 """Blocks of the same items for each member: fast members take over from slow ones, and a member that is asked to stop
 stops soon; more of them would share less between plans."""
+FEWEST_ROWS = 8
+"""Rows of a group of items that are not divided any more: a step with fewer takes as long."""
 
 
 @dataclass(eq=False)
@@ -52,7 +54,7 @@ def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
     by_id: dict[str, list[Any]] = {}
     for request in requests:
         by_id.setdefault(request.id, []).append(request)
-    rows = {name: sum(len(getattr(one, "continuations", ())) or 1 for one in found) for name, found in by_id.items()}
+    rows = {name: sum(map(_num_rows, found)) for name, found in by_id.items()}
     if sum(rows.values()) <= size:
         return [list(requests)] if requests else []
     groups: list[list[Any]] = []
@@ -64,6 +66,17 @@ def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
         groups[-1] += by_id[name]
         room -= rows[name]
     return groups
+
+
+def group_size(requests: Sequence[Any], num_plans: int, num_members: int, most: int) -> int:
+    """Rows of a group of items: at most ``most``, and fewer where there are fewer plans than members.
+
+    Then each member gets some items of a plan, such as the original model or the leader of a race, which one member
+    would answer alone.
+    """
+    wanted = -(-num_members // max(1, num_plans))
+    share = -(-sum(map(_num_rows, requests)) // wanted)
+    return min(most, max(FEWEST_ROWS, share))
 
 
 def blocks_of(
@@ -102,6 +115,11 @@ def _travels(what: Any) -> bool:
     except (pickle.PicklingError, TypeError, AttributeError, ValueError):
         return False
     return True
+
+
+def _num_rows(request: Any) -> int:
+    """One, or one for each continuation."""
+    return len(getattr(request, "continuations", ())) or 1
 
 
 def _length(request: Any) -> int:

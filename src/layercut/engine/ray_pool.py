@@ -7,7 +7,7 @@
 A call is split into blocks of items and plans (``pool_blocks``); each free member takes the next block. ``wanted`` is
 called before a block is sent and after a block returns, and cancelled plans stop where they run. If a member dies,
 only its current block is lost, and another member repeats it. In float32 the answers equal those of one process; in
-half precision they differ as with other batches.
+half precision they differ as with other batches, and with another number of members.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from layercut.engine.base import (
     Wanted,
     always,
 )
-from layercut.engine.pool_blocks import Block, blocks_of, item_groups, portable
+from layercut.engine.pool_blocks import Block, blocks_of, group_size, item_groups, portable
 from layercut.engine.pool_worker import EngineCall
 from layercut.engine.ray_members import Members
 from layercut.progress.activity import wrote
@@ -64,7 +64,7 @@ class RayPool(ManyPlansAtOnce):
         return self._members.ready().has_chat_template
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers: what its members say, all the same. How many they are decides none."""
+        """Settings that decide the numbers: what its members say, all the same, but not how many they are."""
         return self._members.ready().description
 
     @property
@@ -109,8 +109,9 @@ class RayPool(ManyPlansAtOnce):
         self, method: str, requests: Sequence[Any], plans: Plans, rest: tuple[Any, ...], wanted: Wanted
     ) -> Under[Any]:
         members = self._members
-        size = GROUP_BATCHES * int(members.ready().description.get("batch_size", 32))
+        most = GROUP_BATCHES * int(members.ready().description.get("batch_size", 32))
         by_key = {plan.key: plan for plan in plans}
+        size = group_size(requests, len(by_key), len(members), most)
         queue = deque(blocks_of(item_groups(requests, size), plans, len(members), self._numbers))
         kept: dict[int, Any] = {}
         under_way: list[Block] = []

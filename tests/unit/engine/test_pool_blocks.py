@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.engine.pool_blocks import blocks_of, item_groups, portable
+from layercut.engine.pool_blocks import FEWEST_ROWS, blocks_of, group_size, item_groups, portable
 from layercut.errors import InputError
 from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
@@ -42,6 +42,18 @@ def test_a_question_that_is_written_and_ranked_stays_together() -> None:
     both = [ask(name) for name in "abc"]
     both += [LikelihoodRequest(id=name, prompt="x", continuations=("a", "b")) for name in "abc"]
     assert [{one.id for one in group} for group in item_groups(both, 6)] == [{"a", "b"}, {"c"}]
+
+
+def test_members_share_the_items_of_plans_that_are_fewer_than_they() -> None:
+    requests = [ask(str(number)) for number in range(60)]
+    requests += [LikelihoodRequest(id=str(number), prompt="x", continuations=("a", "b")) for number in range(20)]
+    sizes = [(1, 1), (1, 2), (1, 8), (2, 8), (8, 8), (29, 8)]
+    assert [group_size(requests, *size, 64) for size in sizes] == [64, 50, 13, 25, 64, 64]
+    for num_plans, num_members in sizes:
+        groups = item_groups(requests, group_size(requests, num_plans, num_members, 64))
+        blocks = list(blocks_of(groups, PLANS[:num_plans], num_members, count()))
+        assert len(blocks) >= num_members, "none is idle"
+    assert group_size(requests, 1, 50, 64) == group_size(requests[:3], 1, 2, 64) == FEWEST_ROWS
 
 
 @pytest.mark.parametrize(("num_groups", "num_members", "num_parts"), [(1, 2, 4), (1, 8, 9), (2, 2, 2), (7, 2, 1)])
