@@ -17,6 +17,9 @@ from layercut.progress.cost import Eta
 from layercut.progress.cost import Workload as Work
 from layercut.progress.heartbeat import Tokens, clock, line, under_way
 
+_KNOWN = 10
+"""A step that is so many times as fast as the slowest was known before."""
+
 
 class _Facts(ProgressColumn):
     """The state of a bar: ``3/8 items · 4,210 tokens · 01:12 · 00:41 left``."""
@@ -137,17 +140,45 @@ def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnPr
         yield on_progress
 
 
-class SelectionProgress:
-    """Progress of a criterion: one bar for each kind of work, such as rounds and items.
+class _Pace:
+    """The time left of counted work, by its own steps. Those that were known before take next to no time, and do not
+    count."""
 
-    Where stderr is no terminal, there is a plain line every half minute.
+    def __init__(self) -> None:
+        self._done, self._total, self._since = 0, 0, time.monotonic()
+        self._steps: list[tuple[float, int]] = []
+        """Seconds, and how much was done in them."""
+
+    def reach(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done > self._done:
+            self._steps.append((now - self._since, done - self._done))
+        self._done, self._total, self._since = done, total, now
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None before a step has ended that was not known."""
+        spent = time.monotonic() - self._since
+        longest = max(spent, *(seconds / count for seconds, count in self._steps), 0.0)
+        slow = [(seconds, count) for seconds, count in self._steps if _KNOWN * seconds / count >= longest]
+        if not slow:
+            return None
+        each = sum(seconds for seconds, _ in slow) / sum(count for _, count in slow)
+        return max(0.0, each * (self._total - self._done) - min(each, spent))
+
+
+class SelectionProgress:
+    """Progress of a criterion: one bar for each kind of work, such as rounds and items, with the time left of each.
+
+    Where stderr is no terminal, there is a plain line every half minute, with the time left of what began first.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._tokens = Tokens()
-        self._bars = _bars(console, "", self._tokens, lambda task: task.time_remaining)
+        self._bars = _bars(console, "", self._tokens, self._left)
         self._ids: dict[str, TaskID] = {}
+        self._paces: dict[TaskID, _Pace] = {}
         self._counts: dict[str, str] = {}
         self._held = ExitStack()
 
@@ -162,15 +193,26 @@ class SelectionProgress:
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self._ids:
             self._ids[what] = self._bars.add_task(what)
+        bar = self._ids[what]
         if done == 0:
-            self._bars.reset(self._ids[what])
+            self._bars.reset(bar)
             self._tokens.begin()
-        self._bars.update(self._ids[what], completed=done, total=total)
+        if done == 0 or bar not in self._paces:
+            self._paces[bar] = _Pace()
+        self._paces[bar].reach(done, total)
+        self._bars.update(bar, completed=done, total=total)
         self._counts[what] = f"{what} {done:,} of {total:,}"
         if done >= total:  # a bar of finished work would look as if it were at work
             del self._counts[what]
             self._bars.remove_task(self._ids.pop(what))
 
+    def _left(self, bar: Bar) -> float | None:
+        pace = self._paces.get(bar.id)
+        return None if pace is None else pace.left
+
     def _now(self) -> str:
         facts = [*self._counts.values(), self._tokens.describe()]
+        bar = self._ids.get(next(iter(self._counts), ""))
+        if bar is not None and (left := self._paces[bar].left) is not None:
+            facts.append(f"{clock(left)} left")
         return f"Choosing layers: {', '.join(fact for fact in facts if fact) or 'loading the model'}"

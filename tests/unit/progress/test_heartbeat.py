@@ -69,6 +69,27 @@ FORMS = {
 }
 
 
+def test_a_search_has_a_time_left_by_its_rounds_without_those_that_were_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("layercut.progress.bars.time.monotonic", lambda: now[0])
+    progress = SelectionProgress(console())
+
+    def at(seconds: float, what: str, done: int, total: int) -> str:
+        now[0] = seconds
+        progress(what, done, total)
+        return progress._now()
+
+    assert at(0, "rounds", 0, 7) == "Choosing layers: rounds 0 of 7"
+    assert at(1, "rounds", 1, 7).endswith("rounds 1 of 7, 00:06 left")
+    assert at(2, "rounds", 2, 7).endswith("rounds 2 of 7, 00:05 left"), "two rounds came from an earlier run"
+    assert at(63, "answers", 12, 48).endswith("answers 12 of 48"), "and say nothing of a round that takes longer"
+    assert at(102, "answers", 48, 48) == "Choosing layers: rounds 2 of 7"
+    assert at(102, "rounds", 3, 7).endswith("rounds 3 of 7, 06:40 left")
+    assert at(152, "answers", 12, 48).endswith("answers 12 of 48, 05:50 left")
+    assert at(302, "answers", 48, 48).endswith("rounds 3 of 7, 05:00 left"), "a round is not over before it is"
+    assert at(302, "rounds", 4, 7).endswith("rounds 4 of 7, 07:30 left")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_one_long_batch_is_heard_of_by_its_tokens(form: Callable[[Console], Iterator[None]]) -> None:
     where = console()
