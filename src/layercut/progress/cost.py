@@ -85,17 +85,18 @@ class Eta:
         """Begin a cell. The result takes (items done, items in all), first with those done before, which have no time;
         ``counted`` is then called with the new items and both numbers."""
         self.begin(cell)
-        last, seen = time.monotonic(), -1
+        last, seen, before = time.monotonic(), -1, self._done[cell]
 
         def on_progress(done: int, total: int) -> None:
             nonlocal last, seen
             now = time.monotonic()
+            new = done - (before if seen < 0 else seen)
             if seen < 0:
-                self.skip(cell, done)
+                self.skip(cell, new)
                 self._begun = total - done
             else:
-                self.advance(cell, done - seen, now - last)
-            counted(done - max(seen, 0), done, total)
+                self.advance(cell, new, now - last)
+            counted(new, done, total)
             seen, last = done, now
 
         return on_progress

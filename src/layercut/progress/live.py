@@ -6,7 +6,7 @@ Where stderr is not a terminal, a plain line is printed for each finished piece,
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -100,7 +100,7 @@ class StudyProgress(ProgressTable):
         piece = self._pieces[index]
         self.state(piece.arm, "asking", piece.name)
         self._begin(index, f"{piece.arm}: scoring {piece.name}")
-        start, seen = time.monotonic(), 0
+        start, seen, known = time.monotonic(), 0, not self._eta.num_left(index)
 
         def count_items(new: int, done: int, total: int) -> None:
             nonlocal seen
@@ -115,7 +115,36 @@ class StudyProgress(ProgressTable):
             raise
         finally:
             self._in_cell = False
-        self._tell(index, f"{counted(seen, 'item')}, {clock(time.monotonic() - start)}")
+        if not known:  # it was told of with others
+            self._tell(index, f"{counted(seen, 'item')}, {clock(time.monotonic() - start)}")
+
+    @contextmanager
+    def cells(self, indices: Sequence[int]) -> Iterator[Callable[[int, int], None]]:
+        """Do some cells of one task at once: the block reports (index, new items)."""
+        pieces = [self._pieces[index] for index in indices]
+        for piece in pieces:
+            self.state(piece.arm, "asking", piece.name)
+        arms, name = ", ".join(piece.arm for piece in pieces), pieces[0].name
+        self._begin(indices[0], f"{arms}: scoring {name}")
+        start, count = time.monotonic(), 0
+        last, total = start, sum(self._eta.num_left(index) for index in indices)
+
+        def report(index: int, num_items: int) -> None:
+            nonlocal last, count
+            now = time.monotonic()
+            self._eta.advance(index, num_items, now - last)
+            self._show(index, num_items)
+            last, count = now, count + num_items
+            self._doing = f"{arms}: scoring {name}: {count:,} of {counted(total, 'item')}"
+
+        try:
+            yield report
+        except BaseException:
+            for index in indices:
+                self.skip(index)  # no time is left for them if they fail alone, too
+            raise
+        if count:
+            line(self._console, f"{arms}: {name}: {counted(count, 'item')}, {clock(time.monotonic() - start)}")
 
     def searching(self, what: str, done: int, total: int) -> None:
         if self._active:

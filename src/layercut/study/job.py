@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 
 from layercut.engine.base import Engine
+from layercut.errors import InputError
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
@@ -20,7 +21,8 @@ from layercut.runs.study import DIAGNOSE, SWEEP, Manifest
 from layercut.settings import UNCUT
 from layercut.study.growth import healing_folder, is_begun
 from layercut.study.steps_beside import diagnose_step, sweep_step
-from layercut.study.store import SEARCHES, Measured, run_cell
+from layercut.study.store import SEARCHES, CellTime, Measured, run_cell
+from layercut.study.together import Peer, answer_together, can_share, peers_of
 from layercut.study.work import StudyArm, StudyWork, reused
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -58,6 +60,9 @@ class StudyJob:
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()
         """Arms and searches that were given up."""
+        self._index = {(arm.name, cell.label): index for index, (arm, cell) in enumerate(work.order)}
+        self._asked: dict[int, CellTime] = {}
+        """What cells were asked together with others."""
         self._measured: set[str] = set()
         """Healed arms whose cells are all finished."""
         self.checkpoints: dict[str, Path] = {}
@@ -122,6 +127,7 @@ class StudyJob:
         def measure() -> Measured:
             plan = self._work.plan(arm)
             shared = self._selection_items(plan, cell)
+            self._ask_together(arm, cell)
             with self._progress.cell(index) as on_progress:
                 return run_cell(
                     run,
@@ -134,12 +140,32 @@ class StudyJob:
                     store=self._work.store,
                     where=self._work.where,
                     on_progress=on_progress,
+                    before=self._asked.get(index, CellTime()),
                 )
 
         found = self._attempt(step, [arm.name], measure)
         for one in found.reused if found else ():
             self._say(f"{step}: {counted(one.num_items, 'answer')} reused from {one.source}")
         return found
+
+    def _ask_together(self, arm: StudyArm, cell: Cell) -> None:
+        """Have this cut and others that are ready answer a cell in one call."""
+        if arm.healing or arm.is_uncut or self._index[arm.name, cell.label] in self._asked:
+            return
+        peers: dict[str, Peer] = {}
+        for one in peers_of(arm, self._work.arms):
+            run = self._ready(one)
+            if run is None or self._work.is_known(one, cell):
+                continue
+            plan = self._work.plan(one)
+            with suppress(InputError):  # its own step says so
+                self._selection_items(plan, cell)
+                peers.setdefault(plan.key, Peer(self._index[one.name, cell.label], run, plan))
+        if len(peers) < 2 or not can_share(cell, self._work.model.engine):
+            return
+        with self._progress.cells([peer.place for peer in peers.values()]) as report:
+            decoding = self._work.decoding(arm)
+            self._asked |= answer_together(cell, [*peers.values()], self._work.model.engine, decoding, report)
 
     def _ready(self, arm: StudyArm) -> RunFolder | None:
         """The arm's run folder, with its layers chosen and its weights healed; None where that failed."""

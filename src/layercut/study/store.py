@@ -166,6 +166,13 @@ def _read_all(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
             yield data
 
 
+class CellTime(NamedTuple):
+    """Answers of a cell that were asked for."""
+
+    num_items: int = 0
+    seconds: float = 0.0
+
+
 class Measured(NamedTuple):
     """A finished cell."""
 
@@ -198,6 +205,7 @@ def run_cell(
     store: CellStore,
     where: str,
     on_progress: OnProgress,
+    before: CellTime,
 ) -> Measured:
     """Finish a cell: missing items are taken from other studies, and the rest is asked.
 
@@ -208,6 +216,7 @@ def run_cell(
         selection_items: number of items that the plan was selected on.
         where: the machine; the speed is recorded with it.
         on_progress: called with (items done, items in all), first with the items that were known.
+        before: what was asked before, together with other arms.
     """
     ids = [sample.id for sample in cell.samples]
     with run.journal(cell.task.name, cell.readout) as journal:
@@ -221,7 +230,7 @@ def run_cell(
         answers = engine() if missing else cast("Engine", None)
         began = time.monotonic()
         outcome = cell.evaluate(answers, plan, decoding, journal, on_progress)
-        seconds = time.monotonic() - began
+        asked = CellTime(before.num_items + missing, before.seconds + (time.monotonic() - began if missing else 0.0))
     rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in outcome.metrics]
     write_json(
         cell_file(run.path, cell),
@@ -233,12 +242,17 @@ def run_cell(
             "split": cell.split,
             "num_items": len(ids),
             "reused": [list(one) for one in reused],
-            "speed": {"items": missing, "seconds": round(seconds, 3), "where": where, **_tokens(outcome.records)},
+            "speed": {
+                "items": asked.num_items,
+                "seconds": round(asked.seconds, 3),
+                "where": where,
+                **_tokens(outcome.records),
+            },
             "rows": rows,
         },
     )
     store.add(run.path, identity)
-    return Measured(rows, tuple(reused), missing)
+    return Measured(rows, tuple(reused), asked.num_items)
 
 
 def _tokens(records: list[dict[str, Any]]) -> dict[str, float]:

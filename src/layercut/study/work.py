@@ -212,9 +212,7 @@ class StudyWork:
         further selection items, so all of its tasks' count, but for tasks that make their own.
         """
         settings = self.settings
-        begun_at = [str(one.settings.get("start", "")) for one in settings.criteria]
-        starts = [CutPlan.load(Path(start)) for start in begun_at if start.endswith(".json")]
-        made = [*self.model.earlier_plans, *self.plans.values(), *starts]
+        made = [*self.model.earlier_plans, *self.plans.values()]
         if (used := used_items(made, self.model.healings)) is None:
             return None
         searched = [

@@ -58,6 +58,28 @@ def test_the_table_says_what_every_arm_is_at(monkeypatch: pytest.MonkeyPatch) ->
     assert "1 failed" in (text := shown(progress, console)) and "never timed" not in text
 
 
+def test_cells_that_are_answered_together_share_the_time_and_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    console = terminal()
+    work = Workload(kind="copy", num_items=10, weight=1)
+    arms = [f"arm-{number}" for number in range(3)]
+    progress = StudyProgress([StudyStep(arm, "copy (rank)", work) for arm in arms], console)
+    with progress.cells([0, 1]) as report:
+        for at, (index, num) in enumerate([(1, 6), (0, 10), (1, 4)], start=1):
+            clock[0] = 10.0 * at
+            report(index, num)
+    text = shown(progress, console)
+    assert text.count("10/10") == 2 and "00:15 left" in text, "20 items took 30 s, 10 are left"
+    for index in range(2):
+        with progress.cell(index) as on_progress:
+            on_progress(10, 10)
+    assert shown(progress, console).count("10/10") == 2, "counted once"
+    with pytest.raises(ValueError, match="of memory"), progress.cells([2]):
+        raise ValueError("out of memory")
+    assert "00:00 left" in shown(progress, console)
+
+
 def test_a_low_terminal_shows_what_is_worked_on() -> None:
     console = terminal(height=16)
     progress = StudyProgress(pieces(30), console)

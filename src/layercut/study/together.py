@@ -1,0 +1,81 @@
+"""Cuts that answer a cell together: one call of the engine, whose steps hold the rows of all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from layercut.engine.base import Decoding, Engine, ManyPlansAtOnce
+from layercut.runs.directory import RunFolder
+from layercut.study.store import CellTime
+from layercut.study.work import StudyArm
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import budget_of
+from layercut.tasks.cells import Cell
+from layercut.tasks.evaluate import ask_under
+
+
+class Peer(NamedTuple):
+    """A cut that answers a cell with others."""
+
+    place: int
+    """Number of the cell among the study's pieces."""
+    run: RunFolder
+    plan: CutPlan
+
+
+def can_share(cell: Cell, engine: Engine) -> bool:
+    """True if an engine answers a cell under many plans at once, each item once and in one go."""
+    return isinstance(engine, ManyPlansAtOnce) and cell.num_samples == 1 and budget_of(cell.readout) is None
+
+
+def peers_of(arm: StudyArm, arms: Sequence[StudyArm]) -> Iterator[StudyArm]:
+    """The cuts that may answer with ``arm``, itself among them: of the same seed, and chosen without a search or by the
+    same one, so that none waits for another search."""
+    for one in arms:
+        is_cut = not one.healing and not one.is_uncut
+        if is_cut and (one.seed, one.cost, one.cost and one.search) == (arm.seed, arm.cost, arm.cost and arm.search):
+            yield one
+
+
+def answer_together(
+    cell: Cell,
+    peers: Sequence[Peer],
+    engine: Engine,
+    decoding: Decoding,
+    counted: Callable[[int, int], None],
+) -> Mapping[int, CellTime]:
+    """Have the plans answer what their journals lack.
+
+    Args:
+        peers: of different layers.
+        counted: called with a peer's place and the number of its new answers.
+
+    Returns:
+        By place, what was asked; a peer's time is its share of the answers.
+    """
+    place_of = {peer.plan.key: peer.place for peer in peers}
+    new = dict.fromkeys(place_of.values(), 0)
+    began = time.monotonic()
+
+    def answered(plan: CutPlan, _: object, fresh: Sequence[Mapping[str, Any]]) -> None:
+        place = place_of[plan.key]
+        new[place] += len(fresh)
+        counted(place, len(fresh))
+
+    with ExitStack() as held:
+        journals = [held.enter_context(peer.run.journal(cell.task.name, cell.readout)) for peer in peers]
+        ask_under(
+            cell.task,
+            engine,
+            [peer.plan for peer in peers],
+            cell.samples,
+            {cell.readout: journals},
+            decoding=decoding,
+            early=False,
+            on_answers=answered,
+        )
+    each = (time.monotonic() - began) / max(1, sum(new.values()))
+    return {place: CellTime(num, each * num) for place, num in new.items()}

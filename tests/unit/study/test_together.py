@@ -1,0 +1,100 @@
+"""Cuts of a study that answer a cell in one call: the answers of each alone, none asked twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from layercut.engine.base import Under
+from layercut.engine.shared import SharedEngine
+from layercut.study.file import study_from_dict
+from layercut.study.run import run_study
+from tests.support.studies import BREAK
+from tests.unit.study.test_run import LETTERS, STEADY, records, run, study, tiny  # noqa: F401
+
+PLANS = {"last": "reverse:1", "early": "1", "two": "0,4", "again": "1"}
+KEYS: dict[str, Any] = {"plans": PLANS, "tasks": [LETTERS, {"task": "copy", "readouts": ["short", "rank"], "limit": 6}]}
+
+
+class Stop(BaseException):
+    """A kill."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Plans and wanted answers of every call of the engine that wants some."""
+    found: list[tuple[int, int]] = []
+    answers = SharedEngine.answers_under
+
+    def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
+        found.append((len(plans), sum(wanted(plan, one.id) for plan in plans for one in requests)))
+        return answers(engine, requests, plans, decoding, wanted)
+
+    monkeypatch.setattr(SharedEngine, "answers_under", counted)
+    return found
+
+
+def test_cuts_answer_together_as_each_alone(study: Any, tmp_path: Path, calls: list[tuple[int, int]]) -> None:  # noqa: F811
+    criteria = ["reverse", "tests.support.studies:middle"]
+    outcome, _ = run(study("all/one", **KEYS, depths=[2], criteria=criteria))
+    assert outcome.failed == []
+    # The original model; last, early, two and reverse-2; again has the layers of early; middle was searched for.
+    assert [num for num, _ in calls] == [1] * 3 + [4] * 3 + [1] * 3
+    together = records(tmp_path / "runs" / "all" / "one")
+    for name, spec in PLANS.items():
+        alone = records_of_one(study, tmp_path, name, {**KEYS, "plans": {name: spec}})
+        assert alone == {path: lines for path, lines in together.items() if path.startswith(f"{name}/")}
+
+
+def records_of_one(study: Any, tmp_path: Path, name: str, keys: dict[str, Any]) -> dict[str, list[Any]]:  # noqa: F811
+    assert run(study(f"{name}/alone", **keys))[0].failed == []
+    return {path: lines for path, lines in records(tmp_path / "runs" / name / "alone").items() if "uncut/" not in path}
+
+
+def test_killed_while_they_answer_it_goes_on_where_it_was(
+    study: Any,  # noqa: F811
+    tmp_path: Path,
+    calls: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = study("whole/one", **KEYS)
+    run(settings)
+    asked, whole = sum(wanted for _, wanted in calls), records(tmp_path / "runs" / "whole" / "one")
+    answers = SharedEngine.answers_under
+    calls.clear()
+
+    def killed(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Under[Any]:
+        for number, found in enumerate(answers(engine, requests, plans, decoding, wanted)):
+            if len(plans) > 1 and number == 1:
+                raise Stop
+            yield found
+
+    settings = {**settings, "out": str(tmp_path / "runs" / "killed" / "one")}
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedEngine, "answers_under", killed)
+        with pytest.raises(Stop):
+            list(run_study(study_from_dict(settings), console=Console(), say=print))
+    kept = sum(map(len, records(tmp_path / "runs" / "killed" / "one").values()))
+    calls.clear()
+    run(settings)
+    assert records(tmp_path / "runs" / "killed" / "one") == whole
+    assert sum(wanted for _, wanted in calls) == asked - kept < asked
+
+
+def test_where_the_grader_fails_each_cut_says_so(
+    study: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    monkeypatch.setenv(BREAK, str(broken))
+    keys = {"plans": {"last": "reverse:1", "early": "1"}, "tasks": [LETTERS, STEADY]}
+    outcome, _ = run(study("x", **keys))
+    failed = [line.split(" failed:")[0] for line in outcome.failed]
+    assert failed == [f"{arm}: letters (rank)" for arm in ("uncut", "last", "early")]
+    broken.unlink()
+    assert run(study("x", **keys))[0].failed == []
