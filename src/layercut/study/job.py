@@ -21,7 +21,7 @@ from layercut.runs.study import DIAGNOSE, SWEEP, Manifest
 from layercut.settings import UNCUT
 from layercut.study.growth import healing_folder, is_begun
 from layercut.study.steps_beside import diagnose_step, sweep_step
-from layercut.study.store import SEARCHES, CellTime, Measured, run_cell
+from layercut.study.store import SEARCHES, Answered, Measured, run_cell
 from layercut.study.together import Peer, answer_together, can_share, peers_of
 from layercut.study.work import StudyArm, StudyWork, reused
 from layercut.surgery.cut import cut_model
@@ -61,8 +61,8 @@ class StudyJob:
         self._broken: set[str] = set()
         """Arms and searches that were given up."""
         self._index = {(arm.name, cell.label): index for index, (arm, cell) in enumerate(work.order)}
-        self._asked: dict[int, CellTime] = {}
-        """What cells were asked together with others."""
+        self._asked: dict[int, Answered] = {}
+        """Cells that were answered together with others."""
         self._measured: set[str] = set()
         """Healed arms whose cells are all finished."""
         self.checkpoints: dict[str, Path] = {}
@@ -140,7 +140,7 @@ class StudyJob:
                     store=self._work.store,
                     where=self._work.where,
                     on_progress=on_progress,
-                    before=self._asked.get(index, CellTime()),
+                    before=self._asked.get(index, Answered()),
                 )
 
         found = self._attempt(step, [arm.name], measure)
@@ -160,12 +160,14 @@ class StudyJob:
             plan = self._work.plan(one)
             with suppress(InputError):  # its own step says so
                 self._selection_items(plan, cell)
-                peers.setdefault(plan.key, Peer(self._index[one.name, cell.label], run, plan))
+                place = self._index[one.name, cell.label]
+                peers.setdefault(plan.key, Peer(place, run, plan, self._work.identity(one, cell)))
         if len(peers) < 2 or not can_share(cell, self._work.model.engine):
             return
         with self._progress.cells([peer.place for peer in peers.values()]) as report:
             decoding = self._work.decoding(arm)
-            self._asked |= answer_together(cell, [*peers.values()], self._work.model.engine, decoding, report)
+            engine, store = self._work.model.engine, self._work.store
+            self._asked |= answer_together(cell, [*peers.values()], engine, decoding, store, report)
 
     def _ready(self, arm: StudyArm) -> RunFolder | None:
         """The arm's run folder, with its layers chosen and its weights healed; None where that failed."""

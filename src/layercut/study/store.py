@@ -30,6 +30,7 @@ from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
+from layercut.tasks.evaluate import Records
 
 CELLS, SEARCHES = "cells", "searches"
 FORMAT_VERSION = 1
@@ -114,6 +115,17 @@ class CellStore:
                 left -= {one["id"] for one in taken}
                 yield Reused(shown(run), len(taken)), taken
 
+    def fill(
+        self, journal: Records, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path
+    ) -> tuple[Reused, ...]:
+        """Append what other runs hold of the items that a journal lacks."""
+        missing = set(ids) - {record["id"] for record in journal.records}
+        reused = []
+        for source, records in self.records(identity, missing, exclude=exclude):
+            journal.append(records)
+            reused.append(source)
+        return tuple(reused)
+
     def covers(self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path) -> bool:
         """True if other runs hold records of all these items."""
         found = {one["id"] for _, records in self.records(identity, ids, exclude=exclude) for one in records}
@@ -166,10 +178,12 @@ def _read_all(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
             yield data
 
 
-class CellTime(NamedTuple):
-    """Answers of a cell that were asked for."""
+class Answered(NamedTuple):
+    """How the answers of a cell came about."""
 
+    reused: tuple[Reused, ...] = ()
     num_items: int = 0
+    """Items that were asked."""
     seconds: float = 0.0
 
 
@@ -205,7 +219,7 @@ def run_cell(
     store: CellStore,
     where: str,
     on_progress: OnProgress,
-    before: CellTime,
+    before: Answered,
 ) -> Measured:
     """Finish a cell: missing items are taken from other studies, and the rest is asked.
 
@@ -216,21 +230,18 @@ def run_cell(
         selection_items: number of items that the plan was selected on.
         where: the machine; the speed is recorded with it.
         on_progress: called with (items done, items in all), first with the items that were known.
-        before: what was asked before, together with other arms.
+        before: what was reused and asked before, together with other arms.
     """
     ids = [sample.id for sample in cell.samples]
     with run.journal(cell.task.name, cell.readout) as journal:
-        known = {record["id"] for record in journal.records}
-        reused = []
-        for source, records in store.records(identity, set(ids) - known, exclude=run.path):
-            journal.append(records)
-            reused.append(source)
+        reused = (*before.reused, *store.fill(journal, identity, ids, exclude=run.path))
         missing = len(set(ids) - {record["id"] for record in journal.records})
         # Without missing items there is no engine, so a finished study loads no model.
         answers = engine() if missing else cast("Engine", None)
         began = time.monotonic()
         outcome = cell.evaluate(answers, plan, decoding, journal, on_progress)
-        asked = CellTime(before.num_items + missing, before.seconds + (time.monotonic() - began if missing else 0.0))
+        asked = before.num_items + missing
+        seconds = before.seconds + (time.monotonic() - began if missing else 0.0)
     rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in outcome.metrics]
     write_json(
         cell_file(run.path, cell),
@@ -242,17 +253,12 @@ def run_cell(
             "split": cell.split,
             "num_items": len(ids),
             "reused": [list(one) for one in reused],
-            "speed": {
-                "items": asked.num_items,
-                "seconds": round(asked.seconds, 3),
-                "where": where,
-                **_tokens(outcome.records),
-            },
+            "speed": {"items": asked, "seconds": round(seconds, 3), "where": where, **_tokens(outcome.records)},
             "rows": rows,
         },
     )
     store.add(run.path, identity)
-    return Measured(rows, tuple(reused), asked.num_items)
+    return Measured(rows, reused, asked)
 
 
 def _tokens(records: list[dict[str, Any]]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine, ManyPlansAtOnce
 from layercut.runs.directory import RunFolder
-from layercut.study.store import CellTime
+from layercut.study.store import Answered, CellStore
 from layercut.study.work import StudyArm
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import budget_of
@@ -24,6 +24,8 @@ class Peer(NamedTuple):
     """Number of the cell among the study's pieces."""
     run: RunFolder
     plan: CutPlan
+    identity: Mapping[str, Any]
+    """What decides its answers."""
 
 
 def can_share(cell: Cell, engine: Engine) -> bool:
@@ -45,20 +47,20 @@ def answer_together(
     peers: Sequence[Peer],
     engine: Engine,
     decoding: Decoding,
+    store: CellStore,
     counted: Callable[[int, int], None],
-) -> Mapping[int, CellTime]:
-    """Have the plans answer what their journals lack.
+) -> Mapping[int, Answered]:
+    """Have the plans answer what neither their journals nor other studies hold.
 
     Args:
         peers: of different layers.
         counted: called with a peer's place and the number of its new answers.
 
     Returns:
-        By place, what was asked; a peer's time is its share of the answers.
+        By place, what was reused and asked; a peer's time is its share of the answers.
     """
     place_of = {peer.plan.key: peer.place for peer in peers}
     new = dict.fromkeys(place_of.values(), 0)
-    began = time.monotonic()
 
     def answered(plan: CutPlan, _: object, fresh: Sequence[Mapping[str, Any]]) -> None:
         place = place_of[plan.key]
@@ -67,6 +69,12 @@ def answer_together(
 
     with ExitStack() as held:
         journals = [held.enter_context(peer.run.journal(cell.task.name, cell.readout)) for peer in peers]
+        ids = [sample.id for sample in cell.samples]
+        reused = {
+            peer.place: store.fill(journal, peer.identity, ids, exclude=peer.run.path)
+            for peer, journal in zip(peers, journals, strict=True)
+        }
+        began = time.monotonic()
         ask_under(
             cell.task,
             engine,
@@ -78,4 +86,4 @@ def answer_together(
             on_answers=answered,
         )
     each = (time.monotonic() - began) / max(1, sum(new.values()))
-    return {place: CellTime(num, each * num) for place, num in new.items()}
+    return {place: Answered(reused[place], num, each * num) for place, num in new.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def test_killed_while_they_answer_it_goes_on_where_it_was(
     run(settings)
     assert records(tmp_path / "runs" / "killed" / "one") == whole
     assert sum(wanted for _, wanted in calls) == asked - kept < asked
+
+
+def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls: list[tuple[int, int]]) -> None:  # noqa: F811
+    plans = {"last": "reverse:1", "early": "1"}
+    run(study("few", plans=plans, tasks=[LETTERS]), limit=2)
+    calls.clear()
+    outcome, said = run(study("many", plans=plans, tasks=[LETTERS]), limit=5)
+    assert outcome.failed == [] and calls == [(1, 3), (2, 6)]
+    for arm in ("uncut", "last", "early"):
+        assert any(line.startswith(f"{arm}: letters (rank): 2 answers reused from") for line in said)
+    (cell,) = (tmp_path / "runs" / "many" / "last" / "cells").glob("*.json")
+    speed = json.loads(cell.read_text())["speed"]
+    assert speed["items"] == 3 and speed["seconds"] > 0
 
 
 def test_where_the_grader_fails_each_cut_says_so(
