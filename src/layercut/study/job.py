@@ -12,7 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from layercut.engine.base import Engine
-from layercut.errors import InputError
+from layercut.errors import InputError, one_line
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
@@ -162,12 +162,19 @@ class StudyJob:
                 self._selection_items(plan, cell)
                 place = self._index[one.name, cell.label]
                 peers.setdefault(plan.key, Peer(place, run, plan, self._work.identity(one, cell)))
-        if len(peers) < 2 or not can_share(cell, self._work.model.engine):
+        if len(peers) < 2:
             return
-        with self._progress.cells([peer.place for peer in peers.values()]) as report:
-            decoding = self._work.decoding(arm)
-            engine, store = self._work.model.engine, self._work.store
-            self._asked |= answer_together(cell, [*peers.values()], engine, decoding, store, report)
+        places = [peer.place for peer in peers.values()]
+        self._asked |= dict.fromkeys(places, Answered())  # once is enough, whatever comes of it
+        engine, store = self._work.model.engine, self._work.store
+        if not can_share(cell, engine):
+            return
+        with self._progress.cells(places) as report:
+            try:
+                decoding = self._work.decoding(arm)
+                self._asked |= answer_together(cell, [*peers.values()], engine, decoding, store, report)
+            except Exception as error:  # of one of them, say, which its own step will name
+                self._say(f"{cell.label}: the cuts do not answer together, and each is asked alone: {one_line(error)}")
 
     def _ready(self, arm: StudyArm) -> RunFolder | None:
         """The arm's run folder, with its layers chosen and its weights healed; None where that failed."""

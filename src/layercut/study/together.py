@@ -36,10 +36,11 @@ def can_share(cell: Cell, engine: Engine) -> bool:
 def peers_of(arm: StudyArm, arms: Sequence[StudyArm]) -> Iterator[StudyArm]:
     """The cuts that may answer with ``arm``, itself among them: of the same seed, and chosen without a search or by the
     same one, so that none waits for another search."""
-    for one in arms:
-        is_cut = not one.healing and not one.is_uncut
-        if is_cut and (one.seed, one.cost, one.cost and one.search) == (arm.seed, arm.cost, arm.cost and arm.search):
-            yield one
+    return (one for one in arms if not (one.healing or one.is_uncut) and _search(one) == _search(arm))
+
+
+def _search(arm: StudyArm) -> tuple[int, int, str]:
+    return arm.seed, arm.cost, arm.search if arm.cost else ""
 
 
 def answer_together(

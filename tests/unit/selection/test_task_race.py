@@ -110,16 +110,20 @@ def test_confident_racing_states_its_error_and_asks_less() -> None:
     assert len(by_odds.asked) <= len(exact.asked)
 
 
-class Endless(NeedyTask):
-    """Answers of up to 400 words."""
+@dataclass
+class Worded(NeedyTask):
+    """One word of an answer of up to ``longest`` words is graded."""
+
+    longest: int = 400
+    word: int = -1
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         request = super().request(sample, readout)
-        return replace(request, max_new_tokens=400) if isinstance(request, GenerationRequest) else request
+        return replace(request, max_new_tokens=self.longest) if isinstance(request, GenerationRequest) else request
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         assert isinstance(answer, Completion)
-        return super().grade(sample, readout, replace(answer, text=answer.text.split(" ")[-1]))
+        return super().grade(sample, readout, replace(answer, text=answer.text.split(" ")[self.word]))
 
 
 class EndlessEngine(NeedyEngine):
@@ -141,7 +145,7 @@ class EndlessEngine(NeedyEngine):
 
 
 def test_answers_that_repeat_themselves_end_in_a_confident_race_and_nowhere_else(tmp_path: Path) -> None:
-    tasks = [ObjectiveTask(task=Endless(num_items=20, num_layers=9), readout="short")]
+    tasks = [ObjectiveTask(task=Worded(num_items=20, num_layers=9), readout="short")]
 
     def looped(folder: RunFolder) -> Counter[bool]:
         return Counter(record.get("looped", False) for record in folder.records("needy", "short"))
@@ -180,16 +184,11 @@ def test_a_metric_beyond_1_cannot_be_raced() -> None:
 
 
 @dataclass
-class Wordy(NeedyTask):
+class Wordy(Worded):
     """The first word is the answer, and more words follow it."""
 
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        request = super().request(sample, readout)
-        return replace(request, max_new_tokens=9) if isinstance(request, GenerationRequest) else request
-
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        assert isinstance(answer, Completion)
-        return super().grade(sample, readout, replace(answer, text=answer.text.split(" ")[0]))
+    longest: int = 9
+    word: int = 0
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         return bool(text)

@@ -98,6 +98,32 @@ def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls
     assert speed["items"] == 3 and speed["seconds"] > 0
 
 
+def test_a_cut_that_fails_fails_alone(
+    study: Any,  # noqa: F811
+    tmp_path: Path,
+    calls: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = SharedEngine.answers_under
+
+    def fails(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
+        if any(plan.removed == (1,) for plan in plans):
+            raise RuntimeError("this cut computes nothing")
+        return answers(engine, requests, plans, decoding, wanted)
+
+    keys = {"plans": {"early": "1", "last": "reverse:1", "two": "0,4"}, "tasks": [LETTERS]}
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedEngine, "answers_under", fails)
+        outcome, said = run(study("one/x", **keys))
+    assert [line.split(" failed:")[0] for line in outcome.failed] == ["early: letters (rank)"]
+    assert {row.cut.name for row in outcome.rows} == {"last", "two"}
+    assert any("each is asked alone: this cut computes nothing" in line for line in said)
+    calls.clear()
+    assert run(study("one/x", **keys))[0].failed == [] and calls == [(1, 6)]
+    assert run(study("two/x", **keys))[0].failed == []
+    assert records(tmp_path / "runs" / "one" / "x") == records(tmp_path / "runs" / "two" / "x")
+
+
 def test_where_the_grader_fails_each_cut_says_so(
     study: Any,  # noqa: F811
     tmp_path: Path,
