@@ -92,6 +92,31 @@ def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
     assert by_plan(SharedEngine(loaded, batch_size=3).answers_under(asked(5), PLANS, GREEDY)) == expected
 
 
+@pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(
+    model_type: str, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tasks in one call: two that begin alike, each in its own way, and one without anything in common."""
+    beginnings = {"sums": EXAMPLES, "words": "some longer words come first. " * 2, "none": ""}
+    requests = [
+        replace(one, id=f"{name}-{one.id}", group=name, prompt=f"{beginnings[name]}{number}{one.prompt}")
+        for name in beginnings
+        for number, one in enumerate(asked(5, ""))
+    ]
+    loaded = tiny_loaded(model_type)
+    prefixes: set[int] = set()
+    init = Pack.__init__
+    monkeypatch.setattr(
+        Pack,
+        "__init__",
+        lambda self, texts, ahead, **more: prefixes.add(len(ahead)) or init(self, texts, ahead, **more),
+    )
+    ours = by_plan(SharedEngine(loaded, batch_size=4).answers_under(requests, PLANS, decoding))
+    assert len(prefixes) == 3
+    assert ours == by_plan(PlainEngine(loaded).answers_under(requests, PLANS, decoding))
+
+
 @pytest.mark.parametrize("model_type", list(CONFIGS))
 def test_answers_are_those_of_the_plain_engine_by_products_of_few_rows_too(
     monkeypatch: pytest.MonkeyPatch, model_type: str

@@ -77,6 +77,8 @@ class GenerationRequest:
     settled: Callable[[str], bool] | None = None
     """Early verdict: whether an answer that begins with this text gets the same score however it goes on. An engine may
     end such an answer there (finish reason ``settled``). The text may end in U+FFFD, for a character half written."""
+    group: str = ""
+    """Requests of one group begin alike, as those of a task do. An engine may compute what they have in common once."""
 
 
 FinishReason = Literal["stop", "length", "settled"]

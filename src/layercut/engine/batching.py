@@ -30,12 +30,14 @@ class BatchedRequest(Protocol):
 AnyWork = TypeVar("AnyWork", bound=BatchedRequest)
 
 
-def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> Iterator[list[AnyWork]]:
+def lay_out(
+    work: Iterable[AnyWork], batch_size: int, done: Collection[str], apart: Callable[[AnyWork], object] = lambda _: None
+) -> Iterator[list[AnyWork]]:
     """Pack requests into batches of at most ``batch_size`` rows, in the given order, and leave out what is done.
 
     Batches are made of all the requests, and only those that are done throughout are left out: one that is partly done
     is run again as it was. Whether it is done is looked up when its turn comes. A request is never split; one with more
-    rows than a batch takes has a batch of its own.
+    rows than a batch takes has a batch of its own, and a new one begins where ``apart`` gives another value.
 
     Raises:
         InputError: two requests with one id.
@@ -43,7 +45,7 @@ def lay_out(work: Iterable[AnyWork], batch_size: int, done: Collection[str]) -> 
     batches: list[list[AnyWork]] = []
     room = 0
     for item in work:
-        if item.num_rows > room or not batches:
+        if not batches or item.num_rows > room or apart(item) != apart(batches[-1][-1]):
             batches.append([])
             room = batch_size
         batches[-1].append(item)

@@ -5,14 +5,14 @@ new rows take their places (continuous batching), so no step is spent on padding
 many candidates, which keeps the machine busy.
 """
 
-# Shapes: A active rows, K key-value heads, G query heads a key-value head, C own tokens held, P tokens of the prefix,
-# d size of a head, V vocabulary.
+# Shapes: A active rows, K key-value heads, G query heads a key-value head, C own tokens held, P tokens of the longest
+# prefix, d size of a head, V vocabulary.
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,8 @@ class DecodingRow:
     own: Mapping[int, KeyValue]
     """Per kept layer, keys and values (K, tokens, d) of its tokens behind the prefix, all but the last."""
     prefix: Mapping[int, KeyValue]
-    """Per kept layer, those of the prefix; the same object for all rows of one plan."""
+    """Per kept layer, those of the prefix; the same object for all rows of one plan and prefix."""
+    num_prefix: int
     num_own: int
 
 
@@ -56,21 +57,18 @@ class DecodingPool:
         self,
         stack: Stack,
         num_layers: int,
-        num_prefix: int,
         choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[Next]],
         num_bytes: int,
     ) -> None:
         """An empty pool.
 
         Args:
-            num_prefix: P, the same for all rows.
             choose: each row's next token, from its states (A, D) behind the last layer, its answer, and the number of
                 tokens that this has.
             num_bytes: of keys and values at most, beside one row's.
         """
         self._stack = stack
         self._num_layers = num_layers
-        self._num_prefix = num_prefix
         self._choose = choose
         self._num_bytes = num_bytes
         self._waiting: deque[DecodingRow] = deque()
@@ -120,10 +118,10 @@ class DecodingPool:
 
     def _tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:
         """Feed each row's last token; the next ones."""
-        positions = [self._num_prefix + length for length in self._lengths]
+        positions = [row.num_prefix + length for row, length in zip(rows, self._lengths, strict=True)]
         entered = self._stack.enter([row.answer.tokens[-1] for row in rows], positions)
         states = entered.states_1TD
-        attends = _Attends(self._held, rows, self._lengths, self._num_prefix, states.device)
+        attends = _Attends(self._held, rows, self._lengths, states.device)
         for layer in range(self._num_layers):
             keeps = [layer in row.own for row in rows]
             if not any(keeps):
@@ -193,7 +191,7 @@ class DecodingPool:
         """Send the last row back to wait, with its keys and values."""
         row, length, slot = self._active.pop(), self._lengths.pop(), len(self._active)
         own = {layer: KeyValue(*(held[slot, :, :length].clone() for held in self._held[layer])) for layer in row.own}
-        self._waiting.appendleft(DecodingRow(row.answer, row.plan, own, row.prefix, length))
+        self._waiting.appendleft(replace(row, own=own, num_own=length))
 
 
 _Shared = tuple[KeyValue, Tensor | slice]
@@ -208,11 +206,11 @@ class _Attends:
         held: Mapping[int, KeyValue],
         rows: Sequence[DecodingRow],
         lengths: Sequence[int],
-        num_prefix: int,
         device: torch.device,
     ) -> None:
         self._held = held
-        self._num_prefix = num_prefix
+        self._num_prefix = max(row.num_prefix for row in rows)
+        self._prefix_A = torch.tensor([row.num_prefix for row in rows], device=device)
         self._length_A = torch.tensor(lengths, device=device)
         self._slots_A = torch.arange(len(rows), device=device)
         self._longest = max(lengths) + 1
@@ -233,7 +231,7 @@ class _Attends:
         num_heads, num_rows, size = heads.query_HTd.shape
         keys_AKCd, values_AKCd = (kept[:num_rows, :, : self._longest] for kept in held)
         query_AKGd = heads.query_HTd.view(keys_AKCd.shape[1], -1, num_rows, size).permute(2, 0, 1, 3)
-        here = [(prefix[layer], slots) for prefix, slots in self._groups if self._num_prefix and layer in prefix]
+        here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         fuses = keys_AKCd.device.type == "cpu" and keys_AKCd.dtype != torch.float32
         if fuses and heads.softcap is None and heads.window is None:
             output_AKGd = self._fused(query_AKGd, keys_AKCd, values_AKCd, here, heads)
@@ -252,13 +250,13 @@ class _Attends:
             ahead_AKGP = scores.new_zeros((*scores.shape[:3], self._num_prefix))
             for kv, slots in here:
                 found_KQP = _by_head(query_AKGd[slots]) @ kv.keys.float().transpose(-1, -2)
-                ahead_AKGP[slots] = _by_row(found_KQP, num_groups)
+                ahead_AKGP[slots, ..., : found_KQP.shape[-1]] = _by_row(found_KQP, num_groups)
             scores = torch.cat([ahead_AKGP, scores], dim=-1)
         weights = torch.softmax(capped(scores, heads.softcap) + self._bias(heads.window)[:, None, None], dim=-1)
         weights_AKGC = weights[..., self._num_prefix :]
         output_AKGd = joined([weights_AKGC[rows] @ values_AKCd[rows].float() for rows in pieces], dim=0)
         for kv, slots in here:
-            ahead_KQd = _by_head(weights[slots, ..., : self._num_prefix]) @ kv.values.float()
+            ahead_KQd = _by_head(weights[slots, ..., : kv.values.shape[1]]) @ kv.values.float()
             output_AKGd[slots] += _by_row(ahead_KQd, num_groups)
         return output_AKGd
 
@@ -285,13 +283,15 @@ class _Attends:
         return self._bias(None)[:, None, None, self._num_prefix :].to(dtype)
 
     def _bias(self, window: int | None) -> Tensor:
-        """(A, P + C)."""
+        """(A, P + C): prefixes that are shorter than the longest one are followed by nothing."""
         if window not in self._biases:
-            at = torch.arange(self._num_prefix + self._longest, device=self._length_A.device)
-            mine = self._num_prefix + self._length_A[:, None]
-            sees = at <= mine
+            at_P, at_C = (
+                torch.arange(size, device=self._length_A.device) for size in (self._num_prefix, self._longest)
+            )
+            prefix_A1, length_A1 = self._prefix_A[:, None], self._length_A[:, None]
+            sees = torch.cat([at_P < prefix_A1, at_C <= length_A1], dim=1)
             if window is not None:
-                sees &= mine - at < window
+                sees &= torch.cat([prefix_A1 + length_A1 - at_P, length_A1 - at_C], dim=1) < window
             self._biases[window] = bias_of(sees)
         return self._biases[window]
 

@@ -48,6 +48,15 @@ _AT_ONCE = 32
 """Answers that are handed over together at most: where the disk becomes full, one such portion is lost."""
 
 
+class PromptBlock(NamedTuple):
+    """Questions whose prompts are run together, and what runs them."""
+
+    questions: Sequence[ItemRequest]
+    num_prefix: int
+    """Tokens that all prompts begin with, and that the runner has computed."""
+    run: Runner
+
+
 class _Laid(NamedTuple):
     """A block as texts."""
 
@@ -58,6 +67,7 @@ class _Laid(NamedTuple):
     places: list[int]
     """Per row, which text holds its prompt and draft; one text for all rows that are alike in both, such as the drawn
     answers to one question."""
+    num_prefix: int
     reading: Reading
 
 
@@ -66,48 +76,42 @@ class Generating:
 
     A block's prompts are run with their drafts behind them, and beside these the continuations that are to be scored,
     under all plans. An answer is first held against its draft; where the model says something else the answer goes on
-    from there in the pool, beside those of other plans.
+    from there in the pool, with those of other plans and blocks.
     """
 
-    def __init__(
-        self, loaded: LoadedModel, stack: Stack, prefix: Tokens, decoding: Decoding, wanted: Wanted, num_bytes: int
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, stack: Stack, decoding: Decoding, wanted: Wanted, num_bytes: int) -> None:
         """Nothing is computed yet.
 
         Args:
-            prefix: what all prompts begin with, and the runner does not need again.
             wanted: asked before a plan is run, and while its answers grow.
             num_bytes: of keys and values of answers under way, at most.
         """
         self._loaded = loaded
         self._stack = stack
-        self._num_prefix = len(prefix)
         self._decoding = decoding
         self._wanted = wanted
         self._stop_tokens = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
         # No method: through it the pool would hold this object, and their circle its memory after the last answer.
         self._next = partial(_next, loaded.model, stack, decoding)
-        self._pool = DecodingPool(stack, loaded.num_layers, len(prefix), self._next, num_bytes)
+        self._pool = DecodingPool(stack, loaded.num_layers, self._next, num_bytes)
         self._ended: list[tuple[CutPlan, Completion]] = []
         """Answers that were not handed over yet."""
 
     def answers(
-        self, blocks: Iterable[Sequence[ItemRequest]], run: Runner, *, packs: bool = False
+        self, blocks: Iterable[PromptBlock], *, packs: bool = False
     ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """A plan and its scores of a block, or some of its answers, soon after they ended; ``packs``: see ``Stack``."""
         with self._stack.packed() if packs else nullcontext():
             for block in blocks:
-                yield from self._begin(block, run, set())
+                yield from self._begin(block, set())
             yield from self._decode(lambda: self._pool.is_empty)
         yield from self._tell()
 
-    def _begin(
-        self, block: Sequence[ItemRequest], run: Runner, begun: set[str]
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def _begin(self, block: PromptBlock, begun: set[str]) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
-        laid = self._lay(block)
-        leaves = run(
-            laid.reading.texts, lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in block)
+        laid, asked = self._lay(block), block.questions
+        leaves = block.run(
+            laid.reading.texts, lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in asked)
         )
         while True:
             try:
@@ -116,7 +120,7 @@ class Generating:
                 leaf, pack = found
                 scores, answers, ended = self._read(laid, leaf, pack)
             except RuntimeError as error:
-                if len(block) == 1 or not should_reduce_batch_size(error):
+                if len(asked) == 1 or not should_reduce_batch_size(error):
                     raise
                 break
             begun.add(leaf.plan.key)
@@ -125,26 +129,26 @@ class Generating:
             self._ended += [(leaf.plan, answer.completion()) for answer in ended]
             for answer, place in zip(answers, laid.places, strict=True):
                 if answer not in ended:
-                    self._pool.add(self._row(answer, pack.starts[place], leaf))
+                    self._pool.add(_row(answer, laid.num_prefix, pack.starts[place], leaf))
             del found, leaf, pack
             yield from self._decode(lambda: not self._pool.is_full)
         # After the handler, because its traceback holds the tensors that filled the memory.
         del leaves
         clear_device_cache(garbage_collection=True)
-        half = len(block) // 2
-        logger.warning("out of memory with %d prompts at once; going on with %d", len(block), half)
-        for part in (block[:half], block[half:]):
-            yield from self._begin(part, run, set(begun))
+        half = len(asked) // 2
+        logger.warning("out of memory with %d prompts at once; going on with %d", len(asked), half)
+        for part in (asked[:half], asked[half:]):
+            yield from self._begin(block._replace(questions=part), set(begun))
 
-    def _lay(self, block: Sequence[ItemRequest]) -> _Laid:
-        rows = [question.row for question in block if question.row is not None]
+    def _lay(self, block: PromptBlock) -> _Laid:
+        rows = [question.row for question in block.questions if question.row is not None]
         drafts = [encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit] for row in rows]
-        of_rows = iter([row.prompt[self._num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
+        of_rows = iter([row.prompt[block.num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
         scorings: list[Scoring | None] = []
         lines: list[list[Tokens]] = []
         places: list[int] = []
         known: dict[Tokens, int] = {}
-        for question in block:
+        for question in block.questions:
             line = None if question.row is None else next(of_rows)
             place = None if line is None or question.scoring is not None else known.get(line)
             if place is None:
@@ -154,7 +158,7 @@ class Generating:
             if line is not None:
                 known.setdefault(line, place)
                 places.append(place)
-        return _Laid(rows, drafts, places, Reading(scorings, self._num_prefix, lines))
+        return _Laid(rows, drafts, places, block.num_prefix, Reading(scorings, block.num_prefix, lines))
 
     def _read(self, laid: _Laid, leaf: Leaf, pack: Pack) -> tuple[list[Likelihoods], list[Answer], list[Answer]]:
         """A block's scores under a plan, its answers as far as their drafts go, and those of them that have ended."""
@@ -163,21 +167,24 @@ class Generating:
         scores: list[Likelihoods] = []
         if laid.reading.block:
             before = self._stack.leave(leaf.states_1TD[0, laid.reading.positions(pack)])
-            on_logits = self._listener(laid.reading, laid.places, answers, said)
+            on_logits = self._listener(laid, answers, said)
             scores = laid.reading.scores(self._loaded, before, on_logits)
         starts = [pack.starts[place] for place in laid.places]
-        return scores, answers, self._hold_against_drafts(answers, starts, leaf, said)
+        ends = [
+            start + len(answer.row.prompt) - laid.num_prefix - 1 for answer, start in zip(answers, starts, strict=True)
+        ]
+        return scores, answers, self._hold_against_drafts(answers, ends, leaf, said)
 
     def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
         return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))
 
-    def _listener(self, reading: Reading, places: Sequence[int], answers: Sequence[Answer], said: Said) -> OnLogits:
+    def _listener(self, laid: _Laid, answers: Sequence[Answer], said: Said) -> OnLogits:
         """Takes down what the model says along the drafts at positions that are read for the scores anyway."""
         steps = [
             (found, answer, step)
-            for place, answer in zip(places, answers, strict=True)
+            for place, answer in zip(laid.places, answers, strict=True)
             for step in range(len(answer.draft) + 1)
-            if (found := reading.read_at(place, len(answer.row.prompt) - self._num_prefix - 1 + step)) is not None
+            if (found := laid.reading.read_at(place, len(answer.row.prompt) - laid.num_prefix - 1 + step)) is not None
         ]
 
         def on_logits(chunk: slice, logits_CV: Tensor) -> None:
@@ -191,13 +198,11 @@ class Generating:
         return on_logits
 
     def _hold_against_drafts(
-        self, answers: Sequence[Answer], starts: Sequence[int], leaf: Leaf, said: Said
+        self, answers: Sequence[Answer], ends: Sequence[int], leaf: Leaf, said: Said
     ) -> list[Answer]:
-        """Take what the model says behind the prompts and along the drafts; the answers that ended by it."""
-        first = {
-            answer.id: start + len(answer.row.prompt) - self._num_prefix - 1
-            for answer, start in zip(answers, starts, strict=True)
-        }
+        """Take what the model says behind the prompts, which end at these places, and along the drafts; the answers
+        that ended by it."""
+        first = {answer.id: end for answer, end in zip(answers, ends, strict=True)}
 
         def ask(steps: Sequence[tuple[Answer, int]]) -> None:
             unknown = [(answer, step) for answer, step in steps if (answer.id, step) not in said]
@@ -215,13 +220,6 @@ class Generating:
             answer for answer in on if answer.take([said[answer.id, step] for step in range(len(answer.draft) + 1)])
         ]
 
-    def _row(self, answer: Answer, start: int, leaf: Leaf) -> DecodingRow:
-        """An answer that goes on: its last token has no keys yet, those before it stand in the pack."""
-        num_own = len(answer.row.prompt) - self._num_prefix + len(answer.tokens) - 1
-        here = slice(start, start + num_own)
-        own = {layer: KeyValue(kv.keys[:, here], kv.values[:, here]) for layer, kv in leaf.own.items()}
-        return DecodingRow(answer, leaf.plan, own, leaf.prefix, num_own)
-
     def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
         for number in count():
             if number % _CHECK_EVERY == 0:
@@ -237,6 +235,14 @@ class Generating:
         for plan in distinct([plan for plan, _ in ended]):
             own = [completion for of_plan, completion in ended if of_plan.key == plan.key]
             yield from ((plan, own[start : start + _AT_ONCE]) for start in range(0, len(own), _AT_ONCE))
+
+
+def _row(answer: Answer, num_prefix: int, start: int, leaf: Leaf) -> DecodingRow:
+    """An answer that goes on: its last token has no keys yet, those before it are in the pack."""
+    num_own = len(answer.row.prompt) - num_prefix + len(answer.tokens) - 1
+    here = slice(start, start + num_own)
+    own = {layer: KeyValue(kv.keys[:, here], kv.values[:, here]) for layer, kv in leaf.own.items()}
+    return DecodingRow(answer, leaf.plan, own, leaf.prefix, num_prefix, num_own)
 
 
 def _next(

@@ -112,6 +112,11 @@ class ItemRequest:
         return 1
 
     @property
+    def group(self) -> str:
+        """See ``GenerationRequest``; that of all questions that are scored alone is empty."""
+        return "" if self.row is None else self.row.request.group
+
+    @property
     def ends(self) -> Iterator[tuple[Tokens, int]]:
         """Its rows, each with the number of last tokens after which something is read."""
         if self.row is not None:

@@ -43,12 +43,21 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import lay_out
 from layercut.engine.divergence import divergences_between
-from layercut.engine.generating import Generating, Runner
+from layercut.engine.generating import Generating, PromptBlock, Runner
 from layercut.engine.head import HeadInput
 from layercut.engine.packing import Pack, shared_prefix
 from layercut.engine.plain import PlainEngine
 from layercut.engine.reading import Reading, neighbours
-from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, questions, scorings, text_tokens
+from layercut.engine.rows import (
+    ItemRequest,
+    Scoring,
+    Tokens,
+    compared_scorings,
+    generation_rows,
+    questions,
+    scorings,
+    text_tokens,
+)
 from layercut.engine.shared_depth import Leaf, Node, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
 from layercut.engine.text_groups import PackedText
@@ -156,11 +165,18 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             blocks = lay_out(scored, self._batch_size, ())
             return (found for block in blocks for found in self._read(block, shared, score, wanted, self._scoring))
         work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
-        prefix = _worthwhile(end for question in work for end in question.ends)
-        run = self._runner(prefix, plans, keep=True)
-        generating = Generating(self._loaded, self._stack, prefix, decoding, wanted, self._pool_bytes)
+        groups: dict[str, list[ItemRequest]] = {}
+        for question in work:
+            groups.setdefault(question.group, []).append(question)
+        prefixes = {name: _worthwhile(end for one in group for end in one.ends) for name, group in groups.items()}
+        runners = {name: self._runner(prefix, plans, keep=True) for name, prefix in prefixes.items()}
+        generating = Generating(self._loaded, self._stack, decoding, wanted, self._pool_bytes)
         packs = not to_score and max(request.max_new_tokens for request in to_generate) >= _PACKS
-        return generating.answers(lay_out(work, self._batch_size, ()), run, packs=packs)
+        laid = lay_out(chain(*groups.values()), self._batch_size, (), apart=lambda question: question.group)
+        named = ((block[0].group, block) for block in laid)
+        return generating.answers(
+            (PromptBlock(block, len(prefixes[name]), runners[name]) for name, block in named), packs=packs
+        )
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always

@@ -30,7 +30,7 @@ from layercut.runs.healing import ACCURACY, GUARD
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
-from layercut.tasks.evaluate import InMemory, ask_under
+from layercut.tasks.evaluate import InMemory, Questions, ask_under
 
 BATCH = 64
 Look = Callable[[Any], dict[str, float]]
@@ -192,7 +192,8 @@ def rows_of(
 
 def _answered(guard: GuardTask, engine: Engine) -> list[dict[str, Any]]:
     plan, held = CutPlan(num_layers=engine.num_layers), InMemory()
-    ask_under(guard.task, engine, [plan], guard.samples, {guard.readout: [held]}, decoding=Decoding(), early=True)
+    asked = Questions(guard.task, guard.samples, {guard.readout: [held]})
+    ask_under(engine, [plan], [asked], decoding=Decoding(), early=True)
     records = {record["id"]: record for record in held.records}
     return [records[name] for name in guard.ids]
 

@@ -14,7 +14,7 @@ from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, Known, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
-from layercut.tasks.evaluate import Records, ask_under, share_prompt
+from layercut.tasks.evaluate import Questions, ask_under, share_prompt
 
 CHUNK_SIZE = 16
 """Items of a chunk. Small, so that racing stops early; not too small, because a chunk is one call of the engine."""
@@ -78,8 +78,10 @@ class SearchAnswers:
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
-        self.groups = _groups(tasks, samples)
-        """Places of tasks that are asked together: readouts of the same items that share their prompts."""
+        self._sets = _sets(tasks, samples)
+        """Places of tasks that have the same items and share their prompts."""
+        self.groups = _groups(tasks, self.ids, self._sets)
+        """Places of tasks that are asked together."""
         self._asked_for: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
@@ -105,37 +107,46 @@ class SearchAnswers:
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
         """Have the ``wanted`` plans answer some chunks of a group of tasks, in one call of the engine."""
-        task_of = {self._tasks[task].readout: task for task in group}
-        parts: dict[Readout, Sequence[Records]] = {
-            readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()
-        }
-        samples = [sample for chunk in chunks for sample in self.chunks[group[0]][chunk]]
-        known = [{record["id"] for record in part.records} for of_plans in parts.values() for part in of_plans]
-        if all(sample.id in ids for ids in known for sample in samples):
+        sets = [one for one in self._sets if one[0] in group]
+        questions = [self._questions_of(one, chunks, plans, whole, learn) for one in sets]
+        if all(_are_known(one) for one in questions):
             return
         ask_under(
-            self._tasks[group[0]].task,
             self._engine(),
             plans,
-            samples,
-            parts,
+            questions,
             decoding=self._decoding,
             early=not whole,
             loops=self._loops and not whole,
             wanted=lambda plan, item: wanted(plan),
-            on_answers=lambda plan, readout, records: learn(task_of[readout], plan, records),
         )
+
+    def _questions_of(
+        self, tasks: Sequence[int], chunks: Sequence[int], plans: Sequence[CutPlan], whole: bool, learn: Learn
+    ) -> Questions:
+        task_of = {self._tasks[task].readout: task for task in tasks}
+        return Questions(
+            self._tasks[tasks[0]].task,
+            self.items(tasks[0], chunks),
+            {readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()},
+            lambda plan, readout, records: learn(task_of[readout], plan, records),
+        )
+
+    def items(self, task: int, chunks: Sequence[int]) -> list[Sample]:
+        """The samples in these chunks of a task, of those that it has."""
+        own = self.chunks[task]
+        return [sample for chunk in chunks if chunk < len(own) for sample in own[chunk]]
 
     def complete(
         self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = silent
     ) -> None:
-        """Have plans answer all items of some tasks, and of the tasks in their groups.
+        """Have plans answer all items of some tasks, and of tasks that share prompts with them.
 
         ``progress`` gets the number of answers, and the number expected.
         """
         plans = distinct(plans)
-        groups = [group for group in self.groups if any(task in tasks for task in group)]
-        tasks = [task for group in groups for task in group]
+        tasks = [task for one in self._sets if any(task in tasks for task in one) for task in one]
+        groups = [own for group in self.groups if (own := [task for task in group if task in tasks])]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
         done = sum(len(self.part(task, plan, whole=whole).records) for task in tasks for plan in plans)
 
@@ -146,7 +157,7 @@ class SearchAnswers:
 
         progress(ANSWERS, done, total)
         for group in groups:
-            chunks = range(len(self.chunks[group[0]]))
+            chunks = range(max(len(self.chunks[task]) for task in group))
             for start in chunks[::CHUNKS_AT_ONCE]:
                 self.ask(group, chunks[start : start + CHUNKS_AT_ONCE], plans, whole=whole, learn=learn)
 
@@ -186,12 +197,12 @@ def race_plans(
         learn: Callable[[int, int, Sequence[float]], None],
     ) -> None:
         running = [plans[place] for place in places]
-        items = {sample.id for chunk in chunks for sample in answers.chunks[group[0]][chunk]}
 
         def learned(task: int, plan: CutPlan, records: Sequence[Mapping[str, Any]]) -> None:
             learn(task, place_of[plan.key], [metric(task, record) for record in records])
 
         for task in group:
+            items = {sample.id for sample in answers.items(task, chunks)}
             for plan in running:
                 known = answers.part(task, plan).records
                 learned(task, plan, [record for record in known if record["id"] in items])
@@ -220,18 +231,41 @@ def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]
 
 
-def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
+def _are_known(questions: Questions) -> bool:
+    """True if every journal holds every sample."""
+    wanted = {sample.id for sample in questions.samples}
+    journals = (journal for of_plans in questions.journals.values() for journal in of_plans)
+    return all(wanted <= {record["id"] for record in journal.records} for journal in journals)
+
+
+def _groups(
+    tasks: Sequence[ObjectiveTask], ids: Sequence[Sequence[str]], sets: Sequence[tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """Tasks that are written are asked together, as far as they have no item in common: their answers share steps, and
+    those that end last are waited for once. Other sets are asked apart."""
+    written: list[int] = []
+    apart: list[tuple[int, ...]] = []
+    for one in sets:
+        taken = {item for task in written for item in ids[task]}
+        if all(tasks[task].readout in GENERATED for task in one) and taken.isdisjoint(ids[one[0]]):
+            written += one
+        else:
+            apart.append(one)
+    return sorted([*([tuple(written)] if written else []), *apart])
+
+
+def _sets(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
     """Each task, with the first later one that scores the same items from the same prompts in the other way."""
     ids = [[sample.id for sample in items] for items in samples]
-    groups: list[tuple[int, ...]] = []
+    sets: list[tuple[int, ...]] = []
     for place, (part, items) in enumerate(zip(tasks, samples, strict=True)):
-        if any(place in group for group in groups):
+        if any(place in one for one in sets):
             continue
         partner = next(
             (
                 other
                 for other in range(place + 1, len(tasks))
-                if not any(other in group for group in groups)
+                if not any(other in one for one in sets)
                 and (tasks[other].readout in GENERATED) != (part.readout in GENERATED)
                 and tasks[other].task.name == part.task.name
                 and tasks[other].task.settings() == part.task.settings()
@@ -240,5 +274,5 @@ def _groups(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]])
             ),
             None,
         )
-        groups.append((place,) if partner is None else (place, partner))
-    return groups
+        sets.append((place,) if partner is None else (place, partner))
+    return sets

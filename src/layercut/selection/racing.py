@@ -47,7 +47,7 @@ class Standings(NamedTuple):
 
 
 class Ask(Protocol):
-    """Has the candidates at some ``places`` answer some chunks of a group of tasks.
+    """Has the candidates at some ``places`` answer some chunks of a group of tasks, of those that each task has.
 
     It calls ``learn`` (task, place, metrics) with known records and then with new ones, as far as ``wanted``.
     """
@@ -90,7 +90,7 @@ def race(
         num_candidates: number of places.
         sizes: items of each chunk of each task.
         combine: from a mean metric per task to a candidate's value; must be monotone.
-        groups: tasks that are asked together, which have chunks of the same sizes; each alone if left out.
+        groups: tasks that are asked together; each alone if left out.
         error: 0 for a race that never goes wrong.
         is_binary: for each task whether its metric is 0 or 1; where it is not, remaining items count as right.
         on_progress: gets the number of answers, and the final number if no other candidate stops.
@@ -107,7 +107,7 @@ def race(
         running = [place for place in places if not field.is_out(place)]
         if not running:
             return
-        num_items = sum(sizes[task][chunk] for task in group for chunk in chunks)
+        num_items = sum(sizes[task][chunk] for task in group for chunk in chunks if chunk < len(sizes[task]))
         last = [place for place in running if field.num_left(place) == num_items]
         ask(group, chunks, running, lambda place: place in last or not field.is_out(place), learn)
         for task in group:
@@ -120,13 +120,14 @@ def race(
     for group in groups:
         run(group, [0], everyone)
     leader = field.leader()
-    for group in groups:
-        for start in range(1, len(sizes[group[0]]), CHUNKS_AT_ONCE):
-            run(group, range(len(sizes[group[0]]))[start : start + CHUNKS_AT_ONCE], [leader])
+    chunks_of = [range(1, max(len(sizes[task]) for task in group)) for group in groups]
+    for group, chunks in zip(groups, chunks_of, strict=True):
+        for start in range(0, len(chunks), CHUNKS_AT_ONCE):
+            run(group, chunks[start : start + CHUNKS_AT_ONCE], [leader])
     others = [place for place in everyone if place != leader]
     for chunk in range(1, max(map(len, sizes))):
-        for group in groups:
-            if chunk < len(sizes[group[0]]):
+        for group, chunks in zip(groups, chunks_of, strict=True):
+            if chunk in chunks:
                 run(group, [chunk], others)
     on_progress(*field.progress())
     return Standings([field.standing(place) for place in everyone], field.num_items)

@@ -14,7 +14,7 @@ from layercut.study.work import StudyArm
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import budget_of
 from layercut.tasks.cells import Cell
-from layercut.tasks.evaluate import ask_under
+from layercut.tasks.evaluate import Questions, ask_under
 
 
 class Peer(NamedTuple):
@@ -76,15 +76,7 @@ def answer_together(
             for peer, journal in zip(peers, journals, strict=True)
         }
         began = time.monotonic()
-        ask_under(
-            cell.task,
-            engine,
-            [peer.plan for peer in peers],
-            cell.samples,
-            {cell.readout: journals},
-            decoding=decoding,
-            early=False,
-            on_answers=answered,
-        )
+        questions = Questions(cell.task, cell.samples, {cell.readout: journals}, answered)
+        ask_under(engine, [peer.plan for peer in peers], [questions], decoding=decoding, early=False)
     each = (time.monotonic() - began) / max(1, sum(new.values()))
     return {place: Answered(reused[place], num, each * num) for place, num in new.items()}

@@ -78,6 +78,22 @@ class InMemory:
 
 OnAnswers = Callable[["CutPlan", Readout, Sequence[Mapping[str, Any]]], None]
 """Called with a plan's new records."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Samples of a task, to be asked under many plans."""
+
+    task: Task
+    samples: Sequence[Sample]
+    """Which ones share a call may decide which share a batch, so keep to fixed groups."""
+    journals: Mapping[Readout, Sequence[Records]]
+    """Per readout, one per plan: one readout, or one that generates and one that scores. New records are there before
+    ``on_answers`` hears of them."""
+    on_answers: OnAnswers = lambda plan, readout, records: None
+    """Called with a plan, a readout, and its new records."""
+
+
 _OUTCOMES = ("right", "wrong", "no_answer", "cut")
 _FINISHES = ("stop", "length")
 
@@ -153,7 +169,8 @@ def evaluate(
             held.append(fresh)
             answered(plan, readout, fresh)
     elif budget_of(readout) is None:
-        ask_under(task, engine, [plan], samples, {readout: [held]}, decoding=decoding, early=False, on_answers=answered)
+        wanted = Questions(task, samples, {readout: [held]}, answered)
+        ask_under(engine, [plan], [wanted], decoding=decoding, early=False)
     else:
         for fresh in _within_budget(asked):
             held.append(fresh)
@@ -172,68 +189,72 @@ def evaluate(
 
 
 def ask_under(
-    task: Task,
     engine: Engine,
     plans: Sequence[CutPlan],
-    samples: Sequence[Sample],
-    journals: Mapping[Readout, Sequence[Records]],
+    questions: Sequence[Questions],
     *,
     decoding: Decoding,
     early: bool,
     loops: bool = False,
     wanted: Wanted = always,
-    on_answers: OnAnswers = lambda plan, readout, records: None,
 ) -> None:
-    """Ask samples of the model under many plans, in one call of the engine, and put graded answers into journals.
+    """Ask the model under many plans, in one call of the engine, and put graded answers into journals.
 
     What a journal holds is not asked again. All plans and samples go to the engine all the same: its batches must be
     those of a run that was never stopped.
 
     Args:
         plans: which layers are gone, each set of layers once.
-        samples: the questions; which ones share a call may decide which share a batch, so keep to fixed groups.
-        journals: per readout, one per plan: one readout, or one that generates and one that scores. New records are
-            there before ``on_answers`` hears of them.
+        questions: of one task or of several, whose samples have no id in common.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
         loops: have answers that end in a loop end there too (``ends_in_loop``). Such a record is marked ``looped``, and
             its score may be another one.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
-        on_answers: called with a plan, a readout, and its new records.
 
     Raises:
         InputError: requests that the engine refuses.
     """
-    by_id = {sample.id: sample for sample in samples}
-    assert len(by_id) == len(samples), f"{task.name}: two samples with one id"
-    readout_of = {readout in GENERATED: readout for readout in journals}
-    assert len(readout_of) == len(journals), "two readouts of one kind, whose answers cannot be distinguished"
-    held = {
-        (readout, plan.key): journal
-        for readout, of_plans in journals.items()
-        for plan, journal in zip(plans, of_plans, strict=True)
+    place_of = {sample.id: place for place, one in enumerate(questions) for sample in one.samples}
+    sample_of = {sample.id: sample for one in questions for sample in one.samples}
+    assert len(place_of) == sum(len(one.samples) for one in questions), "two samples with one id"
+    number_of = {plan.key: number for number, plan in enumerate(plans)}
+    assert len(number_of) == len(plans), "two plans that remove the same layers"
+    known = {
+        (place, readout, plan.key): {record["id"] for record in journal.records}
+        for place, one in enumerate(questions)
+        for readout, journals in one.journals.items()
+        for plan, journal in zip(plans, journals, strict=True)
     }
-    assert len(held) == len(plans) * len(journals), "two plans that remove the same layers"
-    known = {key: {record["id"] for record in journal.records} for key, journal in held.items()}
+    readout_of = {(place, readout in GENERATED): readout for place, readout, _ in known}
+    assert len(readout_of) * len(plans) == len(known), "two readouts of one kind, whose answers cannot be distinguished"
 
     def asked(plan: CutPlan, item: str) -> bool:
-        return any(item not in known[readout, plan.key] for readout in journals) and wanted(plan, item)
+        place = place_of[item]
+        return any(item not in known[place, one, plan.key] for one in questions[place].journals) and wanted(plan, item)
 
-    missing = [(plan, item) for plan in plans for item in by_id if asked(plan, item)]
+    missing = [(plan, item) for plan in plans for item in place_of if asked(plan, item)]
     if not missing:
         return
-    requests = [_request(task, sample, readout, early=early, loops=loops) for readout in journals for sample in samples]
+    requests = [
+        _request(one.task, sample, readout, early=early, loops=loops)
+        for one in questions
+        for readout in one.journals
+        for sample in one.samples
+    ]
     for plan, answers in engine.answers_under(requests, plans, decoding, asked):
-        readout = readout_of[isinstance(answers[0], Completion)]
-        ids = known[readout, plan.key]
-        fresh = _records(task, readout, [(by_id[answer.id], answer) for answer in answers if answer.id not in ids])
-        if loops:
-            fresh = [record | ({"looped": True} if _is_looped(record) else {}) for record in fresh]
-        held[readout, plan.key].append(fresh)
-        ids.update(record["id"] for record in fresh)
-        on_answers(plan, readout, fresh)
+        for place in dict.fromkeys(place_of[answer.id] for answer in answers):
+            one, readout = questions[place], readout_of[place, isinstance(answers[0], Completion)]
+            ids = known[place, readout, plan.key]
+            new = [answer for answer in answers if place_of[answer.id] == place and answer.id not in ids]
+            fresh = _records(one.task, readout, [(sample_of[answer.id], answer) for answer in new])
+            if loops:
+                fresh = [record | ({"looped": True} if _is_looped(record) else {}) for record in fresh]
+            one.journals[readout][number_of[plan.key]].append(fresh)
+            ids.update(record["id"] for record in fresh)
+            one.on_answers(plan, readout, fresh)
     left = sum(asked(plan, item) for plan, item in missing)
-    assert not left, f"the engine left {left} requests of {task.name} unanswered"
+    assert not left, f"the engine left {left} requests unanswered"
 
 
 def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> bool:
@@ -266,6 +287,7 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool, loops
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
+    request = replace(request, group=task.name)
     draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
     verdict = request.settled if settled is None else partial(settled, sample, readout)
     return replace(

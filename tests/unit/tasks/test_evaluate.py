@@ -17,7 +17,7 @@ from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.evaluate import TaskResult, ask_under, evaluate, share_prompt
+from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under, evaluate, share_prompt
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
 
@@ -229,10 +229,16 @@ class Kept:
         self.records += [dict(record) for record in records]
 
 
-def ask(task: FewShotTask, fake: FakeEngine, journals: list[Kept], **how: Any) -> None:
+def ask(
+    task: FewShotTask,
+    fake: FakeEngine,
+    journals: list[Kept],
+    on_answers: OnAnswers = lambda plan, readout, records: None,
+    **how: Any,
+) -> None:
     samples = task.samples("report", 10)
     defaults: dict[str, Any] = {"decoding": Decoding(), "early": False}
-    ask_under(task, fake, PLANS, samples, {"short": journals}, **(defaults | how))
+    ask_under(fake, PLANS, [Questions(task, samples, {"short": journals}, on_answers)], **(defaults | how))
 
 
 def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
@@ -264,21 +270,47 @@ def test_two_readouts_are_asked_in_one_call_each_only_what_its_journal_lacks(tas
     journals = {"short": [Kept(), Kept()], "rank": [Kept(), Kept()]}
     journals["rank"][0].records = alone["rank"][:6]
     recorded: list[tuple[str, str, int]] = []
-    ask_under(
+    both = Questions(
         task,
-        answering(),
-        PLANS,
         samples,
         journals,  # type: ignore[arg-type]
-        decoding=Decoding(),
-        early=False,
-        on_answers=lambda plan, readout, fresh: recorded.append((plan.key, readout, len(fresh))),
+        lambda plan, readout, fresh: recorded.append((plan.key, readout, len(fresh))),
     )
+    ask_under(answering(), PLANS, [both], decoding=Decoding(), early=False)
     assert {readout: journals[readout][0].records for readout in alone} == alone
     assert [len(part.records) for parts in journals.values() for part in parts] == [10] * 4
     counted = {(key, readout): sum(n for *one, n in recorded if one == [key, readout]) for key, readout, _ in recorded}
     first, second = (plan.key for plan in PLANS)
     assert counted == {(first, "short"): 10, (first, "rank"): 4, (second, "short"): 10, (second, "rank"): 10}
+
+
+def test_two_tasks_are_asked_in_one_call_and_give_the_records_of_each_alone(task: FewShotTask) -> None:
+    other = load_task("brackets")
+    assert isinstance(other, FewShotTask)
+
+    def answering() -> FakeEngine:
+        return FakeEngine(texts=lambda request, plan: f"{plan.key} {request.id}", batch_size=7)
+
+    alone = [
+        [evaluate(one, answering(), plan, readout="short", limit=limit).records for plan in PLANS]
+        for one, limit in ((task, 10), (other, 5))
+    ]
+    journals = [[Kept(), Kept()], [Kept(), Kept()]]
+    journals[1][0].records = list(alone[1][0][:2])
+    recorded: list[tuple[str, str, int]] = []
+
+    def questions(one: FewShotTask, limit: int, kept: list[Kept]) -> Questions:
+        def on_answers(plan: CutPlan, readout: str, fresh: Sequence[Mapping[str, Any]]) -> None:
+            recorded.append((one.name, plan.key, len(fresh)))
+
+        return Questions(one, one.samples("report", limit), {"short": kept}, on_answers)
+
+    both = [questions(task, 10, journals[0]), questions(other, 5, journals[1])]
+    ask_under(answering(), PLANS, both, decoding=Decoding(), early=False)
+    assert [[journal.records for journal in of_task] for of_task in journals] == alone
+    of_each = {(name, key): sum(n for *one, n in recorded if one == [name, key]) for name, key, _ in recorded}
+    first, second = (plan.key for plan in PLANS)
+    assert of_each == {("copy", first): 10, ("copy", second): 10, ("brackets", first): 3, ("brackets", second): 5}
 
 
 def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:
