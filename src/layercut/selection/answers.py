@@ -78,10 +78,10 @@ class SearchAnswers:
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
-        self._sets = _sets(tasks, samples)
+        self.sets = _sets(tasks, samples)
         """Places of tasks that have the same items and share their prompts."""
-        self.groups = _groups(tasks, self.ids, self._sets)
-        """Places of tasks that are asked together."""
+        self.groups = _groups(tasks, self.ids, self.sets)
+        """Places of tasks that are asked together where all of them are wanted."""
         self._asked_for: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
@@ -107,7 +107,7 @@ class SearchAnswers:
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
         """Have the ``wanted`` plans answer some chunks of a group of tasks, in one call of the engine."""
-        sets = [one for one in self._sets if one[0] in group]
+        sets = [one for one in self.sets if one[0] in group]
         questions = [self._questions_of(one, chunks, plans, whole, learn) for one in sets]
         if all(_are_known(one) for one in questions):
             return
@@ -145,7 +145,7 @@ class SearchAnswers:
         ``progress`` gets the number of answers, and the number expected.
         """
         plans = distinct(plans)
-        tasks = [task for one in self._sets if any(task in tasks for task in one) for task in one]
+        tasks = [task for one in self.sets if any(task in tasks for task in one) for task in one]
         groups = [own for group in self.groups if (own := [task for task in group if task in tasks])]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
         done = sum(len(self.part(task, plan, whole=whole).records) for task in tasks for plan in plans)
@@ -213,7 +213,8 @@ def race_plans(
         len(plans),
         [[len(chunk) for chunk in of_task] for of_task in answers.chunks],
         combine,
-        groups=answers.groups,
+        groups=answers.sets,
+        together=answers.groups,
         error=error,
         is_binary=is_binary,
         on_progress=lambda done, total: progress(ANSWERS, done, total),

@@ -69,6 +69,7 @@ def race(
     combine: Callable[[Sequence[float]], float],
     *,
     groups: Sequence[Sequence[int]] | None = None,
+    together: Sequence[Sequence[int]] | None = None,
     error: float = 0.0,
     is_binary: Sequence[bool] = (),
     on_progress: OnProgress = lambda done, total: None,
@@ -90,7 +91,9 @@ def race(
         num_candidates: number of places.
         sizes: items of each chunk of each task.
         combine: from a mean metric per task to a candidate's value; must be monotone.
-        groups: tasks that are asked together; each alone if left out.
+        groups: tasks that are always asked together; each alone if left out.
+        together: of groups, those that are asked together while nobody can be stopped: all candidates' first chunks,
+            and the best one's others. Later chunks are asked group by group, since each may stop a candidate.
         error: 0 for a race that never goes wrong.
         is_binary: for each task whether its metric is 0 or 1; where it is not, remaining items count as right.
         on_progress: gets the number of answers, and the final number if no other candidate stops.
@@ -117,17 +120,18 @@ def race(
 
     everyone = range(num_candidates)
     groups = [[task] for task in range(len(sizes))] if groups is None else groups
-    for group in groups:
+    together = groups if together is None else together
+    for group in together:
         run(group, [0], everyone)
     leader = field.leader()
-    chunks_of = [range(1, max(len(sizes[task]) for task in group)) for group in groups]
-    for group, chunks in zip(groups, chunks_of, strict=True):
+    for group in together:
+        chunks = range(1, max(len(sizes[task]) for task in group))
         for start in range(0, len(chunks), CHUNKS_AT_ONCE):
             run(group, chunks[start : start + CHUNKS_AT_ONCE], [leader])
     others = [place for place in everyone if place != leader]
     for chunk in range(1, max(map(len, sizes))):
-        for group, chunks in zip(groups, chunks_of, strict=True):
-            if chunk in chunks:
+        for group in groups:
+            if any(chunk < len(sizes[task]) for task in group):
                 run(group, [chunk], others)
     on_progress(*field.progress())
     return Standings([field.standing(place) for place in everyone], field.num_items)

@@ -113,15 +113,18 @@ def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> N
     values = values_of(table, combine)
     asking = Asking(table, chunk, Random(seed))
     groups = [(0, num_tasks - 1), *((task,) for task in range(1, num_tasks - 1))]
-    if seed % 2:
-        groups = [tuple(range(num_tasks))]  # of uneven lengths
-    found = race(asking, len(table), asking.sizes, combine, groups=groups)
+    together = [tuple(range(num_tasks))] if seed % 2 else None  # of uneven lengths
+    found = race(asking, len(table), asking.sizes, combine, groups=groups, together=together)
     best = best_of(values)
     assert found.candidates[best] == (values[best], values[best], sum(map(len, table[0])))
     for place, one in enumerate(found.candidates):
         assert one.value in (None, values[place])
         assert values[place] <= one.upper_bound <= values[best]
-    assert {call[:-2] for call in asking.calls} == set(groups)
+    asked = [call[:-2] for call in asking.calls]
+    assert asked[0] == (together or groups)[0] and set(asked) <= {*groups, *(together or ())}
+    if together:
+        one_by_one = race(Asking(table, chunk, Random(seed)), len(table), asking.sizes, combine, groups=groups)
+        assert [one.value for one in one_by_one.candidates][best] == found.candidates[best].value
 
 
 def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
