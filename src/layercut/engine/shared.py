@@ -168,15 +168,15 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         groups: dict[str, list[ItemRequest]] = {}
         for question in work:
             groups.setdefault(question.group, []).append(question)
-        prefixes = {name: _worthwhile(end for one in group for end in one.ends) for name, group in groups.items()}
-        runners = {name: self._runner(prefix, plans, keep=True) for name, prefix in prefixes.items()}
+        block_of = {}
+        for name, group in groups.items():
+            prefix = _worthwhile(end for question in group for end in question.ends)
+            run = self._runner(prefix, plans, keep=True)
+            block_of[name] = partial(PromptBlock, num_prefix=len(prefix), run=run)
         generating = Generating(self._loaded, self._stack, decoding, wanted, self._pool_bytes)
         packs = not to_score and max(request.max_new_tokens for request in to_generate) >= _PACKS
         laid = lay_out(chain(*groups.values()), self._batch_size, (), apart=lambda question: question.group)
-        named = ((block[0].group, block) for block in laid)
-        return generating.answers(
-            (PromptBlock(block, len(prefixes[name]), runners[name]) for name, block in named), packs=packs
-        )
+        return generating.answers((block_of[block[0].group](block) for block in laid), packs=packs)
 
     def divergences_under(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always

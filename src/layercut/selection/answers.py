@@ -81,7 +81,7 @@ class SearchAnswers:
         self.sets = _sets(tasks, samples)
         """Places of tasks that have the same items and share their prompts."""
         self.groups = _groups(tasks, self.ids, self.sets)
-        """Places of tasks that are asked together where all of them are wanted."""
+        """Sets that are asked together where nothing is decided between them."""
         self._asked_for: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
@@ -245,11 +245,12 @@ def _groups(
     """Tasks that are written are asked together, as far as they have no item in common: their answers share steps, and
     those that end last are waited for once. Other sets are asked apart."""
     written: list[int] = []
+    taken: set[str] = set()
     apart: list[tuple[int, ...]] = []
     for one in sets:
-        taken = {item for task in written for item in ids[task]}
         if all(tasks[task].readout in GENERATED for task in one) and taken.isdisjoint(ids[one[0]]):
             written += one
+            taken.update(ids[one[0]])
         else:
             apart.append(one)
     return sorted([*([tuple(written)] if written else []), *apart])

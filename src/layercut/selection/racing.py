@@ -91,9 +91,9 @@ def race(
         num_candidates: number of places.
         sizes: items of each chunk of each task.
         combine: from a mean metric per task to a candidate's value; must be monotone.
-        groups: tasks that are always asked together; each alone if left out.
-        together: of groups, those that are asked together while nobody can be stopped: all candidates' first chunks,
-            and the best one's others. Later chunks are asked group by group, since each may stop a candidate.
+        groups: tasks that are always asked together, which have chunks of the same sizes; each alone if left out.
+        together: groups that are joined for all candidates' first chunks and for the best one's others. Later chunks
+            are asked group by group, since each may stop a candidate.
         error: 0 for a race that never goes wrong.
         is_binary: for each task whether its metric is 0 or 1; where it is not, remaining items count as right.
         on_progress: gets the number of answers, and the final number if no other candidate stops.
@@ -131,7 +131,7 @@ def race(
     others = [place for place in everyone if place != leader]
     for chunk in range(1, max(map(len, sizes))):
         for group in groups:
-            if any(chunk < len(sizes[task]) for task in group):
+            if chunk < len(sizes[group[0]]):
                 run(group, [chunk], others)
     on_progress(*field.progress())
     return Standings([field.standing(place) for place in everyone], field.num_items)

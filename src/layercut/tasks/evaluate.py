@@ -169,8 +169,8 @@ def evaluate(
             held.append(fresh)
             answered(plan, readout, fresh)
     elif budget_of(readout) is None:
-        wanted = Questions(task, samples, {readout: [held]}, answered)
-        ask_under(engine, [plan], [wanted], decoding=decoding, early=False)
+        questions = Questions(task, samples, {readout: [held]}, answered)
+        ask_under(engine, [plan], [questions], decoding=decoding, early=False)
     else:
         for fresh in _within_budget(asked):
             held.append(fresh)
@@ -215,9 +215,10 @@ def ask_under(
     Raises:
         InputError: requests that the engine refuses.
     """
+    names = ", ".join(one.task.name for one in questions)
     place_of = {sample.id: place for place, one in enumerate(questions) for sample in one.samples}
     sample_of = {sample.id: sample for one in questions for sample in one.samples}
-    assert len(place_of) == sum(len(one.samples) for one in questions), "two samples with one id"
+    assert len(place_of) == sum(len(one.samples) for one in questions), f"{names}: two samples with one id"
     number_of = {plan.key: number for number, plan in enumerate(plans)}
     assert len(number_of) == len(plans), "two plans that remove the same layers"
     known = {
@@ -254,7 +255,7 @@ def ask_under(
             ids.update(record["id"] for record in fresh)
             one.on_answers(plan, readout, fresh)
     left = sum(asked(plan, item) for plan, item in missing)
-    assert not left, f"the engine left {left} requests unanswered"
+    assert not left, f"the engine left {left} requests of {names} unanswered"
 
 
 def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> bool:
@@ -287,11 +288,11 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool, loops
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
-    request = replace(request, group=task.name)
     draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
     verdict = request.settled if settled is None else partial(settled, sample, readout)
     return replace(
         request,
+        group=task.name,
         draft=request.draft if draft is None else draft(sample, readout),
         settled=partial(_is_over, verdict) if loops else verdict,
     )
