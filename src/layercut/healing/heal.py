@@ -28,7 +28,7 @@ from layercut.healing.data import (
 from layercut.healing.estimate import estimate_healing
 from layercut.healing.generate import answers_of
 from layercut.healing.guard import described, guard_tasks, items_of_guard
-from layercut.healing.job import CHECKPOINT, TRAINING, HealingJob, ToTrain, train_along
+from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
@@ -39,7 +39,7 @@ from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
-from layercut.runs.healing import GUARD, healing_lines
+from layercut.runs.healing import CHECKPOINT, GUARD, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import read_plans

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +26,7 @@ from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
-from layercut.runs.healing import ACCURACY, guard_lines
+from layercut.runs.healing import ACCURACY, ANSWER_TOKENS, CHECKPOINT, MARK, MARKS, guard_lines
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -85,9 +86,6 @@ def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings,
     train(model, pair.cut.tokenizer, shared.data, settings, shared.folder / TRAINING, **options)
 
 
-CHECKPOINT = "checkpoint"
-
-
 @dataclass
 class HealingJob:
     """One healing and its prepared data."""
@@ -145,8 +143,7 @@ class HealingJob:
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
         from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
-        from layercut.healing.sft import CURVE, finished
-        from layercut.healing.trainable import MARKS
+        from layercut.healing.sft import CURVE, finished, learned
 
         settings, folder = self.settings.train, self.run.path / TRAINING
         trained = finished(folder)
@@ -165,6 +162,8 @@ class HealingJob:
             "looks": looks_of(trained.curve),
             "held_out_loss": trained.held_out,
         }
+        if not settings.answers_itself:
+            healing[ANSWER_TOKENS] = [*islice(learned(self.data.train, settings), trained.steps)][-1]
         if trained.kept_step is not None:
             entry = trained_entry(trained.curve, trained.kept_step)
             healing |= entry
@@ -173,7 +172,7 @@ class HealingJob:
         for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
             out = self.run.path / MARKS / kept.name
             if not out.exists():
-                write_adapter(self.cut.source, kept, out=out, healing=healing | {"mark": int(kept.name)})
+                write_adapter(self.cut.source, kept, out=out, healing=healing | {MARK: int(kept.name)})
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
         device = "cpu" if settings.method != "qlora" else "cuda"

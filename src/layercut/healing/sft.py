@@ -26,12 +26,12 @@ from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
-from layercut.healing.trainable import FINAL, MARKS
+from layercut.healing.trainable import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
 from layercut.runs.atomic import new_directory, write_json, write_text
-from layercut.runs.healing import ACCURACY, GUARD
+from layercut.runs.healing import ACCURACY, GUARD, MARKS
 
 try:
     from datasets import Dataset
@@ -222,15 +222,23 @@ class _Marks(TrainerCallback):  # type: ignore[misc]
 
 def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[tuple[int, str]]:
     """Each mark that is reached, behind the step after which its number of answer tokens was learned from."""
+    waiting = sorted(settings.marks, key=int)
+    for step, seen in enumerate(learned(examples, settings), 1):
+        while waiting and seen >= int(waiting[0]):
+            yield step, waiting.pop(0)
+
+
+def learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[int]:
+    """After each step of a training on given answers, how many of their tokens it has learned from."""
     order = StepsByLength([len(one) for one in examples], settings.batch_size, settings.seed)
-    waiting, step, seen = sorted(settings.marks, key=int), 0, 0
-    last = settings.num_steps(len(examples))
-    while waiting and step < last:
+    left, seen = settings.num_steps(len(examples)), 0
+    while True:
         passed = [len(examples[index].completion) for index in order]
         for start in range(0, len(passed), settings.batch_size):
-            step, seen = step + 1, seen + sum(passed[start : start + settings.batch_size])
-            while waiting and seen >= int(waiting[0]) and step <= last:
-                yield step, waiting.pop(0)
+            if not left:
+                return
+            left, seen = left - 1, seen + sum(passed[start : start + settings.batch_size])
+            yield seen
 
 
 def train(

@@ -18,6 +18,7 @@ from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
+from layercut.runs.healing import MARKS
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def quantization() -> Any:
     )
 
 
-FINAL, MARKS = "final", "marks"
+FINAL = "final"
 
 
 def remove_weights(folder: Path) -> None:

@@ -13,7 +13,9 @@ from layercut.text.counting import counted
 
 HEAL = "heal"
 """Key in the settings of a run of heal."""
-CHECKPOINT, PLAN = "checkpoint", "plan.json"
+CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"
+ANSWER_TOKENS, MARK = "answer_tokens", "mark"
+"""Names of the answer tokens that a training learned from in all, and of those that it had learned from at a mark."""
 
 GUARD = "guard"
 """Name of the guard tasks' rows in a line of the loss curve, and of the guard in the entry of a healing."""

@@ -84,8 +84,10 @@ def forecast(work: StudyWork) -> Forecast:
         else:
             left[arm.name].append(cell)
     steps = [name for name in work.searches if any(one.name not in work.plans for one in work.arms_chosen_by(name))]
-    steps += [name for name in work.healers if left[name]]
-    for name in (*work.searches, *work.healers):
+    steps += [
+        name for name in work.trainings if any(left[one.name] for one in work.arms if name in (one.name, one.training))
+    ]
+    for name in (*work.searches, *work.trainings):
         if name not in steps:
             eta.skip(work.index(name), 1)
     measured = {kind for kind, _, _ in work.speeds()}
@@ -94,7 +96,7 @@ def forecast(work: StudyWork) -> Forecast:
     for arm in work.arms:
         counts = {cell.label: len(cell.samples) for cell in left[arm.name]}
         prompt, new = (sum(counts[label] * rates[label][side] for label in counts) for side in (0, 1))
-        here = [*places[arm.name], *([work.index(arm.name)] if arm.healing else [])]
+        here = [*places[arm.name], *([work.index(arm.name)] if arm.name in work.trainings else [])]
         arms.append(
             ArmForecast(
                 name=arm.name,
@@ -144,7 +146,7 @@ def _tokens(cell: Cell) -> tuple[float, float]:
 def _checkpoint_bytes(work: StudyWork, name: str) -> int:
     arm = next(one for one in work.arms if one.name == name)
     is_needed = work.settings.checkpoints or arm.healing or any(one.cut == name for one in work.arms)
-    if arm.is_uncut or not is_needed:
+    if arm.is_uncut or arm.mark or not is_needed:
         return 0
     plan = work.plans.get(arm.cut or name)
     if plan is None:  # not chosen yet: layers are of about one size

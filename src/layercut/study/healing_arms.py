@@ -18,12 +18,12 @@ from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
 from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.heal import IN_FULL, Healed, check_method, heal_model
-from layercut.healing.job import CHECKPOINT
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
+from layercut.runs.healing import CHECKPOINT, MARK, MARKS
 from layercut.runs.settings import settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
@@ -34,7 +34,7 @@ from layercut.tasks.selected_items import merge_items
 
 
 class Healer:
-    """One healing arm of one cut, under one seed."""
+    """One healing arm of one cut, under one seed: its end, or a mark of its training."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Healer:
         answers: Path,
         in_full: Sequence[str] = (),
         start: Healer | None = None,
+        mark: str = "",
     ) -> None:
         """Args:
         uncut: the teacher.
@@ -54,9 +55,10 @@ class Healer:
         answers: holds a run folder with the original model's answers for each way of asking.
         in_full: tasks of whose whole test sets training data holds no item; see ``checked_in_full``.
         start: the healing whose model is healed further; None for the cut itself.
+        mark: answer tokens after which the training is measured; empty for its end.
         """
         self.arm, self.folder = arm, folder
-        self._in_full, self._start = tuple(in_full), start
+        self._in_full, self._start, self._mark = tuple(in_full), start, mark
         self._answers_folder = answers
         self._uncut, self._tasks = uncut, tasks
         self._seed = seed if arm.seed is None else arm.seed
@@ -93,6 +95,7 @@ class Healer:
             **({IN_FULL: list(self._in_full)} if self._in_full else {}),
             **described(guard_tasks(self.arm.train, _data(self._tasks), source)),
             **({"after": self._start.identity} if self._start else {}),
+            **({MARK: self._mark} if self._mark else {}),
         }
 
     def check(self) -> None:
@@ -145,7 +148,8 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / CHECKPOINT
+        """Of the healed model; at a mark the adapters over the model that the training began with."""
+        return self.folder / MARKS / self._mark if self._mark else self.folder / CHECKPOINT
 
     @property
     def engine(self) -> Engine:

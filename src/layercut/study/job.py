@@ -17,6 +17,7 @@ from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
+from layercut.runs.healing import CHECKPOINT
 from layercut.runs.study import DIAGNOSE, SWEEP, Manifest
 from layercut.settings import UNCUT
 from layercut.study.growth import healing_folder, is_begun
@@ -30,7 +31,6 @@ from layercut.tasks.cells import Cell
 from layercut.tasks.selected_items import check_report_items
 from layercut.text.counting import counted
 
-CHECKPOINT = "checkpoint"
 Result = TypeVar("Result")
 
 
@@ -104,7 +104,8 @@ class StudyJob:
                 to_measure.add(arm.name)
             else:
                 self._progress.skip(index)
-        for name in self._work.healers.keys() - to_measure:
+        needed = {arm.training or arm.name for arm in self._work.arms if arm.name in to_measure}
+        for name in set(self._work.trainings) - needed:
             self._progress.skip(self._work.index(name))
 
     def _beside(self, name: str, step: Callable[..., None]) -> None:
@@ -180,7 +181,7 @@ class StudyJob:
         """The arm's run folder, with its layers chosen and its weights healed; None where that failed."""
         if arm.name in self._runs:
             return self._runs[arm.name]
-        if {arm.name, arm.cut, arm.start} & self._broken or not self._has_plan(arm):
+        if {arm.name, arm.cut, arm.start, arm.training} & self._broken or not self._has_plan(arm):
             return None
         step = f"{arm.name}: healing" if arm.healing else f"{arm.name}: begin"
         run = self._attempt(step, [arm.name], lambda: self._begin(arm))
@@ -200,9 +201,12 @@ class StudyJob:
         )
         self._work.plan(arm).save(run.path / "plan.json")
         if arm.healing:
-            if all(self._work.is_known(arm, cell) for cell in self._work.cells):
+            is_known = all(self._work.is_known(arm, cell) for cell in self._work.cells)
+            if arm.mark and not is_known:
+                self._keep_mark(arm)
+            elif not arm.mark and is_known:
                 self._progress.skip(self._work.index(arm.name))
-            else:
+            elif not arm.mark:
                 self._heal(arm)
         return run
 
@@ -251,10 +255,23 @@ class StudyJob:
         """The checkpoint that an arm heals, written if it does not exist; None for the original model."""
         if not arm.start:
             return None if arm.cut == UNCUT else self._checkpoint(arm.cut)
-        before = self._work.healers[arm.start]
-        if not before.checkpoint.exists():
-            self._heal(next(one for one in self._work.arms if one.name == arm.start))
-        return before.checkpoint
+        return self._healed(arm.start)
+
+    def _healed(self, name: str) -> Path:
+        """The checkpoint of a healed arm, healed if it does not exist."""
+        healer = self._work.healers[name]
+        if not healer.checkpoint.exists():
+            self._heal(next(one for one in self._work.arms if one.name == name))
+        return healer.checkpoint
+
+    def _keep_mark(self, arm: StudyArm) -> None:
+        """Have the adapters of a mark, by the training that keeps them."""
+        self._healed(arm.training)
+        if not self._work.healers[arm.name].checkpoint.exists():
+            raise InputError(
+                f"{arm.training} ended before it had learned from {int(arm.mark):,} answer tokens; give it more "
+                "prompts or epochs, or leave that mark out."
+            )
 
     def _checkpoint(self, name: str) -> Path:
         """The pruned checkpoint of an arm, written if it does not exist."""
@@ -296,16 +313,16 @@ class StudyJob:
                 self.checkpoints[arm.name] = healer.checkpoint
         elif whole:
             self._measured.add(arm.name)
-            for name in (arm.name, arm.start):
-                further = [one.name for one in self._work.arms if one.start == name]
-                if name in self._measured and self._begun(further):
+            for name in self._work.trainings:
+                if name in self._measured and self._is_free(name):
                     self._work.healers[name].remove()
-            if self._begun([one.name for one in self._work.arms if one.cut == arm.cut]):
+            if self._is_free(arm.cut):
                 shutil.rmtree(self._work.folder / arm.cut / CHECKPOINT, ignore_errors=True)
 
-    def _begun(self, names: Sequence[str]) -> bool:
-        """True if these arms need no checkpoint of another any more: each is healed, or was given up."""
-        return all(name in self._runs or name in self._broken for name in names)
+    def _is_free(self, name: str) -> bool:
+        """True if no arm needs this one's checkpoint any more: each is healed, at a mark measured, or was given up."""
+        users = [one for one in self._work.arms if name in (one.cut, one.start, one.training)]
+        return all(one.name in self._broken | (self._measured if one.mark else self._runs.keys()) for one in users)
 
     def _engine(self, arm: StudyArm) -> Engine:
         return self._work.healers[arm.name].engine if arm.healing else self._work.model.engine

@@ -58,10 +58,17 @@ class StudyArm:
     """Name of the cut that is healed here; empty without healing."""
     start: str = ""
     """Name of the healed arm that is healed further here; empty where the cut itself is healed."""
+    mark: str = ""
+    """Answer tokens after which the training of another arm is measured here; empty for its end."""
 
     @property
     def is_uncut(self) -> bool:
         return self.name == UNCUT
+
+    @property
+    def training(self) -> str:
+        """Name of the arm whose training this is, as it was at the mark; empty without a mark."""
+        return self.name.removesuffix(f"@{self.mark}") if self.mark else ""
 
     @property
     def cost(self) -> int:
@@ -82,13 +89,14 @@ class StudyArm:
             "plan": self.cut or self.name,
             "criterion": self.criterion.criterion if self.criterion else None,
             "depth": self.depth or None,
-            "healing": self.healing.name if self.healing else None,
+            "healing": self.healing.name + (f"@{self.mark}" if self.mark else "") if self.healing else None,
             "seed": self.seed,
+            **({"start": self.start or self.cut} if self.healing else {}),
         }
 
 
 def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
-    """All arms in the order of the report: uncut, then each plan with its healed arms, by seed.
+    """All arms in the order of the report: uncut, then each plan with its healed arms and their marks, by seed.
 
     The original model is trained as well where a healing arm names it, as a control or for a parent model.
 
@@ -150,11 +158,14 @@ def _healed(cut: StudyArm, plain: StudyArm, healing: Sequence[HealingArm], suffi
     def name(arm: str) -> str:
         return f"{cut.name}+{arm}{suffix if arm in repeated else ''}"
 
-    return [
-        replace(cut, name=name(arm.name), healing=arm, cut=cut.name, start=name(arm.after) if arm.after else "")
-        for arm in healing
-        if names & set(arm.plans) or not (arm.plans or plain.is_uncut)
-    ]
+    found = []
+    for arm in healing:
+        if names & set(arm.plans) or not (arm.plans or plain.is_uncut):
+            start = name(arm.after) if arm.after else ""
+            whole = replace(cut, name=name(arm.name), healing=arm, cut=cut.name, start=start)
+            marks = sorted(arm.train.marks, key=int)
+            found += [whole, *(replace(whole, name=f"{whole.name}@{mark}", mark=mark) for mark in marks)]
+    return found
 
 
 def _draws(settings: StudySettings, cut: StudyArm) -> bool:
@@ -198,10 +209,11 @@ class StudyWork:
                     model.settings,
                     settings.tasks,
                     arm.seed,
-                    folder=healing_folder(folder, arm.name),
+                    folder=healing_folder(folder, arm.training or arm.name),
                     answers=folder / "answers",
                     in_full=in_full[arm.healing.name],
                     start=self.healers.get(arm.start),
+                    mark=arm.mark,
                 )
         self._costs = {cell.label: cell.work() for cell in self.cells}
 
@@ -231,6 +243,11 @@ class StudyWork:
                 parts = [part for one in arm.criterion.objective for part in objective_parts(one, arm.seed)]
                 tell_shortfalls(parts, "selection", said.append)
         return list(dict.fromkeys(said))
+
+    @cached_property
+    def trainings(self) -> list[str]:
+        """The arms that are healed; those at a mark are not, because they are kept while another is."""
+        return [arm.name for arm in self.arms if arm.healing and not arm.mark]
 
     @cached_property
     def searches(self) -> list[str]:
@@ -325,13 +342,13 @@ class StudyWork:
         ]
         healings = [
             StudyStep(name, "healing", Cost(kind=self.healing_kind(name), num_items=1, weight=0))
-            for name in self.healers
+            for name in self.trainings
         ]
         return [*cells, *searches, *healings]
 
     def index(self, step: str) -> int:
         """Number of a search or of an arm's healing among the pieces."""
-        return len(self.order) + [*self.searches, *self.healers].index(step)
+        return len(self.order) + [*self.searches, *self.trainings].index(step)
 
     def search_kind(self, search: str) -> str:
         """Searches of the same kind take the same time."""

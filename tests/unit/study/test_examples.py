@@ -35,7 +35,7 @@ def test_they_are_all_here() -> None:
         "recovery-study",
         "smollm2-study",
     }
-    names |= {"qwen-depth", "qwen-healing", "qwen-table", *REQUESTS}
+    names |= {"qwen-curve", "qwen-depth", "qwen-healing", "qwen-table", *REQUESTS}
     assert {name_of(file) for file in EXAMPLES} == names
 
 

@@ -69,6 +69,17 @@ def test_an_arm_goes_on_after_the_one_of_its_seed() -> None:
     }
 
 
+def test_a_training_has_an_arm_for_each_mark() -> None:
+    healing = [SFT, {**SFT, "name": "a", "after": "sft", "marks": ["300", "20"]}]
+    study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
+    found = {arm.name: (arm.start, arm.training, arm.describe()["healing"]) for arm in arms_of(study, 8) if arm.start}
+    assert list(found.items()) == [
+        (f"reverse-1+a{seed}{at}", (f"reverse-1+sft{seed}", f"reverse-1+a{seed}" if at else "", f"a{at}"))
+        for seed in ("", "-seed5")
+        for at in ("", "@20", "@300")
+    ]
+
+
 def test_cheap_and_informative_first() -> None:
     study = study_from_dict(
         BASE

@@ -7,7 +7,7 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import NOT_HEALED, Place, are_thinner, places
+from layercut.evidence.study import NOT_HEALED, Place, are_thinner, healed_as, places
 from layercut.evidence.sweep import Curve, Sweep, SweepRow
 from layercut.evidence.uses import is_written
 from layercut.report import words
@@ -16,6 +16,7 @@ from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
 from layercut.report.table import Column, Table
 from layercut.report.words import readout_order, readout_words
+from layercut.runs.healing import MARK
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value
 
@@ -76,9 +77,11 @@ def scores(rows: Sequence[ComparisonRow]) -> Figure | None:
 def retention(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
     """A panel for each task and readout; None without a score with a retention, or with the original model at chance.
 
-    Of the rows of compare_runs, only main metrics are drawn.
+    Of the rows of compare_runs, only main metrics are drawn; a training at marks has a figure of its own.
     """
-    rows = [row for row in rows if row.is_headline]
+    cuts = [run for run in cuts if not healed_as(run).get(MARK)]
+    shown = {run.name for run in cuts}
+    rows = [row for row in rows if row.is_headline and row.cut.name in shown]
     drawn = [row for row in rows if row.kept_share is not None and not row.uncut_is_at_chance]
     if not drawn:
         return None

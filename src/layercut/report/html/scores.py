@@ -13,6 +13,7 @@ from layercut.report.comparison import about, discordance_table, discordances, k
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Prose, Section
 from layercut.report.figures import charts
 from layercut.report.figures.scores import retention as retention_figure
+from layercut.report.figures.tokens import tokens
 from layercut.report.markdown import note_lines, refusal_lines
 from layercut.report.source import Source
 from layercut.report.study_tables import form_mean_table
@@ -122,16 +123,16 @@ def _list(lines: Sequence[str]) -> Prose:
 
 def retention(source: Source) -> Section | None:
     """Make the section of retention; None without a score that has one."""
-    figure = None if source.study is None else retention_figure(source.study.cuts, source.study.rows)
-    if figure is None:
+    if source.study is None or (figure := retention_figure(source.study.cuts, source.study.rows)) is None:
         return None
-    by_size = source.study is not None and are_thinner(source.study.rows)
+    by_size = are_thinner(source.study.rows)
+    trained = tokens(source.study.cuts, source.study.rows)
     return Section(
         name="retention",
         title="Retention by size" if by_size else "Retention by number of removed layers",
         short="Retention",
         lead="Does a model that still ranks right answers also still write them?" if figure.columns > 1 else "",
-        blocks=(figure,),
+        blocks=(figure,) if trained is None else (figure, trained),
     )
 
 
