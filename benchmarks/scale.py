@@ -5,7 +5,8 @@
 Each way is a process of its own, one after the other, with as many threads an engine, and begins with nothing known.
 What is timed is the search; starting (Ray, imports, loading the model) is told apart. The layers chosen, the values of
 all candidates and every graded answer must be those of one process, or the benchmark fails. On a machine with fewer
-free cores than members x threads the times say nothing.
+free cores than members x threads the times say nothing. ``--bound`` also runs that search in as many processes at once
+as the largest pool has members, which know nothing of each other: no pool can be faster than these.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--candidates", help="layers that may go, such as 9,17,22-25; all but 0 if left out")
     parser.add_argument("--actors", default="1,2", help="sizes of the pools")
     parser.add_argument("--pool", help="another pool than local:N, such as ray://HOST:PORT; measured once")
+    parser.add_argument("--bound", action="store_true", help="also measure what this machine gives several processes")
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -58,6 +61,11 @@ def main() -> None:
     row("one process", alone, alone)
     for pool in pools:
         row(pool, measured(asked, pool), alone)
+    if asked.bound and (num := max(map(int, asked.actors.split(",")))) > 1:
+        with ThreadPoolExecutor(num) as threads:
+            found = [*threads.map(lambda _: measured(asked, ""), range(num))]
+        slowest = max(found, key=lambda one: one["search"])
+        row(f"{num} apart", {**slowest, "search": slowest["search"] / num}, alone)
 
 
 def row(name: str, found: dict[str, Any], alone: dict[str, Any]) -> None:
