@@ -41,8 +41,8 @@ def tokens(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure |
         caption=(
             "Each line is one training, measured while it went on; its first point is the model that it began with. "
             "100 % is the original model, 0 % is guessing. Bars: 95 % intervals over the same items "
-            f"(n {charts.num_items(drawn)} in each panel, seed {', '.join(map(str, seeds))}). Points of one line are not "
-            "independent."
+            f"(n {charts.num_items(drawn)} in each panel, seed {', '.join(map(str, seeds))}). Points of one line are "
+            "not independent."
         ),
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=colour) for name, colour in colours.items()],
