@@ -200,14 +200,10 @@ class StudyJob:
             RunFolder.begin(path, self._work.run_settings(arm), settings_file=self._file, sandbox=self._isolation)
         )
         self._work.plan(arm).save(run.path / "plan.json")
-        if arm.healing:
-            is_known = all(self._work.is_known(arm, cell) for cell in self._work.cells)
-            if arm.mark and not is_known:
-                self._keep_mark(arm)
-            elif not arm.mark and is_known:
-                self._progress.skip(self._work.index(arm.name))
-            elif not arm.mark:
-                self._heal(arm)
+        if arm.healing and not all(self._work.is_known(arm, cell) for cell in self._work.cells):
+            (self._keep_mark if arm.mark else self._heal)(arm)
+        elif arm.name in self._work.trainings:
+            self._progress.skip(self._work.index(arm.name))
         return run
 
     def _has_plan(self, arm: StudyArm) -> bool:
