@@ -84,8 +84,9 @@ class _InOrder:
     def close(self) -> None:
         """Put everything back."""
         del vars(self._layer)["forward"]
-        if self._in_order is not None:
-            self._layer.weight.data = self._in_order.to_dense()
+        weight, self._in_order = self._in_order, None  # let go of here, so that the next layer's takes its place
+        if weight is not None:
+            self._layer.weight.data = weight.to_dense()
 
 
 def _gains(layer: nn.Linear) -> bool:
