@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy.stats import kstest
 
-from layercut.engine.base import Decoding
-from layercut.engine.sampling import RequestNoise, drawing, gumbel, gumbel_noise, noise_key
+from layercut.engine.base import GREEDY, Decoding
+from layercut.engine.sampling import Next, RequestNoise, drawing, gumbel, gumbel_noise, next_tokens, noise_key
 
 
 def test_noise_is_gumbel_distributed() -> None:
@@ -51,6 +51,17 @@ def test_rows_get_their_own_noise_wherever_they_stand() -> None:
     longer_prompt = RequestNoise(5, ["a", "b"], 14)(torch.zeros(2, 17, dtype=torch.long), scores_BV)
     assert torch.equal(both, swapped.flip(0))
     assert torch.equal(both, longer_prompt), "the step counts from the end of the prompt"
+
+
+def test_a_greedy_token_is_close_where_the_runner_up_is_within_one_rounding() -> None:
+    step = torch.finfo(torch.bfloat16).eps
+    rows = [[4, 4 - 4 * step, 0], [4, 4 - 8 * step, 0], [-4, -4, -9], [2, 3, 3]]
+    scores = torch.tensor(rows, dtype=torch.bfloat16)
+    before = scores.clone()
+    found = next_tokens(scores, GREEDY, ["a"] * 4, [0] * 4)
+    assert found == [Next(0, True), Next(0, False), Next(0, True), Next(1, True)]
+    assert torch.equal(scores, before)  # they may be read for scores as well
+    assert next_tokens(scores.float(), GREEDY, ["a"] * 4, [0] * 4) == [Next(0), Next(0), Next(0), Next(1)]
 
 
 def test_greedy_decoding_changes_no_score() -> None:
