@@ -105,7 +105,8 @@ def estimate_healing(
     work.asks_guards(guard_tasks(train, settings.data, source))
     moment, parts = work.fullest()
     weights = work.weights
-    written = 4 * work.trainable if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
+    one = 4 * work.trainable if settings.keep_adapter else max(weights.stored_bytes, 4 * weights.parameters)
+    written = one * (1 + len(train.marks))
     return CostEstimate(
         steps=tuple(work.steps),
         speed=measured_speed(cut.settings.device, cut.dtype),

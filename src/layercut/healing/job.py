@@ -142,7 +142,7 @@ class HealingJob:
 
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
-        from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
+        from layercut.healing.checkpoint import write_healed
         from layercut.healing.sft import CURVE, finished, learned
 
         settings, folder = self.settings.train, self.run.path / TRAINING
@@ -172,22 +172,33 @@ class HealingJob:
         for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
             out = self.run.path / MARKS / kept.name
             if not out.exists():
-                write_adapter(self.cut.source, kept, out=out, healing=healing | {MARK: int(kept.name)})
-        if self.settings.keep_adapter:
-            return self._write(healing, partial(write_adapter, self.cut.source, trained.final), "", CURVE)
-        device = "cpu" if settings.method != "qlora" else "cuda"
+                self._write_trained(kept, healing | {MARK: int(kept.name)}, out=out)
         if trained.kept_step == 0:
-            pruned = load_model(self.cut.source, dtype="float32", device=device).model
+            pruned = load_model(self.cut.source, dtype="float32", device=self._merges_on).model
             write = partial(write_healed, pruned, self.cut.source, dtype=self.settings.save_dtype)
             return self._write(healing, write, "", CURVE)
+        return self._write_trained(trained.final, healing, CURVE)
+
+    @property
+    def _merges_on(self) -> str:
+        return "cpu" if self.settings.train.method != "qlora" else "cuda"
+
+    def _write_trained(
+        self, final: Path, healing: dict[str, Any], curve: str | None = None, out: Path | None = None
+    ) -> dict[str, Any]:
+        """Write trained weights: a whole model, or the adapters alone."""
+        from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
+
+        if self.settings.keep_adapter:
+            return self._write(healing, partial(write_adapter, self.cut.source, final), "", curve, out)
         self.say("folding in, writing and comparing with the trained model ...")
         data: Data | None = self.data
-        dtype = self.settings.save_dtype
-        if settings.is_graded and dtype == "auto":  # a loss on given answers cannot say what rounding costs
+        train, dtype = self.settings.train, self.settings.save_dtype
+        if train.is_graded and dtype == "auto":  # a loss on given answers cannot say what rounding costs
             data, dtype = None, "float32"
-        whole = trained_model(self.cut.source, trained.final, settings.method, device, data)
+        whole = trained_model(self.cut.source, final, train.method, self._merges_on, data)
         write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
-        return self._write(healing, write, whole.checked, CURVE)
+        return self._write(healing, write, whole.checked, curve, out)
 
     def _trained(self) -> Trained:
         """Train; its models are freed with this call, apart from the job's pair."""
@@ -215,10 +226,15 @@ class HealingJob:
         return trained
 
     def _write(
-        self, healing: dict[str, Any], write: Callable[..., dict[str, Any]], checked: str, curve: str | None = None
+        self,
+        healing: dict[str, Any],
+        write: Callable[..., dict[str, Any]],
+        checked: str,
+        curve: str | None = None,
+        out: Path | None = None,
     ) -> dict[str, Any]:
         return write(
-            out=self.run.path / CHECKPOINT,
+            out=out or self.run.path / CHECKPOINT,
             healing=healing | {"checked": [checked] if checked else []},
             curve=self.run.path / TRAINING / curve if curve else None,
         )

@@ -139,7 +139,7 @@ class TrainSettings(Settings):
     )
     marks: Annotated[Names, AfterValidator(_numbers)] = Field(
         (),
-        description="Answer tokens after which the adapters are kept as well, in DIR/marks: 10000,30000. One training "
+        description="Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training "
         "then shows what more tokens bring.",
     )
     graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")

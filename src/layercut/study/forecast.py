@@ -146,7 +146,7 @@ def _tokens(cell: Cell) -> tuple[float, float]:
 def _checkpoint_bytes(work: StudyWork, name: str) -> int:
     arm = next(one for one in work.arms if one.name == name)
     is_needed = work.settings.checkpoints or arm.healing or any(one.cut == name for one in work.arms)
-    if arm.is_uncut or arm.mark or not is_needed:
+    if arm.is_uncut or not is_needed:
         return 0
     plan = work.plans.get(arm.cut or name)
     if plan is None:  # not chosen yet: layers are of about one size

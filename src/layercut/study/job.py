@@ -261,7 +261,7 @@ class StudyJob:
         return healer.checkpoint
 
     def _keep_mark(self, arm: StudyArm) -> None:
-        """Have the adapters of a mark, by the training that keeps them."""
+        """Have the checkpoint of a mark, by the training that writes it."""
         self._healed(arm.training)
         if not self._work.healers[arm.name].checkpoint.exists():
             raise InputError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
@@ -450,6 +451,30 @@ def test_answers_of_another_model_are_not_the_teachers(
     ran = layercut("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", *SMALL)
     assert ran.code == 1
     assert "not from the original" in ran.err
+
+
+def test_a_mark_is_what_a_training_that_ends_there_writes(
+    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", *SMALL)
+    given = (*given, "--patience", 0, "--learning-rate", "1e-2", "--warmup-steps", 0)
+    ended = layercut(*given, "--max-steps", 1, "--out", tmp_path / "ended", "--json")
+    assert ended.code == 0, ended.err
+    tokens = json.loads(ended.out)["answer_tokens"]
+    went_on = layercut(*given, "--max-steps", 3, "--marks", tokens, "--out", tmp_path / "on")
+    assert went_on.code == 0, went_on.err
+    one, mark, on = (
+        load_file(folder / "model.safetensors")
+        for folder in (
+            tmp_path / "ended" / "checkpoint",
+            tmp_path / "on" / "marks" / str(tokens),
+            tmp_path / "on" / "checkpoint",
+        )
+    )
+    assert all(torch.equal(one[name], mark[name]) for name in one) and one.keys() == mark.keys()
+    assert any(not torch.equal(on[name], mark[name]) for name in on)
+    entry = json.loads((tmp_path / "on" / "marks" / str(tokens) / "plan.json").read_text())["healing"][-1]
+    assert entry["mark"] == tokens and entry["written"]["logit_difference"] >= 0
 
 
 def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:
