@@ -16,6 +16,7 @@ from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from layercut.surgery.plan import CutPlan
 
@@ -24,13 +25,26 @@ UNMEASURED = "**Not measured.** This card says what was removed, not what the mo
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+_WEIGHTS_ROW = re.compile(r"^\| weights \| .*$", re.MULTILINE)
+
+
+def weights_size(folder: Path) -> str:
+    """Bytes of the weight files in a model folder, headers included, in words."""
+    return f"{sum(file.stat().st_size for file in folder.glob('model*.safetensors')):,} bytes, safetensors"
+
+
+def with_weights_of(card: str, folder: Path) -> str:
+    """The card of a pruned model with the bytes of the weight files in ``folder``."""
+    return _WEIGHTS_ROW.sub(f"| weights | {weights_size(folder)} |", card)
+
+
 def model_card(
     plan: CutPlan,
     *,
     source_name: str,
     num_parameters_before: int,
     num_parameters_after: int,
-    num_bytes: int,
+    size: str,
     warnings: Sequence[str] = (),
     layercut_version: str,
     revision: str | None = None,
@@ -45,7 +59,7 @@ def model_card(
         source_name: the original model as it was given; a hub id or a local path, whose home folder is hidden.
         num_parameters_before: of the original model.
         num_parameters_after: of this one.
-        num_bytes: size of the weights on disk.
+        size: of the weight files, see ``weights_size``.
         warnings: what the writer of the checkpoint noticed, one sentence each.
         layercut_version: that wrote it.
         revision: commit of the original model on the hub.
@@ -82,7 +96,7 @@ def model_card(
             "parameters",
             f"{parameters(num_parameters_after)}, before {parameters(num_parameters_before)} ({change:+.1%})",
         ),
-        ("weights", f"{num_bytes:,} bytes, safetensors"),
+        ("weights", size),
         ("made with", f"layercut {layercut_version}"),
     ]
     title = "uncut" if plan.is_uncut else f"{_amount(plan)} removed"

@@ -16,7 +16,7 @@ from layercut.models.sources import ModelSource, describe_source, is_hub_id, res
 from layercut.models.structure import Structure, structure_of
 from layercut.models.weights import read_config
 from layercut.settings import ModelSettings
-from layercut.surgery.card import model_card
+from layercut.surgery.card import model_card, weights_size
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import is_quantized
@@ -115,7 +115,7 @@ def cut_model(
             license_name=source.origin.get("license"),
             num_parameters_before=expected.parameters_before,
             num_parameters_after=expected.parameters_after,
-            num_bytes=expected.bytes_after,
+            size=weights_size(folder),
             warnings=expected.warnings,
             verified=verified or None,
             layercut_version=__version__,
