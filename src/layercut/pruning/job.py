@@ -99,8 +99,9 @@ def prune_model(
     sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
-    if note := on_experts(read_config(handle.source.path)):
-        say(note)
+    for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
+        if note:
+            say(note)
     if profile.engine != TRANSFORMERS:
         timer_of(handle, profile=profile)  # refused now, and not after hours
     for name in settings.versus:

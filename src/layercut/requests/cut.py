@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,7 +57,7 @@ class CutRequest(Request):
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
         None,
         description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
-        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'.",
+        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. An output head that is a copy of the embeddings: tie.",
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
     healed: Annotated[Folder | None, Flag("DIR")] = Field(
@@ -80,6 +81,10 @@ class CutRequest(Request):
             raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
         if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
+        if self.removed.tied and not self.model.tie:
+            raise InputError(
+                "`tie` false keeps two matrices, and `remove` tie makes them one; leave out one of the two."
+            )
         if self.keep is not None and "rounds" not in getattr(self.removed.plan, "scores", {}):
             raise InputError(
                 "`keep` shortens the plan of a search by task scores; give that plan: `remove` DIR/plan.json, `keep` "
@@ -164,7 +169,7 @@ class CutRequest(Request):
         def make(**made_for: Any) -> CutPlan:
             assert self.removed is not None, "checked"
             if self.removed.is_open:
-                return chosen(made_for["num_layers"])
+                return replace(chosen(made_for["num_layers"]), tied=self.removed.tied)
             plan = self.removed.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
             return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import origin_of
+from layercut.surgery.plan import HEAD_COPY, origin_of
 from layercut.text.counting import counted
 from layercut.text.markup import escape, table
 from layercut.text.numbers import parameters
@@ -75,7 +75,7 @@ def model_card(
         "library_name": "transformers",
         "tags": [
             "layercut",
-            *(["depth-pruning"] if plan.removed or not plan.channels else []),
+            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.tied) else []),
             *(["width-pruning"] if plan.channels else []),
         ],
     }
@@ -91,6 +91,7 @@ def model_card(
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
         *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
+        *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
         ("chosen by", _criterion(plan)),
         (
             "parameters",
@@ -137,12 +138,14 @@ def _sentence(plan: CutPlan, name: str) -> str:
     some = "layers" if len(plan.removed) > 1 else "layer"
     parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
     parts += [plan.channels.describe()] if plan.channels else []
+    parts += [HEAD_COPY] if plan.tied else []
     return f"{escape(name)} without {' and '.join(parts)}."
 
 
 def _amount(plan: CutPlan) -> str:
     parts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
-    return " and ".join([*parts, *([f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else [])])
+    parts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
+    return " and ".join([*parts, *(["a copy of the embeddings"] if plan.tied else [])])
 
 
 def _criterion(plan: CutPlan) -> str:
