@@ -52,7 +52,7 @@ def write_page(folder: Path, source: Source) -> Path:
 
 def write_comparison(file: Path, study: StudyResults, found: TwoRuns) -> Path:
     """Write a page of two runs: their scores, and every answer of both; gives its path."""
-    every = browser(study)
+    every = browser(study, study.uncut.name, "Compared with")
     sections = [
         Section(
             name="scores",
@@ -60,7 +60,7 @@ def write_comparison(file: Path, study: StudyResults, found: TwoRuns) -> Path:
             lead=" ".join([*found.scope, *found.means]),
             blocks=(found.table, Prose(html=Markup("<p>{}</p>").format(" ".join(found.legend)))),
         ),
-        items_section(every),
+        items_section(every, study.uncut.name),
     ]
     title = f"{study.cuts[0].name} beside {study.uncut.name}"
     write_text(file, laid_out(title, Markup("{}").format(title), sections))
