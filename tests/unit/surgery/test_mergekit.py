@@ -61,6 +61,17 @@ def test_a_plan_comes_back_from_what_is_written(tmp_path: Path, removed: tuple[i
             ("        layer_range: [74, 80]", "        layer_range: [74, 80]\n        parameters: {scale: 2}"),
             "parameters of a source",
         ),
+        (("dtype: bfloat16", "parameters: {scale: 2}"), "parameters of the file changes"),
+        (("dtype: bfloat16", "3: 4\n? [a]\n: 5"), "cannot be read as a mergekit configuration"),
+        (("dtype: bfloat16", "3: 4\nnull: 5"), "3, None of the file changes"),
+        (("\n  - sources:", "\n  - parameters: {scale: 2}\n    sources:"), "parameters of a slice changes"),
+        (("[0, 45]", "[-10000000000, 45]"), "needs one source with a layer_range"),
+        (("[0, 45]", "[-4, 26]"), "needs one source with a layer_range"),
+        (("3-70B\n", "3-70B+me/lora\n"), "the model of a slice must be one name"),
+        (
+            ("      - model: meta-llama/Meta-Llama-3-70B\n        layer", "      - layer"),
+            "the model of a slice must be",
+        ),
         (("merge_method: passthrough", "merge_method: [passthrough"), "cannot be read as a mergekit configuration"),
     ],
 )
