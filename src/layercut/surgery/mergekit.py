@@ -16,6 +16,7 @@ from layercut.runs.yaml_text import load_yaml
 from layercut.surgery.plan import CutPlan
 
 SUFFIXES = (".yaml", ".yml")
+MARK = "# written by layercut cut\n"
 
 
 def read_slices(file: Path) -> tuple[range, ...]:
@@ -94,4 +95,4 @@ def to_mergekit(plan: CutPlan, model: str, dtype: str) -> str:
     text: str = yaml.safe_dump(
         {"slices": slices, "merge_method": "passthrough", "dtype": dtype}, sort_keys=False, default_flow_style=None
     )
-    return text
+    return MARK + text

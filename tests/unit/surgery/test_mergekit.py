@@ -101,6 +101,15 @@ def test_the_command_reads_and_writes_them(tmp_path: Path, layercut: Run) -> Non
     wrote = layercut("cut", model, "--remove", "2-3", "--mergekit", file)
     assert wrote.code == 0 and "nothing was written" in wrote.out and "leave out their end" in wrote.err + wrote.out
     assert [one["sources"][0]["layer_range"] for one in yaml.safe_load(file.read_text())["slices"]] == [[0, 2], [4, 6]]
+    again = layercut("cut", model, "--remove", "2", "--mergekit", file)
+    assert again.code == 0 and "[3, 6]" in file.read_text(), "layercut replaces what it wrote"
+    before = (model / "config.json").read_bytes()
+    for other, message in ((model / "config.json", "was not written by layercut"), (model, "is a folder")):
+        refused = layercut("cut", model, "--remove", "2-3", "--mergekit", other)
+        assert refused.code == 1 and message in refused.err and "Traceback" not in refused.err
+    assert (model / "config.json").read_bytes() == before
+    file.unlink()
+    layercut("cut", model, "--remove", "2-3", "--mergekit", file)
     cut = layercut("cut", model, "--remove", file, "--out", tmp_path / "cut")
     assert cut.code == 0, cut.err
     assert CutPlan.load(tmp_path / "cut" / "plan.json").removed == (2, 3)

@@ -102,6 +102,13 @@ def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path:
     )
     assert '"original": "model-28"' in text and "Compared with <select" in text and "<label>Plan" not in text
     assert "original model" not in text and 'side("uncut"' not in text, "nobody cut these two"
+    assert layercut("compare", logs["best"], logs["worst"], "--page", page).code == 0, "layercut replaces its page"
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    for other in (weights, tmp_path, "/proc/x.html"):
+        refused = layercut("compare", logs["best"], logs["worst"], "--page", other)
+        assert refused.code == 1 and "error:" in refused.err and "Traceback" not in refused.err
+    assert weights.read_bytes() == b"weights"
     data = json.loads(layercut("compare", logs["best"], logs["worst"], "--json").out)
     assert {row["verdict"] for row in data["rows"]} == {"worse"} and data["first"]["run"] == "model-28"
 
