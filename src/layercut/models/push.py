@@ -115,8 +115,7 @@ def push(upload: Upload, *, private: bool = False) -> str:
     Raises:
         InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 
     api = HfApi()
     parts = [(name, upload.checkpoint / name) for name, _ in upload.files() if name not in (CARD, EVIDENCE)]

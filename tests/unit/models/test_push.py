@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub.utils import get_session
+from huggingface_hub import get_session
 
 import layercut as package
 from layercut.errors import InputError

@@ -59,7 +59,7 @@ def _results(samples: Path) -> dict[str, Any]:
         data = load(own if own in files else files[-1]) if files else {}
     except (OSError, ValueError):
         return {}
-    return {key: value for key, value in data.items() if value} if isinstance(data, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
@@ -68,7 +68,8 @@ def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
     tables = {key: value for key, value in results.items() if isinstance(value, dict)}
     if not (match and match[2]) and len(tables.get("configs", ())) == 1:  # a file that was renamed
         name = str(*tables["configs"])
-    config, senses = (tables.get(key, {}).get(name) or {} for key in ("configs", "higher_is_better"))
+    values = (tables.get(key, {}).get(name) for key in ("configs", "higher_is_better"))
+    config, senses = (value if isinstance(value, dict) else {} for value in values)
     asked = {words: config[key] for key, words in _ASKED.items() if config.get(key) is not None}
     shots, version = (tables.get(key, {}).get(name) for key in ("n-shot", "versions"))
     asked |= {} if shots is None else {"few-shot examples": shots}
@@ -77,7 +78,13 @@ def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
     seen: Counter[tuple[str, str]] = Counter()
     options: dict[str, list[int]] = {}
     for row in _rows(file):
-        kind, record, count = _record(row, file, senses)
+        try:
+            kind, record, count = _record(row, senses)
+        except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise InputError(
+                f"{shown(file)}: an item cannot be read ({error!r:.100}); log the samples again with lm-eval 0.4.4 or "
+                "later."
+            ) from error
         chain = str(row.get("filter") or "none")
         readout = kind if chain == "none" or kind == RANKED else chain
         task = LoggedTask(name=name, readout=readout, asked=asked, version=str(version or ""), remark=remark)
@@ -92,19 +99,14 @@ def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
         yield task
 
 
-def _record(row: Mapping[str, Any], file: Path, senses: Mapping[str, Any]) -> tuple[str, dict[str, Any], int]:
+def _record(row: Mapping[str, Any], senses: Mapping[str, Any]) -> tuple[str, dict[str, Any], int]:
     """The kind of answer, the record, and how many options there were.
 
     Metrics of which lower is better (false in ``senses``) are negated and named ``neg_...``, as ``eval`` does.
     """
-    try:
-        metrics = {name: row[name] for name in row["metrics"]}
-        requests = [list(one.values()) for one in row["arguments"].values()]
-        responses, doc = row["resps"], row["doc"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{shown(file)}: an item lacks {error}; log the samples again with lm-eval 0.4.4 or later."
-        ) from error
+    metrics = {name: row[name] for name in row["metrics"]}
+    requests = [list(one.values()) for one in row["arguments"].values()]
+    responses, doc = row["resps"], row["doc"]
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
     lower = {name for name in numbers if senses.get(name) is False}
     values = {

@@ -125,7 +125,8 @@ def test_equal_documents_are_paired_by_their_order(logs: dict[str, Path], tmp_pa
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "an item lacks 'arguments'"),
+        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "cannot be read (KeyError('arguments'))"),
+        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}', "cannot be read (TypeError("),
         ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no item with a score"),
         ('{"other": 1}', "is no evaluation that is known"),
         ("not JSON", "cannot be read"),
@@ -190,7 +191,7 @@ def test_where_lower_is_better_more_is_worse(tmp_path: Path, layercut: Run, opti
 def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path: Path) -> None:
     runs = [
         open_run(write_samples(tmp_path / name / "samples_x.jsonl", [line(0, 0, errs=1.0)], **results))
-        for name, results in (("a", {}), ("b", {"higher_is_better": ["damaged"], "configs": 3, "versions": {"x": 1}}))
+        for name, results in (("a", {}), ("b", {"higher_is_better": {"x": 5}, "configs": 3, "versions": {"x": 1}}))
     ]
     assert [one for one in notes(*runs) if "higher is taken" in one] == [
         "x: no results_DATE.json says for which metrics lower is better; higher is taken"
