@@ -52,11 +52,11 @@ def _samples_in(folder: Path) -> list[Path]:
 
 
 def _results(samples: Path) -> dict[str, Any]:
-    """The results that were written with the samples, or else the newest in their folder."""
-    match, files = _NAME.fullmatch(samples.name), sorted(samples.parent.glob("results_*.json"))
-    own = samples.with_name(f"results_{match[2]}.json") if match else None
+    """The results of the date of the samples, or without a date the newest in their folder; empty if there are none."""
+    match = _NAME.fullmatch(samples.name)
+    files = sorted(samples.parent.glob(f"results_{match[2] if match and match[2] else '*'}.json"))
     try:
-        data = load(own if own in files else files[-1]) if files else {}
+        data = load(files[-1]) if files else {}
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -66,9 +66,10 @@ def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
     match = _NAME.fullmatch(file.name)
     name = match[1] if match else file.stem
     tables = {key: value for key, value in results.items() if isinstance(value, dict)}
-    if not (match and match[2]) and len(tables.get("configs", ())) == 1:  # a file that was renamed
-        name = str(*tables["configs"])
-    values = (tables.get(key, {}).get(name) for key in ("configs", "higher_is_better"))
+    configs = tables.get("configs", {})
+    if name not in configs and len(configs) == 1:  # a file that was renamed
+        name = str(*configs)
+    values = (configs.get(name), tables.get("higher_is_better", {}).get(name))
     config, senses = (value if isinstance(value, dict) else {} for value in values)
     asked = {words: config[key] for key, words in _ASKED.items() if config.get(key) is not None}
     shots, version = (tables.get(key, {}).get(name) for key in ("n-shot", "versions"))
