@@ -16,7 +16,7 @@ from layercut.errors import InputError
 from layercut.models.weights import PLAN_FILE
 from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Request
 from layercut.requests.io import Io
-from layercut.runs.atomic import refuse_used, write_text
+from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, fits
 from layercut.settings import ModelSettings
 
@@ -111,7 +111,7 @@ class CutRequest(Request):
         from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
         from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
-        from layercut.surgery.mergekit import to_mergekit
+        from layercut.surgery.mergekit import MARK, to_mergekit
 
         out = self.out
         dry_run = dry_run or self.mergekit is not None
@@ -129,7 +129,7 @@ class CutRequest(Request):
             if self.mergekit is not None:
                 config = read_config(found.source.path)
                 dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-                write_text(self.mergekit, to_mergekit(found.plan, self.model.model, dtype))
+                write_output(self.mergekit, to_mergekit(found.plan, self.model.model, dtype), MARK)
                 io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
             if dry_run and out is not None:
                 refuse_used(out)
