@@ -7,7 +7,6 @@ LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also besid
 LayerSpec.parse("tie")          an output head that is a copy of the embeddings; also beside layers: "6,9 tie"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
-LayerSpec.parse("gallery:qwen2.5-coder-1.5b/thin-28")   a plan that was measured
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from layercut.models.depth import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
-from layercut.selection.gallery import PREFIX, from_gallery
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
@@ -89,8 +87,6 @@ class LayerSpec:
         if TIE in (words := text.split()):
             others = " ".join(word for word in words if word != TIE)
             return replace(cls.parse(others) if others else cls(text="", layers=()), text=text, tied=True)
-        if text.startswith(PREFIX):
-            return cls(text=text, plan=from_gallery(text))
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
         if text.endswith(SUFFIXES):
@@ -155,7 +151,7 @@ class LayerSpec:
             )  # fmt: skip
             return replace(rest, tied=True)
         if self.plan is not None:
-            is_file = self.text.endswith(".json") or self.text.startswith(PREFIX)
+            is_file = self.text.endswith(".json")
             if is_file and self.plan.num_layers != num_layers:
                 raise InputError(
                     f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "
