@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ from layercut.text.counting import counted
 
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 FLAGS = {"limit": "items", "objective": "tasks"}
+_STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
+"""Of a run, in order; other models are asked while plans are confirmed."""
 
 
 def prune_model(
@@ -201,7 +204,6 @@ class PruneJob:
         self._progress, self._say = context.progress, context.say
         self._original = OriginalModel(context)
         self._search = PathSearch(context, self._original)
-        self._progress.left = self._original.left
 
     def run(self) -> PruneResult:
         state = self._state
@@ -211,27 +213,27 @@ class PruneJob:
             wanted = not self._settings.goal_alone and "path" not in state
             state.put("general", wanted and self._model.weightless.has_chat_template)
         with self._progress.running():
-            with state.stage("original"):
+            with self._stage("original"):
                 self._original.measure()
-            with state.stage("path"):
+            with self._stage("path"):
                 self._search.run()
-            with state.stage("confirm"):
+            with self._stage("confirm"):
                 self._number_items()
                 self._ask(self._uncut)
             others: tuple[Other, ...] = ()
             if self._settings.versus:
-                with state.stage("versus"):
+                with self._stage("versus"):
                     others = self._ask_others()
-            with state.stage("confirm"):
+            with self._stage("confirm"):
                 found = self._confirm(others)
-            with state.stage("checkpoint"):
+            with self._stage("checkpoint"):
                 chosen = self._passed(found) or self._arms()[0]  # the deepest that passed, else the first
                 self._write(chosen, found)
             effects: tuple[SideEffect, ...] = ()
             if not self._settings.no_side_effects and (self._folder / MODEL).exists():
-                with state.stage(SIDE_EFFECTS):
+                with self._stage(SIDE_EFFECTS):
                     effects = self._check(chosen)
-            with state.stage("speed"):
+            with self._stage("speed"):
                 has_choice = bool(self._settings.versus or self._settings.faster)
                 timed = {chosen.name, *(one.name for one in found.tested if has_choice)}
                 self._time([arm for arm in self._arms() if arm.name in timed])
@@ -241,6 +243,10 @@ class PruneJob:
         if (self._folder / MODEL).exists():  # healed checkpoints may be wanted later only where none was written
             shutil.rmtree(self._folder / "healing", ignore_errors=True)
         return result
+
+    def _stage(self, name: str) -> AbstractContextManager[None]:
+        self._progress.step(name)
+        return self._state.stage(name)
 
     @property
     def _uncut(self) -> Arm:
@@ -410,11 +416,12 @@ class PruneJob:
             timed.update({name: {UNCUT: found[UNCUT], name: found[name]} for name in others})
             self._state.put("timed", {**self._state.get("timed", {}), profile.words: timed})
 
-        self._progress.begin("speed", "timing all models by turns")
+        self._progress.begin("speed", "timing plans by turns with the original model")
         if new := [arm for arm in arms if arm.name not in timed]:
             time({arm.name: timer_of(self._model, arm.plan, profile) for arm in new})
         for name in self._settings.versus:
             if (run := run_of(name)) not in timed:
+                self._progress.begin("speed", f"timing {name} by turns with the original model")
                 model = other_model(self._model.settings.replace(batch_size=profile.batch), name)
                 time({run: timer_of(model)})
                 model.release()
