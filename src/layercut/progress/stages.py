@@ -51,6 +51,8 @@ class StageProgress(ProgressTable):
         self._active = ""
         self._step = ""
         """Progress of the active stage."""
+        self._counters: dict[str, tuple[int, int]] = {}
+        """By name, of the active stage: how often it began, and what is done."""
         self._step_began: tuple[str, int, float] = ("", 0, 0.0)
         """Its name, what was done when it began, and when that was."""
         self._cells: list[str] = []
@@ -63,6 +65,7 @@ class StageProgress(ProgressTable):
         """A stage or depth is worked on."""
         self._rows.setdefault(stage, _Row()).doing = doing
         self._active, self._step = stage, ""
+        self._counters.clear()
         self._tokens.begin()
 
     def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "", style: str = "") -> None:
@@ -77,7 +80,10 @@ class StageProgress(ProgressTable):
         """Pieces of the active stage; as criteria and searches report them."""
         if done == 0:
             self._tokens.begin()
-        self._step = f"{what} {done:,} of {total:,}"
+        part, before = self._counters.get(what, (1, 0))
+        part += done < before
+        self._counters[what] = (part, done)
+        self._step = f"{what}{f', part {part}:' if part > 1 else ''} {done:,} of {total:,}"
         if self._step_began[0] != what or done <= self._step_began[1]:
             self._step_began = (what, done, time.monotonic())
         _, first, since = self._step_began

@@ -81,3 +81,16 @@ def test_each_counter_has_its_own_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert progress._step == "answers read 50 of 50"
     console.print(progress)
     assert "kept" not in console.file.getvalue() and "time left" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_counter_that_begins_again_is_numbered_and_does_not_run_backwards() -> None:
+    progress = StageProgress(Console(file=io.StringIO(), width=120))
+    progress.begin("size -5 %", "choosing")
+    said = []
+    for done in (0, 40, 0, 40, 0):
+        progress("answers", done, 40)
+        said.append(progress._step)
+    assert said[1:3] == ["answers 40 of 40", "answers, part 2: 0 of 40"] and said[4] == "answers, part 3: 0 of 40"
+    progress.begin("size -10 %", "choosing")
+    progress("answers", 0, 40)
+    assert progress._step == "answers 0 of 40"
