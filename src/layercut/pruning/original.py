@@ -23,6 +23,7 @@ from layercut.pruning.budget import (
 )
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import PlanPath, general_tasks
+from layercut.pruning.settings import LAYER, NONE
 from layercut.pruning.verdict import lacking
 from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
@@ -75,6 +76,12 @@ class OriginalModel:
             given = {"each task": max(counts.values())} if same else counts
             listed = ", ".join(f"{number} selection items of {name}" for name, number in given.items())
             self._say(f"{listed} choose the layers")
+            if state.get("general") and (self._context.units != LAYER or self._settings.heal != NONE):
+                number = sum(part.limit or 0 for part in general_tasks())
+                self._say(
+                    f"the original model also answers {number} general requests, which channels and healing follow so "
+                    "that other abilities stay; `goal_alone` leaves them out"
+                )
             self.announce(num_items)
             state.put("announced", num_items)
 
