@@ -65,9 +65,7 @@ class PruneSettings(Settings):
         {"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects", "goal_alone", "one_size"}
     )
 
-    use: str | None = Field(
-        None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
-    )
+    use: str | None = Field(None, description="One of math, code, summarize, classify, chat, copy, all.")
     tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
@@ -83,16 +81,13 @@ class PruneSettings(Settings):
         lt=1,
         description="Most bytes to remove; 30% if left out.",
     )
-    one_size: bool = Field(
-        False, description="Heal and test the plan of `smaller` or `faster` alone, not those on the way to it."
-    )
+    one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
     faster: Annotated[Number, AfterValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
     serve: Annotated[str, AfterValidator(profile_text)] = Field(
         LAPTOP,
-        description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; a GGUF file also with "
-        "engine=llama.cpp.",
+        description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.",
     )
     max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
@@ -102,16 +97,13 @@ class PruneSettings(Settings):
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
-        description=f"auto (in closed form; plans of layers alone are trained too if time allows), none, "
-        f"{', '.join((*METHODS, TRAINED))}.",
+        description=f"auto (closed form, or training), none, {', '.join((*METHODS, TRAINED))}.",
     )
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
-    items: int | None = Field(
-        None, ge=8, description="Report items of each task, which decide; at most 100 others choose the layers."
-    )
+    items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
 
     versus: Names = Field(
         (),
@@ -119,11 +111,11 @@ class PruneSettings(Settings):
     )
     goal_alone: bool = Field(
         False,
-        description="Choose channels and heal on answers to the goal's tasks alone, without general requests.",
+        description="Learn from the goal's tasks, not general requests too.",
     )
     no_side_effects: bool = Field(
         False,
-        description="Do not check the checkpoint for what a cut breaks in silence: language, form, calls, long texts.",
+        description="Skip the checks of endings, language and long texts.",
     )
 
     @model_validator(mode="after")
