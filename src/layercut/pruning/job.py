@@ -233,6 +233,7 @@ class PruneJob:
             if not self._settings.no_side_effects and (self._folder / MODEL).exists():
                 with self._stage(SIDE_EFFECTS):
                     effects = self._check(chosen)
+            self._write_card(chosen, found, effects)
             with self._stage("speed"):
                 has_choice = bool(self._settings.versus or self._settings.faster)
                 timed = {chosen.name, *(one.name for one in found.tested if has_choice)}
@@ -375,13 +376,23 @@ class PruneJob:
             checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
         else:
             checked = cut_model(self._model.source, arm.plan, target, uncut=lambda: self._model.loaded).verified
-        card, context = target / "README.md", self._context
-        verdict = card_verdict(
-            arm.name, found.tested, self._settings.keep, LEVEL, context.seed, context.run.environment["command"]
-        )
-        write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
         self._state.put("verified", checked)
         self._progress.end("checkpoint", note=str(target))
+
+    def _write_card(self, arm: Arm, found: FixedSequence, effects: Sequence[SideEffect]) -> None:
+        """Open the checkpoint's card with the verdict, once."""
+        card, context = self._folder / MODEL / "README.md", self._context
+        if card.exists():
+            verdict = card_verdict(
+                arm.name,
+                found.tested,
+                effects,
+                keep=self._settings.keep,
+                level=LEVEL,
+                seed=context.seed,
+                command=context.run.environment["command"],
+            )
+            write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
 
     def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
         """Abilities outside the goal that the checkpoint lost."""

@@ -17,7 +17,7 @@ from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape
-from layercut.text.numbers import number
+from layercut.text.numbers import at_least, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,7 +203,7 @@ def _size(plan: JudgedPlan) -> str:
 
 
 def _kept(one: JudgedTask) -> str:
-    low = "?" if one.low is None else number(math.floor(100 * one.low + 1e-9) / 100)
+    low = "?" if one.low is None else at_least(one.low)
     high = "?" if one.high is None else number(math.ceil(100 * one.high - 1e-9) / 100)
     how = words.readout_words(one.readout)
     return f"{number(one.kept)} % [{low}, {high}] of {escape(one.task)} ({how}, n = {one.n:,})"
@@ -371,8 +371,7 @@ def _percent(share: float, *, round_down: bool | None = None) -> str:
     """``91 %``; a bound is rounded to its careful side, so that 89.6 % at least is not called 90 %."""
     if round_down is None:
         return f"{100 * share:.4g} %"
-    whole = math.floor(100 * share + 1e-9) if round_down else math.ceil(100 * share - 1e-9)
-    return f"{number(whole / 100)} %"
+    return f"{at_least(share) if round_down else number(math.ceil(100 * share - 1e-9) / 100)} %"
 
 
 def _rounded(count: int) -> str:

@@ -17,14 +17,14 @@ from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
 from layercut.report.elements import Figure
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
-from layercut.report.side_effects import side_effect_table, side_effect_words
+from layercut.report.side_effects import side_effect_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.disk import size
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried
+from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import number, parameters, two_decimals, with_interval
+from layercut.text.numbers import at_least, number, parameters, two_decimals, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         ("size", size_words(result)),
         ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
-        *([("side effects", escape(effects))] if (effects := side_effect_words(result)) else []),
+        *([("side effects", escape(effects))] if (effects := side_effect_words(result.side_effects)) else []),
         *([("other models", escape(unweighed))] if (unweighed := unweighed_words(result)) else []),
         *([("with a draft", f"{escape(drafted.why)} Nothing is lost.")] if drafted else []),
         *([("to decide it", _command(result.next.command))] if result.next else []),
@@ -237,7 +237,7 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     table = costs_table(result)
     beside = [terminal(one) for one in ((front_table(front), table) if front else ()) if one.rows]
     costs = [Text(cost_words(cost)) for one in result.served for cost in one.costs if not front]
-    found = side_effect_words(result)
+    found = side_effect_words(result.side_effects)
     effects = [Text(f"side effects: {found}")] if found else []
     sizes = Text(f"size: {size_words(result)}")
     alone = [Text(f"other models: {unweighed}")] if (unweighed := unweighed_words(result)) else []
@@ -260,7 +260,7 @@ def depths_table(result: PruneResult) -> Table:
                     task_cell(one.task, one.readout),
                     share_cell(one),
                     "-" if shown is None else share_cell(shown),
-                    "-" if shown is None or shown.bound is None else f"{number(shown.bound)} %",
+                    "-" if shown is None or shown.bound is None else f"{at_least(shown.bound)} %",
                     "not tested" if found is None else verdict_cell(found.passed, found.verdict),
                 ]
             )
@@ -351,7 +351,7 @@ def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
             Column("task", lambda one: task_cell(one.task, one.readout)),
             Column("verdict", passed),
             Column("keeps", share_cell),
-            Column("at least", lambda one: "n/a" if one.bound is None else f"{number(one.bound)} %", numeric=True),
+            Column("at least", lambda one: "n/a" if one.bound is None else f"{at_least(one.bound)} %", numeric=True),
             Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
             Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
             Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
