@@ -142,7 +142,14 @@ def next_step(advice: Advice) -> str:
     """The checkpoint, or the command that makes it or measures more, in Markdown; empty where the folder is unknown."""
     if advice.folder is None or advice.better is not None:
         return ""
+    pruned = advice.pruned
     if advice.recommended is not None:
+        if pruned is not None:
+            if pruned.checkpoint and pruned.chosen.name == advice.recommended.arm.name:
+                return f"Checkpoint: `{advice.folder / pruned.checkpoint}`."
+            return (
+                f"To write the checkpoint: repeat `{pruned.command}` with `--keep {advice.keep:g}` and another `--out`."
+            )
         found = checkpoint_of(advice.folder, advice.recommended.arm)
         if found.checkpoint is not None:
             return f"Checkpoint: `{found.checkpoint}`."
@@ -153,6 +160,8 @@ def next_step(advice: Advice) -> str:
     if best is None or best.verdict != "undecided" or best.items_needed is None:
         return "Next: remove fewer layers, choose other layers, or heal (`layercut heal --help`)." if best else ""
     items = _round_up(max(best.items_needed, 1 + max(one.n for one in best.tasks)))
+    if pruned is not None:
+        return f"To decide it: repeat `{pruned.command}` with `--items {items}` and another `--out`."
     return f"To decide it: {more_items(advice.folder, items, advice.use.name, advice.keep)}."
 
 
@@ -233,6 +242,10 @@ def _unknown(plan: JudgedPlan) -> str:
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
     less = words.size(advice.uncut, plan.arm)
     gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
+    served = next((one for one in (advice.pruned.served if advice.pruned else ()) if one.run == plan.arm.name), None)
+    if advice.pruned is not None:
+        timed = map(words.speed, served.speed) if served else ["its speed was not timed"]
+        return f"**Gained:** {gained}; {'; '.join(timed)}."
     return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
 
 

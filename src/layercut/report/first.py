@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth, TimedSpeed
+    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
             else ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}")
         ),
         ("size", size_words(result)),
-        ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
+        ("speed", "; ".join(map(words.speed, result.speed)) or "not measured"),
         ("checkpoint", place),
         *([("side effects", escape(effects))] if (effects := side_effect_words(result.side_effects)) else []),
         *([("other models", escape(unweighed))] if (unweighed := unweighed_words(result)) else []),
@@ -232,7 +232,7 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     tasks = ", ".join(f"{one.task} ({one.readout})" for one in result.goal.tasks)
     scores = ", ".join(f"{one.task} {one.score.value:.0%} of {one.score.n}" for one in result.original)
     first = Text(f"{result.model}: keep {result.goal.keep:.0%} of {tasks}; original model: {scores}", style="bold")
-    speeds = (Text(f"speed: {speed_words(one)}") for one in result.speed)
+    speeds = (Text(f"speed: {words.speed(one)}") for one in result.speed)
     front = front_of(result)
     table = costs_table(result)
     beside = [terminal(one) for one in ((front_table(front), table) if front else ()) if one.rows]
@@ -371,18 +371,6 @@ def size_words(result: PruneResult) -> str:
     if before.memory_bytes and after.memory_bytes:
         text += f", {size(before.memory_bytes)} to {size(after.memory_bytes)} in memory"
     return text
-
-
-def speed_words(one: TimedSpeed) -> str:
-    """One speed of both models with their ratio."""
-    low, high = one.ratio.low, one.ratio.high
-    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    short = one.unit == "s" and max(one.uncut.value, one.cut.value) < 1
-    values = [(1000 if short else 1) * model.value for model in (one.uncut, one.cut)]
-    before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
-    unit = "ms" if short else one.unit
-    ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
-    return f"{one.name} {before} to {after} {unit} ({ratio})"
 
 
 def _command(text: str) -> str:

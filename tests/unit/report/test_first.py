@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from layercut.evidence.study import study_results
-from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, speed_words
+from layercut.report import words
+from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen
 from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import Table, plain, terminal, texts
@@ -127,7 +128,7 @@ def test_times_have_no_exponents(seconds: float, shown: str) -> None:
         name: Estimated(value=value, n=7) for name, value in (("uncut", seconds), ("cut", seconds / 2), ("ratio", 0.5))
     }
     one = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **of)
-    assert speed_words(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
+    assert words.speed(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
 
 
 def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None:
