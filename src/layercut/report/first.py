@@ -19,7 +19,7 @@ from layercut.report.elements import Figure
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
 from layercut.report.side_effects import side_effect_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
-from layercut.runs.disk import size
+from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
 from layercut.text.counting import counted
@@ -367,7 +367,9 @@ def size_words(result: PruneResult) -> str:
         return "not recorded"
     change = f"{after.parameters / before.parameters - 1:+.1%}"
     text = f"{parameters(before.parameters)} to {parameters(after.parameters)} parameters ({change})"
-    text += f", {size(before.disk_bytes)} to {size(after.disk_bytes)} on disk"
+    text += f", {size_change(before.disk_bytes, after.disk_bytes)} on disk"
+    if before.gguf_bytes and after.gguf_bytes:
+        text += f", {size_change(before.gguf_bytes, after.gguf_bytes)} from GGUF to GGUF"
     if before.memory_bytes and after.memory_bytes:
         text += f", {size(before.memory_bytes)} to {size(after.memory_bytes)} in memory"
     return text

@@ -256,6 +256,8 @@ class Size(_Plain):
     parameters: int
     disk_bytes: int
     """Of the weights."""
+    gguf_bytes: int | None = None
+    """Of the GGUF file, cut from GGUF to GGUF; None where the original model is none."""
     memory_bytes: int | None = None
     """Of the weights as they were timed."""
     cache_bytes_per_token: float | None = None
