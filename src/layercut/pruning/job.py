@@ -36,7 +36,7 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
-from layercut.pruning.profile import TRANSFORMERS, fitted
+from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
@@ -62,6 +62,8 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
+from layercut.tasks.grading import chance_of
+from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
 
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
@@ -104,11 +106,8 @@ def prune_model(
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     if note := on_experts(read_config(handle.source.path)):
         say(note)
-    if profile.engine != TRANSFORMERS:
-        timer_of(handle, profile=profile)  # refused now, and not after hours
-    for name in settings.versus:
-        other_model(handle.settings, name)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
+    refuse_early(handle, settings, profile, parts)
     wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as run:
@@ -149,6 +148,21 @@ def prune_model(
             found = PruneJob(context).run()
         (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
+
+
+def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
+    """Raise InputError for what would stop the run after hours."""
+    if profile.engine != TRANSFORMERS:
+        timer_of(model, profile=profile)
+    for name in settings.versus:
+        other_model(model.settings, name)
+    own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
+    alike = [one.label for one in own if 1 in chance_of(one.task, "selection", one.readout).values()]
+    if len(alike) == len(parts):
+        raise InputError(
+            f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
+            "shown; give rows with different answers."
+        )
 
 
 def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:

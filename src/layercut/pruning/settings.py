@@ -47,6 +47,13 @@ def _depth(text: object) -> str:
     return Depth(text=str(text)).text
 
 
+def _times(given: object) -> object:
+    try:
+        return float(given) if isinstance(given, str) else given
+    except ValueError:
+        raise InputError(f"faster {given:.20} is not a number of times; write 1.2 for 1.2 times as fast.") from None
+
+
 def _faster(times: float) -> float:
     if times > 1:
         return times
@@ -82,7 +89,7 @@ class PruneSettings(Settings):
         description="Most bytes to remove; 30% if left out.",
     )
     one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
-    faster: Annotated[Number, AfterValidator(_faster)] | None = Field(
+    faster: Annotated[Number, BeforeValidator(_times), AfterValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
     serve: Annotated[str, AfterValidator(profile_text)] = Field(
@@ -127,15 +134,15 @@ class PruneSettings(Settings):
             )
         if self.time is not None and self.items is not None:
             raise InputError("`time` and `items` are alternatives: the items follow from the time; give one of them.")
-        if self.wanted_units == LAYER and (self.smaller or self.faster) is not None:
-            name = "smaller" if self.faster is None else "faster"
-            raise InputError(f"`{name}` is for plans with thinner MLPs; say `units` both or width, or leave it out.")
+        sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
+        layers = "remove" if self.remove is not None else "max_depth"
+        if self._counts_layers and (sized or self.wanted_units != LAYER):
+            other = f"`{sized}`" if sized else f"`units` {self.units}"
+            raise InputError(f"`{layers}` counts whole layers, and {other} does not; leave one of the two out.")
+        if self.wanted_units == LAYER and sized:
+            raise InputError(f"`{sized}` is for plans with thinner MLPs, and `units` layer has none; leave one out.")
         if self.one_size and (self.smaller or self.faster) is None:
             raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
-        if self.wanted_units != LAYER and self._counts_layers:
-            raise InputError(
-                f"`remove` and `max_depth` count layers, and `units` {self.units} counts bytes; say `smaller` 20%."
-            )
         if self.remove is not None and "max_depth" in self.model_fields_set:
             raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
         return self
