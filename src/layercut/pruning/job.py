@@ -141,7 +141,9 @@ def prune_model(
                 isolation=isolation,
                 state=PruneState(run.path),
                 journal=journal,
-                progress=StageProgress(console),
+                progress=StageProgress(
+                    console, [step for step in _STEPS if step != SIDE_EFFECTS or not settings.no_side_effects]
+                ),
                 console=console,
                 say=say,
             )

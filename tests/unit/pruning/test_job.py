@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,18 @@ def found(done: Pruned) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(model: Path, choices: Path, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
     return run(model, choices, tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_each_line_names_its_step_and_no_time_that_was_not_measured(model: Path, choices: Path, tmp_path: Path) -> None:
+    console = Console(file=StringIO(), width=200)
+    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40, no_side_effects=True)
+    settings = ModelSettings(model=str(model), device="cpu")
+    prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
+    assert isinstance(console.file, StringIO)
+    text = console.file.getvalue()
+    steps = [int(step) for step in re.findall(r"step (\d) of 5$", text, re.MULTILINE)]
+    assert len(steps) >= 5 and steps == sorted(steps) and steps[-1] == 5
+    assert "at most" not in text and "at least" not in text
 
 
 def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, model: Path) -> None:
