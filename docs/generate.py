@@ -52,7 +52,6 @@ def pages() -> dict[Path, str]:
             for page, name, table in (
                 (DOCS / "reference" / "study.md", "keys", study_keys),
                 (DOCS / "reference" / "tasks.md", "tasks", task_table),
-                (DOCS / "reference" / "gallery.md", "gallery", gallery_table),
             )
         },
     }
@@ -250,17 +249,6 @@ def as_markdown(docstring: str) -> str:
             parts.append(re.sub(r"\bDetails:", "**In `plan.json`, under `scores`**:", " ".join(paragraph.split())))
     text = re.sub(r"``(.+?)``", r"`\1`", "\n\n".join(parts))
     return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
-
-
-def gallery_table() -> str:
-    """A row for every plan of the gallery."""
-    from layercut.selection.gallery import GALLERY
-
-    rows = ["| plan | removed | bytes | measured | page |", "|---|---|---:|---|---|"]
-    for name, one in GALLERY.items():
-        page = f"[{one.page.removesuffix('.md')}](../experiments/{one.page})"
-        rows.append(f"| `gallery:{name}` | {one.removed} | {one.size} | {one.measured} | {page} |")
-    return "\n".join(rows)
 
 
 def task_table() -> str:

@@ -129,7 +129,7 @@ class TaskSettings(Settings):
 class ModelSettings(Settings):
     """The model, and settings of its loading."""
 
-    LATER = frozenset({"quantize"})
+    LATER = frozenset({"quantize", "tie"})
 
     model: str = Field(
         description="Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded "
@@ -168,6 +168,11 @@ class ModelSettings(Settings):
     )
     quantize: Annotated[str, one_of(QUANTISED)] | None = Field(
         None, description="Quantise the weights once they are loaded, by torchao: int8, int4 or fp8."
+    )
+    tie: bool = Field(
+        True,
+        description="Of a GGUF file: use the finer of embeddings and output head for both, where they are "
+        "quantisations of one matrix.",
     )
     plan_from_another_model: bool = Field(
         False,

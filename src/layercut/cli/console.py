@@ -12,6 +12,7 @@ from rich.text import Text
 
 from layercut.progress.console import SafeConsole
 from layercut.requests.io import Io
+from layercut.text.markup import UNSEEN
 
 if TYPE_CHECKING:
     from layercut.engine.cost import CostEstimate
@@ -62,7 +63,7 @@ def result(text: str) -> None:
 def as_json(data: Any) -> None:
     """The whole result for machines, on stdout."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    escaped = re.sub(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    escaped = re.sub(f"[{UNSEEN}]", lambda found: f"\\u{ord(found[0]):04x}", text)
     out.print(escaped, soft_wrap=True)
 
 

@@ -44,7 +44,10 @@ class ModelHandle:
             )
         self.settings = settings
         self.source: ModelSource = source or resolve(
-            settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            settings.model,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            tie=settings.tie,
         )
         self.metadata = describe_source(self.source)
         self._given = loaded
@@ -124,7 +127,7 @@ class ModelHandle:
             with bypass(self.loaded.model, plan):
                 return stored_bytes(self.loaded.model, whole.bytes_after / whole.parameters_after)
         file = gguf_file(self.settings.model) if ENGINES[self.settings.engine].runs_gguf else None
-        return whole.bytes_after if file is None else gguf_bytes(file, plan)
+        return whole.bytes_after if file is None else gguf_bytes(file, plan, tie=self.settings.tie)
 
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""

@@ -67,7 +67,8 @@ _SHORT = 512
 class LlamaCppEngine(HoldsModel, TextOnly):
     """One GGUF file in llama.cpp, uncut or under a plan that removes layers.
 
-    Weights are computed with as the file holds them. Keys and values are float16, or float32 where the dtype float32
+    Weights are computed with as the file holds them, or as a file without the copy of its embeddings does, where the
+    loading of the model leaves that out. Keys and values are float16, or float32 where the dtype float32
     was asked for, with which flash attention is off. A draw takes llama.cpp's noise, seeded by the seed and the
     request's id.
     """
@@ -102,6 +103,7 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         except ImportError as error:
             raise MissingExtra("running a GGUF file in llama.cpp", "llama-cpp") from error
         self._library, self.file = xllamacpp, file
+        self._leaves_copy_out = "copy" in model.source.origin
         self._batch_size, self._exact, self._device = batch_size, exact, device
         self._token_bytes = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
         room = int(cache_gib * 2**30 / self._token_bytes / batch_size)
@@ -225,11 +227,12 @@ class LlamaCppEngine(HoldsModel, TextOnly):
         self.close()
         with ExitStack() as files:
             file = self.file
-            if not plan.is_uncut:
+            bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
+            if self._leaves_copy_out or not bare.is_uncut:
                 folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="layercut-")))
                 file = folder / "plan.gguf"
-                bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
-                cut_gguf(ModelSettings(model=str(self.file)), lambda **_: bare, self.file, file, verify=False)
+                settings = ModelSettings(model=str(self.file), tie=self._leaves_copy_out)
+                cut_gguf(settings, lambda **_: bare, self.file, file, verify=False)
             try:
                 parameters = self.parameters(file)
                 server = ServerInProcess(self._library.Server(parameters), parameters.api_keys[0])
@@ -324,7 +327,7 @@ class GgufTimer:
     def __init__(self, handle: ModelHandle, plan: CutPlan) -> None:
         """Nothing is loaded yet. Raises InputError as ``engine_of``."""
         self._engine, self._plan = engine_of(handle), plan
-        self.weight_bytes = gguf_bytes(self._engine.file, plan)
+        self.weight_bytes = gguf_bytes(self._engine.file, plan, tie=handle.settings.tie)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``engine.timing.Timer``."""

@@ -203,8 +203,12 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
         run = _Run.read(folder).beside(base)
         shared = [row for row in base.rows if run.find(row) is not None]
         if not shared:
+            tasks = (", ".join(sorted({row["task"] for row in side.rows})) for side in (base, run))
+            renamed = "lm-eval's log" in f"{base.arm.origin} {run.arm.origin}"
             raise InputError(
-                f"{base.arm.name} and {run.arm.name} have no task in common; run both on at least one common task."
+                f"{base.arm.name} and {run.arm.name} have no task in common: {' and '.join(tasks)}. Run both on at "
+                "least one common task"
+                + ("; lm-eval's task is read from the file's name, samples_TASK_DATE.jsonl." if renamed else ".")
             )
         for row in shared:
             other = run.find(row)

@@ -52,9 +52,11 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     holds a whole test set and the other one its rest, the items in common are compared, and the row's note says so.
 
     Raises:
-        InputError: a run that is not finished, or two that cannot be compared: other decoding, no task in
-            common, other items, other versions of a task.
+        InputError: a run that is not finished, or two that cannot be compared: one given twice, other decoding, no task
+            in common, other items, other versions of a task.
     """
+    if first.path.resolve() == second.path.resolve():
+        raise InputError(f"both runs are {shown(first.path)}; give two different ones.")
     are_logs = any(isinstance(run, LoggedRun) for run in (first, second))
     decoding = [run.settings.get("decoding") for run in (first, second)]
     if decoding[0] != decoding[1] and not are_logs:

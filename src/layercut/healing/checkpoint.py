@@ -3,9 +3,10 @@
 Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
 moved by less than half of such a step rounds back, so rounding to the nearest undoes all small updates. The written
 weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on held-out examples.
-Where rounding to the nearest loses more than ``SHARE`` of the healing gain, weights are rounded stochastically (up with
-the probability of the remainder, so updates survive in the mean). Where that loses as much, they are written in
-float32. All losses are computed in float32 arithmetic, as rounded weights run on a CPU.
+Where rounding to the nearest loses more than ``SHARE`` of the healing gain, or where no loss can tell, weights are
+rounded stochastically (up with the probability of the remainder, so updates survive in the mean). Weights keep the
+pruned checkpoint's dtype, also where both cost more, which is then recorded; ``save_dtype`` names another dtype. All
+losses are computed in float32 arithmetic, as rounded weights run on a CPU.
 """
 
 # Shapes: N tokens in the loss, V vocabulary.
@@ -37,7 +38,7 @@ from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, read_header, safetensors_files
 from layercut.runs.atomic import new_directory, write_json
 from layercut.runs.healing import healing_lines
-from layercut.surgery.card import UNMEASURED
+from layercut.surgery.card import UNMEASURED, with_weights_of
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
@@ -113,7 +114,7 @@ def write_healed(
         out: the new folder.
         healing: the entry for plan.json; its ``checked`` gets what is verified here.
         curve: the loss curve, to be copied.
-        dtype: of the weights; auto is that of the pruned checkpoint, or float32 where rounding costs, see ``rounding``.
+        dtype: of the weights; auto is that of the pruned checkpoint.
         judge: measures what rounding costs.
 
     Raises:
@@ -161,6 +162,8 @@ def _describe(
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
     card = source / "README.md"
     cut_card = card.read_text("utf-8") if card.is_file() and earlier_plans(source) else ""  # the original's is another
+    if any(folder.glob("model*.safetensors")):  # none of an adapter
+        cut_card = with_weights_of(cut_card, folder)
     (folder / "README.md").write_text(healed_card(cut_card, entry), encoding="utf-8")
     return entry
 
@@ -262,7 +265,7 @@ class Written(NamedTuple):
     written: float
     """Losses; NaN without examples."""
     note: str = ""
-    """Why the dtype is not the pruned checkpoint's, or what it costs."""
+    """The cost of rounding, where it is more than ``SHARE`` of the gain."""
 
     def to_dict(self, judge: Judge | None) -> dict[str, Any]:
         """For plan.json."""
@@ -319,8 +322,8 @@ def write_weights(
         model: the trained model in float32. Afterwards it holds the written weights.
         folder: for config and weights.
         stored: dtype of the pruned checkpoint.
-        dtype: of the written weights; auto is ``stored``, or float32 where rounding to it costs too much.
-        judge: measures what rounding costs; without one, weights are rounded to the nearest.
+        dtype: of the written weights; auto is ``stored``.
+        judge: measures what rounding costs; without one, weights are rounded stochastically to bfloat16.
 
     Raises:
         VerificationError: the model on disk is another one.
@@ -328,38 +331,35 @@ def write_weights(
     model.eval()  # type: ignore[no-untyped-call]
     expected = probe_logits(model)
     trained = math.nan if judge is None else mean_loss(model, judge.examples)
-    wanted = stored if dtype == "auto" else dtype
-    tries = _tries(wanted, dtype == "auto" and judge is not None, is_judged=judge is not None)
-    found: list[Written] = []
-    again: Any = None
-    for name, rounding in tries:
-        again = None  # frees the one before
-        again = _write(model, folder, name, rounding)
-        loss = math.nan if judge is None else mean_loss(again, judge.examples)
-        found.append(Written(name, rounding, (probe_logits(again) - expected).abs().max().item(), trained, loss))
+    tries: list[Written] = []
+    reloaded: Any = None
+    dtype = stored if dtype == "auto" else dtype
+    for rounding in _roundings(dtype, is_judged=judge is not None):
+        reloaded = None  # frees the one before
+        reloaded = _write(model, folder, dtype, rounding)
+        loss = math.nan if judge is None else mean_loss(reloaded, judge.examples)
+        difference = (probe_logits(reloaded) - expected).abs().max().item()
+        tries.append(Written(dtype, rounding, difference, trained, loss))
         if judge is None or not judge.costs(trained, loss):
             break
-    else:
-        if len(found) > 1 and found[-1].dtype != "float32":  # all cost too much, and the user wants this dtype
-            best = min(found, key=lambda one: one.written)
-            if best is not found[-1]:
-                again = _write(model, folder, best.dtype, best.rounding)
-            found.append(best)
-    result = found[-1]
+    result = tries[-1]
+    if judge is not None and judge.costs(trained, result.written):  # every rounding costs too much
+        result = min(tries, key=lambda written: written.written)
+        if result is not tries[-1]:
+            reloaded = _write(model, folder, dtype, result.rounding)
     if judge is not None:
-        result = result._replace(note=_note(result, found[0], judge, trained))
-    _check(model, again, folder, result.dtype)
+        result = result._replace(note=_note(result, tries[0], judge, trained))
+    _check(model, reloaded, folder, dtype)
     return result
 
 
-def _tries(wanted: str, falls_back: bool, *, is_judged: bool) -> list[tuple[str, str]]:
-    """Dtypes and roundings, in the order in which they are tried."""
-    if wanted == "float32":
-        return [("float32", "none")]
-    tries = [(wanted, "nearest")]
-    if is_judged and wanted == "bfloat16":
-        tries.append((wanted, "stochastic"))
-    return [*tries, ("float32", "none")] if falls_back else tries
+def _roundings(dtype: str, *, is_judged: bool) -> tuple[str, ...]:
+    """Ways to round to a dtype, in the order in which they are tried."""
+    if dtype == "float32":
+        return ("none",)
+    if dtype != "bfloat16":
+        return ("nearest",)
+    return ("nearest", "stochastic") if is_judged else ("stochastic",)
 
 
 def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
@@ -367,13 +367,9 @@ def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
         gain = judge.before - trained
         return f"{(one.written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
 
-    if result.dtype != first.dtype:
-        return f"{first.dtype} would cost {share(first)}; `save_dtype` {first.dtype} takes it all the same"
-    if result.rounding != first.rounding:
-        return f"rounding to the nearest would cost {share(first)}"
     if judge.costs(trained, result.written):
         return f"rounding costs {share(result)}; `save_dtype` float32 costs nothing"
-    return ""
+    return "" if result.rounding == first.rounding else f"rounding to the nearest would cost {share(first)}"
 
 
 def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:

@@ -192,12 +192,10 @@ class HealingJob:
         if self.settings.keep_adapter:
             return self._write(healing, partial(write_adapter, self.cut.source, final), "", curve, out)
         self.say("folding in, writing and comparing with the trained model ...")
-        data: Data | None = self.data
-        train, dtype = self.settings.train, self.settings.save_dtype
-        if train.is_graded and dtype == "auto":  # a loss on given answers cannot say what rounding costs
-            data, dtype = None, "float32"
+        train = self.settings.train
+        data = None if train.is_graded else self.data  # a loss on given answers cannot say what rounding costs
         whole = trained_model(self.cut.source, final, train.method, self._merges_on, data)
-        write = partial(write_healed, whole.model, self.cut.source, dtype=dtype, judge=whole.judge)
+        write = partial(write_healed, whole.model, self.cut.source, dtype=self.settings.save_dtype, judge=whole.judge)
         return self._write(healing, write, whole.checked, curve, out)
 
     def _trained(self) -> Trained:

@@ -293,8 +293,7 @@ class ArmSettings(Settings):
     )
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
         "auto",
-        description="Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint, or "
-        "float32 where rounding costs over 2 % of what healing gained.",
+        description="Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint.",
     )
 
 

@@ -19,6 +19,7 @@ from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.cache import ELSEWHERE, cache_dir
 from layercut.models.gguf_file import GgufHead, read_gguf_head, recorded_plans
 from layercut.models.structure import auto_class
+from layercut.models.tied import HEAD, Copy, find_copy
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
 from layercut.runs.atomic import fill_directory, write_json
 from layercut.runs.disk import check_room, writing
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
 
@@ -39,7 +40,9 @@ _SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact"})
 _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
-def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
+def convert_gguf(
+    path: Path, *, label: str | None = None, sha256: str | None = None, tie: bool = True, **recorded: Any
+) -> Path:
     """The Hugging Face folder of a GGUF file: from the cache, or converted now.
 
     The folder takes its name only when it is whole, so neither a killed conversion nor two at once leave a broken one.
@@ -48,6 +51,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
         path: the GGUF file.
         label: how the folder's name begins; the file's stem when None.
         sha256: what the file must hash to; not checked when None.
+        tie: where head and embeddings are quantisations of one matrix, use the finer for both.
         recorded: goes into the folder's ``layercut_source.json`` beside hash, file name and versions.
 
     Raises:
@@ -60,7 +64,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
-    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
+    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if tie else '-untied'}"
     if is_whole(target):
         return target
     head = read_gguf_head(path)
@@ -75,10 +79,11 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
                 shutil.rmtree(target)
             with fill_directory(target, is_sole=is_sole) as folder:
                 check_room(target, 2 * head.num_parameters, ELSEWHERE)
-                _write_checkpoint(path, head, folder)
+                copy = find_copy(path) if tie else None
+                _write_checkpoint(path, head, folder, copy)
                 _write_plans(head, folder)
                 files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
-                write_json(folder / SOURCE_FILE, _provenance(path, head, digest, recorded) | {"files": files})
+                write_json(folder / SOURCE_FILE, _provenance(path, head, digest, copy, recorded) | {"files": files})
     return target
 
 
@@ -108,7 +113,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _provenance(path: Path, head: GgufHead, digest: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(
+    path: Path, head: GgufHead, digest: str, copy: Copy | None, recorded: Mapping[str, Any]
+) -> dict[str, Any]:
     import transformers
 
     return {
@@ -119,6 +126,7 @@ def _provenance(path: Path, head: GgufHead, digest: str, recorded: Mapping[str, 
         "name": head.metadata.get("general.name"),
         "license": head.metadata.get("general.license"),
         "dtype": "bfloat16",
+        **({"copy": copy.to_dict()} if copy else {}),
         "transformers": transformers.__version__,
         **recorded,
     }
@@ -133,7 +141,7 @@ def _write_plans(head: GgufHead, folder: Path) -> None:
         write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
 
 
-def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
     import torch
     from transformers import AutoConfig, AutoTokenizer, GgufConfig
 
@@ -167,6 +175,8 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
                 f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
             ) from error
         refuse_incomplete(info, str(path))
+        if copy is not None:
+            _tie(model, is_head_kept=copy.kept.name == HEAD)
         _set_generation(model.generation_config, head)
         _set_splitting(tokenizer, head, path.name)
         # transformers 5.24 has texts begin with the BOS token where the file says so, 5.19 does not.
@@ -180,6 +190,14 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path) -> None:
     for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
         shutil.copymode(folder / "config.json", weights)
     _use_common_class(folder / "tokenizer_config.json")
+
+
+def _tie(model: Any, *, is_head_kept: bool) -> None:
+    """Use one matrix as embeddings and as head."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embeddings.weight = head.weight = head.weight if is_head_kept else embeddings.weight
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        config.tie_word_embeddings = True
 
 
 def _set_generation(generation: Any, head: GgufHead) -> None:

@@ -26,6 +26,15 @@ from layercut.text.counting import counted
 
 CARD = "README.md"
 EVIDENCE = f"evidence/{RESULT}"
+SECONDS = 120.0
+"""Longest wait for the hub to answer; its own library waits without end."""
+_KINDS = re.compile(
+    r"(additional_chat_templates/)?[^./][^/]*\."
+    r"(bpe|codes|jinja|jpe?g|jsonl?|md|model(\.v\d+)?|pdf|png|py|safetensors|spm|svg|tiktoken|txt|vocab|ya?ml)"
+    r"|(COPYING|LICEN[CS]E|NOTICE|USE_POLICY)[^./]*",
+    re.IGNORECASE,
+)
+"""Names of what layercut writes or copies into a model folder."""
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -41,10 +50,14 @@ class Upload:
     """Of the run that made the checkpoint, where it was one of prune."""
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Names in the repository, with their bytes."""
+        """Names in the repository, with their bytes. Raises InputError: a link, or a file that is none of a model."""
         for file in sorted(self.checkpoint.rglob("*")):
-            if file.is_file() and file.name != CARD:
-                yield file.relative_to(self.checkpoint).as_posix(), file.stat().st_size
+            name = file.relative_to(self.checkpoint).as_posix()
+            if file.is_symlink() or not (file.is_dir() or _KINDS.fullmatch(name)):
+                what = "a link" if file.is_symlink() else "no file that layercut puts into a model folder"
+                raise InputError(f"{shown(file)} is {what}; move it away, or push with `hf upload`.")
+            if file.is_file() and name != CARD:
+                yield name, file.stat().st_size
         yield CARD, len(self.card.encode())
         if self.result is not None:
             yield EVIDENCE, len(self.result.model_dump_json().encode())
@@ -68,7 +81,8 @@ def prepare(folder: Path, repo: str) -> Upload:
         repo: ``user/name``.
 
     Raises:
-        InputError: a folder without a checkpoint or a card, or no name of a repository.
+        InputError: a folder without a checkpoint or with a damaged card, a link or a file that is none of a model, or
+            no name of a repository.
     """
     check_folder(folder)
     if not _REPO.fullmatch(repo):
@@ -82,16 +96,26 @@ def prepare(folder: Path, repo: str) -> Upload:
     if not (checkpoint / CARD).is_file():
         raise InputError(f"{shown(checkpoint)} has no {CARD}, so layercut did not write it; push it with `hf upload`.")
     result = PruneResult.load(folder) if (folder / RESULT).is_file() and checkpoint == folder / MODEL else None
-    return Upload(repo, checkpoint, _card(checkpoint / CARD, repo, result), result)
+    try:
+        card = _card(checkpoint / CARD, repo, result)
+    except InputError:
+        raise
+    except Exception as error:  # huggingface_hub and PyYAML raise all kinds on what people write there
+        raise InputError(
+            f"{shown(checkpoint / CARD)}'s metadata cannot be read ({one_line(error)}). Mend the lines between its ---."
+        ) from error
+    upload = Upload(repo, checkpoint, card, result)
+    list(upload.files())
+    return upload
 
 
 def push(upload: Upload, *, private: bool = False) -> str:
     """Create the repository, if it is not there, and upload in one commit; gives its address.
 
     Raises:
-        InputError: no access, no network, or a refusal of the hub.
+        InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 
     api = HfApi()
     parts = [(name, upload.checkpoint / name) for name, _ in upload.files() if name not in (CARD, EVIDENCE)]
@@ -104,14 +128,19 @@ def push(upload: Upload, *, private: bool = False) -> str:
             file.write_text(text, encoding="utf-8")
             parts.append((name, file))
         adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)) for name, file in parts]
+        session = get_session()
+        waits, session.timeout = session.timeout, SECONDS
         try:
             api.create_repo(upload.repo, private=private, exist_ok=True)
             done = api.create_commit(upload.repo, adds, commit_message="Upload with layercut")
         except Exception as error:  # huggingface_hub raises all kinds: no network, no access, a refusal
+            token = get_token()
+            said = one_line(Exception(str(error).replace(token, "hf_..."))) if token else one_line(error)
             raise InputError(
-                f"the hub does not take {upload.repo} ({one_line(error)}). Log in with `hf auth login`, or set "
-                "HF_TOKEN."
+                f"the hub does not take {upload.repo} ({said}). Log in with `hf auth login`, or set HF_TOKEN."
             ) from error
+        finally:
+            session.timeout = waits
     return str(done.repo_url)
 
 
@@ -123,6 +152,10 @@ def _card(file: Path, repo: str, result: PruneResult | None) -> str:
         return str(card)
     tested = next((one for one in result.tested if one.name == result.chosen.name), None)
     names = {(one.task, one.readout): one.metric for one in result.goal.tasks}
+    for one in tested.kept if tested else ():
+        is_share = 0 <= one.uncut.value <= 1 or names.get((one.task, one.readout)) == "accuracy"
+        if is_share and not 0 <= one.cut.value <= 1:
+            raise InputError(f"{RESULT} scores {one.cut.value:g} on {one.task}; a score is a share from 0 to 1.")
     card.data.model_name = repo.rpartition("/")[2]
     card.data.eval_results = [
         EvalResult(

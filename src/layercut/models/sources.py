@@ -52,13 +52,16 @@ class ModelSource:
             )
 
 
-def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
+def resolve(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False, tie: bool = True
+) -> ModelSource:
     """Find a model, downloading or converting it if it has not been yet.
 
     Args:
         source: hub id, local folder, ``.gguf`` file or ``bundled:NAME``.
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: fetch the hub model's Python files too.
+        tie: of a GGUF file, use the finer of head and embeddings for both, where they are one matrix.
 
     Raises:
         InputError: nothing of that name here or on the hub, or a revision for something that has none.
@@ -70,7 +73,7 @@ def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool
         raise InputError(f"no model was named. {_KINDS}.")
     if source.startswith(PREFIX):
         _refuse_revision(source, revision)
-        return _bundled(source)
+        return _bundled(source, tie)
     if path.is_dir():
         _refuse_revision(source, revision)
         if (adapter := adapter_in(path)) is not None:
@@ -81,7 +84,7 @@ def resolve(source: str, *, revision: str | None = None, trust_remote_code: bool
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
         _refuse_revision(source, revision)
-        folder = convert_gguf(path)
+        folder = convert_gguf(path, tie=tie)
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
@@ -120,11 +123,9 @@ def describe_source(source: ModelSource) -> SourceFacts:
     return SourceFacts(structure, num_layers, digest[:HASH_LENGTH])
 
 
-def _bundled(source: str) -> ModelSource:
-    row = bundled_model(source)
-    folder = convert_gguf(
-        bundled_file(row), label=source.removeprefix(PREFIX), sha256=row.sha256, package=row.installed
-    )
+def _bundled(source: str, tie: bool) -> ModelSource:
+    row, label = bundled_model(source), source.removeprefix(PREFIX)
+    folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
     origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
     return ModelSource(name=source, path=folder, origin=origin)
 

@@ -54,6 +54,8 @@ class Structure:
     """Dotted path from the model to its ModuleList of decoder layers."""
     num_layers_field: str = "num_hidden_layers"
     """Key that counts decoder layers, in the section of config.json that describes the language model."""
+    embeddings: tuple[str, ...] = ()
+    """Names of the parameters of the input embeddings and of the output head; empty where one of them is not known."""
     section: str = ""
     """Key of config.json under which that section lies; empty if it is the whole."""
     stored: tuple[str, ...] = ()
@@ -257,7 +259,15 @@ def _laid_out(config_json: str, name: str) -> tuple[Structure, Stored]:
     model = blueprint(config, name=name)
     text = config.get_text_config(decoder=True)
     section = next((key for key in SECTIONS if getattr(config, key, None) is text), "")
-    return replace(_find(model, name), model_type=config.model_type, section=section), _renaming(model)
+    known = replace(_find(model, name), model_type=config.model_type, section=section, embeddings=_embeddings(model))
+    return known, _renaming(model)
+
+
+def _embeddings(model: PreTrainedModel) -> tuple[str, ...]:
+    modules = {module: path for path, module in model.named_modules()}
+    parts: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    paths = [modules.get(part) for part in parts if part is not None]
+    return tuple(f"{path}.weight" for path in paths) if len(paths) == 2 and None not in paths else ()
 
 
 def _find(model: PreTrainedModel, name: str) -> Structure:

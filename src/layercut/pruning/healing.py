@@ -141,6 +141,7 @@ class DepthHealer:
             responses="original" if learns_right_ones else "self",
             decontaminate=self._decontaminate,
             data=self._data,
+            save_dtype=self._context.settings.save_dtype,
         )
 
     def checkpoint(self, plan: CutPlan, method: str) -> Path:

@@ -104,8 +104,9 @@ def prune_model(
     sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
-    if note := on_experts(read_config(handle.source.path)):
-        say(note)
+    for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
+        if note:
+            say(note)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     refuse_early(handle, settings, profile, parts)
     wanted = settings_of_run(handle, settings, parts, seed)

@@ -140,7 +140,7 @@ def _size(context: PruneContext, timed: Mapping[str, Any], plan: CutPlan, disk_b
     return Size(
         parameters=context.model.num_parameters(plan),
         disk_bytes=disk_bytes,
-        gguf_bytes=None if file is None else gguf_bytes(file, plan),
+        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=context.model.settings.tie),
         memory_bytes=timed["memory_bytes"],
         cache_bytes_per_token=timed["cache_bytes_per_token"],
     )

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
-from layercut.healing.settings import METHODS
+from layercut.healing.settings import METHODS, SAVED_AS
 from layercut.pruning.profile import LAPTOP, PROFILES, Profile, profile_text
 from layercut.selection.specs import Count
 from layercut.settings import Depth
@@ -69,7 +69,18 @@ class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
     LATER = frozenset(
-        {"max_new_tokens", "units", "smaller", "faster", "serve", "versus", "no_side_effects", "goal_alone", "one_size"}
+        {
+            "max_new_tokens",
+            "units",
+            "smaller",
+            "faster",
+            "serve",
+            "versus",
+            "no_side_effects",
+            "goal_alone",
+            "one_size",
+            "save_dtype",
+        }
     )
 
     use: str | None = Field(None, description="One of math, code, summarize, classify, chat, copy, all.")
@@ -123,6 +134,10 @@ class PruneSettings(Settings):
     no_side_effects: bool = Field(
         False,
         description="Skip the checks of endings, language and long texts.",
+    )
+
+    save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
+        "auto", description="Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model."
     )
 
     @model_validator(mode="after")

@@ -222,7 +222,7 @@ DataDir = Annotated[
 Out = Annotated[Folder | None, Flag("DIR")]
 REMOVE = (
     "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a "
-    "plan.json, or gallery:NAME."
+    "or the plan.json of a search."
 )
 KEEP = (
     "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms "

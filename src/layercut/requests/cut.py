@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from layercut.errors import InputError
 from layercut.models.weights import PLAN_FILE
 from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Request
 from layercut.requests.io import Io
-from layercut.runs.atomic import refuse_used, write_text
+from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, fits
 from layercut.settings import ModelSettings
 
@@ -56,7 +57,7 @@ class CutRequest(Request):
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
         None,
         description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
-        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'.",
+        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. An output head that is a copy of the embeddings: tie.",
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
     healed: Annotated[Folder | None, Flag("DIR")] = Field(
@@ -80,6 +81,10 @@ class CutRequest(Request):
             raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
         if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
+        if self.removed.tied and not self.model.tie:
+            raise InputError(
+                "`tie` false keeps two matrices, and `remove` tie makes them one; leave out one of the two."
+            )
         if self.keep is not None and "rounds" not in getattr(self.removed.plan, "scores", {}):
             raise InputError(
                 "`keep` shortens the plan of a search by task scores; give that plan: `remove` DIR/plan.json, `keep` "
@@ -106,7 +111,7 @@ class CutRequest(Request):
         from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
         from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file, gguf_to_gguf
-        from layercut.surgery.mergekit import to_mergekit
+        from layercut.surgery.mergekit import MARK, to_mergekit
 
         out = self.out
         dry_run = dry_run or self.mergekit is not None
@@ -126,7 +131,7 @@ class CutRequest(Request):
             if self.mergekit is not None:
                 config = read_config(found.source.path)
                 dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-                write_text(self.mergekit, to_mergekit(found.plan, self.model.model, dtype))
+                write_output(self.mergekit, to_mergekit(found.plan, self.model.model, dtype), MARK)
                 io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
             if dry_run and out is not None:
                 refuse_used(out)
@@ -139,7 +144,7 @@ class CutRequest(Request):
                 say=io.say,
             )
             file = gguf_file(self.model.model)
-            gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan))
+            gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan, tie=self.model.tie))
             return done._replace(gguf=gguf, mergekit=self.mergekit)
 
     @contextmanager
@@ -167,7 +172,7 @@ class CutRequest(Request):
         def make(**made_for: Any) -> CutPlan:
             assert self.removed is not None, "checked"
             if self.removed.is_open:
-                return chosen(made_for["num_layers"])
+                return replace(chosen(made_for["num_layers"]), tied=self.removed.tied)
             plan = self.removed.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
             return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
 

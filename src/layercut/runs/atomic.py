@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,28 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_output(path: Path, text: str, mark: str) -> None:
+    """``write_text`` to a file that the caller named; what is there is replaced only if it begins with layercut's mark.
+
+    Args:
+        mark: stands among the first 4,096 bytes of ``text``, and of nothing that others write.
+
+    Raises:
+        InputError: a folder, a file that layercut did not write, or a place where no file can be.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(f"{shown(path)} is a folder; name a file in it.")
+        if path.exists():
+            with path.open("rb") if path.is_file() else nullcontext() as file:
+                start = file.read(4096) if file else b"no file"
+            if start and mark.encode() not in start:
+                raise InputError(f"{shown(path)} exists and was not written by layercut; name another file.")
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"{shown(path)} cannot be written ({error.strerror}); name another file.") from error
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -110,9 +110,8 @@ def _git(package: Path) -> dict[str, Any] | None:
     """Commit of the package's own checkout; None if it is installed, also inside another repository."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        command = ["git", "--no-optional-locks", "-C", str(package), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:

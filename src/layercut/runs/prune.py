@@ -32,7 +32,7 @@ Verdict = Literal["passed", "undecided", "refuted"]
 less. ``refuted``: even the shallowest plan is shown to keep less."""
 
 
-class _Plain(BaseModel, frozen=True, extra="forbid"):
+class _Plain(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Base of the parts of a result."""
 
 

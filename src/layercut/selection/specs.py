@@ -4,9 +4,9 @@ LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
 LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
+LayerSpec.parse("tie")          an output head that is a copy of the embeddings; also beside layers: "6,9 tie"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
-LayerSpec.parse("gallery:qwen2.5-coder-1.5b/thin-28")   a plan that was measured
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from layercut.models.depth import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
-from layercut.selection.gallery import PREFIX, from_gallery
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
-from layercut.surgery.plan import CutPlan, as_plan, parse_layers
+from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ class LayerSpec:
     """The layers that stay, of a mergekit configuration."""
     mlp: float | None = None
     """Share of the channels of every MLP, beside the layers; it is open which."""
+    tied: bool = False
+    """True if an output head goes that is a copy of the embeddings, beside the rest."""
 
     def __str__(self) -> str:
         return self.text
@@ -85,8 +86,9 @@ class LayerSpec:
             layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
             return cls(text=",".join(map(str, layers)), layers=layers)
         text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
-        if text.startswith(PREFIX):
-            return cls(text=text, plan=from_gallery(text))
+        if TIE in (words := text.split()):
+            others = " ".join(word for word in words if word != TIE)
+            return replace(cls.parse(others) if others else cls(text="", layers=()), text=text, tied=True)
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
         if text.endswith(SUFFIXES):
@@ -144,8 +146,14 @@ class LayerSpec:
             InputError: a bare count, a layer out of range, or a plan made for another model.
         """
         check_seed(seed)
+        if self.tied:
+            rest = replace(self, tied=False).bind(
+                num_layers=num_layers, model=model, model_hash=model_hash, seed=seed,
+                from_another_model=from_another_model,
+            )  # fmt: skip
+            return replace(rest, tied=True)
         if self.plan is not None:
-            is_file = self.text.endswith(".json") or self.text.startswith(PREFIX)
+            is_file = self.text.endswith(".json")
             if is_file and self.plan.num_layers != num_layers:
                 raise InputError(
                     f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from layercut.runs.environment import hide_home
-from layercut.surgery.plan import origin_of
+from layercut.surgery.plan import HEAD_COPY, origin_of
 from layercut.text.counting import counted
 from layercut.text.markup import escape, table
 from layercut.text.numbers import parameters
@@ -16,6 +16,7 @@ from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from layercut.surgery.plan import CutPlan
 
@@ -24,13 +25,26 @@ UNMEASURED = "**Not measured.** This card says what was removed, not what the mo
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+_WEIGHTS_ROW = re.compile(r"^\| weights \| .*$", re.MULTILINE)
+
+
+def weights_size(folder: Path) -> str:
+    """Bytes of the weight files in a model folder, headers included, in words."""
+    return f"{sum(file.stat().st_size for file in folder.glob('model*.safetensors')):,} bytes, safetensors"
+
+
+def with_weights_of(card: str, folder: Path) -> str:
+    """The card of a pruned model with the bytes of the weight files in ``folder``."""
+    return _WEIGHTS_ROW.sub(f"| weights | {weights_size(folder)} |", card)
+
+
 def model_card(
     plan: CutPlan,
     *,
     source_name: str,
     num_parameters_before: int,
     num_parameters_after: int,
-    num_bytes: int,
+    size: str,
     warnings: Sequence[str] = (),
     layercut_version: str,
     revision: str | None = None,
@@ -45,7 +59,7 @@ def model_card(
         source_name: the original model as it was given; a hub id or a local path, whose home folder is hidden.
         num_parameters_before: of the original model.
         num_parameters_after: of this one.
-        num_bytes: size of the weights on disk.
+        size: of the weight files, see ``weights_size``.
         warnings: what the writer of the checkpoint noticed, one sentence each.
         layercut_version: that wrote it.
         revision: commit of the original model on the hub.
@@ -61,7 +75,7 @@ def model_card(
         "library_name": "transformers",
         "tags": [
             "layercut",
-            *(["depth-pruning"] if plan.removed or not plan.channels else []),
+            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.tied) else []),
             *(["width-pruning"] if plan.channels else []),
         ],
     }
@@ -77,12 +91,13 @@ def model_card(
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
         *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
+        *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
         ("chosen by", _criterion(plan)),
         (
             "parameters",
             f"{parameters(num_parameters_after)}, before {parameters(num_parameters_before)} ({change:+.1%})",
         ),
-        ("weights", f"{num_bytes:,} bytes, safetensors"),
+        ("weights", size),
         ("made with", f"layercut {layercut_version}"),
     ]
     title = "uncut" if plan.is_uncut else f"{_amount(plan)} removed"
@@ -123,12 +138,14 @@ def _sentence(plan: CutPlan, name: str) -> str:
     some = "layers" if len(plan.removed) > 1 else "layer"
     parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
     parts += [plan.channels.describe()] if plan.channels else []
+    parts += [HEAD_COPY] if plan.tied else []
     return f"{escape(name)} without {' and '.join(parts)}."
 
 
 def _amount(plan: CutPlan) -> str:
     parts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
-    return " and ".join([*parts, *([f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else [])])
+    parts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
+    return " and ".join([*parts, *(["a copy of the embeddings"] if plan.tied else [])])
 
 
 def _criterion(plan: CutPlan) -> str:

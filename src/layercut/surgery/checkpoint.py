@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.convert import SOURCE_FILE
+from layercut.models.convert import SOURCE_FILE, read_source
 from layercut.models.older_fields import with_older_fields
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
+from layercut.models.tied import describe_copy, find_equal_head
 from layercut.models.weights import (
+    DTYPE_BITS,
     EARLIER_PLANS_FILE,
     PLAN_FILE,
     TensorEntry,
@@ -32,7 +34,7 @@ from layercut.surgery.channels import Channels
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.nearest import with_nearest
-from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
 from layercut.surgery.stored_slots import stored_slots
@@ -79,7 +81,9 @@ class CutReport:
     """Size of the weights, without headers."""
     bytes_after: int
     parameters_before: int
-    """Elements of all stored tensors; in a packed quantized checkpoint these are fewer than the model's parameters."""
+    """Elements of all stored tensors, without a head that is a copy of the embeddings; in a packed quantized checkpoint
+    these are fewer than the model's parameters.
+    """
     parameters_after: int
     tensors_before: int
     tensors_after: int
@@ -89,6 +93,8 @@ class CutReport:
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...]
     """Remarks for users of the pruned model."""
+    copy: str = ""
+    """Remark on an output head that is a copy of the embeddings; empty where none is."""
     checked: str = ""
     """Result of reading the written files again, in words; empty for a dry run."""
 
@@ -201,6 +207,16 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         cut, config = _pruned_configs(raw, plan, structure, source)
     except PlanRefused as refused:
         raise with_nearest(refused, plan, lambda other: _pruned_configs(raw, other, structure, source)) from refused
+    head = find_equal_head(before, structure, raw, str(source))
+    copy, left_out = _copy_of_embeddings(source, head)
+    if plan.tied:
+        if not copy:
+            raise InputError(
+                f"the model has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
+                "out."
+            )
+        before = before if head is None else [piece for piece in before if piece is not head]
+        config = _tied(config)
     thin = before if plan.channels is None else _thinned(before, plan.channels, structure, raw, source)
     after = _renamed(thin, plan, structure, text, source)
     modules = modules_of(before, after, plan)
@@ -210,15 +226,16 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         plan=plan,
         source=source,
         out=None,
-        bytes_before=sum(piece.entry.num_bytes for piece in before),
+        bytes_before=sum(piece.entry.num_bytes for piece in before) + (left_out if plan.tied else 0),
         bytes_after=sum(piece.entry.num_bytes for piece in after),
-        parameters_before=_num_parameters(before),
-        parameters_after=_num_parameters(after),
-        tensors_before=len(before),
+        parameters_before=_num_parameters(before, head),
+        parameters_after=_num_parameters(after, head),
+        tensors_before=len(before) + plan.tied,
         tensors_after=len(after),
         shards=tuple(shard.name for shard in shards),
         copied=files_to_copy(source),
         warnings=_warnings(cut, config, source, structure),
+        copy=copy,
     )
     return _Work(config, shards, report, follow_files(source, modules))
 
@@ -326,8 +343,35 @@ def _thinned(
     return [piece.taking(*thin[piece.name]) if piece.name in thin else piece for piece in pieces]
 
 
-def _num_parameters(pieces: list[TensorSpan]) -> int:
-    return sum(piece.entry.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
+def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int]:
+    """A remark on an output head that is a copy of the embeddings, and its bytes in a checkpoint of two."""
+    if head is not None:
+        size = head.entry.num_bytes
+        return (
+            f"{head.name} equals the embeddings bit by bit: a copy of {size / 1e6:.0f} MB, which `{TIE}` removes.",
+            size,
+        )
+    copy = read_source(source).get("copy") if (source / SOURCE_FILE).is_file() else None
+    if not isinstance(copy, dict):
+        return "", 0
+    return describe_copy(copy), int(copy["parameters"]) * DTYPE_BITS["BF16"] // 8
+
+
+def _tied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a model that uses its embeddings as output head, in each section that says so."""
+    sections = {
+        name: {**part, "tie_word_embeddings": True}
+        for name, part in config.items()
+        if isinstance(part, dict) and "tie_word_embeddings" in part
+    }
+    return {**config, **sections, "tie_word_embeddings": True}
+
+
+def _num_parameters(pieces: list[TensorSpan], copy: TensorSpan | None) -> int:
+    names = {copy.name} if copy else set()
+    return sum(
+        piece.entry.num_parameters for piece in pieces if piece.name not in names and not _BUFFER.search(piece.name)
+    )
 
 
 def files_to_copy(source: Path) -> tuple[str, ...]:

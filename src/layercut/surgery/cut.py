@@ -17,10 +17,11 @@ from layercut.models.structure import Structure, structure_of
 from layercut.models.weights import read_config
 from layercut.runs.disk import size_change
 from layercut.settings import ModelSettings
-from layercut.surgery.card import model_card
+from layercut.surgery.card import model_card, weights_size
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.quantized import is_quantized
+from layercut.text.numbers import parameters
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
@@ -47,12 +48,13 @@ class CutDone(NamedTuple):
         report = self.report
         share = 100 * (1 - report.bytes_after / report.bytes_before)
         lines = [
-            f"parameters: {report.parameters_before:,} -> {report.parameters_after:,}",
+            f"parameters: {parameters(report.parameters_before)} -> {parameters(report.parameters_after)}",
             f"weights: {_size(report.bytes_before)} -> {_size(report.bytes_after)} ({share:.1f} % less), "
             f"{report.tensors_before} -> {report.tensors_after} tensors in {len(report.shards)} file(s)",
         ]
         if self.gguf is not None:
             lines.append(f"from GGUF to GGUF: {size_change(*self.gguf)}")
+        lines += [report.copy] if report.copy else []
         if self.verified:
             lines.append(f"verified: {self.verified}")
         if self.mergekit is not None:
@@ -71,6 +73,7 @@ class CutDone(NamedTuple):
             "shards": list(report.shards),
             "copied": list(report.copied),
             "warnings": list(report.warnings),
+            "copy": report.copy,
             "verified": self.verified,
             **({} if self.gguf is None else {"gguf_bytes": list(self.gguf)}),
         }
@@ -125,8 +128,8 @@ def cut_model(
             license_name=source.origin.get("license"),
             num_parameters_before=expected.parameters_before,
             num_parameters_after=expected.parameters_after,
-            num_bytes=expected.bytes_after,
-            warnings=expected.warnings,
+            size=weights_size(folder),
+            warnings=(*expected.warnings, *([expected.copy] if expected.copy and not plan.tied else [])),
             verified=verified or None,
             layercut_version=__version__,
         )
@@ -189,7 +192,12 @@ def cut_source(
     if not whole and is_hub_id(settings.model):
         hub = outline(settings.model, revision=settings.revision, with_code=settings.trust_remote_code)
     if hub is None:
-        source = resolve(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+        source = resolve(
+            settings.model,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            tie=settings.tie,
+        )
         found = describe_source(source)
         plan = make_plan(num_layers=found.num_layers, model=settings.model, model_hash=found.model_hash)
         from layercut.models.loading import load_as_set

@@ -37,6 +37,7 @@ from layercut.models.gguf_file import (
     read_gguf_head,
     recorded_plans,
 )
+from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
@@ -55,7 +56,7 @@ from layercut.surgery.gguf_width import (
     thinned,
     with_matrix,
 )
-from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.shards import CHUNK, copy_range
 
 if TYPE_CHECKING:
@@ -79,13 +80,15 @@ def gguf_file(model: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def gguf_bytes(file: Path, plan: CutPlan) -> int:
-    """Bytes of a GGUF file under a plan."""
+def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
+    """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
     gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
     for one in () if plan.is_uncut else read_gguf_head(file).tensors:
         thin = thinned(one, plan.channels)
         stays = 0 if one.name.startswith(gone) else one.num_bytes if thin is None else thin.num_bytes
         saved += one.num_bytes - stays
+    if tie and (copy := find_copy(file)):
+        saved += copy.left_out.num_bytes
     return file.stat().st_size - saved
 
 
@@ -160,7 +163,7 @@ def cut_gguf(
         from layercut.models.sources import describe_source, resolve
 
         try:
-            source = resolve(settings.model)
+            source = resolve(settings.model, tie=settings.tie)
         except InputError as error:
             raise type(error)(
                 f"{error} To cut the file by its bytes, without comparing logits, say `verify=false`."
@@ -172,15 +175,21 @@ def cut_gguf(
         plan = without_hash(plan, settings.model, settings.plan_from_another_model)
     plan = _with_earlier(plan, head)
     say(f"{settings.model}: {plan.describe()}")
-    if plan.is_uncut:
-        raise InputError("the plan removes no layer, so there is nothing to cut.")
+    copy = find_copy(file) if settings.tie else None
+    if plan.is_uncut and copy is None:
+        raise InputError("the plan removes nothing, so there is nothing to cut.")
+    if plan.tied and copy is None:
+        raise InputError(
+            f"{file.name} has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
+            "out."
+        )
     repaired = None
     if healed is not None:
         if not compares:
             raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
         repaired = HealedCut.read(healed, source.path, plan)
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
-    work = _prepare(file, head, plan, settings.model, sha256, repaired)
+    work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
         return CutDone(work.report, "")
     with writing(out, _ELSEWHERE), new_file(out) as part:
@@ -232,7 +241,13 @@ class _Work(NamedTuple):
 
 
 def _prepare(
-    file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str | None, healed: HealedCut | None
+    file: Path,
+    head: GgufHead,
+    plan: CutPlan,
+    model: str,
+    sha256: str | None,
+    healed: HealedCut | None,
+    copy: Copy | None,
 ) -> _Work:
     """Everything there is to know before the first byte is written."""
     changes = _changes(head, plan)
@@ -240,9 +255,11 @@ def _prepare(
     kept, offset = [], 0
     for tensor in head.tensors:
         block = block_tensor(tensor.name)
-        if block is not None and block[0] not in stay:
+        if (block is not None and block[0] not in stay) or (copy and tensor == copy.left_out):
             continue
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
+        if copy and tensor == copy.kept:
+            name = EMBEDDINGS
         moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor.kind, tensor)
         matrix = healed.matrices.get(block[0]) if healed and block and block[1] == LAST else None
         if matrix is not None:
@@ -253,8 +270,8 @@ def _prepare(
             moved = _sliced(moved, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(moved)
         offset += _padded(moved.num_bytes, head.alignment)
-    report = _report(file, head, plan, kept)
-    if head.metadata.get("general.parameter_count") == report.parameters_before:
+    report = _report(file, head, plan, kept, copy)
+    if head.metadata.get("general.parameter_count") == head.num_parameters:
         changes["general.parameter_count"] = report.parameters_after
     if "general.size_label" in head.metadata:
         changes["general.size_label"] = _size_label(head, kept)
@@ -307,22 +324,24 @@ def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
     return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), part=part)
 
 
-def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved]) -> CutReport:
+def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy: Copy | None) -> CutReport:
+    left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
     rounded = [one for one in kept if isinstance(one.part, Requantised | FromCheckpoint)]
     said = requantised((one.old.kind, one.kind) for one in rounded)
     return CutReport(
         plan=plan,
         source=file,
         out=None,
-        bytes_before=sum(tensor.num_bytes for tensor in head.tensors),
+        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
         bytes_after=sum(one.num_bytes for one in kept),
-        parameters_before=head.num_parameters,
+        parameters_before=head.num_parameters - left_out["parameters"],
         parameters_after=sum(math.prod(one.shape) for one in kept),
         tensors_before=len(head.tensors),
         tensors_after=len(kept),
         shards=(file.name,),
         copied=(),
         warnings=(said,) if said else (),
+        copy=describe_copy(left_out) if copy else "",
     )
 
 

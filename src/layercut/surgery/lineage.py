@@ -157,7 +157,7 @@ def _folder_of(settings: Mapping[str, Any]) -> Path:
         from huggingface_hub import try_to_load_from_cache
 
         name = str(Path(str(try_to_load_from_cache(name, "config.json", revision=settings.get("revision")))).parent)
-    source = resolve(name)
+    source = resolve(name, tie=settings.get("tie", True))
     if source.adapter or describe_source(source).model_hash != settings.get("model_hash"):
         raise InputError(f"{name} is not the model of that run.")
     return source.path

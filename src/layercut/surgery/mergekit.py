@@ -16,6 +16,7 @@ from layercut.runs.yaml_text import load_yaml
 from layercut.surgery.plan import CutPlan
 
 SUFFIXES = (".yaml", ".yml")
+MARK = "# written by layercut cut\n"
 
 
 def read_slices(file: Path) -> tuple[range, ...]:
@@ -29,29 +30,40 @@ def read_slices(file: Path) -> tuple[range, ...]:
         data = load_yaml(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as a mergekit configuration ({error}).") from error
-    config: dict[str, Any] = data if isinstance(data, dict) else {}
+    config: dict[Any, Any] = data if isinstance(data, dict) else {}
     if config.get("merge_method") != "passthrough" or not isinstance(config.get("slices"), list):
         raise InputError(
             f"{file} is no mergekit configuration of the merge method passthrough with slices; only such a one "
             "removes layers and changes nothing else."
         )
+    _only(config, ("merge_method", "slices", "dtype", "out_dtype"), file, "the file")
     models, kept = set(), []
     for one in config["slices"]:
         sources = one.get("sources") if isinstance(one, dict) else None
         source = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
         ends = source.get("layer_range") if isinstance(source, dict) else None
-        if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int for end in ends)):
-            raise InputError(f"{file}: a slice needs one source with a layer_range of two numbers, such as [0, 24].")
+        if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int and end >= 0 for end in ends)):
+            raise InputError(
+                f"{file}: a slice needs one source with a layer_range of two numbers from 0, such as [0, 24]."
+            )
         assert isinstance(source, dict)
-        if more := sorted({*source} - {"model", "layer_range"}):
-            raise InputError(f"{file}: {', '.join(more)} of a source changes weights; only layers can be removed here.")
-        models.add(str(source.get("model")))
+        _only(one, ("sources",), file, "a slice")
+        _only(source, ("model", "layer_range"), file, "a source")
+        model = source.get("model")
+        if not isinstance(model, str) or "+" in model:
+            raise InputError(f"{file}: the model of a slice must be one name without an adapter (+), not {model!r}.")
+        models.add(model)
         kept.append(range(*ends))
     if len(models) > 1:
         raise InputError(f"{file} takes layers of {len(models)} models, {', '.join(sorted(models))}; give one of one.")
     if any(not part for part in kept) or any(late.start < early.stop for early, late in pairwise(kept)):
         raise InputError(f"{file} repeats layers, or names them out of order; a plan only removes layers.")
     return tuple(kept)
+
+
+def _only(part: dict[Any, Any], known: tuple[str, ...], file: Path, where: str) -> None:
+    if more := ", ".join(sorted(str(key) for key in part if key not in known)):
+        raise InputError(f"{file}: {more} of {where} changes more than layers; only layers can be removed here.")
 
 
 def removed_by_slices(kept: tuple[range, ...], num_layers: int, file: str) -> tuple[int, ...]:
@@ -83,4 +95,4 @@ def to_mergekit(plan: CutPlan, model: str, dtype: str) -> str:
     text: str = yaml.safe_dump(
         {"slices": slices, "merge_method": "passthrough", "dtype": dtype}, sort_keys=False, default_flow_style=None
     )
-    return text
+    return MARK + text

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000
 """No model has as many. A plan or a layer list beyond is a mistake, and would fill the memory."""
+TIE = "tie"
+"""The word in plans for an output head that is a copy of the embeddings."""
+HEAD_COPY = "the output head, a copy of the embeddings"
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -41,6 +44,8 @@ class CutPlan:
     """Removed layers, in order of removal."""
     channels: Channels | None = None
     """The MLP channels that stay in the layers that stay; None for all."""
+    tied: bool = False
+    """True if an output head goes that is a copy of the embeddings."""
     criterion: str = "explicit"
     """Origin of the choice: the name of a selection criterion, or ``explicit`` for a list given by hand."""
     model: str | None = None
@@ -85,7 +90,7 @@ class CutPlan:
     @property
     def is_uncut(self) -> bool:
         """True if nothing goes."""
-        return not self.removed and self.channels is None
+        return not self.removed and self.channels is None and not self.tied
 
     @property
     def depth_only(self) -> CutPlan:
@@ -98,17 +103,20 @@ class CutPlan:
         if self.is_uncut:
             return "uncut"
         gone: list[Any] = [self.num_layers, sorted(self.removed), *([self.channels.key] if self.channels else [])]
+        gone += ["tie"] if self.tied else []
         return hashlib.sha256(json.dumps(gone).encode()).hexdigest()[:12]
 
     @property
     def gone(self) -> dict[str, Any]:
         """Removed layers in order, and the key of ``channels`` if some are removed, as settings of a run name them."""
-        return {"removed": list(self.removed), **({"channels": self.channels.key} if self.channels else {})}
+        channels = {"channels": self.channels.key} if self.channels else {}
+        return {"removed": list(self.removed), **channels, **({"tied": True} if self.tied else {})}
 
     @property
     def label(self) -> str:
-        """Removed layers and channels, as people write them: ``3,8,21-24 mlp:0.1``; empty for nothing."""
-        return label_of(self.removed, self.channels.share if self.channels else 0.0)
+        """What is removed, as people write it: ``3,8,21-24 mlp:0.1 tie``; empty for nothing."""
+        label = label_of(self.removed, self.channels.share if self.channels else 0.0)
+        return f"{label} {TIE}".strip() if self.tied else label
 
     def describe(self) -> str:
         """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
@@ -119,13 +127,14 @@ class CutPlan:
         listed = ", ".join(str(i) for i in sorted(self.removed))
         layers = f"{len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
         parts = ([layers] if self.removed else []) + ([self.channels.describe()] if self.channels else [])
+        parts += [HEAD_COPY] if self.tied else []
         text = f"removes {'; and '.join(parts)}"
         return f"{text}; {origin}" if origin else text
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``plan.json``: every field, the format version and, for readers, the layers that stay.
 
-        ``channels``, ``chosen_on`` and ``earlier`` are left out where they are empty.
+        ``channels``, ``tied``, ``chosen_on`` and ``earlier`` are left out where they are empty.
         """
         data = {
             "format_version": FORMAT_VERSION,
@@ -134,7 +143,7 @@ class CutPlan:
             "removed": list(self.removed),
             "kept": list(self.kept),
         }
-        optional = ("channels", "chosen_on", "earlier")
+        optional = ("channels", "tied", "chosen_on", "earlier")
         return {name: value for name, value in data.items() if value or name not in optional}
 
     def unfit(self, found: str) -> InputError:
@@ -213,6 +222,7 @@ _FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda value: isinstance(value, list | tuple) and all(map(_is_number, value)),
         "a list of whole numbers",
     ),
+    ("tied", lambda value: isinstance(value, bool), "true or false"),
     ("criterion", lambda value: isinstance(value, str), "a name"),
     ("model", _is_text_or_none, "a name or null"),
     ("model_hash", _is_text_or_none, "a hash or null"),

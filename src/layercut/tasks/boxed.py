@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import re
 import threading
@@ -19,10 +20,13 @@ SHORT = "Write the final answer within \\boxed{} and nothing else."
 SHORT_TOKENS = 48
 
 _BOX = "\\boxed{"
+_BRACE = re.compile(r"\\boxed\{|[{}]")
 _SPACE = re.compile(r"\s+(?![A-Za-z0-9])|(?<![A-Za-z0-9])\s+")
 """White space that separates nothing: "p - q", but not "1 8"."""
 _SECONDS = 5
 """After which math-verify gives up on one expression."""
+_LONGEST = 100_000
+"""Characters at the end of a text in which math-verify looks for an answer: its search takes their square."""
 
 
 class _Boxed(Protocol):
@@ -94,15 +98,14 @@ def last_boxed(text: str) -> str:
 
 def last_box(text: str) -> tuple[int, str]:
     """Start of the last closed box, and its content; (0, "") if there is none."""
-    end = len(text)
-    while (start := text.rfind(_BOX, 0, end)) >= 0:
-        depth = 0
-        for place in range(start + len(_BOX) - 1, len(text)):
-            depth += (text[place] == "{") - (text[place] == "}")
-            if depth == 0:
-                return start, text[start + len(_BOX) : place].strip()
-        end = start
-    return 0, ""
+    last, end = -1, -1
+    are_open = []  # where each brace begins that is not closed so far; -1 for one that opens no box
+    for brace in _BRACE.finditer(text):
+        if brace[0] != "}":
+            are_open.append(brace.start() if brace[0] == _BOX else -1)
+        elif are_open and (start := are_open.pop()) > last:
+            last, end = start, brace.start()
+    return (last, text[last + len(_BOX) : end].strip()) if last >= 0 else (0, "")
 
 
 def same_value(answer: str, gold: str) -> bool:
@@ -131,8 +134,9 @@ def found_in(text: str, gold: str) -> bool:
 def _verify(answer: str, gold: str) -> bool:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # its warnings quote the whole text
     kinds = (LatexExtractionConfig(), ExprExtractionConfig())
-    parsed = parse(answer, kinds, parsing_timeout=_SECONDS)
+    parsed = parse(answer[-_LONGEST:], kinds, parsing_timeout=_SECONDS)
     right = parse(gold if parse_number(gold) is not None else f"${gold}$", kinds, parsing_timeout=_SECONDS)
     return bool(verify(right, parsed, timeout_seconds=_SECONDS))
 

@@ -8,6 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 MOST_CHARACTERS = 600
 PATH_CHARACTERS = 4096
 """Most of a path: those that people copy are shown whole."""
+UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+"""For a class of characters: control characters that JSON leaves as they are, ends of lines, marks that turn the
+direction of text, and halves of surrogate pairs."""
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
 
@@ -57,10 +60,8 @@ def escaped(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Control characters, which a broken model may well write, and halves of surrogate pairs as visible escapes."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text
-    )
+    """Characters that are not seen but change what is, which a broken model may well write, as visible escapes."""
+    return re.sub(rf"[\x00-\x08\x0b-\x1f{UNSEEN}]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _longest_run(text: str) -> int:

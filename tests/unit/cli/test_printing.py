@@ -23,6 +23,8 @@ NASTY = (
     "\ud83d",
     ":smile:",
     "\r",
+    "txt.\u202eexe",
+    "\u2066a\u2069\u200f",
 )
 
 
@@ -68,7 +70,7 @@ def test_an_error_about_a_file_with_such_a_name_is_one_line(layercut, tmp_path: 
     assert ran.code == 1 and nasty in ran.err and ran.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("nasty", ["\x1b[2J", "\x07", "\udcff", "\x9b1m"])
+@pytest.mark.parametrize("nasty", ["\x1b[2J", "\x07", "\udcff", "\x9b1m", "\u202e"])
 def test_an_argument_with_control_characters_is_refused(layercut, nasty: str) -> None:
     for arguments in (["run", f"a{nasty}.yaml"], [f"--no{nasty}"], [nasty], ["eval", "x", "--tasks", nasty]):
         ran = layercut(*arguments)

@@ -57,7 +57,8 @@ def test_the_logits_are_those_of_peft_and_of_the_merged_model(base: Path, adapte
     theirs = peft.PeftModel.from_pretrained(alone.model, str(adapter))
     found = loaded.model(ids).logits
     assert torch.equal(found, theirs(ids).logits)
-    torch.testing.assert_close(found, theirs.merge_and_unload()(ids).logits, atol=1e-5, rtol=1e-4)
+    # Sums in another order: 4.6e-5 on a CPU of the Zen 5 kind, of logits up to 3.
+    torch.testing.assert_close(found, theirs.merge_and_unload()(ids).logits, atol=1e-4, rtol=1e-4)
     assert (found - without).abs().max() > 0.01
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 

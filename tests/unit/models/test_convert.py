@@ -144,7 +144,7 @@ def test_converted_only_once(file, converted, cache, monkeypatch):
 
 def test_another_format_version_is_another_folder(file, monkeypatch):
     monkeypatch.setattr(convert, "FORMAT_VERSION", 99)
-    monkeypatch.setattr(convert, "_write_checkpoint", lambda path, head, folder: (folder / "x").touch())
+    monkeypatch.setattr(convert, "_write_checkpoint", lambda path, head, folder, copy: (folder / "x").touch())
     assert convert_gguf(file).name.endswith("-v99")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import get_session
 
 import layercut as package
 from layercut.errors import InputError
@@ -28,7 +30,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
-        self.refuses = False
+        self.refuses = self.is_silent = False
+        self.ends = threading.Event()
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -37,8 +40,10 @@ class Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         hub, here = self.server, f"http://{self.headers['Host']}/me/small"
-        if hub.refuses or self.headers.get("Authorization") != "Bearer secret":
-            self._reply({"error": "Invalid credentials"}, 401)
+        if hub.is_silent:
+            hub.ends.wait(60)
+        elif hub.refuses or self.headers.get("Authorization") != "Bearer secret":
+            self._reply({"error": f"Invalid credentials: {self.headers['Authorization']}"}, 401)
         elif self.path.endswith("/repos/create"):
             hub.created.append(json.loads(data))
             self._reply({"url": here})
@@ -78,6 +83,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "secret")
     yield server
+    server.ends.set()
     server.shutdown()
     server.server_close()
 
@@ -143,3 +149,70 @@ def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: Hub, tmp_p
     with pytest.raises(InputError, match="the hub does not take me/small") as caught:
         push(prepare(run, "me/small"))
     assert "\n" not in str(caught.value) and "hf auth login" in str(caught.value)
+    assert "Bearer hf_..." in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_hub_that_never_answers_is_left(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.is_silent = True
+    monkeypatch.setattr("layercut.models.push.SECONDS", 0.2)
+    before = get_session().timeout
+    with pytest.raises(InputError, match=r"does not take me/small \(.*timed out"):
+        push(prepare(run, "me/small"))
+    assert get_session().timeout == before
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(run, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "name", [".env", ".git/config", "id_rsa", "notes/a.json", "training.bin", "additional_chat_templates/a/b.jinja"]
+)
+def test_only_kinds_of_files_that_a_model_has_are_uploaded(copied: Path, name: str) -> None:
+    file = copied / "model" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(InputError, match=f"{name} is no file that layercut puts into a model folder; move it away"):
+        prepare(copied, "me/small")
+
+
+def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "key.txt").write_text("mine")
+    for name, target in (("link.txt", "mine/key.txt"), ("additional_chat_templates", "mine")):
+        link = copied / "model" / name
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(InputError, match=f"{name} is a link; move it away"):
+            prepare(copied, "me/small")
+        link.unlink()
+    (copied / "model" / "README.md").rename(tmp_path / "card.md")
+    (copied / "model" / "README.md").symlink_to(tmp_path / "card.md")
+    with pytest.raises(InputError, match="README.md is a link"):
+        prepare(copied, "me/small")
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "---\n- a\n- b\n---\n", "---\na: [\n---\n", "---\n3: 4\n---\n", "---\ntags: 5\n---\n", "---\na: !x 1\n---\n",
+        "---\nmodel-index: 5\n---\n", "---\nmodel-index: [{name: a}]\n---\n", "---\ncontent: \u0000\n---\n", "\udc80",
+        "---\nself: 1\n---\n",
+        "---\na: " + "[" * 3000 + "\n---\n",
+    ],
+)  # fmt: skip
+def test_an_odd_card_is_refused_in_one_line(copied: Path, card: str) -> None:
+    (copied / "model" / "README.md").write_bytes(card.encode("utf-8", "surrogateescape"))
+    for folder in (copied, copied / "model"):
+        with pytest.raises(InputError, match=r"README.md's metadata cannot be read \(") as caught:
+            prepare(folder, "me/small")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [7, -0.1, float("nan"), float("inf")])
+def test_a_score_that_is_none_does_not_get_into_the_card(copied: Path, value: float) -> None:
+    data = json.loads((copied / "result.json").read_text())
+    data["tested"][0]["kept"][0]["cut"]["value"] = value
+    (copied / "result.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"is not a result of layercut prune|scores .* on arithmetic; a score is a sh"):
+        prepare(copied, "me/small")

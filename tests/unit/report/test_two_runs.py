@@ -74,6 +74,12 @@ def test_what_only_one_run_holds_is_said(tmp_path: Path) -> None:
     assert notes(both, one) == ["copy (rank): only in both, not in one"]
 
 
+def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run", RESULTS)
+    with pytest.raises(InputError, match="both runs are .*/run; give two different ones"):
+        compare_two(run, RunFolder.open(tmp_path / "." / ".." / tmp_path.name / "run"))
+
+
 def test_other_items_decoding_or_tasks_are_refused_in_one_line(tmp_path: Path) -> None:
     base = build_run(tmp_path / "base", RESULTS)
     fewer = build_run(tmp_path / "fewer", [Result(**{**vars(one), "n": 50}) for one in RESULTS])
@@ -95,7 +101,7 @@ def test_any_two_models_are_compared_on_the_same_items_and_it_is_said(tmp_path: 
     metrics = json.loads((model.path / "metrics.json").read_text())
     metrics["plan"]["model_hash"] = "another"
     (model.path / "metrics.json").write_text(json.dumps(metrics))
-    assert len(compare_two(base, model)) == len(compare_two(base, base))
+    assert len(compare_two(base, model)) == len(RESULTS)
     (said,) = notes(base, model)
     assert said.startswith("base is of the original model 5a3c0de1f00d, model of another")
 

@@ -2,11 +2,12 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from layercut.errors import InputError
-from layercut.runs.atomic import new_directory, write_json, write_text
+from layercut.runs.atomic import new_directory, write_json, write_output, write_text
 
 
 def test_text_and_json(tmp_path):
@@ -61,3 +62,27 @@ def test_a_directory_replaces_an_empty_one_and_nothing_else(tmp_path):
     for name in ("empty", "empty/x"):
         with pytest.raises(InputError, match="exists already"), new_directory(tmp_path / name):
             pass
+
+
+def test_only_files_of_layercut_are_replaced(tmp_path):
+    file = tmp_path / "page.html"
+    for text in ("<!-- mine --> 1", "<!-- mine --> 2"):
+        write_output(file, text, "<!-- mine -->")
+        assert file.read_text() == text
+    (tmp_path / "empty").touch()
+    write_output(tmp_path / "empty", "<!-- mine -->", "<!-- mine -->")
+    (tmp_path / "theirs").write_bytes(b"\xff weights <!-- mi")
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in (
+        (tmp_path / "theirs", "theirs exists and was not written by layercut; name another file"),
+        (tmp_path / "link", "link exists and was not written by layercut"),
+        (tmp_path / "pipe", "pipe exists and was not written by layercut"),
+        (tmp_path, "is a folder; name a file in it"),
+        (file / "x", r"x cannot be written \(File exists\); name another file"),
+        (Path("/proc/x.html"), "x.html cannot be written"),
+    ):
+        with pytest.raises(InputError, match=message) as refused:
+            write_output(path, "new", "<!-- mine -->")
+        assert "\n" not in str(refused.value)
+    assert (tmp_path / "theirs").read_bytes() == b"\xff weights <!-- mi"

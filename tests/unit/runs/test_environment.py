@@ -82,7 +82,11 @@ def test_git_commit_of_a_checkout_and_none_inside_another_repository(tmp_path):
     git("add", "-f", "src")
     git("commit", "-qm", "layercut")
     assert noted() == {"commit": git("rev-parse", "HEAD"), "dirty": False}
-    (tmp_path / "src" / "layercut" / "errors.py").write_text("# changed\n")
+    errors = tmp_path / "src" / "layercut" / "errors.py"
+    os.utime(errors, (1, 1))  # git status would write this into its index, under a lock
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert noted()["dirty"] is False and (tmp_path / ".git" / "index").read_bytes() == index
+    errors.write_text("# changed\n")
     assert noted()["dirty"] is True
 
 

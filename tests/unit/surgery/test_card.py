@@ -14,7 +14,7 @@ PLAN = CutPlan(
 FACTS = {
     "num_parameters_before": 134_515_008,
     "num_parameters_after": 120_354_624,
-    "num_bytes": 240_711_144,
+    "size": "240,711,144 bytes, safetensors",
     "layercut_version": "0.1.0",
 }
 

@@ -61,6 +61,17 @@ def test_a_plan_comes_back_from_what_is_written(tmp_path: Path, removed: tuple[i
             ("        layer_range: [74, 80]", "        layer_range: [74, 80]\n        parameters: {scale: 2}"),
             "parameters of a source",
         ),
+        (("dtype: bfloat16", "parameters: {scale: 2}"), "parameters of the file changes"),
+        (("dtype: bfloat16", "3: 4\n? [a]\n: 5"), "cannot be read as a mergekit configuration"),
+        (("dtype: bfloat16", "3: 4\nnull: 5"), "3, None of the file changes"),
+        (("\n  - sources:", "\n  - parameters: {scale: 2}\n    sources:"), "parameters of a slice changes"),
+        (("[0, 45]", "[-10000000000, 45]"), "needs one source with a layer_range"),
+        (("[0, 45]", "[-4, 26]"), "needs one source with a layer_range"),
+        (("3-70B\n", "3-70B+me/lora\n"), "the model of a slice must be one name"),
+        (
+            ("      - model: meta-llama/Meta-Llama-3-70B\n        layer", "      - layer"),
+            "the model of a slice must be",
+        ),
         (("merge_method: passthrough", "merge_method: [passthrough"), "cannot be read as a mergekit configuration"),
     ],
 )
@@ -92,6 +103,15 @@ def test_the_command_reads_and_writes_them(tmp_path: Path, layercut: Run) -> Non
         wrote.code == 0 and "no checkpoint was written" in wrote.out and "leave out their end" in wrote.err + wrote.out
     )
     assert [one["sources"][0]["layer_range"] for one in yaml.safe_load(file.read_text())["slices"]] == [[0, 2], [4, 6]]
+    again = layercut("cut", model, "--remove", "2", "--mergekit", file)
+    assert again.code == 0 and "[3, 6]" in file.read_text(), "layercut replaces what it wrote"
+    before = (model / "config.json").read_bytes()
+    for other, message in ((model / "config.json", "was not written by layercut"), (model, "is a folder")):
+        refused = layercut("cut", model, "--remove", "2-3", "--mergekit", other)
+        assert refused.code == 1 and message in refused.err and "Traceback" not in refused.err
+    assert (model / "config.json").read_bytes() == before
+    file.unlink()
+    layercut("cut", model, "--remove", "2-3", "--mergekit", file)
     cut = layercut("cut", model, "--remove", file, "--out", tmp_path / "cut")
     assert cut.code == 0, cut.err
     assert CutPlan.load(tmp_path / "cut" / "plan.json").removed == (2, 3)

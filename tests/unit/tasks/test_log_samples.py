@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -40,10 +42,11 @@ def test_the_samples_are_the_runs_own_answers(run: RunFolder) -> None:
                 assert all(read[question][name] == one[name] for name in same)
 
 
-def test_two_logs_are_compared_by_item(run: RunFolder) -> None:
-    found = open_log(run.path / FOLDER)
-    assert found is not None
-    rows = compare_two(found, found)
+def test_two_logs_are_compared_by_item(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.path / FOLDER, tmp_path / "copy")
+    first, second = open_log(run.path / FOLDER), open_log(tmp_path / "copy")
+    assert first is not None and second is not None
+    rows = compare_two(first, second)
     assert {(row.task, row.readout, row.n) for row in rows} == {
         (task, readout, 6) for task in ("arithmetic", "copy") for readout in ("short", "rank")
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from pathlib import Path
@@ -135,6 +136,42 @@ def test_where_the_answer_begins() -> None:
     text = "We have \\boxed{1} and \\boxed{\\frac{3}{7}}."
     assert task.answer_start(SAMPLE, "chain", text) == text.rindex("\\boxed") == last_box(text)[0]  # type: ignore[attr-defined]
     assert task.answer_start(SAMPLE, "chain", "no box \\boxed{") is None  # type: ignore[attr-defined]
+
+
+def test_the_last_closed_box_of_any_text() -> None:
+    draw = random.Random(0)
+    for _ in range(2000):
+        text = "".join(draw.choices(["\\boxed{", "{", "}", "a"], k=9))
+        starts = [place for place in range(len(text)) if text.startswith("\\boxed{", place)]
+        ends = {start: matching(text, start + 6) for start in starts}
+        closed = [start for start in starts if ends[start]]
+        wanted = (closed[-1], text[closed[-1] + 7 : ends[closed[-1]]]) if closed else (0, "")
+        assert last_box(text) == wanted, text
+
+
+def matching(text: str, start: int) -> int:
+    """The place of the brace that closes the one at ``start``; 0 if none does."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    return 0
+
+
+@pytest.mark.parametrize("text", ["\\boxed{" * 150_000, "x=(\n" * 250_000, "$x=" * 350_000])
+def test_a_megabyte_is_graded_within_seconds(text: str) -> None:
+    begun = time.monotonic()
+    assert last_box(text) == (0, "") and not found_in(text, "4")
+    assert found_in(f"{text} The final answer is $4$.", "4")
+    assert time.monotonic() - begun < 25
+
+
+def test_an_answer_that_takes_too_long_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("layercut.tasks.boxed._SECONDS", 1)
+    assert not found_in("12 " * 33_000, "4") and not caplog.text
 
 
 def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:

@@ -50,13 +50,13 @@ def items(source: Source) -> Section | None:
     return items_section(source.browser if len(source.browser) <= MOST_BYTES else elsewhere)
 
 
-def items_section(html: Markup) -> Section:
-    """The section with this content."""
+def items_section(html: Markup, first: str = "the original model") -> Section:
+    """The section with this content, and the name of the model whose answers come first."""
     return Section(
         name="items",
         title="Every answer, before and after",
         short="Answers",
-        lead="Marked: the first word or sign that differs from the original model's answer.",
+        lead=f"Marked: the first word or sign that differs from {first}'s answer.",
         blocks=(Prose(html=html),),
     )
 

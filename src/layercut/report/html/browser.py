@@ -23,8 +23,13 @@ from layercut.runs.directory import RunFolder
 from layercut.text.markup import printable
 
 
-def browser(study: StudyResults) -> Markup:
-    """Controls and packed answers; a line in place of them where scripts do not run."""
+def browser(study: StudyResults, original: str = "uncut", others: str = "Plan") -> Markup:
+    """Controls and packed answers; a line in place of them where scripts do not run.
+
+    Args:
+        original: name of the model that the others are compared with.
+        others: heading of their list.
+    """
     blocks: list[str] = []
     index = []
     for task, readout in dict.fromkeys((row.task, row.readout) for row in study.rows):
@@ -38,8 +43,10 @@ def browser(study: StudyResults) -> Markup:
         plans = [{"name": printable(run.name), "block": first + place} for place, run in enumerate(runs)]
         named = {"task": printable(task), "readout": printable(readout), "words": readout_words(readout)}
         index.append({**named, "block": first - 1, "plans": plans})
-    about = json.dumps({"tasks": index, "outcomes": OUTCOMES}, ensure_ascii=True).replace("<", "\\u003c")
-    return filled("browser.html", blocks=blocks, index=Markup(about))
+    about = json.dumps(
+        {"tasks": index, "outcomes": OUTCOMES, "original": printable(original)}, ensure_ascii=True
+    ).replace("<", "\\u003c")
+    return filled("browser.html", blocks=blocks, index=Markup(about), others=others)
 
 
 def _beside(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) -> list[Any]:

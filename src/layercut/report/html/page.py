@@ -26,13 +26,15 @@ from layercut.report.html.layout import ASSETS, filled
 from layercut.report.html.provenance import cost, provenance
 from layercut.report.html.scores import readouts, retention, scores
 from layercut.report.source import Source
-from layercut.runs.atomic import write_text
+from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE
 
 SECTIONS: tuple[Callable[[Source], Section | None], ...] = (
     answer, scores, retention, readouts, sensitivity, broken, items, errors, endings, cost, provenance,
 )  # fmt: skip
 """Sections in their order; each is None where there is nothing to show."""
+MARK = '<meta name="generator" content="layercut">'
+"""Part of page.html, by which a page of layercut is known."""
 _SHORT = 30
 """Letters of a name that fits in a line of the heading."""
 
@@ -52,7 +54,7 @@ def write_page(folder: Path, source: Source) -> Path:
 
 def write_comparison(file: Path, study: StudyResults, found: TwoRuns) -> Path:
     """Write a page of two runs: their scores, and every answer of both; gives its path."""
-    every = browser(study)
+    every = browser(study, study.uncut.name, "Compared with")
     sections = [
         Section(
             name="scores",
@@ -60,10 +62,10 @@ def write_comparison(file: Path, study: StudyResults, found: TwoRuns) -> Path:
             lead=" ".join([*found.scope, *found.means]),
             blocks=(found.table, Prose(html=Markup("<p>{}</p>").format(" ".join(found.legend)))),
         ),
-        items_section(every),
+        items_section(every, study.uncut.name),
     ]
     title = f"{study.cuts[0].name} beside {study.uncut.name}"
-    write_text(file, laid_out(title, Markup("{}").format(title), sections))
+    write_output(file, laid_out(title, Markup("{}").format(title), sections), MARK)
     return file
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.json_text import load, parse
-from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, guessing, outcome_of
+from layercut.runs.logs.logged import NEGATED, RANKED, WRITTEN, LoggedRun, LoggedTask, guessing, outcome_of
 from layercut.runs.settings import shown
 
 FILES = "lm-eval's samples_TASK_DATE.jsonl, or a folder of them"
@@ -30,49 +30,66 @@ def are_here(path: Path) -> bool:
 
 
 def read(path: Path) -> LoggedRun:
-    """One task's samples, or of a folder the newest of each task."""
-    files = [path] if path.is_file() else _samples_in(path)
-    results = _results(files[0].parent)
-    tasks = [task for file in files for task in _tasks(file, results)]
-    return LoggedRun(path, "lm-eval", str(results.get("model_name") or results.get("model_source") or ""), tasks)
+    """One task's samples, or of a folder the newest of each task. Raises InputError: a folder of several models."""
+    pairs = [(file, _results(file)) for file in ([path] if path.is_file() else _samples_in(path))]
+    tasks = [task for file, results in pairs for task in _tasks(file, results)]
+    about = pairs[-1][1]
+    return LoggedRun(path, "lm-eval", str(about.get("model_name") or about.get("model_source") or ""), tasks)
 
 
 def _samples_in(folder: Path) -> list[Path]:
     """The newest file of each task, in the folder or in the one that lm-eval makes in it for the model."""
-    found: dict[str, Path] = {}
-    places = [folder, *sorted(one for one in folder.iterdir() if one.is_dir())]
-    here = next((place for place in places if any(place.glob("samples_*.jsonl"))), folder)
-    for file in sorted(here.glob("samples_*.jsonl")):
+    inner = sorted(place for place in folder.iterdir() if place.is_dir())
+    places = [place for place in (folder, *inner) if any(_NAME.fullmatch(file.name) for file in place.glob("*.jsonl"))]
+    if len(places) > 1 and places[0] != folder:
+        models = ", ".join(place.name for place in places)
+        raise InputError(f"{shown(folder)} holds the logs of {len(places)} models, {models}; give the folder of one.")
+    newest: dict[str, Path] = {}
+    for file in sorted(places[0].glob("samples_*.jsonl") if places else ()):
         if match := _NAME.fullmatch(file.name):
-            found[match[1]] = file  # dates sort as text
-    return list(found.values())
+            newest[match[1]] = file  # dates sort as text
+    return list(newest.values())
 
 
-def _results(folder: Path) -> dict[str, Any]:
-    files = sorted(folder.glob("results_*.json"))
+def _results(samples: Path) -> dict[str, Any]:
+    """The results of the date of the samples, or without a date the newest in their folder; empty if there are none."""
+    match = _NAME.fullmatch(samples.name)
+    files = sorted(samples.parent.glob(f"results_{match[2] if match and match[2] else '*'}.json"))
     try:
-        found = load(files[-1]) if files else {}
+        data = load(files[-1]) if files else {}
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
     match = _NAME.fullmatch(file.name)
     name = match[1] if match else file.stem
-    config = (results.get("configs") or {}).get(name) or {}
+    tables = {key: value for key, value in results.items() if isinstance(value, dict)}
+    configs = tables.get("configs", {})
+    if name not in configs and len(configs) == 1:  # a file that was renamed
+        name = str(*configs)
+    values = (configs.get(name), tables.get("higher_is_better", {}).get(name))
+    config, senses = (value if isinstance(value, dict) else {} for value in values)
     asked = {words: config[key] for key, words in _ASKED.items() if config.get(key) is not None}
-    shots = (results.get("n-shot") or {}).get(name)
+    shots, version = (tables.get(key, {}).get(name) for key in ("n-shot", "versions"))
     asked |= {} if shots is None else {"few-shot examples": shots}
+    remark = "" if senses else f"{name}: no results_DATE.json says for which metrics lower is better; higher is taken"
     found: dict[str, LoggedTask] = {}
     seen: Counter[tuple[str, str]] = Counter()
     options: dict[str, list[int]] = {}
     for row in _rows(file):
-        kind, record, count = _record(row, file)
+        try:
+            kind, record, count = _record(row, senses)
+        except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise InputError(
+                f"{shown(file)}: an item cannot be read ({error!r:.100}); log the samples again with lm-eval 0.4.4 or "
+                "later."
+            ) from error
         chain = str(row.get("filter") or "none")
         readout = kind if chain == "none" or kind == RANKED else chain
-        version = str((results.get("versions") or {}).get(name) or "")
-        task = found.setdefault(readout, LoggedTask(name=name, readout=readout, asked=asked, version=version))
+        task = LoggedTask(name=name, readout=readout, asked=asked, version=str(version or ""), remark=remark)
+        task = found.setdefault(readout, task)
         seen[readout, record["id"]] += 1
         if (times := seen[readout, record["id"]]) > 1:  # documents that are equal
             record["id"] += f"#{times}"
@@ -83,27 +100,33 @@ def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
         yield task
 
 
-def _record(row: Mapping[str, Any], file: Path) -> tuple[str, dict[str, Any], int]:
-    """The kind of answer, the record, and how many options there were."""
-    try:
-        metrics = {name: row[name] for name in row["metrics"]}
-        requests = [list(one.values()) for one in row["arguments"].values()]
-        responses, doc = row["resps"], row["doc"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{shown(file)}: an item lacks {error}; log the samples again with lm-eval 0.4.4 or later."
-        ) from error
-    values = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+def _record(row: Mapping[str, Any], senses: Mapping[str, Any]) -> tuple[str, dict[str, Any], int]:
+    """The kind of answer, the record, and how many options there were.
+
+    Metrics of which lower is better (false in ``senses``) are negated and named ``neg_...``, as ``eval`` does.
+    """
+    metrics = {name: row[name] for name in row["metrics"]}
+    requests = [list(one.values()) for one in row["arguments"].values()]
+    responses, doc = row["resps"], row["doc"]
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    lower = {name for name in numbers if senses.get(name) is False}
+    values = {
+        f"{NEGATED}{name}" if name in lower else name: 0.0 - value if name in lower else value
+        for name, value in numbers.items()
+    }
+    headline = next(iter(numbers), "")
     is_ranked = bool(requests) and len(requests[0]) > 1 and isinstance(requests[0][1], str) and len(requests) > 1
     record: dict[str, Any] = {
         "id": str(row.get("doc_hash") or row["doc_id"]),
-        "gold": str(row.get("target_hash") or row.get("target")),
+        "gold": str(row.get("target", row.get("target_hash"))),
         "metrics": values,
-        "outcome": outcome_of(next(iter(values.values()), -1.0)),
+        "outcome": outcome_of(1 - numbers[headline] if headline in lower else numbers.get(headline, -1.0)),
         "question": _question(doc, requests),
         "answer": str((row.get("filtered_resps") or [""])[0]),
         "prompt": row.get("prompt_hash"),
     }
+    if "acc_mutual_info" in metrics:  # the second half are the options again, without the question
+        requests = requests[: len(requests) // 2]
     if is_ranked:
         record |= {"options": [str(one[1]).strip() for one in requests]}
     else:

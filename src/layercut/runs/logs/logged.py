@@ -14,6 +14,8 @@ from layercut.runs.settings import shown
 
 RANKED, WRITTEN = "rank", "written"
 """Readouts: options that the model ranked, and text that it wrote."""
+NEGATED = "neg_"
+"""Begins the name of a metric that was negated, because lower is better; it has no score of guessing."""
 
 
 @dataclass(kw_only=True)
@@ -31,6 +33,8 @@ class LoggedTask:
     asked: Mapping[str, Any] = field(default_factory=dict)
     """How the items were asked, by name: few-shot examples, filters, decoding. Two logs that differ are compared, and
     the difference is named."""
+    remark: str = ""
+    """A line on what the log does not hold."""
 
 
 class LoggedRun(RunFolder):
@@ -87,7 +91,7 @@ def _rows(task: LoggedTask) -> Iterable[dict[str, Any]]:
                 "metric": metric,
                 "value": fmean(record["metrics"][metric] for record in task.records),
                 "n": len(task.records),
-                "chance": task.chance,
+                "chance": None if metric.startswith(NEGATED) else task.chance,
                 "finish": None,
                 "limit": None,
             }
@@ -105,7 +109,7 @@ def guessing(options: Sequence[int]) -> float | None:
 
 def differences(first: LoggedRun, second: LoggedRun) -> list[str]:
     """How two evaluations were asked otherwise, a line for each task and setting; empty where nothing differs."""
-    lines = []
+    lines = [*dict.fromkeys(task.remark for run in (first, second) for task in run.tasks if task.remark)]
     for one in first.tasks:
         for other in (task for task in second.tasks if (task.name, task.readout) == (one.name, one.readout)):
             for key in dict.fromkeys((*one.asked, *other.asked)):

@@ -100,6 +100,15 @@ def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path:
         and "strict-match" in text
         and "http" not in text.replace("http-equiv", "")
     )
+    assert '"original": "model-28"' in text and "Compared with <select" in text and "<label>Plan" not in text
+    assert "original model" not in text and 'side("uncut"' not in text, "nobody cut these two"
+    assert layercut("compare", logs["best"], logs["worst"], "--page", page).code == 0, "layercut replaces its page"
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    for other in (weights, tmp_path, "/proc/x.html"):
+        refused = layercut("compare", logs["best"], logs["worst"], "--page", other)
+        assert refused.code == 1 and "error:" in refused.err and "Traceback" not in refused.err
+    assert weights.read_bytes() == b"weights"
     data = json.loads(layercut("compare", logs["best"], logs["worst"], "--json").out)
     assert {row["verdict"] for row in data["rows"]} == {"worse"} and data["first"]["run"] == "model-28"
 
@@ -116,7 +125,8 @@ def test_equal_documents_are_paired_by_their_order(logs: dict[str, Path], tmp_pa
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "an item lacks 'arguments'"),
+        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "cannot be read (KeyError('arguments'))"),
+        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}', "cannot be read (TypeError("),
         ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no item with a score"),
         ('{"other": 1}', "is no evaluation that is known"),
         ("not JSON", "cannot be read"),
@@ -129,16 +139,90 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, line: str, m
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_ranked_options_are_guessed_at_one_in_many(tmp_path: Path) -> None:
-    def line(number: int, options: int, right: bool) -> str:
-        arguments = {f"gen_args_{one}": {"arg_0": "Which?", "arg_1": f" {one}"} for one in range(options)}
-        return json.dumps(
-            {"doc_id": number, "doc": {"query": "Which?"}, "target": "0", "arguments": arguments, "filter": "none",
-             "resps": [[["-1.0", "False"]]] * options, "filtered_resps": [["-1.0", "False"]] * options,
-             "metrics": ["acc", "perplexity"], "acc": float(right), "perplexity": [1.0, 2], "doc_hash": f"d{number}"}
-        )  # fmt: skip
+def line(number: int, options: int, **metrics: float) -> dict[str, Any]:
+    """An item with options, as lm-eval logs it; no option is one that is written."""
+    texts = [{"arg_0": "Which?", "arg_1": f" {one}"} for one in range(options)]
+    return {
+        "doc_id": number, "doc": {"query": "Which?"}, "target": f"the {number}", "target_hash": "0" * 64,
+        "arguments": {f"gen_args_{place}": one for place, one in enumerate(texts or [{"arg_0": "?", "arg_1": {}}])},
+        "resps": [[["-1.0", "False"]]] * options or [["so"]], "filtered_resps": [["-1.0", "False"]] * options or ["so"],
+        "metrics": [*metrics, "perplexity"], "perplexity": [1.0, 2], "doc_hash": f"d{number}", "filter": "none",
+        **metrics,
+    }  # fmt: skip
 
-    file = tmp_path / "samples_arc_easy.jsonl"
-    file.write_text("\n".join(line(number, 4 if number % 2 else 2, number > 3) for number in range(8)))
-    (row,) = open_run(file).metrics()["rows"]
+
+def write_samples(file: Path, lines: list[dict[str, Any]], **results: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(map(json.dumps, lines)))
+    if results:
+        (file.parent / "results_2026-01-01T00-00-00.1.json").write_text(json.dumps(results))
+    return file
+
+
+def test_ranked_options_are_guessed_at_one_in_many(tmp_path: Path) -> None:
+    lines = [line(number, 4 if number % 2 else 2, acc=float(number > 3)) for number in range(8)]
+    (row,) = open_run(write_samples(tmp_path / "samples_arc_easy.jsonl", lines)).metrics()["rows"]
     assert (row["readout"], row["metric"], row["chance"], row["value"]) == ("rank", "acc", 0.375, 0.5)
+
+
+def test_options_without_the_question_are_no_options(tmp_path: Path) -> None:
+    lines = [line(number, 8, acc=1.0, acc_mutual_info=1.0) for number in range(8)]
+    run = open_run(write_samples(tmp_path / "samples_arc_easy.jsonl", lines))
+    assert [row["chance"] for row in run.metrics()["rows"]] == [0.25, 0.25]
+    assert len(run.records("arc_easy", "rank")[0]["options"]) == 4
+
+
+@pytest.mark.parametrize("options", [0, 4])
+def test_where_lower_is_better_more_is_worse(tmp_path: Path, layercut: Run, options: int) -> None:  # noqa: F811
+    senses = {"higher_is_better": {"toxic": {"errs": False, "acc": True}}}
+    for name, errs in (("a", 0.0), ("b", 1.0)):
+        lines = [line(number, options, errs=errs if number % 3 else 1 - errs, acc=1 - errs) for number in range(60)]
+        write_samples(tmp_path / name / "samples_toxic.jsonl", lines, **senses)
+    ran = layercut("compare", tmp_path / "a", tmp_path / "b", "--json")
+    negated, acc = json.loads(ran.out)["rows"]
+    assert (negated["metric"], negated["verdict"], negated["chance"]) == ("neg_errs", "worse", None)
+    assert (negated["first"]["value"], negated["second"]["value"]) == (pytest.approx(-1 / 3), pytest.approx(-2 / 3))
+    assert (acc["metric"], acc["verdict"], json.loads(ran.out)["notes"]) == ("acc", "worse", [])
+    (row, _) = compare_two(open_run(tmp_path / "a"), open_run(tmp_path / "b"))
+    assert row.kept_share is None and row.values.lost is None
+    assert row.uncut_outcomes["right"] == 40 and row.cut_outcomes["right"] == 20
+
+
+def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path: Path) -> None:
+    runs = [
+        open_run(write_samples(tmp_path / name / "samples_x.jsonl", [line(0, 0, errs=1.0)], **results))
+        for name, results in (("a", {}), ("b", {"higher_is_better": {"x": 5}, "configs": 3, "versions": {"x": 1}}))
+    ]
+    assert [one for one in notes(*runs) if "higher is taken" in one] == [
+        "x: no results_DATE.json says for which metrics lower is better; higher is taken"
+    ]
+
+
+def test_each_date_has_its_own_results(tmp_path: Path) -> None:
+    for task, date in (("a", "2026-01-01T00-00-00.1"), ("b", "2026-01-02T00-00-00.1")):
+        write_samples(tmp_path / f"samples_{task}_{date}.jsonl", [line(0, 0, errs=1.0)])
+        (tmp_path / f"results_{date}.json").write_text(json.dumps({"higher_is_better": {task: {"errs": False}}}))
+    assert {row["metric"] for row in open_run(tmp_path).metrics()["rows"]} == {"neg_errs"}
+
+
+def test_the_right_answer_is_the_answer_and_not_its_hash(tmp_path: Path) -> None:
+    run = open_run(write_samples(tmp_path / "samples_x.jsonl", [line(7, 0, acc=1.0)]))
+    assert run.records("x", "written")[0]["gold"] == "the 7"
+
+
+def test_a_folder_of_two_models_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_samples(tmp_path / "lm" / name / "samples_x.jsonl", [line(0, 0, acc=1.0)])
+    with pytest.raises(InputError, match="holds the logs of 2 models, a, b; give the folder of one"):
+        open_run(tmp_path / "lm")
+    write_samples(tmp_path / "lm" / "samples_y.jsonl", [line(0, 0, acc=1.0)])
+    assert open_run(tmp_path / "lm").metrics()["rows"][0]["task"] == "y"
+
+
+def test_a_renamed_file_has_the_task_of_its_results_or_the_error_names_both(tmp_path: Path) -> None:
+    known = write_samples(tmp_path / "a" / "mine.jsonl", [line(0, 0, acc=1.0)], configs={"sums": {}})
+    other = write_samples(tmp_path / "b" / "samples_sums_2026-01-01T00-00-00.1.jsonl", [line(0, 0, acc=1.0)])
+    assert len(compare_two(open_run(known), open_run(other))) == 1
+    lost = write_samples(tmp_path / "c" / "samples_sums_mine.jsonl", [line(0, 0, acc=1.0)])
+    with pytest.raises(InputError, match=r"in common: sums_mine and sums\..* the file's name, samples_TASK_DATE.jsonl"):
+        compare_two(open_run(lost), open_run(other))

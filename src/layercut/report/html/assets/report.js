@@ -106,7 +106,7 @@
   };
   for (const place of all(".browser")) {
     if (!("DecompressionStream" in window)) continue;
-    const { tasks, outcomes } = JSON.parse(place.querySelector(".index").textContent);
+    const { tasks, outcomes, original } = JSON.parse(place.querySelector(".index").textContent);
     const blocks = all(".block", place);
     const cache = new Map();
     const read = (number) => cache.get(number) || cache.set(number, unpack(blocks[number])).get(number);
@@ -140,7 +140,7 @@
         { class: "example" },
         make("p", {}, "Item ", make("code", {}, id), ", right answer ", make("code", {}, gold)),
         make("pre", { tabindex: "0", "aria-label": "Question" }, question),
-        make("div", { class: "sides" }, side("uncut", before), side(plan.value, after)),
+        make("div", { class: "sides" }, side(original, before), side(plan.value, after)),
       );
     let found = [];
     let shown = 0;
