@@ -168,7 +168,7 @@ def _heard(progress: bool, say: Any) -> Io:
 
 @_asks(PruneRequest, "model", "tokenizer")
 def prune(request: PruneRequest, io: Io) -> Pruned:
-    """Make a model shallower for a use, and write the checkpoint of the deepest plan that is shown to keep it.
+    """Make a model smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
 
     Returns:
         ``model`` (loaded on first use), ``plan``, ``kept`` by task, ``report``, ``checkpoint`` and ``result``, all that

@@ -46,7 +46,7 @@ class VerificationError(RuntimeError):
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an optional part from where layercut came from: a clone, an address, or the index."""
+    """The command that installs an optional part from where layercut came from: a clone or an address."""
     import json
     from importlib import metadata
     from urllib.parse import urlsplit
@@ -63,7 +63,7 @@ def install_command(extra: str) -> str:
         return f"pip install {editable}'{url2pathname(urlsplit(url).path)}[{extra}]'"
     if version := origin.get("vcs_info"):
         return f"pip install 'layercut[{extra}] @ {version['vcs']}+{url}@{version['commit_id']}'"
-    return f"pip install 'layercut[{extra}] @ {url}'" if url else f"pip install 'layercut[{extra}]'"
+    return f"pip install 'layercut[{extra}] @ {url}'" if url else f"pip install '.[{extra}]' in a clone of layercut"
 
 
 def first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercut
 from layercut.errors import InputError
+from layercut.requests.select import SelectRequest
 from layercut.settings import CalibrationSettings, TaskSettings
 from tests.support.pruning import choice_file, spare_model
 from tests.support.tiny import save_tiny
@@ -347,3 +348,9 @@ def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) 
     assert advice.recommended is None
     rows = layercut.compare(tmp_path / "study" / "uncut", tmp_path / "study" / "last")
     assert {row.readout for row in rows} == {"rank"}
+
+
+def test_descriptions_name_what_is_done() -> None:
+    protect = SelectRequest.model_fields["protect"].description or ""
+    assert protect.endswith("layer 0 for task_accuracy.")
+    assert (layercut.prune.__doc__ or "").startswith("Make a model smaller")

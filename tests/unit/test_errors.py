@@ -34,7 +34,7 @@ class Installed:
 @pytest.mark.parametrize(
     ("origin", "command"),
     [
-        (None, "pip install 'layercut[vllm]'"),
+        (None, "pip install '.[vllm]' in a clone of layercut"),
         (
             {"url": "file:///my%20clone", "dir_info": {"editable": True}},
             "pip install --editable '/my clone[vllm]'",
@@ -63,7 +63,7 @@ def test_without_metadata_the_package_index_is_named(monkeypatch: pytest.MonkeyP
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", none)
-    assert install_command("heal") == "pip install 'layercut[heal]'"
+    assert install_command("heal") == "pip install '.[heal]' in a clone of layercut"
 
 
 def test_errors_of_the_library_name_fields_and_no_flags() -> None:

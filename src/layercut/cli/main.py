@@ -176,8 +176,10 @@ def _show_notes() -> None:
 def main() -> None:
     """Run the command line: exit 0 well, 1 error, 2 usage, 130 Ctrl-C. LAYERCUT_TRACEBACK=1 shows where."""
     _show_notes()
-    if not sys.warnoptions:  # what libraries tell each other of their next versions
+    if not sys.warnoptions:  # what libraries tell each other of their next versions, and torchao of cards not there
         warnings.simplefilter("ignore", FutureWarning)
+        for name in ("torchao", "torch.utils._pytree"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     for number, argument in enumerate(sys.argv[1:], start=1):
         if (shown := printable(argument)) != argument:
             error(f"argument {number} is {shown!r}, with characters that are no text; leave them out.")

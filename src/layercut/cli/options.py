@@ -6,9 +6,10 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from pydantic import BeforeValidator
 from typer.core import TyperCommand
 
 from layercut.base_settings import choices_of, limits
@@ -104,6 +105,8 @@ def _parameter(slot: Slot) -> inspect.Parameter:
     low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
     if plain is float and high is not None:  # a share, which may be written in percent
         more |= {"parser": str, "metavar": "SHARE"}
+    elif plain is float and _reads_text(info.annotation):
+        more |= {"parser": str, "metavar": "NUMBER"}
     elif plain in (int, float):
         more |= {"min": low, "max": high}
     missing = [one for one in choices_of(info) if one not in (info.description or "")]
@@ -118,6 +121,12 @@ def _parameter(slot: Slot) -> inspect.Parameter:
         default=inspect.Parameter.empty if required else default,
         annotation=Annotated[kind, mark],
     )
+
+
+def _reads_text(annotation: Any) -> bool:
+    """True if a field reads text itself, and says more than typer of what is wrong with it."""
+    marks = (mark for part in get_args(annotation) for mark in getattr(part, "__metadata__", ()))
+    return any(isinstance(mark, BeforeValidator) for mark in marks)
 
 
 def _typed(slot: Slot, plain: Any) -> tuple[Any, bool]:
@@ -162,7 +171,12 @@ class Verb(TyperCommand):
             else:
                 spelled += [word] if found is None or not equals else _spelled(found, value)
         speak_of(self._flags())
-        return super().parse_args(ctx, spelled)
+        try:
+            return super().parse_args(ctx, spelled)
+        except Exception as error:  # typer's NoSuchOption, which has no public name
+            if getattr(error, "option_name", "") == "--limit" and "items" in flags:
+                error.possibilities = ["--items"]  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See click: arguments, options, then a section for each panel; no word is broken at its hyphens."""

@@ -34,6 +34,8 @@ def draft_estimate(
         InputError: a model or task that cannot be used, or a profile that does not fit into the context.
     """
     handle = ModelHandle(model)
+    if settings.draft is not None:
+        ModelHandle(model.replace(model=settings.draft, revision=None))  # refused where there is none
     fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     whole = handle.num_parameters(handle.plan())
     searches = settings.remove is None and settings.draft is None

@@ -104,7 +104,7 @@ def draft(
     if goal and goal.note:
         say(goal.note)
     with resumable(out), RunFolder.begin(out, wanted) as run, SearchJournal(run) as journal:
-        progress = StageProgress(console, left=None)
+        progress = StageProgress(console)
         with progress.running():
             return _Job(model, settings, parts, run, journal, progress, seed).run()
 

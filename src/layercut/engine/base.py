@@ -79,6 +79,8 @@ class GenerationRequest:
     end such an answer there (finish reason ``settled``). The text may end in U+FFFD, for a character half written."""
     group: str = ""
     """Requests of one group begin alike, as those of a task do. An engine may compute what they have in common once."""
+    where: str = field(default="", compare=False)
+    """The line of the user's file that it was made from, for errors."""
 
 
 FinishReason = Literal["stop", "length", "settled"]

@@ -92,7 +92,7 @@ class Step:
             low, high = self.new_tokens
             metadata.append(f"{high:,} written" if low == high else f"{low:,} to {high:,} written")
         if speed is not None:
-            metadata.append(_expected(*self.seconds(speed)))
+            metadata += _known(*self.seconds(speed))
         return f"{self.name}: {', '.join(metadata)}"
 
     def _at(self, speed: Speed, new_tokens: int) -> float:
@@ -166,12 +166,7 @@ class CostEstimate:
         if self.speed is not None and self.seconds is not None:
             rate = f"{self.speed.products_per_second / 1e9:,.0f} GFLOP/s, {size(round(self.speed.bytes_per_second))}/s"
             basis = f"estimated from a short matrix product on this {self.speed.device} ({rate}), not from this model"
-            lines.append(f"time: {_expected(*self.seconds)} if nothing else runs here, {basis}")
-            if _is_open(*self.seconds):
-                lines.append(
-                    "how much more depends on the length of the answers and the number of steps; the run shows it "
-                    "after the first answers"
-                )
+            lines += [f"time: {time} if nothing else runs here, {basis}" for time in _known(*self.seconds)]
         if self.folder is not None and self.free_bytes is not None:
             stays = f", of which {size(self.stays_bytes)} stays" if self.stays_bytes < self.disk_bytes else ""
             short = ": too little" if self.disk_bytes > self.free_bytes else ""
@@ -292,13 +287,9 @@ def between(low: float, high: float) -> str:
     return f"{first} to {numbers[1]} {units[1][1]}"
 
 
-def _is_open(low: float, high: float) -> bool:
-    """True if the range says too little to be shown."""
-    return high > 1.001 * RELIABLE * low and high >= 1
-
-
-def _expected(low: float, high: float) -> str:
-    return f"at least {between(low, low)}" if _is_open(low, high) else between(low, high)
+def _known(low: float, high: float) -> list[str]:
+    """The range in words, where it says enough to be shown."""
+    return [between(low, high)] if high <= 1.001 * RELIABLE * low or high < 1 else []
 
 
 def _unit(seconds: float) -> tuple[float, str]:

@@ -145,7 +145,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
         InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no space in the
             context, or a conversation and no chat template.
     """
-    with _naming(request.id):
+    with _naming(request.where or f"request {request.id!r}"):
         if request.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {request.max_new_tokens}; use 1 or more.")
         prompt, given = encode_begun(loaded.tokenizer, request, loaded.name)
@@ -218,7 +218,7 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
         InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that do
             not go with the continuations, or a conversation and no chat template.
     """
-    with _naming(request.id):
+    with _naming(f"request {request.id!r}"):
         if not request.continuations:
             raise InputError("there are no continuations; give at least one.")
         if request.prompts and len(request.prompts) != len(request.continuations):
@@ -283,9 +283,9 @@ def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:
 
 
 @contextmanager
-def _naming(request_id: str) -> Iterator[None]:
-    """Puts the request's id in front of an error."""
+def _naming(where: str) -> Iterator[None]:
+    """Puts the place of the request in front of an error."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"request {request_id!r}: {error}") from error
+        raise InputError(f"{where}: {error}") from error

@@ -29,7 +29,7 @@ from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import study_runs
 from layercut.evidence.uses import USES, Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
-from layercut.runs.prune import VERSUS
+from layercut.runs.prune import RESULT, VERSUS, PruneResult
 from layercut.runs.settings import shown
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Advice:
     """Other models on the same items, such as quantised weights, the smallest first."""
     folder: Path | None = None
     """Folder of the study, for checkpoints and commands; None where it is not known."""
+    pruned: PruneResult | None = None
+    """The result of prune, where the folder is one of prune."""
 
     @property
     def recommended(self) -> JudgedPlan | None:
@@ -198,7 +200,9 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
     others = [RunFolder.open(path) for path in runs_in(Path(folder) / VERSUS)]
     rows = compare_runs(runs.uncut, [*runs.cuts, *(run for run in others if run.is_finished)], seed=seed)
     try:
-        return judge(rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder))
+        return judge(
+            rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder), pruned=prune_result(folder)
+        )
     except InputError as error:
         raise InputError(f"{shown(folder)}: {error}") from error
 
@@ -212,8 +216,12 @@ def judge(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     folder: Path | None = None,
+    pruned: PruneResult | None = None,
 ) -> Advice:
-    """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
+    """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise.
+
+    The plans of a folder of prune are one path, as prune tests them.
+    """
     check_goal(keep, confidence, "confidence")
     main = [row for row in rows if row.is_headline and (row.cut.is_cut or row.cut.other)]
     if not main:
@@ -230,10 +238,10 @@ def judge(
     wanted = list(dict.fromkeys((row.task, row.readout) for row in usable))
     arms = {row.cut.name: row.cut for row in main}
     steps = {
-        name: DepthEvidence(arm.turn, name, tuple(row for row in usable if row.cut.name == name))
-        for name, arm in arms.items()
+        name: DepthEvidence(turn if pruned else arm.turn, name, tuple(row for row in usable if row.cut.name == name))
+        for turn, (name, arm) in enumerate(arms.items())
     }
-    paths = _paths(list(arms.values()))
+    paths = _paths(list(arms.values()), is_one=pruned is not None)
     found = fixed_sequences(
         {name: measured for name, own in paths.items() if (measured := [steps[arm] for arm in own if steps[arm].rows])},
         keep,
@@ -260,7 +268,13 @@ def judge(
         others=tuple(others),
         ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
+        pruned=pruned,
     )
+
+
+def prune_result(folder: Path) -> PruneResult | None:
+    """The result of prune, where the folder holds one."""
+    return PruneResult.load(folder) if (Path(folder) / RESULT).is_file() else None
 
 
 def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]:
@@ -280,12 +294,15 @@ def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]
     return found
 
 
-def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
+def _paths(arms: Sequence[ComparedRun], *, is_one: bool) -> dict[str, list[str]]:
     """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
     paths: dict[str, list[ComparedRun]] = {arm.name: [arm] for arm in arms if arm.other}
     arms = [arm for arm in arms if not arm.other]
+    if is_one and arms:
+        paths = {"plans": arms, **paths}
+        arms = []
     for arm in sorted(arms, key=lambda one: (one.turn, one.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
-from layercut.errors import unknown
+from layercut.errors import InputError, unknown
 
 _NOT_WRITTEN = ("rank", "gold", "token")
 
@@ -136,6 +136,8 @@ USES = {use.name: use for use in _USES}
 
 def named_use(name: str) -> Use:
     """A use by name. Raises InputError: no such use."""
+    if "," in name:
+        raise InputError(f"use {name!r:.60} names several, and one is taken; write one of {', '.join(USES)}.")
     if name not in USES:
         raise unknown("use", name, USES)
     return USES[name]

@@ -26,7 +26,7 @@ class _Facts(ProgressColumn):
 
     max_refresh = 0.25
 
-    def __init__(self, unit: str | None, tokens: Tokens, left: Callable[[Bar], float | None]) -> None:
+    def __init__(self, unit: str | None, tokens: Tokens, left: Callable[[Bar], str]) -> None:
         super().__init__(Column(no_wrap=True))
         self._unit, self._tokens, self._left = unit, tokens, left
 
@@ -35,12 +35,11 @@ class _Facts(ProgressColumn):
         facts = [f"{task.percentage:.0f}%" if self._unit is None else f"{count} {self._unit}".rstrip()]
         facts += [self._tokens.describe(short=True)] if not task.finished else []
         facts += [clock(task.elapsed or 0)]
-        left = self._left(task)
-        facts += [] if left is None or task.finished else [f"{clock(left)} left"]
+        facts += [] if task.finished else [self._left(task)]
         return Text(" · ".join(fact for fact in facts if fact), style="cyan")
 
 
-def _bars(console: Console, unit: str | None, tokens: Tokens, left: Callable[[Bar], float | None]) -> Progress:
+def _bars(console: Console, unit: str | None, tokens: Tokens, left: Callable[[Bar], str]) -> Progress:
     """Bars that fit on 80 columns: a name that is too long ends in an ellipsis, and nothing is wrapped."""
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
@@ -120,14 +119,18 @@ class Progressing:
         assert self._unit is not None
         return self._unit.removesuffix("s") if count == 1 else self._unit
 
-    def _left(self) -> float | None:
+    def _left(self) -> str:
+        """The time of all pieces, or of the present one until every kind of piece was measured."""
         if self._active is not None:
             self._eta.bound(self._tokens.seconds_left)
-        return self._eta.remaining
+        if (seconds := self._eta.remaining) is not None:
+            return f"{clock(seconds)} left"
+        here = None if self._active is None else self._eta.remaining_here
+        return "" if here is None else f"{clock(here)} left of this step"
 
     def _rest(self) -> str:
-        if (left := self._left()) is not None:
-            return f", {clock(left)} left"
+        if left := self._left():
+            return f", {left}"
         wanted = self._eta.wanted
         return f", time left: after {wanted} {self._counted(wanted) if self._unit else 'steps'}" if wanted else ""
 
@@ -206,9 +209,9 @@ class SelectionProgress:
             del self._counts[what]
             self._bars.remove_task(self._ids.pop(what))
 
-    def _left(self, bar: Bar) -> float | None:
+    def _left(self, bar: Bar) -> str:
         pace = self._paces.get(bar.id)
-        return None if pace is None else pace.left
+        return "" if pace is None or pace.left is None else f"{clock(pace.left)} left"
 
     def _now(self) -> str:
         facts = [*self._counts.values(), self._tokens.describe()]

@@ -1,10 +1,11 @@
 """Estimate the time left for a list of cells from the finished ones.
 
 Items of different tasks differ in cost, so a share of items is not a share of time. Seconds per item are measured for
-each kind of cell; a kind that has not run yet is estimated from its weight and the measured speed of others.
+each kind of cell. The time left is known once every kind that is left was measured; a forecast also judges a kind by
+its weight and the measured speed of others.
 
-There is no estimate where it could be wrong by more than a factor of about two: before ``ENOUGH`` items of the present
-kind, or a quarter of them, were timed, and where an item takes longer than twice all that was left.
+There is no time left before ``ENOUGH`` items of the present kind, or a quarter of them, were timed, and where an item
+takes longer than twice all that was left.
 """
 
 from __future__ import annotations
@@ -129,10 +130,11 @@ class Eta:
         return self.remaining_of(range(len(self._cells)))
 
     def remaining_of(self, cells: Iterable[int]) -> float | None:
-        """Seconds of some of the cells, or None where no estimate would be right within a factor of two."""
+        """Seconds of some of the cells; None where a kind of them was not measured, or too little."""
         indices = list(cells)
         each = self._each(left := self._left(indices))
-        if each is None or any(self._wanted(cell.kind) for cell, _ in left):
+        new = any(cell.weight and cell.kind not in self._items for cell, _ in left)
+        if each is None or new or any(self._wanted(cell.kind) for cell, _ in left):
             return None
         spent = time.monotonic() - self._since
         active = self._left(set(indices) & {self._at})
@@ -140,6 +142,11 @@ class Eta:
             min(spent, each[cell.kind]) for cell, _ in active
         )
         return None if active and spent > max(2 * rest, _SHORT) else rest
+
+    @property
+    def remaining_here(self) -> float | None:
+        """Seconds of the present cell; None where there is none, or as for ``remaining``."""
+        return self.remaining_of([self._at]) if self._at >= 0 else None
 
     @property
     def wanted(self) -> int:

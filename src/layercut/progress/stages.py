@@ -1,4 +1,6 @@
-"""Progress table of prune: a line for each stage and depth with what is kept so far, and the time left as a range.
+"""Progress table of prune: a line for each stage and depth with what is kept so far, and the number of the step.
+
+No time is left that was not measured: how deep a path goes is open, so only the present counter has a time left.
 
 Where stderr is not a terminal, a plain line is printed for each finished step, and one every half minute.
 """
@@ -6,30 +8,19 @@ Where stderr is not a terminal, a plain line is printed for each finished step, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from layercut.progress.cost import RELIABLE
 from layercut.progress.heartbeat import clock, line
 from layercut.progress.table import ProgressTable
 from layercut.text.tables import bare_table
 
 _AROUND = 8
 """Lines that the terminal needs for other things."""
-
-
-class TimeLeft(NamedTuple):
-    """The least and the most seconds that are left."""
-
-    now: tuple[float, float]
-    """From where the present step begins."""
-    after: tuple[float, float]
-    """From where it ends."""
 
 
 @dataclass
@@ -47,32 +38,34 @@ class _Row:
 class StageProgress(ProgressTable):
     """The stages of one run of prune, in the order in which they begin."""
 
-    def __init__(self, console: Console, left: Callable[[], TimeLeft | None] | None = lambda: None) -> None:
+    def __init__(self, console: Console, steps: Sequence[str] = ()) -> None:
         """Nothing is shown yet.
 
         Args:
             console: where it is shown.
-            left: gives the time that is left, the same until the present step has ended; None while nothing was
-                measured. Without it, each step has its own time left, from what of it is done.
+            steps: names of the steps of the run, in order; see ``step``.
         """
         super().__init__(console)
-        self.left = left
+        self._steps, self._at = list(steps), 0
         self._rows: dict[str, _Row] = {}
         self._active = ""
         self._step = ""
         """Progress of the active stage."""
+        self._counters: dict[str, tuple[int, int]] = {}
+        """By name, of the active stage: how often it began, and what is done."""
         self._step_began: tuple[str, int, float] = ("", 0, 0.0)
         """Its name, what was done when it began, and when that was."""
         self._cells: list[str] = []
-        self._known: TimeLeft | None = None
-        """The last result of ``left``."""
-        self._since = self._began
-        """When it first gave that."""
+
+    def step(self, name: str) -> None:
+        """A step of the run begins; the number never falls, and a name that is no step changes nothing."""
+        self._at = max(self._at, self._steps.index(name) + 1 if name in self._steps else 0)
 
     def begin(self, stage: str, doing: str) -> None:
         """A stage or depth is worked on."""
         self._rows.setdefault(stage, _Row()).doing = doing
         self._active, self._step = stage, ""
+        self._counters.clear()
         self._tokens.begin()
 
     def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "", style: str = "") -> None:
@@ -81,21 +74,22 @@ class StageProgress(ProgressTable):
         row.doing, row.style = note, style or row.style
         row.chosen, row.shown = chosen or row.chosen, shown or row.shown
         facts = [note, chosen and f"keeps {chosen} on selection items", shown and f"keeps {shown} on report items"]
-        rest = self.remaining()
-        line(self._console, f"{stage}: {', '.join(fact for fact in [*facts, rest] if fact)}")
+        line(self._console, f"{stage}: {', '.join(fact for fact in [*facts, self._position] if fact)}")
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Pieces of the active stage; as criteria and searches report them."""
         if done == 0:
             self._tokens.begin()
-        self._step = f"{what} {done:,} of {total:,}"
-        if self.left is None:
-            if self._step_began[0] != what or done <= self._step_began[1]:
-                self._step_began = (what, done, time.monotonic())
-            _, first, since = self._step_began
-            if first < done < total:
-                left = (time.monotonic() - since) / (done - first) * (total - done)
-                self._step += f", {clock(left)} left of this step"
+        part, before = self._counters.get(what, (1, 0))
+        part += done < before
+        self._counters[what] = (part, done)
+        self._step = f"{what}{f', part {part}:' if part > 1 else ''} {done:,} of {total:,}"
+        if self._step_began[0] != what or done <= self._step_began[1]:
+            self._step_began = (what, done, time.monotonic())
+        _, first, since = self._step_began
+        if first < done < total:
+            left = (time.monotonic() - since) / (done - first) * (total - done)
+            self._step += f", {clock(left)} left of this step"
 
     def cells(self, labels: list[str]) -> None:
         """Names of the pieces that ``piece`` and ``skip`` speak of."""
@@ -123,22 +117,14 @@ class StageProgress(ProgressTable):
             row = self._rows[name]
             doing = (self._step or row.doing) if name == self._active else row.doing
             table.add_row(name, Text(doing, style=row.style or "cyan"), *([row.chosen, row.shown] if keeps else []))
-        waiting = "" if self.left is None else "time left: after the first answers"
-        return self._drawn(table, left=self.remaining() or waiting)
+        return self._drawn(table, left=self._position)
 
     def _now(self) -> str:
         doing = self._rows[self._active].doing if self._active else "loading the model"
         facts = [f"{self._active}: {doing}" if self._active else doing, self._step, self._tokens.describe()]
-        return ", ".join(fact for fact in [*facts, self.remaining()] if fact)
+        return ", ".join(fact for fact in [*facts, self._position] if fact)
 
-    def remaining(self) -> str:
-        found, now = self.left() if self.left is not None else None, time.monotonic()
-        if found is None:
-            return ""
-        if found != self._known:
-            self._known, self._since = found, now
-        spent = now - self._since
-        low, high = (max(after, whole - spent) for whole, after in zip(found.now, found.after, strict=True))
-        if high > RELIABLE * low:  # how deep the path goes is open
-            return f"at most {clock(high)} left"
-        return f"{clock(low)} to {clock(high)} left" if clock(low) != clock(high) else f"{clock(high)} left"
+    @property
+    def _position(self) -> str:
+        """``step 2 of 6``; empty before the first."""
+        return f"step {self._at} of {len(self._steps)}" if self._at else ""

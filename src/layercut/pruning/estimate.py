@@ -12,7 +12,7 @@ from layercut.healing.estimate import seam_parameters
 from layercut.pruning.budget import CANDIDATES, FEWEST, MOST, SELECTION_ITEMS, report_items_in, selection_items_in
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
-from layercut.pruning.job import FLAGS, settings_of_run, size_unit, units_of
+from layercut.pruning.job import FLAGS, refuse_early, settings_of_run, size_unit, units_of
 from layercut.pruning.path import HEALING_ITEMS, general_tasks
 from layercut.pruning.profile import Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, PruneSettings
@@ -50,6 +50,7 @@ def prune_estimate(
     depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
+    refuse_early(handle, settings, profile, parts)
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     speed = measured_speed(model.device, handle.dtype)
     selection, report = settings.items or SELECTION_ITEMS, settings.items or MOST

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
-from layercut.pruning.profile import TRANSFORMERS, fitted
+from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
 from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
@@ -61,10 +62,14 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
+from layercut.tasks.grading import chance_of
+from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
 
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 FLAGS = {"limit": "items", "objective": "tasks"}
+_STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
+"""Of a run, in order; other models are asked while plans are confirmed."""
 
 
 def prune_model(
@@ -102,11 +107,8 @@ def prune_model(
     for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
         if note:
             say(note)
-    if profile.engine != TRANSFORMERS:
-        timer_of(handle, profile=profile)  # refused now, and not after hours
-    for name in settings.versus:
-        other_model(handle.settings, name)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
+    refuse_early(handle, settings, profile, parts)
     wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as run:
@@ -140,13 +142,30 @@ def prune_model(
                 isolation=isolation,
                 state=PruneState(run.path),
                 journal=journal,
-                progress=StageProgress(console),
+                progress=StageProgress(
+                    console, [step for step in _STEPS if step != SIDE_EFFECTS or not settings.no_side_effects]
+                ),
                 console=console,
                 say=say,
             )
             found = PruneJob(context).run()
         (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
+
+
+def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
+    """Raise InputError for what would stop the run after hours."""
+    if profile.engine != TRANSFORMERS:
+        timer_of(model, profile=profile)
+    for name in settings.versus:
+        other_model(model.settings, name)
+    own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
+    alike = [one.label for one in own if 1 in chance_of(one.task, "selection", one.readout).values()]
+    if len(alike) == len(parts):
+        raise InputError(
+            f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
+            "shown; give rows with different answers."
+        )
 
 
 def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:
@@ -202,7 +221,6 @@ class PruneJob:
         self._progress, self._say = context.progress, context.say
         self._original = OriginalModel(context)
         self._search = PathSearch(context, self._original)
-        self._progress.left = self._original.left
 
     def run(self) -> PruneResult:
         state = self._state
@@ -212,27 +230,28 @@ class PruneJob:
             wanted = not self._settings.goal_alone and "path" not in state
             state.put("general", wanted and self._model.weightless.has_chat_template)
         with self._progress.running():
-            with state.stage("original"):
+            with self._stage("original"):
                 self._original.measure()
-            with state.stage("path"):
+            with self._stage("path"):
                 self._search.run()
-            with state.stage("confirm"):
+            with self._stage("confirm"):
                 self._number_items()
                 self._ask(self._uncut)
             others: tuple[Other, ...] = ()
             if self._settings.versus:
-                with state.stage("versus"):
+                with self._stage("versus"):
                     others = self._ask_others()
-            with state.stage("confirm"):
+            with self._stage("confirm"):
                 found = self._confirm(others)
-            with state.stage("checkpoint"):
+            with self._stage("checkpoint"):
                 chosen = self._passed(found) or self._arms()[0]  # the deepest that passed, else the first
                 self._write(chosen, found)
             effects: tuple[SideEffect, ...] = ()
             if not self._settings.no_side_effects and (self._folder / MODEL).exists():
-                with state.stage(SIDE_EFFECTS):
+                with self._stage(SIDE_EFFECTS):
                     effects = self._check(chosen)
-            with state.stage("speed"):
+            self._write_card(chosen, found, effects)
+            with self._stage("speed"):
                 has_choice = bool(self._settings.versus or self._settings.faster)
                 timed = {chosen.name, *(one.name for one in found.tested if has_choice)}
                 self._time([arm for arm in self._arms() if arm.name in timed])
@@ -242,6 +261,10 @@ class PruneJob:
         if (self._folder / MODEL).exists():  # healed checkpoints may be wanted later only where none was written
             shutil.rmtree(self._folder / "healing", ignore_errors=True)
         return result
+
+    def _stage(self, name: str) -> AbstractContextManager[None]:
+        self._progress.step(name)
+        return self._state.stage(name)
 
     @property
     def _uncut(self) -> Arm:
@@ -370,13 +393,23 @@ class PruneJob:
             checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
         else:
             checked = cut_model(self._model.source, arm.plan, target, uncut=lambda: self._model.loaded).verified
-        card, context = target / "README.md", self._context
-        verdict = card_verdict(
-            arm.name, found.tested, self._settings.keep, LEVEL, context.seed, context.run.environment["command"]
-        )
-        write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
         self._state.put("verified", checked)
         self._progress.end("checkpoint", note=str(target))
+
+    def _write_card(self, arm: Arm, found: FixedSequence, effects: Sequence[SideEffect]) -> None:
+        """Open the checkpoint's card with the verdict, once."""
+        card, context = self._folder / MODEL / "README.md", self._context
+        if card.exists():
+            verdict = card_verdict(
+                arm.name,
+                found.tested,
+                effects,
+                keep=self._settings.keep,
+                level=LEVEL,
+                seed=context.seed,
+                command=context.run.environment["command"],
+            )
+            write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
 
     def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
         """Abilities outside the goal that the checkpoint lost."""
@@ -411,11 +444,12 @@ class PruneJob:
             timed.update({name: {UNCUT: found[UNCUT], name: found[name]} for name in others})
             self._state.put("timed", {**self._state.get("timed", {}), profile.words: timed})
 
-        self._progress.begin("speed", "timing all models by turns")
+        self._progress.begin("speed", "timing plans by turns with the original model")
         if new := [arm for arm in arms if arm.name not in timed]:
             time({arm.name: timer_of(self._model, arm.plan, profile) for arm in new})
         for name in self._settings.versus:
             if (run := run_of(name)) not in timed:
+                self._progress.begin("speed", f"timing {name} by turns with the original model")
                 model = other_model(self._model.settings.replace(batch_size=profile.batch), name)
                 time({run: timer_of(model)})
                 model.release()

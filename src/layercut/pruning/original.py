@@ -9,14 +9,11 @@ from dataclasses import replace
 
 from layercut.errors import AtChance, InputError
 from layercut.evidence.sample_size import MANY
-from layercut.progress.stages import TimeLeft
 from layercut.pruning.budget import (
-    CANDIDATES,
     CONFIRM,
     FEWEST,
     FIRST,
     MOST,
-    RACED,
     SELECTION_ITEMS,
     Yardstick,
     items_for,
@@ -26,12 +23,11 @@ from layercut.pruning.budget import (
 )
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import PlanPath, general_tasks
+from layercut.pruning.settings import LAYER, NONE
 from layercut.pruning.verdict import lacking
-from layercut.runs.directory import METRICS
 from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
-from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.shortfall import tell_shortfalls
 
@@ -80,6 +76,12 @@ class OriginalModel:
             given = {"each task": max(counts.values())} if same else counts
             listed = ", ".join(f"{number} selection items of {name}" for name, number in given.items())
             self._say(f"{listed} choose the layers")
+            if state.get("general") and (self._context.units != LAYER or self._settings.heal != NONE):
+                number = sum(part.limit or 0 for part in general_tasks())
+                self._say(
+                    f"the original model also answers {number} general requests, which channels and healing follow so "
+                    "that other abilities stay; `goal_alone` leaves them out"
+                )
             self.announce(num_items)
             state.put("announced", num_items)
 
@@ -220,26 +222,6 @@ class OriginalModel:
                 general=general_tasks() if self._state.get("general") else (),
             )
         return self._path_made
-
-    def left(self) -> TimeLeft | None:
-        """By the time of an item: the least as if the path ended with this depth, the most as if it did not."""
-        state = self._state
-        if not state.get("seconds_per_item") or "ignored" not in state:
-            return None
-        per_item, path, ended = self._per_item(self.parts), state.get("path", []), "path_ended" in state
-        report = per_item * max((state.get("report_items") or state.get("announced") or {}).values(), default=0)
-        search = per_item * state["selection_items"] * (CANDIDATES * RACED + 2)
-        deeper = 0 if ended else max(self._context.max_depth - len(path), 0)
-        arms = [UNCUT, *(PathStep.model_validate(one).run for one in path)]
-        answered = sum((self._context.folder / arm / METRICS).is_file() for arm in arms)
-        models = max(len(path) + deeper + 1 - answered, 0)
-
-        def seconds(searches: int, asked: int) -> tuple[float, float]:
-            low = report * min(asked, 1 if asked < models or answered else 2) * 0.7
-            return low, (searches * search + report * asked) * 1.5 + 60
-
-        after = seconds(0, max(models - 1, 0)) if ended else seconds(max(deeper - 1, 0), models)
-        return TimeLeft(seconds(deeper, models), after)
 
     def release(self) -> None:
         """Let the weights go, and what was built on them."""

@@ -19,6 +19,7 @@ from layercut.runs.environment import command_line, machine
 from layercut.runs.prune import MODEL, Chosen, Goal, GoalTask, PathStep, PruneResult, Served, SetAside, SideEffect, Size
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
 
@@ -135,9 +136,11 @@ def _served(context: PruneContext, found: FixedSequence, arm: Arm) -> tuple[Serv
 
 
 def _size(context: PruneContext, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
+    file = gguf_file(context.model.settings.model)
     return Size(
         parameters=context.model.num_parameters(plan),
         disk_bytes=disk_bytes,
+        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=context.model.settings.tie),
         memory_bytes=timed["memory_bytes"],
         cache_bytes_per_token=timed["cache_bytes_per_token"],
     )

@@ -47,6 +47,13 @@ def _depth(text: object) -> str:
     return Depth(text=str(text)).text
 
 
+def _times(given: object) -> object:
+    try:
+        return float(given) if isinstance(given, str) else given
+    except ValueError:
+        raise InputError(f"faster {given:.20} is not a number of times; write 1.2 for 1.2 times as fast.") from None
+
+
 def _faster(times: float) -> float:
     if times > 1:
         return times
@@ -76,9 +83,7 @@ class PruneSettings(Settings):
         }
     )
 
-    use: str | None = Field(
-        None, description="What the model is for: math, code, summarize, classify, chat, copy or all; names tasks."
-    )
+    use: str | None = Field(None, description="One of math, code, summarize, classify, chat, copy, all.")
     tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
@@ -94,16 +99,13 @@ class PruneSettings(Settings):
         lt=1,
         description="Most bytes to remove; 30% if left out.",
     )
-    one_size: bool = Field(
-        False, description="Heal and test the plan of `smaller` or `faster` alone, not those on the way to it."
-    )
-    faster: Annotated[Number, AfterValidator(_faster)] | None = Field(
+    one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
+    faster: Annotated[Number, BeforeValidator(_times), AfterValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
     serve: Annotated[str, AfterValidator(profile_text)] = Field(
         LAPTOP,
-        description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; a GGUF file also with "
-        "engine=llama.cpp.",
+        description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.",
     )
     max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
@@ -113,16 +115,13 @@ class PruneSettings(Settings):
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO,
-        description=f"auto (in closed form; plans of layers alone are trained too if time allows), none, "
-        f"{', '.join((*METHODS, TRAINED))}.",
+        description=f"auto (closed form, or training), none, {', '.join((*METHODS, TRAINED))}.",
     )
     time: Annotated[str, AfterValidator(_time)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
-    items: int | None = Field(
-        None, ge=8, description="Report items of each task, which decide; at most 100 others choose the layers."
-    )
+    items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
 
     versus: Names = Field(
         (),
@@ -130,11 +129,11 @@ class PruneSettings(Settings):
     )
     goal_alone: bool = Field(
         False,
-        description="Choose channels and heal on answers to the goal's tasks alone, without general requests.",
+        description="Learn from the goal's tasks, not general requests too.",
     )
     no_side_effects: bool = Field(
         False,
-        description="Do not check the checkpoint for what a cut breaks in silence: language, form, calls, long texts.",
+        description="Skip the checks of endings, language and long texts.",
     )
 
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
@@ -150,15 +149,15 @@ class PruneSettings(Settings):
             )
         if self.time is not None and self.items is not None:
             raise InputError("`time` and `items` are alternatives: the items follow from the time; give one of them.")
-        if self.wanted_units == LAYER and (self.smaller or self.faster) is not None:
-            name = "smaller" if self.faster is None else "faster"
-            raise InputError(f"`{name}` is for plans with thinner MLPs; say `units` both or width, or leave it out.")
+        sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
+        layers = "remove" if self.remove is not None else "max_depth"
+        if self._counts_layers and (sized or self.wanted_units != LAYER):
+            other = f"`{sized}`" if sized else f"`units` {self.units}"
+            raise InputError(f"`{layers}` counts whole layers, and {other} does not; leave one of the two out.")
+        if self.wanted_units == LAYER and sized:
+            raise InputError(f"`{sized}` is for plans with thinner MLPs, and `units` layer has none; leave one out.")
         if self.one_size and (self.smaller or self.faster) is None:
             raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
-        if self.wanted_units != LAYER and self._counts_layers:
-            raise InputError(
-                f"`remove` and `max_depth` count layers, and `units` {self.units} counts bytes; say `smaller` 20%."
-            )
         if self.remove is not None and "max_depth" in self.model_fields_set:
             raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
         return self

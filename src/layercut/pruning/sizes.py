@@ -19,7 +19,7 @@ from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.request_times import RequestTimes
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.settings import WIDTH, PruneSettings
 from layercut.runs.prune import BYTES
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
 from layercut.selection.trace_damage import first_traces, right_answers
@@ -130,7 +130,20 @@ class Sizes:
                 )
             most = settings.smaller or (needed if unit == BYTES else math.ceil(100 * less) / 100)
         steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
+        limit = self._most(0 if settings.wanted_units == WIDTH else len(steps) + 1)
+        if unit == BYTES and most >= limit:
+            raise InputError(
+                f"no plan of this model is {most:.0%} smaller: embeddings and attention stay, and {limit:.0%} is about "
+                "the most; ask for less."
+            )
         return (*steps, most)
+
+    def _most(self, num_layers: int) -> float:
+        """Share of the bytes of so many layers and of all other MLPs, which no plan reaches; each size takes one layer
+        more than the one before at most."""
+        gone = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:num_layers])
+        thin = sum(self._channels[layer] * self.mlp.width for layer in self._channels if layer not in gone)
+        return (sum(self._layers[layer] for layer in gone) + thin) / self.total
 
 
 class SizePath:

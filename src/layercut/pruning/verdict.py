@@ -15,16 +15,19 @@ from layercut.runs.prune import (
     NextStep,
     PathStep,
     Served,
+    SideEffect,
     TaskKept,
     TestedDepth,
     Verdict,
     better_of,
+    side_effect_words,
 )
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.tasks.own_file import OwnFile
 from layercut.text.markup import escape, table
+from layercut.text.numbers import at_least
 
 
 def answer_of(
@@ -135,8 +138,18 @@ def next_step(
     return NextStep(items=items, command=shlex.join(words))
 
 
-def card_verdict(arm: str, tested: Sequence[TestedDepth], keep: float, level: float, seed: int, command: str) -> str:
-    """Opening of a model card: whether the model keeps the goal, what it keeps, and the command that found it."""
+def card_verdict(
+    arm: str,
+    tested: Sequence[TestedDepth],
+    effects: Sequence[SideEffect],
+    *,
+    keep: float,
+    level: float,
+    seed: int,
+    command: str,
+) -> str:
+    """Opening of a model card: whether the model keeps the goal, its side effects, what it keeps, and the command that
+    found it."""
     found = next((one for one in tested if one.name == arm), None)
     asked = f"{keep:.0%} of the score above chance of every task"
     if found is not None and found.passed:
@@ -149,7 +162,7 @@ def card_verdict(arm: str, tested: Sequence[TestedDepth], keep: float, level: fl
         (
             f"{escape(one.task)} ({one.readout})",
             _share(one),
-            "n/a" if one.bound is None else f"{100 * one.bound:.0f} %",
+            "n/a" if one.bound is None else f"{at_least(one.bound)} %",
             f"{100 * one.uncut.value:.0f} %",
             f"{100 * one.cut.value:.0f} %",
             f"{one.cut.n:,}",
@@ -158,6 +171,7 @@ def card_verdict(arm: str, tested: Sequence[TestedDepth], keep: float, level: fl
     ]
     head = ["task", "keeps, with 95 % interval", "at least", "original model", "this model", "items"]
     note = f"Items that nothing was chosen on, seed {seed}; `at least` is the bound that decides."
+    text += f"\n\n**Side effects:** {escape(words)}." if (words := side_effect_words(effects)) else ""
     return "\n".join([text, "", *table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 from layercut.engine.handle import ModelHandle
@@ -16,6 +17,9 @@ from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.run import slug
 
+_KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)
+"""A kind of quantised weights, as people write it."""
+
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:
     """A model that is named beside the original one, and run as that one is; a GGUF file in llama.cpp, and
@@ -25,7 +29,11 @@ def other_model(settings: ModelSettings, name: str) -> ModelHandle:
         InputError: no such model, or one that cannot be used.
         MissingExtra: xllamacpp is not installed, for a GGUF file.
     """
-    name, _, kind = name.rpartition("@") if name.rpartition("@")[2] in QUANTISED else (name, "", "")
+    whole, (name, _, kind) = name, name.rpartition("@")
+    if kind not in QUANTISED:
+        if name and _KIND.fullmatch(kind):
+            raise InputError(f"`versus` {whole}: {kind} is not a kind of weights here; write {', '.join(QUANTISED)}.")
+        name, kind = whole, ""
     more: dict[str, str] = {"quantize": kind} if kind else {}
     more |= {"dtype": "bfloat16"} if kind == "int4" else {}
     if name.lower().endswith(SUFFIX) and not kind:

@@ -17,7 +17,7 @@ from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape
-from layercut.text.numbers import number
+from layercut.text.numbers import at_least, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,14 @@ def next_step(advice: Advice) -> str:
     """The checkpoint, or the command that makes it or measures more, in Markdown; empty where the folder is unknown."""
     if advice.folder is None or advice.better is not None:
         return ""
+    pruned = advice.pruned
     if advice.recommended is not None:
+        if pruned is not None:
+            if pruned.checkpoint and pruned.chosen.name == advice.recommended.arm.name:
+                return f"Checkpoint: `{advice.folder / pruned.checkpoint}`."
+            return (
+                f"To write the checkpoint: repeat `{pruned.command}` with `--keep {advice.keep:g}` and another `--out`."
+            )
         found = checkpoint_of(advice.folder, advice.recommended.arm)
         if found.checkpoint is not None:
             return f"Checkpoint: `{found.checkpoint}`."
@@ -153,6 +160,8 @@ def next_step(advice: Advice) -> str:
     if best is None or best.verdict != "undecided" or best.items_needed is None:
         return "Next: remove fewer layers, choose other layers, or heal (`layercut heal --help`)." if best else ""
     items = _round_up(max(best.items_needed, 1 + max(one.n for one in best.tasks)))
+    if pruned is not None:
+        return f"To decide it: repeat `{pruned.command}` with `--items {items}` and another `--out`."
     return f"To decide it: {more_items(advice.folder, items, advice.use.name, advice.keep)}."
 
 
@@ -203,7 +212,7 @@ def _size(plan: JudgedPlan) -> str:
 
 
 def _kept(one: JudgedTask) -> str:
-    low = "?" if one.low is None else number(math.floor(100 * one.low + 1e-9) / 100)
+    low = "?" if one.low is None else at_least(one.low)
     high = "?" if one.high is None else number(math.ceil(100 * one.high - 1e-9) / 100)
     how = words.readout_words(one.readout)
     return f"{number(one.kept)} % [{low}, {high}] of {escape(one.task)} ({how}, n = {one.n:,})"
@@ -233,6 +242,10 @@ def _unknown(plan: JudgedPlan) -> str:
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
     less = words.size(advice.uncut, plan.arm)
     gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
+    served = next((one for one in (advice.pruned.served if advice.pruned else ()) if one.run == plan.arm.name), None)
+    if advice.pruned is not None:
+        timed = map(words.speed, served.speed) if served else ["its speed was not timed"]
+        return f"**Gained:** {gained}; {'; '.join(timed)}."
     return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
 
 
@@ -371,8 +384,7 @@ def _percent(share: float, *, round_down: bool | None = None) -> str:
     """``91 %``; a bound is rounded to its careful side, so that 89.6 % at least is not called 90 %."""
     if round_down is None:
         return f"{100 * share:.4g} %"
-    whole = math.floor(100 * share + 1e-9) if round_down else math.ceil(100 * share - 1e-9)
-    return f"{number(whole / 100)} %"
+    return f"{at_least(share) if round_down else number(math.ceil(100 * share - 1e-9) / 100)} %"
 
 
 def _rounded(count: int) -> str:

@@ -17,14 +17,14 @@ from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
 from layercut.report.elements import Figure
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
-from layercut.report.side_effects import side_effect_table, side_effect_words
+from layercut.report.side_effects import side_effect_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
-from layercut.runs.disk import size
+from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried
+from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import number, parameters, two_decimals, with_interval
+from layercut.text.numbers import at_least, number, parameters, two_decimals, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth, TimedSpeed
+    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +180,9 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
             else ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}")
         ),
         ("size", size_words(result)),
-        ("speed", "; ".join(map(speed_words, result.speed)) or "not measured"),
+        ("speed", "; ".join(map(words.speed, result.speed)) or "not measured"),
         ("checkpoint", place),
-        *([("side effects", escape(effects))] if (effects := side_effect_words(result)) else []),
+        *([("side effects", escape(effects))] if (effects := side_effect_words(result.side_effects)) else []),
         *([("other models", escape(unweighed))] if (unweighed := unweighed_words(result)) else []),
         *([("with a draft", f"{escape(drafted.why)} Nothing is lost.")] if drafted else []),
         *([("to decide it", _command(result.next.command))] if result.next else []),
@@ -232,12 +232,12 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
     tasks = ", ".join(f"{one.task} ({one.readout})" for one in result.goal.tasks)
     scores = ", ".join(f"{one.task} {one.score.value:.0%} of {one.score.n}" for one in result.original)
     first = Text(f"{result.model}: keep {result.goal.keep:.0%} of {tasks}; original model: {scores}", style="bold")
-    speeds = (Text(f"speed: {speed_words(one)}") for one in result.speed)
+    speeds = (Text(f"speed: {words.speed(one)}") for one in result.speed)
     front = front_of(result)
     table = costs_table(result)
     beside = [terminal(one) for one in ((front_table(front), table) if front else ()) if one.rows]
     costs = [Text(cost_words(cost)) for one in result.served for cost in one.costs if not front]
-    found = side_effect_words(result)
+    found = side_effect_words(result.side_effects)
     effects = [Text(f"side effects: {found}")] if found else []
     sizes = Text(f"size: {size_words(result)}")
     alone = [Text(f"other models: {unweighed}")] if (unweighed := unweighed_words(result)) else []
@@ -260,7 +260,7 @@ def depths_table(result: PruneResult) -> Table:
                     task_cell(one.task, one.readout),
                     share_cell(one),
                     "-" if shown is None else share_cell(shown),
-                    "-" if shown is None or shown.bound is None else f"{number(shown.bound)} %",
+                    "-" if shown is None or shown.bound is None else f"{at_least(shown.bound)} %",
                     "not tested" if found is None else verdict_cell(found.passed, found.verdict),
                 ]
             )
@@ -351,7 +351,7 @@ def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
             Column("task", lambda one: task_cell(one.task, one.readout)),
             Column("verdict", passed),
             Column("keeps", share_cell),
-            Column("at least", lambda one: "n/a" if one.bound is None else f"{number(one.bound)} %", numeric=True),
+            Column("at least", lambda one: "n/a" if one.bound is None else f"{at_least(one.bound)} %", numeric=True),
             Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
             Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
             Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
@@ -367,22 +367,12 @@ def size_words(result: PruneResult) -> str:
         return "not recorded"
     change = f"{after.parameters / before.parameters - 1:+.1%}"
     text = f"{parameters(before.parameters)} to {parameters(after.parameters)} parameters ({change})"
-    text += f", {size(before.disk_bytes)} to {size(after.disk_bytes)} on disk"
+    text += f", {size_change(before.disk_bytes, after.disk_bytes)} on disk"
+    if before.gguf_bytes and after.gguf_bytes:
+        text += f", {size_change(before.gguf_bytes, after.gguf_bytes)} from GGUF to GGUF"
     if before.memory_bytes and after.memory_bytes:
         text += f", {size(before.memory_bytes)} to {size(after.memory_bytes)} in memory"
     return text
-
-
-def speed_words(one: TimedSpeed) -> str:
-    """One speed of both models with their ratio."""
-    low, high = one.ratio.low, one.ratio.high
-    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    short = one.unit == "s" and max(one.uncut.value, one.cut.value) < 1
-    values = [(1000 if short else 1) * model.value for model in (one.uncut, one.cut)]
-    before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
-    unit = "ms" if short else one.unit
-    ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
-    return f"{one.name} {before} to {after} {unit} ({ratio})"
 
 
 def _command(text: str) -> str:

@@ -15,7 +15,7 @@ from layercut.report.figures import charts
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.disk import size
 from layercut.runs.prune import Estimated, TimedSpeed
-from layercut.text.numbers import number
+from layercut.text.numbers import at_least
 
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice
@@ -204,7 +204,7 @@ def front_table(front: Front) -> Table:
         Column("keeps", lambda line: share_cell(line.kept)),
         Column(
             "at least",
-            lambda line: "-" if line.kept.bound is None else f"{number(line.kept.bound)} %",
+            lambda line: "-" if line.kept.bound is None else f"{at_least(line.kept.bound)} %",
             numeric=True,
             narrow=(1,),
         ),

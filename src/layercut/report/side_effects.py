@@ -1,21 +1,10 @@
-"""Side effects of a cut outside its goal: one line and a table."""
+"""Side effects of a cut outside its goal: the table."""
 
 from __future__ import annotations
 
 from layercut.report.table import Column, Table
 from layercut.runs.prune import PruneResult
 from layercut.text.numbers import number, p_value, with_interval
-
-
-def side_effect_words(result: PruneResult) -> str:
-    """The checks that differ, in words; that there are none; or nothing where nothing was checked."""
-    found = result.side_effects
-    if not found:
-        return ""
-    shown = [f"{one.task} {with_interval(one.difference, sign=True)} points" for one in found if one.is_shown]
-    items = sum(one.cut.n for one in found)
-    start = "; ".join(shown) if shown else "none shown"
-    return f"{start} ({len(found)} checks, {items} items)"
 
 
 def side_effect_table(result: PruneResult) -> Table:
@@ -25,7 +14,7 @@ def side_effect_table(result: PruneResult) -> Table:
         caption="What else changed: share of the answers that pass each check, and how well ranked answers are "
         "calibrated, in %, with 95 % intervals; p adjusted (Holm)",
         columns=[
-            Column("check", lambda one: one.task),
+            Column("check", lambda one: one.what),
             Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
             Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
             Column("difference, points", lambda one: with_interval(one.difference, sign=True)),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
     from layercut.evidence.intervals import Estimate
+    from layercut.runs.prune import TimedSpeed
 
 READOUTS = {
     "rank": "ranked by likelihood",
@@ -239,3 +240,15 @@ def _claim(row: ComparisonRow) -> str:
         return f"{name}, {scores}, keeping {with_interval(kept)} % of its score{above}"
     difference = with_interval(row.values.difference, share=row.is_share, sign=True)
     return f"{name}, {scores}, a difference of {difference}{' points' if row.is_share else ''}"
+
+
+def speed(one: TimedSpeed) -> str:
+    """One speed of both models with their ratio."""
+    low, high = one.ratio.low, one.ratio.high
+    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    short = one.unit == "s" and max(one.uncut.value, one.cut.value) < 1
+    values = [(1000 if short else 1) * model.value for model in (one.uncut, one.cut)]
+    before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+    unit = "ms" if short else one.unit
+    ratio = f"x {one.ratio.value:.2f}{ends}, batch {one.batch_size}, n {one.ratio.n}"
+    return f"{one.name} {before} to {after} {unit} ({ratio})"

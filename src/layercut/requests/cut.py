@@ -110,11 +110,13 @@ class CutRequest(Request):
         """
         from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
-        from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
+        from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file, gguf_to_gguf
         from layercut.surgery.mergekit import MARK, to_mergekit
 
         out = self.out
         dry_run = dry_run or self.mergekit is not None
+        if not dry_run and out is None:
+            raise InputError("no folder to write to; say `out` DIR.")
         if self.mergekit is None and out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
             if self.max_shard_gb != MAX_SHARD_GB:
                 io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
@@ -133,9 +135,7 @@ class CutRequest(Request):
                 io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
             if dry_run and out is not None:
                 refuse_used(out)
-            if not dry_run and out is None:
-                raise InputError("no folder to write to; say `out` DIR, or `dry_run` to see what would be written.")
-            return cut_model(
+            done = cut_model(
                 found.source,
                 found.plan,
                 None if dry_run else out,
@@ -143,6 +143,9 @@ class CutRequest(Request):
                 max_shard_bytes=round(self.max_shard_gb * 1e9),
                 say=io.say,
             )
+            file = gguf_file(self.model.model)
+            gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan, tie=self.model.tie))
+            return done._replace(gguf=gguf, mergekit=self.mergekit)
 
     @contextmanager
     def _source(self, io: Io, dry_run: bool) -> Iterator[CutSource]:

@@ -35,7 +35,10 @@ class PruneRequest(Request):
     VERB = "prune"
 
     model: Annotated[ModelSettings, Fields("Model", without="quantize")]
-    goal: Annotated[PruneSettings, Fields(shown="use tasks keep smaller faster serve heal versus time items")]
+    goal: Annotated[
+        PruneSettings,
+        Fields(shown="use tasks keep smaller one_size faster serve heal versus time items goal_alone no_side_effects"),
+    ]
     out: Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
     strict: Annotated[bool, Flag(hidden=True)] = Field(

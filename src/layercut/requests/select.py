@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 def _those(fact: str) -> str:
     """The criteria of which a fact is true."""
-    names = [name for name, row in CRITERIA.items() if getattr(row, fact)]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    *names, last = [name for name, row in CRITERIA.items() if getattr(row, fact)]
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def _named(given: Any) -> Any:

@@ -31,6 +31,11 @@ def size(num_bytes: int) -> str:
     return f"{num_bytes} bytes"
 
 
+def size_change(before: int, after: int) -> str:
+    """``538 MB to 401 MB (-25.5 %)``."""
+    return f"{size(before)} to {size(after)} ({100 * (after / before - 1):+.1f} %)"
+
+
 def check_room(path: Path, num_bytes: int, advice: str) -> None:
     """Raise InputError with the missing bytes, before the first is written, if ``path`` does not fit on its disk."""
     free = _free(path)

@@ -256,6 +256,8 @@ class Size(_Plain):
     parameters: int
     disk_bytes: int
     """Of the weights."""
+    gguf_bytes: int | None = None
+    """Of the GGUF file, cut from GGUF to GGUF; None where the original model is none."""
     memory_bytes: int | None = None
     """Of the weights as they were timed."""
     cache_bytes_per_token: float | None = None
@@ -304,6 +306,18 @@ class Served(_Plain):
         return self.memory_bytes + round(self.cache_bytes_per_token * tokens)
 
 
+_CHECKS = {
+    "endings": "stops by itself",
+    "same_language": "answers in the language of the request",
+    "instructions": "follows instructions about form",
+    "harmless": "answers harmless requests",
+    "tool_calls": "calls the right function",
+    "needle_2k": "finds a number in a text of 2,000 tokens",
+    "needle_8k": "finds a number in a text of 8,000 tokens",
+}
+"""What a checked model does, in words."""
+
+
 class SideEffect(_Plain):
     """One check of the original model and the checkpoint, on the same items; see the suite ``side_effects``."""
 
@@ -316,6 +330,28 @@ class SideEffect(_Plain):
     """Two-sided, adjusted over all checks (Holm)."""
     is_shown: bool
     """True if the difference counts."""
+
+    @property
+    def what(self) -> str:
+        """The check in plain words."""
+        return _CHECKS.get(self.task, self.task)
+
+    @property
+    def words(self) -> str:
+        """``stops by itself: 13 of 24, before 24 of 24``; shares that are no counts in percent."""
+        if self.task in _CHECKS:
+            after, before = (f"{round(one.value * one.n)} of {one.n}" for one in (self.cut, self.uncut))
+        else:
+            after, before = f"{self.cut.value:.0%}", f"{self.uncut.value:.0%}"
+        return f"{self.what}: {after}, before {before}"
+
+
+def side_effect_words(effects: Sequence[SideEffect]) -> str:
+    """The checks that differ, in words; that none does; or nothing where nothing was checked."""
+    if not effects:
+        return ""
+    worse = "; ".join(one.words for one in effects if one.is_shown)
+    return f"{worse or 'none shown'} ({len(effects)} checks, {sum(one.cut.n for one in effects)} items)"
 
 
 class PruneResult(_Plain):

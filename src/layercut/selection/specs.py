@@ -81,6 +81,8 @@ class LayerSpec:
         if isinstance(given, CutPlan):
             return cls(text=given.label, plan=given)
         if isinstance(given, list | tuple):
+            if (below := min((one for one in given if isinstance(one, int)), default=0)) < 0:
+                raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
             layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
             return cls(text=",".join(map(str, layers)), layers=layers)
         text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()

@@ -15,6 +15,7 @@ from layercut.models.partial import Outline, outline
 from layercut.models.sources import ModelSource, describe_source, is_hub_id, resolve
 from layercut.models.structure import Structure, structure_of
 from layercut.models.weights import read_config
+from layercut.runs.disk import size_change
 from layercut.settings import ModelSettings
 from layercut.surgery.card import model_card, weights_size
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
@@ -32,6 +33,10 @@ class CutDone(NamedTuple):
     report: CutReport
     verified: str
     """Result of the comparison with the bypassed model, in words; empty where none was made."""
+    gguf: tuple[int, int] | None = None
+    """Of a model that is a GGUF file: its bytes, and those without what the plan removes."""
+    mergekit: Path | None = None
+    """The configuration that was written in place of a checkpoint."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -47,9 +52,13 @@ class CutDone(NamedTuple):
             f"weights: {_size(report.bytes_before)} -> {_size(report.bytes_after)} ({share:.1f} % less), "
             f"{report.tensors_before} -> {report.tensors_after} tensors in {len(report.shards)} file(s)",
         ]
+        if self.gguf is not None:
+            lines.append(f"from GGUF to GGUF: {size_change(*self.gguf)}")
         lines += [report.copy] if report.copy else []
         if self.verified:
             lines.append(f"verified: {self.verified}")
+        if self.mergekit is not None:
+            return [*lines, f"no checkpoint was written; mergekit-yaml {self.mergekit} DIR writes it"]
         return [*lines, f"checkpoint: {report.out}" if report.out else "dry run: nothing was written"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +75,7 @@ class CutDone(NamedTuple):
             "warnings": list(report.warnings),
             "copy": report.copy,
             "verified": self.verified,
+            **({} if self.gguf is None else {"gguf_bytes": list(self.gguf)}),
         }
 
 

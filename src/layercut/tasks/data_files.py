@@ -151,6 +151,10 @@ def _table(path: Path) -> Iterator[DataRow]:
     text = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(_lines(path)))
     rows = csv.DictReader(text, strict=True)
     try:
+        columns = rows.fieldnames or ()
+        for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+            if len(columns) == 1 and mark in columns[0]:
+                raise InputError(f"{path}: the columns are separated by {name}, and commas are read. Use commas.")
         for fields in rows:
             if None in fields:
                 raise InputError(
@@ -178,7 +182,14 @@ def read_whole(path: Path) -> bytes:
             f"{path}: larger than {LARGEST_WHOLE >> 20} MiB{_unpacked(path)}, which is not read as a whole. Give its "
             "rows as JSON lines (.jsonl), or a part of it."
         )
+    _check_encoding(path, data)
     return data
+
+
+def _check_encoding(path: Path, data: bytes) -> None:
+    """Raise InputError for a file that begins as UTF-16 does."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: the file is in UTF-16, and UTF-8 is read. Save it as UTF-8.")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -198,6 +209,8 @@ def _lines(path: Path) -> Iterator[bytes]:
                         f"{path}: larger than {LARGEST_LINES >> 30} GiB{_unpacked(path)} at line {number}. Give a part "
                         "of the file."
                     )
+                if number == 1:
+                    _check_encoding(path, line)
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(

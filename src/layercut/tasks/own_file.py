@@ -180,7 +180,9 @@ class OwnFile:
         elif grade == "code" and not plain and prompt[-1].role != "assistant":
             prompt, stop = (*prompt, Message("assistant", OPENED)), sample.data["stop"] or STOP
         longest = sample.data["max_new_tokens"] or self._longest
-        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop)
+        return GenerationRequest(
+            id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop, where=sample.data["where"]
+        )
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         return self.grade_all([sample], readout, [answer])[0]

@@ -48,7 +48,7 @@ def sample_of(row: DataRow, default: Grade | None) -> Sample:
     fields = {name: value for name, value in row.fields.items() if value not in (None, "")}
     grade = _grade(row, fields, default)
     prompt = _prompt(row, fields)
-    data: dict[str, Any] = {"grade": grade, "prompt": prompt, "stop": _texts(row, fields, "stop")}
+    data: dict[str, Any] = {"grade": grade, "prompt": prompt, "stop": _texts(row, fields, "stop"), "where": row.where}
     data["max_new_tokens"] = _length(row, fields)
     options: tuple[str, ...] = ()
     if grade == "code":
@@ -57,9 +57,10 @@ def sample_of(row: DataRow, default: Grade | None) -> Sample:
     else:
         accepted = _texts(row, fields, "answer")
         if not accepted:
-            raise _refused(
-                row, f"no field 'answer', only {', '.join(fields)}", f"A row graded by {grade} needs the answer."
-            )
+            held = f"no field 'answer', only {', '.join(fields)}"
+            if "answer" in row.fields:
+                held = f"the answer is {'null' if row.fields['answer'] is None else 'empty'}"
+            raise _refused(row, held, f"A row graded by {grade} needs the answer.")
     if grade in ("choice", "likelihood", "regex") and len(accepted) > 1:
         raise _refused(row, f"{len(accepted)} answers for the grade {grade}", "Give one.")
     if grade == "number":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 
@@ -36,6 +37,15 @@ def number(value: float, *, share: bool = True, digits: int = 0, sign: bool = Fa
     if float(text) == 0:
         return text.lstrip("-")
     return f"+{text}" if sign and value > 0 else text
+
+
+def at_least(share: float) -> str:
+    """A lower bound in percent, rounded down: 89.6 % at least is not 90 % at least.
+
+    >>> at_least(0.896), at_least(0.29)
+    ('89', '29')
+    """
+    return number(math.floor(100 * share + 1e-9) / 100)
 
 
 def with_interval(estimate: HasInterval, *, share: bool = True, digits: int = 0, sign: bool = False) -> str:

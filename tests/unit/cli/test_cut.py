@@ -65,3 +65,23 @@ def test_a_gguf_file_is_still_cut_to_a_folder(layercut: Run, file: Path, tmp_pat
     ran = layercut("cut", file, "--remove", "1", "--out", tmp_path / "folder", "--device", "cpu")
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "folder" / "config.json").read_text())["num_hidden_layers"] == 5
+
+
+def test_cut_without_out_is_refused_before_any_work(layercut: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("LAYERCUT_CACHE", str(cache))
+    ran = layercut("cut", write_gguf(tmp_path / "new.gguf"), "--remove", "25%")
+    assert ran.code == 1 and ran.err == "error: no folder to write to; say --out DIR.\n"
+    assert not cache.exists(), "nothing was converted"
+
+
+def test_a_configuration_for_mergekit_is_no_dry_run_and_a_gguf_file_has_its_own_share(
+    layercut: Run, file: Path, tmp_path: Path
+) -> None:
+    ran = layercut("cut", file, "--remove", "1", "--mergekit", tmp_path / "merge.yaml")
+    assert ran.code == 0 and (tmp_path / "merge.yaml").is_file()
+    assert "no checkpoint was written" in ran.out and "dry run" not in ran.out
+    dry = layercut("cut", file, "--remove", "1", "--dry-run", "--json")
+    whole, cut = json.loads(dry.out)["gguf_bytes"]
+    layercut("cut", file, "--remove", "1", "--out", tmp_path / "cut.gguf", "--no-verify")
+    assert whole == file.stat().st_size and abs(cut / (tmp_path / "cut.gguf").stat().st_size - 1) < 0.05

@@ -88,6 +88,7 @@ FLAGS = {
     "responses": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --responses slef", "Did you mean self?"),
     "decontaminate": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --decontaminate gms8k", "gsm8k?"),
     "use": ("advise OUT --use mth", "Did you mean math?"),
+    "limit": ("prune MODEL --use copy --limit 20", "No such option: --limit (Possible options: --items)"),
     "flag": ("eval MODEL --tsks copy", "No such option: --tsks"),
     "verb": ("evl MODEL", "No such command 'evl'"),
 }

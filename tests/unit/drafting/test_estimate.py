@@ -29,6 +29,8 @@ def test_a_plan_that_is_named_is_read_alone(model: Path, task: Path, tmp_path: P
 def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`serve` prompt=90000000"):
         lines(model, task, tmp_path / "run", serve="prompt=90000000")
+    with pytest.raises(InputError, match="nodir"):
+        lines(model, task, tmp_path / "run", draft=str(tmp_path / "nodir"))
 
 
 def test_times_alone_ask_nothing(model: Path, tmp_path: Path) -> None:

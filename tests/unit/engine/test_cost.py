@@ -54,7 +54,7 @@ def test_an_estimate_says_all_there_is_to_know(tmp_path: Path) -> None:
     text = "\n".join(wanted.lines())
     assert "64 items, about 1,000 tokens" in text
     assert "1 example, about 1,000" in text
-    assert "time: at least " in text and "100 GFLOP/s" in text and "not from this model" in text
+    assert "time: " not in text and "at least" not in text, "the ends differ too much to say anything"
     assert "1.00 MB stays" in text and "memory: about 800 MB" in text
     assert "too little" not in text and text.endswith("nothing was written")
     data = json.loads(json.dumps(wanted.to_dict(), allow_nan=False))

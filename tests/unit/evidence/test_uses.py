@@ -46,6 +46,8 @@ def test_a_proxy_is_named_in_one_note() -> None:
 
 
 def test_an_unknown_use_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="use 'math,copy' names several, and one is taken"):
+        named_use("math,copy")
     with pytest.raises(InputError, match="unknown use 'summarise'.*summarize"):
         tasks_for("summarise")
 

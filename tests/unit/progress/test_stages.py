@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import time
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from layercut.progress import heartbeat, stages
+from layercut.progress import heartbeat
 from layercut.progress.activity import wrote
-from layercut.progress.stages import StageProgress, TimeLeft
+from layercut.progress.stages import StageProgress
 
 
 def shown(width: int, height: int = 24, num_depths: int = 3) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
-    progress = StageProgress(console, lambda: TimeLeft((65.0, 600.0), (65.0, 400.0)))
+    progress = StageProgress(console, ["original", "path", "speed"])
+    progress.step("path")
     progress.end("original", note="gsm8k (chain) 61%, arithmetic (short) 85%")
     for depth in range(1, num_depths + 1):
         progress.end(f"depth {depth}", note="without 20-24,26", chosen="97%", shown="95% passed", style="green")
@@ -27,31 +27,22 @@ def shown(width: int, height: int = 24, num_depths: int = 3) -> str:
     return console.file.getvalue()
 
 
-def test_the_table_says_stage_depth_what_is_kept_and_the_time_left_as_a_range() -> None:
+def test_the_table_says_stage_depth_what_is_kept_and_the_step() -> None:
     text = shown(80)
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "depth 3" in text and "without 20-24,26" in text and "97%" in text and "95% passed" in text
-    assert "answers 40 of 120" in text and "at most 10:00 left" in text
+    assert "answers 40 of 120" in text and "step 2 of 3" in text and "at most" not in text
 
 
-def test_the_time_left_falls_within_a_step_down_to_what_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_the_step_never_falls() -> None:
     console = Console(file=io.StringIO(), width=200)
-    now, left = 1000.0, TimeLeft((165.0, 600.0), (160.0, 400.0))
-    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: now))
-    progress = StageProgress(console, lambda: left)
-
-    def said() -> str:
+    progress = StageProgress(console, ["original", "confirm", "speed"])
+    for step in ("original", "confirm", "versus", "original", "speed"):
+        progress.step(step)
         progress.end("depth 1")
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue().splitlines()[-1].removeprefix("depth 1: ")
-
-    assert said() == "02:45 to 10:00 left"
-    now += 100
-    assert said() == "02:40 to 08:20 left"
-    now += 500
-    assert said() == "02:40 to 06:40 left", "the step takes longer than was thought, and what comes after it is left"
-    left = TimeLeft((30.0, 300.0), (0.0, 60.0))  # the next step
-    assert said() == "at most 05:00 left", "the ends differ by more than four times"
+    assert isinstance(console.file, io.StringIO)
+    said = [line.removeprefix("depth 1: ") for line in console.file.getvalue().splitlines()]
+    assert said == [f"step {number} of 3" for number in (1, 2, 2, 2, 3)]
 
 
 def test_a_low_terminal_shows_the_last_depths() -> None:
@@ -75,17 +66,11 @@ def test_one_long_answer_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "tokens written" in lines[-1] and "at most 512 left" in lines[-1]
 
 
-def test_before_anything_is_known() -> None:
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    console.print(StageProgress(console))
-    assert isinstance(console.file, io.StringIO) and "time left: after" in console.file.getvalue()
-
-
-def test_without_a_forecast_each_step_has_its_own_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_counter_has_its_own_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     console = Console(file=io.StringIO(), width=120)
-    progress = StageProgress(console, left=None)
+    progress = StageProgress(console)
     progress.begin("search", "reading")
     progress("answers read", 10, 50)  # ten were known
     assert "left of this step" not in progress._step
@@ -96,3 +81,16 @@ def test_without_a_forecast_each_step_has_its_own_time_left(monkeypatch: pytest.
     assert progress._step == "answers read 50 of 50"
     console.print(progress)
     assert "kept" not in console.file.getvalue() and "time left" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_counter_that_begins_again_is_numbered_and_does_not_run_backwards() -> None:
+    progress = StageProgress(Console(file=io.StringIO(), width=120))
+    progress.begin("size -5 %", "choosing")
+    said = []
+    for done in (0, 40, 0, 40, 0):
+        progress("answers", done, 40)
+        said.append(progress._step)
+    assert said[1:3] == ["answers 40 of 40", "answers, part 2: 0 of 40"] and said[4] == "answers, part 3: 0 of 40"
+    progress.begin("size -10 %", "choosing")
+    progress("answers", 0, 40)
+    assert progress._step == "answers 0 of 40"

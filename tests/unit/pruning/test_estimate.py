@@ -41,9 +41,9 @@ def test_what_can_run_is_estimated(model: ModelSettings, tmp_path: Path) -> None
 
 def test_rows_that_are_all_the_same_and_long_rows_are_refused(model: ModelSettings, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mine.jsonl \(short\) .*(report|selection)"):
-        estimated(model, tmp_path, [ROWS[0]] * 60, tmp_path / "run")
+        estimated(model, tmp_path, [ROWS[0], {**ROWS[0], "answer": "other"}] * 30, tmp_path / "run")
     long = [{**row, "prompt": f"{row['prompt']} " + "word " * 60_000} for row in ROWS[:2]]
-    with pytest.raises(InputError, match="leaves no space"):
+    with pytest.raises(InputError, match=r"mine.jsonl, line [12]: the prompt has \d+ tokens and leaves no space"):
         estimated(model, tmp_path, [*long, *ROWS[2:]], tmp_path / "run")
 
 
@@ -82,3 +82,11 @@ def test_checks_for_side_effects_are_counted_unless_they_are_left_out(model: Mod
     assert len(named) == 1 and "192 items" in named[0]  # four checks that fit its context, 24 items, two models
     without = estimated(model, tmp_path, ROWS, tmp_path / "run", no_side_effects=True)
     assert not any(line.startswith("side effects") for line in without)
+
+
+def test_rows_with_one_answer_and_other_models_that_are_none_are_refused(model: ModelSettings, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"one answer is right for all rows of mine.jsonl \(short\)"):
+        estimated(model, tmp_path, [{**row, "answer": "yes"} for row in ROWS], tmp_path / "run")
+    for name, words in ((f"{model.model}@int3", "int3 .* write int8, int4, fp8"), ("nofile.gguf", "nofile.gguf")):
+        with pytest.raises(InputError, match=f"(?s)`versus`.*{words}|optional part"):
+            estimated(model, tmp_path, ROWS, tmp_path / "run", versus=(name,))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
+from layercut.evidence.advice import advise
 from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import silent
 from layercut.pruning.healing import DepthHealer, healing_prompts, short_rate
@@ -76,6 +79,18 @@ def whole(model: Path, choices: Path, tmp_path_factory: pytest.TempPathFactory) 
     return run(model, choices, tmp_path_factory.mktemp("whole") / "run")
 
 
+def test_each_line_names_its_step_and_no_time_that_was_not_measured(model: Path, choices: Path, tmp_path: Path) -> None:
+    console = Console(file=StringIO(), width=200)
+    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40, no_side_effects=True)
+    settings = ModelSettings(model=str(model), device="cpu")
+    prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
+    assert isinstance(console.file, StringIO)
+    text = console.file.getvalue()
+    steps = [int(step) for step in re.findall(r"step (\d) of 5$", text, re.MULTILINE)]
+    assert len(steps) >= 5 and steps == sorted(steps) and steps[-1] == 5
+    assert "at most" not in text and "at least" not in text
+
+
 def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, model: Path) -> None:
     result = whole.result
     assert set(result.chosen.removed) == set(SPARE) and result.verdict == "passed"
@@ -89,6 +104,13 @@ def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, m
     assert all(one.ratio.n == 7 and one.uncut.value > 0 for one in result.speed)
     assert result.size["cut"].disk_bytes < result.size["uncut"].disk_bytes
     assert set(result.seconds) == {"original", "path", "confirm", "checkpoint", "speed"}
+
+
+def test_advise_gives_the_bound_of_prune(whole: Pruned) -> None:
+    advice = advise(whole.folder, keep=0.8)
+    assert advice.recommended is not None and advice.recommended.arm.name == whole.result.chosen.name
+    bounds = {one.name: one.kept[0].bound for one in whole.result.tested}
+    assert {plan.arm.name: plan.low for plan in advice.plans} == bounds
 
 
 def test_the_checkpoint_is_the_bypassed_model(whole: Pruned, model: Path) -> None:

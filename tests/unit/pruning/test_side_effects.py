@@ -58,6 +58,10 @@ def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
     both = ours.keys() & others.keys() - {"side_effects"}
     assert {name: ours[name] for name in both} == {name: others[name] for name in both}
     assert PruneResult.load(done.folder) == done.result
+    assert done.checkpoint is not None
+    card = (done.checkpoint / "README.md").read_text("utf-8")
+    verdict, effects = card.split("\n---\n", 1)[1].split("\n\n")[1:3]
+    assert verdict.startswith("**Passed") and effects == "**Side effects:** none shown (5 checks, 136 items)."
 
 
 def test_nothing_is_checked_where_no_plan_passed(model: Path, choices: Path, tmp_path: Path) -> None:

@@ -187,10 +187,12 @@ def test_a_seam_solves_for_every_thinner_layer(wide: Any, choices: Path, tmp_pat
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"units": "layer", "smaller": 0.2}, "say `units` both"),
-        ({"max_depth": "3", "smaller": 0.2}, "say `units` both"),
-        ({"units": "both", "max_depth": "3"}, "say `smaller` 20%"),
-        ({"units": "width", "remove": "2 layers"}, "say `smaller` 20%"),
+        ({"units": "layer", "smaller": 0.2}, "`units` layer has none; leave one out"),
+        ({"max_depth": "3", "smaller": 0.2}, "`max_depth` counts .* `smaller` does not; leave one of the two out"),
+        ({"max_depth": "3", "faster": 1.2, "units": "both"}, "`max_depth` counts .* `faster` does not; leave one"),
+        ({"units": "both", "max_depth": "3"}, "`max_depth` counts .* `units` both does not; leave one"),
+        ({"units": "width", "remove": "2 layers"}, "`remove` counts .* `units` width does not; leave one"),
+        ({"faster": "20%"}, "faster 20% is not a number of times; write 1.2"),
         ({"units": "hight"}, "units"),
     ],
 )
@@ -205,6 +207,9 @@ def test_the_sizes_are_steps_and_the_most(wide: Any) -> None:
     sizes = Sizes(ModelHandle(ModelSettings(model=str(wide[0]), device="cpu")))
     assert sizes.wanted(PruneSettings(use="copy", units="both")) == (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
     assert sizes.wanted(PruneSettings(use="copy", units="both", smaller="12%")) == (0.05, 0.1, 0.12)
+    for units in ("both", "width"):
+        with pytest.raises(InputError, match="99% smaller: embeddings and attention stay"):
+            sizes.wanted(PruneSettings(use="copy", units=units, smaller="99%"))
 
 
 def test_a_speed_gives_the_sizes(wide: Any) -> None:

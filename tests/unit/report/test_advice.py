@@ -21,7 +21,9 @@ from layercut.report.advice_text import in_short, next_step, page, write_advice
 from layercut.report.first import first_of_study
 from layercut.report.front import front_of_advice
 from layercut.runs.directory import RunFolder, find_runs
+from layercut.runs.prune import PruneResult
 from layercut.surgery.plan import CutPlan
+from tests.support.pages import write_prune
 from tests.support.run_builder import Result, build_run
 
 CHANCE, UNCUT = 0.1, 0.7
@@ -449,3 +451,18 @@ def test_without_recorded_bytes_there_is_no_front(weighed: Path) -> None:
         shutil.rmtree(weighed / name)
     alone = advise(weighed, use="copy", keep=0.8)
     assert alone.answer == "other" and alone.better is not None and "take old (size not recorded)" in page(alone)
+
+
+def test_a_folder_of_prune_has_its_own_next_step_speed_and_bound(tmp_path: Path) -> None:
+    folder = write_prune(tmp_path / "run")
+    result = PruneResult.load(folder)
+    served = [{"run": "depth-1", "speed": result.speed, "memory_bytes": 1, "cache_bytes_per_token": 1.0}]
+    PruneResult.model_validate({**result.to_dict(), "served": served}).save(folder)
+    text = page(advise(folder, use="math", keep=0.85))
+    assert "STUDY.yaml" not in text and "does not measure speed" not in text
+    assert f"Checkpoint: `{folder / 'model'}`" in text and "decode 40 to 43.2 tokens/s" in text
+    deeper = page(advise(folder, use="math", keep=0.3))
+    assert "repeat `layercut prune bundled:smollm2-135m --use math --keep 0.85` with `--keep 0.3`" in deeper
+    assert "its speed was not timed" in deeper
+    undecided = page(advise(folder, use="math", keep=0.98))
+    assert "To decide it: repeat `layercut prune" in undecided and "`--items " in undecided

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from layercut.evidence.study import study_results
-from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, speed_words
+from layercut.report import words
+from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
 from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import Table, plain, terminal, texts
@@ -31,7 +32,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert "85%" in facts["asked for"] and "arithmetic" in facts["asked for"]
     assert facts["recommended plan"] == "`depth-1`"
     assert facts["layers removed"] == "20 (1 of 30)"
-    assert facts["size"] == "134.5M to 131.0M parameters (-2.6%), 538 MB to 524 MB on disk"
+    assert facts["size"] == "134.5M to 131.0M parameters (-2.6%), 538 MB to 524 MB (-2.6 %) on disk"
     assert facts["speed"] == "decode 40 to 43.2 tokens/s (x 1.08 [1.05, 1.11], batch 1, n 7)"
     assert facts["checkpoint"] == "`model` in this folder"
     assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
@@ -127,7 +128,7 @@ def test_times_have_no_exponents(seconds: float, shown: str) -> None:
         name: Estimated(value=value, n=7) for name, value in (("uncut", seconds), ("cut", seconds / 2), ("ratio", 0.5))
     }
     one = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **of)
-    assert speed_words(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
+    assert words.speed(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
 
 
 def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None:
@@ -162,3 +163,10 @@ def test_ways_of_making_a_plan_are_shown_where_there_was_a_choice(tmp_path: Path
     assert [row[1] for row in rows] == ["-", "seam", "-"]
     assert rows[1][4:] == ["61 s", "chosen"] and rows[0][4:] == ["-", "-"]
     assert rows[2][-1] == "chosen"
+
+
+def test_a_gguf_files_own_share_is_said_beside_that_of_the_checkpoint(tmp_path: Path) -> None:
+    data = PruneResult.load(write_prune(tmp_path)).to_dict()
+    data["size"]["uncut"]["gguf_bytes"], data["size"]["cut"]["gguf_bytes"] = 98_000_000, 83_500_000
+    text = size_words(PruneResult.model_validate(data))
+    assert text.endswith("538 MB to 524 MB (-2.6 %) on disk, 98.0 MB to 83.5 MB (-14.8 %) from GGUF to GGUF")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.report.first import first_of_prune
-from layercut.report.side_effects import side_effect_words
-from layercut.runs.prune import Estimated, PruneResult, SideEffect
+from layercut.runs.prune import Estimated, PruneResult, SideEffect, side_effect_words
+from layercut.tasks.suites import SIDE_EFFECTS
 from tests.support.pages import write_prune
 
 
@@ -24,18 +24,25 @@ def with_effects(folder: Path, *effects: SideEffect) -> PruneResult:
 
 def test_nothing_is_said_where_nothing_was_checked(tmp_path: Path) -> None:
     result = with_effects(tmp_path)
-    assert side_effect_words(result) == ""
+    assert side_effect_words(result.side_effects) == ""
     assert "side effects" not in dict(first_of_prune(result).facts)
 
 
 def test_where_nothing_changed_one_line_says_so(tmp_path: Path) -> None:
     result = with_effects(tmp_path, effect("endings", -0.125, 0.4), effect("tool_calls", 0.0, 1.0))
-    assert side_effect_words(result) == "none shown (2 checks, 48 items)"
+    assert side_effect_words(result.side_effects) == "none shown (2 checks, 48 items)"
 
 
-def test_a_difference_that_counts_is_named_with_its_interval(tmp_path: Path) -> None:
+def test_a_difference_that_counts_is_said_in_plain_words_with_its_counts(tmp_path: Path) -> None:
     result = with_effects(tmp_path, effect("endings", -0.5, 0.001), effect("tool_calls", -0.25, 0.06))
     first = first_of_prune(result)
-    assert "endings -50 [-60, -40] points (2 checks, 48 items)" in dict(first.facts)["side effects"].replace("\\", "")
+    line = "stops by itself: 6 of 24, before 18 of 24 (2 checks, 48 items)"
+    assert side_effect_words(result.side_effects) == line and line in dict(first.facts)["side effects"]
     table = next(part for part in first.behind if getattr(part, "name", "") == "side_effects")
     assert [one.task for one in table.rows] == ["endings", "tool_calls"]
+
+
+def test_every_check_has_plain_words_and_calibration_is_no_count() -> None:
+    for task in (*SIDE_EFFECTS, "needle_2k", "needle_8k"):
+        assert effect(task, 0, 1).what != task
+    assert effect("calibration of copy (1 - ECE)", -0.25, 0.01).words.endswith(": 50%, before 75%")

@@ -197,3 +197,8 @@ def test_where_layers_alone_are_chosen_channels_are_refused() -> None:
 
     with pytest.raises(InputError, match="only layers are chosen here"):
         Some(remove="mlp:0.28")
+
+
+def test_a_layer_below_zero_is_no_layer() -> None:
+    with pytest.raises(InputError, match="layer -1 is not a layer; layers are counted from 0"):
+        LayerSpec.parse([-1])

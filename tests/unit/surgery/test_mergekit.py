@@ -99,7 +99,9 @@ def test_the_command_reads_and_writes_them(tmp_path: Path, layercut: Run) -> Non
 
     model, file = spare_model(tmp_path / "model"), tmp_path / "merge.yaml"
     wrote = layercut("cut", model, "--remove", "2-3", "--mergekit", file)
-    assert wrote.code == 0 and "nothing was written" in wrote.out and "leave out their end" in wrote.err + wrote.out
+    assert (
+        wrote.code == 0 and "no checkpoint was written" in wrote.out and "leave out their end" in wrote.err + wrote.out
+    )
     assert [one["sources"][0]["layer_range"] for one in yaml.safe_load(file.read_text())["slices"]] == [[0, 2], [4, 6]]
     again = layercut("cut", model, "--remove", "2", "--mergekit", file)
     assert again.code == 0 and "[3, 6]" in file.read_text(), "layercut replaces what it wrote"

@@ -193,3 +193,17 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None
     os.mkfifo(file)
     with pytest.raises(InputError, match="pipe"):
         list(read_rows(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.csv", b"prompt;answer\na;1\n", "separated by semicolons, and commas are read"),
+        ("a.csv", b"prompt\tanswer\na\t1\n", "separated by tabs"),
+        *((f"a{kind}", LINES.decode().encode("utf-16"), "in UTF-16") for kind in (".jsonl", ".json", ".csv")),
+    ],
+)
+def test_a_table_of_another_kind_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=words):
+        list(read_rows(tmp_path / name))

@@ -269,6 +269,8 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ({"prompt": "a", "text": "b", "answer": 1}, "both 'prompt' and 'text'"),
         ({"prompt": 3, "answer": 1}, "the field 'prompt' holds 3. Give text, or turns"),
         ({"prompt": [{"role": "me", "content": "a"}], "answer": 1}, "the field 'prompt' holds .*turns such as"),
+        ({"prompt": "a", "answer": None}, "the answer is null. A row graded by number needs the answer."),
+        ({"prompt": "a", "answer": ""}, "the answer is empty. A row"),
         ({"prompt": "a"}, "no field 'answer', only grade, prompt. A row graded by number needs the answer."),
         ({"prompt": "a", "answer": True}, "the field 'answer' holds True. Give text, a number"),
         ({"prompt": "a", "answer": "ten"}, "the answer 'ten' is no number. Give digits"),
