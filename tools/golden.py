@@ -42,8 +42,9 @@ LABELS = ("run", "name", "arm", "plan", "layer", "depth", "task", "diagnostic", 
 """Fields that say which row it is; those of the objects around it count too."""
 ROW_FIELDS = (
     "value", "low", "high", "n", "chance", "uncut", "cut", "first", "second", "difference", "kept", "retention",
-    "retention_above_chance", "bound", "passed", "verdict", "lost", "gained", "p", "p_value", "outcomes",
+    "retention_above_chance", "bound", "passed", "verdict", "lost", "gained", "p_value", "outcomes",
 )  # fmt: skip
+"""Side effects have an adjusted ``p``, which depends on how many there are: their items are compared instead."""
 DECISIONS = ("verdict", "removed", "healing", "passed", "items_needed", "layers")
 """Fields of an object with a name that are no row: what was decided of a plan."""
 ITEM_FIELDS = (
@@ -128,6 +129,7 @@ def main() -> None:
         return print(*(f"{case.name}: {command}" for case in cases for command in case.commands), sep="\n")
     keep: Path = options.keep.resolve()
     make_inputs(keep / "inputs")
+    shutil.rmtree(keep / "worktree" / "cache", ignore_errors=True)  # what another state of the source converted
     commit = find_commit(options.base)
     base = extract_source(commit, keep / commit[:12])
     differing = [case.name for case in cases if not check_case(case, keep, base, again=options.again)]
@@ -138,7 +140,7 @@ def main() -> None:
 
 
 def check_case(case: Case, keep: Path, base: Path, *, again: bool) -> bool:
-    """Run a case with both sources, print its seconds and what differs. True if nothing does."""
+    """Run a case with both sources, print its seconds and the first difference of five files. True if none is there."""
     wanted = record_case(case, base / "src", base / case.name, keep / "inputs", reuse=not again, rename=False)
     record = record_case(case, ROOT / "src", keep / "worktree" / case.name, keep / "inputs", reuse=False, rename=True)
     differences = compare_records(
@@ -146,7 +148,9 @@ def check_case(case: Case, keep: Path, base: Path, *, again: bool) -> bool:
     )
     seconds = f"base {wanted['seconds']:.0f} s, work tree {record['seconds']:.0f} s"
     state = f"{len(differences)} differences" if differences else f"equal ({len(record['record'])} values)"
-    print(f"{case.name}: {state} ({seconds})", *(f"  {line}" for line in differences[:5]), sep="\n", flush=True)
+    by_file = {line.split(" ")[0]: line for line in reversed(differences)}
+    shown = sorted(by_file.values(), key=differences.index)[:5]
+    print(f"{case.name}: {state} ({seconds})", *(f"  {line}" for line in shown), sep="\n", flush=True)
     return not differences
 
 
@@ -201,13 +205,13 @@ def extract_source(commit: str, folder: Path) -> Path:
 def record_case(case: Case, source: Path, folder: Path, inputs: Path, *, reuse: bool, rename: bool) -> dict[str, Any]:
     """Run the commands of a case in ``folder`` with the layercut of ``source``, and read what they wrote.
 
-    With ``reuse``, a record of the same commands and inputs is read instead.
+    With ``reuse``, a folder that the same commands wrote of the same inputs is read again, and nothing is run.
     """
     commands = [command.replace("{inputs}", str(inputs)) for command in case.commands]
     done = folder.with_suffix(".json")
     key = hashlib.sha256(json.dumps([commands, hash_inputs(inputs)]).encode()).hexdigest()
     if reuse and done.exists() and (kept := json.loads(done.read_text(encoding="utf-8")))["key"] == key:
-        return dict(kept)
+        return {"seconds": kept["seconds"], "record": dict(read_folder(folder))}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     todo = folder / "commands.json"
@@ -220,9 +224,8 @@ def record_case(case: Case, source: Path, folder: Path, inputs: Path, *, reuse: 
         words = [sys.executable, str(Path(__file__).resolve()), "--inside", str(todo)]
         subprocess.run(words, cwd=folder, env=environment, check=True, stdout=log, stderr=log)
     seconds = time.perf_counter() - start
-    result = {"key": key, "seconds": seconds, "record": dict(read_folder(folder))}
-    done.write_text(json.dumps(result), encoding="utf-8")
-    return result
+    done.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
+    return {"seconds": seconds, "record": dict(read_folder(folder))}
 
 
 def run_commands(todo: Path) -> None:
@@ -242,6 +245,8 @@ def run_commands(todo: Path) -> None:
                 statuses.append(0)
             except SystemExit as end:
                 statuses.append(end.code or 0)
+            except Exception as error:  # a crash is a difference, and the next command runs
+                statuses.append(f"{type(error).__name__}: {error}")
         Path(f"{number}.out").write_text(output.getvalue(), encoding="utf-8")
     Path("status.json").write_text(json.dumps(statuses), encoding="utf-8")
 
@@ -313,7 +318,8 @@ def read_lines(place: str, path: Path) -> Iterator[tuple[str, Any]]:
     """Answers and scores of items, or losses of a training, from a file with one JSON object a line."""
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        removed = (entry.get("key") or {}).get("removed") or entry.get("removed") or []
+        key = entry.get("key") or entry
+        removed = {name: key[name] for name in ("removed", "channels") if key.get(name)}
         label = entry.get("id", f"step {entry.get('step')}")
         for name in ITEM_FIELDS if "id" in entry else LOSSES:
             if name in entry:

@@ -59,7 +59,7 @@ def test_numbers_within_the_tolerance_are_equal(tmp_path: Path) -> None:
     [
         ({"value": 0.5002}, ["loss.jsonl step 1 ", "metrics.json task=copy readout=short value"]),
         ({"verdict": "better"}, ["verdict: base 'worse', now 'better'"]),
-        ({"answer": "5"}, ["samples/copy.jsonl a without [] answer: base '4', now '5'"]),
+        ({"answer": "5"}, ["samples/copy.jsonl a without {} answer: base '4', now '5'"]),
         ({"weight": 1.01}, ["model.safetensors w: base", "by up to 0.01 of 1"]),
     ],
 )
