@@ -2,7 +2,6 @@
 
     python tools/golden.py                          # all cases, base and work tree one after the other
     python tools/golden.py --base v0.2 --only cuts  # some of them, against a tag
-    python tools/golden.py --list                   # the cases
 
 Each case is a few commands of layercut. They run with the source of the base commit and with that of the work tree, in
 the same environment and on the same inputs. What a user relies on is read from the folders that they write: plans,
@@ -52,9 +51,9 @@ ITEM_FIELDS = (
 )  # fmt: skip
 LOSSES = ("loss", "held_out_loss", "tokens")
 FAMILIES = (
-    "bloom", "cohere2", "deepseek_v2", "deepseek_v3", "exaone4", "falcon", "falcon_h1", "gemma", "gemma2", "gemma3",
+    "bloom", "cohere2", "deepseek_v2", "deepseek_v3", "exaone4", "falcon", "gemma", "gemma2", "gemma3",
     "gemma3_text", "glm4", "gpt2", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "granitemoehybrid",
-    "hunyuan_v1_dense", "jamba", "lfm2", "llama", "minicpm3", "mistral", "mixtral", "nemotron", "olmo", "olmo2",
+    "hunyuan_v1_dense", "jamba", "lfm2", "llama", "mistral", "mixtral", "nemotron", "olmo", "olmo2",
     "olmo3", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_moe", "qwen3_next", "smollm3",
     "stablelm", "starcoder2",
 )  # fmt: skip
@@ -116,7 +115,6 @@ def main() -> None:
     parser.add_argument("--only", help=f"cases, separated by commas: {', '.join(case.name for case in CASES)}")
     parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "golden", help="folder of inputs and records")
     parser.add_argument("--again", action="store_true", help="run the base again, although its record is there")
-    parser.add_argument("--list", action="store_true", help="print the commands of the cases, and run nothing")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -125,8 +123,6 @@ def main() -> None:
     if unknown := set(names) - {case.name for case in CASES}:
         parser.error(f"unknown case {', '.join(sorted(unknown))}")
     cases = [case for case in CASES if case.name in names]
-    if options.list:
-        return print(*(f"{case.name}: {command}" for case in cases for command in case.commands), sep="\n")
     keep: Path = options.keep.resolve()
     make_inputs(keep / "inputs")
     shutil.rmtree(keep / "worktree" / "cache", ignore_errors=True)  # what another state of the source converted
@@ -215,7 +211,9 @@ def record_case(case: Case, source: Path, folder: Path, inputs: Path, *, reuse: 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     todo = folder / "commands.json"
-    todo.write_text(json.dumps([rename_command(one) if rename else one for one in commands]), encoding="utf-8")
+    todo.write_text(
+        json.dumps([rename_command(command) if rename else command for command in commands]), encoding="utf-8"
+    )
     environment = {
         **os.environ, "PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1", "LAYERCUT_CACHE": str(folder.parent / "cache")
     }  # fmt: skip
