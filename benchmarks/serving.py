@@ -23,7 +23,6 @@ from layercut.pruning.versus import timer_of
 from layercut.runs.prune import Estimated
 from layercut.selection.specs import LayerSpec
 from layercut.settings import UNCUT, ModelSettings
-from layercut.surgery.channels import num_kept
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
 
@@ -34,7 +33,7 @@ def plan_of(model: ModelHandle, text: str) -> CutPlan:
     if wanted.mlp is None:
         return wanted.bind(num_layers=model.num_layers)
     mlp = mlp_width_in(model.loaded.model)
-    channels = mlp.first_channels(num_kept(mlp.width, wanted.mlp))
+    channels = mlp.first_channels(mlp.num_kept(wanted.mlp))
     return CutPlan(num_layers=model.num_layers, removed=wanted.layers or (), channels=channels)
 
 

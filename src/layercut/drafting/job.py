@@ -49,7 +49,6 @@ from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import JournalPart, SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.selection.specs import LayerSpec
-from layercut.surgery.channels import num_kept
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan
@@ -205,7 +204,7 @@ class _Job:
         whole, half = CutPlan(num_layers=layers), tuple(range(layers // 4, layers // 4 + layers // 2))
         deep = [CutPlan(num_layers=layers, removed=half)] if half else []
         if self._mlp is not None:
-            deep.append(replace(whole, channels=self._mlp.first_channels(num_kept(self._mlp.width, 0.5))))
+            deep.append(replace(whole, channels=self._mlp.first_channels(self._mlp.num_kept(0.5))))
         return [whole, *(plan for plan in deep if self._fits(plan))]
 
     def _fits(self, plan: CutPlan) -> bool:

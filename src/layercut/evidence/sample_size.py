@@ -206,8 +206,10 @@ POWER = 0.8
 """Probability with which a planned number of items decides."""
 MANY = 100
 """Times as many items as there are: an estimate above that says no more than "many"."""
-_TRIES, _TRIES_OF_MANY, _FEW = 500, 200, 8
-"""Simulated data sets: of up to ``_FEW`` different values, and of more."""
+_TRIES, _TRIES_OF_MANY, _FEW = 4000, 1000, 8
+"""Simulated data sets: of up to ``_FEW`` different values, and of more. With 4,000 a power of 80 % has a standard error
+of 0.6 points. With 500 the search for a number of items, which stops at the first that seems enough, was off by 10 %.
+"""
 
 
 class Differences(NamedTuple):

@@ -67,7 +67,7 @@ def measure_request_times(
     turns.
     """
     gone = tuple(range(1, count - 1, 2))
-    thin = mlp.first_channels(mlp.width // 2)
+    thin = mlp.first_channels(mlp.num_kept(0.5))
     plans = [CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), gone) for kept in (None, thin)]
     timed = timed_rounds({one.key: timer(one) for one in plans}, profile, seed, progress)
     seconds = [request_time(timed[one.key], profile)(profile.prompt, profile.new) for one in plans]

@@ -23,7 +23,7 @@ from layercut.engine.rows import Tokens, compared_scorings, text_tokens
 from layercut.errors import InputError, unknown
 from layercut.models.structure import plain_experts
 from layercut.progress import Progress, silent
-from layercut.surgery.channels import CHANNEL_CRITERIA, Channels, num_kept
+from layercut.surgery.channels import CHANNEL_CRITERIA, Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from layercut.surgery.slots import ChannelSlot
@@ -78,7 +78,7 @@ def choose_channels(
 
 def keep_most(mlp: MlpWidth, ranked: Mapping[int, Sequence[int]], share: float) -> Channels:
     """The most needed channels of each layer without about ``share`` of them. InputError: a share that leaves none."""
-    number = num_kept(mlp.width, share)
+    number = mlp.num_kept(share)
     kept = dict(mlp.first_channels(number).kept)  # a removed layer has none to choose, and a plan names all layers
     for layer, channels in ranked.items():
         by_mlp: list[list[int]] = [[] for _ in range(mlp.mlps(layer))]

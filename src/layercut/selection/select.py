@@ -31,7 +31,6 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.specs import plan_of, prefix_that_keeps
 from layercut.selection.trace_damage import correct_traces
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.channels import num_kept
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
@@ -104,7 +103,7 @@ def select_layers(
     row = None if chosen_by is None else criterion_row(chosen_by)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     if mlp is not None:  # refused before anything is read or written by the model
-        num_kept(mlp_width_of(read_config(handle.source.path), handle.settings.model).width, mlp)
+        mlp_width_of(read_config(handle.source.path), handle.settings.model).num_kept(mlp)
     draw = Decoding(**(decoding or DecodingSettings()).as_dict(), seed=seed)
     parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
     calibration = calibration or CalibrationSettings()

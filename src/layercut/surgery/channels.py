@@ -21,6 +21,9 @@ from layercut.errors import InputError
 BLOCK, LEAST_BLOCK = 256, 64
 """Widths are multiples of the first where the original's is: K-quants of GGUF hold as many weights in a block, and
 without whole ones llama.cpp takes a larger type. Of the second otherwise, which matrix kernels want."""
+EXPERT_BLOCK = 8
+"""Widths of stacked experts are multiples of it: torch multiplies all experts at once, and refuses rows that are not a
+multiple of 16 bytes, 8 numbers in bfloat16."""
 CHANNEL_CRITERIA = ("rms", "wanda", "flap", "obs")
 """``rms``: root mean square of the activation times the norm of the column. ``wanda``: the same with the sum of the
 column's magnitudes (arXiv:2306.11695, summed over the column). ``flap``: variance of the activation times the squared
@@ -101,17 +104,17 @@ class Channels:
             raise InputError(f"{where}: channels is not what layercut writes ({error!r:.80}).") from error
 
 
-def num_kept(width: int, share: float) -> int:
+def num_kept(width: int, share: float, *, least_block: int = 1) -> int:
     """Channels that stay if about ``share`` of ``width`` goes: a multiple of ``BLOCK``, of narrow MLPs of less.
 
-    >>> num_kept(8960, 0.28), num_kept(1536, 0.2), num_kept(96, 0.5)
-    (6400, 1216, 48)
+    >>> num_kept(8960, 0.28), num_kept(1536, 0.2), num_kept(96, 0.5), num_kept(48, 0.2, least_block=EXPERT_BLOCK)
+    (6400, 1216, 48, 40)
 
     Raises:
         InputError: a share that leaves nothing, or that takes nothing.
     """
     block = BLOCK
-    while block > 1 and (width < 16 * block or (width % block and block > LEAST_BLOCK)):
+    while block > least_block and (width < 16 * block or (width % block and block > LEAST_BLOCK)):
         block //= 2
     found = block * math.floor((1 - share) * width / block + 0.5)
     if not 0 < found < width:

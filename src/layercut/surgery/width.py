@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.structure import blueprint, config_of, structure_in
-from layercut.surgery.channels import Channels
+from layercut.surgery.channels import EXPERT_BLOCK, Channels, num_kept
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
 from layercut.surgery.quantized import is_quantized
 from layercut.surgery.slots import ChannelSlot
@@ -46,6 +46,15 @@ class MlpWidth(NamedTuple):
         """MLPs of a layer: one, or the experts."""
         return max(slot.first + slot.mlps for slot in self.slots[layer])
 
+    @property
+    def has_stacked_experts(self) -> bool:
+        """True if one tensor holds the channels of several experts."""
+        return any(slot.is_stacked for slots in self.slots.values() for slot in slots)
+
+    def num_kept(self, share: float) -> int:
+        """Channels that stay in each MLP if about ``share`` of them goes. InputError: a share that leaves none."""
+        return num_kept(self.width, share, least_block=EXPERT_BLOCK if self.has_stacked_experts else 1)
+
     def first_channels(self, number: int) -> Channels:
         """The first ones of each MLP, for what depends on their number alone, such as times."""
         kept = {
@@ -55,12 +64,17 @@ class MlpWidth(NamedTuple):
         return Channels(field=self.field, width=self.width, kept=kept)
 
     def check(self, channels: Channels) -> None:
-        """Raise InputError if the channels are those of another model."""
+        """Raise InputError if the channels are those of another model, or its experts cannot be as wide."""
         mlps = {layer: self.mlps(layer) for layer in self.slots}
         if (channels.field, channels.width, channels.mlps) != (self.field, self.width, mlps):
             raise InputError(
                 f"the plan names MLP channels of {len(channels.kept)} layers with {channels.field} {channels.width}; "
                 f"this model has {len(self.slots)} with {self.field} {self.width}. Use a plan made for this very model."
+            )
+        if self.has_stacked_experts and channels.num_kept % EXPERT_BLOCK:
+            raise InputError(
+                f"the plan keeps {channels.num_kept} MLP channels of each expert, and torch multiplies stacked experts "
+                f"only where that is a multiple of {EXPERT_BLOCK}; make the plan again with layercut select."
             )
 
 

@@ -193,3 +193,15 @@ def test_the_tail_by_formula_is_that_of_resampling(
     draws = rng.standard_gamma(np.array(outcomes, float), size=(200_000, 4)) @ np.array(found.values)
     draws += rng.standard_exponential(200_000) * found.worst
     assert abs(tail - (draws < 0).mean()) < 0.01
+
+
+@pytest.mark.parametrize("score", [0.4, 0.6, 0.8])
+def test_the_items_that_were_named_have_the_power_in_other_draws(score: float) -> None:
+    chance, kept, keep = 0.25, 0.9, 0.8
+    expected = outcomes_of(score, chance + kept * (score - chance), 0.5)
+    found = Differences.expected(expected, keep=keep, chance=chance)
+    number = items_to_decide(found, 0.05, start=16, most=20_000)
+    assert number is not None
+    drawn = np.random.default_rng(1).multinomial(number, found.shares, size=20_000)
+    below = _below_zero(np.array([*found.values, found.worst]), np.column_stack([drawn, np.ones(len(drawn))]))
+    assert abs((below <= 0.05).mean() - 0.8) < 0.02

@@ -129,6 +129,16 @@ def test_each_expert_keeps_as_many() -> None:
     assert channels.mlps == {1: 4, 5: 4} and about["num_kept"] == channels.num_kept == 8
 
 
+def test_stacked_experts_keep_a_multiple_of_8_channels() -> None:
+    """At 38 of 48 torch's grouped product of experts fails: strides should be multiples of 16 bytes."""
+    loaded = tiny_loaded("mixtral")
+    channels, about = choose_channels(loaded, (), 0.2, {"copy": TEXTS})
+    assert about["num_kept"] == channels.num_kept == 40
+    with bypass(loaded.model, CutPlan(num_layers=6, channels=channels)):
+        loaded.model(input_ids=torch.tensor([TEXTS[0]]))
+    assert choose_channels(tiny_loaded("llama"), (), 0.2, {"copy": TEXTS})[0].num_kept == 38
+
+
 def test_experts_that_no_token_reaches_are_ranked_by_their_columns() -> None:
     loaded = tiny_loaded("mixtral")
     ranked = rank_channels(loaded, (), {"a": [(5,)]})  # one token reaches two of four

@@ -161,6 +161,15 @@ def test_channels_of_another_width_are_refused() -> None:
         apply_plan(model, CutPlan(num_layers=NUM_LAYERS, channels=other))
 
 
+def test_a_width_that_no_product_of_stacked_experts_takes_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    model = tiny_model("mixtral")
+    model.save_pretrained(tmp_path / "whole")
+    byte_tokenizer().save_pretrained(tmp_path / "whole")
+    with pytest.raises(InputError, match="keeps 38 MLP channels of each expert, .* a multiple of 8; make the plan"):
+        cut_model(resolve(str(tmp_path / "whole")), thin_plan(model, num_kept=38), tmp_path / "thin", uncut=None)
+    assert not (tmp_path / "thin").exists()
+
+
 def test_weights_that_change_are_sliced_again() -> None:
     """The parts are held for the next bypass, and must not outlive the weights that they were taken from."""
     model = tiny_model("llama")
