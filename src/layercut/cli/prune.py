@@ -20,17 +20,12 @@ def prune(
     if dry_run:
         show_estimate(request.estimate(), json=json)
         return
-    from layercut.report.first import result_tables
+    from layercut.report.first import answer_lines, result_tables
     from layercut.report.reports import prune_reports
 
     done = request.run(IO)
     prune_reports(done.folder, seed=request.seed)
-    lines = [
-        f"{done.result.why} {done.result.fastest}".rstrip(),
-        *([] if done.result.next is None else [f"next: {done.result.next.command}"]),
-        f"checkpoint: {done.checkpoint or 'none, because no plan passed; --anyway writes the best one'}",
-        f"page: {done.report}",
-    ]
-    show(done.result.to_dict(), result_tables(done.result), lines, json=json)
+    result = done.result
+    show(result.to_dict(), result_tables(result), answer_lines(result, done.folder), json=json)
     if done.checkpoint is None:
         raise typer.Exit(1)

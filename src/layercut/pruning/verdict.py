@@ -49,14 +49,13 @@ def answer_of(
     healed = f", healed by {chosen.healing}" if chosen.healing else ""
     plan = f"{chosen.words}{healed}"
     if passed:
-        text = f"Without {plan} the model keeps at least {keep:.0%} of every task: {_kept(passed[-1].kept)}."
+        text = f"Passed: without {plan} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
         if failed is not None:
             return "passed", f"{text} {_failed(failed, parts)}"
-        deeper = "" if len(steps) > len(passed) else f" The path went no deeper: {path_ended}."
-        return "passed", text + deeper
+        return "passed", text if len(steps) > len(passed) else f"{text} Stopped there: {path_ended}."
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
-    return verdict, f"No plan passed {keep:.0%}. {_failed(failed, parts, best=True)}"
+    return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"
 
 
 def beside(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
@@ -210,8 +209,8 @@ def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = Fa
 
 
 def _kept(kept: Sequence[TaskKept]) -> str:
-    """``arithmetic 97 % [92, 102]``, of each task."""
-    return ", ".join(f"{one.task} {_share(one)}" for one in kept)
+    """``97 [92, 102] % of arithmetic (n = 100)``, of each task."""
+    return ", ".join(f"{_share(one)} of {one.task} (n = {one.cut.n:,})" for one in kept)
 
 
 def _share(one: TaskKept) -> str:
@@ -219,4 +218,4 @@ def _share(one: TaskKept) -> str:
         return "n/a"
     ends = [one.kept.low, one.kept.high]
     interval = "" if None in ends else f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"  # type: ignore[operator]
-    return f"{100 * one.kept.value:.0f} %{interval}"
+    return f"{100 * one.kept.value:.0f}{interval} %"

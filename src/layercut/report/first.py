@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.text import Text
-
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
 from layercut.evidence.study import checkpoint_of
 from layercut.report import advice_text, words
@@ -19,6 +17,7 @@ from layercut.report.elements import Figure
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
 from layercut.report.side_effects import side_effect_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
+from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
@@ -227,21 +226,47 @@ def _most(goal: Goal) -> str:
     return f"{goal.smaller:.0%} of {SHARED[goal.unit]}"
 
 
+def answer_lines(result: PruneResult, folder: Path) -> list[str]:
+    """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files.
+
+    Args:
+        folder: the run folder.
+    """
+    lines = [f"{result.why} {result.fastest}".rstrip(), *filter(None, [_smaller_and_faster(result)])]
+    if result.side_effects:
+        worse = any(one.is_shown for one in result.side_effects)
+        lines += [f"{'Watch out' if worse else 'Side effects'}: {side_effect_words(result.side_effects)}."]
+    if result.next:
+        lines += [f"Next: {result.next.command}"]
+    elif not result.versus:
+        lines += ["Next: weigh it against 4-bit weights on the same items, the same command with --versus FILE.gguf"]
+    none = "none, because no plan passed; --anyway writes the best one"
+    lines += [f"Checkpoint: {folder / result.checkpoint if result.checkpoint else none}"]
+    return [*lines, f"Report: {folder / PAGE}"]
+
+
+def _smaller_and_faster(result: PruneResult) -> str:
+    """Bytes and speed of a request, original to this model, in a sentence; empty where nothing was timed."""
+    before, after = result.size.get("uncut"), result.size.get("cut")
+    if before is None or after is None:
+        return ""
+    fewer = f"{1 - after.disk_bytes / before.disk_bytes:.0%} fewer bytes"
+    text = f"{fewer} ({size(before.disk_bytes)} to {size(after.disk_bytes)}"
+    if before.gguf_bytes and after.gguf_bytes:
+        text += f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
+    text += ")"
+    for one in result.speed:
+        if one.name == "request" and one.ratio.low and one.ratio.high:
+            ends = f"[{1 / one.ratio.high:.2f}, {1 / one.ratio.low:.2f}]"
+            text += f", {1 / one.ratio.value:.2f} {ends} times as fast ({result.serve}, n = {one.ratio.n})"
+    return f"{text}."
+
+
 def result_tables(result: PruneResult) -> list[RenderableType]:
-    """The result of prune on a terminal: a table of the depths, then a line each about size and speed."""
-    tasks = ", ".join(f"{one.task} ({one.readout})" for one in result.goal.tasks)
-    scores = ", ".join(f"{one.task} {one.score.value:.0%} of {one.score.n}" for one in result.original)
-    first = Text(f"{result.model}: keep {result.goal.keep:.0%} of {tasks}; original model: {scores}", style="bold")
-    speeds = (Text(f"speed: {words.speed(one)}") for one in result.speed)
+    """Tables of prune's result on a terminal: plans, where the path has several, and models that were weighed."""
     front = front_of(result)
-    table = costs_table(result)
-    beside = [terminal(one) for one in ((front_table(front), table) if front else ()) if one.rows]
-    costs = [Text(cost_words(cost)) for one in result.served for cost in one.costs if not front]
-    found = side_effect_words(result.side_effects)
-    effects = [Text(f"side effects: {found}")] if found else []
-    sizes = Text(f"size: {size_words(result)}")
-    alone = [Text(f"other models: {unweighed}")] if (unweighed := unweighed_words(result)) else []
-    return [first, terminal(depths_table(result)), *beside, sizes, *speeds, *costs, *effects, *alone]
+    shown = [*([depths_table(result)] if len(result.path) > 1 else []), *([front_table(front)] if front else [])]
+    return [terminal(one) for one in shown if one.rows]
 
 
 def depths_table(result: PruneResult) -> Table:
@@ -324,17 +349,11 @@ def costs_table(result: PruneResult) -> Table:
     )
 
 
-def cost_words(cost: TaskCost) -> str:
-    """Cost of answers to one task, original to this model."""
-    found = f"answers to {cost.task}: {_both(cost.tokens, ' tokens')}, {_both(cost.seconds, ' s')} a request"
-    return found + (f"; {_both(cost.per_solved, ' s')} a solved one" if cost.per_solved else "")
-
-
-def _both(found: BothEstimated | None, unit: str = "") -> str:
+def _both(found: BothEstimated | None) -> str:
     if found is None:
         return "n/a"
     values = " to ".join(f"{one.value:.3g}" for one in (found.uncut, found.this))
-    return f"{values}{unit} (x {two_decimals(found.ratio)})"
+    return f"{values} (x {two_decimals(found.ratio)})"
 
 
 def _kept_tasks(tested: TestedDepth, keep: float) -> Table:

@@ -76,7 +76,7 @@ def test_channels_that_do_nothing_are_found_and_confirmed(whole: Pruned, wide: A
     assert whole.model.config.intermediate_size == channels.num_kept
     size = result.size
     assert 0.75 < size["cut"].disk_bytes / size["uncut"].disk_bytes < 0.85
-    assert "% of the MLP channels the model keeps at least 80%" in result.why
+    assert "% of the MLP channels" in result.why
     shown = first_of_prune(result)
     assert dict(shown.facts)["removed"] == result.chosen.label
     assert "at most 20% of the weights' bytes" in dict(shown.facts)["asked for"]
