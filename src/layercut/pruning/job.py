@@ -286,7 +286,7 @@ class PruneJob:
 
     def _arms(self) -> list[Arm]:
         """The tested models, in order."""
-        steps = self._search.steps if self._settings.remove is None else self._search.steps[-1:]
+        steps = self._search.tested_steps
         return [Arm(one.run, self._search.plan(one), one.healing, one.stage) for one in steps]
 
     def _confirm(self, others: Sequence[Other]) -> FixedSequence:

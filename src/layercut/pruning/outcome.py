@@ -43,7 +43,7 @@ def outcome_of(
     ignored = [SetAside.model_validate(one) for one in state["ignored"]]
     ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
     chosen = Chosen(name=arm.name, healing=arm.healing, **gone_of(arm.plan))
-    verdict, why = answer_of(found.tested, steps, chosen, settings.keep, state["path_ended"], original.parts)
+    verdict, why = answer_of(found.tested, chosen, settings.keep, state["path_ended"], original.parts)
     profile = context.profile
     timed = state["timed"][profile.words]
     served = _served(context, found, arm)

@@ -50,7 +50,7 @@ channels as well as 32 (SmolLM2, docs/experiments/width.md).
 """
 HEALING_ITEMS, FEWEST_FRESH = 64, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
-REQUESTS = 24
+REQUESTS = 12
 """General requests of each list."""
 _TEXTS = 8
 """Right answers of each task that block influence reads."""

@@ -53,6 +53,18 @@ class PathSearch:
         """The depths so far."""
         return [PathStep.model_validate(one) for one in self._state.get("path", [])]
 
+    @property
+    def tested_steps(self) -> list[PathStep]:
+        """The steps to test on report items, in order: all depths, or the last where it was asked for; of sizes those
+        that keep the goal on selection items, or else the least.
+        """
+        steps = self.steps
+        if self._settings.remove is not None:
+            return steps[-1:]
+        if self._context.units == LAYER:
+            return steps
+        return [step for step in steps if _least(step.chosen.kept) >= self._settings.keep] or steps[:1]
+
     def plan(self, step: PathStep) -> CutPlan:
         """The plan of a step; its channels are those of the file that was written with it."""
         channels = CutPlan.load(self._file(step)).channels if step.mlp else None
@@ -78,28 +90,44 @@ class PathSearch:
             tried += self._healed(step, tried[0].kept)
             step = step.model_copy(update={"tried": tuple(tried), "healing": _best(tried).healing})
             self._learn_pace()
-            state.put("path", [*(one.model_dump(mode="json") for one in steps), step.model_dump(mode="json")])
+            steps = sorted([*steps, step], key=lambda step: (step.size or 0, step.depth))
+            state.put("path", [step.model_dump(mode="json") for step in steps])
             self._show(step)
         self._train()
 
     def _next(self, steps: Sequence[PathStep]) -> PathStep:
         """The next plan, not judged yet; the channels of its MLPs are on disk when it is there."""
-        removed = steps[-1].removed if steps else ()
         if self._context.units == LAYER:
+            removed = steps[-1].removed if steps else ()
             self._progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
             found = self._original.path.next_layer(removed)
             layers = (*removed, found.layer)
             return PathStep(depth=len(layers), removed=layers, candidates=found.num_candidates, tried=())
-        sizes = self._context.sizes if self._settings.one_size else self._context.sizes[len(steps) :][:1]
-        size_path, unit = self._size_path, self._context.unit
-        self._progress.begin(stage_of(sizes[-1], unit), "choosing layers and MLP channels")
-        for size in sizes:
+        place = self._next_size(steps)
+        assert place is not None, "the path has not ended"
+        sizes, size_path, unit = self._context.sizes, self._size_path, self._context.unit
+        before = [step for step in steps if step.size is not None and step.size < sizes[place]]
+        removed, start = (before[-1].removed, sizes.index(before[-1].size) + 1) if before else ((), 0)
+        self._progress.begin(stage_of(sizes[place], unit), "choosing layers and MLP channels")
+        for size in sizes[start : place + 1]:  # each plan removes the layers of the one before
             sized = size_path.next_plan(self._original.path, removed, size)
             removed = sized.plan.removed
-        step = PathStep(size=size, unit=unit, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
+        step = PathStep(size=sizes[place], unit=unit, candidates=sized.num_candidates, tried=(), **gone_of(sized.plan))
         self._file(step).parent.mkdir(exist_ok=True)
         sized.plan.save(self._file(step))
         return step
+
+    def _next_size(self, steps: Sequence[PathStep]) -> int | None:
+        """Place of the size to try next, by halving: a plan that keeps the goal on selection items is followed by a
+        smaller one, another by a larger one. None where two neighbours enclose the goal.
+        """
+        sizes, keep = self._context.sizes, self._settings.keep
+        if self._settings.one_size:
+            return None if steps else len(sizes) - 1
+        fine = [sizes.index(step.size) for step in steps if step.size and _least(step.chosen.kept) >= keep]
+        others = [sizes.index(step.size) for step in steps if step.size and _least(step.chosen.kept) < keep]
+        largest, least = max(fine, default=-1), min(others, default=len(sizes))
+        return None if least - largest <= 1 else (largest + least) // 2
 
     @cached_property
     def _size_path(self) -> SizePath:
@@ -128,9 +156,17 @@ class PathSearch:
 
     def _ended(self, steps: Sequence[PathStep], keep: float) -> str:
         """Why the path goes no deeper; empty where it does."""
+        if self._context.units != LAYER:
+            sizes, unit = self._context.sizes, self._context.unit
+            if steps and self._out_of_time:
+                return "the rest of the time is for report items"
+            if self._next_size(steps) is not None:
+                return ""
+            if steps[-1].size == sizes[-1]:
+                return f"{sizes[-1]:.0%} of {SHARED[unit]} is the most that was asked for"
+            more = next(step for step in steps if _least(step.chosen.kept) < keep)
+            return f"{more.stage} keeps {_least(more.chosen.kept):.0%} on selection items"
         if len(steps) >= self._context.max_depth:
-            if self._context.units != LAYER:
-                return f"{self._context.sizes[-1]:.0%} of {SHARED[self._context.unit]} is the most that was asked for"
             return f"{self._context.max_depth} layers are the most that were asked for"
         if self._settings.remove is not None:
             return ""
@@ -142,17 +178,20 @@ class PathSearch:
                     return f"{what} keep at most {one.kept.high:.0%} of {one.task} on selection items"
         if len(chosen) > 1 and all(_least(kept) < keep for kept in chosen[-2:]):
             return f"the last two plans keep less than {keep:.0%} on selection items"
+        return "the rest of the time is for report items" if steps and self._out_of_time else ""
+
+    @property
+    def _out_of_time(self) -> bool:
         seconds = self._settings.seconds
-        if seconds is not None and self._state.used > (1 - CONFIRM) * seconds and steps:
-            return "the rest of the time is for report items"
-        return ""
+        return seconds is not None and self._state.used > (1 - CONFIRM) * seconds
 
     def _healed(self, step: PathStep, plain: tuple[TaskKept, ...]) -> list[Tried]:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
         if method == AUTO:
-            least = _REASONABLE * keep if step.size is None else 0.0
-            return [self._heal(step, SEAM)] if least <= _least(plain) < 1 and self._takes_seams else []
+            # Layers of a path of depths are the best of some by score, which looks better than it is; sizes are not.
+            least, most = (_REASONABLE * keep, 1.0) if step.size is None else (0.0, (1 + keep) / 2)
+            return [self._heal(step, SEAM)] if least <= _least(plain) < most and self._takes_seams else []
         return [] if method == NONE else [self._heal(step, method)]
 
     def _parts(self, method: str) -> list[str]:

@@ -182,14 +182,14 @@ class PruneSettings(Settings):
         return Profile.parse(self.serve)
 
     def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
-        """Plans of the path at most: of ``sizes``, or of the depths of a model of ``num_layers`` where there are none.
+        """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.
 
         Raises:
             InputError: as many depths as layers.
         """
         if not sizes:
             return self.depth(num_layers)
-        return 1 if self.one_size else len(sizes)
+        return 1 if self.one_size else len(sizes).bit_length()
 
     def depth(self, num_layers: int) -> int:
         """Layers that may be removed at most, of a model of ``num_layers``.

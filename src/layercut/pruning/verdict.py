@@ -13,7 +13,6 @@ from layercut.runs.prune import (
     Alternative,
     Chosen,
     NextStep,
-    PathStep,
     Served,
     SideEffect,
     TaskKept,
@@ -32,7 +31,6 @@ from layercut.text.numbers import at_least
 
 def answer_of(
     tested: Sequence[TestedDepth],
-    steps: Sequence[PathStep],
     chosen: Chosen,
     keep: float,
     path_ended: str,
@@ -52,7 +50,7 @@ def answer_of(
         text = f"Passed: without {plan} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
         if failed is not None:
             return "passed", f"{text} {_failed(failed, parts)}"
-        return "passed", text if len(steps) > len(passed) else f"{text} Stopped there: {path_ended}."
+        return "passed", f"{text} Stopped there: {path_ended}."
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
     return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"
