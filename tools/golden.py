@@ -104,7 +104,8 @@ CASES = (
     Case("diagnose", (f"diagnose {SMOLLM} reverse:3 --limit 4 --samples 4 "
                       "--only arithmetic,brackets,degeneration,propagation --out diagnose --json",)),
     Case("study", ("run {inputs}/study.yaml",)),
-    Case("prune", (f"prune {SMOLLM} --use copy --keep 0.8 --items 60 --smaller 25% --one-size --out prune",)),
+    Case("prune", (f"prune {SMOLLM} --use copy --keep 0.8 --items 60 --smaller 25% --one-size --anyway "
+                   "--out prune",)),
 )  # fmt: skip
 
 
