@@ -1,4 +1,4 @@
-"""The README's first block of commands works in order on the embedded model itself, on fewer items."""
+"""The steps of the installation's page work in order on the embedded model itself, on fewer items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.commands import MODEL, lay_out, smaller, use_block
 pytestmark = pytest.mark.slow
 
 
-def test_the_readme_works_in_order(tmp_path: Path) -> None:
+def test_the_steps_work_in_order(tmp_path: Path) -> None:
     try:
         bundled_file(bundled_model(MODEL))
     except InputError as error:

@@ -50,15 +50,11 @@ def all_commands() -> list[Said]:
 
 
 def use_block() -> list[Said]:
-    """The README's first blocks under these headings, whose commands work in order."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    said = []
-    for heading in ("Prune a model", "Use"):
-        if f"\n## {heading}\n" in readme:
-            first = _FENCED.search(readme, readme.index(f"\n## {heading}\n"))
-            assert first is not None, heading
-            said += commands(first[1], f"README.md: {heading}")
-    return said
+    """The commands under "Try the steps" of the installation's page, which work in order."""
+    page = (ROOT / "docs" / "start" / "install.md").read_text(encoding="utf-8")
+    first = _FENCED.search(page, page.index("\n## Try the steps\n"))
+    assert first is not None
+    return commands(first[1], "docs/start/install.md")
 
 
 def lay_out(folder: Path) -> None:

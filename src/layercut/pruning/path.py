@@ -48,7 +48,7 @@ TRACES, ALONE = 16, 8
 """Right answers of each task that trace damage reads and channels are ranked on, and of each layer alone. Eight ranked
 channels as well as 32 (SmolLM2, docs/experiments/width.md).
 """
-HEALING_ITEMS, FEWEST_FRESH = 64, 24
+HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 REQUESTS = 12
 """General requests of each list."""

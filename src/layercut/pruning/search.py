@@ -88,7 +88,7 @@ class PathSearch:
             path, plan = self._original.path, self.plan(step)
             tried = [Tried(kept=path.kept(plan, self._context.seed))]
             tried += self._healed(step, tried[0].kept)
-            step = step.model_copy(update={"tried": tuple(tried), "healing": _best(tried).healing})
+            step = step.model_copy(update={"tried": tuple(tried), "healing": _choose_way(step, tried).healing})
             self._learn_pace()
             steps = sorted([*steps, step], key=lambda step: (step.size or 0, step.depth))
             state.put("path", [step.model_dump(mode="json") for step in steps])
@@ -189,9 +189,8 @@ class PathSearch:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
         if method == AUTO:
-            # Layers of a path of depths are the best of some by score, which looks better than it is; sizes are not.
-            least, most = (_REASONABLE * keep, 1.0) if step.size is None else (0.0, (1 + keep) / 2)
-            return [self._heal(step, SEAM)] if least <= _least(plain) < most and self._takes_seams else []
+            pays = step.size is not None or _REASONABLE * keep <= _least(plain) < 1
+            return [self._heal(step, SEAM)] if pays and self._takes_seams else []
         return [] if method == NONE else [self._heal(step, method)]
 
     def _parts(self, method: str) -> list[str]:
@@ -301,6 +300,20 @@ class PathSearch:
     def handle_of(self, checkpoint: Path) -> ModelHandle:
         """A healed checkpoint, loaded as the original model is."""
         return ModelHandle(self._model.settings.replace(model=str(checkpoint), revision=None))
+
+
+def _choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:
+    """The best way on selection items; of a plan with a size the closed form, unless it keeps less than the interval of
+    the plan itself allows.
+
+    A hundred items order ways by luck: SmolLM2 at -15 % kept 103 [81, 130] % of sums unhealed, and 82 [69, 96] % of the
+    report items.
+    """
+    closed = next((way for way in tried if way.healing == SEAM), None)
+    if step.size is None or closed is None or len(tried) > 2:
+        return _best(tried)
+    lows = [one.kept.low for one in tried[0].kept if one.kept is not None and one.kept.low is not None]
+    return closed if _least(closed.kept) >= min(lows, default=float("-inf")) else tried[0]
 
 
 def _best(tried: Sequence[Tried]) -> Tried:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from layercut.diagnostics.cost import NUM_ROUNDS, ratio
+from layercut.diagnostics.cost import ratio
 from layercut.pruning.path import measured
 from layercut.pruning.profile import Profile
 from layercut.runs.prune import Estimated, TimedSpeed
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layercut.engine.timing import Timer
     from layercut.progress import Progress
 
+NUM_ROUNDS = 5
 _MEASURES: tuple[tuple[Any, Any, Any], ...] = (
     ("request", "s", "lower"),
     ("decode", "tokens/s", "higher"),

@@ -44,10 +44,9 @@ def answer_of(
             "No task could be judged on the report items: the original model is not above chance there. Give more "
             "items, or easier tasks."
         )
-    healed = f", healed by {chosen.healing}" if chosen.healing else ""
-    plan = f"{chosen.words}{healed}"
+    healed = f", healed by {chosen.healing}," if chosen.healing else ""
     if passed:
-        text = f"Passed: without {plan} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
+        text = f"Passed: without {chosen.words}{healed} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
         if failed is not None:
             return "passed", f"{text} {_failed(failed, parts)}"
         return "passed", f"{text} Stopped there: {path_ended}."

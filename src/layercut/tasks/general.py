@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from layercut.tasks.checked import Check, CheckedTask, ends
 
 GENERAL, CODE = "general", "general_code"
-VERSION = 1
+VERSION = 2
 """Raised by any change of the requests or the rule."""
 REQUESTS = (
     "What is the difference between a frog and a toad?",
@@ -102,13 +102,13 @@ CODE_REQUESTS = (
 
 
 def general() -> CheckedTask:
-    """50 requests, all of them selection items; an answer that goes on after 192 tokens fails."""
-    return _task(GENERAL, REQUESTS, 192)
+    """50 requests, all of them selection items; an answer that goes on after 128 tokens fails."""
+    return _task(GENERAL, REQUESTS, 128)
 
 
 def general_code() -> CheckedTask:
-    """30 requests for short programs, all of them selection items; an answer that goes on after 256 tokens fails."""
-    return _task(CODE, CODE_REQUESTS, 256)
+    """30 requests for short programs, all of them selection items; an answer that goes on after 160 tokens fails."""
+    return _task(CODE, CODE_REQUESTS, 160)
 
 
 def _task(name: str, requests: Sequence[str], max_new_tokens: int) -> CheckedTask:

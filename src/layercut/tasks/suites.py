@@ -14,8 +14,8 @@ CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande"
 GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
 """The tasks that are generated there, without examples, in the chat format."""
 BUILT_IN = ("arithmetic", "brackets", "copy")
-SIDE_EFFECTS = ("endings", "same_language", "instructions", "tool_calls", "harmless", "needle_2k")
-"""Checks of abilities outside a goal. ``needle_8k`` is asked by name: many models have a shorter context."""
+SIDE_EFFECTS = ("endings", "same_language", "instructions", "needle_2k")
+"""Checks of abilities outside a goal. ``tool_calls``, ``harmless`` and ``needle_8k`` are asked by name."""
 
 SUITE = "suite:"
 """Prefix of the name of a suite among names of tasks."""
