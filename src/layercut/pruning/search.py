@@ -189,7 +189,7 @@ class PathSearch:
         """The plan healed, where that may pay."""
         method, keep = self._settings.heal, self._settings.keep
         if method == AUTO:
-            pays = step.size is not None or _REASONABLE * keep <= _least(plain) < 1
+            pays = _least(plain) != 1 if step.size is not None else _REASONABLE * keep <= _least(plain) < 1
             return [self._heal(step, SEAM)] if pays and self._takes_seams else []
         return [] if method == NONE else [self._heal(step, method)]
 

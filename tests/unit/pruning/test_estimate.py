@@ -79,7 +79,7 @@ def test_bytes_and_speed_of_every_size_are_shown(model: ModelSettings, tmp_path:
 
 def test_checks_for_side_effects_are_counted_unless_they_are_left_out(model: ModelSettings, tmp_path: Path) -> None:
     named = [line for line in estimated(model, tmp_path, ROWS, tmp_path / "run") if line.startswith("side effects")]
-    assert len(named) == 1 and "192 items" in named[0]  # four checks that fit its context, 24 items, two models
+    assert len(named) == 1 and "144 items" in named[0]  # three checks that fit its context, 24 items, two models
     without = estimated(model, tmp_path, ROWS, tmp_path / "run", no_side_effects=True)
     assert not any(line.startswith("side effects") for line in without)
 

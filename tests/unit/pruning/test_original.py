@@ -33,6 +33,6 @@ def test_general_requests_are_announced_with_their_reason_and_the_way_without(
 ) -> None:
     lines = said(model, choices, tmp_path / "run")
     (line,) = (line for line in lines if "general requests" in line)
-    assert "48 general requests" in line and "other abilities" in line and "`goal_alone`" in line
+    assert "24 general requests" in line and "other abilities" in line and "`goal_alone`" in line
     for name, settings in (("alone", {"goal_alone": True}), ("unhealed", {"heal": "none"})):
         assert not any("general" in line for line in said(model, choices, tmp_path / name, **settings)), name

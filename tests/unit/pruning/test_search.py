@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from layercut.pruning.search import PathSearch, _best
+from layercut.pruning.search import PathSearch, _best, _choose_way
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.state import PruneState
-from layercut.runs.prune import Estimated, PathStep, TaskKept, Tried
+from layercut.runs.prune import BYTES, Estimated, PathStep, TaskKept, Tried
 
 
 def tried(healing: str | None, *kept: float) -> Tried:
@@ -43,3 +43,42 @@ def test_the_time_is_asked_for_training_where_layers_alone_go(
     PathSearch(context, SimpleNamespace(path=None))._train()  # type: ignore[arg-type]
     assert asked == ([step.name] if is_asked else [])
     assert state.get("trained", "never decided") == (None if is_asked else "never decided")
+
+
+def sized(size: float, value: float, healed: float | None = None) -> PathStep:
+    """A plan of a size that keeps this much on selection items, and healed."""
+    ways = [Tried(kept=(kept_of_items(value),))]
+    ways += [] if healed is None else [Tried(healing="seam", kept=(kept_of_items(healed),))]
+    step = PathStep(size=size, candidates=1, tried=tuple(ways), depth=0, removed=(), mlp=0.1)
+    return step.model_copy(update={"healing": _choose_way(step, ways).healing})
+
+
+def kept_of_items(value: float) -> TaskKept:
+    estimate = Estimated(value=value, low=value - 0.2, high=value + 0.2, n=100)
+    return TaskKept(task="sums", readout="short", uncut=estimate, cut=estimate, kept=estimate)
+
+
+@pytest.mark.parametrize("largest", range(-1, 6))
+def test_halving_finds_the_largest_size_that_keeps_the_goal(largest: int) -> None:
+    sizes = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    settings = PruneSettings(use="copy", keep=0.8)
+    context = SimpleNamespace(
+        sizes=sizes, settings=settings, state=None, model=None, progress=None, say=None, unit=BYTES, units="both"
+    )
+    search = PathSearch(context, None)  # type: ignore[arg-type]
+    steps: list[PathStep] = []
+    while (place := search._next_size(steps)) is not None:
+        assert sizes[place] not in [step.size for step in steps]
+        steps = sorted([*steps, sized(sizes[place], 0.9 if place <= largest else 0.7)], key=lambda step: step.size or 0)
+    assert len(steps) <= 3 == settings.num_plans(sizes, 30)
+    fine = [step.size for step in steps if step.chosen.kept[0].kept and step.chosen.kept[0].kept.value >= 0.8]
+    assert fine[-1:] == ([sizes[largest]] if largest >= 0 else [])
+
+
+@pytest.mark.parametrize(
+    ("plain", "healed", "way"), [(1.03, 0.95, "seam"), (0.7, 0.9, "seam"), (0.9, 0.71, "seam"), (0.9, 0.6, None)]
+)
+def test_a_sized_plan_is_tested_healed_unless_that_keeps_clearly_less(
+    plain: float, healed: float, way: str | None
+) -> None:
+    assert sized(0.15, plain, healed).healing == way

@@ -66,7 +66,7 @@ def whole(wide: Any, choices: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_channels_that_do_nothing_are_found_and_confirmed(whole: Pruned, wide: Any) -> None:
     result = whole.result
-    assert [step.name for step in result.path] == ["size-5", "size-10", "size-15", "size-20"]
+    assert [step.name for step in result.path] == ["size-10", "size-15", "size-20"]
     assert all(one.passed and one.kept[0].kept is not None and one.kept[0].kept.value == 1 for one in result.tested)
     assert result.verdict == "passed" and result.chosen.name == "size-20" and result.checkpoint == "model"
     channels = whole.plan.channels
@@ -249,7 +249,7 @@ def test_a_speed_that_was_asked_for_is_reached_by_measured_seconds_and_judged(
     monkeypatch.setattr(search, "measure_request_times", lambda *_: next(measured))
     done = run(wide[0], choices, tmp_path / "run", smaller=None, faster=1.2)
     result = done.result
-    assert [step.name for step in result.path] == ["time-5", "time-10", "time-15", "time-17"]
+    assert [step.name for step in result.path] == ["time-10", "time-15", "time-17"]
     assert (result.goal.faster, result.goal.smaller, result.goal.unit) == (1.2, 0.17, SECONDS)
     shares = [step.mlp for step in result.path]
     assert shares == pytest.approx([TIMES.share((), step.size or 0) for step in result.path], abs=0.05)
