@@ -162,7 +162,7 @@ class PathSearch:
                 return "the rest of the time is for report items"
             if self._next_size(steps) is not None:
                 return ""
-            if steps[-1].size == sizes[-1]:
+            if self._settings.one_size or _least(steps[-1].chosen.kept) >= keep:
                 return f"{sizes[-1]:.0%} of {SHARED[unit]} is the most that was asked for"
             more = next(step for step in steps if _least(step.chosen.kept) < keep)
             return f"{more.stage} keeps {_least(more.chosen.kept):.0%} on selection items"

@@ -133,7 +133,7 @@ class PruneSettings(Settings):
     )
     no_side_effects: bool = Field(
         False,
-        description="Skip the checks of endings, language and long texts.",
+        description="Skip the checks of endings, language and form.",
     )
 
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(

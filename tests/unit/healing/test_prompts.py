@@ -177,7 +177,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         ("c.csv", "line 2: not CSV in UTF-8"),
         ("empty.csv", "holds no prompts"),
         ("a.xlsx", "this file type is not supported"),
-        ("a.txt", "not UTF-8"),
+        ("a.txt", "is in UTF-16"),
         ("a.jsonl.gz", "damaged"),
         ("no.txt", "No such file"),
     ]:

@@ -279,7 +279,7 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     card = (again.checkpoint / "README.md").read_text("utf-8")
     opening = card.split("\n---\n", 1)[1].split("\n\n")[1]
     assert "keep 99%" in opening
-    assert "| mine.jsonl (rank) | 100 %" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
+    assert "| mine.jsonl (rank) | 100 [" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
 
 
 def test_a_strict_run_stops_before_the_search(model: Path, choices: Path, tmp_path: Path) -> None:
