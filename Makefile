@@ -7,7 +7,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 2 --durations=25
 .PHONY: run test test-slow lint docs clean
 
 run: $(VENV)/.run
-	$(BIN)/layercut prune bundled:smollm2-135m --use math --keep 0.8 --items 100 --smaller 15% --one-size --out runs/math
+	$(BIN)/layercut prune bundled:smollm2-135m --use math --keep 0.8 --items 100 --smaller 15% --one-size --seed 1 --out runs/math
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest $(PYTEST_ARGS)
