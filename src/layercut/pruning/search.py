@@ -119,7 +119,8 @@ class PathSearch:
 
     def _next_size(self, steps: Sequence[PathStep]) -> int | None:
         """Place of the size to try next, by halving: a plan that keeps the goal on selection items is followed by a
-        smaller one, another by a larger one. None where two neighbours enclose the goal.
+        smaller one, another by a larger one. Where two neighbours enclose the goal, half the least size that keeps it
+        comes last, so that the test on report items begins with a plan that is safer. None where nothing is left.
         """
         sizes, keep = self._context.sizes, self._settings.keep
         if self._settings.one_size:
@@ -127,7 +128,10 @@ class PathSearch:
         fine = [sizes.index(step.size) for step in steps if step.size and _least(step.chosen.kept) >= keep]
         others = [sizes.index(step.size) for step in steps if step.size and _least(step.chosen.kept) < keep]
         largest, least = max(fine, default=-1), min(others, default=len(sizes))
-        return None if least - largest <= 1 else (largest + least) // 2
+        if least - largest > 1:
+            return (largest + least) // 2
+        first = min(fine, default=0)
+        return first // 2 if first > 1 and least > first else None
 
     @cached_property
     def _size_path(self) -> SizePath:

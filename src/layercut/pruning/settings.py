@@ -189,7 +189,7 @@ class PruneSettings(Settings):
         """
         if not sizes:
             return self.depth(num_layers)
-        return 1 if self.one_size else len(sizes).bit_length()
+        return 1 if self.one_size or len(sizes) == 1 else len(sizes).bit_length() + 1
 
     def depth(self, num_layers: int) -> int:
         """Layers that may be removed at most, of a model of ``num_layers``.
