@@ -93,7 +93,8 @@ def _parameter(slot: Slot) -> inspect.Parameter:
     default = str(default) if isinstance(default, LayerSpec) else default
     is_argument = slot.field == "model" or (isinstance(how, Flag) and how.argument)
     name = slot.name.replace("_", "-")
-    word = spelled if spelled.startswith("--") else f"--{name}/--no-{name}" if default is True else f"--{name}"
+    names = (name, f"no-{name}") if default is True else (name,)  # so that what is on can be switched off
+    word = spelled if spelled.startswith("--") else "--" + "/--".join(names)
     more: dict[str, Any] = {"rich_help_panel": panel, "hidden": hidden and not required}
     kind, is_many = _typed(slot, plain)
     metavar = metavar or ("MODEL" if slot.field == "model" else "NAME,NAME" if get_origin(plain) is tuple else None)
