@@ -1,6 +1,6 @@
 """Run programs that attack the sandbox, and print how many were tried, held and failed in each isolation mode.
 
-    python benchmarks/hostile_programs.py [--mode bubblewrap|namespaces] [--verbose]
+    python benchmarks/hostile_programs.py [--verbose]
 
 Three kinds. A *forgery* tries to pass tests that it does not satisfy. A *probe* reports ``ESCAPED`` if it reaches
 something outside, and ``TRIED`` if it came to its end, so that a probe with a bug does not count as held. A *glutton*
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.sandbox import runner as sandbox
-from layercut.sandbox.isolation import Limits, Mode
+from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import ProgramResult, SandboxError, run_program
 
 TESTS = "assert all(map(lambda x: double(x) == 2 * x, [4, 'a', [1]]))"
@@ -330,10 +330,10 @@ class Tried(NamedTuple):
     result: ProgramResult | str
 
 
-def attack(kind: str, name: str, source: str, mode: Mode) -> Tried:
+def attack(kind: str, name: str, source: str) -> Tried:
     """Run one program."""
     try:
-        result = run_program(source, tests=TESTS if kind == "forgery" else None, limits=LIMITS, mode=mode)
+        result = run_program(source, tests=TESTS if kind == "forgery" else None, limits=LIMITS, mode="bubblewrap")
     except SandboxError as error:
         return Tried(kind, name, False, str(error))
     held = not result.passed
@@ -365,45 +365,36 @@ def plant_key() -> None:
 
 
 def main() -> int:
-    """Attack every mode that works here."""
+    """Attack the sandbox."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mode", choices=["bubblewrap", "namespaces"])
     parser.add_argument("--verbose", action="store_true", help="print a line for each program")
     options = parser.parse_args()
     os.environ["LAYERCUT_SECRET"] = "secret"
     plant_key()
-    modes: list[Mode] = [options.mode] if options.mode else ["bubblewrap", "namespaces"]
-    failed = tried = 0
+    if reason := sandbox._why_not("bubblewrap"):
+        print(f"bubblewrap does not work here ({reason})")
+        return 1
     with tempfile.TemporaryDirectory(dir=Path.home()) as name, socket.create_server(("127.0.0.1", 0)) as server:
         folder, callers = Path(name), []
         (folder / "secret").write_text("secret")
         threading.Thread(target=lambda: callers.append(server.accept()), daemon=True).start()
         programs = {"forgery": FORGERIES, "probe": probes(folder, server.getsockname()[1]), "glutton": GLUTTONS}
         jobs = [(kind, *it) for kind, sources in programs.items() for it in sources.items()]
-        for mode in modes:
-            reason = sandbox._why_not(mode)
-            if reason:
-                print(f"{mode}: does not work here ({reason})")
-                failed += bool(options.mode)
-                continue
-            with ThreadPoolExecutor(2) as pool:
-                results = list(pool.map(lambda job, mode=mode: attack(*job, mode), jobs))
-            host = left_behind() + [f"file {path}" for path in folder.iterdir() if path.name != "secret"]
-            host += ["a connection"] * len(callers)
-            for one in results:
-                if options.verbose or not one.held:
-                    ended = (
-                        one.result
-                        if isinstance(one.result, str)
-                        else one.result._replace(output=one.result.output[:200])
-                    )
-                    print(f"{mode}: {'held' if one.held else 'FAILED'}: {one.kind} {one.name!r}: {ended}")
-            for kind, sources in programs.items():
-                held = sum(one.held for one in results if one.kind == kind)
-                print(f"{mode}: {kind}: tried {len(sources)}, held {held}, failed {len(sources) - held}")
-            print(f"{mode}: left on the host: {', '.join(host) or 'nothing'}")
-            tried += len(results)
-            failed += sum(not one.held for one in results) + len(host)
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(lambda job: attack(*job), jobs))
+        host = left_behind() + [f"file {path}" for path in folder.iterdir() if path.name != "secret"]
+        host += ["a connection"] * len(callers)
+    for one in results:
+        if options.verbose or not one.held:
+            is_text = isinstance(one.result, str)
+            ended = one.result if is_text else one.result._replace(output=one.result.output[:200])
+            print(f"{'held' if one.held else 'FAILED'}: {one.kind} {one.name!r}: {ended}")
+    for kind, sources in programs.items():
+        held = sum(one.held for one in results if one.kind == kind)
+        print(f"{kind}: tried {len(sources)}, held {held}, failed {len(sources) - held}")
+    print(f"left on the host: {', '.join(host) or 'nothing'}")
+    tried = len(results)
+    failed = sum(not one.held for one in results) + len(host)
     print(f"tried {tried}, held {tried - failed}, failed {failed}")
     return 1 if failed or not tried else 0
 

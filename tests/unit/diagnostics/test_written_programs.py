@@ -16,7 +16,7 @@ from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
 from tests.support.patient import PatientEngine, item, session
 
-needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")
+needs_sandbox = pytest.mark.skipif(bool(sandbox._why_not("bubblewrap")), reason="no sandbox works here")
 ENDINGS = {
     "wrong_answer": "\n    return None if False else []\n",
     "name": "\n    return undefined_name",

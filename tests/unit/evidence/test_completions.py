@@ -22,7 +22,7 @@ from tests.support.patient import PatientEngine, prose, session
 from tests.support.sweeps import curve, sweep_of
 from tests.unit.diagnostics.test_written_programs import ENDINGS, Programmer
 
-needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")
+needs_sandbox = pytest.mark.skipif(bool(sandbox._why_not("bubblewrap")), reason="no sandbox works here")
 HEAD = 'def f(x):\n    """Doc."""'
 
 

