@@ -70,24 +70,23 @@ def measured(asked: argparse.Namespace, way: str) -> dict[str, Any]:
     """The prediction by part, and the peak of a training."""
     import torch
 
+    from layercut.engine.handle import ModelHandle
     from layercut.healing.distill import DistillTrainer
     from layercut.healing.examples import Data, TrainingExample
-    from layercut.healing.memory import Shape, Where, training_bytes
+    from layercut.healing.memory import Longest, training_parts
     from layercut.healing.settings import TrainSettings
     from layercut.healing.sft import train
     from layercut.healing.trainable import load_for_training, make_trainable
     from layercut.models.sources import resolve
+    from layercut.settings import ModelSettings
 
     size = {"batch_size": asked.micro_batch * asked.accumulation, "micro_batch": asked.micro_batch}
     fixed = {"max_steps": asked.steps, "warmup_steps": 0, "patience": 0, "save_every": 10**6}
     settings = TrainSettings(**size, **fixed, **WAYS[way])
     source, in_loss, on_gpu = resolve(asked.model), asked.tokens // 2, torch.cuda.is_available()
     teaches = settings.objective != "sft"
-    where = Where(on_gpu, on_gpu and torch.cuda.is_bf16_supported(), *["bfloat16" if on_gpu else "float32"] * 2)
-    shape = Shape(asked.micro_batch, asked.tokens, in_loss)
-    parts = training_bytes(
-        source.path, source.path if teaches else None, settings, shape, where, accumulation=asked.accumulation
-    )
+    handle = ModelHandle(ModelSettings(model=asked.model))
+    parts = training_parts(handle, handle if teaches else None, settings, Longest(asked.tokens, in_loss))
     ids = tuple(100 + index % 1000 for index in range(asked.tokens))
     examples = [TrainingExample(str(one), ids[:-in_loss], ids[-in_loss:]) for one in range(settings.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +116,7 @@ def whole(asked: argparse.Namespace, way: str) -> dict[str, Any]:
         given |= {"max_steps": asked.steps}
     with tempfile.TemporaryDirectory() as folder:
         records, out = Path(folder) / "prompts.jsonl", Path(folder) / "run"
-        limit = asked.tokens // 2  # the longest answer reaches it, so that the forecast knows its length
+        limit = asked.tokens // 2  # the longest answer reaches it
         rows = [{"prompt": f"Count from {one} to 1000, one number a line."} for one in range(4 * size)]
         records.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         words = [asked.model, "--teacher", asked.teacher, "--prompts", str(records), "--out", str(out)]

@@ -101,9 +101,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """One engine."""
     from layercut.engine import shared
     from layercut.engine.base import Decoding, GenerationRequest
-    from layercut.engine.cost import cached_values
     from layercut.engine.handle import ModelHandle
     from layercut.engine.stack import Stack
+    from layercut.models.counts import cached_values
     from layercut.settings import ModelSettings
     from layercut.surgery.plan import CutPlan
 

@@ -8,7 +8,7 @@ UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings seed
-cli/clean cli/compare cli/draft cli/env cli/evaluate cli/forecast cli/ls cli/plan_size cli/prune cli/reference
+cli/clean cli/compare cli/draft cli/env cli/evaluate cli/ls cli/plan_size cli/prune cli/reference
 cli/report cli/select
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
@@ -16,7 +16,7 @@ engine/answers engine/base engine/generating engine/head engine/packing engine/p
 engine/reading engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/advice evidence/diagnosis evidence/prediction evidence/resampling evidence/sweep evidence/two_runs
-healing/data healing/fold healing/heal healing/job healing/rollouts healing/trainable
+healing/data healing/fold healing/heal healing/job healing/outline healing/rollouts healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/partial models/quiet models/wider
 progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
@@ -31,7 +31,7 @@ requests/prune requests/results requests/select requests/study requests/sweep
 runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position selection/rotation selection/text_objective
-study/choosing study/file study/forecast study/growth study/healing_arms study/job study/settings study/steps_beside
+study/choosing study/file study/growth study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
 surgery/cut surgery/nearest surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic

@@ -15,7 +15,7 @@ from layercut.requests.io import Io
 from layercut.text.markup import UNSEEN
 
 if TYPE_CHECKING:
-    from layercut.engine.cost import CostEstimate
+    from layercut.runs.dry_run import Outline
 
 
 out = SafeConsole()
@@ -78,13 +78,13 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
         result(line)
 
 
-def show_estimate(estimate: CostEstimate, *, json: bool) -> None:
-    """Print the estimate of a dry run. Raises InputError: a folder that the run would refuse."""
+def show_outline(outline: Outline, *, json: bool) -> None:
+    """Print what would be done. Raises InputError: a folder that the run would refuse."""
     from layercut.runs.directory import RunFolder
 
-    if estimate.folder is not None:
-        RunFolder.check(estimate.folder)
-    show(estimate.to_dict(), lines=estimate.lines(), json=json)
+    if outline.folder is not None:
+        RunFolder.check(outline.folder)
+    show(outline.to_dict(), lines=outline.lines(), json=json)
 
 
 IO = Io(log, say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import IO, result, show, show_estimate
+from layercut.cli.console import IO, result, show, show_outline
 from layercut.requests.draft import DraftRequest
 from layercut.runs.draft import TIMES
 
@@ -19,7 +19,7 @@ def draft(
 ) -> None:
     """Run the request and show the answer."""
     if dry_run:
-        show_estimate(request.estimate(), json=json)
+        show_outline(request.outline(), json=json)
         return
     from layercut.report.draft import draft_reports, draft_tables
     from layercut.report.table import terminal

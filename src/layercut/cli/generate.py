@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layercut.cli import options
-from layercut.cli.console import IO, as_json, result, show_estimate
+from layercut.cli.console import IO, as_json, result, show_outline
 from layercut.requests.generate import GenerateRequest
 from layercut.text.counting import counted
 
@@ -12,7 +12,7 @@ from layercut.text.counting import counted
 def generate(request: GenerateRequest, dry_run: options.DryRun = False, json: options.Json = False) -> None:
     """Run the request and print the answers, or where they are."""
     if dry_run:
-        show_estimate(request.estimate(), json=json)
+        show_outline(request.outline(), json=json)
         return
     made = request.run(IO)
     if json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layercut.cli import options
-from layercut.cli.console import IO, show, show_estimate
+from layercut.cli.console import IO, show, show_outline
 from layercut.requests.heal import HealRequest
 
 
@@ -11,7 +11,7 @@ from layercut.requests.heal import HealRequest
 def heal(request: HealRequest, dry_run: options.DryRun = False, json: options.Json = False) -> None:
     """Run the request and show what healing did."""
     if dry_run:
-        show_estimate(request.estimate(), json=json)
+        show_outline(request.outline(), json=json)
     elif (healed := request.run(IO)) is not None:  # None in the other processes of a launcher
         from layercut.report.reports import write_reports
 

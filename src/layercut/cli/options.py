@@ -69,6 +69,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             result(request.to_yaml().rstrip())
             return
         request.fit()
+        if values.get("dry_run") and not values.get("json"):
+            result(request.to_yaml().rstrip())
         with request.tracked():
             function(request, **values)
 

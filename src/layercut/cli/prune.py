@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from layercut.cli import options
-from layercut.cli.console import IO, show, show_estimate
+from layercut.cli.console import IO, show, show_outline
 from layercut.requests.prune import PruneRequest
 
 
@@ -18,7 +18,7 @@ def prune(
 ) -> None:
     """Run the request and show the answer."""
     if dry_run:
-        show_estimate(request.estimate(), json=json)
+        show_outline(request.outline(), json=json)
         return
     from layercut.report.first import answer_lines, result_tables
     from layercut.report.reports import prune_reports

@@ -32,10 +32,9 @@ def run(
             asked(request.other, **{name: one for name, one in own.items() if name in takes})
         return
     if dry_run:
-        from layercut.cli.forecast import forecast_table
-
-        forecasts = request.estimate()
-        show([one.to_dict() for one in forecasts], [forecast_table(one) for one in forecasts], json=json)
+        outlines = request.outlines()
+        data, lines = [one.to_dict() for one in outlines], [line for one in outlines for line in ("", *one.lines())]
+        show(data, lines=lines, json=json)
         return
     from layercut.report.comparison import comparison_tables
     from layercut.report.reports import study_reports

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layercut.cli import options
-from layercut.cli.console import IO, show, show_estimate
+from layercut.cli.console import IO, show, show_outline
 from layercut.requests.select import SelectRequest
 
 
@@ -16,7 +16,7 @@ def select(
 ) -> None:
     """Run the request and show the ranking."""
     if dry_run:
-        show_estimate(request.estimate(), json=json)
+        show_outline(request.outline(), json=json)
         return
     from layercut.report.selection import held_out_table, ranking_table
 

@@ -265,7 +265,7 @@ def _ask_all(
     forms: Mapping[str, KnownDiagnostic],
     file: str,
 ) -> None:
-    work = [(name, Workload(kind=name, num_items=_STEPS, weight=forms[name].weight)) for name in names]
+    work = [(name, Workload(kind=name, num_items=_STEPS)) for name in names]
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
     on_stage: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731

@@ -37,7 +37,6 @@ from layercut.engine.base import (
     TextOnly,
 )
 from layercut.engine.batching import lay_out
-from layercut.engine.cost import cached_values
 from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import Next, noise_key
@@ -45,6 +44,7 @@ from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
+from layercut.models.counts import cached_values
 from layercut.progress.activity import wrote
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.cost import CostEstimate
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (
@@ -25,10 +24,10 @@ from layercut.healing.data import (
     split,
     tasks_to_check,
 )
-from layercut.healing.estimate import estimate_healing
 from layercut.healing.generate import answers_of
 from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
+from layercut.healing.outline import healing_outline
 from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
@@ -39,6 +38,7 @@ from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.dry_run import Outline
 from layercut.runs.healing import CHECKPOINT, GUARD, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
@@ -196,7 +196,7 @@ def ended(run: RunFolder, plan: CutPlan) -> Healed:
     return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 
 
-def estimate_heal(
+def outline_heal(
     cut_model: ModelSettings,
     teacher_model: ModelSettings,
     source: PromptSource,
@@ -204,12 +204,12 @@ def estimate_heal(
     how: Answering,
     *,
     out: Path,
-) -> CostEstimate:
-    """The cost of ``heal_model``; nothing is loaded or written. Raises what ``heal_model`` raises at its beginning."""
+) -> Outline:
+    """What ``heal_model`` would do; nothing is loaded or written. Raises what it raises at its beginning."""
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(settings.train, ProcessGroup(0, 1))
     _checked(cut, teacher, source, settings)
-    return estimate_healing(cut, teacher, source, settings, how, out=out)
+    return healing_outline(cut, teacher, source, settings, how, out=out)
 
 
 def _checked(

@@ -51,7 +51,7 @@ def _bars(console: Console, unit: str | None, tokens: Tokens, left: Callable[[Ba
 
 
 class Progressing:
-    """Progress over a list of pieces of work with names and weights.
+    """Progress over a list of pieces of work with names.
 
     Where stderr is no terminal, one plain line is printed for each piece when it ends, and one every half minute.
     """
@@ -138,7 +138,7 @@ class Progressing:
 @contextmanager
 def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnProgress]:
     """Progress over one piece of work: the block calls what it gets with (pieces done, pieces in all)."""
-    progress = Progressing([(name, Work(kind=name, num_items=total, weight=1))], console, unit=unit)
+    progress = Progressing([(name, Work(kind=name, num_items=total))], console, unit=unit)
     with progress.running(), progress.piece(0) as on_progress:
         yield on_progress
 

@@ -1,8 +1,7 @@
 """Estimate the time left for a list of cells from the finished ones.
 
 Items of different tasks differ in cost, so a share of items is not a share of time. Seconds per item are measured for
-each kind of cell. The time left is known once every kind that is left was measured; a forecast also judges a kind by
-its weight and the measured speed of others.
+each kind of cell. The time left is known once every kind that is left was measured.
 
 There is no time left before ``ENOUGH`` items of the present kind, or a quarter of them, were timed, and where an item
 takes longer than twice all that was left.
@@ -21,8 +20,6 @@ ENOUGH = 20
 """Timed items of a kind that give an estimate, where there are four times as many."""
 _SHORT = 10.0
 """Seconds that an item may take longer than expected without a word."""
-RELIABLE = 4.0
-"""The most by which the ends of a range may differ: its middle is then right within a factor of two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +29,8 @@ class Workload:
     kind: Hashable
     """Cells of one kind need the same time per item, such as one task and readout under several plans."""
     num_items: int
-    weight: float
-    """Rough cost of one item relative to other kinds (tokens, say). Used only until the kind has been measured. 0 for
-    unknown costs, such as a search: it counts only once one of its kind has been measured.
-    """
-
-
-_SPREAD = ((32, 16.0, 2.0), (100, 4.0, 2.0), (1000, 2.0, 1.5))
-"""With fewer timed items than the first number, the time is divided by the second at best and multiplied by the third
-at worst. A rule of thumb: a few items fill no batch, and the machine may have been busy.
-"""
-_MANY, _WHOLE, _GUESSED = (1.5, 1.5), (2.0, 2.0), (16.0, 4.0)
-"""The same for more items than that, for steps timed as a whole, and for kinds estimated by their weight alone."""
+    is_item: bool = True
+    """False for a step such as a search: the time left excludes it until one of its kind was timed."""
 
 
 class Eta:
@@ -54,8 +41,8 @@ class Eta:
         self._done = [0] * len(cells)
         self._items: dict[Hashable, int] = {}
         self._seconds: dict[Hashable, float] = {}
-        self._rates: dict[Hashable, list[float]] = {}
-        """Seconds an item of every earlier run, by kind."""
+        self._learned: set[Hashable] = set()
+        """Kinds that an earlier run timed."""
         self._most: dict[Hashable, float] = {}
         """Seconds an item at most, by kind, where known."""
         self._at, self._since = -1, 0.0
@@ -122,7 +109,7 @@ class Eta:
         if num_items and any(cell.kind == kind for cell in self._cells):
             self._items[kind] = self._items.get(kind, 0) + num_items
             self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
-            self._rates.setdefault(kind, []).append(seconds / num_items)
+            self._learned.add(kind)
 
     @property
     def remaining(self) -> float | None:
@@ -132,10 +119,10 @@ class Eta:
     def remaining_of(self, cells: Iterable[int]) -> float | None:
         """Seconds of some of the cells; None where a kind of them was not measured, or too little."""
         indices = list(cells)
-        each = self._each(left := self._left(indices))
-        new = any(cell.weight and cell.kind not in self._items for cell, _ in left)
-        if each is None or new or any(self._wanted(cell.kind) for cell, _ in left):
+        left = self._left(indices)
+        if any((cell.is_item and cell.kind not in self._items) or self._wanted(cell.kind) for cell, _ in left):
             return None
+        each = {cell.kind: self._each(cell.kind) for cell, _ in left}
         spent = time.monotonic() - self._since
         active = self._left(set(indices) & {self._at})
         rest = sum(each[cell.kind] * count for cell, count in left) - sum(
@@ -156,54 +143,25 @@ class Eta:
     def _wanted(self, kind: Hashable) -> int:
         most = max(cell.num_items for cell in self._cells if cell.kind == kind)
         enough = min(ENOUGH, math.ceil(most / 4))
-        known = kind in self._rates or kind in self._most or kind not in self._items
+        known = kind in self._learned or kind in self._most or kind not in self._items
         left = sum(count for cell, count in self._left(range(len(self._cells))) if cell.kind == kind)
         return 0 if known or self._items[kind] >= min(enough, left) else enough
-
-    def range_of(self, cells: Iterable[int]) -> tuple[float, float] | None:
-        """The least and the most seconds of some of the cells; None without a measurement."""
-        each = self._each(left := self._left(cells))
-        if each is None:
-            return None
-        low = high = 0.0
-        for cell, count in left:
-            fastest, slowest = self._spread(cell, each[cell.kind])
-            low, high = low + fastest * count, high + slowest * count
-        return low, high
-
-    def timed(self, cells: Iterable[int]) -> dict[Hashable, int]:
-        """Number of timed items of each remaining kind; 0 for one estimated by its weight."""
-        return {cell.kind: self._items.get(cell.kind, 0) for cell, _ in self._left(cells)}
 
     def _left(self, cells: Iterable[int]) -> list[tuple[Workload, int]]:
         left = ((self._cells[i], self.num_left(i)) for i in cells)
         return [(cell, count) for cell, count in left if count > 0]
 
-    def _spread(self, cell: Workload, each: float) -> tuple[float, float]:
-        """The least and the most seconds an item."""
-        num, rates = self._items.get(cell.kind, 0), self._rates.get(cell.kind, [])
-        few = next(((best, worst) for most, best, worst in _SPREAD if num < most), _MANY)
-        best, worst = _GUESSED if not num else few if cell.weight else _WHOLE
-        return min(each / best, *rates, each), max(each * worst, *rates, each)
-
-    def _each(self, left: Sequence[tuple[Workload, int]]) -> dict[Hashable, float] | None:
-        """Seconds an item of every remaining kind; None where one of them cannot be estimated."""
-        known = {cell.kind: cell.weight for cell in self._cells if cell.kind in self._items and cell.weight}
-        weighed = sum(self._items[kind] * weight for kind, weight in known.items())
-        if not weighed and any(cell.kind not in self._items and cell.weight for cell, _ in left):
-            return None
-        per_weight = sum(self._seconds[kind] for kind in known) / weighed if weighed else 0.0
-        each: dict[Hashable, float] = {}
-        for cell, _ in left:
-            measured = self._items.get(cell.kind, 0)
-            seconds = self._seconds[cell.kind] / measured if measured else cell.weight * per_weight
-            each[cell.kind] = min(seconds, self._most.get(cell.kind, seconds))
-        return each
+    def _each(self, kind: Hashable) -> float:
+        """Seconds an item of a kind; 0 where none was timed."""
+        if kind not in self._items:
+            return 0.0
+        seconds = self._seconds[kind] / self._items[kind]
+        return min(seconds, self._most.get(kind, seconds))
 
     @property
     def unknown(self) -> int:
-        """Number of remaining pieces without weight and measurement."""
+        """Number of remaining steps that are no items and were never timed."""
         return sum(
-            not cell.weight and cell.kind not in self._items and done < cell.num_items
+            not cell.is_item and cell.kind not in self._items and done < cell.num_items
             for cell, done in zip(self._cells, self._done, strict=True)
         )

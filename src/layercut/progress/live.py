@@ -61,7 +61,7 @@ class StudyProgress(ProgressTable):
         for index, piece in enumerate(pieces):
             if piece.arm:
                 self._of[piece.arm].append(index)
-                if piece.work.weight:
+                if piece.work.is_item:
                     self._lines[piece.arm].total += piece.work.num_items
         self._active = ""
         self._in_cell = False
@@ -205,7 +205,7 @@ class StudyProgress(ProgressTable):
 
     def _show(self, index: int, num_items: int) -> None:
         piece = self._pieces[index]
-        if piece.arm and piece.work.weight:
+        if piece.arm and piece.work.is_item:
             self._lines[piece.arm].done += num_items
 
     def _begin(self, index: int, doing: str) -> None:

@@ -14,11 +14,11 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.fold import gain, last_projection, run_until, takes_maps
-from layercut.healing.heal import estimate_heal, heal_model
+from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.seam import PROJECTION
-from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.pruning.context import PruneContext
 from layercut.pruning.path import FEWEST_FRESH, PlanPath
 from layercut.pruning.settings import LAYER, TRAINED
@@ -91,15 +91,11 @@ class DepthHealer:
             self._context.say(f"{plan.label}: {line}")
         return healed.checkpoint
 
-    def seconds(self, plan: CutPlan, method: str, source: PromptSource) -> tuple[float, float]:
-        """The least and the most time that healing may take, estimated without doing it: of the pruned checkpoint, or
-        of the plan's healing by ``SEAM`` where there is one, which has the same shapes.
-        """
-        models = self._models(plan, SEAM if self.checkpoint(plan, SEAM).exists() else None)
-        out = self._depth(plan) / method
-        found = estimate_heal(*models, source, self._settings(plan, method, source), Answering(), out=out)
-        assert found.seconds is not None, "the speed of this machine was timed"
-        return found.seconds
+    def trained_examples(self, plan: CutPlan, method: str, source: PromptSource) -> int:
+        """Examples that a training reads, each as often as it does, without those that are held out."""
+        train = self._settings(plan, method, source).train
+        prompts = len(source.prompts)
+        return train.num_steps(prompts - num_held_out(prompts, train.held_out)) * train.batch_size
 
     @cached_property
     def seam(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -36,8 +35,11 @@ little. With thinner MLPs the closed form brought back 45 points of 50 (SmolLM2,
 """
 
 
-_MARGIN = 1.25
-"""Times by which training may miss the pace of the closed form, against the least that was estimated for each."""
+_OF_SEAM = 2.0
+"""Times as long as the closed form took for a text, a training takes for an example: four forward passes' worth (one
+forward, two backward, one of the original model) for three, and half as much again for held-out examples."""
+_OF_ANSWER = 4.0
+"""The same by the time of an answer, where no closed form ran: an answer takes longer than one pass over it."""
 
 
 class PathSearch:
@@ -274,15 +276,19 @@ class PathSearch:
         self._show(steps[place])
 
     def _training_items(self, step: PathStep, seconds: float) -> int | None:
-        """Items of each task for a training that fits into the time that report items do not need: by the pace of the
-        closed form, or surely, where none ran. None where no training fits.
+        """Items of each task for a training that fits into the time that report items do not need: by the seconds
+        that answers and the closed form took. None where no training fits.
         """
-        if find_spec("trl") is None or find_spec("peft") is None:
+        if find_spec("trl") is None or find_spec("peft") is None or "pace" not in self._state:
             return None
         done = {one.healing for one in step.tried}
         plan, most = self.plan(step), 0.0
+        pace = self._state["pace"]
+        of_example = _OF_ANSWER * pace
         took = next((one.seconds for one in step.tried if one.healing == SEAM), 0.0)
-        pace = took / self.healer.seconds(plan, SEAM, self._prompts(SEAM, 0))[0] if took else math.inf
+        if took:
+            read = self._prompts(SEAM, 0)
+            of_example = _OF_SEAM * took / max(len(read.records or read.prompts), 1)
         left = (1 - CONFIRM) * seconds - self._state.used
         parts = [name for name in self._parts(self._trained_by) if name not in done]
         for number in TRAINING_ITEMS:
@@ -290,8 +296,12 @@ class PathSearch:
                 sources = {name: self._prompts(name, number) for name in parts}
             except InputError:
                 return None
-            each = [self.healer.seconds(plan, name, source) for name, source in sources.items()]
-            most = sum(min(high, _MARGIN * pace * low) for low, high in each)
+            most = sum(
+                pace * max(0, len(source.prompts) - len(source.known))
+                + of_example * self.healer.trained_examples(plan, name, source)
+                for name, source in sources.items()
+                if name != SEAM
+            )
             if most <= left:
                 return number
         self._say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")

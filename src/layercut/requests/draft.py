@@ -18,7 +18,7 @@ from layercut.tasks.suites import check_tasks
 
 if TYPE_CHECKING:
     from layercut.drafting.job import DraftDone
-    from layercut.engine.cost import CostEstimate
+    from layercut.runs.dry_run import Outline
 
 
 class DraftRequest(Request):
@@ -67,11 +67,11 @@ class DraftRequest(Request):
         if self.goal.remove is not None and self.goal.remove.mlp is None:
             fits(self.model, [self.goal.remove], self.seed)
 
-    def estimate(self) -> CostEstimate:
-        """The cost of the search, the forecast and what is written; nothing is loaded."""
-        from layercut.drafting.estimate import draft_estimate
+    def outline(self) -> Outline:
+        """What the search and the measurement would ask; nothing is loaded."""
+        from layercut.drafting.outline import draft_outline
 
-        return draft_estimate(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)
+        return draft_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)
 
     def run(self, io: Io) -> DraftDone:
         """Search, forecast and measure, or go on with it."""

@@ -34,9 +34,9 @@ from layercut.selection.specs import Removed, fits
 from layercut.settings import DecodingSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from layercut.engine.cost import CostEstimate
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
     from layercut.healing.prompts import AnswerRecord
+    from layercut.runs.dry_run import Outline
 
 
 class GenerateRequest(Request):
@@ -128,11 +128,11 @@ class GenerateRequest(Request):
             say=io.say,
         )
 
-    def estimate(self) -> CostEstimate:
-        """The cost of answering; nothing is written."""
+    def outline(self) -> Outline:
+        """The prompts without an answer; nothing is written."""
         from layercut.engine.handle import ModelHandle
-        from layercut.healing.estimate import estimate_answers
+        from layercut.healing.outline import answers_outline
         from layercut.selection.specs import plan_of
 
         handle = ModelHandle(self.model)
-        return estimate_answers(handle, plan_of(handle, self.remove, self.seed), self.source(), self.how, self.out)
+        return answers_outline(handle, plan_of(handle, self.remove, self.seed), self.source(), self.how, self.out)

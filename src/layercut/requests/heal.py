@@ -35,9 +35,9 @@ from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
 
 if TYPE_CHECKING:
-    from layercut.engine.cost import CostEstimate
     from layercut.healing.heal import Healed
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
+    from layercut.runs.dry_run import Outline
 
 _TRAINING = Fields(
     "Training",
@@ -149,11 +149,11 @@ class HealRequest(Request):
             say=io.say,
         )
 
-    def estimate(self) -> CostEstimate:
-        """The cost of healing; nothing is written."""
-        from layercut.healing.heal import estimate_heal
+    def outline(self) -> Outline:
+        """What healing would do; nothing is written."""
+        from layercut.healing.heal import outline_heal
 
-        return estimate_heal(self.model, self.uncut, self.source(), self.settings, self.how, out=self.out)
+        return outline_heal(self.model, self.uncut, self.source(), self.settings, self.how, out=self.out)
 
     @property
     def checkpoint(self) -> Path:

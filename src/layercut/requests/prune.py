@@ -17,8 +17,8 @@ from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 
 if TYPE_CHECKING:
-    from layercut.engine.cost import CostEstimate
     from layercut.pruning.pruned import Pruned
+    from layercut.runs.dry_run import Outline
 
 
 class PruneRequest(Request):
@@ -88,8 +88,8 @@ class PruneRequest(Request):
             say=io.say,
         )
 
-    def estimate(self) -> CostEstimate:
-        """The cost of pruning; nothing is written."""
-        from layercut.pruning.estimate import prune_estimate
+    def outline(self) -> Outline:
+        """What pruning would do; nothing is written."""
+        from layercut.pruning.outline import prune_outline
 
-        return prune_estimate(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)
+        return prune_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)

@@ -39,7 +39,7 @@ from layercut.surgery.channels import CHANNEL_CRITERIA
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
-    from layercut.engine.cost import CostEstimate
+    from layercut.runs.dry_run import Outline
     from layercut.selection.select import Selected
 
 
@@ -204,14 +204,14 @@ class SelectRequest(Request):
                 say=io.say,
             )
 
-    def estimate(self) -> CostEstimate:
-        """The cost of choosing layers; nothing is written. Channels take one pass over the answers or the text."""
-        from layercut.selection.estimate import selection_estimate
+    def outline(self) -> Outline:
+        """What choosing layers would ask; nothing is written. Channels take one pass over the answers or the text."""
+        from layercut.selection.outline import selection_outline
         from layercut.selection.select import objective_parts
 
         if self.criterion is None:
-            raise InputError("a dry run counts the cost of choosing layers; MLP channels take one pass over the texts.")
-        return selection_estimate(
+            raise InputError("a dry run counts what choosing layers asks; MLP channels take one pass over the texts.")
+        return selection_outline(
             self.model,
             criterion=self.criterion,
             num_remove=self._number(depth_of(self.model.model, self.model.revision) or 1),
@@ -219,7 +219,6 @@ class SelectRequest(Request):
             calibration=self.calibration,
             protect=self.protect,
             settings=self.settings,
-            race=self.search.race,
             num_held_out=self.held_out,
             out=self.folder,
         )

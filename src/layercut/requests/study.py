@@ -25,7 +25,7 @@ from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
 
 if TYPE_CHECKING:
-    from layercut.study.forecast import Forecast
+    from layercut.runs.dry_run import Outline
     from layercut.study.run import StudyOutcome
 
 
@@ -134,12 +134,12 @@ class StudyRequest(Request):
                 say=io.say,
             )
 
-    def estimate(self) -> list[Forecast]:
-        """The work that is left and its time, for each model; nothing is written."""
-        from layercut.study.run import forecast_study
+    def outlines(self) -> list[Outline]:
+        """The work that is left, for each model; nothing is written."""
+        from layercut.study.run import outline_study
 
         with self.trust():
-            return forecast_study(self.settings, out=self.out, seed=self.seed, limit=self.limit)
+            return outline_study(self.settings, out=self.out, seed=self.seed, limit=self.limit)
 
 
 def _fit(study: StudySettings) -> None:

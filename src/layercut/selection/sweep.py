@@ -32,7 +32,7 @@ from layercut.runs.environment import shown
 from layercut.runs.frame import frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
-from layercut.selection.estimate import sweep_estimate
+from layercut.selection.outline import sweep_outline
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
@@ -130,9 +130,7 @@ def sweep_model(
     tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
         RunFolder.check(folder)
-        for one in asked:
-            say(f"{one.part.label}: {len(wanted) + 1} x {counted(len(one.ids), split + ' item')}")
-        for line in sweep_estimate(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
+        for line in sweep_outline(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
             say(line)
         return None
     draw = Decoding(**decoding.as_dict(), seed=seed)

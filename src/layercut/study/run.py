@@ -35,11 +35,12 @@ from layercut.healing.settings import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
+from layercut.runs.dry_run import Outline
 from layercut.runs.frame import frame
 from layercut.runs.study import Manifest
-from layercut.study.forecast import Forecast, forecast
 from layercut.study.growth import common
 from layercut.study.job import StudyJob
+from layercut.study.outline import study_outline
 from layercut.study.settings import StudySettings
 from layercut.study.steps_beside import diagnosed
 from layercut.study.store import CellStore
@@ -123,14 +124,14 @@ def run_study(
             yield outcome
 
 
-def forecast_study(
+def outline_study(
     settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
-) -> list[Forecast]:
-    """The forecast of ``run_study`` for each model; ``layercut run --dry-run``. Nothing is run or written."""
+) -> list[Outline]:
+    """What ``run_study`` would still do, for each model; ``layercut run --dry-run``. Nothing is run or written."""
     settings = _with(settings, out, seed)
     for _, folder in _folders(settings):
         RunFolder.check(folder)
-    return [forecast(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
+    return [study_outline(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
 
 
 def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:

@@ -337,11 +337,11 @@ class StudyWork:
         """The cells in order, then the searches, then the healings; for progress and forecasts."""
         cells = [StudyStep(arm.name, cell.label, self._costs[cell.label]) for arm, cell in self.order]
         searches = [
-            StudyStep("", f"choosing layers by {name}", Cost(kind=self.search_kind(name), num_items=1, weight=0))
+            StudyStep("", f"choosing layers by {name}", Cost(kind=self.search_kind(name), num_items=1, is_item=False))
             for name in self.searches
         ]
         healings = [
-            StudyStep(name, "healing", Cost(kind=self.healing_kind(name), num_items=1, weight=0))
+            StudyStep(name, "healing", Cost(kind=self.healing_kind(name), num_items=1, is_item=False))
             for name in self.trainings
         ]
         return [*cells, *searches, *healings]

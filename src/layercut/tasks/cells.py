@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest
-from layercut.engine.cost import CHARACTERS_PER_TOKEN, DECODE_COST, ITEM_COST
+from layercut.engine.base import Decoding, Engine
 from layercut.engine.handle import ModelHandle
 from layercut.engine.served import ServedModel
 from layercut.errors import InputError
@@ -21,7 +20,6 @@ from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample, Split, Task, check_readout, generates
-from layercut.tasks.budget import asked
 from layercut.tasks.evaluate import Records, TaskResult, evaluate
 from layercut.tasks.reported import FULL, ITEMS
 from layercut.tasks.selected_items import check_report_items
@@ -97,19 +95,8 @@ class Cell:
         }
 
     def work(self) -> Workload:
-        """Size and rough cost, in prompt tokens an item, for the remaining time."""
-        samples = self.samples
-        request = asked(self.task, samples[0], self.readout)
-        tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN  # contexts of one item are of about one length
-        if isinstance(request, GenerationRequest):
-            answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2
-            weight = (
-                ITEM_COST + tokens + DECODE_COST * (answer if self.readout == "short" else request.max_new_tokens / 2)
-            )
-        else:
-            weight = ITEM_COST + tokens * len(request.continuations)
-        kind = (self.task.name, self.readout)
-        return Workload(kind=kind, num_items=len(samples), weight=weight * self.num_samples)
+        """Its items, for the time left."""
+        return Workload(kind=(self.task.name, self.readout), num_items=len(self.samples))
 
 
 def make_cells(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import weakref
@@ -105,10 +104,7 @@ def test_graded_answers_need_no_answers_of_the_teacher(
     command = (*command, "--objective", "grpo", "--group", 3, "--rollout-max", 4, *SMALL, "--out", tmp_path / "run")
     dry = layercut(*command, "--dry-run", "--json")
     steps = {step["name"]: step for step in json.loads(dry.out)["steps"]}
-    own, read, held_out = steps.values()
-    assert [re.findall(r"\d+", name) for name in steps] == [["3"], ["3"], ["3"]]
-    assert (own["items"], own["new_tokens"]) == (36, [36 * 4, 36 * 4]) and own["batch_size"] == 12
-    assert read["items"] == 36 and held_out["items"] == 3 * 2 and held_out["new_tokens"] == [24, 24]
+    assert list(steps) == ["training on 8 examples", "held-out examples, 3 times"]
     assert "teacher" not in json.loads(dry.out)["memory_parts"] or not json.loads(dry.out)["memory_parts"]["teacher"]
     ran = layercut(*command)
     assert ran.code == 0, ran.err
@@ -312,56 +308,22 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run")
     ran = layercut("heal", cut, *given, *SMALL)
     assert ran.code == 0, ran.err
-    assert "answers: 12 answers" in ran.out and "72 written" in ran.out
-    assert "training, 3 steps: 12 examples" in ran.out and "nothing was written" in ran.out
+    assert "answers of the original model: 12 answers" in ran.out
+    assert "examples: 3 steps" in ran.out and "nothing was written" in ran.out
+    assert ran.out.startswith("heal:\n  model: "), "the request comes first"
     assert not (tmp_path / "run").exists()
     data = json.loads(layercut("heal", cut, *given, *SMALL, "--json").out)
     parts = data["memory_parts"]
     assert sum(parts.values()) == data["memory_bytes"] and "of that memory: " in ran.out
-    low, high = data["seconds"]
-    assert 0 < low < high and data["stays_bytes"] < data["disk_bytes"] and data["memory_bytes"] > 0
+    assert data["stays_bytes"] < data["disk_bytes"] and data["memory_bytes"] > 0 and data["checkpoints"] == 1
     seam = layercut("heal", cut, *given, "--method", "seam", "--responses", "original")
     assert seam.code == 0 and "reading both models: 12 texts" in seam.out and "training" not in seam.out
-    asked = ("--guard", "copy", "--guard-items", 8)
-    guarded = layercut("heal", cut, *given, *SMALL, *asked, "--save-every", 2)
-    assert "guard, 3 times: 24" in guarded.out, "before training, and at steps 2 and 3"
     refused = layercut("heal", tiny, *given, *SMALL)
     assert refused.code == 1 and "its own teacher" in refused.err, "what the run refuses, the dry run does"
-    # What is written is within the forecast.
+    # What is written is within what was said.
     assert layercut("heal", cut, *given[:-1], *SMALL).code == 0
     written = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
     assert written < 1.5 * data["stays_bytes"] + 100_000, "the tokenizer comes on top"
-
-
-def test_a_dry_run_counts_weights_that_are_shared_once(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def memory() -> int:
-        given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json")
-        ran = layercut("heal", cut, *given, "--objective", "jsd", "--dtype", "float32", *SMALL)
-        return int(json.loads(ran.out)["memory_bytes"])
-
-    once = memory()
-    monkeypatch.setattr("layercut.healing.estimate.own_parameters", lambda *args: None)
-    assert memory() - once == 4 * AutoModelForCausalLM.from_pretrained(cut).num_parameters()
-
-
-def test_a_dry_run_says_that_gradient_checkpointing_would_go_on(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forecast(*more: Any) -> dict[str, Any]:
-        given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run", "--json", *more)
-        found: dict[str, Any] = json.loads(layercut("heal", cut, *given, "--objective", "jsd", *SMALL).out)
-        return found
-
-    told = "with gradient checkpointing (a step does not fit without it)"
-    ample, asked = forecast(), forecast("--gradient-checkpointing", "on")
-    assert told not in ample["memory_moment"] and asked["memory_parts"] != ample["memory_parts"]
-    monkeypatch.setattr("layercut.healing.memory.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
-    short = forecast()
-    assert told in short["memory_moment"] and short["memory_parts"] == asked["memory_parts"]
-    off = forecast("--gradient-checkpointing", "off")
-    assert told not in off["memory_moment"] and off["memory_parts"] == ample["memory_parts"], "as asked for"
 
 
 @pytest.mark.parametrize("objective", ["sft", "jsd", "on-policy"])

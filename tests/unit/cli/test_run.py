@@ -31,14 +31,14 @@ def study(tiny: Path, tmp_path: Path) -> Path:
 def test_a_dry_run_counts_and_writes_nothing(layercut: Run, study: Path, tmp_path: Path) -> None:
     ran = layercut("run", study, "--trust-study-code", "--dry-run", "--limit", 2)
     assert ran.code == 0, ran.err
-    assert "reverse-1" in ran.out and "no measurement" in ran.words
+    assert ran.out.startswith("run:") and "reverse-1, 0 of 2 cells done: 4 items" in ran.out
     assert "disk: up to" in ran.out and not (tmp_path / "runs").exists()
     (seen,) = json.loads(layercut("run", study, "--trust-study-code", "--dry-run", "--json").out)
-    assert [(arm["name"], arm["cells"], arm["items"]) for arm in seen["arms"]] == [
-        ("uncut", 2, 12),
-        ("reverse-1", 2, 12),
+    assert [(step["name"], step["items"]) for step in seen["steps"]] == [
+        ("uncut, 0 of 2 cells done", 12),
+        ("reverse-1, 0 of 2 cells done", 12),
     ]
-    assert seen["arms"][0]["checkpoint_bytes"] == 0 < seen["arms"][1]["checkpoint_bytes"]
+    assert seen["checkpoints"] == 1 and seen["disk_bytes"] > 0
 
 
 def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(

@@ -1,4 +1,4 @@
-"""The dry run of ``draft`` says items, passes and time, and writes nothing."""
+"""The dry run of ``draft`` says items and plans, and writes nothing."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from layercut.requests.draft import DraftRequest
 
 
 def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:
-    return DraftRequest.of(model=model, tasks=[str(task)], out=out, items=12, **more).estimate().lines()
+    return DraftRequest.of(model=model, tasks=[str(task)], out=out, items=12, **more).outline().lines()
 
 
 def test_a_search_reads_answers_under_many_plans_and_writes_some(model: Path, task: Path, tmp_path: Path) -> None:
     found = "\n".join(lines(model, task, tmp_path / "run"))
-    assert "12 items" in found and "about 60 plans" in found and "written alone and with the draft: 16 items" in found
+    assert (
+        "12 items" in found
+        and "read under plans, about: 60 plans" in found
+        and "written alone and with the draft: 16 items" in found
+    )
     assert "timed first" in found and "nothing was written" in found and not (tmp_path / "run").exists()
 
 
 def test_a_plan_that_is_named_is_read_alone(model: Path, task: Path, tmp_path: Path) -> None:
     found = "\n".join(lines(model, task, tmp_path / "run", remove="1-2", measured=0))
-    assert "read under 1 plan: 1 plan" in found and "with the draft" not in found
+    assert "read under the plan: 1 plan" in found and "with the draft" not in found
 
 
 def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path: Path) -> None:
@@ -34,5 +38,5 @@ def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path:
 
 
 def test_times_alone_ask_nothing(model: Path, tmp_path: Path) -> None:
-    found = DraftRequest.of(model=model, times_only=True, out=tmp_path / "run").estimate().lines()
+    found = DraftRequest.of(model=model, times_only=True, out=tmp_path / "run").outline().lines()
     assert not any("items" in line for line in found) and any("timed first" in line for line in found)

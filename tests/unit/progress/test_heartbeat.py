@@ -33,7 +33,7 @@ def lines(of: Console) -> list[str]:
 
 @contextmanager
 def evaluating(where: Console) -> Iterator[None]:
-    progress = Progressing([("gsm8k (chain)", Workload(kind="g", num_items=8, weight=1))], where, verb="Scoring")
+    progress = Progressing([("gsm8k (chain)", Workload(kind="g", num_items=8))], where, verb="Scoring")
     with progress.running(), progress.piece(0) as on_progress:
         on_progress(0, 8)
         yield
@@ -41,7 +41,7 @@ def evaluating(where: Console) -> Iterator[None]:
 
 @contextmanager
 def studying(where: Console) -> Iterator[None]:
-    progress = StudyProgress([StudyStep("cut-3", "gsm8k (chain)", Workload(kind="g", num_items=8, weight=1))], where)
+    progress = StudyProgress([StudyStep("cut-3", "gsm8k (chain)", Workload(kind="g", num_items=8))], where)
     with progress.running(), progress.cell(0) as on_progress:
         on_progress(0, 8)
         yield
@@ -107,7 +107,7 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
     now = [0.0]
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
     where = console()
-    progress = Progressing([("gsm8k", Workload(kind="g", num_items=100, weight=1))], where, verb="Scoring")
+    progress = Progressing([("gsm8k", Workload(kind="g", num_items=100))], where, verb="Scoring")
     with progress.piece(0) as on_progress, progress._tokens.counted():
         on_progress(0, 100)
         now[0] = 60.0
@@ -126,7 +126,7 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
 def test_the_time_left_falls_within_a_long_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
-    work = Workload(kind="t", num_items=3, weight=1)
+    work = Workload(kind="t", num_items=3)
     training = Progressing([("Training", work)], console(), unit="steps")
     study = StudyProgress([StudyStep("cut-3", "training", work)], console())
     with training.piece(0) as trained, study.cell(0) as studied:
@@ -143,7 +143,7 @@ def test_the_time_left_falls_within_a_long_training_step(monkeypatch: pytest.Mon
 def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
-    progress = Progressing([("gsm8k", Workload(kind="g", num_items=8, weight=1))], console(), verb="Scoring")
+    progress = Progressing([("gsm8k", Workload(kind="g", num_items=8))], console(), verb="Scoring")
     with progress.piece(0) as on_progress, progress._tokens.counted():
         on_progress(0, 8)
         now[0] = 90.0
@@ -171,9 +171,7 @@ def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
 def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
     where = console(terminal=True, width=80)
     name = "without one of 30 layers: gsm_symbolic (chain)"
-    progress = Progressing(
-        [(name, Workload(kind="g", num_items=3000, weight=1))], where, verb="Scoring", unit="answers"
-    )
+    progress = Progressing([(name, Workload(kind="g", num_items=3000))], where, verb="Scoring", unit="answers")
     with progress.running(), progress.piece(0) as on_progress:
         on_progress(0, 3000)
         on_progress(1200, 3000)

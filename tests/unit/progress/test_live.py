@@ -12,8 +12,8 @@ from layercut.progress.live import StudyProgress, StudyStep
 
 
 def pieces(arms: int = 2) -> list[StudyStep]:
-    cells = [StudyStep(f"arm-{i}", "copy (rank)", Workload(kind="copy", num_items=10, weight=1)) for i in range(arms)]
-    return [*cells, StudyStep("", "choosing layers by x", Workload(kind="search x", num_items=1, weight=0))]
+    cells = [StudyStep(f"arm-{i}", "copy (rank)", Workload(kind="copy", num_items=10)) for i in range(arms)]
+    return [*cells, StudyStep("", "choosing layers by x", Workload(kind="search x", num_items=1, is_item=False))]
 
 
 def terminal(height: int = 40) -> Console:
@@ -62,7 +62,7 @@ def test_cells_that_are_answered_together_share_the_time_and_count_once(monkeypa
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     console = terminal()
-    work = Workload(kind="copy", num_items=10, weight=1)
+    work = Workload(kind="copy", num_items=10)
     arms = [f"arm-{number}" for number in range(3)]
     progress = StudyProgress([StudyStep(arm, "copy (rank)", work) for arm in arms], console)
     with progress.cells([0, 1]) as report:
@@ -92,7 +92,7 @@ def test_a_low_terminal_shows_what_is_worked_on() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_long_names_of_a_cut_and_its_healing_stay_apart(width: int) -> None:
     name = "task_accuracy-refined-12-from-block_influence-12"
-    cell = Workload(kind="copy", num_items=100_000, weight=1)
+    cell = Workload(kind="copy", num_items=100_000)
     console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
     progress = StudyProgress([StudyStep(one, "gsm8k (chain)", cell) for one in (name, f"{name}+seam")], console)
     progress.state(name, "asking", "gsm8k (chain)")

@@ -10,9 +10,9 @@ import pytest
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, RunMismatch
-from layercut.pruning.estimate import prune_estimate
 from layercut.pruning.goal import goal_tasks
 from layercut.pruning.job import settings_of_run
+from layercut.pruning.outline import prune_outline
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.selection.select import objective_parts
@@ -27,24 +27,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     return ModelSettings(model=str(spare_model(tmp_path_factory.mktemp("models") / "spare")), device="cpu")
 
 
-def estimated(model: ModelSettings, folder: Path, rows: list[dict[str, Any]], out: Path, **given: Any) -> list[str]:
+def outlined(model: ModelSettings, folder: Path, rows: list[dict[str, Any]], out: Path, **given: Any) -> list[str]:
     file = folder / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "2", **given})
-    return prune_estimate(model, settings, goal_tasks(settings), out=out).lines()
+    return prune_outline(model, settings, goal_tasks(settings), out=out).lines()
 
 
-def test_what_can_run_is_estimated(model: ModelSettings, tmp_path: Path) -> None:
-    lines = estimated(model, tmp_path, ROWS, tmp_path / "new" / "run")
+def test_what_can_run_is_outlined(model: ModelSettings, tmp_path: Path) -> None:
+    lines = outlined(model, tmp_path, ROWS, tmp_path / "new" / "run")
     assert "nothing was written" in lines[-1] and not (tmp_path / "new").exists()
 
 
 def test_rows_that_are_all_the_same_and_long_rows_are_refused(model: ModelSettings, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mine.jsonl \(short\) .*(report|selection)"):
-        estimated(model, tmp_path, [ROWS[0], {**ROWS[0], "answer": "other"}] * 30, tmp_path / "run")
+        outlined(model, tmp_path, [ROWS[0], {**ROWS[0], "answer": "other"}] * 30, tmp_path / "run")
     long = [{**row, "prompt": f"{row['prompt']} " + "word " * 60_000} for row in ROWS[:2]]
     with pytest.raises(InputError, match=r"mine.jsonl, line [12]: the prompt has \d+ tokens and leaves no space"):
-        estimated(model, tmp_path, [*long, *ROWS[2:]], tmp_path / "run")
+        outlined(model, tmp_path, [*long, *ROWS[2:]], tmp_path / "run")
 
 
 def test_a_folder_that_the_run_would_refuse(model: ModelSettings, tmp_path: Path) -> None:
@@ -59,34 +59,34 @@ def test_a_folder_that_the_run_would_refuse(model: ModelSettings, tmp_path: Path
     cases = [(full, InputError, "not empty"), (file, InputError, "is a file"), (other, RunMismatch, "begun with")]
     for out, kind, words in [*cases, (file / "run", InputError, "no run can be written")]:
         with pytest.raises(kind, match=words):
-            estimated(model, tmp_path, ROWS, out)
+            outlined(model, tmp_path, ROWS, out)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError):
-        estimated(model, tmp_path, ROWS, full)
+        outlined(model, tmp_path, ROWS, full)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_requests_that_are_longer_than_the_context_are_refused(model: ModelSettings, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`serve` prompt=90000000 is 90,000,300 tokens, and the model takes"):
-        estimated(model, tmp_path, ROWS, tmp_path / "run", serve="prompt=90000000")
+        outlined(model, tmp_path, ROWS, tmp_path / "run", serve="prompt=90000000")
 
 
-def test_bytes_and_speed_of_every_size_are_shown(model: ModelSettings, tmp_path: Path) -> None:
+def test_bytes_of_every_size_are_shown(model: ModelSettings, tmp_path: Path) -> None:
     settings = PruneSettings(tasks=("copy",), smaller=0.1)
-    lines = prune_estimate(model, settings, goal_tasks(settings), out=tmp_path / "run").lines()
-    assert lines[0].startswith("sizes: -5% ") and ", -10% " in lines[0] and " x 1." in lines[0]
+    lines = prune_outline(model, settings, goal_tasks(settings), out=tmp_path / "run").lines()
+    assert lines[0].startswith("sizes: -5% ") and ", -10% " in lines[0]
 
 
 def test_checks_for_side_effects_are_counted_unless_they_are_left_out(model: ModelSettings, tmp_path: Path) -> None:
-    named = [line for line in estimated(model, tmp_path, ROWS, tmp_path / "run") if line.startswith("side effects")]
+    named = [line for line in outlined(model, tmp_path, ROWS, tmp_path / "run") if line.startswith("side effects")]
     assert len(named) == 1 and "144 items" in named[0]  # three checks that fit its context, 24 items, two models
-    without = estimated(model, tmp_path, ROWS, tmp_path / "run", no_side_effects=True)
+    without = outlined(model, tmp_path, ROWS, tmp_path / "run", no_side_effects=True)
     assert not any(line.startswith("side effects") for line in without)
 
 
 def test_rows_with_one_answer_and_other_models_that_are_none_are_refused(model: ModelSettings, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"one answer is right for all rows of mine.jsonl \(short\)"):
-        estimated(model, tmp_path, [{**row, "answer": "yes"} for row in ROWS], tmp_path / "run")
+        outlined(model, tmp_path, [{**row, "answer": "yes"} for row in ROWS], tmp_path / "run")
     for name, words in ((f"{model.model}@int3", "int3 .* write int8, int4, fp8"), ("nofile.gguf", "nofile.gguf")):
         with pytest.raises(InputError, match=f"(?s)`versus`.*{words}|optional part"):
-            estimated(model, tmp_path, ROWS, tmp_path / "run", versus=(name,))
+            outlined(model, tmp_path, ROWS, tmp_path / "run", versus=(name,))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from layercut.selection.estimate import num_greedy
+from layercut.selection.outline import num_greedy
 from tests.unit.cli.conftest import Run, layercut, tiny  # noqa: F401 - fixtures
 
 TASKS = ("--objective", "arithmetic,copy", "--limit", "3")
@@ -38,16 +38,7 @@ def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny:
     search = [step for step in said["steps"] if "plans" in step["name"]]
     held_out = [step for step in said["steps"] if "held out" in step["name"]]
     assert [step["items"] for step in search] == [30, 30] and [step["items"] for step in held_out] == [6, 6]
-    low, high = said["seconds"]
-    assert 0 < low < high and said["disk_bytes"] > 0 and said["memory_bytes"] > 2**30
-    assert all(step["new_tokens"][0] < step["new_tokens"][1] for step in search)
-
-
-def test_a_race_may_ask_for_less(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
-    words = ("select", tiny, "--criterion", "task_accuracy", "--remove", "2 layers", *TASKS, "--out", tmp_path)
-    raced, whole = (dry(layercut, *words, "--race", race) for race in ("exact", "off"))
-    assert raced["steps"][0]["least"] < whole["steps"][0]["least"]
-    assert [step["items"] for step in raced["steps"]] == [step["items"] for step in whole["steps"]]
+    assert said["disk_bytes"] > 0 and said["memory_bytes"] > 2**30
 
 
 @pytest.mark.parametrize(
@@ -58,7 +49,7 @@ def test_a_race_may_ask_for_less(layercut: Run, tiny: Path, tmp_path: Path) -> N
         ("block_influence", (), [4, 4]),
         ("taylor", (), [4, 4]),
         ("perplexity", (), [4, 12 * 4]),
-        ("perplexity", ("--set", "search=one_shot", "--set", "form=kl"), [4, 14 * 4]),
+        ("perplexity", ("--set", "search=one_shot", "--set", "form=kl"), [4, 7 * 4]),
         ("trace_damage", TASKS, [3, 18, 3, 18]),
     ],
 )
@@ -80,7 +71,7 @@ def test_a_sweep_asks_what_it_said(layercut: Run, tiny: Path, tmp_path: Path) ->
     words = ("sweep", tiny, *TASKS, "--layers", "1-3", "--out", tmp_path / "run")
     said = layercut(*words, "--dry-run")
     assert said.code == 0 and not (tmp_path / "run").exists()
-    assert "under 4 plans: 12 items" in said.err
+    assert "4 plans: 12 items" in said.err
     assert all(word in said.err for word in ("disk: ", "memory: ", "would write to"))
     assert layercut(*words).code == 0
     assert answers(tmp_path / "run") == 24

@@ -13,7 +13,7 @@ from rich.console import Console
 from layercut.report.reports import study_reports
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
-from layercut.study.run import forecast_study, run_study
+from layercut.study.run import outline_study, run_study
 from tests.support.studies import NUM_ITEMS
 from tests.support.tiny import save_tiny
 
@@ -44,8 +44,8 @@ def items_of(study: dict[str, Any]) -> dict[str, int]:
 
 def test_without_a_search_on_it_a_task_is_whole(tiny: Path, tmp_path: Path) -> None:
     study = settings(tiny, tmp_path / "runs" / "plain")
-    (found,) = forecast_study(study_from_dict(study))
-    assert [arm.items for arm in found.arms] == [2 * NUM_ITEMS] * 2
+    (outline,) = outline_study(study_from_dict(study))
+    assert [step.items for step in outline.steps] == [2 * NUM_ITEMS] * 2
     assert items_of(study) == {"uncut": 2 * NUM_ITEMS, "last": 2 * NUM_ITEMS}
     assert f"shared: full test set, {2 * NUM_ITEMS}" in (tmp_path / "runs" / "plain" / "report.md").read_text()
 

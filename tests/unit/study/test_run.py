@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from layercut.cli.forecast import forecast_table
 from layercut.engine.handle import ModelHandle
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
@@ -27,7 +26,7 @@ from layercut.runs.records import Journal
 from layercut.runs.study import arms_in
 from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
-from layercut.study.run import StudyOutcome, forecast_study, run_study
+from layercut.study.run import StudyOutcome, outline_study, run_study
 from layercut.study.store import run_cell
 from tests.support.studies import BREAK, NUM_ITEMS
 from tests.support.tiny import save_tiny
@@ -114,8 +113,8 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
         "healing": [{**SEAM, "name": "patch", "plans": ["end"]}],
         "tasks": [STEADY, LETTERS],
     }
-    (seen,) = forecast_study(study_from_dict(study("b", **keys)))
-    assert all(arm.done == arm.cells and arm.items == 0 for arm in seen.arms) and seen.steps == ()
+    (seen,) = outline_study(study_from_dict(study("b", **keys)))
+    assert len(seen.steps) == 2 + len(CUTS) - 1 and all(step.items == 0 for step in seen.steps)
     other, said = run(study("b", **keys))
     assert not loads and other.failed == []
     assert sum("answers reused from" in line for line in said) == 2 * (1 + len(CUTS))
@@ -166,8 +165,9 @@ def test_one_training_is_measured_at_its_marks(study: Any, tmp_path: Path, monke
     sft = {**SEAM, "name": "sft", "method": "lora", "objective": "sft", "patience": 0, "held_out": 0.0, **small}
     marked = {**sft, "after": "seam", "marks": ["1", "60"]}
     keys = {"healing": [SEAM, marked], "tasks": [BRIGHT]}
-    (seen,) = forecast_study(study_from_dict(study("marked", **keys)))
-    assert seen.steps == ("last+seam", "last+sft"), "a mark is no training of its own"
+    (seen,) = outline_study(study_from_dict(study("marked", **keys)))
+    healed = [step.name for step in seen.steps if step.unit == "training"]
+    assert healed == ["healing last+seam", "healing last+sft"], "a mark is no training of its own"
     measured: list[str] = []
 
     def measure(run: Any, *given: Any, **more: Any) -> Any:
@@ -326,18 +326,11 @@ def test_answers_that_were_lost_are_asked_again(study: Any, tmp_path: Path, lost
 
 
 def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (before,) = forecast_study(study_from_dict(study("few")), limit=2)
-    assert before.seconds is None and before.arms[0].items == 4
+    (before,) = outline_study(study_from_dict(study("few")), limit=2)
+    assert before.steps[-1].items == 4
     run(study("few"), limit=2)
-    (after,) = forecast_study(study_from_dict(study("many")), limit=3)
-    assert after.arms[0].done == 0 and after.seconds is not None and after.seconds > 0
-    low, high = after.seconds_range or (0.0, 0.0)
-    assert low < after.seconds / 10 and high > 1.9 * after.seconds, "few items say little"
-    assert after.timed == {"steady (rank)": 4, "letters (rank)": 4}
-    text = Console(file=StringIO(), width=200)
-    text.print(forecast_table(after))
-    words = " ".join(text.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "from 8 items timed" in words and "--limit 100 and another --out" in words
+    (after,) = outline_study(study_from_dict(study("many")), limit=3)
+    assert after.steps[-1].items == 6
     asked: list[int] = []
     answers = SharedEngine.answers_under
 
@@ -405,9 +398,9 @@ def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_r
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
 ) -> None:
     keys = {"tasks": [STEADY], "plans": {"last": "reverse:1"}, **STEPS}
-    (before,) = forecast_study(study_from_dict(study("whole", **keys)))
-    assert f"sweep: steady (rank): 3 x {NUM_ITEMS} selection items" in before.beside
-    assert before.beside[-1].startswith("diagnose: degeneration of 2 models")
+    (before,) = outline_study(study_from_dict(study("whole", **keys)))
+    assert f"sweep: steady (rank), 3 plans: {3 * NUM_ITEMS} items" in before.more
+    assert before.more[-1].startswith("diagnose: degeneration of 2 models")
     whole, _ = run(study("whole", **keys))
     assert whole.failed == []
 
@@ -452,9 +445,9 @@ def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_r
     assert [one.name for one in study_runs(folders[1]).cuts] == ["last"], "the steps are no arms"
 
     loads.clear()
-    (after,) = forecast_study(study_from_dict(study("stopped", **keys)))
+    (after,) = outline_study(study_from_dict(study("stopped", **keys)))
     run(study("stopped", **keys))
-    assert after.beside == () and not loads
+    assert not any(line.startswith(("sweep", "diagnose")) for line in after.more) and not loads
     wider = {**keys, "sweep": {"layers": "1,2,4"}}
     run(study("stopped", **wider))
     found = json.loads((folders[1] / "sweep" / "sweep.json").read_text())
@@ -464,14 +457,14 @@ def test_a_sweep_and_a_diagnosis_stopped_and_resumed_are_those_of_a_study_that_r
 def test_the_items_of_a_sweep_are_its_own(study: Any) -> None:
     def items(whole: int | None = None, **sweep: Any) -> list[str]:
         settings = study("limits", tasks=[{"task": STEADY, "limit": 5}], sweep=sweep)
-        (found,) = forecast_study(study_from_dict(settings), limit=whole)
-        return [line.partition(": ")[2] for line in found.beside if line.endswith(" selection items")]
+        (found,) = outline_study(study_from_dict(settings), limit=whole)
+        return [line.partition(": ")[2] for line in found.more if " plans: " in line]
 
     objective = [{"task": STEADY, "limit": 4}, LETTERS]
-    assert items(limit=2) == ["steady (rank): 7 x 2 selection items"]
-    assert items() == [f"steady (rank): 7 x {NUM_ITEMS} selection items"]
-    assert items(objective=objective)[0] == "steady (rank): 7 x 4 selection items"
-    assert items(2, objective=objective) == [f"{name} (rank): 7 x 2 selection items" for name in ("steady", "letters")]
+    assert items(limit=2) == ["steady (rank), 7 plans: 14 items"]
+    assert items() == [f"steady (rank), 7 plans: {7 * NUM_ITEMS} items"]
+    assert items(objective=objective)[0] == "steady (rank), 7 plans: 28 items"
+    assert items(2, objective=objective) == [f"{name} (rank), 7 plans: 14 items" for name in ("steady", "letters")]
 
 
 def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: Any, tmp_path: Path) -> None:
@@ -507,7 +500,7 @@ def test_healed_models_are_diagnosed_where_their_checkpoint_is_on_disk(study: An
 )
 def test_steps_that_cannot_be_done_are_refused_before_anything_runs(study: Any, keys: Any, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        forecast_study(study_from_dict(study("wrong", **keys)))
+        outline_study(study_from_dict(study("wrong", **keys)))
         run(study("wrong", **keys))
 
 
