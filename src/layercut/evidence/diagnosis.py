@@ -26,7 +26,7 @@ class MeasureRow(PairedRow):
     """Items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
     better: Literal["higher", "lower"]
-    unit: Literal["share", "nats", "score", "words", "ratio"]
+    unit: Literal["share", "nats", "score", "words"]
     headline: bool
     """A loss here counts as damage."""
 
@@ -66,15 +66,10 @@ class MeasureRow(PairedRow):
             value, low, high = data[name]
             return Estimate(value, low, high, data["n"], "")
 
-        values = comparison_of(
-            estimate("uncut"),
-            estimate("cut"),
-            estimate("difference"),
-            kept=None if data["kept"] is None else estimate("kept"),
-            chance=data["chance"],
-            p_value=data["p_value"],
-            test=data["test"],
-        )
+        kept = None if data["kept"] is None else estimate("kept")
+        levels = estimate("uncut"), estimate("cut"), estimate("difference")
+        shares = (kept, None) if data["chance"] is None else (None, kept)
+        values = Comparison(*levels, *shares, None, None, data["p_value"], refused="", test=data["test"])
         own = ("diagnostic", "group", "arm", "better", "unit", "chance", "seed", "headline")
         return cls(metric=data["measure"], values=values, **{name: data[name] for name in own})
 
@@ -165,21 +160,6 @@ def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def comparison_of(
-    uncut: Estimate,
-    cut: Estimate,
-    difference: Estimate,
-    *,
-    kept: Estimate | None = None,
-    chance: float | None = None,
-    p_value: float = 1.0,
-    test: str = "none",
-) -> Comparison:
-    """A comparison of which no more is known than this."""
-    retention, above_chance = (kept, None) if chance is None else (None, kept)
-    return Comparison(uncut, cut, difference, retention, above_chance, None, None, p_value, refused="", test=test)
-
-
 def _ends(estimate: Estimate | None) -> list[float | None] | None:
     """Value, lower and upper end; None for an end that is not finite, which JSON does not have."""
     if estimate is None:
@@ -199,7 +179,7 @@ def measure_rows(
     seed: int,
     group: str = "",
     better: Literal["higher", "lower"] = "higher",
-    unit: Literal["share", "nats", "score", "words", "ratio"] = "share",
+    unit: Literal["share", "nats", "score", "words"] = "share",
     chance: float | None = None,
     clusters: Sequence[str] | None = None,
     headline: bool = False,

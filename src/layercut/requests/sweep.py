@@ -45,7 +45,7 @@ class SweepRequest(Request):
     scores in the same folder is not asked again.
 
     With --diagnose it reports what each layer is needed for: arithmetic, brackets and programs, texts without loops,
-    the tokens of the original model's own right answers, the final hidden state. One page, layers.md, with a picture
+    the tokens of the original model's own right answers. One page, layers.md, with a picture
     over the depth.
 
     With --predict no pruned model writes anything: the order of the layers, how many can go, and which kinds of tokens

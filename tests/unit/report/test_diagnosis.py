@@ -56,15 +56,12 @@ def example(**fields: Any) -> DiagnosisExample:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    chunk = [[1.0, 0.5], [0.5, 1.0]]
-    model = {"cosine": chunk, "angle": chunk, "steps": [0.9], "norms": [1.0, 2.0], "lens": [1.0], "layers": [0]}
     places = {"teacher_forced": [1.0, 0.9, 0.8, None, 0.7], "free_running": [1.0, 0.5, 0.2, None, 0.1]}
     where = {
         "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,
         "at_first_token": 3, "wrong_when_forced": 8,
     }  # fmt: skip
     counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0, "drawn": 3, "guessed": 0.9, "helped": 2}
-    size = {"parameters": 1_000_000, "bytes": 2_000_000, "cache_bytes_per_token": 512.0}
     clamped = [row("propagation", "clamped", 1, s / 4, group=f"{25 * s}% given", headline=False) for s in range(5)]
     by_depth = [
         row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
@@ -91,14 +88,9 @@ def diagnoses() -> dict[str, Diagnosis]:
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False), *clamped],
             {"places": {"reverse-3": places}, "first_wrong": {"reverse-3": where}},
         ),
-        "similarity": ([], {"arms": {"uncut": model, "reverse-3": model}}),
         "demoted": (
             [row("demoted", "greedy", 0.8, 0.1, headline=False)],
             {"verdicts": {"reverse-3": counts}},
-        ),
-        "cost": (
-            [row("cost", "decode speed", 10, 12, unit="ratio", group="batch 1", headline=False, kept=None)],
-            {"counted": {"uncut": size, "reverse-3": {**size, "parameters": None}}},
         ),
     }
     return {

@@ -112,7 +112,7 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path
     done = diagnose_model(
         tiny,
         ["reverse:1"],
-        only=["similarity"],
+        only=["propagation"],
         limit=25,
         num_samples=1,
         out=tmp_path / "out",

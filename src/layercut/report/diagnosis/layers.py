@@ -39,12 +39,11 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("degeneration", "Rep-4"): "Rep-4",
     ("propagation", "teacher-forced"): "first choice",
     ("propagation", "KL"): "KL",
-    ("similarity", "final state"): "final cosine",
 }
 """Measures of the overview, and their names there."""
 WIDTH = 80
 """Characters that a table in the terminal may take."""
-_UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": "ln p of the right answer"}
+_UNITS = {"KL": "KL, nats a token", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
 
@@ -116,7 +115,7 @@ def legend() -> list[str]:
     """Meaning of the overview's columns and marks."""
     return [
         "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
-        "forcing. ln p of the right answer and KL in nats. final cosine: of the last hidden states.",
+        "forcing. ln p of the right answer and KL in nats.",
         f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact "
         "test, else sign flips).",
         "broke first: the largest share lost among the headline measures of a layer that stay significant after Holm's "
