@@ -138,9 +138,9 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
 
 
-def over_models(found: Diagnosis, measure: str) -> dict[str, tuple[MeasureRow, bool]]:
+def over_models(found: Diagnosis, measure: str, group: str = "") -> dict[str, tuple[MeasureRow, bool]]:
     """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
-    rows = [row for row in found["rows"] if row.metric == measure and not row.group]
+    rows = [row for row in found["rows"] if row.metric == measure and row.group == group]
     adjusted = holm([row.values.p_value for row in rows])
     return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
 

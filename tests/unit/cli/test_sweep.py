@@ -145,8 +145,6 @@ def test_what_each_layer_is_needed_for_and_again_without_the_model(
         ((), "say what is asked: --objective arithmetic,copy, or --diagnose; one of the two"),
         (("--diagnose", "--objective", "copy"), "one of the two"),
         (("--objective", "copy", "--only", "brackets"), "has no effect without --diagnose"),
-        (("--predict",), "say what is asked"),
-        (("--predict", "--objective", "copy", "--layers", "1"), "--predict reads all layers on selection items"),
         (("--diagnose", "--only", "demoted"), "unknown diagnostic 'demoted'"),
     ],
 )

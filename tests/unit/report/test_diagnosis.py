@@ -9,7 +9,7 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, damages, load
-from layercut.report.diagnosis.layers import COLUMNS, layers_table
+from layercut.report.diagnosis.layers import COLUMNS, layers_table, token_table
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
 from layercut.report.figures.diagnosis import share_rows
 from layercut.runs.directory import DIAGNOSIS, RunFolder
@@ -252,3 +252,25 @@ def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.Ca
     for part in layers_table(data):
         console.print(part)
     assert "broke first" not in capsys.readouterr().out
+
+
+def test_kinds_of_tokens_have_a_line_for_each_layer() -> None:
+    arms = ["layer-0", "layer-1"]
+    rows = [
+        row("propagation", "extra loss", 0, rise, p=p, arm=arm, group=kind, better="lower", unit="nats", headline=False)
+        for arm, p in zip(arms, (1e-6, 1.0), strict=True)
+        for kind, rise in (("result", 2.5), ("all else", 0.25))
+    ]
+    data = {
+        "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
+        "diagnostics": {"propagation": {"rows": rows, "data": {}, "examples": [], "notes": []}},
+    }
+    table = token_table(data)
+    assert table is not None
+    assert [column.name for column in table.columns] == ["layer", "result (n 20)", "all else (n 20)"]
+    assert [[column.value(arm) for column in table.columns] for arm in table.rows] == [
+        ["0", "2.50*", "0.25*"],
+        ["1", "2.50", "0.25"],
+    ]
+    data["diagnostics"]["propagation"]["rows"] = []
+    assert token_table(data) is None

@@ -17,7 +17,6 @@ from layercut.diagnostics.diagnose import diagnose_model
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
 from layercut.report.reports import write_reports
-from layercut.selection.predict import predict_layers
 from layercut.selection.select import select_layers
 from layercut.selection.sweep import sweep_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -64,7 +63,7 @@ def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("limit", [NUM_ITEMS, ASKED])
-@pytest.mark.parametrize("verb", ["eval", "sweep", "predict", "select", "run"])
+@pytest.mark.parametrize("verb", ["eval", "sweep", "select", "run"])
 def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path: Path) -> None:
     said: list[str] = []
     tasks = (TaskSettings(task=LETTERS, limit=limit),)
@@ -76,8 +75,6 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         evaluate_model(handle, handle.plan(), tasks=tasks, console=quiet, **dry)
     elif verb == "sweep":
         sweep_model(tiny, objective=tasks, console=quiet, **dry)
-    elif verb == "predict":
-        predict_layers(tiny, objective=tasks, progress=None, **dry)  # type: ignore[arg-type]
     elif verb == "select":
         select_layers(
             tiny, criterion="task_accuracy", num_remove=1, out=tmp_path / "out", tasks=tasks, progress=silent, **more

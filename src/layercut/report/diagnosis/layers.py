@@ -67,6 +67,8 @@ def layers_report(folder: Path) -> Path:
         lines += [f"## {name.capitalize()}", ""]
         if shown:
             lines += [measure_table(shown), ""]
+        if name == "propagation" and (of_kinds := token_table(data)):
+            lines += [f"### {of_kinds.caption}", "", of_kinds, ""]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
     parent = Parent.from_dict(data.get("parent"))
     if parent is not None and parent.lineage.matches:
@@ -98,6 +100,27 @@ def overview(data: Mapping[str, Any]) -> Table:
         caption="Each layer skipped alone",
         columns=[Column("layer", layer, numeric=True), *measures, Column("broke first", broke_first)],
         rows=[_UNCUT, *(arm["name"] for arm in data["arms"][1:])],
+    )
+
+
+def token_table(data: Mapping[str, Any]) -> Table | None:
+    """A line for each layer: the extra loss of the original model's right answers by kind of token, if it was measured.
+
+    Means of an answer's tokens, averaged over the n answers that have such a token.
+    """
+    found = data["diagnostics"].get("propagation", {"rows": []})
+    kinds = {row.group: row.n for row in found["rows"] if row.metric == "extra loss" and row.group}
+    if not kinds:
+        return None
+    of_kinds = [
+        measure_column(f"{kind} (n {n})", over_models(found, "extra loss", kind), _value, numeric=True)
+        for kind, n in kinds.items()
+    ]
+    return Table(
+        name="layers-tokens",
+        caption="Extra loss by kind of token, nats a token",
+        columns=[overview(data).columns[0], *of_kinds],
+        rows=[arm["name"] for arm in data["arms"][1:]],
     )
 
 
@@ -139,6 +162,8 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
     if broken:
         tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))
+    if of_kinds := token_table(data):
+        tables += [Text(of_kinds.caption), terminal(of_kinds)]
     lines = legend() if broken else legend()[:-1]
     return [Text(scope(data)), *tables, Text("\n".join(lines), style="dim")]
 
