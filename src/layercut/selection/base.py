@@ -163,8 +163,8 @@ def check_names(criterion: str, settings: Mapping[str, Any], known: Collection[s
 def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ...]) -> dict[str, str]:
     """Every setting of a criterion, as given or by default: the first of its ``choices``.
 
-    >>> choose("magnitude", {}, norm=("l1", "l2"))
-    {'norm': 'l1'}
+    >>> choose("perplexity", {}, search=("greedy", "one_shot"))
+    {'search': 'greedy'}
 
     Raises InputError for a setting that the criterion does not have, or a value that is not among the choices.
     """

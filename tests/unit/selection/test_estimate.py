@@ -54,9 +54,7 @@ def test_a_race_may_ask_for_less(layercut: Run, tiny: Path, tmp_path: Path) -> N
     ("criterion", "more", "items"),
     [
         ("reverse", (), []),
-        ("magnitude", (), []),
         ("block_influence", (), [4, 4]),
-        ("taylor", (), [4, 4]),
         ("perplexity", (), [4, 12 * 4]),
         ("perplexity", ("--set", "search=one_shot", "--set", "form=kl"), [4, 14 * 4]),
         ("trace_damage", TASKS, [3, 18, 3, 18]),
