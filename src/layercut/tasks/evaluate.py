@@ -25,7 +25,6 @@ from layercut.engine.base import (
 )
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.degeneration import ends_in_loop
 from layercut.evidence.intervals import mean_interval
 from layercut.evidence.program_classes import CLASS
 from layercut.tasks import budget, repeats
@@ -195,7 +194,6 @@ def ask_under(
     *,
     decoding: Decoding,
     early: bool,
-    loops: bool = False,
     wanted: Wanted = always,
 ) -> None:
     """Ask the model under many plans, in one call of the engine, and put graded answers into journals.
@@ -208,8 +206,6 @@ def ask_under(
         questions: of one task or of several, whose samples have no id in common.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
-        loops: have answers that end in a loop end there too (``ends_in_loop``). Such a record is marked ``looped``, and
-            its score may be another one.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
 
     Raises:
@@ -238,7 +234,7 @@ def ask_under(
     if not missing:
         return
     requests = [
-        _request(one.task, sample, readout, early=early, loops=loops)
+        _request(one.task, sample, readout, early=early)
         for one in questions
         for readout in one.journals
         for sample in one.samples
@@ -249,8 +245,6 @@ def ask_under(
             ids = known[place, readout, plan.key]
             new = [answer for answer in answers if place_of[answer.id] == place and answer.id not in ids]
             fresh = _records(one.task, readout, [(sample_of[answer.id], answer) for answer in new])
-            if loops:
-                fresh = [record | ({"looped": True} if _is_looped(record) else {}) for record in fresh]
             one.journals[readout][number_of[plan.key]].append(fresh)
             ids.update(record["id"] for record in fresh)
             one.on_answers(plan, readout, fresh)
@@ -282,28 +276,19 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
     return len(journal.records)
 
 
-def _request(task: Task, sample: Sample, readout: Readout, *, early: bool, loops: bool = False) -> Request:
+def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
     """The request, with the task's draft and early verdict if it has them."""
     request = task.request(sample, readout)
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
     draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
-    verdict = request.settled if settled is None else partial(settled, sample, readout)
     return replace(
         request,
         group=task.name,
         draft=request.draft if draft is None else draft(sample, readout),
-        settled=partial(_is_over, verdict) if loops else verdict,
+        settled=request.settled if settled is None else partial(settled, sample, readout),
     )
-
-
-def _is_over(verdict: Callable[[str], bool] | None, text: str) -> bool:
-    return ends_in_loop(text) or (verdict is not None and verdict(text))
-
-
-def _is_looped(record: Mapping[str, Any]) -> bool:
-    return record.get("finish_reason") == "settled" and ends_in_loop(record["completion"])
 
 
 def _within_budget(asked: Asking) -> Iterator[list[dict[str, Any]]]:

@@ -106,7 +106,7 @@ def test_every_setting_of_training_filters_and_search_has_a_flag_with_its_defaul
             if (kind, name) != (TrainSettings, "seed") and not isinstance(field.default, tuple):
                 assert heal[names.get(name, name)].default == field.default, name
                 assert heal[names.get(name, name)].help.startswith(field.description), name
-    assert {"race", "race_error", "normalise", "calibration_texts"} <= {one.name for one in COMMANDS["select"].params}
+    assert {"race", "normalise", "calibration_texts"} <= {one.name for one in COMMANDS["select"].params}
 
 
 def test_set_is_another_spelling_of_every_flag() -> None:

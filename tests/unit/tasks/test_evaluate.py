@@ -355,17 +355,6 @@ def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_on
     assert {request.settled for request in asked} == {None}
 
 
-def test_answers_in_a_loop_end_where_that_is_asked_for(task: FewShotTask) -> None:
-    fake = FakeEngine(texts=lambda request, plan: "so " * 500)
-    long = type("Long", (FewShotTask,), {"settled": None, "max_new_tokens": 400})
-    endless = long(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
-    for loops in (False, True):
-        journals = [Kept(), Kept()]
-        ask(endless, fake, journals, early=True, loops=loops)
-        ended = {(record["finish_reason"], record.get("looped", False)) for of in journals for record in of.records}
-        assert ended == ({("settled", True)} if loops else {("length", False)})
-
-
 def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
     """Two items a context: the interval is that of the contexts."""
     plain = evaluate(task, engine(task), PLAN, readout="short", limit=LIMIT)
