@@ -36,7 +36,6 @@ from layercut.tasks.base import (
     Score,
     Split,
     Task,
-    answer_start,
     budget_of,
     check_readout,
     generates,
@@ -345,7 +344,6 @@ def _record(
             "finish_reason": answer.finish_reason,
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
-            "answer_depth": _depth(answer, answer_start(task, sample, readout, answer.text)),
         }
         return record | ({"num_close": answer.num_close} if answer.num_close else {})
     return record | {
@@ -354,17 +352,6 @@ def _record(
         "num_tokens": list(answer.num_tokens),
         "num_prompt_tokens": answer.num_prompt_tokens,
     }
-
-
-def _depth(answer: Completion, start: int | None) -> int | None:
-    """Tokens before the answer: the tokens that were generated, by the share of the characters that stand before it.
-
-    A grader finds its answer in the text, and where a token begins in it is the tokenizer's affair, so this is exact
-    only where tokens are of one length. None where no answer was found.
-    """
-    if start is None or not answer.text:
-        return None
-    return round(answer.num_new_tokens * start / len(answer.text))
 
 
 def _rows(
