@@ -17,9 +17,17 @@ from typing import Any, NamedTuple
 
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.session import Answers, DiagnosticSession
-from layercut.diagnostics.token_kinds import KINDS as TOKEN_KINDS
-from layercut.diagnostics.token_kinds import token_kinds
-from layercut.diagnostics.traces import KINDS, Kind, Trace, first_wrong, kept_pieces, kinds_of, right_traces
+from layercut.diagnostics.traces import (
+    KINDS,
+    TOKEN_KINDS,
+    Kind,
+    Trace,
+    first_wrong,
+    kept_pieces,
+    kinds_of,
+    right_traces,
+    token_kinds,
+)
 from layercut.engine.base import GenerationRequest, Message, Prompt
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 

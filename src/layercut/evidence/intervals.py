@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
     n: int
     """Number of items."""
     method: str
-    """Kind of the interval: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher``, ``hc3``,
+    """Kind of the interval: ``wilson``, ``bca``, ``percentile``, ``bootstrap`` (paired), ``fisher``,
     ``none``; ``clustered wilson``, ``clustered t`` or ``clustered bootstrap`` where items share contexts."""
 
 
