@@ -88,11 +88,10 @@ class DiagnosticSession:
         """Start a diagnostic: count questions from zero, and forget shortfalls."""
         self._stage, self.shortfalls = 0, []
 
-    def came(self, what: str, items: Collection[object], most: int | None = None) -> None:
-        """Note where there are fewer items than the limit asks for: none are left, or only ``most`` are read."""
+    def came(self, what: str, items: Collection[object]) -> None:
+        """Note where there are fewer items than the limit asks for."""
         if len(items) < self.limit:
-            why = "there are no more" if most is None or len(items) < most else "no more are read"
-            line = f"{what}: only {len(items)} of the {self.limit} requested items; {why}"
+            line = f"{what}: only {len(items)} of the {self.limit} requested items; there are no more"
             self.shortfalls += [] if line in self.shortfalls else [line]
 
     def completions(

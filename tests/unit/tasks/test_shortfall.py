@@ -104,13 +104,16 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         assert any(f"scored again on 0 of {limit} held-out items" in one for one in said)
 
 
-def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path: Path) -> None:
+def test_a_diagnosis_says_it_and_its_page_shows_it(
+    tiny: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layercut.diagnostics.functions.NUM_FUNCTIONS", 2)
     said: list[str] = []
     done = diagnose_model(
         tiny,
         ["reverse:1"],
-        only=["propagation"],
-        limit=25,
+        only=["brackets"],
+        limit=3,
         num_samples=1,
         out=tmp_path / "out",
         seed=0,
@@ -119,6 +122,6 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path
         say=said.append,
     )
     assert done is not None
-    line = "texts: only 24 of the 25 requested items; no more are read"
-    assert said[-1] == line and line in done.data["diagnostics"]["similarity"]["notes"]
+    line = "functions: only 2 of the 3 requested items; there are no more"
+    assert said[-1] == line and line in done.data["diagnostics"]["brackets"]["notes"]
     assert line in write_reports(done.folder)["report"].read_text()
