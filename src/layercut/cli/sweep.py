@@ -31,5 +31,5 @@ def sweep(
         lines = [f"{name}: {done.folder / file}" for name, file in files.items() if (done.folder / file).is_file()]
         show(done.sweep.to_dict(), sweep_text.sweep_tables(done.sweep), lines, json=json)
         return
-    files = (f"report: {done.report}", f"picture: {done.report.with_name(layers.PLOT)}")
-    show(done.data, layers.layers_table(with_rows(done.data)), files, json=json)
+    lines = [f"report: {done.report}", f"picture: {done.report.with_name(layers.PLOT)}"]
+    show(done.data, layers.layers_table(with_rows(done.data)), lines, json=json)

@@ -67,9 +67,19 @@ class MeasureRow(PairedRow):
             return Estimate(value, low, high, data["n"], "")
 
         kept = None if data["kept"] is None else estimate("kept")
-        levels = estimate("uncut"), estimate("cut"), estimate("difference")
-        shares = (kept, None) if data["chance"] is None else (None, kept)
-        values = Comparison(*levels, *shares, None, None, data["p_value"], refused="", test=data["test"])
+        retention, above_chance = (kept, None) if data["chance"] is None else (None, kept)
+        values = Comparison(
+            estimate("uncut"),
+            estimate("cut"),
+            estimate("difference"),
+            retention,
+            above_chance,
+            None,
+            None,
+            data["p_value"],
+            refused="",
+            test=data["test"],
+        )
         own = ("diagnostic", "group", "arm", "better", "unit", "chance", "seed", "headline")
         return cls(metric=data["measure"], values=values, **{name: data[name] for name in own})
 
