@@ -13,9 +13,9 @@ import argparse
 
 import torch
 
-from layercut.diagnostics.cost import ratio
 from layercut.drafting.times import Stepper
 from layercut.drafting.view import draft_view
+from layercut.evidence.intervals import mean_ratio
 from layercut.models.loading import load_model
 from layercut.pruning.profile import Profile
 from layercut.selection.channels import keep_most
@@ -52,7 +52,7 @@ def main() -> None:
             for place in ((0, 1), (1, 0))[number % 2]:
                 took = steppers[place].step(tokens)
                 seconds[place] += [took] if number else []
-        found = ratio(*seconds)
+        found = mean_ratio(*seconds)
         print(f"{tokens} tokens: slices / copies {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], n {found.n}")
 
 

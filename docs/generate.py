@@ -212,8 +212,7 @@ def criteria_table() -> str:
     for name, row in CRITERIA.items():
         module, _, function = row.function.partition(":")
         summary = _sentence(_docstring(SOURCE.parent / f"{module.replace('.', '/')}.py", function))
-        reads = "task items" if row.needs_objective else "calibration text" if row.needs_text else "weights"
-        reads = reads if row.needs_model else "nothing"
+        reads = "task items" if row.needs_objective else "calibration text" if row.needs_text else "nothing"
         keeps = "yes" if row.protects_first_layer else "no"
         lines.append(f"| [`{name}`](#{name}) | {reads} | {keeps} | {summary}. |")
     return "\n".join(lines)

@@ -56,7 +56,6 @@ _PUBLIC = {
     "Swept": "layercut.selection.sweep",
     "Evaluated": "layercut.tasks.run",
     "AnswerRecord": "layercut.healing.prompts",
-    "Predicted": "layercut.selection.predict",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",
     "Advice": "layercut.evidence.advice",

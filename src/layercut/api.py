@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from layercut.healing.prompts import AnswerRecord
     from layercut.models.sources import ModelSource
     from layercut.pruning.pruned import Pruned
-    from layercut.selection.predict import Predicted
     from layercut.selection.sweep import Swept
     from layercut.study.run import StudyOutcome
     from layercut.surgery.plan import CutPlan
@@ -252,12 +251,11 @@ def generate(request: GenerateRequest, io: Io) -> list[AnswerRecord]:
 
 
 @_asks(SweepRequest, "model", "objective")
-def sweep(request: SweepRequest, io: Io) -> Swept | Diagnosed | Predicted:
+def sweep(request: SweepRequest, io: Io) -> Swept | Diagnosed:
     """Skip each layer alone and measure what every task keeps; ``layercut sweep``.
 
     Returns:
-        ``sweep``, with a row for each layer and task, and ``folder``; with ``diagnose`` or ``predict``, ``report`` and
-        ``data``.
+        ``sweep``, with a row for each layer and task, and ``folder``; with ``diagnose``, ``report`` and ``data``.
     Raises:
         InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
     """

@@ -152,27 +152,6 @@ def test_answers_are_those_of_the_plain_engine_from_packed_weights_too(
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_hidden_states_are_those_of_the_plain_engine(model_type: str) -> None:
-    """Of texts of several lengths in several batches, padded alike, under plans that share layers and some that do
-    not."""
-    loaded, texts = tiny_loaded(model_type), ["1+2=3", "a", "some more words", "7-4=3"]
-    theirs, ours = (
-        {(one.key, states.ids): states for one, states in engine.hidden_states_under(texts, PLANS)}
-        for engine in (PlainEngine(loaded, batch_size=3), SharedEngine(loaded, batch_size=3))
-    )
-    assert ours.keys() == theirs.keys()
-    assert len(ours) == 2 * len({one.key for one in PLANS})
-    for key, expected in theirs.items():
-        found = ours[key]
-        assert torch.equal(found.mask_BT, expected.mask_BT)
-        assert len(found.states_BTD) == len(expected.states_BTD)
-        for own, other in zip(found.states_BTD, expected.states_BTD, strict=True):
-            real = expected.mask_BT.bool()
-            assert own.shape == other.shape
-            torch.testing.assert_close(own[real], other[real], rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("model_type", list(CONFIGS))
 def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
@@ -437,8 +416,6 @@ def test_plans_with_mlp_channels_are_answered_as_by_the_plain_engine(model_type:
     for key, of_plan in theirs.items():
         for name, found in of_plan.items():
             assert ours[key][name].kl == pytest.approx(found.kl, rel=1e-2, abs=1e-4)
-    states = {one.key for one, _ in shared.hidden_states_under(["a b", "1+2=3"], plans)}
-    assert states == {one.key for one in plans}
 
 
 def test_an_engine_under_a_plan_with_channels_answers_nothing_else_meanwhile() -> None:

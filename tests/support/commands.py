@@ -73,7 +73,7 @@ def smaller(words: list[str], limit: int, model: str | None = None) -> list[str]
     less = {
         "select": ("--calibration-texts", "2", "--calibration-tokens", "32"),
         "heal": ("--keep-unfinished",),
-        "sweep": () if "--predict" in words else ("--layers", "28-29"),
+        "sweep": ("--layers", "28-29"),
         "diagnose": ("--only", "brackets"),
         "generate": ("--max-new-tokens", "8"),
         "run": ("--limit", str(limit)),

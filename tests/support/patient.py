@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,10 +142,10 @@ class PatientEngine(FakeEngine):
         )
 
 
-def arms(engine: FakeEngine, *, loaded: Callable[[], Any] | None = None) -> list[SessionModel]:
+def arms(engine: FakeEngine) -> list[SessionModel]:
     """The patient uncut and cut."""
     return [
-        SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine, model=loaded)
+        SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine)
         for name, plan in (("uncut", UNCUT), ("cut", CUT))
     ]
 

@@ -75,7 +75,7 @@ def test_the_readme_works_in_order(
         ran = layercut(*smaller(said.words, 2, str(thirty_layers)))
         # A random model is at chance, which ends what only has a meaning above it.
         at_chance = "so there is no trace to score" in ran.err or "so nothing can be lost there" in ran.err
-        assert ran.code == 0 or (at_chance and {"--predict", "prune"} & {*said.words}), (said.words, ran.err)
+        assert ran.code == 0 or (at_chance and "prune" in said.words), (said.words, ran.err)
         outs += said.words[said.words.index("--out") + 1 :][:1] if ran.code == 0 and "--out" in said.words else []
     assert outs and [out for out in outs if not (tmp_path / out).is_dir()] == []
 

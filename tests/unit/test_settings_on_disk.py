@@ -34,8 +34,8 @@ STUDY: dict[str, Any] = {
     "tasks": ["arithmetic", {"task": "gsm8k", "limit": 5, "data": "d", "readouts": ["chain"], "samples": 2}],
     "criteria": [
         "block_influence",
-        {"criterion": "magnitude", "settings": {"norm": "l2"}, "protect": "first:2"},
-        {"criterion": "task_accuracy", "name": "mine", "objective": ["copy"], "race": "confident", "race_error": 0.1},
+        {"criterion": "angular_distance", "settings": {"token": "all"}, "protect": "first:2"},
+        {"criterion": "task_accuracy", "name": "mine", "objective": ["copy"], "race": "off"},
         {"criterion": "perplexity", "calibration": {"source": "generated", "num_texts": 4}},
     ],
     "healing": [

@@ -18,9 +18,8 @@ def sweep(
     done = request.run(IO, dry_run=dry_run)
     if done is None:
         return
-    from layercut.diagnostics.diagnose import Diagnosed
     from layercut.evidence.diagnosis import with_rows
-    from layercut.report import prediction, sweep_text
+    from layercut.report import sweep_text
     from layercut.report.diagnosis import layers
     from layercut.report.reports import write_reports
     from layercut.runs.directory import PAGE
@@ -32,7 +31,5 @@ def sweep(
         lines = [f"{name}: {done.folder / file}" for name, file in files.items() if (done.folder / file).is_file()]
         show(done.sweep.to_dict(), sweep_text.sweep_tables(done.sweep), lines, json=json)
         return
-    is_diagnosis = isinstance(done, Diagnosed)
-    tables = layers.layers_table(with_rows(done.data)) if is_diagnosis else prediction.prediction_tables(done.data)
-    picture = done.report.with_name(layers.PLOT if is_diagnosis else prediction.PLOT)
-    show(done.data, tables, (f"report: {done.report}", f"picture: {picture}"), json=json)
+    lines = [f"report: {done.report}", f"picture: {done.report.with_name(layers.PLOT)}"]
+    show(done.data, layers.layers_table(with_rows(done.data)), lines, json=json)

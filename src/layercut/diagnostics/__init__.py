@@ -28,7 +28,7 @@ class KnownDiagnostic(NamedTuple):
     weight: float
     """Rough cost of an item against the others'; only for the first guess of the remaining time."""
     needs: Needs = "text"
-    """Requirement on both models: the same questions, and for some the same tokens, or the same hidden size too."""
+    """Requirement on both models: the same questions, and for some the same tokens too."""
 
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
@@ -50,14 +50,8 @@ DIAGNOSTICS = {
         10.0,
         needs="tokens",
     ),
-    "similarity": KnownDiagnostic(
-        f"{_HERE}.similarity:similarity", "hidden states along depth, the seam, the logit lens", 2, 6.0, needs="states"
-    ),
     "demoted": KnownDiagnostic(
         f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
-    ),
-    "cost": KnownDiagnostic(
-        f"{_HERE}.cost:cost", "parameters, memory and speed, relative to the original model", 1, 4.0
     ),
 }
 
@@ -70,9 +64,6 @@ LAYER_FORMS = {
         "damage along right answers of the original model, each token given",
         6,
         6.0,
-    ),
-    "similarity": KnownDiagnostic(
-        f"{_HERE}.similarity:final_states", "the final hidden state, and the seam behind the layer", 2, 2.0
     ),
 }
 """Measures of a sweep where each layer is skipped alone: measures that separate layers and are cheap enough."""

@@ -25,7 +25,6 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import FORMAT_VERSION, arm_name
 from layercut.models.loading import load_tokenizer
-from layercut.models.weights import read_config
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
@@ -319,8 +318,6 @@ def _model(
         plan=plan,
         layers=plan.kept if layers is None else layers,
         engine=lambda: handle.engine,
-        model=lambda: handle.loaded,
-        num_parameters=handle.num_parameters(plan),
     )
 
 
@@ -339,7 +336,7 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
             rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(lineage)]
             say(f"{name}: layers by the cosine of their weights: {', '.join(rows) or lineage.describe()}")
         found = known or (lineage and lineage.layers) or ()
-        return replace(arm, layers=found, lineage=lineage, shares=_shared(uncut, handle, found, say))
+        return replace(arm, layers=found, lineage=lineage, shares=_shared(uncut, handle, say))
     if layers is not None:
         raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
     file = path.resolve().parent.name if path.name == "plan.json" else path.stem
@@ -362,17 +359,13 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
     return tuple(layer for layer in range(uncut.num_layers) if layer not in gone)
 
 
-def _shared(uncut: ModelHandle, other: ModelHandle, layers: tuple[int, ...], say: Say) -> frozenset[Needs]:
-    """Needs that two models share: questions, tokens, and hidden states that can be compared."""
+def _shared(uncut: ModelHandle, other: ModelHandle, say: Say) -> frozenset[Needs]:
+    """Needs that two models share: questions, and tokens where both have one tokenizer."""
     vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
     if vocabularies[0] != vocabularies[1]:
         say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
         return frozenset({"text"})
-    widths = [
-        one.metadata.structure.text_config(read_config(one.source.path)).get("hidden_size") for one in (uncut, other)
-    ]
-    shared: set[Needs] = {"text", "tokens", "states"} if layers and widths[0] == widths[1] else {"text", "tokens"}
-    return frozenset(shared)
+    return frozenset({"text", "tokens"})
 
 
 def _can_be_asked(name: str, arms: Sequence[SessionModel], *, asked_for: bool, say: Say) -> bool:
@@ -380,8 +373,7 @@ def _can_be_asked(name: str, arms: Sequence[SessionModel], *, asked_for: bool, s
     without = [arm.name for arm in arms if needs not in arm.shares]
     if not without:
         return True
-    what = {"tokens": "tokens", "states": "layers and hidden states", "text": "questions"}[needs]
-    text = f"{name} needs the {what} of the original model, and those of {', '.join(without)} are others"
+    text = f"{name} needs the tokens of the original model, and those of {', '.join(without)} are others"
     if len(without) < len(arms) - 1:
         say(f"{text}; it is asked of the other models.")
         return True

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.session import Answers, DiagnosticSession
-from layercut.diagnostics.traces import KINDS, Kind, Trace, first_wrong, kept_pieces, kinds_of, right_traces
+from layercut.diagnostics.traces import (
+    KINDS,
+    TOKEN_KINDS,
+    Kind,
+    Trace,
+    first_wrong,
+    kept_pieces,
+    kinds_of,
+    right_traces,
+    token_kinds,
+)
 from layercut.engine.base import GenerationRequest, Message, Prompt
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
 
@@ -29,6 +39,8 @@ explain: damage must not count twice.
 CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIRST, RANK = "first choice", "1 / rank"
 TOP = 10
+EXTRA_LOSS = "extra loss"
+_MEASURES = (FIRST, f"in the top {TOP}", RANK, EXTRA_LOSS, "KL")
 NUM_PLACES = 5
 
 
@@ -81,15 +93,18 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     """The forced part of ``propagation``, which writes nothing: for many models, such as one without each layer.
 
     Measures: ``first choice`` by kind of token; and of all tokens ``teacher-forced``, ``in the top 10``, ``1 / rank``,
-    ``extra loss`` and ``KL``.
+    ``extra loss`` and ``KL``. ``extra loss`` also by ``token_kinds``: a mean over all tokens hardly shows a layer that
+    only few of them need.
     """
     traces, notes = _traces(session)
     rows: list[MeasureRow] = []
     if traces:
-        forced, _, kinds = _forced(session, traces)
+        forced, pieces, kinds = _forced(session, traces)
         own = [trace for trace in traces if trace.task in OWN]
         rows += _forced_rows(session, own, forced, kinds, headline=True)
         rows += _forced_rows(session, traces, forced, kinds, ("",))
+        finer = {trace.id: token_kinds(pieces[trace.id]) for trace in traces}
+        rows += _forced_rows(session, traces, forced, finer, TOKEN_KINDS, (EXTRA_LOSS,))
     return {"rows": rows, "data": {}, "examples": [], "notes": notes}
 
 
@@ -126,7 +141,7 @@ def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         FIRST: _mean([token["rank"] == 1 for token in tokens]),
         f"in the top {TOP}": _mean([token["rank"] <= TOP for token in tokens]),
         RANK: _mean([1 / token["rank"] for token in tokens]),
-        "extra loss": _mean([token["nll"] - token["reference_nll"] for token in tokens]),
+        EXTRA_LOSS: _mean([token["nll"] - token["reference_nll"] for token in tokens]),
         "KL": None if any(token["kl"] is None for token in tokens) else _mean([token["kl"] for token in tokens]),
     }
 
@@ -165,12 +180,13 @@ def _forced_rows(
     session: DiagnosticSession,
     traces: Sequence[Trace],
     forced: Answers,
-    kinds: dict[str, list[Kind]],
-    groups: Sequence[Kind | Literal[""]] = ("", *KINDS),
+    kinds: Mapping[str, Sequence[str]],
+    groups: Sequence[str] = ("", *KINDS),
+    measures: Sequence[str] = _MEASURES,
     *,
     headline: bool = False,
 ) -> list[MeasureRow]:
-    """Rows by kind of token: the first choice alone for the headline, else all measures, of all tokens as well."""
+    """Rows by kind of token: the first choice alone for the headline, else the given measures."""
     rows: list[MeasureRow] = []
     for kind in KINDS if headline else groups:
         chosen = {trace.id: [i for i, found in enumerate(kinds[trace.id]) if kind in ("", found)] for trace in traces}
@@ -179,14 +195,14 @@ def _forced_rows(
             arm.name: [damage([forced[arm.name][t.id]["tokens"][i] for i in chosen[t.id]]) for t in having]
             for arm in session.arms
         }
-        for measure in (FIRST,) if headline else (FIRST, f"in the top {TOP}", RANK, "extra loss", "KL"):
+        for measure in (FIRST,) if headline else measures:
             # A checkpoint has no KL.
             values = {
                 name: [float(found[measure] or 0.0) for found in of_arm]
                 for name, of_arm in means.items()
                 if name == session.uncut.name or all(found[measure] is not None for found in of_arm)
             }
-            loss = measure in ("extra loss", "KL")
+            loss = measure in (EXTRA_LOSS, "KL")
             name = measure if kind or measure != FIRST else "teacher-forced"
             rows += rows_of(
                 session,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest, HiddenStates, LikelihoodRequest
+from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError, RunMismatch
-from layercut.models.loading import LoadedModel
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.lineage import Lineage
 from layercut.surgery.plan import CutPlan
 
 GREEDY = Decoding()
-Needs = Literal["text", "tokens", "states"]
-"""Requirement of a diagnostic on two models: nothing but the questions, the tokens, or layers as well."""
+Needs = Literal["text", "tokens"]
+"""Requirement of a diagnostic on two models: nothing but the questions, or the tokens as well."""
 Record = dict[str, Any]
 Answers = dict[str, dict[str, Record]]
 """By name of the arm, then by id of the request."""
@@ -39,32 +38,13 @@ class SessionModel:
     """The layers of the original model that it has, ascending."""
     engine: Callable[[], Engine]
     """Called only if something has to be computed."""
-    model: Callable[[], LoadedModel] | None = None
-    """The model itself, for timing and for the logit lens."""
-    num_parameters: int | None = None
     shares: frozenset[Needs] = frozenset(get_args(Needs))
     """Common parts with the original model."""
     lineage: Lineage | None = None
     """Of another model whose layers were found by their weights: which of the original model's it has."""
 
 
-class Passage(NamedTuple):
-    """A text to be read."""
-
-    id: str
-    text: str
-
-
-class Read(NamedTuple):
-    """A text as read by one model and by the original one."""
-
-    id: str
-    arm: SessionModel
-    own: HiddenStates
-    uncut: HiddenStates
-
-
-Request = TypeVar("Request", GenerationRequest, LikelihoodRequest, Passage)
+Request = TypeVar("Request", GenerationRequest, LikelihoodRequest)
 
 
 class DiagnosticSession:
@@ -108,11 +88,10 @@ class DiagnosticSession:
         """Start a diagnostic: count questions from zero, and forget shortfalls."""
         self._stage, self.shortfalls = 0, []
 
-    def came(self, what: str, items: Collection[object], most: int | None = None) -> None:
-        """Note where there are fewer items than the limit asks for: none are left, or only ``most`` are read."""
+    def came(self, what: str, items: Collection[object]) -> None:
+        """Note where there are fewer items than the limit asks for."""
         if len(items) < self.limit:
-            why = "there are no more" if most is None or len(items) < most else "no more are read"
-            line = f"{what}: only {len(items)} of the {self.limit} requested items; {why}"
+            line = f"{what}: only {len(items)} of the {self.limit} requested items; there are no more"
             self.shortfalls += [] if line in self.shortfalls else [line]
 
     def completions(
@@ -173,27 +152,6 @@ class DiagnosticSession:
                     id: _against(found[self.uncut.name][id], record, arm.name) for id, record in found[arm.name].items()
                 }
         return found
-
-    def states(
-        self,
-        name: str,
-        texts: Mapping[str, str],
-        to_record: Callable[[Read], Record],
-        arms: Sequence[SessionModel] | None = None,
-    ) -> Answers:
-        """``to_record`` of every text as every arm and the original model read it, text by text."""
-
-        def call(group: Sequence[SessionModel], missing: Missing) -> Found:
-            arm_of = {arm.plan.key: arm for arm in group}
-            for id, text in texts.items():
-                due = [arm.plan for arm in group if missing(arm.plan, id)]
-                if not due:
-                    continue
-                (uncut,) = self.uncut.engine().hidden_states([text], self.uncut.plan)
-                for plan, own in group[0].engine().hidden_states_under([text], due):
-                    yield plan, [Read(id, arm_of[plan.key], own, uncut)]
-
-        return self._ask(name, [Passage(id, text) for id, text in texts.items()], arms, call, to_record)
 
     def computed(self, name: str, ids: Sequence[str], compute: Callable[[str], Record]) -> dict[str, Record]:
         """``compute`` of each id, kept like answers; for measurements of all arms together."""
@@ -279,9 +237,7 @@ def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
     return held
 
 
-def _hash(request: GenerationRequest | LikelihoodRequest | Passage) -> str:
-    if isinstance(request, Passage):
-        return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+def _hash(request: GenerationRequest | LikelihoodRequest) -> str:
     rest: tuple[Any, ...]
     if isinstance(request, LikelihoodRequest):
         rest = request.continuations

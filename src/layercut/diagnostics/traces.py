@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,10 @@ TASKS: tuple[tuple[str, Readout], ...] = (
 PROGRAMS = "programs"
 Kind = Literal["answer", "digit", "operator", "bracket", "keyword", "other"]
 KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
+TokenKind = Literal["result", "other digit", "closing bracket", "all else"]
+TOKEN_KINDS: tuple[TokenKind, ...] = TokenKind.__args__  # type: ignore[attr-defined]
+"""Kinds whose damage tells what a layer is needed for."""
+_RESULT = re.compile(r"=\s*(?:\\?\$)?\s*(\d[\d,.]*)")
 _OPERATORS = frozenset("+-*/=<>%^×÷−")
 _BRACKETS = frozenset("()[]{}")
 
@@ -165,6 +170,31 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
             kinds.append("keyword")
         else:
             kinds.append("other")
+    return kinds
+
+
+def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
+    r"""The kind of each token of a text.
+
+    ``result``: digits of the number behind an equals sign; ``closing bracket``: ), ] or } in it.
+
+    >>> token_kinds(["15", " +", " 2", " =", " ", "1", "7", "}"])
+    ['other digit', 'all else', 'other digit', 'all else', 'all else', 'result', 'result', 'closing bracket']
+
+    Args:
+        pieces: the tokens' texts, which together are the text.
+    """
+    results = [found.span(1) for found in _RESULT.finditer("".join(pieces))]
+    kinds: list[TokenKind] = []
+    start = 0
+    for piece in pieces:
+        begin, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+        if piece.strip()[:1].isdigit():
+            is_result = any(begin < last and end > first for first, last in results)
+            kinds.append("result" if is_result else "other digit")
+        else:
+            kinds.append("closing bracket" if set(piece) & set(")]}") else "all else")
+        start += len(piece)
     return kinds
 
 

@@ -291,10 +291,6 @@ class Engine(Protocol):
             for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
                 yield plan, answers
 
-    def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        """Hidden states of every text under every plan; see ``hidden_states`` and ``answers_under``."""
-        return ((plan, states) for plan in distinct(plans) for states in self.hidden_states(texts, plan))
-
 
 class HoldsModel:
     """The description of the one model that an engine holds."""

@@ -18,9 +18,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch.nn.utils.rnn import pad_sequence
 
 from layercut.engine.base import (
     GREEDY,
@@ -56,9 +54,8 @@ from layercut.engine.rows import (
     generation_rows,
     questions,
     scorings,
-    text_tokens,
 )
-from layercut.engine.shared_depth import Leaf, Node, PrefixCache, tree_of, walk
+from layercut.engine.shared_depth import Leaf, PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack
 from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError
@@ -109,33 +106,6 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         return self._plain.hidden_states(texts, plan)
-
-    def hidden_states_under(self, texts: Sequence[str], plans: Plans) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        """Hidden states of every text: batch by batch, the longest first, in each under all plans.
-
-        Raises:
-            InputError: at once, as in PlainEngine.
-        """
-        if any(plan.channels for plan in plans):
-            return self._plain.hidden_states_under(texts, plans)
-        encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
-        order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
-        batches = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
-        tree = tree_of(self._checked(plans))
-        return (found for batch in batches for found in self._walked(batch, [encoded[index] for index in batch], tree))
-
-    def _walked(
-        self, batch: Sequence[int], texts: Sequence[Tokens], tree: Node
-    ) -> Iterator[tuple[CutPlan, HiddenStates]]:
-        pack = Pack([PackedText.line(text) for text in texts], (), device=self._model.device)
-        lengths = [len(text) for text in texts]
-        mask_BT = pad_sequence([torch.ones(length, dtype=torch.long) for length in lengths], batch_first=True)
-        every: Callable[[CutPlan], bool] = lambda plan: True  # noqa: E731
-        leaves = walk(self._stack, pack, tree, (), self._prefixes, keep=False, wanted=every, keep_states=True)
-        for leaf in leaves:
-            states = [state_1TD[0].to(device="cpu", dtype=torch.float32) for state_1TD in leaf.trail]
-            padded = [pad_sequence(list(torch.split(state_TD, lengths)), batch_first=True) for state_TD in states]
-            yield leaf.plan, HiddenStates(tuple(batch), mask_BT, tuple(padded))
 
     def answers_under(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always

@@ -71,8 +71,6 @@ class Leaf(NamedTuple):
     """Per layer, keys and values of all packed tokens; empty unless they were to be kept."""
     prefix: Mapping[int, KeyValue]
     """Per layer, keys and values of the prefix."""
-    trail: tuple[Tensor, ...]
-    """Input of the first layer, then each layer's output; empty unless they were to be kept."""
 
 
 class PrefixCache:
@@ -111,7 +109,6 @@ def walk(
     ahead: Pack | None = None,
     keep: bool,
     wanted: Callable[[CutPlan], bool],
-    keep_states: bool = False,
 ) -> Iterator[Leaf]:
     """Run a pack under every plan of a tree that is still wanted when its turn comes.
 
@@ -121,16 +118,14 @@ def walk(
         ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
         keep: hold the keys and values of the texts on the way, for callers that continue from there.
         wanted: asked before a branch is taken, for every plan on it.
-        keep_states: hold the states on the way as well.
     """
     num_runs, num_ran = sum(1 for _ in tree.nodes()) - 1, 0
     entered = stack.enter(pack.ids, pack.positions)
     before = None if ahead is None else stack.enter(ahead.ids, ahead.positions)
-    todo: list[tuple[Node, Tensor, Tensor | None, Mapping[int, KeyValue], Mapping[int, KeyValue], tuple[Tensor, ...]]]
-    trail: tuple[Tensor, ...] = (entered.states_1TD,) if keep_states else ()
-    todo = [(tree, entered.states_1TD, None if before is None else before.states_1TD, {}, {}, trail)]
+    todo: list[tuple[Node, Tensor, Tensor | None, Mapping[int, KeyValue], Mapping[int, KeyValue]]]
+    todo = [(tree, entered.states_1TD, None if before is None else before.states_1TD, {}, {})]
     while todo:
-        node, states, states_ahead, own, prefix_kv, trail = todo.pop()
+        node, states, states_ahead, own, prefix_kv = todo.pop()
         if not any(wanted(plan) for plan in node.below):
             continue
         if node.path:
@@ -146,14 +141,13 @@ def walk(
                 prefix_kv = pack.prefix_kv = {**prefix_kv, layer: held} if keep else {layer: held}
             states, kv = _through(stack, layer, states, entered, pack)
             own = {**own, layer: kv} if keep else own
-            trail = (*trail, states) if keep_states else trail
             num_ran += 1
             works(f"reading {len(pack.ids):,} tokens", num_ran / num_runs)
         if node.plan is not None:
-            yield Leaf(node.plan, states, own, prefix_kv, trail)
+            yield Leaf(node.plan, states, own, prefix_kv)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.
         for child in sorted(node.children.values(), key=lambda child: -len(child.below)):
-            todo.append((child, states, states_ahead, own, prefix_kv, trail))
+            todo.append((child, states, states_ahead, own, prefix_kv))
 
 
 def _through(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pack: Pack) -> tuple[Tensor, KeyValue]:

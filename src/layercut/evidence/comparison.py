@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.depth import DepthSlope, depth_slope
 from layercut.evidence.intervals import Estimate, plain_estimates
 from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
@@ -104,9 +103,6 @@ class ComparisonRow(TaskRow):
     """``report`` where one of the runs leaves out items of the test set that chose layers or healed; else ``full``."""
     p_adjusted: float | None = None
     """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
-    depth: DepthSlope | None = None
-    """Retention over the length of the original model's answers; None for ranked readouts, further metrics and scores
-    that are not 0/1."""
 
     @property
     def asked(self) -> str:
@@ -175,7 +171,6 @@ class ComparisonRow(TaskRow):
             "chance": self.chance,
             **plain_estimates(self.values._asdict()),
             "p_adjusted": self.p_adjusted,
-            "depth": None if self.depth is None else plain_estimates(self.depth._asdict()),
             "finding": self.finding,
             "uncut_outcomes": dict(self.uncut_outcomes),
             "cut_outcomes": dict(self.cut_outcomes),
@@ -348,22 +343,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         note=note,
         test_set=sizes.pop() if len(sizes) == 1 else None,
         split="full" if rest is None else "report",
-        # With a budget all depths are the same, and not the model's own.
-        depth=None if first["metric"] != metric or "@" in readout else _depth(uncut_records, uncut_values, cut_values),
         items=PairedItems(uncut_values, cut_values, clusters, ids),
     )
-
-
-def _depth(records: Sequence[Mapping[str, Any]], uncut: Sequence[float], cut: Sequence[float]) -> DepthSlope | None:
-    """By the tokens that the original model generated before its answer, or in all where no answer was found or the
-    grader does not report it; None where it generated none, or scores are not 0/1."""
-    found = [record.get("answer_depth") for record in records]
-    depths = [
-        record.get("num_new_tokens") if depth is None else depth for depth, record in zip(found, records, strict=True)
-    ]
-    if None in depths or not {*uncut, *cut} <= {0.0, 1.0}:
-        return None
-    return depth_slope([float(depth or 0) for depth in depths], uncut, cut)
 
 
 def _outcomes(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -22,10 +22,6 @@ LONGEST_UNIT = 200
 LOOPS = 0.25
 """A text loops if its longest loop is at least this share of it, and at least ``LEAST_LOOP`` characters."""
 LEAST_LOOP = 40
-LOOPING = 200
-"""Characters at the end of a text by which it is taken to be in a loop."""
-LONGEST_LOOPING_UNIT = 400
-_PROBE = 16
 FEWEST_WORDS = 4
 """Words of a text that has a Rep-4."""
 _PAPER_ORDER = 4
@@ -205,27 +201,6 @@ def longest_loop(text: str) -> int:
             if length > longest and text[start : start + length].strip():
                 longest = length
     return longest
-
-
-def ends_in_loop(text: str) -> bool:
-    """True if the end of a text, 200 characters or more, is one unit of at most 400, at least three times in a row.
-
-    Of 312 answers to GSM8K 25 came there; all 25 went on to their length limit, and their score stayed the same
-    (docs/experiments/speed.md).
-
-    >>> ends_in_loop("So " + "it is 4. " * 23), ends_in_loop("So " + "it is 4. " * 23 + "No."), ends_in_loop("4" * 199)
-    (True, False, False)
-    """
-    length = len(text)
-    if length < LOOPING:
-        return False
-    end, place = text[-_PROBE:], length - _PROBE
-    while (place := text.rfind(end, max(0, length - _PROBE - LONGEST_LOOPING_UNIT), place + _PROBE - 1)) >= 0:
-        period = length - _PROBE - place
-        start = length - max(LOOPING, FEWEST_REPEATS * period)
-        if start >= 0 and text[start : length - period] == text[start + period :]:
-            return True
-    return False
 
 
 def _paper_rows(

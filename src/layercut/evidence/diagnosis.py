@@ -26,7 +26,7 @@ class MeasureRow(PairedRow):
     """Items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
     arm: str
     better: Literal["higher", "lower"]
-    unit: Literal["share", "nats", "score", "words", "ratio"]
+    unit: Literal["share", "nats", "score", "words"]
     headline: bool
     """A loss here counts as damage."""
 
@@ -66,13 +66,18 @@ class MeasureRow(PairedRow):
             value, low, high = data[name]
             return Estimate(value, low, high, data["n"], "")
 
-        values = comparison_of(
+        kept = None if data["kept"] is None else estimate("kept")
+        retention, above_chance = (kept, None) if data["chance"] is None else (None, kept)
+        values = Comparison(
             estimate("uncut"),
             estimate("cut"),
             estimate("difference"),
-            kept=None if data["kept"] is None else estimate("kept"),
-            chance=data["chance"],
-            p_value=data["p_value"],
+            retention,
+            above_chance,
+            None,
+            None,
+            data["p_value"],
+            refused="",
             test=data["test"],
         )
         own = ("diagnostic", "group", "arm", "better", "unit", "chance", "seed", "headline")
@@ -143,9 +148,9 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
 
 
-def over_models(found: Diagnosis, measure: str) -> dict[str, tuple[MeasureRow, bool]]:
+def over_models(found: Diagnosis, measure: str, group: str = "") -> dict[str, tuple[MeasureRow, bool]]:
     """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
-    rows = [row for row in found["rows"] if row.metric == measure and not row.group]
+    rows = [row for row in found["rows"] if row.metric == measure and row.group == group]
     adjusted = holm([row.values.p_value for row in rows])
     return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
 
@@ -163,21 +168,6 @@ def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
         **data,
         "diagnostics": {name: {**one, "rows": [*map(MeasureRow.from_dict, one["rows"])]} for name, one in found},
     }
-
-
-def comparison_of(
-    uncut: Estimate,
-    cut: Estimate,
-    difference: Estimate,
-    *,
-    kept: Estimate | None = None,
-    chance: float | None = None,
-    p_value: float = 1.0,
-    test: str = "none",
-) -> Comparison:
-    """A comparison of which no more is known than this."""
-    retention, above_chance = (kept, None) if chance is None else (None, kept)
-    return Comparison(uncut, cut, difference, retention, above_chance, None, None, p_value, refused="", test=test)
 
 
 def _ends(estimate: Estimate | None) -> list[float | None] | None:
@@ -199,7 +189,7 @@ def measure_rows(
     seed: int,
     group: str = "",
     better: Literal["higher", "lower"] = "higher",
-    unit: Literal["share", "nats", "score", "words", "ratio"] = "share",
+    unit: Literal["share", "nats", "score", "words"] = "share",
     chance: float | None = None,
     clusters: Sequence[str] | None = None,
     headline: bool = False,

@@ -1,4 +1,4 @@
-"""Means over tasks and over tokens, with intervals: retained scores, scores of two models, values of answers."""
+"""Means over tasks, with intervals: retained scores, scores of two models, values of answers."""
 
 # Shapes: R resamples.
 
@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from layercut.errors import InputError
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes
 from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
-from layercut.evidence.paired import percentile_interval, ratio_interval, sums_ratio
+from layercut.evidence.paired import percentile_interval, ratio_interval
 from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
@@ -179,29 +178,3 @@ def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:
             FormMean(run, form, task_mean(list(tasks.values()))) for form, tasks in forms.items() if len(tasks) > 1
         ]
     return found
-
-
-def token_mean(sums: Sequence[float], counts: Sequence[int], *, seed: int = 0) -> Estimate:
-    """Mean over all tokens of some answers, with the 95 % interval of a Bayesian bootstrap over answers.
-
-    The same as ``compare_paired`` gives for the difference of the tokens' values, with the answers as clusters.
-
-    Args:
-        sums: of each answer, over its tokens.
-        counts: of each answer, its number of tokens.
-        seed: of the bootstrap.
-
-    Returns:
-        ``n`` is the number of tokens. There is no interval where fewer than six answers have such tokens, or all
-        weightings give the same.
-
-    Raises:
-        InputError: no tokens at all, or values that are not finite.
-    """
-    totals = np.stack([finite_array(sums), finite_array(counts)], axis=1)
-    totals = totals[totals[:, 1] > 0]
-    if not len(totals):
-        raise InputError("a mean over no tokens has no value; give answers that have some.")
-    found = sums_ratio(totals[:, 0], totals[:, 1], seed)
-    method = found.method if found.low is None else "clustered bootstrap"
-    return found._replace(n=int(totals[:, 1].sum()), method=method)

@@ -423,9 +423,7 @@ class PruneJob:
         model = self._search.handle_of(self._folder / MODEL)
         self._answer(after, SIDE_EFFECTS, model, model.plan(), checks=checks)
         model.release()
-        runs = (self._folder / before, self._folder / after)
-        ranked = [part.task.name for part in self._original.parts if part.readout == "rank"]
-        found = side_effects(runs, (self._folder / UNCUT, self._folder / arm.name), ranked, self._context.seed)
+        found = side_effects(self._folder / before, self._folder / after, self._context.seed)
         shown = sum(one.is_shown for one in found)
         self._progress.end(SIDE_EFFECTS, note=f"{counted(len(found), 'check')}, {shown} with a difference that counts")
         return found

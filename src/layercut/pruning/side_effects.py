@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
-from layercut.evidence.calibration import compare_calibration
 from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.path import measured
@@ -42,31 +40,18 @@ def checks_for(reader: Reader, seed: int) -> list[Cell]:
     return cells
 
 
-def side_effects(
-    checked: tuple[Path, Path], goal: tuple[Path, Path], ranked: Sequence[str], seed: int
-) -> tuple[SideEffect, ...]:
-    """Each check of both models, paired by item, and the calibration of their ranked answers to the goal's tasks.
-
-    Args:
-        checked: run folders of the original model and the checkpoint, with their answers to the checks.
-        goal: the same with their answers to report items of the goal.
-        ranked: tasks of the goal whose options are ranked.
-    """
-    rows = compare_two(*map(RunFolder.open, checked), seed=seed)
-    found = [(row.task, row.values[:3], row.values.p_value) for row in rows if row.is_headline]
-    for task in ranked:
-        uncut, cut = ({one["id"]: one for one in RunFolder.open(run).records(task, "rank")} for run in goal)
-        compared = compare_calibration([uncut[item] for item in cut], list(cut.values()), seed=seed)
-        found.append((f"calibration of {task} (1 - ECE)", compared[:3], compared.p))
-    adjusted = holm([p for _, _, p in found])
+def side_effects(uncut: Path, cut: Path, seed: int) -> tuple[SideEffect, ...]:
+    """Each check of both models, paired by item, from the run folders of their answers to the checks."""
+    rows = [row for row in compare_two(RunFolder.open(uncut), RunFolder.open(cut), seed=seed) if row.is_headline]
+    adjusted = holm([row.values.p_value for row in rows])
     return tuple(
         SideEffect(
-            task=name,
-            uncut=measured(values[0]),
-            cut=measured(values[1]),
-            difference=measured(values[2]),
+            task=row.task,
+            uncut=measured(row.values.uncut),
+            cut=measured(row.values.cut),
+            difference=measured(row.values.difference),
             p=p,
             is_shown=p < ALPHA,
         )
-        for (name, values, _), p in zip(found, adjusted, strict=True)
+        for row, p in zip(rows, adjusted, strict=True)
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from layercut.diagnostics.cost import ratio
+from layercut.evidence.intervals import mean_ratio
 from layercut.pruning.path import measured
 from layercut.pruning.profile import Profile
 from layercut.runs.prune import Estimated, TimedSpeed
@@ -83,7 +83,7 @@ def speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Profile) 
                 batch_size=profile.batch,
                 uncut=_mean(before),
                 cut=_mean(after),
-                ratio=measured(ratio(before, after)),
+                ratio=measured(mean_ratio(before, after)),
             )
         )
     return tuple(found)
@@ -104,6 +104,6 @@ def _value(one: Mapping[str, Any], measure: str, profile: Profile) -> float:
 
 def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
-    found = ratio([1.0] * len(values), values)
+    found = mean_ratio([1.0] * len(values), values)
     assert math.isclose(found.value, float(np.exp(np.mean(np.log(values)))))
     return measured(found)

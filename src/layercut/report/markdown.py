@@ -19,7 +19,7 @@ from layercut.report.figures.scores import retention, scores
 from layercut.report.first import title_of
 from layercut.report.provenance import provenance
 from layercut.report.source import Source
-from layercut.report.study_tables import depth_section, form_mean_table, seeds_section
+from layercut.report.study_tables import form_mean_table, seeds_section
 from layercut.report.table import Part, Table, markdown, texts
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import REPORT
@@ -68,7 +68,6 @@ def study_report(folder: Path, source: Source) -> Path:
     lines += ["Findings: " + " ".join(f"*{name}*: {meaning}." for name, meaning in words.FINDINGS.items()), ""]
     lines += seeds_section(over_seeds(cuts, rows, seed=rows[0].seed if rows else 0))
     lines += discordance_section(discordances([uncut, *cuts], rows))
-    lines += depth_section(rows)
     lines += ["## How the answers ended", "", "Number of answers.", "", outcome_table(rows), ""]
     lines += answer_sections(study_answers(study))
     if source.texts:

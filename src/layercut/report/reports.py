@@ -23,12 +23,11 @@ from layercut.report.draft import draft_reports
 from layercut.report.healing import healing_report
 from layercut.report.html.page import write_page
 from layercut.report.markdown import study_report
-from layercut.report.prediction import prediction_report
 from layercut.report.provenance import write_report
 from layercut.report.runs import scores_legend, scores_table
 from layercut.report.source import read_source
 from layercut.report.sweep_text import sweep_report
-from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, PAGE, PREDICTION, REPORT, RunFolder, is_run
+from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, PAGE, REPORT, RunFolder, is_run
 from layercut.runs.draft import DRAFT
 from layercut.runs.healing import healings_in, is_healing
 from layercut.runs.study import UNCUT
@@ -56,8 +55,8 @@ def write_reports(
         texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
 
     Returns:
-        ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses or
-        predicts, nor of a healing or an evaluation. ``prediction`` where there is one.
+        ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses, nor of a
+        healing or an evaluation.
     Raises:
         InputError: no finished run of these kinds (see study_results, sweep_report, diagnosis_report).
     """
@@ -68,9 +67,6 @@ def write_reports(
         return draft_reports(folder)
     if is_healing(folder):
         return {"report": healing_report(folder)}
-    predicted = {"prediction": prediction_report(folder)} if (folder / PREDICTION).is_file() else {}
-    if predicted and not is_sweep(folder):
-        return predicted
     if (folder / DIAGNOSIS).is_file():
         written = {"report": diagnosis_report(folder, texts=texts)}
     elif is_sweep(folder):
@@ -83,7 +79,7 @@ def write_reports(
     source = read_source(folder, more=more, seed=seed, study=study, texts=texts)
     if not written:
         written["report"] = study_report(folder, source)
-    return predicted | written | {"page": write_page(folder, source)}
+    return written | {"page": write_page(folder, source)}
 
 
 def study_reports(folder: Path, study: StudyResults | None) -> dict[str, Path]:

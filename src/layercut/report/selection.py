@@ -115,10 +115,10 @@ def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> s
     num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
     everyone = race["answers"] + race["saved"]
     share = 100 * race["saved"] / everyone if everyone else 0.0
-    line = f"{num_stopped} candidates were stopped when they could no longer win"
-    if race["mode"] == "confident":
-        line += f" (a round's best may be among them, with a probability of at most {race['error_per_round']:g})"
-    return f"{line}; that saved {race['saved']} of {counted(everyone, 'answer')} ({share:.0f} %)."
+    return (
+        f"{num_stopped} candidates were stopped when they could no longer win; that saved {race['saved']} of "
+        f"{counted(everyone, 'answer')} ({share:.0f} %)."
+    )
 
 
 def close_line(num_close: int, num_answers: int) -> str:

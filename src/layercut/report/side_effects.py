@@ -11,8 +11,8 @@ def side_effect_table(result: PruneResult) -> Table:
     """Every check of both models."""
     return Table(
         name="side_effects",
-        caption="What else changed: share of the answers that pass each check, and how well ranked answers are "
-        "calibrated, in %, with 95 % intervals; p adjusted (Holm)",
+        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
+        "p adjusted (Holm)",
         columns=[
             Column("check", lambda one: one.what),
             Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),

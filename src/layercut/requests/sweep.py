@@ -33,7 +33,6 @@ from layercut.tasks.base import Split
 
 if TYPE_CHECKING:
     from layercut.diagnostics.diagnose import Diagnosed
-    from layercut.selection.predict import Predicted
     from layercut.selection.sweep import Swept
 
 
@@ -45,12 +44,8 @@ class SweepRequest(Request):
     scores in the same folder is not asked again.
 
     With --diagnose it reports what each layer is needed for: arithmetic, brackets and programs, texts without loops,
-    the tokens of the original model's own right answers, the final hidden state. One page, layers.md, with a picture
+    the tokens of the original model's own right answers. One page, layers.md, with a picture
     over the depth.
-
-    With --predict no pruned model writes anything: the order of the layers, how many can go, and which kinds of tokens
-    each is needed for, follow from what their absence does to the original model's right answers, beside the sweep of
-    the same folder where there is one. See predict.md.
 
     Example: layercut sweep bundled:smollm2-135m --objective arithmetic,brackets --limit 64 --out runs/sweep
     """
@@ -61,11 +56,6 @@ class SweepRequest(Request):
     objective: Annotated[TaskList, Flag("TASK,TASK")] = Field((), description=OBJECTIVE)
     diagnose: bool = Field(
         False, description=f"In place of an objective: what breaks without each layer ({', '.join(LAYER_FORMS)})."
-    )
-    predict: bool = Field(
-        False,
-        description="In place of asking every layer: which layers, and how many, generation can lose, from forward "
-        "passes under the original model's own right answers.",
     )
     only: Names = Field((), description="Some of the diagnostics of diagnose.")
     readouts: Names | None = Field(None, description=READOUTS)
@@ -99,11 +89,6 @@ class SweepRequest(Request):
     def _check(self) -> Self:
         if self.diagnose == bool(self.objective):
             raise InputError("say what is asked: `objective` arithmetic,copy, or `diagnose`; one of the two.")
-        if self.predict and (self.layers or self.compare or self.parent or self.split != "selection" or self.diagnose):
-            raise InputError(
-                "`predict` reads all layers on selection items; leave out `diagnose`, `layers`, `split`, `compare` and "
-                "`parent`."
-            )
         if self.only and not self.diagnose:
             raise InputError("`only` has no effect without `diagnose`; leave it out.")
         known(self.only, LAYER_FORMS)
@@ -126,15 +111,13 @@ class SweepRequest(Request):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, layers=self.layers)
 
-    def run(self, io: Io, *, dry_run: bool = False) -> Swept | Diagnosed | Predicted | None:
+    def run(self, io: Io, *, dry_run: bool = False) -> Swept | Diagnosed | None:
         """Skip each layer alone; a dry run says what would be asked and gives None.
 
         Raises:
             InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
         """
         from layercut.diagnostics.diagnose import LIMIT, diagnose_layers
-        from layercut.progress.bars import SelectionProgress
-        from layercut.selection.predict import predict_layers
         from layercut.selection.sweep import sweep_model
 
         model = self.model
@@ -149,9 +132,6 @@ class SweepRequest(Request):
                 console=io.console,
                 **shared,
             )
-        if self.predict:
-            with SelectionProgress(io.console) as progress:
-                return predict_layers(model, objective=self.tasks, decoding=self.decoding, progress=progress, **shared)
         return sweep_model(
             model,
             objective=self.tasks,

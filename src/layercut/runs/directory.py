@@ -37,7 +37,7 @@ from layercut.runs.study import failures_in
 from layercut.runs.trackers import log_numbers
 from layercut.text.counting import counted
 
-SWEEP, DIAGNOSIS, LAYERS, PREDICTION = "sweep.json", "diagnose.json", "layers.json", "predict.json"
+SWEEP, DIAGNOSIS, LAYERS = "sweep.json", "diagnose.json", "layers.json"
 """Result files of runs that are not evaluations."""
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 PAGE = "report.html"
@@ -351,7 +351,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 
 def _measured(path: Path) -> str:
-    """Headline of a run without scores of its own: a sweep, a diagnosis or a prediction."""
+    """Headline of a run without scores of its own: a sweep or a diagnosis."""
     found = []
     if (path / SWEEP).is_file():
         rows = _read_json(path / SWEEP).get("rows", [])
@@ -362,8 +362,6 @@ def _measured(path: Path) -> str:
             data = _read_json(path / file)
             arms = ", ".join(arm["name"] for arm in data.get("arms", ())[1:]) if file == DIAGNOSIS else ""
             found.append(f"{what} {arms or ', '.join(data.get('diagnostics', ()))}")
-    if (path / PREDICTION).is_file():
-        found.append("prediction of the loss of each layer")
     return "; ".join(found)
 
 

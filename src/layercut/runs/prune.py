@@ -338,11 +338,8 @@ class SideEffect(_Plain):
 
     @property
     def words(self) -> str:
-        """``stops by itself: 13 of 24, before 24 of 24``; shares that are no counts in percent."""
-        if self.task in _CHECKS:
-            after, before = (f"{round(one.value * one.n)} of {one.n}" for one in (self.cut, self.uncut))
-        else:
-            after, before = f"{self.cut.value:.0%}", f"{self.uncut.value:.0%}"
+        """``stops by itself: 13 of 24, before 24 of 24``."""
+        after, before = (f"{round(one.value * one.n)} of {one.n}" for one in (self.cut, self.uncut))
         return f"{self.what}: {after}, before {before}"
 
 

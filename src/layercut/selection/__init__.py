@@ -29,14 +29,12 @@ class CriterionRow:
 CRITERIA = {
     "angular_distance": CriterionRow(function="layercut.selection.angular_distance:angular_distance", needs_text=True),
     "block_influence": CriterionRow(function="layercut.selection.block_influence:block_influence", needs_text=True),
-    "magnitude": CriterionRow(function="layercut.selection.magnitude:magnitude"),
     "perplexity": CriterionRow(function="layercut.selection.perplexity:perplexity", needs_text=True),
     "random": CriterionRow(function="layercut.selection.position:random", needs_model=False),
     "reverse": CriterionRow(function="layercut.selection.position:reverse", needs_model=False),
     "task_accuracy": CriterionRow(
         function="layercut.selection.task_accuracy:task_accuracy", needs_objective=True, protects_first_layer=True
     ),
-    "taylor": CriterionRow(function="layercut.selection.taylor:taylor", needs_text=True),
     "trace_damage": CriterionRow(function="layercut.selection.trace_damage:trace_damage", needs_objective=True),
 }
 """By name. A name that is not here is taken as ``my.module:function``."""

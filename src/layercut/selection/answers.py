@@ -11,7 +11,7 @@ from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
-from layercut.selection.search_journal import JournalPart, JournalQuestion, Known, SearchJournal
+from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.evaluate import Questions, ask_under, share_prompt
@@ -66,15 +66,12 @@ class SearchAnswers:
         model_hash: str,
         decoding: Decoding,
         journal: SearchJournal,
-        loops: bool = False,
     ) -> None:
-        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order.
-        ``loops``: an answer that repeats itself may end (``ask_under``)."""
+        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order."""
         self._tasks = tasks
         self._engine = engine
         self._decoding = decoding
         self._journal = journal
-        self._loops = loops
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
@@ -87,8 +84,7 @@ class SearchAnswers:
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
         """A plan's known answers to a task; with ``whole`` only those that did not end early."""
         self._asked_for[task, plan.key] = plan
-        least = Known.WHOLE if whole else Known.LOOPED if self._loops else Known.SETTLED
-        return self._journal.part(self._questions[task], plan, self.ids[task], least=least)
+        return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
 
     def count(self) -> AnswerCounts:
         """Answers of all plans that ``part`` was called with, and those that depend on a close call."""
@@ -117,7 +113,6 @@ class SearchAnswers:
             questions,
             decoding=self._decoding,
             early=not whole,
-            loops=self._loops and not whole,
             wanted=lambda plan, item: wanted(plan),
         )
 
@@ -168,8 +163,6 @@ def race_plans(
     metrics: Sequence[str],
     combine: Callable[[Sequence[float]], float],
     *,
-    error: float,
-    is_binary: Sequence[bool],
     progress: Progress,
 ) -> Standings:
     """Race the plans of one round; see ``racing.race``. ``metrics`` names the headline of each task.
@@ -215,8 +208,6 @@ def race_plans(
         combine,
         groups=answers.sets,
         together=answers.groups,
-        error=error,
-        is_binary=is_binary,
         on_progress=lambda done, total: progress(ANSWERS, done, total),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 
 from pydantic import Field
 
-from layercut.base_settings import Settings, Share, one_of
+from layercut.base_settings import Settings, one_of
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
 from layercut.seed import check_seed
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from layercut.selection.racing import Standings
     from layercut.surgery.plan import CutPlan
 
-Racing = Literal["off", "exact", "confident"]
+Racing = Literal["off", "exact"]
 """Ways to compare the candidates of a round; see ``layercut.selection.racing``."""
 Normalise = Literal["raw", "chance"]
 """``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
-RACE_ERROR = 0.05
 
 
 class SearchSettings(Settings):
@@ -42,10 +41,7 @@ class SearchSettings(Settings):
     race: Annotated[str, one_of(get_args(Racing))] = Field(
         "exact",
         description="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
-        "confident (it probably cannot; an answer that repeats itself ends), off (never).",
-    )
-    race_error: Share = Field(
-        RACE_ERROR, gt=0, lt=1, description="confident: most probability that a round loses its best candidate."
+        "off (never).",
     )
 
 
@@ -163,8 +159,8 @@ def check_names(criterion: str, settings: Mapping[str, Any], known: Collection[s
 def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ...]) -> dict[str, str]:
     """Every setting of a criterion, as given or by default: the first of its ``choices``.
 
-    >>> choose("magnitude", {}, norm=("l1", "l2"))
-    {'norm': 'l1'}
+    >>> choose("perplexity", {}, search=("greedy", "one_shot"))
+    {'search': 'greedy'}
 
     Raises InputError for a setting that the criterion does not have, or a value that is not among the choices.
     """

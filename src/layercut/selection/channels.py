@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from layercut.engine.base import LikelihoodRequest
     from layercut.models.loading import LoadedModel
 
-RIDGE = 0.01
-"""Of ``obs``: share of the mean second moment that is added to the diagonal."""
-
 
 def answers_as_texts(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Tokens]:
     """Prompts with their answers, as tokens."""
@@ -107,37 +104,34 @@ def rank_channels(
     mlp, stack = mlp_width_in(model), decoder_layers(model)
     layers = [layer for layer in mlp.slots if layer not in set(removed)]
     ranked: dict[int, tuple[int, ...]] = {}
-    # Second moments of all layers at once would fill the memory: C x C each.
-    groups = [[layer] for layer in layers] if criterion == "obs" else [layers]
-    total, done = len(groups) * sum(len(texts) for texts in sources.values()), 0
+    total, done = sum(len(texts) for texts in sources.values()), 0
     plan = CutPlan(num_layers=len(stack), removed=tuple(removed))
-    for group in groups:
-        readers = {layer: [(slot, _weight(stack[layer], slot)) for slot in mlp.readers(layer)] for layer in group}
-        columns = {(layer, at): own for layer in group for at, own in _columns(readers[layer])}
-        found = {place: _Moments(own.shape[0], full=criterion == "obs") for place, own in columns.items()}
-        with bypass(model, plan), _experts_one_by_one(model):
-            for texts in sources.values():
-                weight = 1 / max(1, sum(map(len, texts)))
-                for text in texts:
-                    for place, states_TC in _activations(loaded, stack, readers, text):
-                        found[place].add(states_TC, weight / len(sources))
-                    done += 1
-                    progress("texts", done, total)
-        for layer in group:
-            for slot, _ in readers[layer]:
-                seen = (found.get((layer, slot.first + at)) for at in range(slot.mlps))
-                if not any(one is not None and one.weight for one in seen):
-                    raise InputError(
-                        f"what {slot.module} of layer {layer} of {loaded.name} reads could not be seen, so its "
-                        "channels cannot be ranked; remove layers."
-                    )
-            best: list[int] = []
-            for (its, at), moments in found.items():
-                if its == layer:
-                    scores = moments.scores(columns[its, at].float(), criterion)
-                    order = torch.sort(scores, descending=True, stable=True).indices
-                    best += (at * mlp.width + order).tolist()
-            ranked[layer] = tuple(best)
+    readers = {layer: [(slot, _weight(stack[layer], slot)) for slot in mlp.readers(layer)] for layer in layers}
+    columns = {(layer, at): own for layer in layers for at, own in _columns(readers[layer])}
+    found = {place: _Moments(own.shape[0]) for place, own in columns.items()}
+    with bypass(model, plan), _experts_one_by_one(model):
+        for texts in sources.values():
+            weight = 1 / max(1, sum(map(len, texts)))
+            for text in texts:
+                for place, states_TC in _activations(loaded, stack, readers, text):
+                    found[place].add(states_TC, weight / len(sources))
+                done += 1
+                progress("texts", done, total)
+    for layer in layers:
+        for slot, _ in readers[layer]:
+            seen = (found.get((layer, slot.first + at)) for at in range(slot.mlps))
+            if not any(one is not None and one.weight for one in seen):
+                raise InputError(
+                    f"what {slot.module} of layer {layer} of {loaded.name} reads could not be seen, so its "
+                    "channels cannot be ranked; remove layers."
+                )
+        best: list[int] = []
+        for (its, at), moments in found.items():
+            if its == layer:
+                scores = moments.scores(columns[its, at].float(), criterion)
+                order = torch.sort(scores, descending=True, stable=True).indices
+                best += (at * mlp.width + order).tolist()
+        ranked[layer] = tuple(best)
     return ranked
 
 
@@ -226,36 +220,21 @@ class _ExpertInputs(TorchFunctionMode):
 
 
 class _Moments:
-    """Weighted moments of the channels of one MLP; the weights of all tokens add up to 1, of an expert's to less."""
+    """Weighted squares of the channels of one MLP; the weights of all tokens add up to 1, of an expert's to less."""
 
-    def __init__(self, width: int, *, full: bool) -> None:
-        self.mean_C = torch.zeros(width, dtype=torch.float64)
+    def __init__(self, width: int) -> None:
         self.square_C = torch.zeros(width, dtype=torch.float64)
-        self.square_CC = torch.zeros(width, width) if full else None
         self.weight = 0.0
 
     def add(self, states_TC: Tensor, weight: float) -> None:
         states_TC = states_TC.float()
         self.weight += weight * len(states_TC)
-        self.mean_C += weight * states_TC.sum(dim=0).double().cpu()
         self.square_C += weight * states_TC.square().sum(dim=0).double().cpu()
-        if self.square_CC is not None:
-            states_TC = states_TC.cpu()
-            self.square_CC.addmm_(states_TC.T, states_TC, alpha=weight)
 
     def scores(self, columns_CD: Tensor, criterion: str) -> Tensor:
         """How much each channel is needed, (C,) float64; ``columns_CD`` is the last matrix, channels first."""
         squared_C = columns_CD.square().sum(dim=1).double().cpu()
         if not self.weight:
             return squared_C
-        if criterion == "rms":
-            return self.square_C.sqrt() * squared_C.sqrt()
-        if criterion == "wanda":
-            return self.square_C.sqrt() * columns_CD.abs().sum(dim=1).double().cpu()
-        if criterion == "flap":
-            return (self.square_C - self.mean_C.square() / self.weight).clamp(min=0) * squared_C
-        assert self.square_CC is not None, "obs needs all second moments"
-        ridged_CC = self.square_CC.clone()
-        ridged_CC.diagonal().add_(RIDGE * float(self.square_C.mean()) + 1e-12)
-        inverse_CC = torch.cholesky_inverse(torch.linalg.cholesky(ridged_CC))
-        return squared_C / inverse_CC.diagonal().double()
+        norm_C = squared_C.sqrt() if criterion == "rms" else columns_CD.abs().sum(dim=1).double().cpu()
+        return self.square_C.sqrt() * norm_C

@@ -13,7 +13,7 @@ from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
-from layercut.selection.base import RACE_ERROR, Normalise, Objective, Racing, SearchSettings
+from layercut.selection.base import Normalise, Objective, Racing, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
@@ -43,8 +43,6 @@ class Uncut(NamedTuple):
     chance: float | None
     floor: float
     """Subtracted from cut and uncut before the division: chance, or 0 for raw scores."""
-    is_binary: bool
-    """True if every item scored 0 or 1."""
     is_log: bool = False
     """True if the metric is a log-likelihood per token."""
 
@@ -82,22 +80,19 @@ class TaskObjective:
         journal: SearchJournal | None = None,
         progress: Progress = silent,
         race: Racing = "exact",
-        race_error: float = RACE_ERROR,
     ) -> None:
         """Args:
             tasks: all have the same weight.
             decoding: how answers are drawn, greedy if left out.
             journal: keeps the answers; in memory if left out.
-            race: how a ``round`` is run: ``off``, ``exact`` (the same choice from fewer answers) or ``confident`` (from
-                still fewer, of which those that repeat themselves end early; the choice differs with a probability of
-                at most ``race_error`` a round, where all such answers would have gone on).
+            race: how a ``round`` is run: ``off`` or ``exact`` (the same choice from fewer answers).
 
         Raises:
             InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
         """
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
-        SearchSettings(normalise=normalise, race=race, race_error=race_error)
+        SearchSettings(normalise=normalise, race=race)
         labels = [task.label for task in tasks]
         for label in labels:
             if labels.count(label) > 1:
@@ -108,18 +103,15 @@ class TaskObjective:
         self._normalise = normalise
         self._progress = progress
         self._race: Racing = race
-        self._race_error = race_error
         self._journal = journal or SearchJournal()
         self.samples = [part.task.samples("selection", part.limit) for part in tasks]
         for part, samples in zip(tasks, self.samples, strict=True):
             if not samples:
                 raise InputError(f"{part.task.name} has no selection items, so no layers can be chosen by it.")
-        self._scored = self.answers_on(self.samples)
-        """Answers by which a plan is scored; those of a race may end in a loop."""
-        self._answers = self.answers_on(self.samples, loops=True) if race == "confident" else self._scored
+        self._answers = self.answers_on(self.samples)
         self._ids = self._answers.ids
 
-    def answers_on(self, samples: Sequence[Sequence[Sample]], *, loops: bool = False) -> SearchAnswers:
+    def answers_on(self, samples: Sequence[Sequence[Sample]]) -> SearchAnswers:
         """The objective's questions about other items of its tasks, in the same journal; a task may have none."""
         return SearchAnswers(
             self.parts,
@@ -128,7 +120,6 @@ class TaskObjective:
             model_hash=self.engine.describe()["model_hash"],
             decoding=self._decoding,
             journal=self._journal,
-            loops=loops,
         )
 
     def describe(self) -> Mapping[str, Any]:
@@ -171,15 +162,12 @@ class TaskObjective:
             plans,
             [one.metric for one in self.uncut],
             self._value,
-            error=self._race_error if self._race == "confident" else 0.0,
-            is_binary=[one.is_binary for one in self.uncut],
             progress=self._progress,
         )
 
     @property
     def racing(self) -> dict[str, Any]:
-        error = {"error_per_round": self._race_error} if self._race == "confident" else {}
-        return {"mode": self._race, **error}
+        return {"mode": self._race}
 
     def scores(self, plan: CutPlan) -> list[float]:
         """The plan's score per task, not normalised."""
@@ -240,7 +228,7 @@ class TaskObjective:
         values = [record["metrics"][metric] for record in records]
         estimate = mean_interval(values)._replace(value=_mean(records, metric))  # to the last bit as for other plans
         if metric == LOG_LIKELIHOOD:
-            return Uncut(metric, estimate, None, 0.0, is_binary=False, is_log=True)
+            return Uncut(metric, estimate, None, 0.0, is_log=True)
         chance = chance_of(part.task, "selection", part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
@@ -252,7 +240,7 @@ class TaskObjective:
                 "out, or ask more of its items."
             )
         is_share = all(value in (0, 1) for value in values)
-        return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing, is_share)
+        return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
     def _measure_uncut(self) -> None:
         """Measured first, so that a task at chance is refused before plans are asked."""
@@ -260,10 +248,10 @@ class TaskObjective:
 
     def _complete(self, plans: Sequence[CutPlan]) -> None:
         cut = [plan for plan in plans if not plan.is_uncut]
-        self._scored.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
+        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
 
     def _scores(self, plan: CutPlan) -> list[float]:
-        return [_mean(self._scored.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
+        return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
 
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple, Protocol
-
-import numpy as np
-from scipy.stats import hypergeom
 
 from layercut.progress import OnProgress
 
@@ -70,8 +66,6 @@ def race(
     *,
     groups: Sequence[Sequence[int]] | None = None,
     together: Sequence[Sequence[int]] | None = None,
-    error: float = 0.0,
-    is_binary: Sequence[bool] = (),
     on_progress: OnProgress = lambda done, total: None,
 ) -> Standings:
     """Run one round; of equals the later place wins.
@@ -79,12 +73,6 @@ def race(
     First all candidates answer the first chunk of every task. Then the best so far is completed, which gives a value to
     beat, and the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then
     known. So the result depends on the answers alone, neither on their order nor on a kill in between.
-
-    With an ``error`` the remaining items do not all count as right. After each chunk the number of right answers among
-    a task's n items is bounded by the exact one-sided hypergeometric limit, given k right of m that were drawn at
-    random without replacement. ``error`` is the most that the probability of stopping the round's winner can be. It is
-    split evenly over all tasks' chunks but their last (union bound). It need not be split over the candidates, because
-    the round goes wrong only if the bound of the one winner fails.
 
     Args:
         ask: has chunks answered.
@@ -94,13 +82,9 @@ def race(
         groups: tasks that are always asked together, which have chunks of the same sizes; each alone if left out.
         together: groups that are joined for all candidates' first chunks and for the best one's others. Later chunks
             are asked group by group, since each may stop a candidate.
-        error: 0 for a race that never goes wrong.
-        is_binary: for each task whether its metric is 0 or 1; where it is not, remaining items count as right.
         on_progress: gets the number of answers, and the final number if no other candidate stops.
     """
     field = _Field(num_candidates, [sum(of_task) for of_task in sizes], combine)
-    evaluations = sum(len(of_task) - 1 for of_task in sizes)
-    limits = error > 0 and evaluations > 0
 
     def learn(task: int, place: int, metrics: Sequence[float]) -> None:
         field.learn(task, place, metrics)
@@ -113,9 +97,6 @@ def race(
         num_items = sum(sizes[task][chunk] for task in group for chunk in chunks if chunk < len(sizes[task]))
         last = [place for place in running if field.num_left(place) == num_items]
         ask(group, chunks, running, lambda place: place in last or not field.is_out(place), learn)
-        for task in group:
-            if limits and is_binary[task] and chunks[-1] < len(sizes[task]) - 1:
-                field.limit(task, running, error / evaluations)
         field.close(running, num_items)
 
     everyone = range(num_candidates)
@@ -142,8 +123,6 @@ class _Runner:
 
     def __init__(self, sizes: Sequence[int], reach: float, sure: float) -> None:
         self.metrics: list[list[float]] = [[] for _ in sizes]
-        self.limits: list[float] = [math.inf for _ in sizes]
-        """Upper limits of the sums over each task's items, with the wanted probability."""
         self.reach = reach
         self.sure = sure
         self.closed_reach = reach
@@ -181,16 +160,6 @@ class _Field:
         self._runners[place].metrics[task].extend(metrics)
         self._bound(place)
 
-    def limit(self, task: int, places: Sequence[int], alpha: float) -> None:
-        """Bound a task's result of the running candidates, with an error probability of ``alpha``."""
-        for place in places:
-            runner = self._runners[place]
-            found = runner.metrics[task]
-            if not self.is_out(place) and all(metric in (0.0, 1.0) for metric in found):
-                most = most_right(int(sum(found)), len(found), self._sizes[task], alpha)
-                runner.limits[task] = min(runner.limits[task], most)
-                self._bound(place)
-
     def close(self, places: Sequence[int], num_items: int) -> None:
         for place in places:
             runner = self._runners[place]
@@ -219,24 +188,8 @@ class _Field:
     def _bound(self, place: int) -> None:
         runner = self._runners[place]
         sure, most = [], []
-        for found, limit, size in zip(runner.metrics, runner.limits, self._sizes, strict=True):
-            total = math.fsum(found)
-            sure.append(total / size)
-            most.append(min(math.fsum([*found, *[1.0] * (size - len(found))]), max(limit, total)) / size)
+        for found, size in zip(runner.metrics, self._sizes, strict=True):
+            sure.append(math.fsum(found) / size)
+            most.append(math.fsum([*found, *[1.0] * (size - len(found))]) / size)
         runner.sure, runner.reach = self._combine(sure), self._combine(most)
         self._best = max(self._best, (runner.sure, place))
-
-
-@lru_cache(maxsize=10_000)
-def most_right(num_right: int, num_seen: int, num_items: int, alpha: float) -> int:
-    """Upper limit for the number of right items among all, from a random draw without replacement.
-
-    The largest K with P(X <= num_right) > alpha for X hypergeometric (num_seen drawn from num_items, K of them right).
-    The true number is above it with a probability of at most alpha.
-
-    >>> most_right(4, 16, 100, 0.001), most_right(16, 16, 100, 0.001)
-    (66, 100)
-    """
-    possible = np.arange(num_right, num_right + num_items - num_seen + 1)
-    fits = hypergeom.cdf(num_right, num_items, possible, num_seen) > alpha
-    return int(possible[fits].max())

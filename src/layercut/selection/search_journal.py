@@ -5,8 +5,7 @@ record is the model, the *set* of removed layers, the task's version and setting
 the order of removal does not matter, nor which criterion, round or depth asked first.
 
 A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record is enough for
-scores. Where a whole answer is needed, it is generated again and replaces the record. A race with a stated error also
-ends answers that repeat themselves (``looped``); whatever else needs that score has the answer generated again.
+scores. Where a whole answer is needed, it is generated again and replaces the record.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,6 @@ from layercut.tasks.base import Readout, Task, generates
 
 KEY = "key"
 """Field of a record with the conditions that it was measured under."""
-
-
-class Known(IntEnum):
-    """What is known of an answer."""
-
-    LOOPED = 0
-    """It repeats itself; how it would be scored at its end is likely, not proven."""
-    SETTLED = 1
-    """Its score."""
-    WHOLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +80,16 @@ class SearchJournal:
         self._folder = folder
         self._files: dict[tuple[str, str], _File] = {}
 
-    def part(
-        self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, least: Known = Known.SETTLED
-    ) -> JournalPart:
-        """The known records of these items under a plan, and the place for new ones; ``least``: without answers of
-        which less is known.
+    def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
+        """The known records of these items under a plan, and the place for new ones; ``whole``: without answers that
+        ended early.
 
         Raises InputError if the file is damaged, or holds answers that no search wrote.
         """
         name = (question.task, question.readout)
         if name not in self._files:
             self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)
-        return JournalPart(self._files[name], question.key(plan), ids, least)
+        return JournalPart(self._files[name], question.key(plan), ids, whole)
 
     def close(self) -> None:
         for file in self._files.values():
@@ -122,14 +108,14 @@ class SearchJournal:
 class JournalPart:
     """One plan's part of a file. To ``evaluate`` it is a Journal of the wanted items under this plan."""
 
-    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], least: Known) -> None:
+    def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], whole: bool) -> None:
         self.path = Path("memory") if file.journal is None else file.journal.path
         self._file = file
         self._key = key
         self._ids = ids
-        self._least = least
+        self._whole = whole
         self._known = file.by_key.setdefault(_canonical(key), {})
-        """Per item what is known of its answer, and the records."""
+        """By item, its records: the whole answer under True, one that ended early under False."""
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -146,13 +132,8 @@ class JournalPart:
             _keep(self._known, record)
 
     def _record(self, item: str) -> dict[str, Any] | None:
-        """The one of which most is known; in a race, which counts answers that repeat themselves, such a one: the race
-        has the same result when it is resumed after the whole answer was written."""
         held = self._known.get(item, {})
-        if self._least is Known.LOOPED and Known.LOOPED in held:
-            return held[Known.LOOPED]
-        most = max(held, default=None)
-        return None if most is None or most < self._least else held[most]
+        return held.get(True, None if self._whole else held.get(False))
 
 
 class _File:
@@ -160,8 +141,8 @@ class _File:
 
     def __init__(self, journal: Journal | None) -> None:
         self.journal = journal
-        self.by_key: dict[str, dict[str, dict[Known, dict[str, Any]]]] = {}
-        """Canonical key, then item id, then what is known of the answer, to the first such record."""
+        self.by_key: dict[str, dict[str, dict[bool, dict[str, Any]]]] = {}
+        """Canonical key, then item id, then whether the answer is whole, to the first such record."""
         if journal is None:
             return
         for record in journal.records:
@@ -178,14 +159,8 @@ class _File:
         return self.journal.records[-len(records) :]
 
 
-def _keep(known: dict[str, dict[Known, dict[str, Any]]], record: dict[str, Any]) -> None:
-    known.setdefault(record["id"], {}).setdefault(_known(record), record)
-
-
-def _known(record: Mapping[str, Any]) -> Known:
-    if record.get("finish_reason") != "settled":
-        return Known.WHOLE
-    return Known.LOOPED if record.get("looped") else Known.SETTLED
+def _keep(known: dict[str, dict[bool, dict[str, Any]]], record: dict[str, Any]) -> None:
+    known.setdefault(record["id"], {}).setdefault(record.get("finish_reason") != "settled", record)
 
 
 def _canonical(key: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from layercut.runs.directory import RunFolder
 from layercut.selection import criterion as criterion_of
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.base import RACE_ERROR, Context, Normalise, Racing, Selection, no_objective
+from layercut.selection.base import Context, Normalise, Racing, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.channels import answers_as_texts, choose_channels, texts_as_read
 from layercut.selection.held_out import held_out
@@ -72,7 +72,6 @@ def select_layers(
     settings: Mapping[str, Any] | None = None,
     normalise: str = "raw",
     race: str = "exact",
-    race_error: float = RACE_ERROR,
     decoding: DecodingSettings | None = None,
     num_held_out: int | None = None,
     keep: float | None = None,
@@ -132,7 +131,6 @@ def select_layers(
                 decoding=draw,
                 normalise=cast("Normalise", normalise),
                 race=cast("Racing", race),
-                race_error=race_error,
                 journal=journal,
                 progress=progress,
             )

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
 from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Likelihoods, Under, Wanted
@@ -16,11 +15,10 @@ from layercut.runs.settings import settings_hash
 from layercut.selection.base import Context, Selection, by_importance
 from layercut.selection.greedy import as_json, greedy
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
-from layercut.selection.token_kinds import rises
 from layercut.surgery.plan import CutPlan
 
 Measure = Literal["nll", "kl", "js", "top1", "sure"]
-_VERSIONS = {"nll": 1, "divergence": 2, "divergence_by_kind": 1}
+_VERSIONS = {"nll": 1, "divergence": 2}
 """Versions of the readouts, raised by any change that can alter a record's numbers."""
 
 
@@ -44,18 +42,16 @@ class TextObjective:
         *,
         name: str,
         measure: Measure,
-        by_kind: bool = False,
         journal: SearchJournal | None = None,
         progress: Progress = silent,
     ) -> None:
         """Args:
         requests: texts, each with one continuation; only continuations are measured.
         name: of the texts, in the journal and in progress.
-        by_kind: records also hold ``kinds``, the ``rises`` of each kind of token; not for ``nll``.
         journal: in memory if left out.
         """
         self._engine = engine
-        self._requests = [replace(request, by_token=True) for request in requests] if by_kind else list(requests)
+        self._requests = list(requests)
         self._measure = measure
         self._name = name
         self._journal = journal or SearchJournal()
@@ -64,7 +60,7 @@ class TextObjective:
         self._uncut = CutPlan(num_layers=engine.num_layers)
         content = [(request.prompt, request.continuations) for request in requests]
         self._texts_hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        readout = "nll" if measure == "nll" else "divergence_by_kind" if by_kind else "divergence"
+        readout = "nll" if measure == "nll" else "divergence"
         self._question = JournalQuestion(
             task=name,
             readout=readout,
@@ -162,9 +158,6 @@ def _one_shot(context: Context, objective: TextObjective) -> Selection:
 def _of_divergence(one: Divergence) -> dict[str, Any]:
     record = _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100, sure=one.sure)
     record["top1"] = one.top1_disagreements
-    if one.tokens:
-        pieces = [token.text for token in one.tokens]
-        record["kinds"] = rises(pieces, [token.nll - token.reference_nll for token in one.tokens])
     return record
 
 

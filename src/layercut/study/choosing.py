@@ -70,7 +70,6 @@ def choose_plans(
                 settings=criterion.settings,
                 normalise=criterion.normalise,
                 race=criterion.race,
-                race_error=criterion.race_error,
                 decoding=decoding,
                 seed=seed,
                 progress=progress,
@@ -140,7 +139,7 @@ def search_identity(
         "protect": criterion.protect,
         "settings": dict(criterion.settings),
         "normalise": criterion.normalise,
-        "race": [criterion.race, criterion.race_error],
+        "race": criterion.race,
         "decoding": decoding.as_dict(),
         "seed": seed,
     }

@@ -35,7 +35,7 @@ LONGEST_NAME = 100
 """Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
 RESERVED = (UNCUT, "searches", "answers", "failures", *STEPS)
 """Folders of a study that no plan may have."""
-_ONE_BY_ONE = ("reverse", "random", "magnitude", "taylor", "perplexity", "task_accuracy", "trace_damage")
+_ONE_BY_ONE = ("reverse", "random", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut contains the shallower one, whatever their settings."""
 
 

@@ -24,12 +24,9 @@ without whole ones llama.cpp takes a larger type. Of the second otherwise, which
 EXPERT_BLOCK = 8
 """Widths of stacked experts are multiples of it: torch multiplies all experts at once, and refuses rows that are not a
 multiple of 16 bytes, 8 numbers in bfloat16."""
-CHANNEL_CRITERIA = ("rms", "wanda", "flap", "obs")
+CHANNEL_CRITERIA = ("rms", "wanda")
 """``rms``: root mean square of the activation times the norm of the column. ``wanda``: the same with the sum of the
-column's magnitudes (arXiv:2306.11695, summed over the column). ``flap``: variance of the activation times the squared
-norm (arXiv:2312.11983). ``obs``: what removing the channel costs if the others make up for it as well as they can, the
-squared norm over the diagonal of the inverse of the activations' second moments (arXiv:2302.04089, arXiv:2405.15316).
-"""
+column's magnitudes (arXiv:2306.11695, summed over the column)."""
 _MOST = 1_000_000
 """No MLP is as wide."""
 

@@ -25,7 +25,6 @@ from layercut.engine.base import (
 )
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.degeneration import ends_in_loop
 from layercut.evidence.intervals import mean_interval
 from layercut.evidence.program_classes import CLASS
 from layercut.tasks import budget, repeats
@@ -37,7 +36,6 @@ from layercut.tasks.base import (
     Score,
     Split,
     Task,
-    answer_start,
     budget_of,
     check_readout,
     generates,
@@ -195,7 +193,6 @@ def ask_under(
     *,
     decoding: Decoding,
     early: bool,
-    loops: bool = False,
     wanted: Wanted = always,
 ) -> None:
     """Ask the model under many plans, in one call of the engine, and put graded answers into journals.
@@ -208,8 +205,6 @@ def ask_under(
         questions: of one task or of several, whose samples have no id in common.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
-        loops: have answers that end in a loop end there too (``ends_in_loop``). Such a record is marked ``looped``, and
-            its score may be another one.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
 
     Raises:
@@ -238,7 +233,7 @@ def ask_under(
     if not missing:
         return
     requests = [
-        _request(one.task, sample, readout, early=early, loops=loops)
+        _request(one.task, sample, readout, early=early)
         for one in questions
         for readout in one.journals
         for sample in one.samples
@@ -249,8 +244,6 @@ def ask_under(
             ids = known[place, readout, plan.key]
             new = [answer for answer in answers if place_of[answer.id] == place and answer.id not in ids]
             fresh = _records(one.task, readout, [(sample_of[answer.id], answer) for answer in new])
-            if loops:
-                fresh = [record | ({"looped": True} if _is_looped(record) else {}) for record in fresh]
             one.journals[readout][number_of[plan.key]].append(fresh)
             ids.update(record["id"] for record in fresh)
             one.on_answers(plan, readout, fresh)
@@ -282,28 +275,19 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
     return len(journal.records)
 
 
-def _request(task: Task, sample: Sample, readout: Readout, *, early: bool, loops: bool = False) -> Request:
+def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
     """The request, with the task's draft and early verdict if it has them."""
     request = task.request(sample, readout)
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
     draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
-    verdict = request.settled if settled is None else partial(settled, sample, readout)
     return replace(
         request,
         group=task.name,
         draft=request.draft if draft is None else draft(sample, readout),
-        settled=partial(_is_over, verdict) if loops else verdict,
+        settled=request.settled if settled is None else partial(settled, sample, readout),
     )
-
-
-def _is_over(verdict: Callable[[str], bool] | None, text: str) -> bool:
-    return ends_in_loop(text) or (verdict is not None and verdict(text))
-
-
-def _is_looped(record: Mapping[str, Any]) -> bool:
-    return record.get("finish_reason") == "settled" and ends_in_loop(record["completion"])
 
 
 def _within_budget(asked: Asking) -> Iterator[list[dict[str, Any]]]:
@@ -360,7 +344,6 @@ def _record(
             "finish_reason": answer.finish_reason,
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
-            "answer_depth": _depth(answer, answer_start(task, sample, readout, answer.text)),
         }
         return record | ({"num_close": answer.num_close} if answer.num_close else {})
     return record | {
@@ -369,17 +352,6 @@ def _record(
         "num_tokens": list(answer.num_tokens),
         "num_prompt_tokens": answer.num_prompt_tokens,
     }
-
-
-def _depth(answer: Completion, start: int | None) -> int | None:
-    """Tokens before the answer: the tokens that were generated, by the share of the characters that stand before it.
-
-    A grader finds its answer in the text, and where a token begins in it is the tokenizer's affair, so this is exact
-    only where tokens are of one length. None where no answer was found.
-    """
-    if start is None or not answer.text:
-        return None
-    return round(answer.num_new_tokens * start / len(answer.text))
 
 
 def _rows(

@@ -43,7 +43,7 @@ def commands(model: Path, plan: Path, out: Path) -> dict[str, tuple[object, ...]
         "cut": ("cut", model, "--remove", plan, "--out", out),
         "eval": ("eval", model, "--remove", plan, "--tasks", "copy", "--limit", 2, "--out", out),
         "generate": ("generate", model, "--remove", plan, "--prompts", prompts, "--max-new-tokens", 2, "--out", out),
-        "diagnose": ("diagnose", model, plan, "--only", "cost", "--limit", 2, "--out", out),
+        "diagnose": ("diagnose", model, plan, "--only", "degeneration", "--limit", 2, "--out", out),
     }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_p
     (tmp_path / "prompts.txt").write_text("one\n")
     asked = ("--prompts", tmp_path / "prompts.txt", "--max-new-tokens", 2, "--out", tmp_path / "answers")
     assert said in said_by(layercut("generate", cut, *asked))
-    assert said in said_by(layercut("diagnose", cut, "reverse:1", "--only", "cost", "--limit", 2, "--dry-run"))
+    assert said in said_by(layercut("diagnose", cut, "reverse:1", "--only", "degeneration", "--limit", 2, "--dry-run"))
     listed = layercut("ls", tmp_path / "runs", "--json")
     assert "pruned by 2 layers" in said_by(listed)
     assert "uncut" not in said_by(listed)

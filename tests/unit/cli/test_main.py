@@ -233,8 +233,9 @@ def test_a_study_runs_resumes_reports_and_is_listed(
 
 def test_select_writes_a_plan_that_cut_takes(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     ran = layercut(
-        "select", tiny, "--criterion", "magnitude", "--remove", "2 layers", "--out", tmp_path / "s", "--protect", "0,5"
-    )
+        "select", tiny, "--criterion", "block_influence", "--remove", "2 layers", "--out", tmp_path / "s",
+        "--protect", "0,5", "--calibration-texts", 2, "--calibration-tokens", 16,
+    )  # fmt: skip
     assert ran.code == 0, ran.err
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     assert len(plan["removed"]) == 2

@@ -106,7 +106,7 @@ def test_every_setting_of_training_filters_and_search_has_a_flag_with_its_defaul
             if (kind, name) != (TrainSettings, "seed") and not isinstance(field.default, tuple):
                 assert heal[names.get(name, name)].default == field.default, name
                 assert heal[names.get(name, name)].help.startswith(field.description), name
-    assert {"race", "race_error", "normalise", "calibration_texts"} <= {one.name for one in COMMANDS["select"].params}
+    assert {"race", "normalise", "calibration_texts"} <= {one.name for one in COMMANDS["select"].params}
 
 
 def test_set_is_another_spelling_of_every_flag() -> None:
@@ -127,9 +127,9 @@ def test_set_is_another_spelling_of_every_flag() -> None:
 
 
 def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
-    words = ["m", "--criterion", "magnitude", "--remove", "1layer", "--set", "norm=l2", "--set", "race_error=0.1"]
+    words = ["m", "--criterion", "perplexity", "--remove", "1layer", "--set", "form=kl", "--set", "normalise=chance"]
     given = COMMANDS["select"].make_context("select", words).params
-    assert (given["settings"], float(given["race_error"])) == (["norm=l2"], 0.1)
+    assert (given["settings"], given["normalise"]) == (["form=kl"], "chance")
 
 
 def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:

@@ -16,7 +16,7 @@ from tests.unit.cli.conftest import Run
 
 COMMANDS = {
     "prune": "prune MODEL --tasks arithmetic --items 8 --max-depth 1",
-    "select": "select MODEL --criterion magnitude --remove 1layer",
+    "select": "select MODEL --criterion block_influence --remove 1layer --calibration-texts 2 --calibration-tokens 16",
     "cut": "cut MODEL --remove 1 --no-verify",
     "eval": "eval MODEL --tasks arithmetic --limit 1",
     "generate": "generate MODEL --prompts task:arithmetic --limit 1 --max-new-tokens 1",

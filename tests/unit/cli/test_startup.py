@@ -67,10 +67,10 @@ FLAGS = {
         "Did you mean exact?",
     ),
     "protected layer": (
-        "select MODEL --criterion magnitude --remove 1layer --protect 9",
+        "select MODEL --criterion perplexity --remove 1layer --protect 9",
         "protected layer 9 is not in",
     ),
-    "number of layers": ("select MODEL --criterion magnitude --remove 6layers", "cannot remove 6 layers"),
+    "number of layers": ("select MODEL --criterion perplexity --remove 6layers", "cannot remove 6 layers"),
     "no objective": ("select MODEL --criterion task_accuracy --remove 1layer", "name the tasks: --objective"),
     "cut layer": ("cut MODEL --out OUT --remove 99", "layer 99 is not in"),
     "cut plan": ("cut MODEL --out OUT --remove three", "'three' is not a plan"),
@@ -99,7 +99,7 @@ KEYS = {
     "layer": ({"plans": ["3,99"]}, "layer 99 is not in"),
     "criterion": ({"criteria": ["block_influnce"], "depths": [1]}, "Did you mean block_influence?"),
     "race": ({"criteria": [{"criterion": "reverse", "race": "exakt"}], "depths": [1]}, "Did you mean exact?"),
-    "protect": ({"criteria": [{"criterion": "magnitude", "protect": "66"}], "depths": [1]}, "layer 66 is not in"),
+    "protect": ({"criteria": [{"criterion": "perplexity", "protect": "66"}], "depths": [1]}, "layer 66 is not in"),
     "objective": (
         {"criteria": [{"criterion": "task_accuracy", "objective": ["coppy"]}], "depths": [1]},
         "Did you mean copy?",

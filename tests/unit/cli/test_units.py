@@ -72,7 +72,6 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
         ("cut", "nodir", "--remove", "25%", "--keep", 80),
         ("plan-size", "--baseline", 60, "--retention", "90%"),
         ("plan-size", "--baseline", "60%", "--retention", 90),
-        ("select", "nodir", "--criterion", "task_accuracy", "--remove", "2 layers", "--race-error", 5),
     ],
 )
 def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:

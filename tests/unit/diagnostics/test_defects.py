@@ -13,6 +13,7 @@ import pytest
 
 from layercut.diagnostics import LAYER_FORMS, diagnostic, written_programs
 from layercut.diagnostics.demoted import LIKELIER, above_guessing
+from layercut.diagnostics.traces import TOKEN_KINDS
 from layercut.evidence.diagnosis import Diagnosis, damages
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
@@ -136,6 +137,8 @@ def test_the_form_for_layers_says_of_given_tokens_what_the_whole_diagnostic_says
     whole = diagnose("no_times")["propagation"]
     short = diagnostic("propagation", LAYER_FORMS)(session(PatientEngine("no_times"), tmp_path))
     assert short["rows"]
-    assert all(one in whole["rows"] for one in short["rows"])
+    finer = [one for one in short["rows"] if one.group in TOKEN_KINDS]
+    assert all(one in whole["rows"] for one in short["rows"] if one not in finer)
+    assert {one.metric for one in finer} == {"extra loss"} and "all else" in {one.group for one in finer}
     assert accused({"propagation": short}, "cut") == ["propagation"]
     assert {one.metric for one in short["rows"] if not one.group} >= {"teacher-forced", "KL"}

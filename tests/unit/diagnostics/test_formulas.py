@@ -10,9 +10,8 @@ MODULES = (
     "evidence.degeneration",
     "evidence.program_classes",
     "diagnostics.propagation",
-    "diagnostics.similarity",
     "diagnostics.traces",
-    "diagnostics.cost",
+    "evidence.intervals",
 )
 
 

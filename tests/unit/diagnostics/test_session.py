@@ -123,6 +123,6 @@ def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
 
 def test_names_of_diagnostics() -> None:
     assert known([])[0] == "arithmetic"
-    assert known(["cost", "brackets"]) == ["brackets", "cost"]
+    assert known(["demoted", "brackets"]) == ["brackets", "demoted"]
     with pytest.raises(InputError, match="unknown diagnostic 'bracket'.*brackets"):
         known(["bracket"])

@@ -10,8 +10,6 @@ from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_run
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import holm
 from layercut.evidence.paired import compare_paired
-from layercut.report.study_tables import depth_section
-from layercut.report.table import markdown
 from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run, item_id
@@ -200,34 +198,3 @@ def test_items_of_one_template_are_counted_by_it(pair):
     assert together.values.difference.method == "clustered bootstrap"
     assert together.values.difference.value == apart.values.difference.value
     assert "copy (10 contexts)" in " ".join(how_made([together]))
-
-
-def test_depth_comes_from_the_uncut_models_answers(tmp_path):
-    result = Result(task="gsm", readout="chain", score=1.0, n=80, chance=0.0)
-    uncut = build_run(tmp_path / "uncut", [result])
-    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.5})], removed=(1,))
-    assert "same depth of 12 tokens" in compare_runs(uncut, [cut])[0].depth.refused
-    file = uncut.path / "samples" / "gsm.chain.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    kept = {r["id"]: r["metrics"]["accuracy"] for r in cut.records("gsm", "chain")}
-    deep = [{**r, "num_new_tokens": 3 if kept[r["id"]] else 15} for r in records]
-    deep[0]["num_new_tokens"] = 15
-    file.write_text("".join(json.dumps(r) + "\n" for r in deep))
-    (compared,) = compare_runs(uncut, [cut])
-    assert compared.depth.num_solved == 80
-    assert compared.depth.slope.high < -0.3  # nearly all at 2 doublings are kept, none at 4
-    (line,) = [line for line in markdown(depth_section([compared])) if line.startswith("| gsm")]
-    assert line.startswith("| gsm | chain | cut | 80 |")
-    assert f"{100 * compared.depth.slope.value:.1f} [" in line
-
-
-def test_depth_is_counted_up_to_the_answer_where_the_record_says_it(tmp_path):
-    result = Result(task="gsm", readout="chain", score=1.0, n=80, chance=0.0)
-    uncut = build_run(tmp_path / "uncut", [result])
-    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.5})], removed=(1,))
-    file = uncut.path / "samples" / "gsm.chain.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    deep = [{**r, "answer_depth": 7 if i else None} for i, r in enumerate(records)]
-    file.write_text("".join(json.dumps(r) + "\n" for r in deep))
-    (compared,) = compare_runs(uncut, [cut])
-    assert compared.depth.median_depth == 7, "12 tokens were generated, and one answer has no place"

@@ -9,9 +9,6 @@ from sacrebleu.metrics.bleu import BLEU
 
 from layercut.evidence.degeneration import (
     FEWEST_REPEATS,
-    LONGEST_LOOPING_UNIT,
-    LOOPING,
-    ends_in_loop,
     longest_loop,
     self_bleu,
     sentences_of,
@@ -58,22 +55,3 @@ def test_the_longest_loop_is_found() -> None:
     for _ in range(100):
         text = random_text(rng)[-120:]
         assert longest_loop(text) == plain(text), text
-
-
-def test_a_text_that_ends_in_a_loop_is_found_as_a_plain_search_finds_it() -> None:
-    def plain(text: str) -> bool:
-        for period in range(1, LONGEST_LOOPING_UNIT + 1):
-            span = max(LOOPING, FEWEST_REPEATS * period)
-            if len(text) >= span and all(text[-k] == text[-k - period] for k in range(1, span - period + 1)):
-                return True
-        return False
-
-    rng, found = Random(5), 0
-    for _ in range(300):
-        unit = "".join(rng.choice("ab ") for _ in range(rng.choice((1, 2, 7, 16, 17, 66, 67, 100, 399, 400, 401))))
-        start = "".join(rng.choice("ab ") for _ in range(rng.randrange(40)))
-        length = rng.choice((LOOPING - 1, LOOPING, FEWEST_REPEATS * len(unit) - 1, FEWEST_REPEATS * len(unit), 900))
-        text = start + (unit * 1300)[:length] + rng.choice(("", "", "", "b"))
-        found += plain(text)
-        assert ends_in_loop(text) == plain(text), text
-    assert 60 < found < 240

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import mean_interval, proportion_interval
+from layercut.evidence.intervals import mean_interval, mean_ratio, proportion_interval
 
 
 def test_wilson_matches_newcombe_1998_table_1():
@@ -75,3 +75,11 @@ def test_two_different_values_still_give_a_finite_interval():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_mean_ratio_of_paired_rounds() -> None:
+    assert mean_ratio([2.0, 4.0], [1.0, 2.0])[:3] == (0.5, None, None)
+    found = mean_ratio([1.0, 1.0, 1.0, 1.0], [1.1, 1.2, 1.0, 1.1])
+    assert found.low is not None and found.high is not None
+    assert found.low < 1.0977 < found.high
+    assert found.value == pytest.approx((1.1 * 1.2 * 1.0 * 1.1) ** 0.25)

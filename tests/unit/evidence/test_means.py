@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from layercut.errors import InputError
-from layercut.evidence.means import TaskValues, mean_kept, task_mean, token_mean
+from layercut.evidence.means import TaskValues, mean_kept, task_mean
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 
 
@@ -140,24 +139,3 @@ def test_intervals_cover_the_truth_of_task_means() -> None:
             estimate = getattr(found, name)
             hits[name] += estimate.low <= value <= estimate.high
     assert all(count >= 180 for count in hits.values()), hits
-
-
-def test_the_sums_of_answers_give_what_their_tokens_give() -> None:
-    rng = np.random.default_rng(3)
-    before = [rng.exponential(size=int(rng.integers(1, 40))) for _ in range(12)]
-    after = [values + rng.normal(0.2 * place, 1, len(values)) for place, values in enumerate(before)]
-    clusters = [f"{place:02}" for place, values in enumerate(before) for _ in values]
-    by_token = compare_paired(
-        np.concatenate(before).tolist(), np.concatenate(after).tolist(), chance=None, clusters=clusters, seed=5
-    ).difference
-    sums = [float((q - p).sum()) for p, q in zip(before, after, strict=True)]
-    found = token_mean([*sums, 0.0], [*map(len, before), 0], seed=5)
-    assert found.n == by_token.n == len(clusters) and found.method == by_token.method
-    assert found[:3] == pytest.approx(by_token[:3])
-    assert found.low is not None and found.low < found.value
-
-
-def test_few_answers_have_no_interval() -> None:
-    assert token_mean([1.0, 2.0], [2, 4]) == (0.5, None, None, 6, "none")
-    with pytest.raises(InputError, match="a mean over no tokens"):
-        token_mean([0.0, 0.0], [0, 0])

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, damages, load
-from layercut.report.diagnosis.layers import COLUMNS, layers_table
+from layercut.report.diagnosis.layers import COLUMNS, layers_table, token_table
 from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
 from layercut.report.figures.diagnosis import share_rows
 from layercut.runs.directory import DIAGNOSIS, RunFolder
@@ -56,15 +56,12 @@ def example(**fields: Any) -> DiagnosisExample:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    chunk = [[1.0, 0.5], [0.5, 1.0]]
-    model = {"cosine": chunk, "angle": chunk, "steps": [0.9], "norms": [1.0, 2.0], "lens": [1.0], "layers": [0]}
     places = {"teacher_forced": [1.0, 0.9, 0.8, None, 0.7], "free_running": [1.0, 0.5, 0.2, None, 0.1]}
     where = {
         "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,
         "at_first_token": 3, "wrong_when_forced": 8,
     }  # fmt: skip
     counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0, "drawn": 3, "guessed": 0.9, "helped": 2}
-    size = {"parameters": 1_000_000, "bytes": 2_000_000, "cache_bytes_per_token": 512.0}
     clamped = [row("propagation", "clamped", 1, s / 4, group=f"{25 * s}% given", headline=False) for s in range(5)]
     by_depth = [
         row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
@@ -91,14 +88,9 @@ def diagnoses() -> dict[str, Diagnosis]:
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False), *clamped],
             {"places": {"reverse-3": places}, "first_wrong": {"reverse-3": where}},
         ),
-        "similarity": ([], {"arms": {"uncut": model, "reverse-3": model}}),
         "demoted": (
             [row("demoted", "greedy", 0.8, 0.1, headline=False)],
             {"verdicts": {"reverse-3": counts}},
-        ),
-        "cost": (
-            [row("cost", "decode speed", 10, 12, unit="ratio", group="batch 1", headline=False, kept=None)],
-            {"counted": {"uncut": size, "reverse-3": {**size, "parameters": None}}},
         ),
     }
     return {
@@ -190,7 +182,6 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
         assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
     assert " 1⟦7⟧" in text
     assert "| bracket never closed | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
-    assert "| reverse-3 | - | 2.0 MB | 512 bytes |" in text
     assert "(--limit 20), seed 0." in text
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
     diagnosis_report(tmp_path / "run")
@@ -260,3 +251,25 @@ def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.Ca
     for part in layers_table(data):
         console.print(part)
     assert "broke first" not in capsys.readouterr().out
+
+
+def test_kinds_of_tokens_have_a_line_for_each_layer() -> None:
+    arms = ["layer-0", "layer-1"]
+    rows = [
+        row("propagation", "extra loss", 0, rise, p=p, arm=arm, group=kind, better="lower", unit="nats", headline=False)
+        for arm, p in zip(arms, (1e-6, 1.0), strict=True)
+        for kind, rise in (("result", 2.5), ("all else", 0.25))
+    ]
+    data = {
+        "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
+        "diagnostics": {"propagation": {"rows": rows, "data": {}, "examples": [], "notes": []}},
+    }
+    table = token_table(data)
+    assert table is not None
+    assert [column.name for column in table.columns] == ["layer", "result (n 20)", "all else (n 20)"]
+    assert [[column.value(arm) for column in table.columns] for arm in table.rows] == [
+        ["0", "2.50*", "0.25*"],
+        ["1", "2.50", "0.25"],
+    ]
+    data["diagnostics"]["propagation"]["rows"] = []
+    assert token_table(data) is None

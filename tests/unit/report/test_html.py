@@ -182,13 +182,13 @@ def test_every_plot_has_a_text_and_a_table_with_its_numbers(whole: Path) -> None
     plots = [given for given in page.named("div") if given.get("class") == "plot"]
     rows = study_results(whole.parent).rows
     drawn = {(row.task, row.readout) for row in rows if row.is_headline and not row.uncut_is_at_chance}
-    assert len(plots) == len(drawn) + 2 + 2 + 15  # over depth, by readout, of the sweep, of the diagnosis
+    assert len(plots) == len(drawn) + 2 + 2 + 9  # over depth, by readout, of the sweep, of the diagnosis
     for plot in plots:
         assert plot["role"] == "img"
         assert len(plot["aria-label"]) > 30
     pictures = [given["class"] for given in page.named("svg") if "class" in given]
     assert pictures.count("narrow") == len(plots)
-    assert pictures.count("wide") == len(plots) - 2  # maps have one size
+    assert pictures.count("wide") == len(plots)
     caption = page.text[page.text.index("Share of the score above chance") :]
     assert ": gsm_symbolic" in caption
     figures = len(page.named("figure"))

@@ -194,7 +194,6 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
         "## Every plan",
         "## Scores",
         "### cut",
-        "## Are long answers lost more often?",
         "## How the answers ended",
         "## Items that were right before",
         "### copy",

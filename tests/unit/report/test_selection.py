@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from layercut.evidence.paired import compare_paired
-from layercut.report.selection import held_out_line, held_out_table, race_line, ranking_table
+from layercut.report.selection import held_out_line, held_out_table, ranking_table
 
 RACED: dict[str, Any] = {
     "candidates": [3, 5, 8],
@@ -63,12 +62,6 @@ def test_a_runner_up_with_a_value_is_shown_as_before() -> None:
     text = shown(rounds=[{**old, "values": [0.6, 0.75, 0.75]}])
     assert "<=" not in text
     assert "stopped" not in text
-
-
-@pytest.mark.parametrize("mode", ["exact", "confident"])
-def test_an_error_rate_is_stated(mode: str) -> None:
-    line = race_line({**RACE, "mode": mode, "error_per_round": 0.05}, [RACED])
-    assert ("at most 0.05" in line) == (mode == "confident")
 
 
 def test_answers_that_depend_on_rounding_are_counted() -> None:

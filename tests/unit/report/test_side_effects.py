@@ -42,7 +42,6 @@ def test_a_difference_that_counts_is_said_in_plain_words_with_its_counts(tmp_pat
     assert [one.task for one in table.rows] == ["endings", "tool_calls"]
 
 
-def test_every_check_has_plain_words_and_calibration_is_no_count() -> None:
+def test_every_check_has_plain_words() -> None:
     for task in (*SIDE_EFFECTS, "needle_2k", "needle_8k"):
         assert effect(task, 0, 1).what != task
-    assert effect("calibration of copy (1 - ECE)", -0.25, 0.01).words.endswith(": 50%, before 75%")

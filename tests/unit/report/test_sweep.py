@@ -29,7 +29,7 @@ def holes() -> Sweep:
         curve("gsm_symbolic", "short", HOLES),
         curve("brackets", "rank", [100] * 30, uncut=0.26, chance=0.25),
         curve("copy", "short", HOLES[::-1], chance=None),
-        rankings=[Ranking(name="taylor", importance={layer: float(layer) for layer in range(1, 30)}, note="a note")],
+        rankings=[Ranking(name="rival", importance={layer: float(layer) for layer in range(1, 30)}, note="a note")],
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from layercut.errors import InputError
-from layercut.selection.channels import RIDGE, choose_channels, rank_channels
+from layercut.selection.channels import choose_channels, rank_channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from tests.support.loaded import tiny_loaded
@@ -35,16 +35,10 @@ def scores_of(states: list[Any], columns: Any, criterion: str) -> Any:
     norm = np.linalg.norm(columns, axis=0)
     if criterion == "rms":
         return np.sqrt((all_TC**2).mean(0)) * norm
-    if criterion == "wanda":
-        return np.sqrt((all_TC**2).mean(0)) * np.abs(columns).sum(0)
-    if criterion == "flap":
-        return all_TC.var(0) * norm**2
-    moments = all_TC.T @ all_TC / len(all_TC)
-    inverse = np.linalg.inv(moments + RIDGE * np.diag(moments).mean() * np.eye(len(moments)))
-    return norm**2 / np.diag(inverse)
+    return np.sqrt((all_TC**2).mean(0)) * np.abs(columns).sum(0)
 
 
-@pytest.mark.parametrize("criterion", ["rms", "wanda", "flap", "obs"])
+@pytest.mark.parametrize("criterion", ["rms", "wanda"])
 @pytest.mark.parametrize("removed", [(), (1,)])
 def test_the_ranking_is_that_of_the_formula(criterion: str, removed: tuple[int, ...]) -> None:
     loaded = tiny_loaded("llama")
@@ -91,7 +85,7 @@ def test_bad_requests_are_refused() -> None:
         rank_channels(tiny_loaded("llama"), (), {"a": TEXTS}, criterion="rmsx")
 
 
-@pytest.mark.parametrize("criterion", ["rms", "flap", "obs"])
+@pytest.mark.parametrize("criterion", ["rms", "wanda"])
 def test_an_experts_channels_are_ranked_on_the_tokens_that_reach_it(criterion: str) -> None:
     loaded = tiny_loaded("mixtral")
     before = loaded.model.config._experts_implementation

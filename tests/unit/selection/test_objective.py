@@ -186,7 +186,6 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
         (lambda: TaskObjective(NeedyEngine(), [part()], normalise="chnce"), "Did you mean chance"),  # type: ignore[arg-type]
         (lambda: TaskObjective(NeedyEngine(), [part(num_items=0)]), "needy has no selection items"),
         (lambda: TaskObjective(NeedyEngine(), [part()], race="exct"), "Did you mean exact"),  # type: ignore[arg-type]
-        (lambda: TaskObjective(NeedyEngine(), [part()], race_error=5), "race_error 5 is no share; write 5% or 0.05"),
         (lambda: part("chain"), "unknown readout of needy 'chain'"),
     ],
 )

@@ -8,10 +8,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from scipy.stats import hypergeom
 
 from layercut.selection.greedy import best_of
-from layercut.selection.racing import Standings, most_right, race
+from layercut.selection.racing import race
 
 Table = list[list[list[float]]]
 """Metric per candidate, task and item."""
@@ -173,66 +172,3 @@ def test_progress_ends_with_as_many_as_were_answered() -> None:
     assert shown[-1] == (35, 35)
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)
     assert [total for _, total in shown] == sorted((total for _, total in shown), reverse=True)
-
-
-@pytest.mark.parametrize("alpha", [0.2, 0.01, 0.0004])
-@pytest.mark.parametrize(("num_items", "num_seen"), [(20, 1), (20, 16), (50, 16), (33, 32)])
-def test_the_limit_for_right_answers_fails_as_rarely_as_stated(num_items: int, num_seen: int, alpha: float) -> None:
-    limits = [most_right(num_right, num_seen, num_items, alpha) for num_right in range(num_seen + 1)]
-    assert limits == sorted(limits)
-    fails = []
-    for true in range(num_items + 1):
-        chances = hypergeom.pmf(range(num_seen + 1), num_items, true, num_seen)
-        fails.append(sum(p for p, limit in zip(chances, limits, strict=True) if limit < true))
-    assert max(fails) <= alpha + 1e-12
-    if num_seen == 16:
-        assert max(fails) > alpha / 4, "and not far more rarely, or it would save little"
-
-
-def confident(rng: Random, table: Table, error: float) -> tuple[Standings, int]:
-    """A race on items in a new random order."""
-    shuffled: Table = [[] for _ in table]
-    for task in range(len(table[0])):
-        order = list(range(len(table[0][task])))
-        rng.shuffle(order)
-        for place in range(len(table)):
-            shuffled[place].append([table[place][task][item] for item in order])
-    asking = Asking(shuffled, 16, rng)
-    is_binary = [True] * len(table[0])
-    found = race(asking, len(table), asking.sizes, sum, error=error, is_binary=is_binary)
-    return found, sum(asking.num_answered)
-
-
-@pytest.mark.parametrize("error", [0.5, 0.05])
-def test_confident_racing_goes_wrong_as_rarely_as_stated(error: float) -> None:
-    """A hard case: the best is one item better than a rival who is right on other items."""
-    rng = Random(1)
-    rates = [0.50, 0.49, 0.48, 0.3, 0.3, 0.1]
-    table: Table = []
-    for rate in rates:
-        tasks = [[1.0] * round(100 * rate) + [0.0] * (100 - round(100 * rate)) for _ in range(2)]
-        for metrics in tasks:
-            rng.shuffle(metrics)
-        table.append(tasks)
-    num_rounds, num_wrong, num_asked = 200, 0, 0
-    for _ in range(num_rounds):
-        found, answered = confident(rng, table, error)
-        num_wrong += found.candidates[0].value is None
-        num_asked += answered
-    exact, answered = confident(rng, table, 0.0)
-    assert exact.candidates[0].value == 1.0
-    assert num_wrong / num_rounds <= error
-    assert num_asked / num_rounds < 0.9 * answered, "it would be of no use"
-
-
-def test_what_is_not_0_or_1_is_raced_exactly() -> None:
-    for seed in range(30):
-        rng = Random(seed)
-        table: Table = [[[rng.choice([0.2, 0.9, 1.0]) for _ in range(48)]] for _ in range(5)]
-        exact, sure = Asking(table, 8, Random(0)), Asking(table, 8, Random(0))
-        by_odds = race(sure, 5, sure.sizes, sum, error=0.3, is_binary=[False])
-        assert by_odds == race(exact, 5, exact.sizes, sum)
-        mixed = Asking(table, 8, Random(0))
-        assert race(mixed, 5, mixed.sizes, sum, error=0.3, is_binary=[True]).candidates[
-            best_of(values_of(table, sum))
-        ].value == max(values_of(table, sum))

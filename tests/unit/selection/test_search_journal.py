@@ -8,7 +8,7 @@ import pytest
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.selection.search_journal import JournalQuestion, Known, SearchJournal
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from tests.support.search import NeedyTask
 
@@ -130,30 +130,17 @@ def test_without_a_folder_it_keeps_to_memory() -> None:
         assert ids(journal, plan=CutPlan(num_layers=6, removed=(1,))) == []
 
 
-def test_an_answer_that_repeats_itself_serves_a_race_alone_which_keeps_to_it(folder: RunFolder) -> None:
-    looped = {**record("a"), "finish_reason": "settled", "looped": True}
-    whole = {**record("a"), "finish_reason": "length"}
-    with SearchJournal(folder) as journal:
-        journal.part(QUESTION, PLAN, IDS, least=Known.LOOPED).append([looped])
-        assert not journal.part(QUESTION, PLAN, IDS).records
-        journal.part(QUESTION, PLAN, IDS).append([whole])
-    with SearchJournal(folder) as journal:
-        found = {least: journal.part(QUESTION, PLAN, IDS, least=least).records[0]["finish_reason"] for least in Known}
-    assert found == {Known.LOOPED: "settled", Known.SETTLED: "length", Known.WHOLE: "length"}
-    assert len(folder.records("needy", "short")) == 2
-
-
 def test_an_answer_that_ended_early_serves_only_who_needs_scores(folder: RunFolder) -> None:
     early, whole = {**record("a"), "finish_reason": "settled"}, {**record("a"), "finish_reason": "stop"}
     with SearchJournal(folder) as journal:
         journal.part(QUESTION, PLAN, IDS).append([early])
         assert ids(journal) == ["a"]
-        assert not journal.part(QUESTION, PLAN, IDS, least=Known.WHOLE).records
-        journal.part(QUESTION, PLAN, IDS, least=Known.WHOLE).append([whole])
+        assert not journal.part(QUESTION, PLAN, IDS, whole=True).records
+        journal.part(QUESTION, PLAN, IDS, whole=True).append([whole])
         assert journal.part(QUESTION, PLAN, IDS).records[0]["finish_reason"] == "stop"
     with SearchJournal(folder) as journal:
-        for least in (Known.SETTLED, Known.WHOLE):
-            (held,) = journal.part(QUESTION, PLAN, IDS, least=least).records
+        for only_whole in (False, True):
+            (held,) = journal.part(QUESTION, PLAN, IDS, whole=only_whole).records
             assert held["finish_reason"] == "stop"
         journal.part(QUESTION, PLAN, IDS).append([early])
     assert len(folder.records("needy", "short")) == 2

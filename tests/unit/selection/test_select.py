@@ -61,7 +61,7 @@ def test_where_a_layer_stands_needs_no_model(tiny: str, tmp_path: Path, monkeypa
     monkeypatch.setattr("layercut.models.loading.load_model", load)
     assert select(tiny, tmp_path / "run", "reverse").plan.removed == (5,)
     with pytest.raises(AssertionError, match="the model was loaded"):
-        select(tiny, tmp_path / "other", "magnitude")
+        select(tiny, tmp_path / "other", "block_influence")
     with pytest.raises(InputError, match="name the tasks: `objective`"):
         select(tiny, tmp_path / "third", "trace_damage")
     assert not (tmp_path / "third").exists()
@@ -146,5 +146,5 @@ def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny: str,
     assert re.fullmatch(r"MLP channels ranked by rms on \d+ tokens of generated \(\d+ s\)", said[-1])
     assert CutPlan.load(tmp_path / "run/plan.json") == found
     assert (tmp_path / "run/plans/explicit-1-mlp-0.25.json").is_file()
-    both = select(tiny, tmp_path / "run", "block_influence", num_remove=2, channels="flap", **wanted).plan
-    assert len(both.removed) == 2 and both.criterion == "block_influence" and both.settings["channels"] == "flap"
+    both = select(tiny, tmp_path / "run", "block_influence", num_remove=2, channels="wanda", **wanted).plan
+    assert len(both.removed) == 2 and both.criterion == "block_influence" and both.settings["channels"] == "wanda"

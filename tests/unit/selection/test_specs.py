@@ -53,7 +53,7 @@ def test_what_is_known_of_a_criterion_without_importing_it() -> None:
         criterion_row("revers")
 
 
-@pytest.mark.parametrize("name", ["block_influence", "magnitude", "task_accuracy"])
+@pytest.mark.parametrize("name", ["block_influence", "task_accuracy"])
 def test_a_criterion_that_needs_the_model_is_no_spec(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} needs to run"):
         LayerSpec.parse(f"{name}:2").bind(num_layers=6)

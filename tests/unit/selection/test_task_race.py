@@ -72,9 +72,8 @@ def test_what_the_folder_knows_already_changes_nothing_but_the_work(tmp_path: Pa
         assert not engine.asked
 
 
-@pytest.mark.parametrize("race", ["exact", "confident"])
 def test_killed_at_any_batch_and_resumed_the_plan_is_the_same_to_the_byte(
-    tmp_path: Path, race: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.fsync", lambda file: None)  # the kill is an exception here, and there are many
     tasks = [
@@ -84,7 +83,7 @@ def test_killed_at_any_batch_and_resumed_the_plan_is_the_same_to_the_byte(
 
     def plan_of(path: Path, engine: NeedyEngine) -> bytes:
         with RunFolder.begin(path, {"a": 1}) as folder, SearchJournal(folder) as journal:
-            objective = TaskObjective(engine, tasks, journal=journal, race=race, race_error=0.3)  # type: ignore[arg-type]
+            objective = TaskObjective(engine, tasks, journal=journal)
             selection = task_accuracy(Context(num_layers=6, num_remove=2, objective=objective))
             CutPlan(num_layers=6, removed=selection.removed, scores=selection.details).save(path / "plan.json")
         return (path / "plan.json").read_bytes()
@@ -92,83 +91,13 @@ def test_killed_at_any_batch_and_resumed_the_plan_is_the_same_to_the_byte(
     engine = NeedyEngine(batch_size=5)
     whole = plan_of(tmp_path / "whole", engine)
     assert b'"saved": 0' not in whole
-    for moment in range(0, len(engine.batches), 1 if race == "exact" else 4):
+    for moment in range(len(engine.batches)):
         path = tmp_path / f"killed-{moment}"
         killed, resumed = NeedyEngine(batch_size=5, kill_after=moment), NeedyEngine(batch_size=5)
         with pytest.raises(Killed):
             plan_of(path, killed)
         assert plan_of(path, resumed) == whole
         assert Counter(killed.asked + resumed.asked) == Counter(engine.asked)
-
-
-def test_confident_racing_states_its_error_and_asks_less() -> None:
-    exact, by_odds = NeedyEngine(num_layers=9), NeedyEngine(num_layers=9)
-    search(exact, parts(1))
-    found = search(by_odds, parts(1), race="confident", race_error=0.2)
-    assert found.details["race"]["mode"] == "confident"
-    assert found.details["race"]["error_per_round"] == 0.2
-    assert len(by_odds.asked) <= len(exact.asked)
-
-
-@dataclass
-class Worded(NeedyTask):
-    """One word of an answer of up to ``longest`` words is graded."""
-
-    longest: int = 400
-    word: int = -1
-
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        request = super().request(sample, readout)
-        return replace(request, max_new_tokens=self.longest) if isinstance(request, GenerationRequest) else request
-
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        assert isinstance(answer, Completion)
-        return super().grade(sample, readout, replace(answer, text=answer.text.split(" ")[self.word]))
-
-
-class EndlessEngine(NeedyEngine):
-    """Repeats wrong answers to the end; after 300 words the right one, to item 7."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        first = self.texts
-
-        def text(request: GenerationRequest, plan: CutPlan) -> str:
-            assert callable(first)
-            word = first(request, plan)
-            assert isinstance(word, str)
-            if word == "yes":
-                return "Well, yes"
-            return f"{'no ' * 300}yes" if "-7:" in request.id else "no " * 500
-
-        self.texts = text
-
-
-def test_answers_that_repeat_themselves_end_in_a_confident_race_and_nowhere_else(tmp_path: Path) -> None:
-    tasks = [ObjectiveTask(task=Worded(num_items=20, num_layers=9), readout="short")]
-
-    def looped(folder: RunFolder) -> Counter[bool]:
-        return Counter(record.get("looped", False) for record in folder.records("needy", "short"))
-
-    with RunFolder.begin(tmp_path / "exact", {"a": 1}) as exact:
-        expected = search(EndlessEngine(num_layers=9), tasks, exact)
-        assert set(looped(exact)) == {False}
-    with RunFolder.begin(tmp_path / "confident", {"a": 1}) as folder:
-        found = search(EndlessEngine(num_layers=9), tasks, folder, race="confident", race_error=1e-6)
-        assert looped(folder)[True] > 50
-        stopped = [record for record in folder.records("needy", "short") if record.get("looped")]
-        assert max(record["num_new_tokens"] for record in stopped) < 100
-        # The plan's own score is that of whole answers: item 7 is right in the end.
-        with SearchJournal(folder) as journal:
-            plan = CutPlan(num_layers=9, removed=found.removed)
-            objective = TaskObjective(EndlessEngine(num_layers=9), tasks, journal=journal)
-            assert [row["cut"] for row in found.details["selected_scores"]] == objective.scores(plan)
-        # It goes on as it was, whatever was written since; an exact race in the folder asks for the rest.
-        again = EndlessEngine(num_layers=9)
-        assert search(again, tasks, folder, race="confident", race_error=1e-6) == found
-        assert not again.asked
-        assert search(again, tasks, folder) == expected
-        assert again.asked
 
 
 def test_a_metric_beyond_1_cannot_be_raced() -> None:
@@ -184,11 +113,16 @@ def test_a_metric_beyond_1_cannot_be_raced() -> None:
 
 
 @dataclass
-class Wordy(Worded):
-    """The first word is the answer, and more words follow it."""
+class Wordy(NeedyTask):
+    """The first word of an answer is graded, and more words follow it."""
 
-    longest: int = 9
-    word: int = 0
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        request = super().request(sample, readout)
+        return replace(request, max_new_tokens=9) if isinstance(request, GenerationRequest) else request
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        assert isinstance(answer, Completion)
+        return super().grade(sample, readout, replace(answer, text=answer.text.split(" ")[0]))
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         return bool(text)

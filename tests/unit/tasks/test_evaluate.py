@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -56,7 +55,7 @@ def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> N
         outcome = {7: "wrong", 8: "cut"}.get(num_words, "right")
         assert record.keys() == {
             *("id", "version", "question", "gold", "answer", "outcome", "metrics"),
-            *("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens", "answer_depth"),
+            *("completion", "finish_reason", "num_prompt_tokens", "num_new_tokens"),
         }
         assert record["outcome"] == outcome
         assert record["metrics"] == {"accuracy": float(outcome == "right")}
@@ -355,17 +354,6 @@ def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_on
     assert {request.settled for request in asked} == {None}
 
 
-def test_answers_in_a_loop_end_where_that_is_asked_for(task: FewShotTask) -> None:
-    fake = FakeEngine(texts=lambda request, plan: "so " * 500)
-    long = type("Long", (FewShotTask,), {"settled": None, "max_new_tokens": 400})
-    endless = long(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
-    for loops in (False, True):
-        journals = [Kept(), Kept()]
-        ask(endless, fake, journals, early=True, loops=loops)
-        ended = {(record["finish_reason"], record.get("looped", False)) for of in journals for record in of.records}
-        assert ended == ({("settled", True)} if loops else {("length", False)})
-
-
 def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
     """Two items a context: the interval is that of the contexts."""
     plain = evaluate(task, engine(task), PLAN, readout="short", limit=LIMIT)
@@ -383,27 +371,3 @@ def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
     assert [record["cluster"] for record in result.records] == [f"pair {i // 2}" for i in range(LIMIT)]
     assert result.metrics[0]["method"] == "clustered wilson"
     assert result.metrics[0]["value"] == plain.metrics[0]["value"]
-
-
-def test_the_depth_of_an_answer_is_counted_in_tokens() -> None:
-    task = load_task("gsm_symbolic")
-    sample = task.samples("report", 1)[0]
-    text = "one two. The answer is 7"  # 23 of 24 characters before it
-    written = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=3, num_new_tokens=48)
-    for answer, depth in ((written, 46), (replace(written, text="no answer"), None), (replace(written, text=""), None)):
-        record = evaluate(task, FakeEngine(texts={sample.id: answer}), PLAN, limit=1).records[0]
-        assert record["answer_depth"] == depth
-
-
-def test_a_task_that_grades_many_at_once_is_given_a_whole_batch(task: FewShotTask) -> None:
-    class AllAtOnce(FewShotTask):
-        def grade_all(self, samples, readout, answers):  # type: ignore[no-untyped-def]
-            sizes.append(len(samples))
-            return [self.grade(sample, readout, answer) for sample, answer in zip(samples, answers, strict=True)]
-
-    sizes: list[int] = []
-    fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(FewShotTask)}
-    fake = FakeEngine(texts=lambda request, plan: "no", batch_size=5)
-    found = evaluate(AllAtOnce(**fields), fake, PLAN, limit=12)
-    assert sizes == [5, 5, 2]
-    assert found == evaluate(task, fake, PLAN, limit=12)

@@ -16,7 +16,6 @@ from layercut.diagnostics.diagnose import diagnose_model
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
 from layercut.report.reports import write_reports
-from layercut.selection.predict import predict_layers
 from layercut.selection.select import select_layers
 from layercut.selection.sweep import sweep_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -63,7 +62,7 @@ def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("limit", [NUM_ITEMS, ASKED])
-@pytest.mark.parametrize("verb", ["eval", "sweep", "predict", "select", "run"])
+@pytest.mark.parametrize("verb", ["eval", "sweep", "select", "run"])
 def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path: Path) -> None:
     said: list[str] = []
     tasks = (TaskSettings(task=LETTERS, limit=limit),)
@@ -75,8 +74,6 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         evaluate_model(handle, handle.plan(), tasks=tasks, console=quiet, **dry)
     elif verb == "sweep":
         sweep_model(tiny, objective=tasks, console=quiet, **dry)
-    elif verb == "predict":
-        predict_layers(tiny, objective=tasks, progress=None, **dry)  # type: ignore[arg-type]
     elif verb == "select":
         select_layers(
             tiny, criterion="task_accuracy", num_remove=1, out=tmp_path / "out", tasks=tasks, progress=silent, **more
@@ -103,13 +100,16 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         assert any(f"scored again on 0 of {limit} held-out items" in one for one in said)
 
 
-def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path: Path) -> None:
+def test_a_diagnosis_says_it_and_its_page_shows_it(
+    tiny: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layercut.diagnostics.functions.NUM_FUNCTIONS", 2)
     said: list[str] = []
     done = diagnose_model(
         tiny,
         ["reverse:1"],
-        only=["similarity"],
-        limit=25,
+        only=["brackets"],
+        limit=3,
         num_samples=1,
         out=tmp_path / "out",
         seed=0,
@@ -118,6 +118,6 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: ModelSettings, tmp_path
         say=said.append,
     )
     assert done is not None
-    line = "texts: only 24 of the 25 requested items; no more are read"
-    assert said[-1] == line and line in done.data["diagnostics"]["similarity"]["notes"]
+    line = "functions: only 2 of the 3 requested items; there are no more"
+    assert said[-1] == line and line in done.data["diagnostics"]["brackets"]["notes"]
     assert line in write_reports(done.folder)["report"].read_text()

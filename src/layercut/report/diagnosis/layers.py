@@ -39,12 +39,11 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("degeneration", "Rep-4"): "Rep-4",
     ("propagation", "teacher-forced"): "first choice",
     ("propagation", "KL"): "KL",
-    ("similarity", "final state"): "final cosine",
 }
 """Measures of the overview, and their names there."""
 WIDTH = 80
 """Characters that a table in the terminal may take."""
-_UNITS = {"KL": "KL, nats a token", "final state": "cosine", "log-probability": "ln p of the right answer"}
+_UNITS = {"KL": "KL, nats a token", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
 
@@ -68,6 +67,8 @@ def layers_report(folder: Path) -> Path:
         lines += [f"## {name.capitalize()}", ""]
         if shown:
             lines += [measure_table(shown), ""]
+        if name == "propagation" and (of_kinds := token_table(data)):
+            lines += [f"### {of_kinds.caption}", "", of_kinds, ""]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
     parent = Parent.from_dict(data.get("parent"))
     if parent is not None and parent.lineage.matches:
@@ -102,6 +103,27 @@ def overview(data: Mapping[str, Any]) -> Table:
     )
 
 
+def token_table(data: Mapping[str, Any]) -> Table | None:
+    """A line for each layer: the extra loss of the original model's right answers by kind of token, if it was measured.
+
+    Means of an answer's tokens, averaged over the n answers that have such a token.
+    """
+    found = data["diagnostics"].get("propagation", {"rows": []})
+    kinds = {row.group: row.n for row in found["rows"] if row.metric == "extra loss" and row.group}
+    if not kinds:
+        return None
+    of_kinds = [
+        measure_column(f"{kind} (n {n})", over_models(found, "extra loss", kind), _value, numeric=True)
+        for kind, n in kinds.items()
+    ]
+    return Table(
+        name="layers-tokens",
+        caption="Extra loss by kind of token, nats a token",
+        columns=[overview(data).columns[0], *of_kinds],
+        rows=[arm["name"] for arm in data["arms"][1:]],
+    )
+
+
 def scope(data: Mapping[str, Any]) -> str:
     """Name the skipped layers and the items, in a sentence."""
     parent = Parent.from_dict(data.get("parent"))
@@ -116,7 +138,7 @@ def legend() -> list[str]:
     """Meaning of the overview's columns and marks."""
     return [
         "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
-        "forcing. ln p of the right answer and KL in nats. final cosine: of the last hidden states.",
+        "forcing. ln p of the right answer and KL in nats.",
         f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact "
         "test, else sign flips).",
         "broke first: the largest share lost among the headline measures of a layer that stay significant after Holm's "
@@ -140,6 +162,8 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
     if broken:
         tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))
+    if of_kinds := token_table(data):
+        tables += [Text(of_kinds.caption), terminal(of_kinds)]
     lines = legend() if broken else legend()[:-1]
     return [Text(scope(data)), *tables, Text("\n".join(lines), style="dim")]
 

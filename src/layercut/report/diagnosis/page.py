@@ -202,7 +202,7 @@ def measure_column(
 
 
 def _measure(row: MeasureRow) -> Cell:
-    name = row.label + ("" if row.unit in ("share", "ratio", "score") else f" ({row.unit})")
+    name = row.label + ("" if row.unit in ("share", "score") else f" ({row.unit})")
     return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
 
 
@@ -215,12 +215,11 @@ def _kept(row: MeasureRow) -> str:
 
 
 def _level(level: Estimate, row: MeasureRow) -> str:
-    return number(level.value, share=False) if row.unit == "ratio" else with_interval(level, share=row.unit == "share")
+    return with_interval(level, share=row.unit == "share")
 
 
 def _difference(row: MeasureRow) -> str:
-    ratio = row.unit == "ratio"
-    return "x " * ratio + with_interval(row.values.difference, share=row.unit == "share", sign=not ratio)
+    return with_interval(row.values.difference, share=row.unit == "share", sign=True)
 
 
 _COLUMNS = [
@@ -234,7 +233,7 @@ _COLUMNS = [
     Column("kept", _kept, raw=raw_estimates(kept="kept_share")),
     Column(
         "p",
-        lambda row: "-" if row.unit == "ratio" else p_value(row.values.p_value),
+        lambda row: p_value(row.values.p_value),
         numeric=True,
         raw=raw_values(p_value="values.p_value", test="values.test", headline="headline", seed="seed"),
     ),
@@ -253,7 +252,7 @@ def how_made(data: Mapping[str, Any]) -> list[str]:
         "correction over all headline measures of a model.",
         "- *First* means the largest share lost of the original model's value, not the first in time. Where an answer "
         "first goes wrong is reported beside it.",
-        "- Kinds of tokens, depths, sizes, similarity, demotion and cost explain damage; they do not test for it.",
+        "- Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
         f"- Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
         "",
     ]

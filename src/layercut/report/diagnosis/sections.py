@@ -13,7 +13,7 @@ from layercut.report.figures import diagnosis as figures
 from layercut.report.table import Column, Part, Table
 from layercut.text.counting import counted
 from layercut.text.markup import escape
-from layercut.text.numbers import number, parameters
+from layercut.text.numbers import number
 
 
 class DiagnosticSection(NamedTuple):
@@ -97,15 +97,6 @@ def _propagation(found: Diagnosis) -> list[Part]:
     return [*text, ""] if text else []
 
 
-def _similarity(found: Diagnosis) -> list[Part]:
-    """The layer after which the final token is decided, in each model."""
-    text: list[Part] = []
-    for name, model in found["data"].get("arms", {}).items():
-        half = next((layer for layer, share in zip(model["layers"], model["lens"], strict=True) if share >= 0.5), None)
-        text.append(f"- {escape(name)}: half of the final tokens are already the likeliest ones after layer {half}.")
-    return [*text, ""] if text else []
-
-
 def _demoted(found: Diagnosis) -> list[Part]:
     """Outcomes of the items that were lost."""
     verdicts = found["data"].get("verdicts", {})
@@ -129,24 +120,6 @@ def _demoted(found: Diagnosis) -> list[Part]:
             "knows nothing of the result reaches that for one item in four at most."
         )
     return [*text, ""] if text else []
-
-
-def _cost(found: Diagnosis) -> list[Part]:
-    """Sizes, counted."""
-    counted = found["data"].get("counted", {})
-    if not counted:
-        return []
-    columns = [
-        Column("model", lambda name: name),
-        Column("parameters", lambda name: _parameters(counted[name]["parameters"]), numeric=True),
-        Column("bytes of weights", lambda name: f"{counted[name]['bytes'] / 1e6:,.1f} MB", numeric=True),
-        Column("KV cache per token", lambda name: f"{counted[name]['cache_bytes_per_token']:,.0f} bytes", numeric=True),
-    ]
-    return [Table(name="diagnosis-cost-more", caption="Cost", columns=columns, rows=list(counted)), ""]
-
-
-def _parameters(count: int | None) -> str:
-    return "-" if count is None else parameters(count)
 
 
 SECTIONS: Mapping[str, DiagnosticSection] = {
@@ -174,17 +147,10 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         figures.propagation,
         _propagation,
     ),
-    "similarity": DiagnosticSection(
-        "Similarity",
-        "How do hidden states change along depth, and what does the seam look like?",
-        figures.similarity,
-        _similarity,
-    ),
     "demoted": DiagnosticSection(
         "Demoted or erased",
         "Is the right answer still likely, but no longer the first choice?",
         figures.shares,
         _demoted,
     ),
-    "cost": DiagnosticSection("Cost", "How much smaller and faster is it?", figures.cost, _cost),
 }

@@ -240,28 +240,6 @@ def forest(
     return _frame(points, max(60, len(names) * (14 * len(series) + 12)), series, layers)
 
 
-def heat_map(cells: Sequence[Mapping[str, float]], *, x_title: str, y_title: str, high: float) -> dict[str, Any]:
-    """Squares coloured from 0 to ``high``; cells have ``x``, ``y`` and ``value``."""
-    axis = {"labelOverlap": True, "tickCount": 6, "labelAngle": 0, "ticks": False, "domain": False}
-    return {
-        **_frame([{**cell, "about": {}} for cell in cells], 230, ()),
-        "mark": {"type": "rect"},
-        "encoding": {
-            "x": {"field": "x", "type": "ordinal", "title": x_title, "axis": axis},
-            "y": {"field": "y", "type": "ordinal", "title": y_title, "sort": "descending", "axis": axis},
-            "color": {
-                "field": "value",
-                "type": "quantitative",
-                "scale": {"scheme": "viridis", "domain": [0, high]},
-                "legend": {
-                    "title": None, "orient": "right", "gradientLength": 150, "gradientThickness": 10, "tickCount": 5,
-                    "labelColor": "var(--soft)",
-                },
-            },
-        },
-    }  # fmt: skip
-
-
 def _axis(title: str, ends: tuple[float, float], **axis: Any) -> Spec:
     """A quantitative position, without its field."""
     scale = {"domain": list(ends), "nice": False}

@@ -1,4 +1,4 @@
-"""Plots of the diagnostics: points with intervals, curves along answers and layers, and maps of hidden states."""
+"""Plots of the diagnostics: points with intervals, and curves along answers and depths."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.intervals import Estimate
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.figures import charts
-from layercut.report.table import Table, texts
 from layercut.text.numbers import number, p_value, with_interval
 
 _PLACES = (10, 30, 50, 70, 90)
 """Middles of the fifths of an answer, in percent."""
-MOST_STATES = 40
-"""Layers that a map of hidden states shows; of more, every second or third one."""
-MOST_MAPS = 4
 FEWEST = 5
 """Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
 
@@ -99,66 +95,6 @@ def propagation(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
     )
 
 
-def similarity(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """Maps of hidden states beside the uncut ones; steps, norms and the logit lens along depth."""
-    models: Mapping[str, Any] = found["data"].get("arms", {})
-    if not models:
-        return None
-    panels = [_map(name, model["cosine"]) for name, model in list(models.items())[:MOST_MAPS]]
-    colours = look([name for name in models if name != "uncut"])
-    for name, what, y, scale in (
-        ("steps", "Cosine of a layer's input and output", None, "linear"),
-        ("norms", "Norm of the hidden state", None, "log"),
-        ("lens", "Final token is already the likeliest after this layer, %", (-4.0, 104.0), "linear"),
-    ):
-        panels.append(_along(models, name, what, y, scale, colours))
-    return Figure(
-        name="similarity",
-        title="Similarity",
-        panels=panels,
-        caption=(
-            "Maps: cosine of the hidden states of a model (upwards) and of the original one (to the right), "
-            "from the first layer on; a bright diagonal means similar states. Curves use layer indices "
-            "of the original model. Means over the answers of the original model; they explain damage, they do not "
-            "test for it."
-        ),
-        legend=keys([name for name in models if name != "uncut"]),
-        table=_similarity_table(models),
-    )
-
-
-def cost(found: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """A panel for each measure: speed as a ratio to the original model."""
-    rows = [row for row in found["rows"] if row.unit == "ratio"]
-    panels = []
-    for measure in dict.fromkeys(row.metric for row in rows):
-        mine = [row for row in rows if row.metric == measure]
-        ends = [end for row in mine for end in row.values.difference[:3] if end is not None]
-        points = [
-            charts.marked(_plain(row.values.difference, 1), row.arm, name=row.group, about=_about_ratio(row))
-            for row in mine
-        ]
-        colours = {name: colour for name, colour in look(arms).items() if name != "uncut"}
-        reach = (min(0.9, min(ends)) - 0.05, max(1.1, max(ends)) + 0.05)
-        spec = charts.forest(points, x_title="cut / uncut", x=reach, colours=colours, marks=((1, "uncut"),))
-        said = "; ".join(f"{r.group}, {r.arm}: {with_interval(r.values.difference, share=False)}" for r in mine)
-        panels.append(Panel(spec=spec, title=measure, label=f"Plot of ratios. {measure}: {said}."))
-    if not panels:
-        return None
-    return Figure(
-        name="cost",
-        title="Cost",
-        panels=panels,
-        caption=f"Above 1 the pruned model is faster. Bars: 95 % intervals over repeats (n {charts.num_items(rows)}).",
-        legend=keys(arms)[1:],
-    )
-
-
-def _about_ratio(row: MeasureRow) -> dict[str, str]:
-    ratio = with_interval(row.values.difference, share=False)
-    return {"model": row.arm, "cut / uncut": ratio, "repeats": f"n {row.n}"}
-
-
 def _shares_figure(arms: Sequence[str], panels: Sequence[Panel], rows: Sequence[MeasureRow]) -> Figure:
     ticks = any(row.chance is not None for row in rows)
     caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
@@ -219,63 +155,6 @@ def _over_groups(rows: Sequence[MeasureRow]) -> list[dict[str, Any]]:
         )
         for row in rows
     ]  # fmt: skip
-
-
-def _along(
-    models: Mapping[str, Any], name: str, what: str, y: tuple[float, float] | None, scale: str, colours: dict[str, str]
-) -> Panel:
-    points: list[dict[str, Any]] = []
-    for model, data in models.items():
-        layers = [-1, *data["layers"]] if name == "norms" else data["layers"]
-        for layer, value in zip(layers, data[name], strict=True):
-            shown = 100 * value if name == "lens" else value
-            tooltip = {"model": model, "layer": "embedding" if layer < 0 else str(layer), what: f"{shown:.3g}"}
-            value_alone = {"y": shown, "low": None, "high": None}
-            points.append(charts.marked(value_alone, model, hollow=model == "uncut", about=tooltip, x=layer))
-    ends = y or charts.reach([point["y"] for point in points], scale)
-    x = (min(point["x"] for point in points) - 0.5, max(point["x"] for point in points) + 0.5)
-    spec = charts.curves(
-        points, x_title="decoder layer of the original model", y_title="", x=x, y=ends, colours=colours, scale=scale
-    )
-    return Panel(spec=spec, title=what, label=f"Line plot over layers: {what}. Numbers are in the table below.")
-
-
-def _map(name: str, matrix: Sequence[Sequence[float]]) -> Panel:
-    step = -(-max(len(matrix), len(matrix[0])) // MOST_STATES)
-    cells = [
-        {"x": x, "y": y, "value": round(value, 3)}
-        for y, row in enumerate(matrix)
-        if y % step == 0
-        for x, value in enumerate(row)
-        if x % step == 0
-    ]
-    spec = charts.heat_map(cells, x_title="state of the original model", y_title="state of this model", high=1.0)
-    return Panel(
-        spec=spec, title=f"Cosine of states, {name}", label=f"Map of the cosine of hidden states of {name} and uncut."
-    )
-
-
-def _similarity_table(models: Mapping[str, Any]) -> Table:
-    names = ("model", "layer", "cosine of input and output", "norm of state", "final token likeliest, %")
-    rows = [
-        [model, str(layer), f"{data['steps'][i]:.3f}", f"{data['norms'][i + 1]:.4g}", f"{100 * data['lens'][i]:.0f}"]
-        for model, data in models.items()
-        for i, layer in enumerate(data["layers"])
-    ]
-    maps = [
-        (model, y, x, value)
-        for model, data in models.items()
-        for y, row in enumerate(data["cosine"])
-        for x, value in enumerate(row)
-    ]
-    of_maps = texts("model", "state of this model", "state of the original model", "cosine")
-    return Table(
-        name="similarity",
-        caption="Hidden states along depth; the CSV holds the maps",
-        columns=texts(*names, numeric=names[1:]),
-        rows=rows,
-        download=Table(name="similarity", caption="", columns=of_maps, rows=maps),
-    )
 
 
 def _line(name: str, value: Estimate, series: str, tooltip: Mapping[str, str]) -> dict[str, Any]:

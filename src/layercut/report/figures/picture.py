@@ -63,12 +63,12 @@ def save(figure: Figure | None, path: Path) -> bool:
 
 
 def drawn(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
-    """A panel as SVG for a phone and for a wide screen; a map, which has thousands of squares, for a phone alone.
+    """A panel as SVG for a phone and for a wide screen.
 
     Marks carry ``data-s``, the name of their series, and points ``data-tip``, what hovering over them shows. Colours
     are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
     """
-    sizes = {"narrow": NARROW} if "layer" not in panel.spec else {"narrow": NARROW, "wide": WIDE[columns > 1]}
+    sizes = {"narrow": NARROW, "wide": WIDE[columns > 1]}
     drawings = [_svg(panel.spec, f"{name}-{size}", size, width) for size, width in sizes.items()]
     return [drawing for drawing in drawings if drawing is not None]
 

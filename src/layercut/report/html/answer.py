@@ -30,7 +30,7 @@ def answer(source: Source) -> Section | None:
     if source.study is not None and source.first is not None:
         title = "What can be removed?" if are_thinner(source.study.rows) else title
         lines = [("", inline(source.first.answer))]
-        shown = _plan(source.first, source)
+        shown = _plan(source.first)
         facts += _study_scope(source.study)
     elif source.sweep is not None:
         title = "Which layers matter?"
@@ -51,25 +51,14 @@ def _laid_out(lines: Sequence[tuple[str, Markup]], facts: Facts, *, large: bool 
     return Prose(html=filled("answer.html", lines=lines, facts=facts, large=large, rows=rows))
 
 
-def _plan(first: FirstScreen, source: Source) -> list[Block]:
-    facts = [(name, inline(text)) for name, text in (dict(first.facts) | _timed(source)).items()]
+def _plan(first: FirstScreen) -> list[Block]:
+    facts = [(name, inline(text)) for name, text in first.facts]
     plan: list[Block] = [_laid_out([], facts, rows=True)] if facts else []
     if first.table is not None:
         plan.append(first.table)
     behind = [Details(summary="Evidence behind this answer", blocks=blocks(first.behind))] if first.behind else []
     figure = [first.figure] if first.figure else []
     return [Beside(blocks=plan), *figure, *behind]
-
-
-def _timed(source: Source) -> dict[str, str]:
-    """Speed of generation beside the original model, where a diagnosis on the same page timed a plan."""
-    found = (source.diagnosis or {}).get("diagnostics", {}).get("cost", {}).get("rows", ())
-    times = [
-        f"{row.arm}, {row.group}: {row.values.difference.value:.2f} times the original model's"
-        for row in found
-        if row.metric == "decode speed"
-    ]
-    return {"speed": "; ".join(times)} if times else {}
 
 
 def _depths(rows: Sequence[ComparisonRow], num_plans: int) -> str:

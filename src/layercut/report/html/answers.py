@@ -23,7 +23,6 @@ from layercut.report.elements import Block, Details, Prose, Section
 from layercut.report.html.layout import blocks, filled
 from layercut.report.markdown import outcome_table
 from layercut.report.source import Source
-from layercut.report.study_tables import depth_section
 from layercut.report.words import readout_words
 from layercut.text.counting import counted
 from layercut.text.markup import MOST_CHARACTERS, printable
@@ -167,18 +166,13 @@ def endings(source: Source) -> Section | None:
     """Make the section of endings; None without a study."""
     if source.study is None:
         return None
-    rows = source.study.rows
-    found: list[Block] = [Details(summary="Number of answers by how they ended", blocks=(outcome_table(rows),))]
-    if depth := blocks(depth_section(rows)):
-        found.append(Details(summary="Are long answers lost more often?", blocks=depth))
-    found += answer_details(study_answers(source.study))
+    counts = Details(summary="Number of answers by how they ended", blocks=(outcome_table(source.study.rows),))
     return Section(
         name="endings",
         title="How the answers ended",
         short="Endings",
-        lead="Wrong, missing, or cut short by the length limit; whether long answers suffer more than short ones, "
-        "whether texts repeat themselves, and how programs fail.",
-        blocks=tuple(found),
+        lead="Wrong, missing, or cut short by the length limit; whether texts repeat themselves; how programs fail.",
+        blocks=(counts, *answer_details(study_answers(source.study))),
     )
 
 
