@@ -25,8 +25,6 @@ class KnownDiagnostic(NamedTuple):
     summary: str
     stages: int
     """Number of requests to the session; only for the progress bar."""
-    weight: float
-    """Rough cost of an item against the others'; only for the first guess of the remaining time."""
     needs: Needs = "text"
     """Requirement on both models: the same questions, and for some the same tokens too."""
 
@@ -35,23 +33,22 @@ _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
 _HERE = "layercut.diagnostics"
 DIAGNOSTICS = {
     "arithmetic": KnownDiagnostic(
-        f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3, 2.0
+        f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3
     ),
     "brackets": KnownDiagnostic(
-        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4, 6.0
+        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4
     ),
     "degeneration": KnownDiagnostic(
-        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1, 6.0
+        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1
     ),
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
         11,
-        10.0,
         needs="tokens",
     ),
     "demoted": KnownDiagnostic(
-        f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4, 8.0
+        f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4
     ),
 }
 
@@ -63,7 +60,6 @@ LAYER_FORMS = {
         f"{_HERE}.propagation:teacher_forced",
         "damage along right answers of the original model, each token given",
         6,
-        6.0,
     ),
 }
 """Measures of a sweep where each layer is skipped alone: measures that separate layers and are cheap enough."""
