@@ -76,7 +76,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.engine import probe
     from layercut.engine.handle import ModelHandle
     from layercut.engine.plain import PlainEngine
-    from layercut.healing import guard, pair
+    from layercut.healing import pair, rollouts
     from layercut.healing.distill import OnPolicyTrainer
     from layercut.healing.examples import Data, encode_example
     from layercut.healing.job import ToTrain, objective_of
@@ -87,7 +87,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 
     engine, unit = asked.one.split("-")
     if engine == "plain":
-        guard.fastest_engine = PlainEngine  # type: ignore[attr-defined]
+        rollouts.fastest_engine = PlainEngine  # type: ignore[attr-defined]
     probing, rolling_out = Timed(probe._probed), Timed(OnPolicyTrainer._roll_out)
     probe._probed = probing  # type: ignore[assignment]
     written: list[int] = []

@@ -186,7 +186,7 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
     return model
 
 
-_IN_LINES = {"guard", "held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
+_IN_LINES = {"held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
 """Keys that the card shows in lines, and not in its table."""
 UNTRAINED = "Nothing was trained after the cut."
 """A line in the card of a pruned model."""

@@ -29,10 +29,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.healing.examples import IGNORED, Data, TrainingExample, rows
-from layercut.healing.guard import BATCH
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import NamedPrompt
-from layercut.healing.rollouts import RolloutTrainer
+from layercut.healing.rollouts import BATCH, RolloutTrainer
 from layercut.healing.settings import TrainSettings
 
 EPSILON = 1e-4

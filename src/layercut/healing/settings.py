@@ -68,7 +68,7 @@ def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
 class TrainSettings(Settings):
     """Settings of training a pruned model."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "marks"})
+    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "group", "marks"})
     FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
@@ -143,12 +143,6 @@ class TrainSettings(Settings):
         "then shows what more tokens bring.",
     )
     graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
-    guard: Names = Field(
-        (),
-        description="Tasks that healing must not break: they are answered before it and at each evaluation, and a "
-        "significant loss stops it.",
-    )
-    guard_items: int = Field(32, ge=8, description="Selection items of each guard task.")
     jsd_alpha: Share = Field(
         0.5, gt=0, lt=1, description="jsd, on-policy: weight of the teacher in the mixture of the two models."
     )
@@ -207,10 +201,6 @@ class TrainSettings(Settings):
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.marks and (self.method not in ("lora", "qlora") or self.answers_itself):
             raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
-        if self.guard and self.method == "seam":
-            raise InputError("the method seam has no evaluations at which guard tasks are answered; leave out `guard`.")
-        if self.guard and not self.held_out:
-            raise InputError("guard tasks are answered with each held-out loss, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
         if self.rollout_max < self.rollout_start:
@@ -314,8 +304,6 @@ class HealSettings(ArmSettings):
             raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
-        if self.keep_adapter and self.train.guard:
-            raise InputError("a guard may keep the pruned model, which has no adapter; leave out one of them.")
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from layercut.errors import MissingExtra
 from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
-from layercut.healing.guard import Guard, Look, is_broken
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
@@ -31,7 +30,7 @@ from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
 from layercut.runs.atomic import new_directory, write_json, write_text
-from layercut.runs.healing import ACCURACY, GUARD, MARKS
+from layercut.runs.healing import ACCURACY, MARKS
 
 try:
     from datasets import Dataset
@@ -70,23 +69,17 @@ class Trained(NamedTuple):
     curve: list[dict[str, Any]]
     """A line for each step and each held-out evaluation."""
     stopped_early: bool
-    kept_step: int | None = None
-    """With guard tasks, the step whose weights are kept: of the best held-out loss where no guard was broken; 0 where
-    every evaluation broke one, and ``final`` is of no use. None without guard tasks."""
 
     @property
     def held_out(self) -> dict[str, float]:
         """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without
         held-out data.
 
-        A training that an older layercut began has no ``before``. One that broke a guard at once has no ``best``.
+        A training that an older layercut began has no ``before``.
         """
-        lines = {line["step"]: line for line in self.curve if "held_out_loss" in line}
-        losses = {step: line["held_out_loss"] for step, line in lines.items()}
+        losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
         found = {"before": losses.pop(0)} if 0 in losses else {}
-        found |= {"last": losses[max(losses)]} if losses else {}
-        kept = [loss for step, loss in losses.items() if not is_broken(lines[step])]
-        return found | ({"best": min(kept)} if kept else {})
+        return found | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
 
 
 class HealingTrainer(SFTTrainer):  # type: ignore[misc]
@@ -96,13 +89,11 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         on_progress: OnProgress | None = None,
-        look: Look | None = None,
-        guard: Guard | None = None,
+        look: Callable[[Any], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
-        self._guard = guard
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
@@ -118,16 +109,10 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
         return metrics
 
-    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """True if this evaluation is the best so far; never one that breaks a guard."""
-        return not is_broken(self.state.log_history[-1]) and super()._determine_best_metric(*args, **kwargs)
-
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` and the guard measure."""
+        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` measures."""
         if "eval_loss" in logs and self._look is not None:
             logs |= self._look(self.model)
-        if "eval_loss" in logs and self._guard is not None:
-            logs[GUARD] = self._guard.rows(self.model, self.state.log_history)
         before = getattr(self, "_seconds_before", None)
         if before is None:
             earlier = [line["seconds"] for line in self.state.log_history if "seconds" in line]
@@ -173,7 +158,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports the progress of training, writes the loss curve, and ends training where a guard is broken."""
+    """Reports the progress of training, and writes the loss curve."""
 
     def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
@@ -194,11 +179,6 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._on_progress(state.global_step, state.max_steps)
 
     on_train_begin = on_step_end
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The weights of a broken guard are no checkpoint: a resumed training would go on from them."""
-        if is_broken(state.log_history[-1]):
-            control.should_training_stop, control.should_save = True, False
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -299,7 +279,6 @@ def train(
         seconds=max((line["seconds"] for line in curve if "seconds" in line), default=0.0),
         curve=curve,
         stopped_early=state.global_step < state.max_steps,
-        kept_step=(state.best_global_step or 0) if settings.guard else None,
     )
     run.accelerator.wait_for_everyone()
     if run.is_world_process_zero():
@@ -340,7 +319,7 @@ def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
     return [
         {_RENAMED.get(name, name): line[name] for name in _COLUMNS if name in line}
-        | {name: value for name, value in line.items() if name.startswith(ACCURACY) or name == GUARD}
+        | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
         for line in lines
     ]
 
@@ -428,7 +407,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         save_total_limit=2,
         eval_strategy=watched,
         eval_steps=settings.save_every if has_held_out else None,
-        load_best_model_at_end=has_held_out and bool(settings.patience or settings.guard),
+        load_best_model_at_end=has_held_out and bool(settings.patience),
         metric_for_best_model="eval_loss" if has_held_out else None,
         restore_callback_states_from_checkpoint=True,
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -20,7 +20,6 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
-from layercut.healing import guard
 from layercut.healing.prompt_sources import TaskPrompts
 from tests.unit.cli.conftest import Run
 
@@ -157,36 +156,6 @@ def test_seams_are_repaired_without_training(
     assert "of the gap" in ran.out
 
 
-def test_a_guard_that_breaks_at_once_leaves_the_pruned_weights(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared = guard.compared
-    monkeypatch.setattr(  # broken, but for the first time, where the model is the pruned one
-        guard, "compared", lambda *given: compared(*given) | {"broken": given[1] is not given[2]}
-    )
-    command = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", *SMALL)
-    command = (*command, "--guard", "brackets,copy", "--guard-items", 8, "--out", tmp_path / "run")
-    ran = layercut(*command)
-    assert ran.code == 0, ran.err
-    assert "step 2, which breaks" in ran.out
-    assert "guard brackets (short, n=8): 0 % [" in ran.out and "guard copy (short, n=8)" in ran.out
-    folder = tmp_path / "run" / "checkpoint"
-    healing = json.loads((folder / "plan.json").read_text())["healing"][0]
-    assert healing["steps"] == 2 and "best" not in healing["held_out_loss"]
-    assert (healing["guard"]["kept_step"], healing["guard"]["stopped_at"]) == (0, 2)
-    assert [(row["task"], row["n"], row["step"]) for row in healing["guard"]["rows"]] == [
-        ("brackets", 8, 2), ("copy", 8, 2)
-    ]  # fmt: skip
-    assert healing["selection_items"]["brackets"]["num_items"] == 8, "these items chose the weights"
-    before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (cut, folder))
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert "stopped at step 2" in (folder / "README.md").read_text()
-    assert "## Guard tasks" in (tmp_path / "run" / "report.md").read_text()
-    assert f"report: {tmp_path / 'run' / 'report.md'}" in ran.out
-    curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
-    assert [len(line["guard"]) for line in curve if "guard" in line] == [2, 2]
-
-
 def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
     rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
     rows.append({"instruction": "count  to 3", "output": "one"})
@@ -266,10 +235,9 @@ def stop(*args: object, **options: object) -> None:
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "none of these prompts is graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
-        (("--guard", "bracket"), "unknown task 'bracket'. Did you mean brackets"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
         (("--objective", "grpo", "--right-only"), "own answers, so --right-only has no meaning; leave it out"),
-        (("--guard", "copy", "--held-out", "0"), "--held-out is 0; hold some out"),
+        (("--graded", "2", "--held-out", "0"), "--held-out is 0; hold some out"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

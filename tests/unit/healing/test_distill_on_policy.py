@@ -17,7 +17,7 @@ from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
 from layercut.engine.decoding import DecodingPool
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
-from layercut.healing import distill, guard
+from layercut.healing import distill, rollouts
 from layercut.healing.examples import Data, encode_example
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
@@ -31,7 +31,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from benchmarks.rollouts import by_micro_batch
 from layercut.healing.distill import OnPolicyTrainer, RolloutLength
-from layercut.healing.guard import answering
+from layercut.healing.rollouts import answering
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import bare, make_trainable
 
@@ -99,7 +99,7 @@ def test_losses_and_weights_are_those_of_micro_batches_answered_alone_by_the_pla
     wanted, length = settings(**more), RolloutLength(2, 8)
     together = heal(tmp_path / "together", wanted, length=length)
     assert length.tokens == (2 if window == 8 else 8)
-    monkeypatch.setattr(guard, "fastest_engine", PlainEngine)
+    monkeypatch.setattr(rollouts, "fastest_engine", PlainEngine)
     alone = heal(tmp_path / "alone", wanted, kind=by_micro_batch(), length=RolloutLength(2, 8))
     assert outcome(together) == outcome(alone)
 
@@ -134,7 +134,7 @@ class Recorded:
 def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded, probed = Recorded(), probe._probed
     probes: list[LoadedModel] = []
-    monkeypatch.setattr(guard, "fastest_engine", recorded)
+    monkeypatch.setattr(rollouts, "fastest_engine", recorded)
     monkeypatch.setattr(probe, "_probed", lambda loaded: probes.append(loaded) or probed(loaded))
     heal(tmp_path, settings())
     assert [len(requests) for requests in recorded.asked] == [4, 4, 4]
@@ -162,7 +162,7 @@ def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
             learned.append([tuple(row.input_ids[row.labels != -100].tolist()) for row in distill.rows(inputs)])
             return super()._logits(model, inputs)
 
-    monkeypatch.setattr(guard, "fastest_engine", Recorded(emptied))
+    monkeypatch.setattr(rollouts, "fastest_engine", Recorded(emptied))
     trained = heal(tmp_path, wanted, kind=Watched, records=records, data=Data(examples, []))
     given = [example.completion for example in examples]
     assert learned[1] == given[2:] and not set(learned[0]) & set(given)
@@ -174,7 +174,7 @@ def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
 def test_examples_with_one_prompt_get_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [record(str(index), f"say {index // 2}", f"number {index}") for index in range(4)]
     recorded = Recorded()
-    monkeypatch.setattr(guard, "fastest_engine", recorded)
+    monkeypatch.setattr(rollouts, "fastest_engine", recorded)
     data = Data([encode_example(byte_tokenizer(), one) for one in records], [])
     trained = heal(tmp_path, settings(max_steps=1), records=records, data=data)
     assert [len(requests) for requests in recorded.asked] == [2] and trained.steps == 1

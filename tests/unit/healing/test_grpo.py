@@ -13,7 +13,7 @@ from layercut.engine.base import Completion
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
-from layercut.healing import guard
+from layercut.healing import rollouts
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.heal import check_method
 from layercut.healing.process_group import ProcessGroup
@@ -206,7 +206,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_trl(more: dict[str, Any], tmp
 @pytest.mark.parametrize("engine", ["shared", "plain"])
 def test_only_drawn_tokens_are_in_the_loss(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "plain":
-        monkeypatch.setattr(guard, "fastest_engine", PlainEngine)
+        monkeypatch.setattr(rollouts, "fastest_engine", PlainEngine)
     task = prompts_of(by_first_token, limit=12, stop=VOWELS)
     heal(tmp_path, settings(max_steps=1), task, kind=Watched)
     asked = {one.prompt.prompt for one in task.answered}

@@ -284,7 +284,6 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
         ({"method": "seam", "objective": "jsd"}, "seam trains nothing"),
         ({"held_out": 1.0}, "held_out 1.0 is too large; write 0 or more and less than 1"),
         ({"rank": 0}, "rank 0 is too small"),
-        ({"method": "seam", "guard": ("copy",)}, "leave out `guard`"),
         ({"drift_overlap": 1.5}, "1.5 is too large; write 0 to 1"),
     ],
 )

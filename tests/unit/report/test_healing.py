@@ -15,15 +15,6 @@ from layercut.runs import healing
 from layercut.runs.directory import RunFolder
 from layercut.runs.healing import is_healing
 
-SCORE = {"value": 0.5, "low": 0.3, "high": 0.7}
-
-
-def guard_row(step: int, lost: int, *, broken: bool) -> dict[str, Any]:
-    return {
-        "step": step, "task": "copy", "readout": "short", "n": 32, "before": SCORE, "after": SCORE, "difference": SCORE,
-        "lost": lost, "gained": 1, "p_value": 0.035, "broken": broken,
-    }  # fmt: skip
-
 
 def entry(**more: Any) -> dict[str, Any]:
     return {
@@ -85,7 +76,7 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
     ]
     assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Examples")
     assert "step 200: accuracy" not in text, "the table has it"
-    assert "## Guard tasks" not in text and "## Rounds" not in text
+    assert "## Rounds" not in text
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
     before = written["report"].read_bytes()
     assert write_reports(folder)["report"].read_bytes() == before
@@ -122,20 +113,6 @@ def test_graded_answers_are_shown_as_shares_and_not_as_a_loss(tmp_path: Path) ->
         ["step", "held out, n=10"], ["---:", "---:"], ["0", "10 [2, 40]"], ["1", "40 [17, 69]"],
     ]  # fmt: skip
     assert ["trained on", "90 prompts"] in rows(text, "Examples") and "nats" not in text
-
-
-def test_guard_tasks_have_a_table_and_the_kept_weights_a_line(tmp_path: Path) -> None:
-    found = [guard_row(100, 2, broken=False), guard_row(200, 8, broken=True)]
-    lines = [{**line, "guard": [guard_row(line["step"], 2, broken=False)]} for line in curve() if "loss" not in line]
-    guard = {"kept_step": 100, "stopped_at": 200, "rows": found}
-    text = write_reports(healed(tmp_path, [trained(guard=guard)], lines))["report"].read_text()
-    assert "stopped at step 200" in text and "those of step 100" in text
-    assert [row[5:] for row in rows(text, "Guard tasks")[2:]] == [
-        ["at step 100", "2", "1", "0.035", "not broken"],
-        ["at step 200", "8", "1", "0.035", "broken"],
-    ]
-    assert rows(text, "While it trained")[0][-1] == "guard: copy short, n=32"
-    assert rows(text, "While it trained")[-1][-1] == "50 [30, 70]"
 
 
 def test_a_seam_has_no_plot_and_no_steps(tmp_path: Path) -> None:
