@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
+from layercut.errors import InputError, unknown
 from layercut.healing.data import (
     BUILT_IN,
     examples_of,
@@ -243,7 +243,10 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         quantization()
     if train.method != "seam":
         train.batches(group.size)
-        import layercut.healing.sft  # noqa: F401  says which extra is missing
+        from layercut.healing.sft import OptimizerNames
+
+        if train.optimizer not in (names := [name.value for name in OptimizerNames]):
+            raise unknown("optimizer", train.optimizer, names)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:

@@ -22,8 +22,6 @@ METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
-WEIGHTS = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "adafactor")
 CHECKPOINTING = ("auto", "on", "off")
 LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
 """Default learning rates where whole weights are trained; ADAPTER_RATE elsewhere.
@@ -68,7 +66,7 @@ def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
 class TrainSettings(Settings):
     """Settings of training a pruned model."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "group", "marks"})
+    LATER = frozenset({"optimizer", "gradient_checkpointing", "group", "marks"})
     FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
@@ -95,13 +93,10 @@ class TrainSettings(Settings):
         "constant", description="Learning rate after the warm-up: constant, or linear or cosine down to 0."
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
-        "adamw", description="adamw, or adafactor (a row and a column of moments for each matrix)."
-    )
-    weights: Annotated[str, one_of(WEIGHTS)] = Field(
-        "float32",
-        description="full, last-k: dtype of the weights in training. bfloat16 halves weights, gradients and moments; "
-        "updates are rounded stochastically.",
+    optimizer: str = Field(
+        "adamw_torch",
+        description="One of transformers' optimizers: adamw_torch, adafactor (a row and a column of moments for each "
+        "matrix), adamw_bnb_8bit (bitsandbytes), adamw_torch_8bit (torchao), ...",
     )
     weight_decay: Number = Field(1e-4, description="Weight decay of the optimizer.")
     beta1: Number = Field(0.9, description="First beta of AdamW.")
@@ -190,13 +185,6 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.weights != "float32" and self.method not in ("full", "last-k"):
-            raise InputError(
-                f"{self.method} trains no whole weights, so `weights` {self.weights} has no meaning; leave it out. The "
-                "dtype of its base is `dtype`."
-            )
-        if self.weights == "bfloat16" and self.precision == "float32":
-            raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.marks and (self.method not in ("lora", "qlora") or self.answers_itself):
@@ -245,12 +233,8 @@ class TrainSettings(Settings):
         return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
 
     def autocasts(self, *, has_bfloat16: bool) -> bool:
-        """True if float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
-
-        ``has_bfloat16``: there is a GPU, and it has bfloat16.
-        """
-        wants = self.precision == "bfloat16" or (self.precision == "auto" and has_bfloat16)
-        return wants and self.weights == "float32"
+        """True if weights are multiplied in bfloat16; ``has_bfloat16``: there is a GPU, and it has bfloat16."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and has_bfloat16)
 
     def num_steps(self, num_examples: int) -> int:
         """Optimiser steps on this many training examples, unless training stops early."""

@@ -22,7 +22,6 @@ from torch import Tensor
 from layercut.errors import MissingExtra
 from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
-from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import FINAL
@@ -37,6 +36,7 @@ try:
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_pt_utils import safe_globals
+    from transformers.training_args import OptimizerNames as OptimizerNames
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 except ImportError as error:
     raise MissingExtra("healing by training", "heal") from error
@@ -257,7 +257,6 @@ def train(
                 *([EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else []),
                 *([_Marks(folder / MARKS, data, settings)] if settings.marks else []),
             ],
-            optimizer_cls_and_kwargs=optimizer_of(settings),
             on_progress=on_progress,
             **options,
         )
@@ -392,7 +391,7 @@ def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: 
         learning_rate=settings.learning_rate,  # type: ignore[arg-type]  # never None once made
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup_steps,
-        optim="adamw_torch" if settings.optimizer == "adamw" else "adafactor",
+        optim=settings.optimizer,
         adam_beta1=settings.beta1,
         adam_beta2=settings.beta2,
         weight_decay=settings.weight_decay,

@@ -232,6 +232,7 @@ def stop(*args: object, **options: object) -> None:
     [
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
+        (("--optimizer", "adamw-torch"), "unknown optimizer 'adamw-torch'. Did you mean adamw_torch"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "none of these prompts is graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
@@ -332,31 +333,6 @@ def test_little_memory_changes_no_number_of_a_training(
     ample = healed("ample")
     monkeypatch.setattr("layercut.healing.memory.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
     assert healed("short") == ample
-
-
-def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    given = (
-        "heal",
-        cut,
-        "--teacher",
-        tiny,
-        "--prompts",
-        prompts,
-        "--method",
-        "full",
-        *SMALL,
-        "--out",
-        tmp_path / "run",
-    )
-    ran = layercut(*given, "--weights", "bfloat16", "--optimizer", "adafactor", "--save-dtype", "bfloat16", "--json")
-    assert ran.code == 0, ran.err
-    entry = json.loads(ran.out)
-    assert (entry["settings"]["weights"], entry["settings"]["optimizer"]) == ("bfloat16", "adafactor")
-    assert entry["written"]["dtype"] == "bfloat16" and entry["written"]["logit_difference"] == 0
-    refused = layercut(*given[:6], *SMALL, "--weights", "bfloat16", "--out", tmp_path / "other")
-    assert refused.code == 1 and "lora trains no" in refused.err
 
 
 def test_a_run_keeps_the_learning_rate_that_it_was_begun_with(

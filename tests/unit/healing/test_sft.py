@@ -54,8 +54,6 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
         if done == kill_at:
             raise Killed
 
-    if wanted.weights == "bfloat16":
-        cut.model.bfloat16()
     model = make_trainable(cut.model, wanted)
     return train(model, byte_tokenizer(), data, wanted, folder, on_progress=on_progress, **options)
 
@@ -69,14 +67,12 @@ def losses(trained: Trained) -> list[dict[str, float]]:
     [
         ("lora", {}),
         ("full", {}),
-        ("full", {"weights": "bfloat16"}),
         ("full", {"optimizer": "adafactor"}),
-        ("last-k", {"weights": "bfloat16", "optimizer": "adafactor", "gradient_checkpointing": "on"}),
+        ("last-k", {"optimizer": "adafactor", "gradient_checkpointing": "on"}),
         ("lora", {"packing": True}),
         *(("lora", {"objective": name}) for name in OBJECTIVES if name not in ("sft", "grpo")),
         ("lora", {"objective": "on-policy", "packing": True}),
         ("full", {"objective": "on-policy", "precision": "bfloat16"}),
-        ("full", {"objective": "on-policy", "weights": "bfloat16"}),
     ],
 )
 def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: dict[str, Any], tmp_path: Path) -> None:
@@ -297,8 +293,6 @@ def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> 
         settings(batch_size=6, micro_batch=4).batches()
     with pytest.raises(InputError, match="float32, not bfloat16"):
         make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
-    with pytest.raises(InputError, match="bfloat16, not float32"):
-        make_trainable(tiny_model("llama"), settings(method="last-k", weights="bfloat16"))
     with pytest.raises(InputError, match="pruned model has 6"):
         make_trainable(tiny_model("llama"), settings(method="last-k", last_k=7))
 
