@@ -1,4 +1,4 @@
-"""Distillation on the teacher's distributions: forward KL, reverse KL or Jensen-Shannon, on given or own answers.
+"""Distillation on the teacher's distributions: forward or reverse KL, on given or own answers.
 
 The teacher is the original model, in memory with the pruned one; its logits are computed when needed. Examples, tokens
 in the loss and checkpoints equal those of fine-tuning. On policy, the pruned model answers, and the teacher's
@@ -7,10 +7,6 @@ distribution at every token is the target.
 Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124). A
 pruned model should train on its own mistakes. But at first its answers repeat themselves, and long repetitive answers
 cost most and help least. So answers start short and grow as repetition falls.
-
-A teacher gives little signal on a text that it would never write. Prune-OPD (arXiv:2605.07804) measures how many of the
-two models' likeliest tokens are the same. It lets weights only fall along an answer, and cuts it off where the overlap
-is small. ``drift_weights`` is our own variant; answers do not grow while they drift.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, one answer behind the other, V vocabulary.
@@ -20,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +28,7 @@ from layercut.engine.base import Completion, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import TrainingExample, encode_example, rows
-from layercut.healing.logits import Logits, at_least_float32, lazy_logits_in_loss, over_rows
+from layercut.healing.logits import at_least_float32, lazy_logits_in_loss, over_rows
 from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.rollouts import RolloutTrainer
 from layercut.healing.sft import HealingTrainer
@@ -40,21 +37,19 @@ from layercut.runs.atomic import write_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-KINDS = ("forward-kl", "reverse-kl", "jsd")
+KINDS = ("forward-kl", "reverse-kl")
 
 
-def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float = 0.5) -> Tensor:
+def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
     """Divergence of the student's next-token distribution q from the teacher's p, (N,) float32 in nats.
 
     forward-kl: KL(p || q), as in Hinton et al., arXiv:1503.02531. reverse-kl: KL(q || p), as in MiniLLM,
-    arXiv:2306.08543. jsd: alpha KL(p || m) + (1 - alpha) KL(q || m) with m = alpha p + (1 - alpha) q, as in GKD,
-    arXiv:2306.13649.
+    arXiv:2306.08543.
 
     Args:
         student_NV: logits.
         teacher_NV: logits on the same vocabulary.
         kind: one of KINDS.
-        alpha: weight of the teacher in the mixture of jsd.
 
     Raises:
         InputError: an unknown kind.
@@ -64,11 +59,7 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float =
         return _kl(log_p, log_q)
     if kind == "reverse-kl":
         return _kl(log_q, log_p)
-    if kind != "jsd":
-        raise unknown("divergence", kind, KINDS)
-    weight = torch.tensor(alpha, device=log_p.device)
-    log_m = torch.logaddexp(log_p + weight.log(), log_q + (1 - weight).log())
-    return alpha * _kl(log_p, log_m) + (1 - alpha) * _kl(log_q, log_m)
+    raise unknown("divergence", kind, KINDS)
 
 
 def _kl(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
@@ -94,38 +85,22 @@ class DistillTrainer(HealingTrainer):
     from those here. Their divergence is this one: a test compares the two.
     """
 
-    def __init__(
-        self, *args: Any, teacher: PreTrainedModel | None, kind: str = "forward-kl", alpha: float = 0.5, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, teacher: PreTrainedModel, kind: str = "forward-kl", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._teacher = teacher
         self._kind = kind
-        self._alpha = alpha
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token in the loss."""
-        losses_N: Tensor = over_rows(self._divergence, *self._logits(model, inputs))
-        return losses_N
-
-    def _divergence(self, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
-        return divergence(student_NV, teacher_NV, self._kind, self._alpha)
-
-    def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Logits, Logits]:
-        """The student's and the teacher's logits (N, V) at every token in the loss."""
-        assert self._teacher is not None
         with torch.no_grad():
             teacher = lazy_logits_in_loss(self._teacher, inputs)
-        return lazy_logits_in_loss(model, inputs), teacher
+        return over_rows(partial(divergence, kind=self._kind), lazy_logits_in_loss(model, inputs), teacher)
 
 
 WINDOW = 8
 """Batches of answers that decide together whether answers may grow."""
 WASTED = 0.2
-"""Mean share of wasted answer tokens below which answers double in length."""
-TOP_K = 16
-"""Likeliest tokens of each model that are compared."""
-DRIFT_WINDOW = 16
-"""Tokens over which the overlap is averaged."""
+"""Mean share of repeated 4-grams below which answers double in length."""
 _STATE = "rollouts.json"
 
 
@@ -139,41 +114,8 @@ def repetition(tokens: Sequence[int], n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-@torch.no_grad()
-def overlap(student_NV: Tensor, teacher_NV: Tensor, k: int = TOP_K) -> Tensor:
-    """(N,) float32, the share of the student's k likeliest tokens that are among the teacher's, from logits."""
-    k = min(k, student_NV.shape[-1])
-    ours_NK, theirs_NK = student_NV.topk(k).indices, teacher_NV.topk(k).indices
-    return (ours_NK[:, :, None] == theirs_NK[:, None, :]).any(-1).float().mean(-1)
-
-
-@torch.no_grad()
-def drift_weights(overlap_N: Tensor, lengths: Sequence[int], least: float, window: int = DRIFT_WINDOW) -> Tensor:
-    """(N,) weight of each token: 1 while the two models agree, falling with the overlap, and never rising again.
-
-    With c the mean overlap over the last ``window`` tokens (before an answer begins, the models count as agreeing), a
-    token's weight is the smallest so far of min(1, c / least). Where that falls below one half, the rest of the answer
-    has weight 0.
-
-    Args:
-        overlap_N: from ``overlap``.
-        lengths: tokens of each answer; together N.
-        least: the overlap below which an answer drifts; 0 gives every token the weight 1.
-        window: see above.
-    """
-    if least <= 0:
-        return torch.ones_like(overlap_N)
-    weights = []
-    for part in torch.split(overlap_N, list(lengths)):
-        padded = torch.cat([part.new_ones(window - 1), part])
-        agreement = padded.unfold(0, window, 1).mean(-1) if len(part) else part
-        falling = (agreement / least).clamp(max=1).cummin(0).values if len(part) else part
-        weights.append(torch.where(falling < 0.5, 0.0, falling))
-    return torch.cat(weights)
-
-
 class RolloutLength:
-    """Longest answer of the pruned model: doubled when a window of batches wasted little."""
+    """Longest answer of the pruned model: doubled when a window of batches repeated little."""
 
     def __init__(self, start: int, longest: int) -> None:
         self.tokens = start
@@ -181,7 +123,7 @@ class RolloutLength:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def saw(self, share: float) -> bool:
-        """Record a batch of answers by its wasted share: repeated 4-grams or drifted tokens. Whether they grow now."""
+        """Record a batch of answers by its share of repeated 4-grams. True if answers grow now."""
         self._recent.append(share)
         grows = len(self._recent) == WINDOW and sum(self._recent) / WINDOW < WASTED and self.tokens < self._longest
         if grows:
@@ -201,28 +143,20 @@ class RolloutLength:
 class OnPolicyTrainer(RolloutTrainer, DistillTrainer):
     """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples keep their answers.
 
-    A batch's loss is the mean of weight x divergence over its tokens; drifted tokens add less. Draws depend on the
-    seed, the step and the prompt alone, so a resumed training draws the same answers.
+    Draws depend on the seed, the step and the prompt alone, so a resumed training draws the same answers.
     """
 
     def __init__(
-        self,
-        *args: Any,
-        records: Mapping[Tokens, AnswerRecord],
-        length: RolloutLength,
-        drift: float,
-        **kwargs: Any,
+        self, *args: Any, records: Mapping[Tokens, AnswerRecord], length: RolloutLength, **kwargs: Any
     ) -> None:
         """Args beside those of RolloutTrainer and DistillTrainer.
 
         records: by prompt tokens, the records that the examples come from.
         length: of answers.
-        drift: overlap below which an answer counts less, see ``drift_weights``.
         """
         super().__init__(*args, **kwargs)
         self._records = records
         self._length = length
-        self._drift = drift
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Learns from a micro batch. The first one of a step has the prompts of the whole step answered."""
@@ -241,25 +175,14 @@ class OnPolicyTrainer(RolloutTrainer, DistillTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         answers = self._usable_answers([row.prompt for row in rows(inputs)])
         batch = self._collated(answers) if answers else inputs
-        losses_N, overlap_N = over_rows(
-            lambda *logits: (self._divergence(*logits), overlap(*logits)), *self._logits(model, batch)
-        )
-        weights_N = drift_weights(overlap_N, [row.num_in_loss for row in rows(batch)], self._drift)
-        self._tell(answers, overlap_N.mean().item(), 1 - weights_N.mean().item())
-        # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
-        steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-        return (weights_N * losses_N).mean() / steps
-
-    def _tell(self, answers: Sequence[TrainingExample], shared: float, drifted: float) -> None:
-        """Report a batch of answers to the curve and to the length of answers."""
-        repeated = [repetition(answer.completion) for answer in answers]
-        repeated_share = sum(repeated) / max(len(repeated), 1)
-        length = sum(len(answer.completion) for answer in answers) / max(len(answers), 1)
-        noted = {"repetition": repeated_share, "rollout_tokens": length, "overlap": shared, "drifted": drifted}
-        for name, value in noted.items():
-            self.note(name, value)
-        if self._length.saw(max(repeated_share, drifted)):
+        losses_N = self._losses(model, batch)
+        repeated = sum(repetition(answer.completion) for answer in answers) / max(len(answers), 1)
+        self.note("repetition", repeated)
+        self.note("rollout_tokens", sum(len(answer.completion) for answer in answers) / max(len(answers), 1))
+        if self._length.saw(repeated):
             self._answers = {}  # the rest of the step is answered again, with the new limit
+        # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
+        return losses_N.mean() / (1 if num_items_in_batch is None else self.current_gradient_accumulation_steps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the length of answers with every checkpoint."""

@@ -65,12 +65,12 @@ def objective_of(
 
     loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
     check_teacher(loaded.model, uncut.model)
-    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective}
     if settings.objective != "on-policy":
         return options | {"trainer": DistillTrainer}
     by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
     length = RolloutLength(settings.rollout_start, settings.rollout_max)
-    more = {"kind": "jsd", "cut": loaded, "records": by_prompt, "length": length, "drift": settings.drift_overlap}
+    more = {"kind": "reverse-kl", "cut": loaded, "records": by_prompt, "length": length}
     return options | more | {"trainer": OnPolicyTrainer}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -33,7 +33,7 @@ Scaling" (COLM 2026).
 ADAPTER_RATE = 2e-4
 """The paper's."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
-OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "on-policy", "grpo")
+OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "on-policy", "grpo")
 """The loss: on the answers' tokens, or the teacher's distributions on them or on the pruned model's own answers, or the
 grades of these.
 """
@@ -67,7 +67,6 @@ class TrainSettings(Settings):
     """Settings of training a pruned model."""
 
     LATER = frozenset({"optimizer", "gradient_checkpointing", "group", "marks"})
-    FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -76,7 +75,7 @@ class TrainSettings(Settings):
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "sft",
-        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, on-policy, or grpo (grades of own "
+        description="sft (the answers' tokens), forward-kl, reverse-kl, on-policy, or grpo (grades of own "
         "answers; prompts of tasks).",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
@@ -138,9 +137,6 @@ class TrainSettings(Settings):
         "then shows what more tokens bring.",
     )
     graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
-    jsd_alpha: Share = Field(
-        0.5, gt=0, lt=1, description="jsd, on-policy: weight of the teacher in the mixture of the two models."
-    )
     rollout_start: int = Field(
         32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
     )
@@ -151,13 +147,6 @@ class TrainSettings(Settings):
         "their limit where the task's own is higher.",
     )
     group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
-    drift_overlap: Share = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="on-policy: the rest of an answer counts less once the two models share less than this part of "
-        "their 16 likeliest tokens (mean of 16 tokens), and not at all below half of it; 0: all of it counts.",
-    )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
         description="seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per "
@@ -212,15 +201,13 @@ class TrainSettings(Settings):
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to", *self.FORMER}
+        unused = {"seam", "report_to"}
         if self.method not in ("lora", "qlora"):
             unused |= {"rank", "alpha", "dropout"}
         if self.method != "last-k":
             unused.add("last_k")
-        if self.objective not in ("jsd", "on-policy"):
-            unused.add("jsd_alpha")
         if self.objective != "on-policy":
-            unused |= {"rollout_start", "drift_overlap"}
+            unused.add("rollout_start")
         if not self.answers_itself:
             unused.add("rollout_max")
         if not self.is_graded:

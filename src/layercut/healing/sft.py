@@ -49,7 +49,7 @@ _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
 _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
-    "overlap", "drifted", "reward", "informative",
+    "reward", "informative",
 )  # fmt: skip
 """Fields of the Trainer's log that go to the loss curve."""
 _RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
@@ -144,8 +144,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
         targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
-        losses_N: Tensor = over_rows(token_losses, lazy_logits_in_loss(model, inputs), rows=[targets_N])
-        return losses_N
+        return over_rows(token_losses, lazy_logits_in_loss(model, inputs), rows=[targets_N])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset

@@ -27,10 +27,6 @@ def test_divergences_are_those_of_the_formulas() -> None:
     q, p = student.softmax(-1), teacher.softmax(-1)
     assert torch.allclose(divergence(student, teacher, "forward-kl"), kl(p, q), atol=1e-5)
     assert torch.allclose(divergence(student, teacher, "reverse-kl"), kl(q, p), atol=1e-5)
-    for alpha in (0.5, 0.2):
-        m = alpha * p + (1 - alpha) * q
-        expected = alpha * kl(p, m) + (1 - alpha) * kl(q, m)
-        assert torch.allclose(divergence(student, teacher, "jsd", alpha), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -44,19 +40,19 @@ def test_no_divergence_from_oneself_and_descent_towards_the_teacher(kind: str) -
     assert divergence(student, teacher, kind).sum() < before.sum()
 
 
-@pytest.mark.parametrize(("kind", "beta"), [("jsd", 0.5), ("jsd", 0.2), ("forward-kl", 0), ("reverse-kl", 1)])
+@pytest.mark.parametrize(("kind", "beta"), [("forward-kl", 0), ("reverse-kl", 1)])
 def test_divergences_are_those_of_trls_gkd_trainer(kind: str, beta: float) -> None:
     from trl.experimental.gkd import GKDTrainer
 
     student, teacher = logits(0), logits(1)
     theirs = GKDTrainer.generalized_jsd_loss(student[None], teacher[None], beta=beta, reduction="none").sum(-1)[0]
-    assert torch.allclose(divergence(student, teacher, kind, beta), theirs, atol=1e-5)
+    assert torch.allclose(divergence(student, teacher, kind), theirs, atol=1e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:
     student, teacher = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
     assert torch.isfinite(log_softmax(student, -1)).all()
-    assert divergence(student, teacher, "jsd").item() == pytest.approx(torch.log(torch.tensor(2.0)).item(), rel=1e-4)
+    assert divergence(student, teacher, "reverse-kl").item() == pytest.approx(2e4, rel=1e-4)
 
 
 def test_a_teacher_with_other_tokens_is_refused() -> None:

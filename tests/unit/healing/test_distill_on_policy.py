@@ -67,11 +67,10 @@ def heal(
         folder,
         trainer=kind,
         teacher=tiny_model("llama", seed=1),
-        kind="jsd",
+        kind="reverse-kl",
         cut=cut,
         records=by_prompt,
         length=length or RolloutLength(4, 16),
-        drift=0.0,
     )
 
 
