@@ -58,10 +58,10 @@ def objective_of(
     if settings.is_graded:
         from layercut.healing.grpo import GrpoTrainer, questions_in
 
-        questions = questions_in(shared.data, tasks, settings)
-        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions, "group": settings.group}
-    from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength, check_teacher
+        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions_in(shared.data, tasks, settings)}
+    from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
+    from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 
     loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
     check_teacher(loaded.model, uncut.model)
@@ -195,7 +195,7 @@ class HealingJob:
         self.group.share(shared)
         options = objective_of(self.pair, self.teacher, settings, shared, self.records, self.tasks)
         if settings.graded:
-            from layercut.healing.rollouts import accuracy_of_held_out
+            from layercut.healing.on_policy import accuracy_of_held_out
 
             options["look"] = accuracy_of_held_out(self.tasks, self.data, loaded, settings.graded)
         model = make_trainable(loaded.model, settings)

@@ -76,7 +76,7 @@ class TrainSettings(Settings):
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "sft",
         description="sft (the answers' tokens), forward-kl, reverse-kl, on-policy, or grpo (grades of own "
-        "answers; prompts of tasks).",
+        "answers, by TRL's trainer; prompts of tasks; a run that was stopped goes on, to other weights than without).",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""

@@ -1,4 +1,4 @@
-"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that imports TRL.
+"""Training with TRL: checkpoints, resuming, held-out loss, early stop.
 
 A killed run resumes from its last complete checkpoint with the same examples in the same order and the same dropout,
 and ends with the same weights.
@@ -33,7 +33,7 @@ from layercut.runs.healing import ACCURACY, MARKS
 
 try:
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_pt_utils import safe_globals
     from transformers.training_args import OptimizerNames as OptimizerNames
@@ -49,10 +49,13 @@ _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
 _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
-    "reward", "informative",
+    "num_tokens", "completions/mean_length", "reward",
 )  # fmt: skip
 """Fields of the Trainer's log that go to the loss curve."""
-_RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
+_RENAMED = {
+    "eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens", "num_tokens": "tokens",
+    "completions/mean_length": "rollout_tokens",
+}  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -82,8 +85,8 @@ class Trained(NamedTuple):
         return found | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
 
 
-class HealingTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on examples whose tokens and labels are given, without its templates."""
+class Watched(Trainer):  # type: ignore[misc]
+    """What all trainers add to those of TRL: the loss curve with its seconds, progress, and no model card."""
 
     def __init__(
         self,
@@ -130,6 +133,30 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             sums = {name: self.accelerator.reduce(one.to(self.accelerator.device)) for name, one in sums.items()}
         return {name: (total / count).item() for name, (total, count) in sums.items()}
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes none: a checkpoint of training is no model to be published."""
+
+
+class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer on examples whose tokens and labels are given, without its templates."""
+
+    @staticmethod
+    def arguments(given: dict[str, Any], settings: TrainSettings) -> SFTConfig:
+        """The arguments of TRL's trainer, from those that all trainers have."""
+        return SFTConfig(
+            **given,
+            include_num_input_tokens_seen="all" if settings.packing else "non_padding",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            padding_free=settings.packing,
+            completion_only_loss=False,  # the labels have the mask
+        )
+
+    @staticmethod
+    def dataset(examples: Sequence[TrainingExample]) -> Dataset:
+        """The examples as TRL reads them."""
+        return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -151,9 +178,6 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         lengths = [len(ids) for ids in examples["input_ids"]]
         step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return StepsByLength(lengths, step, self.args.seed)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes none: a checkpoint of training is no model to be published."""
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -227,7 +251,7 @@ def train(
     settings: TrainSettings,
     folder: Path,
     *,
-    trainer: type[HealingTrainer] = HealingTrainer,
+    trainer: Any = HealingTrainer,
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
@@ -239,19 +263,19 @@ def train(
     Args:
         model: from ``make_trainable``; training changes it.
         folder: of this training alone.
-        trainer: computes the loss; ``options`` are for its constructor.
+        trainer: a Watched trainer of TRL; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
     if (found := finished(folder)) is not None:
         return found
     with quiet_transformers():
-        config = _config(model, settings, folder, has_held_out=bool(data.held_out))
+        given = _given(model, settings, folder, has_held_out=bool(data.held_out))
         run = trainer(
             model=model,
-            args=config,
+            args=trainer.arguments(given, settings),
             processing_class=tokenizer,
-            train_dataset=_dataset(data.train),
-            eval_dataset=_dataset(data.held_out) if data.held_out else None,
+            train_dataset=trainer.dataset(data.train),
+            eval_dataset=trainer.dataset(data.held_out) if data.held_out else None,
             callbacks=[
                 *([EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else []),
                 *([_Marks(folder / MARKS, data, settings)] if settings.marks else []),
@@ -372,51 +396,43 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def _dataset(examples: Sequence[TrainingExample]) -> Dataset:
-    return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
-
-
-def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> SFTConfig:
+def _given(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> dict[str, Any]:
+    """Arguments that all of TRL's trainers have."""
     on_gpu = model.device.type == "cuda"
     batches = settings.batches(ProcessGroup.of_this_process().size)
     watched = "steps" if has_held_out else "no"
-    return SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=batches.micro,
-        per_device_eval_batch_size=batches.micro,
-        gradient_accumulation_steps=batches.accumulation,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,  # type: ignore[arg-type]  # never None once made
-        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        warmup_steps=settings.warmup_steps,
-        optim=settings.optimizer,
-        adam_beta1=settings.beta1,
-        adam_beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="all" if settings.packing else "non_padding",
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        save_total_limit=2,
-        eval_strategy=watched,
-        eval_steps=settings.save_every if has_held_out else None,
-        load_best_model_at_end=has_held_out and bool(settings.patience),
-        metric_for_best_model="eval_loss" if has_held_out else None,
-        restore_callback_states_from_checkpoint=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        padding_free=settings.packing,
-        completion_only_loss=False,  # the labels have the mask
-        bf16=settings.autocasts(has_bfloat16=on_gpu and torch.cuda.is_bf16_supported()),
-        gradient_checkpointing=settings.checkpoints(on_gpu=on_gpu),
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=on_gpu,
-        disable_tqdm=True,
-        report_to=list(settings.report_to) or "none",
-    )
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": batches.micro,
+        "per_device_eval_batch_size": batches.micro,
+        "gradient_accumulation_steps": batches.accumulation,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "learning_rate": settings.learning_rate,  # type: ignore[arg-type]  # never None once made
+        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        "warmup_steps": settings.warmup_steps,
+        "optim": settings.optimizer,
+        "adam_beta1": settings.beta1,
+        "adam_beta2": settings.beta2,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "save_total_limit": 2,
+        "eval_strategy": watched,
+        "eval_steps": settings.save_every if has_held_out else None,
+        "load_best_model_at_end": has_held_out and bool(settings.patience),
+        "metric_for_best_model": "eval_loss" if has_held_out else None,
+        "restore_callback_states_from_checkpoint": True,
+        "bf16": settings.autocasts(has_bfloat16=on_gpu and torch.cuda.is_bf16_supported()),
+        "gradient_checkpointing": settings.checkpoints(on_gpu=on_gpu),
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": on_gpu,
+        "disable_tqdm": True,
+        "report_to": list(settings.report_to) or "none",
+    }

@@ -22,8 +22,9 @@ from tests.support.tiny import byte_tokenizer, save_tiny, tiny_model
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
+from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import StepsByLength, encode_example
+from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 from layercut.healing.sft import Trained, last_checkpoint, steps_of_marks, train
 from layercut.healing.trainable import make_trainable
 

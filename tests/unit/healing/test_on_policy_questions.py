@@ -23,9 +23,9 @@ from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing import rollouts
+from layercut.healing import on_policy
 from layercut.healing.examples import given, in_loss
-from layercut.healing.rollouts import accuracy_of_held_out, answering
+from layercut.healing.on_policy import accuracy_of_held_out, answering
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
 
@@ -81,7 +81,7 @@ def test_answers_to_held_out_questions_are_those_of_the_plain_engine(
     monkeypatch.setattr(TaskPrompts, "are_right", all_right)
     look = accuracy_of_held_out([found], data, cut, 4)
     assert look(model) == {"accuracy of copy (short, n=4)": 1.0}
-    monkeypatch.setattr(rollouts, "fastest_engine", PlainEngine)
+    monkeypatch.setattr(on_policy, "fastest_engine", PlainEngine)
     look(model)
     shared, plain = recorded[:4], recorded[4:]
     assert sorted(shared, key=lambda one: one.id) == sorted(plain, key=lambda one: one.id)
