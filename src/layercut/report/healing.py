@@ -18,13 +18,11 @@ from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import (
     ACCURACY,
-    BY_SOURCE,
     CHECKPOINT,
     ON_POLICY,
     entries_of,
     healing_lines,
     is_graded,
-    shares_in_loss,
 )
 from layercut.runs.records import read_records
 from layercut.text.counting import counted
@@ -62,7 +60,7 @@ def healing_report(folder: Path) -> Path:
     lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), ""]
     if with_plot:
         lines += [f"![Loss, and answers to held-out questions, over the steps]({PLOT})", ""]
-    lines += [*_evaluations(entry, curve), *_sources(entry, curve)]
+    lines += _evaluations(entry, curve)
     return write_report(run, REPORT, [*lines, "## Examples", "", _facts(entry), ""])
 
 
@@ -95,34 +93,10 @@ def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
         of_loss = f"held-out loss, n={entry['num_held_out']}"
         columns.insert(1, Column(of_loss, lambda line: f"{line['held_out_loss']:.4f}", numeric=True))
     table = Table(name="evaluations", caption="Evaluations", columns=columns, rows=asked)
-    over = "sources" if "sources" in entry else "held-out examples"
-    note = "" if is_graded(entry) else f"Held-out loss: mean over the {over}, in nats a token. "
+    note = "" if is_graded(entry) else "Held-out loss: mean over the held-out examples, in nats a token. "
     if names:
         note += "Answers in % with 95 % intervals; they do not decide when training stops."
     return ["## While it trained", "", table, "", note, ""]
-
-
-def _sources(entry: Line, curve: Sequence[Line]) -> list[Part]:
-    """A row for each source of prompts that counts by its damage; nothing where every token counts the same."""
-    losses = [line[BY_SOURCE] for line in curve if BY_SOURCE in line]
-    if not losses:
-        return []
-    tokens = {name: source["loss_tokens"] for name, source in entry["sources"].items()}
-    first, last = (shares_in_loss(line, tokens) for line in (losses[0], losses[-1]))
-    of_all = {name: tokens[name] / sum(tokens.values()) for name in tokens}
-    columns = [
-        Column("source", lambda name: name),
-        Column("trained on", lambda name: str(entry["sources"][name]["num_examples"]), numeric=True),
-        Column("held out", lambda name: str(entry["sources"][name]["num_held_out"]), numeric=True),
-        Column("tokens, %", lambda name: f"{100 * of_all[name]:.0f}", numeric=True),
-        Column("first weight, %", lambda name: f"{100 * first[name]:.0f}", numeric=True),
-        Column("last, %", lambda name: f"{100 * last[name]:.0f}", numeric=True),
-        Column("loss before", lambda name: f"{losses[0][name]:.4f}", numeric=True),
-        Column("last", lambda name: f"{losses[-1][name]:.4f}", numeric=True),
-    ]
-    table = Table(name="sources", caption="Sources", columns=columns, rows=list(entry["sources"]))
-    note = "Weight: share in the training loss, the source's held-out loss (nats a token) over the sum of all."
-    return ["## Sources", "", table, "", note, ""]
 
 
 def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
@@ -162,11 +136,6 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
         losses += [charts.point(step, (loss, None, None), "training loss") for step, loss in _means(curve, "loss")]
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
         losses += [charts.point(step, (loss, None, None), "held-out loss") for step, loss in held_out]
-        losses += [
-            charts.point(line["step"], (loss, None, None), f"held out: {name}")
-            for line in curve
-            for name, loss in line.get(BY_SOURCE, {}).items()
-        ]
     scores += [charts.point(line["step"], value, name, 100) for line in curve for name, value in _scores(entry, line)]
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
     panels = []

@@ -19,8 +19,6 @@ ANSWER_TOKENS, MARK = "answer_tokens", "mark"
 
 ACCURACY = "accuracy of "
 """Begins the names of accuracies on held-out questions in the loss curve."""
-BY_SOURCE = "held_out_of"
-"""Name of the held-out losses of the sources of prompts in a line of the loss curve."""
 ON_POLICY = "on-policy"
 """The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""
 
@@ -93,18 +91,3 @@ def held_out_name(entry: Mapping[str, Any]) -> str:
 def held_out_value(entry: Mapping[str, Any], value: float) -> str:
     """A value of ``held_out_loss`` for people."""
     return f"{value:.1%}" if is_graded(entry) else f"{value:.4f}"
-
-
-def shares_in_loss(losses: Mapping[str, float], tokens: Mapping[str, float]) -> dict[str, float]:
-    """The share of each source of prompts in a loss weighted by damage: of its held-out loss in the sum of all.
-
-    Where nothing is lost, of its answer tokens.
-
-    >>> shares_in_loss({"copy": 3.0, "sums": 1.0}, {"copy": 10, "sums": 90})
-    {'copy': 0.75, 'sums': 0.25}
-    >>> shares_in_loss({"copy": 0.0, "sums": -1e-9}, {"copy": 10, "sums": 90})
-    {'copy': 0.1, 'sums': 0.9}
-    """
-    damage = {name: max(losses[name], 0.0) for name in tokens}
-    parts = damage if any(damage.values()) else tokens
-    return {name: part / sum(parts.values()) for name, part in parts.items()}

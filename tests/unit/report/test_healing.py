@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.report.reports import write_reports
-from layercut.runs import healing
 from layercut.runs.directory import RunFolder
 from layercut.runs.healing import is_healing
 
@@ -82,23 +80,6 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
     assert write_reports(folder)["report"].read_bytes() == before
 
 
-def test_sources_that_count_by_their_damage_have_a_table(tmp_path: Path) -> None:
-    counts = {"num_examples": 45, "num_held_out": 5}
-    sources = {"copy": {**counts, "loss_tokens": 51}, "my|rows.txt": {**counts, "loss_tokens": 300}}
-    lines = [line for line in curve() if "loss" in line]
-    lines.insert(0, {"step": 0, "held_out_loss": 2.0, "held_out_of": {"copy": 3.0, "my|rows.txt": 1.0}})
-    lines.append({"step": 200, "held_out_loss": 0.5, "held_out_of": {"copy": 0.2, "my|rows.txt": 0.8}})
-    text = write_reports(healed(tmp_path, [trained(sources=sources)], lines))["report"].read_text()
-    assert rows(text.replace("my\\|rows", "my rows"), "Sources")[2:] == [
-        ["copy", "45", "5", "15", "75", "20", "3.0000", "0.2000"],
-        ["my rows.txt", "45", "5", "85", "25", "80", "1.0000", "0.8000"],
-    ]
-    lines[-1]["held_out_of"] = {"copy": 0.0, "my|rows.txt": 0.0}
-    text = write_reports(healed(tmp_path / "equal", [trained(sources=sources)], lines))["report"].read_text()
-    assert "| 15 | 75 | 15 |" in text, "nothing is lost at the end, so tokens decide"
-    assert "## Sources" not in write_reports(healed(tmp_path / "plain", [trained()], curve()))["report"].read_text()
-
-
 def test_graded_answers_are_shown_as_shares_and_not_as_a_loss(tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = [{"step": 0, "held_out_loss": 0.9}, {"step": 1, "loss": 0.01, "reward": 0.25}]
     made = trained(objective="grpo", responses="own") | {
@@ -133,7 +114,3 @@ def test_prune_has_a_setting_of_the_same_name_and_is_no_healing(tmp_path: Path) 
     with RunFolder.begin(tmp_path / "run", {"heal": "auto"}):
         pass
     assert not is_healing(tmp_path / "run") and not is_healing(tmp_path)
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(healing).failed == 0
