@@ -1,7 +1,7 @@
 """Memory of healing: what ``heal --dry-run`` predicts for a training step, against what training takes.
 
     python benchmarks/healing_memory.py --tokens 256 --micro-batch 4
-    python benchmarks/healing_memory.py --model runs/llama-24 --ways full-bfloat16,full-adafactor --tokens 2048
+    python benchmarks/healing_memory.py --model runs/llama-24 --ways full,full-adafactor --tokens 2048
     python benchmarks/healing_memory.py --whole --model pruned --ways lora,last-k,seam --tokens 256 --micro-batch 2
 
 Each way trains a pruned model for a few steps on examples of one length, in a process of its own. Measured is the peak
@@ -32,7 +32,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "full-checkpointing": {"method": "full", "gradient_checkpointing": "on"},
     "full-adafactor": {"method": "full", "optimizer": "adafactor"},
-    "full-bfloat16": {"method": "full", "weights": "bfloat16"},
     "lora-forward-kl": {"objective": "forward-kl"},
     "seam": {"method": "seam"},
 }

@@ -76,10 +76,10 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.engine import probe
     from layercut.engine.handle import ModelHandle
     from layercut.engine.plain import PlainEngine
-    from layercut.healing import guard, pair
-    from layercut.healing.distill import OnPolicyTrainer
+    from layercut.healing import on_policy, pair
     from layercut.healing.examples import Data, encode_example
     from layercut.healing.job import ToTrain, objective_of
+    from layercut.healing.on_policy import OnPolicyTrainer
     from layercut.healing.settings import TrainSettings
     from layercut.healing.sft import train
     from layercut.healing.trainable import make_trainable
@@ -87,7 +87,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 
     engine, unit = asked.one.split("-")
     if engine == "plain":
-        guard.fastest_engine = PlainEngine  # type: ignore[attr-defined]
+        on_policy.fastest_engine = PlainEngine  # type: ignore[attr-defined]
     probing, rolling_out = Timed(probe._probed), Timed(OnPolicyTrainer._roll_out)
     probe._probed = probing  # type: ignore[assignment]
     written: list[int] = []
@@ -134,7 +134,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 
 def by_micro_batch() -> Any:
     """The trainer that has the answers of each micro batch written by themselves."""
-    from layercut.healing.distill import OnPolicyTrainer
+    from layercut.healing.on_policy import OnPolicyTrainer
 
     class ByMicroBatch(OnPolicyTrainer):
         def training_step(self, *args: Any, **kwargs: Any) -> Any:

@@ -61,7 +61,7 @@ ONLY_IN = {
     "vllm": {"engine/vllm_start.py"},
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_members.py"},
-    "trl": {"healing/sft.py"},
+    "trl": {"healing/sft.py", "healing/grpo.py"},
     "peft": {"healing/trainable.py", "models/adapter.py"},
     "typer": {"cli"},
     "vl_convert": {"report/figures/picture.py"},

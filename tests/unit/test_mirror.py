@@ -16,7 +16,7 @@ engine/answers engine/base engine/generating engine/head engine/packing engine/p
 engine/reading engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/advice evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs
-healing/data healing/fold healing/heal healing/job healing/outline healing/rollouts healing/trainable
+healing/data healing/fold healing/heal healing/job healing/outline healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/partial models/quiet models/wider
 progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path

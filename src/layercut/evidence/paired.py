@@ -305,12 +305,3 @@ def mcnemar(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McN
         raise InputError("McNemar's test takes values of 0 and 1; for other scores use compare_paired.")
     lost, gained = int((before > after).sum()), int((after > before).sum())
     return McNemar(lost, gained, float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0)
-
-
-def loss_p_value(lost: int, gained: int) -> float:
-    """One-sided p-value, of the hypothesis that the second model loses an item no more often than it gains one.
-
-    >>> loss_p_value(5, 0), loss_p_value(4, 0), loss_p_value(0, 5), loss_p_value(0, 0)
-    (0.03125, 0.0625, 1.0, 1.0)
-    """
-    return float(binomtest(lost, lost + gained, alternative="greater").pvalue) if lost + gained else 1.0

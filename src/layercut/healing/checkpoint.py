@@ -28,7 +28,6 @@ from torch.nn.functional import cross_entropy
 from layercut.errors import VerificationError
 from layercut.healing.examples import Data, TrainingExample, in_loss, padded
 from layercut.healing.logits import lazy_logits_in_loss, over_rows
-from layercut.healing.optimizers import stochastic_bfloat16
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
 from layercut.models.older_fields import with_older_fields
@@ -186,7 +185,7 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
     return model
 
 
-_IN_LINES = {"guard", "held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
+_IN_LINES = {"held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
 """Keys that the card shows in lines, and not in its table."""
 UNTRAINED = "Nothing was trained after the cut."
 """A line in the card of a pruned model."""
@@ -401,6 +400,20 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
             folder, dtype=torch.float32, device_map=model.device, local_files_only=True
         )
     return again.eval()
+
+
+def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
+    upper.
+
+    The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
+    """
+    noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator, device=generator.device)
+    noise = noise.to(weights.device)
+    bits = weights.float().contiguous().view(torch.int32)
+    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    nearest = weights.to(torch.bfloat16)
+    return torch.where(rounded.isfinite(), rounded.to(torch.bfloat16), nearest)
 
 
 @torch.no_grad()

@@ -1,60 +1,40 @@
-"""Distillation on the teacher's distributions: forward KL, reverse KL or Jensen-Shannon, on given or own answers.
+"""Distillation on the teacher's distributions: forward or reverse KL, on given answers.
 
 The teacher is the original model, in memory with the pruned one; its logits are computed when needed. Examples, tokens
-in the loss and checkpoints equal those of fine-tuning. On policy, the pruned model answers, and the teacher's
-distribution at every token is the target.
-
-Generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD (arXiv:2607.13124). A
-pruned model should train on its own mistakes. But at first its answers repeat themselves, and long repetitive answers
-cost most and help least. So answers start short and grow as repetition falls.
-
-A teacher gives little signal on a text that it would never write. Prune-OPD (arXiv:2605.07804) measures how many of the
-two models' likeliest tokens are the same. It lets weights only fall along an answer, and cuts it off where the overlap
-is small. ``drift_weights`` is our own variant; answers do not grow while they drift.
+in the loss and checkpoints equal those of fine-tuning.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, one answer behind the other, V vocabulary.
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from layercut.engine.base import Completion, GenerationRequest
-from layercut.engine.rows import Tokens
 from layercut.errors import InputError, unknown
-from layercut.healing.examples import TrainingExample, encode_example, rows
 from layercut.healing.logits import Logits, at_least_float32, lazy_logits_in_loss, over_rows
-from layercut.healing.prompts import AnswerRecord, record_prompt
-from layercut.healing.rollouts import RolloutTrainer
 from layercut.healing.sft import HealingTrainer
-from layercut.runs.atomic import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-KINDS = ("forward-kl", "reverse-kl", "jsd")
+KINDS = ("forward-kl", "reverse-kl")
 
 
-def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float = 0.5) -> Tensor:
+def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
     """Divergence of the student's next-token distribution q from the teacher's p, (N,) float32 in nats.
 
     forward-kl: KL(p || q), as in Hinton et al., arXiv:1503.02531. reverse-kl: KL(q || p), as in MiniLLM,
-    arXiv:2306.08543. jsd: alpha KL(p || m) + (1 - alpha) KL(q || m) with m = alpha p + (1 - alpha) q, as in GKD,
-    arXiv:2306.13649.
+    arXiv:2306.08543.
 
     Args:
         student_NV: logits.
         teacher_NV: logits on the same vocabulary.
         kind: one of KINDS.
-        alpha: weight of the teacher in the mixture of jsd.
 
     Raises:
         InputError: an unknown kind.
@@ -64,11 +44,7 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str, alpha: float =
         return _kl(log_p, log_q)
     if kind == "reverse-kl":
         return _kl(log_q, log_p)
-    if kind != "jsd":
-        raise unknown("divergence", kind, KINDS)
-    weight = torch.tensor(alpha, device=log_p.device)
-    log_m = torch.logaddexp(log_p + weight.log(), log_q + (1 - weight).log())
-    return alpha * _kl(log_p, log_m) + (1 - alpha) * _kl(log_q, log_m)
+    raise unknown("divergence", kind, KINDS)
 
 
 def _kl(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
@@ -94,205 +70,17 @@ class DistillTrainer(HealingTrainer):
     from those here. Their divergence is this one: a test compares the two.
     """
 
-    def __init__(
-        self, *args: Any, teacher: PreTrainedModel | None, kind: str = "forward-kl", alpha: float = 0.5, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, teacher: PreTrainedModel, kind: str = "forward-kl", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._teacher = teacher
         self._kind = kind
-        self._alpha = alpha
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token in the loss."""
-        losses_N: Tensor = over_rows(self._divergence, *self._logits(model, inputs))
-        return losses_N
-
-    def _divergence(self, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
-        return divergence(student_NV, teacher_NV, self._kind, self._alpha)
+        return over_rows(partial(divergence, kind=self._kind), *self._logits(model, inputs))
 
     def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Logits, Logits]:
         """The student's and the teacher's logits (N, V) at every token in the loss."""
-        assert self._teacher is not None
         with torch.no_grad():
             teacher = lazy_logits_in_loss(self._teacher, inputs)
         return lazy_logits_in_loss(model, inputs), teacher
-
-
-WINDOW = 8
-"""Batches of answers that decide together whether answers may grow."""
-WASTED = 0.2
-"""Mean share of wasted answer tokens below which answers double in length."""
-TOP_K = 16
-"""Likeliest tokens of each model that are compared."""
-DRIFT_WINDOW = 16
-"""Tokens over which the overlap is averaged."""
-_STATE = "rollouts.json"
-
-
-def repetition(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that occurred earlier in the same answer: 1 - different / all; 0 for an answer of fewer tokens.
-
-    >>> repetition([1, 2, 3, 4, 5]), repetition([7] * 13)
-    (0.0, 0.9)
-    """
-    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-@torch.no_grad()
-def overlap(student_NV: Tensor, teacher_NV: Tensor, k: int = TOP_K) -> Tensor:
-    """(N,) float32, the share of the student's k likeliest tokens that are among the teacher's, from logits."""
-    k = min(k, student_NV.shape[-1])
-    ours_NK, theirs_NK = student_NV.topk(k).indices, teacher_NV.topk(k).indices
-    return (ours_NK[:, :, None] == theirs_NK[:, None, :]).any(-1).float().mean(-1)
-
-
-@torch.no_grad()
-def drift_weights(overlap_N: Tensor, lengths: Sequence[int], least: float, window: int = DRIFT_WINDOW) -> Tensor:
-    """(N,) weight of each token: 1 while the two models agree, falling with the overlap, and never rising again.
-
-    With c the mean overlap over the last ``window`` tokens (before an answer begins, the models count as agreeing), a
-    token's weight is the smallest so far of min(1, c / least). Where that falls below one half, the rest of the answer
-    has weight 0.
-
-    Args:
-        overlap_N: from ``overlap``.
-        lengths: tokens of each answer; together N.
-        least: the overlap below which an answer drifts; 0 gives every token the weight 1.
-        window: see above.
-    """
-    if least <= 0:
-        return torch.ones_like(overlap_N)
-    weights = []
-    for part in torch.split(overlap_N, list(lengths)):
-        padded = torch.cat([part.new_ones(window - 1), part])
-        agreement = padded.unfold(0, window, 1).mean(-1) if len(part) else part
-        falling = (agreement / least).clamp(max=1).cummin(0).values if len(part) else part
-        weights.append(torch.where(falling < 0.5, 0.0, falling))
-    return torch.cat(weights)
-
-
-class RolloutLength:
-    """Longest answer of the pruned model: doubled when a window of batches wasted little."""
-
-    def __init__(self, start: int, longest: int) -> None:
-        self.tokens = start
-        self._longest = longest
-        self._recent: deque[float] = deque(maxlen=WINDOW)
-
-    def saw(self, share: float) -> bool:
-        """Record a batch of answers by its wasted share: repeated 4-grams or drifted tokens. Whether they grow now."""
-        self._recent.append(share)
-        grows = len(self._recent) == WINDOW and sum(self._recent) / WINDOW < WASTED and self.tokens < self._longest
-        if grows:
-            self.tokens = min(2 * self.tokens, self._longest)
-            self._recent.clear()
-        return grows
-
-    def save(self, folder: Path) -> None:
-        write_json(folder / _STATE, {"tokens": self.tokens, "recent": list(self._recent)})
-
-    def load(self, folder: Path) -> None:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        self.tokens = state["tokens"]
-        self._recent = deque(state["recent"], maxlen=WINDOW)
-
-
-class OnPolicyTrainer(RolloutTrainer, DistillTrainer):
-    """DistillTrainer on answers that the model gives itself, at temperature 1; held-out examples keep their answers.
-
-    A batch's loss is the mean of weight x divergence over its tokens; drifted tokens add less. Draws depend on the
-    seed, the step and the prompt alone, so a resumed training draws the same answers.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        records: Mapping[Tokens, AnswerRecord],
-        length: RolloutLength,
-        drift: float,
-        **kwargs: Any,
-    ) -> None:
-        """Args beside those of RolloutTrainer and DistillTrainer.
-
-        records: by prompt tokens, the records that the examples come from.
-        length: of answers.
-        drift: overlap below which an answer counts less, see ``drift_weights``.
-        """
-        super().__init__(*args, **kwargs)
-        self._records = records
-        self._length = length
-        self._drift = drift
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Learns from a micro batch. The first one of a step has the prompts of the whole step answered."""
-        self._answered(inputs)
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
-        return loss
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Mean divergence over the tokens of the batch's own answers, or of the given ones outside training.
-
-        A batch without any usable answer learns from the given ones.
-        """
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        answers = self._usable_answers([row.prompt for row in rows(inputs)])
-        batch = self._collated(answers) if answers else inputs
-        losses_N, overlap_N = over_rows(
-            lambda *logits: (self._divergence(*logits), overlap(*logits)), *self._logits(model, batch)
-        )
-        weights_N = drift_weights(overlap_N, [row.num_in_loss for row in rows(batch)], self._drift)
-        self._tell(answers, overlap_N.mean().item(), 1 - weights_N.mean().item())
-        # The Trainer counted the tokens of the given answers, so accumulated batches are averaged here.
-        steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-        return (weights_N * losses_N).mean() / steps
-
-    def _tell(self, answers: Sequence[TrainingExample], shared: float, drifted: float) -> None:
-        """Report a batch of answers to the curve and to the length of answers."""
-        repeated = [repetition(answer.completion) for answer in answers]
-        repeated_share = sum(repeated) / max(len(repeated), 1)
-        length = sum(len(answer.completion) for answer in answers) / max(len(answers), 1)
-        noted = {"repetition": repeated_share, "rollout_tokens": length, "overlap": shared, "drifted": drifted}
-        for name, value in noted.items():
-            self.note(name, value)
-        if self._length.saw(max(repeated_share, drifted)):
-            self._answers = {}  # the rest of the step is answered again, with the new limit
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the length of answers with every checkpoint."""
-        super().save_model(output_dir, _internal_call)
-        self._length.save(Path(output_dir or str(self.args.output_dir)))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._length.load(Path(resume_from_checkpoint))
-
-    def _usable_answers(self, prompts: Sequence[Tokens]) -> list[TrainingExample]:
-        """Answers to a batch's prompts, in an order that does not depend on the engine: the longest prompts first."""
-        ordered = sorted(prompts, key=lambda prompt: (-len(prompt), str(self._records[prompt]["id"])))
-        return [answer for prompt in ordered if (answer := self._answers[prompt]) is not None]
-
-    def _requests(self, prompt: Tokens) -> list[GenerationRequest]:
-        record = self._records[prompt]
-        return [
-            GenerationRequest(
-                id=f"{self.state.global_step} {record['id']}",
-                prompt=record_prompt(record),
-                begins=record.get("begins", ""),
-                max_new_tokens=self._length.tokens,
-                stop=tuple(record.get("stop") or ()),
-            )
-        ]
-
-    def _read(self, prompt: Tokens, answers: Sequence[Completion]) -> TrainingExample | None:
-        """The answer; None for one that reached its limit without any text."""
-        (answer,) = answers
-        if not answer.text and answer.finish_reason == "length":
-            return None
-        record: AnswerRecord = {
-            **self._records[prompt], "completion": answer.text, "finish_reason": answer.finish_reason
-        }  # fmt: skip
-        return encode_example(self._cut.tokenizer, record, self._cut.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
+from layercut.errors import InputError, unknown
 from layercut.healing.data import (
     BUILT_IN,
     examples_of,
@@ -25,7 +25,6 @@ from layercut.healing.data import (
     tasks_to_check,
 )
 from layercut.healing.generate import answers_of
-from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
 from layercut.healing.outline import healing_outline
 from layercut.healing.pair import load_pair, plan_of
@@ -39,13 +38,13 @@ from layercut.progress import Say
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.dry_run import Outline
-from layercut.runs.healing import CHECKPOINT, GUARD, healing_lines
+from layercut.runs.healing import CHECKPOINT, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
-from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
+from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 IN_FULL = "full_test_sets"
 """In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
@@ -101,7 +100,6 @@ def heal_model(
     check_sources(train, source)
     check_method(train, group)
     plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
-    guards = guard_tasks(train, settings.data, source)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
     to_check = cache(lambda: tasks_to_check(named, settings.data))
     if in_full is None:
@@ -113,10 +111,8 @@ def heal_model(
         "teacher": teacher.describe(),
         **asked(source, how, train.seed),
         **({IN_FULL: list(in_full)} if in_full else {}),
-        **described(guards),
     }
-    graders = [one.task for one in source.tasks] if train.is_graded else []
-    isolation = announce_isolation((*graders, *(guard.task for guard in guards)), say)
+    isolation = announce_isolation([one.task for one in source.tasks] if train.is_graded else [], say)
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         folder = run.path / CHECKPOINT
         if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
@@ -124,7 +120,7 @@ def heal_model(
             return ended(run, plan)
         responses = "own" if train.is_graded else settings.responses
         say(f"{cut_model.model}: {train.method}, {train.objective}, on {responses} answers")
-        for note in [*source.notes, *filter(None, (one.shortfall(train.guard_items) for one in guards))]:
+        for note in source.notes:
             say(note)
         arms = {responses, *(RESPONSES if settings.match_tokens else ())}
         records: dict[str, list[AnswerRecord]] = {}
@@ -148,8 +144,6 @@ def heal_model(
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
         data = split(examples, train, say)
-        if guards and not data.held_out:
-            raise InputError("one example leaves none to hold out, where guard tasks are answered; give more prompts.")
         healing = {
             "method": train.method,
             "objective": train.objective,
@@ -165,7 +159,7 @@ def heal_model(
             "num_held_out": len(data.held_out),
             **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
             **counts,
-            SELECTION_ITEMS: record_items(merge_items(items_used(to_check(), in_full, source), items_of_guard(guards))),
+            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
         }
         job = HealingJob(
             run=run,
@@ -181,7 +175,6 @@ def heal_model(
             say=say,
             group=group,
             tasks=source.tasks,
-            guards=guards,
         )
         del pair  # the job frees it
         job.seam() if train.method == "seam" else job.train()
@@ -241,8 +234,6 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     """Raise InputError or MissingExtra now for what would fail after hours of answering."""
     if group.size > 1 and train.graded:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
-    if group.size > 1 and train.guard:
-        raise InputError(f"guard tasks are for one process, and {group.size} were launched; leave `guard` out.")
     if group.size > 1 and (train.method in ("seam", "qlora") or train.answers_itself):
         what = train.objective if train.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
@@ -252,23 +243,21 @@ def check_method(train: TrainSettings, group: ProcessGroup) -> None:
         quantization()
     if train.method != "seam":
         train.batches(group.size)
-        import layercut.healing.sft  # noqa: F401  says which extra is missing
+        from layercut.healing.sft import OptimizerNames
+
+        if train.optimizer not in (names := [name.value for name in OptimizerNames]):
+            raise unknown("optimizer", train.optimizer, names)
 
 
 def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
     is_cut = (cut.source.path / PLAN_FILE).is_file()
     earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
-    if train.method == "seam" and any(_is_scaled(entry) for entry in earlier):
+    if train.method == "seam" and any(entry.get("seam_map") == "magnitude" for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
             "original model's and the two cannot be compared; heal the pruned model itself, or train it."
         )
-
-
-def _is_scaled(entry: Mapping[str, Any]) -> bool:
-    """True if a healing changed the scale of the stream; a guard may have left nothing of it."""
-    return bool(entry.get("seam_map") == "magnitude" and entry.get(GUARD, {}).get("strength", 1))
 
 
 def _self_records(

@@ -14,19 +14,18 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
-from layercut.healing.guard import Guard, GuardTask, accuracy_of_held_out, trained_entry
 from layercut.healing.memory import has_bfloat16
 from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.models.loading import LoadedModel, load_model
+from layercut.models.loading import LoadedModel
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
-from layercut.runs.healing import ACCURACY, ANSWER_TOKENS, CHECKPOINT, MARK, MARKS, guard_lines
+from layercut.runs.healing import ACCURACY, ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -59,19 +58,19 @@ def objective_of(
     if settings.is_graded:
         from layercut.healing.grpo import GrpoTrainer, questions_in
 
-        questions = questions_in(shared.data, tasks, settings)
-        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions, "group": settings.group}
-    from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength, check_teacher
+        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions_in(shared.data, tasks, settings)}
+    from layercut.healing.distill import DistillTrainer, check_teacher
     from layercut.healing.examples import encode_example
+    from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 
     loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
     check_teacher(loaded.model, uncut.model)
-    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective, "alpha": settings.jsd_alpha}
+    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective}
     if settings.objective != "on-policy":
         return options | {"trainer": DistillTrainer}
     by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
     length = RolloutLength(settings.rollout_start, settings.rollout_max)
-    more = {"kind": "jsd", "cut": loaded, "records": by_prompt, "length": length, "drift": settings.drift_overlap}
+    more = {"kind": "reverse-kl", "cut": loaded, "records": by_prompt, "length": length}
     return options | more | {"trainer": OnPolicyTrainer}
 
 
@@ -104,7 +103,6 @@ class HealingJob:
     say: Say
     group: ProcessGroup
     tasks: list[TaskPrompts]
-    guards: list[GuardTask]
 
     def seam(self) -> dict[str, Any]:
         """Solve for the maps, fold them in and write the checkpoint."""
@@ -142,7 +140,6 @@ class HealingJob:
 
     def train(self) -> dict[str, Any]:
         """Train, merge and write the checkpoint."""
-        from layercut.healing.checkpoint import write_healed
         from layercut.healing.sft import CURVE, finished, learned
 
         settings, folder = self.settings.train, self.run.path / TRAINING
@@ -164,24 +161,11 @@ class HealingJob:
         }
         if not settings.answers_itself:
             healing[ANSWER_TOKENS] = [*islice(learned(self.data.train, settings), trained.steps)][-1]
-        if trained.kept_step is not None:
-            entry = trained_entry(trained.curve, trained.kept_step)
-            healing |= entry
-            for line in guard_lines(entry):
-                self.say(line)
         for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
             out = self.run.path / MARKS / kept.name
             if not out.exists():
                 self._write_trained(kept, healing | {MARK: int(kept.name)}, out=out)
-        if trained.kept_step == 0:
-            pruned = load_model(self.cut.source, dtype="float32", device=self._merges_on).model
-            write = partial(write_healed, pruned, self.cut.source, dtype=self.settings.save_dtype)
-            return self._write(healing, write, "", CURVE)
         return self._write_trained(trained.final, healing, CURVE)
-
-    @property
-    def _merges_on(self) -> str:
-        return "cpu" if self.settings.train.method != "qlora" else "cuda"
 
     def _write_trained(
         self, final: Path, healing: dict[str, Any], curve: str | None = None, out: Path | None = None
@@ -194,7 +178,8 @@ class HealingJob:
         self.say("folding in, writing and comparing with the trained model ...")
         train = self.settings.train
         data = None if train.is_graded else self.data  # a loss on given answers cannot say what rounding costs
-        whole = trained_model(self.cut.source, final, train.method, self._merges_on, data)
+        merges_on = "cpu" if train.method != "qlora" else "cuda"
+        whole = trained_model(self.cut.source, final, train.method, merges_on, data)
         write = partial(write_healed, whole.model, self.cut.source, dtype=self.settings.save_dtype, judge=whole.judge)
         return self._write(healing, write, whole.checked, curve, out)
 
@@ -210,9 +195,9 @@ class HealingJob:
         self.group.share(shared)
         options = objective_of(self.pair, self.teacher, settings, shared, self.records, self.tasks)
         if settings.graded:
+            from layercut.healing.on_policy import accuracy_of_held_out
+
             options["look"] = accuracy_of_held_out(self.tasks, self.data, loaded, settings.graded)
-        if self.guards:
-            options["guard"] = Guard(self.guards, loaded)
         model = make_trainable(loaded.model, settings)
         self.say(f"{num_trainable(model):,} trainable parameters")
         settings = within_memory(

@@ -90,19 +90,19 @@ def lazy_logits(model: Any, inputs: Mapping[str, Any], at: Places) -> Logits:
     return Logits(logits_NV, logits_NV.shape[-1])
 
 
-def over_rows(loss: Callable[..., Any], *logits: Logits, rows: Sequence[Tensor] = ()) -> Any:
+def over_rows(loss: Callable[..., Tensor], *logits: Logits, rows: Sequence[Tensor] = ()) -> Tensor:
     """Values of ``loss`` for all rows, computed for a chunk of rows at a time.
 
     Args:
         loss: takes logits (C, V) of each model and the chunk's part of each of ``rows``; gives a tensor whose first
-            axis can be joined, such as (C,), or a tuple of them.
+            axis can be joined, such as (C,).
         logits: of one or more models at the same N tokens.
         rows: tensors (N, ...), such as the targets.
     """
     size = max(1, CHUNK_SIZE // logits[0].vocabulary)
     is_split = len(logits[0]) > size
 
-    def of_chunk(*tensors: Tensor) -> Any:
+    def of_chunk(*tensors: Tensor) -> Tensor:
         made = [one.of(states) for one, states in zip(logits, tensors, strict=False)]
         return loss(*made, *tensors[len(logits) :])
 
@@ -112,8 +112,6 @@ def over_rows(loss: Callable[..., Any], *logits: Logits, rows: Sequence[Tensor] 
             found.append(checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False))
         else:
             found.append(of_chunk(*chunk))
-    if isinstance(found[0], tuple):
-        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
     return torch.cat(found)
 
 

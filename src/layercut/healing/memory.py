@@ -46,20 +46,20 @@ def training_parts(
     counts = _counts(cut)
     rows = train.batches().micro
     trainable = num_trainable(counts, train)
-    width = 2 if train.weights == "bfloat16" or train.autocasts(has_bfloat16=has_bfloat16(cut)) else 4
+    width = 2 if train.autocasts(has_bfloat16=has_bfloat16(cut)) else 4
     has_adapter = train.method in ("lora", "qlora")
     a_layer = width * ((28 if has_adapter else 17) * counts.hidden_size + (7 * train.rank if has_adapter else 0))
     layers = a_layer * counts.num_layers
     if train.checkpoints(on_gpu=is_on_gpu(cut)):
         layers = width * counts.hidden_size * counts.num_layers + a_layer
-    of_weights = 2 if train.weights == "bfloat16" else 4
-    weights = counts.in_memory(cut.dtype) if train.method == "lora" else of_weights * counts.parameters
+    moments = 0 if train.optimizer == "adafactor" else 2 if "8bit" in train.optimizer else 8  # bytes of a weight
+    weights = counts.in_memory(cut.dtype) if train.method == "lora" else 4 * counts.parameters
     if train.method == "qlora":  # NF4 with double quantisation: 4.127 bits a weight (arXiv:2305.14314)
         weights = round(4.127 / 8 * counts.in_layers) + 4 * (counts.parameters - counts.in_layers)
     return {
         "weights": weights,
-        "gradients": of_weights * trainable,
-        "optimizer": 0 if train.optimizer == "adafactor" else 2 * of_weights * trainable,
+        "gradients": 4 * trainable,
+        "optimizer": moments * trainable,
         "activations": rows * longest.tokens * layers,
         "logits": (24 if teacher is None else 48) * min(rows * longest.in_loss * counts.vocabulary, 2**25),
         "teacher": 0 if teacher is None else _counts(teacher).in_memory(teacher.dtype),

@@ -97,11 +97,11 @@ class TaskPrompts(NamedTuple):
     begins: str = ""
     """Beginning of every answer; see ``GenerationRequest``."""
 
-    def request(self, asked: NamedPrompt, *, name: str | None = None, limit: int | None = None) -> GenerationRequest:
-        """A prompt for an engine, under its own id or another ``name``, with at most ``limit`` new tokens."""
+    def request(self, asked: NamedPrompt, *, limit: int | None = None) -> GenerationRequest:
+        """A prompt for an engine, with at most ``limit`` new tokens."""
         most = self.max_new_tokens if limit is None else min(limit, self.max_new_tokens)
         return GenerationRequest(
-            id=name or asked.id, prompt=asked.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
+            id=asked.id, prompt=asked.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
         )
 
     def is_right(self, record: AnswerRecord) -> bool:

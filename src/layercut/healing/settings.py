@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -22,8 +22,6 @@ METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
-WEIGHTS = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "adafactor")
 CHECKPOINTING = ("auto", "on", "off")
 LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
 """Default learning rates where whole weights are trained; ADAPTER_RATE elsewhere.
@@ -35,7 +33,7 @@ Scaling" (COLM 2026).
 ADAPTER_RATE = 2e-4
 """The paper's."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
-OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "jsd", "on-policy", "grpo")
+OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "on-policy", "grpo")
 """The loss: on the answers' tokens, or the teacher's distributions on them or on the pruned model's own answers, or the
 grades of these.
 """
@@ -68,8 +66,7 @@ def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
 class TrainSettings(Settings):
     """Settings of training a pruned model."""
 
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "marks"})
-    FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
+    LATER = frozenset({"optimizer", "gradient_checkpointing", "group", "marks"})
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -78,8 +75,8 @@ class TrainSettings(Settings):
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "sft",
-        description="sft (the answers' tokens), forward-kl, reverse-kl, jsd, on-policy, or grpo (grades of own "
-        "answers; prompts of tasks).",
+        description="sft (the answers' tokens), forward-kl, reverse-kl, on-policy, or grpo (grades of own "
+        "answers, by TRL's trainer; prompts of tasks; a run that was stopped goes on, to other weights than without).",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -95,13 +92,10 @@ class TrainSettings(Settings):
         "constant", description="Learning rate after the warm-up: constant, or linear or cosine down to 0."
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(
-        "adamw", description="adamw, or adafactor (a row and a column of moments for each matrix)."
-    )
-    weights: Annotated[str, one_of(WEIGHTS)] = Field(
-        "float32",
-        description="full, last-k: dtype of the weights in training. bfloat16 halves weights, gradients and moments; "
-        "updates are rounded stochastically.",
+    optimizer: str = Field(
+        "adamw_torch",
+        description="One of transformers' optimizers: adamw_torch, adafactor (a row and a column of moments for each "
+        "matrix), adamw_bnb_8bit (bitsandbytes), adamw_torch_8bit (torchao), ...",
     )
     weight_decay: Number = Field(1e-4, description="Weight decay of the optimizer.")
     beta1: Number = Field(0.9, description="First beta of AdamW.")
@@ -143,15 +137,6 @@ class TrainSettings(Settings):
         "then shows what more tokens bring.",
     )
     graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
-    guard: Names = Field(
-        (),
-        description="Tasks that healing must not break: they are answered before it and at each evaluation, and a "
-        "significant loss stops it.",
-    )
-    guard_items: int = Field(32, ge=8, description="Selection items of each guard task.")
-    jsd_alpha: Share = Field(
-        0.5, gt=0, lt=1, description="jsd, on-policy: weight of the teacher in the mixture of the two models."
-    )
     rollout_start: int = Field(
         32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
     )
@@ -162,13 +147,6 @@ class TrainSettings(Settings):
         "their limit where the task's own is higher.",
     )
     group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
-    drift_overlap: Share = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="on-policy: the rest of an answer counts less once the two models share less than this part of "
-        "their 16 likeliest tokens (mean of 16 tokens), and not at all below half of it; 0: all of it counts.",
-    )
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
         description="seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per "
@@ -196,21 +174,10 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.weights != "float32" and self.method not in ("full", "last-k"):
-            raise InputError(
-                f"{self.method} trains no whole weights, so `weights` {self.weights} has no meaning; leave it out. The "
-                "dtype of its base is `dtype`."
-            )
-        if self.weights == "bfloat16" and self.precision == "float32":
-            raise InputError("products of bfloat16 weights are in bfloat16; leave out `precision`.")
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.marks and (self.method not in ("lora", "qlora") or self.answers_itself):
             raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
-        if self.guard and self.method == "seam":
-            raise InputError("the method seam has no evaluations at which guard tasks are answered; leave out `guard`.")
-        if self.guard and not self.held_out:
-            raise InputError("guard tasks are answered with each held-out loss, and held_out is 0; hold some out.")
         if self.method == "seam" and self.objective != "sft":
             raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
         if self.rollout_max < self.rollout_start:
@@ -234,15 +201,13 @@ class TrainSettings(Settings):
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to", *self.FORMER}
+        unused = {"seam", "report_to"}
         if self.method not in ("lora", "qlora"):
             unused |= {"rank", "alpha", "dropout"}
         if self.method != "last-k":
             unused.add("last_k")
-        if self.objective not in ("jsd", "on-policy"):
-            unused.add("jsd_alpha")
         if self.objective != "on-policy":
-            unused |= {"rollout_start", "drift_overlap"}
+            unused.add("rollout_start")
         if not self.answers_itself:
             unused.add("rollout_max")
         if not self.is_graded:
@@ -255,12 +220,8 @@ class TrainSettings(Settings):
         return on_gpu if self.gradient_checkpointing == "auto" else self.gradient_checkpointing == "on"
 
     def autocasts(self, *, has_bfloat16: bool) -> bool:
-        """True if float32 weights are multiplied in bfloat16; bfloat16 weights need no cast.
-
-        ``has_bfloat16``: there is a GPU, and it has bfloat16.
-        """
-        wants = self.precision == "bfloat16" or (self.precision == "auto" and has_bfloat16)
-        return wants and self.weights == "float32"
+        """True if weights are multiplied in bfloat16; ``has_bfloat16``: there is a GPU, and it has bfloat16."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and has_bfloat16)
 
     def num_steps(self, num_examples: int) -> int:
         """Optimiser steps on this many training examples, unless training stops early."""
@@ -314,8 +275,6 @@ class HealSettings(ArmSettings):
             raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
         if self.keep_adapter and self.train.method not in ("lora", "qlora"):
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
-        if self.keep_adapter and self.train.guard:
-            raise InputError("a guard may keep the pruned model, which has no adapter; leave out one of them.")
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self

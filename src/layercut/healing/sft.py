@@ -1,4 +1,4 @@
-"""Training with TRL: checkpoints, resuming, held-out loss, early stop. The only file that imports TRL.
+"""Training with TRL: checkpoints, resuming, held-out loss, early stop.
 
 A killed run resumes from its last complete checkpoint with the same examples in the same order and the same dropout,
 and ends with the same weights.
@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -21,9 +21,7 @@ from torch import Tensor
 
 from layercut.errors import MissingExtra
 from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
-from layercut.healing.guard import Guard, Look, is_broken
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
-from layercut.healing.optimizers import optimizer_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import FINAL
@@ -31,13 +29,14 @@ from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
 from layercut.runs.atomic import new_directory, write_json, write_text
-from layercut.runs.healing import ACCURACY, GUARD, MARKS
+from layercut.runs.healing import ACCURACY, MARKS
 
 try:
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_pt_utils import safe_globals
+    from transformers.training_args import OptimizerNames as OptimizerNames
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 except ImportError as error:
     raise MissingExtra("healing by training", "heal") from error
@@ -50,10 +49,13 @@ _DONE = "trained.json"
 """Written last, so its presence means that the final weights are complete."""
 _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
-    "overlap", "drifted", "reward", "informative",
+    "num_tokens", "completions/mean_length", "reward",
 )  # fmt: skip
 """Fields of the Trainer's log that go to the loss curve."""
-_RENAMED = {"eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens"}
+_RENAMED = {
+    "eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens", "num_tokens": "tokens",
+    "completions/mean_length": "rollout_tokens",
+}  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -70,39 +72,31 @@ class Trained(NamedTuple):
     curve: list[dict[str, Any]]
     """A line for each step and each held-out evaluation."""
     stopped_early: bool
-    kept_step: int | None = None
-    """With guard tasks, the step whose weights are kept: of the best held-out loss where no guard was broken; 0 where
-    every evaluation broke one, and ``final`` is of no use. None without guard tasks."""
 
     @property
     def held_out(self) -> dict[str, float]:
         """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without
         held-out data.
 
-        A training that an older layercut began has no ``before``. One that broke a guard at once has no ``best``.
+        A training that an older layercut began has no ``before``.
         """
-        lines = {line["step"]: line for line in self.curve if "held_out_loss" in line}
-        losses = {step: line["held_out_loss"] for step, line in lines.items()}
+        losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
         found = {"before": losses.pop(0)} if 0 in losses else {}
-        found |= {"last": losses[max(losses)]} if losses else {}
-        kept = [loss for step, loss in losses.items() if not is_broken(lines[step])]
-        return found | ({"best": min(kept)} if kept else {})
+        return found | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
 
 
-class HealingTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on examples whose tokens and labels are given, without its templates."""
+class Watched(Trainer):  # type: ignore[misc]
+    """What all trainers add to those of TRL: the loss curve with its seconds, progress, and no model card."""
 
     def __init__(
         self,
         *args: Any,
         on_progress: OnProgress | None = None,
-        look: Look | None = None,
-        guard: Guard | None = None,
+        look: Callable[[Any], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._look = look
-        self._guard = guard
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
@@ -118,16 +112,10 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
         return metrics
 
-    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """True if this evaluation is the best so far; never one that breaks a guard."""
-        return not is_broken(self.state.log_history[-1]) and super()._determine_best_metric(*args, **kwargs)
-
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` and the guard measure."""
+        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` measures."""
         if "eval_loss" in logs and self._look is not None:
             logs |= self._look(self.model)
-        if "eval_loss" in logs and self._guard is not None:
-            logs[GUARD] = self._guard.rows(self.model, self.state.log_history)
         before = getattr(self, "_seconds_before", None)
         if before is None:
             earlier = [line["seconds"] for line in self.state.log_history if "seconds" in line]
@@ -145,6 +133,30 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
             sums = {name: self.accelerator.reduce(one.to(self.accelerator.device)) for name, one in sums.items()}
         return {name: (total / count).item() for name, (total, count) in sums.items()}
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes none: a checkpoint of training is no model to be published."""
+
+
+class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer on examples whose tokens and labels are given, without its templates."""
+
+    @staticmethod
+    def arguments(given: dict[str, Any], settings: TrainSettings) -> SFTConfig:
+        """The arguments of TRL's trainer, from those that all trainers have."""
+        return SFTConfig(
+            **given,
+            include_num_input_tokens_seen="all" if settings.packing else "non_padding",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            padding_free=settings.packing,
+            completion_only_loss=False,  # the labels have the mask
+        )
+
+    @staticmethod
+    def dataset(examples: Sequence[TrainingExample]) -> Dataset:
+        """The examples as TRL reads them."""
+        return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -159,8 +171,7 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
         targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
-        losses_N: Tensor = over_rows(token_losses, lazy_logits_in_loss(model, inputs), rows=[targets_N])
-        return losses_N
+        return over_rows(token_losses, lazy_logits_in_loss(model, inputs), rows=[targets_N])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
@@ -168,12 +179,9 @@ class HealingTrainer(SFTTrainer):  # type: ignore[misc]
         step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return StepsByLength(lengths, step, self.args.seed)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes none: a checkpoint of training is no model to be published."""
-
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports the progress of training, writes the loss curve, and ends training where a guard is broken."""
+    """Reports the progress of training, and writes the loss curve."""
 
     def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
@@ -194,11 +202,6 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._on_progress(state.global_step, state.max_steps)
 
     on_train_begin = on_step_end
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The weights of a broken guard are no checkpoint: a resumed training would go on from them."""
-        if is_broken(state.log_history[-1]):
-            control.should_training_stop, control.should_save = True, False
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -248,7 +251,7 @@ def train(
     settings: TrainSettings,
     folder: Path,
     *,
-    trainer: type[HealingTrainer] = HealingTrainer,
+    trainer: Any = HealingTrainer,
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
@@ -260,24 +263,23 @@ def train(
     Args:
         model: from ``make_trainable``; training changes it.
         folder: of this training alone.
-        trainer: computes the loss; ``options`` are for its constructor.
+        trainer: a Watched trainer of TRL; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
     if (found := finished(folder)) is not None:
         return found
     with quiet_transformers():
-        config = _config(model, settings, folder, has_held_out=bool(data.held_out))
+        given = _given(model, settings, folder, has_held_out=bool(data.held_out))
         run = trainer(
             model=model,
-            args=config,
+            args=trainer.arguments(given, settings),
             processing_class=tokenizer,
-            train_dataset=_dataset(data.train),
-            eval_dataset=_dataset(data.held_out) if data.held_out else None,
+            train_dataset=trainer.dataset(data.train),
+            eval_dataset=trainer.dataset(data.held_out) if data.held_out else None,
             callbacks=[
                 *([EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else []),
                 *([_Marks(folder / MARKS, data, settings)] if settings.marks else []),
             ],
-            optimizer_cls_and_kwargs=optimizer_of(settings),
             on_progress=on_progress,
             **options,
         )
@@ -299,7 +301,6 @@ def train(
         seconds=max((line["seconds"] for line in curve if "seconds" in line), default=0.0),
         curve=curve,
         stopped_early=state.global_step < state.max_steps,
-        kept_step=(state.best_global_step or 0) if settings.guard else None,
     )
     run.accelerator.wait_for_everyone()
     if run.is_world_process_zero():
@@ -340,7 +341,7 @@ def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
     return [
         {_RENAMED.get(name, name): line[name] for name in _COLUMNS if name in line}
-        | {name: value for name, value in line.items() if name.startswith(ACCURACY) or name == GUARD}
+        | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
         for line in lines
     ]
 
@@ -395,51 +396,43 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def _dataset(examples: Sequence[TrainingExample]) -> Dataset:
-    return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
-
-
-def _config(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> SFTConfig:
+def _given(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> dict[str, Any]:
+    """Arguments that all of TRL's trainers have."""
     on_gpu = model.device.type == "cuda"
     batches = settings.batches(ProcessGroup.of_this_process().size)
     watched = "steps" if has_held_out else "no"
-    return SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=batches.micro,
-        per_device_eval_batch_size=batches.micro,
-        gradient_accumulation_steps=batches.accumulation,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,  # type: ignore[arg-type]  # never None once made
-        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        warmup_steps=settings.warmup_steps,
-        optim="adamw_torch" if settings.optimizer == "adamw" else "adafactor",
-        adam_beta1=settings.beta1,
-        adam_beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="all" if settings.packing else "non_padding",
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        save_total_limit=2,
-        eval_strategy=watched,
-        eval_steps=settings.save_every if has_held_out else None,
-        load_best_model_at_end=has_held_out and bool(settings.patience or settings.guard),
-        metric_for_best_model="eval_loss" if has_held_out else None,
-        restore_callback_states_from_checkpoint=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        padding_free=settings.packing,
-        completion_only_loss=False,  # the labels have the mask
-        bf16=settings.autocasts(has_bfloat16=on_gpu and torch.cuda.is_bf16_supported()),
-        gradient_checkpointing=settings.checkpoints(on_gpu=on_gpu),
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=on_gpu,
-        disable_tqdm=True,
-        report_to=list(settings.report_to) or "none",
-    )
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": batches.micro,
+        "per_device_eval_batch_size": batches.micro,
+        "gradient_accumulation_steps": batches.accumulation,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "learning_rate": settings.learning_rate,  # type: ignore[arg-type]  # never None once made
+        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        "warmup_steps": settings.warmup_steps,
+        "optim": settings.optimizer,
+        "adam_beta1": settings.beta1,
+        "adam_beta2": settings.beta2,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "save_total_limit": 2,
+        "eval_strategy": watched,
+        "eval_steps": settings.save_every if has_held_out else None,
+        "load_best_model_at_end": has_held_out and bool(settings.patience),
+        "metric_for_best_model": "eval_loss" if has_held_out else None,
+        "restore_callback_states_from_checkpoint": True,
+        "bf16": settings.autocasts(has_bfloat16=on_gpu and torch.cuda.is_bf16_supported()),
+        "gradient_checkpointing": settings.checkpoints(on_gpu=on_gpu),
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": on_gpu,
+        "disable_tqdm": True,
+        "report_to": list(settings.report_to) or "none",
+    }

@@ -34,16 +34,15 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
     """The model with gradients where ``settings.method`` wants them; adapters wrap it, the others change it in place.
 
     Raises:
-        InputError: last-k of more layers than there are, or whole weights in another dtype than `weights`.
+        InputError: last-k of more layers than there are, or whole weights in another dtype than float32.
         MissingExtra: PEFT is not installed.
     """
     method = settings.method
     if method in ("lora", "qlora"):
         return add_adapters(model, settings)
-    if model.dtype != getattr(torch, settings.weights):
+    if model.dtype != torch.float32:
         raise InputError(
-            f"{method} trains weights in {settings.weights}, not {str(model.dtype).removeprefix('torch.')}; leave out "
-            "`dtype`, or say the same in `weights`."
+            f"{method} trains weights in float32, not {str(model.dtype).removeprefix('torch.')}; leave out `dtype`."
         )
     if method == "full":
         model.requires_grad_(True)
@@ -97,7 +96,7 @@ def load_for_training(
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and settings.method != "lora":
-        dtype = settings.weights
+        dtype = "float32"
     return load_model(source, dtype=dtype, device=device)
 
 

@@ -1,11 +1,10 @@
-"""report.md and report.png of a healing: training data, loss over the steps, guard tasks, held-out questions."""
+"""report.md and report.png of a healing: training data, loss over the steps, held-out questions."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,16 @@ from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import (
     ACCURACY,
-    BY_SOURCE,
     CHECKPOINT,
-    GUARD,
     ON_POLICY,
     entries_of,
-    guard_moment,
     healing_lines,
     is_graded,
-    percent,
-    shares_in_loss,
 )
 from layercut.runs.records import read_records
 from layercut.text.counting import counted
 from layercut.text.markup import escape, escaped
-from layercut.text.numbers import p_value, with_interval
+from layercut.text.numbers import with_interval
 from layercut.text.removal import format_layers
 
 Line = Mapping[str, Any]
@@ -65,8 +59,8 @@ def healing_report(folder: Path) -> Path:
     lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
     lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), ""]
     if with_plot:
-        lines += [f"![Loss, and answers to held-out and guard items, over the steps]({PLOT})", ""]
-    lines += [*_evaluations(entry, curve), *_sources(entry, curve), *_guard_table(entry)]
+        lines += [f"![Loss, and answers to held-out questions, over the steps]({PLOT})", ""]
+    lines += _evaluations(entry, curve)
     return write_report(run, REPORT, [*lines, "## Examples", "", _facts(entry), ""])
 
 
@@ -99,62 +93,14 @@ def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
         of_loss = f"held-out loss, n={entry['num_held_out']}"
         columns.insert(1, Column(of_loss, lambda line: f"{line['held_out_loss']:.4f}", numeric=True))
     table = Table(name="evaluations", caption="Evaluations", columns=columns, rows=asked)
-    over = "sources" if "sources" in entry else "held-out examples"
-    note = "" if is_graded(entry) else f"Held-out loss: mean over the {over}, in nats a token. "
+    note = "" if is_graded(entry) else "Held-out loss: mean over the held-out examples, in nats a token. "
     if names:
-        note += "Answers in % with 95 % intervals; guard tasks decide when training stops, held-out questions do not."
+        note += "Answers in % with 95 % intervals; they do not decide when training stops."
     return ["## While it trained", "", table, "", note, ""]
 
 
-def _sources(entry: Line, curve: Sequence[Line]) -> list[Part]:
-    """A row for each source of prompts that counts by its damage; nothing where every token counts the same."""
-    losses = [line[BY_SOURCE] for line in curve if BY_SOURCE in line]
-    if not losses:
-        return []
-    tokens = {name: source["loss_tokens"] for name, source in entry["sources"].items()}
-    first, last = (shares_in_loss(line, tokens) for line in (losses[0], losses[-1]))
-    of_all = {name: tokens[name] / sum(tokens.values()) for name in tokens}
-    columns = [
-        Column("source", lambda name: name),
-        Column("trained on", lambda name: str(entry["sources"][name]["num_examples"]), numeric=True),
-        Column("held out", lambda name: str(entry["sources"][name]["num_held_out"]), numeric=True),
-        Column("tokens, %", lambda name: f"{100 * of_all[name]:.0f}", numeric=True),
-        Column("first weight, %", lambda name: f"{100 * first[name]:.0f}", numeric=True),
-        Column("last, %", lambda name: f"{100 * last[name]:.0f}", numeric=True),
-        Column("loss before", lambda name: f"{losses[0][name]:.4f}", numeric=True),
-        Column("last", lambda name: f"{losses[-1][name]:.4f}", numeric=True),
-    ]
-    table = Table(name="sources", caption="Sources", columns=columns, rows=list(entry["sources"]))
-    note = "Weight: share in the training loss, the source's held-out loss (nats a token) over the sum of all."
-    return ["## Sources", "", table, "", note, ""]
-
-
-def _guard_table(entry: Line) -> list[Part]:
-    """Each guard task where it was decided; nothing without a guard."""
-    rows = entry.get(GUARD, {}).get("rows", ())
-    if not rows:
-        return []
-    columns = [
-        Column("task", itemgetter("task")),
-        Column("readout", itemgetter("readout")),
-        Column("n", lambda row: str(row["n"]), numeric=True),
-        Column("before", lambda row: percent(row["before"]), numeric=True),
-        Column("after", lambda row: percent(row["after"]), numeric=True),
-        Column("when", guard_moment),
-        Column("lost", lambda row: str(row.get("lost", "-")), numeric=True),
-        Column("gained", lambda row: str(row.get("gained", "-")), numeric=True),
-        Column("p", lambda row: p_value(row["p_value"]) if "p_value" in row else "-", numeric=True),
-        Column("verdict", lambda row: "broken" if row["broken"] else "not broken"),
-    ]
-    table = Table(name="guard", caption="Guard tasks", columns=columns, rows=rows)
-    note = (
-        "Selection items, pruned against healed model, with 95 % intervals; p: one-sided exact McNemar, not corrected."
-    )
-    return ["## Guard tasks", "", table, "", note, ""]
-
-
 def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
-    """Names and values of the held-out questions and guard tasks of an evaluation."""
+    """Names and values of the held-out questions of an evaluation."""
     if is_graded(entry) and "held_out_loss" in line:
         n = entry["num_held_out"]
         yield f"held out, n={n}", proportion_interval(round((1 - line["held_out_loss"]) * n), n)
@@ -163,10 +109,6 @@ def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
             n = int(found["n"])
             label = f"held out: {found['task']} {found['readout']}, n={n}"
             yield label, proportion_interval(round(share * n), n)
-    for row in line.get(GUARD, ()):
-        after = row["after"]
-        estimate = Estimate(after["value"], after["low"], after["high"], row["n"], "paired")
-        yield f"guard: {row['task']} {row['readout']}, n={row['n']}", estimate
 
 
 def _facts(entry: Line) -> Table:
@@ -194,11 +136,6 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
         losses += [charts.point(step, (loss, None, None), "training loss") for step, loss in _means(curve, "loss")]
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
         losses += [charts.point(step, (loss, None, None), "held-out loss") for step, loss in held_out]
-        losses += [
-            charts.point(line["step"], (loss, None, None), f"held out: {name}")
-            for line in curve
-            for name, loss in line.get(BY_SOURCE, {}).items()
-        ]
     scores += [charts.point(line["step"], value, name, 100) for line in curve for name, value in _scores(entry, line)]
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
     panels = []

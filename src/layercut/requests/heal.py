@@ -89,7 +89,7 @@ class HealRequest(Request):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_prompts(self.specs)
-        check_tasks(TaskSettings(task=name) for name in (*self.what.decontaminate, *self.train.guard))
+        check_tasks(TaskSettings(task=name) for name in self.what.decontaminate)
         _ = self.settings
         return self
 

@@ -17,15 +17,10 @@ CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"
 ANSWER_TOKENS, MARK = "answer_tokens", "mark"
 """Names of the answer tokens that a training learned from in all, and of those that it had learned from at a mark."""
 
-GUARD = "guard"
-"""Name of the guard tasks' rows in a line of the loss curve, and of the guard in the entry of a healing."""
 ACCURACY = "accuracy of "
 """Begins the names of accuracies on held-out questions in the loss curve."""
-BY_SOURCE = "held_out_of"
-"""Name of the held-out losses of the sources of prompts in a line of the loss curve."""
 ON_POLICY = "on-policy"
 """The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""
-UNHEALED = "the checkpoint holds the pruned model's weights, unhealed"
 
 
 def is_healing(folder: Path) -> bool:
@@ -58,7 +53,7 @@ def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
 
     Args:
         entry: of ``healing`` in plan.json.
-        rows: whether each evaluation and guard task has a line of its own; a report has tables of these.
+        rows: whether each evaluation has a line of its own; a report has a table of these.
     """
     lines = [_trained_on(entry)]
     losses, name = entry.get("held_out_loss", {}), held_out_name(entry)
@@ -70,7 +65,6 @@ def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
         for look in (entry.get("looks", []) if rows else [])
     ]
     lines += entry.get("seams", [])
-    lines += guard_lines(entry) if rows else guard_lines(entry)[-1:]
     return [*lines, *(f"checked: {text}" for text in entry["checked"])]
 
 
@@ -97,61 +91,3 @@ def held_out_name(entry: Mapping[str, Any]) -> str:
 def held_out_value(entry: Mapping[str, Any], value: float) -> str:
     """A value of ``held_out_loss`` for people."""
     return f"{value:.1%}" if is_graded(entry) else f"{value:.4f}"
-
-
-def guard_lines(entry: Mapping[str, Any]) -> list[str]:
-    """Losses of each guard task, and last the weights that were kept; none without a guard."""
-    found = entry.get(GUARD)
-    return [] if found is None else [*map(guard_line, found["rows"]), _kept(found)]
-
-
-def _kept(guard: Mapping[str, Any]) -> str:
-    if "strength" in guard:
-        kept = f"the maps are folded in with strength {guard['strength']:g}"
-        return kept if guard["strength"] else f"every strength breaks a guard; {UNHEALED}"
-    if guard["stopped_at"] is None:
-        return f"no guard was broken; the weights are those of step {guard['kept_step']}"
-    kept = f"the weights are those of step {guard['kept_step']}" if guard["kept_step"] else UNHEALED
-    return f"training stopped at step {guard['stopped_at']}, which breaks a guard; {kept}"
-
-
-def guard_line(row: Mapping[str, Any]) -> str:
-    """One guard task at one evaluation.
-
-    >>> score = {"value": 0.75, "low": 0.4, "high": 0.9}
-    >>> guard_line({"task": "copy", "readout": "short", "n": 8, "before": score, "after": score, "broken": False})
-    'guard copy (short, n=8): 75 % [40, 90] before, 75 % [40, 90] after, not broken'
-    """
-    text = f"guard {row['task']} ({row['readout']}, n={row['n']}): {percent(row['before'])} before, "
-    text += f"{percent(row['after'])} {guard_moment(row)}, "
-    if "lost" in row:
-        text += f"{row['lost']} lost and {row['gained']} gained (p = {row['p_value']:.2g}), "
-    return text + ("broken" if row["broken"] else "not broken")
-
-
-def guard_moment(row: Mapping[str, Any]) -> str:
-    """Moment at which the healed model was asked."""
-    at = "after" if "step" not in row else f"at step {row['step']}"
-    return at if "strength" not in row else f"at strength {row['strength']:g}"
-
-
-def shares_in_loss(losses: Mapping[str, float], tokens: Mapping[str, float]) -> dict[str, float]:
-    """The share of each source of prompts in a loss weighted by damage: of its held-out loss in the sum of all.
-
-    Where nothing is lost, of its answer tokens.
-
-    >>> shares_in_loss({"copy": 3.0, "sums": 1.0}, {"copy": 10, "sums": 90})
-    {'copy': 0.75, 'sums': 0.25}
-    >>> shares_in_loss({"copy": 0.0, "sums": -1e-9}, {"copy": 10, "sums": 90})
-    {'copy': 0.1, 'sums': 0.9}
-    """
-    damage = {name: max(losses[name], 0.0) for name in tokens}
-    parts = damage if any(damage.values()) else tokens
-    return {name: part / sum(parts.values()) for name, part in parts.items()}
-
-
-def percent(score: Mapping[str, float | None]) -> str:
-    """A score with its interval."""
-    ends = [score["low"], score["high"]]
-    interval = "" if None in ends else f" [{', '.join(f'{100 * end:.0f}' for end in ends if end is not None)}]"
-    return f"{100 * (score['value'] or 0):.0f} %{interval}"

@@ -105,7 +105,7 @@ def _check_names(study: StudySettings) -> None:
     known(study.diagnose.only if study.diagnose else ())
     for arm in study.healing:
         check_prompts(arm.prompts)
-        check_tasks(TaskSettings(task=name) for name in (*arm.decontaminate, *arm.train.guard))
+        check_tasks(TaskSettings(task=name) for name in arm.decontaminate)
 
 
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:

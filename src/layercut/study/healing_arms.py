@@ -16,7 +16,6 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
-from layercut.healing.guard import described, guard_tasks, items_of_guard
 from layercut.healing.heal import IN_FULL, Healed, check_method, heal_model
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
@@ -30,7 +29,6 @@ from layercut.study.settings import HealingArm
 from layercut.surgery.checkpoint import read_plans
 from layercut.tasks import base_name
 from layercut.tasks.base import Task
-from layercut.tasks.selected_items import merge_items
 
 
 class Healer:
@@ -93,7 +91,6 @@ class Healer:
             "system": how.system,
             **how.extra(),
             **({IN_FULL: list(self._in_full)} if self._in_full else {}),
-            **described(guard_tasks(self.arm.train, _data(self._tasks), source)),
             **({"after": self._start.identity} if self._start else {}),
             **({MARK: self._mark} if self._mark else {}),
         }
@@ -170,10 +167,9 @@ class Healer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def items_of(arm: HealingArm, tasks: Sequence[TaskSettings]) -> Mapping[str, frozenset[str]]:
-    """By task, ids of the items that an arm's prompts and guard are; ``tasks`` of the study name local data."""
-    source = _prompts(arm)[0]
-    return merge_items(source.items, items_of_guard(guard_tasks(arm.train, _data(tasks), source)))
+def items_of(arm: HealingArm) -> dict[str, frozenset[str]]:
+    """By task, ids of the items that an arm's prompts are."""
+    return _prompts(arm)[0].items
 
 
 def checked_in_full(

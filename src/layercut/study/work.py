@@ -231,7 +231,7 @@ class StudyWork:
             load_task(one.task, data=one.data, seed=settings.seed) for by in settings.criteria for one in by.objective
         ]
         known = [task.samples("selection", None) for task in searched if hasattr(task, "shares_test_set")]
-        healed = [ids for arm in settings.healing for ids in items_of(arm, settings.tasks).values()]
+        healed = [ids for arm in settings.healing for ids in items_of(arm).values()]
         return used.union(*({sample.id for sample in samples} for samples in known), *healed)
 
     def shortfalls(self) -> list[str]:

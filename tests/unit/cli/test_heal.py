@@ -20,7 +20,6 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
-from layercut.healing import guard
 from layercut.healing.prompt_sources import TaskPrompts
 from tests.unit.cli.conftest import Run
 
@@ -61,7 +60,7 @@ def answers(layercut: Run, model: Path, prompts: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("objective", ["sft", "jsd"])
+@pytest.mark.parametrize("objective", ["sft", "reverse-kl"])
 def test_a_healed_model_loads_and_says_how_it_was_made(
     objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -157,36 +156,6 @@ def test_seams_are_repaired_without_training(
     assert "of the gap" in ran.out
 
 
-def test_a_guard_that_breaks_at_once_leaves_the_pruned_weights(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared = guard.compared
-    monkeypatch.setattr(  # broken, but for the first time, where the model is the pruned one
-        guard, "compared", lambda *given: compared(*given) | {"broken": given[1] is not given[2]}
-    )
-    command = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", *SMALL)
-    command = (*command, "--guard", "brackets,copy", "--guard-items", 8, "--out", tmp_path / "run")
-    ran = layercut(*command)
-    assert ran.code == 0, ran.err
-    assert "step 2, which breaks" in ran.out
-    assert "guard brackets (short, n=8): 0 % [" in ran.out and "guard copy (short, n=8)" in ran.out
-    folder = tmp_path / "run" / "checkpoint"
-    healing = json.loads((folder / "plan.json").read_text())["healing"][0]
-    assert healing["steps"] == 2 and "best" not in healing["held_out_loss"]
-    assert (healing["guard"]["kept_step"], healing["guard"]["stopped_at"]) == (0, 2)
-    assert [(row["task"], row["n"], row["step"]) for row in healing["guard"]["rows"]] == [
-        ("brackets", 8, 2), ("copy", 8, 2)
-    ]  # fmt: skip
-    assert healing["selection_items"]["brackets"]["num_items"] == 8, "these items chose the weights"
-    before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (cut, folder))
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert "stopped at step 2" in (folder / "README.md").read_text()
-    assert "## Guard tasks" in (tmp_path / "run" / "report.md").read_text()
-    assert f"report: {tmp_path / 'run' / 'report.md'}" in ran.out
-    curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
-    assert [len(line["guard"]) for line in curve if "guard" in line] == [2, 2]
-
-
 def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
     rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
     rows.append({"instruction": "count  to 3", "output": "one"})
@@ -263,13 +232,13 @@ def stop(*args: object, **options: object) -> None:
     [
         (("--method", "lorra"), "Did you mean lora"),
         (("--method", "full", "--keep-adapter"), "makes no adapter"),
+        (("--optimizer", "adamw-torch"), "unknown optimizer 'adamw-torch'. Did you mean adamw_torch"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "none of these prompts is graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
-        (("--guard", "bracket"), "unknown task 'bracket'. Did you mean brackets"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
         (("--objective", "grpo", "--right-only"), "own answers, so --right-only has no meaning; leave it out"),
-        (("--guard", "copy", "--held-out", "0"), "--held-out is 0; hold some out"),
+        (("--graded", "2", "--held-out", "0"), "--held-out is 0; hold some out"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -326,7 +295,7 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     assert written < 1.5 * data["stays_bytes"] + 100_000, "the tokenizer comes on top"
 
 
-@pytest.mark.parametrize("objective", ["sft", "jsd", "on-policy"])
+@pytest.mark.parametrize("objective", ["sft", "reverse-kl", "on-policy"])
 def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
     objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +325,7 @@ def test_little_memory_changes_no_number_of_a_training(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def healed(name: str) -> bytes:
-        given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", "--objective", "jsd", *SMALL)
+        given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", "--objective", "reverse-kl", *SMALL)
         ran = layercut("heal", cut, *given, "--out", tmp_path / name)
         assert ran.code == 0 and ("gradient checkpointing is on" in ran.err + ran.out) == (name == "short")
         return (tmp_path / name / "checkpoint" / "model.safetensors").read_bytes()
@@ -364,31 +333,6 @@ def test_little_memory_changes_no_number_of_a_training(
     ample = healed("ample")
     monkeypatch.setattr("layercut.healing.memory.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
     assert healed("short") == ample
-
-
-def test_whole_weights_in_bfloat16_become_a_checkpoint_in_bfloat16(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    given = (
-        "heal",
-        cut,
-        "--teacher",
-        tiny,
-        "--prompts",
-        prompts,
-        "--method",
-        "full",
-        *SMALL,
-        "--out",
-        tmp_path / "run",
-    )
-    ran = layercut(*given, "--weights", "bfloat16", "--optimizer", "adafactor", "--save-dtype", "bfloat16", "--json")
-    assert ran.code == 0, ran.err
-    entry = json.loads(ran.out)
-    assert (entry["settings"]["weights"], entry["settings"]["optimizer"]) == ("bfloat16", "adafactor")
-    assert entry["written"]["dtype"] == "bfloat16" and entry["written"]["logit_difference"] == 0
-    refused = layercut(*given[:6], *SMALL, "--weights", "bfloat16", "--out", tmp_path / "other")
-    assert refused.code == 1 and "lora trains no" in refused.err
 
 
 def test_a_run_keeps_the_learning_rate_that_it_was_begun_with(

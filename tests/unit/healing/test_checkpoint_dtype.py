@@ -14,8 +14,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.errors import VerificationError
 from layercut.healing import checkpoint
-from layercut.healing.checkpoint import SHARE, judged_by, mean_loss, stored_dtype, write_healed
-from layercut.healing.optimizers import stochastic_bfloat16
+from layercut.healing.checkpoint import SHARE, judged_by, mean_loss, stochastic_bfloat16, stored_dtype, write_healed
 from layercut.healing.trainable import probe
 from layercut.models.sources import resolve
 from layercut.surgery.cut import cut_model

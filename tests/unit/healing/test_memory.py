@@ -47,7 +47,6 @@ def settings(**more: Any) -> TrainSettings:
         ({"method": "full"}, 3.05),
         ({"method": "full", "gradient_checkpointing": "on"}, 2.54),
         ({"method": "full", "optimizer": "adafactor"}, 1.98),
-        ({"method": "full", "weights": "bfloat16"}, 1.69),
         ({"method": "last-k"}, 1.69),
         ({"method": "lora"}, 2.14),
         ({"method": "lora", "objective": "forward-kl"}, 2.88),

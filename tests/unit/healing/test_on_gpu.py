@@ -16,7 +16,6 @@ from tests.support.tiny import CONFIGS, byte_tokenizer
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import logits
-from layercut.healing.memory import Shape, Where, training_bytes
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
 
@@ -32,7 +31,7 @@ class Killed(BaseException):
 def heal(folder: Path, settings: TrainSettings, kill_at: int | None = None) -> Trained:
     torch.manual_seed(0)
     config = AutoConfig.for_model("llama", **(CONFIGS["llama"] | SIZE))
-    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, settings.weights)).cuda()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).cuda()
     model.requires_grad_(False)
 
     def on_progress(done: int, total: int) -> None:
@@ -47,14 +46,13 @@ def settings_of(**more: Any) -> TrainSettings:
     return TrainSettings(**(fixed | {"learning_rate": 1e-3, "batch_size": 4, "micro_batch": 2} | more))
 
 
-@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_full_fine_tuning_learns_and_resumes(weights: str, optimizer: str, tmp_path: Path) -> None:
-    settings = settings_of(weights=weights, optimizer=optimizer)
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adafactor"])
+def test_full_fine_tuning_learns_and_resumes(optimizer: str, tmp_path: Path) -> None:
+    settings = settings_of(optimizer=optimizer)
     whole = heal(tmp_path / "whole", settings)
     assert whole.held_out["last"] < whole.held_out["before"]
     kept = AutoModelForCausalLM.from_pretrained(whole.final, dtype="auto")
-    assert kept.dtype == getattr(torch, weights)
+    assert kept.dtype == torch.float32
     with pytest.raises(Killed):
         heal(tmp_path / "killed", settings, kill_at=3)
     resumed = heal(tmp_path / "killed", settings)
@@ -65,23 +63,8 @@ def test_full_fine_tuning_learns_and_resumes(weights: str, optimizer: str, tmp_p
 def test_logits_of_chunks_take_less_memory_and_have_the_same_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = heal(tmp_path / "whole", settings_of(weights="bfloat16"))
+    whole = heal(tmp_path / "whole", settings_of())
     monkeypatch.setattr(logits, "CHUNK_SIZE", 260 * 4)
-    chunked = heal(tmp_path / "chunked", settings_of(weights="bfloat16"))
+    chunked = heal(tmp_path / "chunked", settings_of())
     first = [run.curve[1]["loss"] for run in (whole, chunked)]
     assert first[0] == pytest.approx(first[1], rel=1e-2)
-
-
-@pytest.mark.parametrize("more", [{}, {"weights": "bfloat16"}, {"optimizer": "adafactor", "weights": "bfloat16"}])
-def test_the_bytes_of_a_step_are_those_that_cuda_hands_out(more: dict[str, Any], tmp_path: Path) -> None:
-    settings = settings_of(max_steps=3, **more)
-    AutoConfig.for_model("llama", **(CONFIGS["llama"] | SIZE)).save_pretrained(tmp_path)
-    longest = max(DATA.train, key=len)
-    shape = Shape(2, len(longest), len(longest.completion))
-    where = Where(on_gpu=True, has_bfloat16=torch.cuda.is_bf16_supported(), dtype="float32", teacher_dtype="float32")
-    predicted = training_bytes(tmp_path, None, settings, shape, where, accumulation=2)
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    heal(tmp_path / "run", settings)
-    assert torch.cuda.max_memory_allocated() - before == pytest.approx(sum(predicted.values()), rel=0.2)

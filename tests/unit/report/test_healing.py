@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.report.reports import write_reports
-from layercut.runs import healing
 from layercut.runs.directory import RunFolder
 from layercut.runs.healing import is_healing
-
-SCORE = {"value": 0.5, "low": 0.3, "high": 0.7}
-
-
-def guard_row(step: int, lost: int, *, broken: bool) -> dict[str, Any]:
-    return {
-        "step": step, "task": "copy", "readout": "short", "n": 32, "before": SCORE, "after": SCORE, "difference": SCORE,
-        "lost": lost, "gained": 1, "p_value": 0.035, "broken": broken,
-    }  # fmt: skip
 
 
 def entry(**more: Any) -> dict[str, Any]:
@@ -85,27 +74,10 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
     ]
     assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Examples")
     assert "step 200: accuracy" not in text, "the table has it"
-    assert "## Guard tasks" not in text and "## Rounds" not in text
+    assert "## Rounds" not in text
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
     before = written["report"].read_bytes()
     assert write_reports(folder)["report"].read_bytes() == before
-
-
-def test_sources_that_count_by_their_damage_have_a_table(tmp_path: Path) -> None:
-    counts = {"num_examples": 45, "num_held_out": 5}
-    sources = {"copy": {**counts, "loss_tokens": 51}, "my|rows.txt": {**counts, "loss_tokens": 300}}
-    lines = [line for line in curve() if "loss" in line]
-    lines.insert(0, {"step": 0, "held_out_loss": 2.0, "held_out_of": {"copy": 3.0, "my|rows.txt": 1.0}})
-    lines.append({"step": 200, "held_out_loss": 0.5, "held_out_of": {"copy": 0.2, "my|rows.txt": 0.8}})
-    text = write_reports(healed(tmp_path, [trained(sources=sources)], lines))["report"].read_text()
-    assert rows(text.replace("my\\|rows", "my rows"), "Sources")[2:] == [
-        ["copy", "45", "5", "15", "75", "20", "3.0000", "0.2000"],
-        ["my rows.txt", "45", "5", "85", "25", "80", "1.0000", "0.8000"],
-    ]
-    lines[-1]["held_out_of"] = {"copy": 0.0, "my|rows.txt": 0.0}
-    text = write_reports(healed(tmp_path / "equal", [trained(sources=sources)], lines))["report"].read_text()
-    assert "| 15 | 75 | 15 |" in text, "nothing is lost at the end, so tokens decide"
-    assert "## Sources" not in write_reports(healed(tmp_path / "plain", [trained()], curve()))["report"].read_text()
 
 
 def test_graded_answers_are_shown_as_shares_and_not_as_a_loss(tmp_path: Path) -> None:
@@ -122,20 +94,6 @@ def test_graded_answers_are_shown_as_shares_and_not_as_a_loss(tmp_path: Path) ->
         ["step", "held out, n=10"], ["---:", "---:"], ["0", "10 [2, 40]"], ["1", "40 [17, 69]"],
     ]  # fmt: skip
     assert ["trained on", "90 prompts"] in rows(text, "Examples") and "nats" not in text
-
-
-def test_guard_tasks_have_a_table_and_the_kept_weights_a_line(tmp_path: Path) -> None:
-    found = [guard_row(100, 2, broken=False), guard_row(200, 8, broken=True)]
-    lines = [{**line, "guard": [guard_row(line["step"], 2, broken=False)]} for line in curve() if "loss" not in line]
-    guard = {"kept_step": 100, "stopped_at": 200, "rows": found}
-    text = write_reports(healed(tmp_path, [trained(guard=guard)], lines))["report"].read_text()
-    assert "stopped at step 200" in text and "those of step 100" in text
-    assert [row[5:] for row in rows(text, "Guard tasks")[2:]] == [
-        ["at step 100", "2", "1", "0.035", "not broken"],
-        ["at step 200", "8", "1", "0.035", "broken"],
-    ]
-    assert rows(text, "While it trained")[0][-1] == "guard: copy short, n=32"
-    assert rows(text, "While it trained")[-1][-1] == "50 [30, 70]"
 
 
 def test_a_seam_has_no_plot_and_no_steps(tmp_path: Path) -> None:
@@ -156,7 +114,3 @@ def test_prune_has_a_setting_of_the_same_name_and_is_no_healing(tmp_path: Path) 
     with RunFolder.begin(tmp_path / "run", {"heal": "auto"}):
         pass
     assert not is_healing(tmp_path / "run") and not is_healing(tmp_path)
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(healing).failed == 0

@@ -41,7 +41,7 @@ VALUES: dict[str, Any] = {
     "time": "2h", "criterion": "trace_damage", "objective": "arithmetic", "readouts": "short", "protect": "first:1",
     "prompts": "task:arithmetic", "data": {"copy": "x"}, "suite": "builtin", "device": "cpu", "dtype": "float32",
     "engine": "plain", "engine_pool": "local:2", "layers": "1-2", "split": "report", "only": "brackets",
-    "guard": "copy", "decontaminate": "copy", "preset": "paper", "readout": "chain", "settings": {"a": "b"},
+    "decontaminate": "copy", "preset": "paper", "readout": "chain", "settings": {"a": "b"},
     "cuts": ["1"], "compare": ["p.json"], "prompt": ["a, b"], "data_dir": "src", "languages": "en", "top_p": 0.5,
 }  # fmt: skip
 """Of fields that take no word, 9 or 0.25."""

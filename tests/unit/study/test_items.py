@@ -70,23 +70,19 @@ def test_a_study_of_before_keeps_its_items_and_a_new_one_takes_its_answers(
     assert [number for _, number in json.loads(cell.read_text())["reused"]] == [NUM_ITEMS]
 
 
-@pytest.mark.parametrize(("own", "guard"), [(True, False), (False, False), (False, True)])
-def test_a_healing_on_its_items_counts_for_every_arm(own: bool, guard: bool, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_a_healing_on_its_items_counts_for_every_arm(own: bool, tiny: Path, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.jsonl", tmp_path / "other.jsonl"
     for file, words in ((mine, "Say the letter number"), (other, "Count aloud from one up to")):
         rows = [{"prompt": f"{words} {i}.", "answer": chr(97 + i), "grade": "exact"} for i in range(24)]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arm = {"name": "seam", "method": "seam", "responses": "original", "prompts": f"task:{mine if own else other}"}
-    if guard:  # a training, as a seam has no evaluations
-        pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
-        arm |= {"method": "lora", "rank": 2, "max_steps": 1, "save_every": 1, "limit": 16}
-        arm |= {"guard": [str(mine)], "guard_items": 8}
     study = settings(
         tiny, tmp_path / "runs" / "healed", tasks=[{"task": str(mine), "max_new_tokens": 2}], healing=["none", arm]
     )
     found = items_of(study)
     assert set(found) == {"uncut", "last", "last+seam"} and len(set(found.values())) == 1
-    assert (found["uncut"] == 24) is not (own or guard)
+    assert (found["uncut"] == 24) is not own
     recorded = read_config(tmp_path / "runs" / "healed")["healing"]["seam"].get("full_test_sets")
     assert recorded == (None if own else [str(mine)])
     assert items_of(study) == found, "the same command again"

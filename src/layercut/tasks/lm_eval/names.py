@@ -16,7 +16,7 @@ from layercut.errors import InputError, first_line
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
 
-NAMING = ("task", "tasks", "objective", "guard", "decontaminate", "prompts", "source")
+NAMING = ("task", "tasks", "objective", "decontaminate", "prompts", "source")
 """Flags and keys that name tasks; the last two as ``task:NAME``."""
 _NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 

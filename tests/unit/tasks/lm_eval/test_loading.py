@@ -101,7 +101,7 @@ def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut
         assert ran.code == 0, (words, ran.err)
     assert layercut("cut", model, "--remove", "2", "--out", tmp_path / "cut").code == 0
     healed = layercut(
-        "heal", tmp_path / "cut", "--teacher", model, "--prompts", "task:next_number", "--guard", "next_one",
+        "heal", tmp_path / "cut", "--teacher", model, "--prompts", "task:next_number", "--decontaminate", "next_one",
         "--max-new-tokens", 4, *own, "--out", tmp_path / "healed",
     )  # fmt: skip
     assert healed.code == 0, healed.err
@@ -111,13 +111,13 @@ def test_a_study_includes_it(group: Path, tmp_path: Path) -> None:
     study = study_from_dict(
         {"model": "m", "out": str(tmp_path), "include_path": str(group), "plans": ["1"], "tasks": ["next_one", "copy"],
          "sweep": {"objective": [{"task": "both_numbers", "limit": 2}]},
-         "healing": [{"name": "own", "prompts": "task:next_number", "guard": ["next_one:1"]}]}
+         "healing": [{"name": "own", "prompts": "task:next_number", "decontaminate": ["next_one:1"]}]}
     )  # fmt: skip
     assert [one.task for one in study.tasks] == [f"lm-eval:{group}/next_one", "copy"]
     assert study.sweep is not None and study.sweep.objective[0].task == f"lm-eval:{group}/both_numbers"
     (arm,) = study.healing
     assert arm.prompts[0].source == f"task:lm-eval:{group}/next_number"
-    assert arm.train.guard == (f"lm-eval:{group}/next_one:1",)
+    assert arm.decontaminate == (f"lm-eval:{group}/next_one:1",)
     with untrusted("study.yaml"), pytest.raises(InputError, match="code of its own"):
         check_task(study.tasks[0].task)
 

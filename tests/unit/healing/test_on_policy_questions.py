@@ -11,7 +11,6 @@ import torch
 
 from layercut.engine.base import Completion
 from layercut.engine.plain import PlainEngine
-from layercut.healing import guard
 from layercut.healing.data import original_records
 from layercut.healing.examples import Data, encode_example, hold_out
 from layercut.healing.job import looks_of
@@ -24,8 +23,9 @@ from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
+from layercut.healing import on_policy
 from layercut.healing.examples import given, in_loss
-from layercut.healing.guard import accuracy_of_held_out, answering
+from layercut.healing.on_policy import accuracy_of_held_out, answering
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
 
@@ -81,7 +81,7 @@ def test_answers_to_held_out_questions_are_those_of_the_plain_engine(
     monkeypatch.setattr(TaskPrompts, "are_right", all_right)
     look = accuracy_of_held_out([found], data, cut, 4)
     assert look(model) == {"accuracy of copy (short, n=4)": 1.0}
-    monkeypatch.setattr(guard, "fastest_engine", PlainEngine)
+    monkeypatch.setattr(on_policy, "fastest_engine", PlainEngine)
     look(model)
     shared, plain = recorded[:4], recorded[4:]
     assert sorted(shared, key=lambda one: one.id) == sorted(plain, key=lambda one: one.id)
