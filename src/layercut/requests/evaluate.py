@@ -80,9 +80,6 @@ class EvalRequest(Request):
     against: Annotated[Folder | None, Flag("RUN")] = Field(
         None, description="Finished run of the original model on the same items: print what is kept."
     )
-    log_samples: Annotated[bool, Flag(hidden=True)] = Field(
-        False, description="Write every answer as lm-eval does as well, to the folder lm_eval in the run folder."
-    )
     decoding: Annotated[DecodingSettings, SHOWN_OF_DECODING] = DecodingSettings()
 
     @model_validator(mode="after")
@@ -134,7 +131,6 @@ class EvalRequest(Request):
             decoding=self.decoding,
             dry_run=dry_run,
             allow_selection_items=self.allow_selection_items,
-            logs_samples=self.log_samples,
             console=io.console,
             say=io.say,
         )

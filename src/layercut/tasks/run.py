@@ -22,7 +22,6 @@ from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.budget import asked
 from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
-from layercut.tasks.log_samples import log_samples
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
 from layercut.tasks.shortfall import tell_reported
@@ -62,15 +61,10 @@ def evaluate_model(
     decoding: DecodingSettings,
     dry_run: bool,
     allow_selection_items: bool = False,
-    logs_samples: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Evaluated | None:
-    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back.
-
-    Args:
-        logs_samples: write the answers as lm-eval does, too.
-    """
+    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
     used = used_items([*model.earlier_plans, plan], model.healings)
     cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
     say(model.introduce(plan))
@@ -92,8 +86,6 @@ def evaluate_model(
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
         run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
-        if logs_samples:
-            log_samples(run, cells, model.settings.model)
         return Evaluated(run.path, run.metrics())
 
 
