@@ -348,8 +348,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         note=note,
         test_set=sizes.pop() if len(sizes) == 1 else None,
         split="full" if rest is None else "report",
-        # With a budget all depths are the same, and not the model's own.
-        depth=None if first["metric"] != metric or "@" in readout else _depth(uncut_records, uncut_values, cut_values),
+        depth=None if first["metric"] != metric else _depth(uncut_records, uncut_values, cut_values),
         items=PairedItems(uncut_values, cut_values, clusters, ids),
     )
 

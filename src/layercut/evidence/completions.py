@@ -55,8 +55,6 @@ class DiagnosedAnswers(TypedDict):
 def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = None) -> list[DiagnosedAnswers]:
     """Measure the written answers of finished runs, paired item by item with the first one.
 
-    A readout with a budget (``chain@64``) is left out: its length is not the model's own.
-
     Args:
         runs: the original model's first; of a single run, its own values.
         seed: of the resampling.
@@ -66,7 +64,7 @@ def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = 
         InputError: a run that is not finished, or damaged records.
     """
     held = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
-    cells = [cell for cell, finish in held[0].items() if finish is not None and "@" not in cell[1]]
+    cells = [cell for cell, finish in held[0].items() if finish is not None]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]

@@ -35,11 +35,6 @@ from layercut.tasks.suites import SUITE, check_tasks
 if TYPE_CHECKING:
     from layercut.tasks.run import Evaluated
 
-_READOUTS = (
-    "rank, gold, token, short, chain; chain@64 (stopped after 64 tokens and made to answer; chain@0: at once), "
-    "filler@64 (dots in place of the chain); those that a task reads out by itself if left out."
-)
-
 
 class EvalRequest(Request):
     """Score MODEL on tasks, whole or without the layers that --remove names.
@@ -66,7 +61,9 @@ class EvalRequest(Request):
     )
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=REMOVE)
     out: Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
-    readouts: Names | None = Field(None, description=_READOUTS)
+    readouts: Names | None = Field(
+        None, description="rank, gold, token, short, chain; those that a task reads out by itself if left out."
+    )
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
     data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: DataDir

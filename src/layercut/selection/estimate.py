@@ -32,7 +32,6 @@ from layercut.selection.protect import parse_protected
 from layercut.selection.task_accuracy import TRACES
 from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
 from layercut.tasks.base import Sample, generates
-from layercut.tasks.budget import asked
 
 SHARED = 0.5
 """Least share of the work that the shared engine does for plans without one layer each."""
@@ -183,9 +182,9 @@ def asking_step(
             f"{part.label} has no item for this: {what}. The prompt decides which items choose and which are reported; "
             "give more rows with different prompts."
         )
-    check_longest(lambda: handle.weightless, (asked(part.task, one, part.readout) for one in samples))
+    check_longest(lambda: handle.weightless, (part.task.request(one, part.readout) for one in samples))
     seen = samples[:_NUM_COUNTED]
-    requests = [asked(part.task, sample, part.readout) for sample in seen]
+    requests = [part.task.request(sample, part.readout) for sample in seen]
     read = prompt_tokens([request.prompt for request in requests])
     fewest = most = 0.0
     for sample, request in zip(seen, requests, strict=True):

@@ -13,7 +13,6 @@ from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.budget import asked
 from layercut.tasks.cells import Cell
 
 _LOOKED_AT = 32
@@ -133,7 +132,7 @@ def _tokens(cell: Cell) -> tuple[float, float]:
     samples = cell.task.samples(cell.split, min(cell.limit or _LOOKED_AT, _LOOKED_AT))
     prompt = new = 0.0
     for sample in samples:
-        request = asked(cell.task, sample, cell.readout)
+        request = cell.task.request(sample, cell.readout)
         prompt += len(str(request.prompt)) / CHARACTERS_PER_TOKEN
         if isinstance(request, GenerationRequest):
             answer = len(sample.gold) / CHARACTERS_PER_TOKEN + 2

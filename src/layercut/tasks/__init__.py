@@ -181,7 +181,7 @@ def check_task(
         _factory(name)  # refuses one of ours that is misspelt
         check_mentioned(base_name(name))
     for readout in readouts or ():
-        check_known(name, readout, OF_LM_EVAL, has_chain=True)
+        check_known(name, readout, OF_LM_EVAL)
 
 
 def takes(name: str, option: str) -> bool:

@@ -21,7 +21,6 @@ from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample, Split, Task, check_readout, generates
-from layercut.tasks.budget import asked
 from layercut.tasks.evaluate import Records, TaskResult, evaluate
 from layercut.tasks.reported import FULL, ITEMS
 from layercut.tasks.selected_items import check_report_items
@@ -99,7 +98,7 @@ class Cell:
     def work(self) -> Workload:
         """Size and rough cost, in prompt tokens an item, for the remaining time."""
         samples = self.samples
-        request = asked(self.task, samples[0], self.readout)
+        request = self.task.request(samples[0], self.readout)
         tokens = len(str(request.prompt)) / CHARACTERS_PER_TOKEN  # contexts of one item are of about one length
         if isinstance(request, GenerationRequest):
             answer = len(samples[0].gold) / CHARACTERS_PER_TOKEN + 2

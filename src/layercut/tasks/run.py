@@ -20,7 +20,6 @@ from layercut.runs.frame import frame
 from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.budget import asked
 from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
@@ -76,7 +75,7 @@ def evaluate_model(
         if isinstance(model, ModelHandle):
             handle = model
             for cell in cells:
-                check_longest(lambda: handle.weightless, (asked(cell.task, one, cell.readout) for one in cell.samples))
+                check_longest(lambda: handle.weightless, (cell.task.request(one, cell.readout) for one in cell.samples))
         for name, piece in work:
             say(f"{name}: {counted(piece.num_items, 'item')}")
         say(f"would write to {out}")
