@@ -310,8 +310,6 @@ _CHECKS = {
     "endings": "stops by itself",
     "same_language": "answers in the language of the request",
     "instructions": "follows instructions about form",
-    "harmless": "answers harmless requests",
-    "tool_calls": "calls the right function",
     "needle_2k": "finds a number in a text of 2,000 tokens",
     "needle_8k": "finds a number in a text of 8,000 tokens",
 }

@@ -99,13 +99,6 @@ TASKS = {
         "layercut.tasks.side_effects.instructions:instructions",
         "instructions about an answer's form, after IFEval (built in)",
     ),
-    "tool_calls": KnownTask(
-        "layercut.tasks.side_effects.tool_calls:tool_calls", "calls of functions by their JSON schema (built in)"
-    ),
-    "harmless": KnownTask(
-        "layercut.tasks.side_effects.harmless:harmless",
-        "harmless requests that are answered and not refused (built in)",
-    ),
     "needle_2k": KnownTask(
         "layercut.tasks.side_effects.needle:needle_2k", "a number in a text of 2,000 tokens (built in)"
     ),
