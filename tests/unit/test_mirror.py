@@ -33,7 +33,7 @@ sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position selection/rotation selection/text_objective
 study/choosing study/file study/forecast study/growth study/healing_arms study/job study/settings study/steps_beside
 study/store
-surgery/cut surgery/nearest surgery/remove
+surgery/cut surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
 tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/choice_rows tasks/lm_eval/forms
 tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task
