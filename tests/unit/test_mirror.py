@@ -8,7 +8,7 @@ UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings seed
-cli/clean cli/compare cli/draft cli/env cli/evaluate cli/forecast cli/ls cli/plan_size cli/prune cli/reference
+cli/compare cli/draft cli/env cli/evaluate cli/forecast cli/ls cli/plan_size cli/prune cli/reference
 cli/report cli/select
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
