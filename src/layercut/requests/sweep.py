@@ -86,10 +86,6 @@ class SweepRequest(Request):
     compare: Annotated[tuple[Folder, ...], Flag("PLAN.json", repeated=True)] = Field(
         (), description="A plan.json whose scores per layer are compared. May be repeated."
     )
-    parent: Annotated[str | None, Flag("MODEL")] = Field(
-        None,
-        description="The model that MODEL was made of: layers are shown with its numbers, found by comparing weights.",
-    )
     out: Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
     seed: ASeed = 0
     report_to: ReportTo
@@ -99,10 +95,9 @@ class SweepRequest(Request):
     def _check(self) -> Self:
         if self.diagnose == bool(self.objective):
             raise InputError("say what is asked: `objective` arithmetic,copy, or `diagnose`; one of the two.")
-        if self.predict and (self.layers or self.compare or self.parent or self.split != "selection" or self.diagnose):
+        if self.predict and (self.layers or self.compare or self.split != "selection" or self.diagnose):
             raise InputError(
-                "`predict` reads all layers on selection items; leave out `diagnose`, `layers`, `split`, `compare` and "
-                "`parent`."
+                "`predict` reads all layers on selection items; leave out `diagnose`, `layers`, `split` and `compare`."
             )
         if self.only and not self.diagnose:
             raise InputError("`only` has no effect without `diagnose`; leave it out.")
@@ -145,7 +140,6 @@ class SweepRequest(Request):
                 layers=self.layers,
                 only=self.only,
                 limit=self.limit or LIMIT,
-                parent=self.parent,
                 console=io.console,
                 **shared,
             )
@@ -158,7 +152,6 @@ class SweepRequest(Request):
             layers=self.layers,
             split=self.split,
             compare=self.compare,
-            parent=self.parent,
             decoding=self.decoding,
             console=io.console,
             **shared,
