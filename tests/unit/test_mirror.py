@@ -17,7 +17,7 @@ engine/reading engine/rows engine/scores engine/served engine/shared_depth engin
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/advice evidence/diagnosis evidence/prediction evidence/resampling evidence/sweep evidence/two_runs
 healing/data healing/fold healing/heal healing/job healing/rollouts healing/trainable
-models/bundled models/cache models/checks models/gguf_file models/loaded models/partial models/quiet models/wider
+models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
 progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
 pruning/pruned pruning/speed pruning/state pruning/verdict
