@@ -41,7 +41,7 @@ def write_sweep(folder: Path, model_hash: str = HASH) -> Path:
 def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
     """The findings that are given, for one pruned model."""
     data = {
-        "format_version": 1,
+        "format_version": 2,
         "model": MODEL["model"],
         "arms": [
             {"name": "uncut", "describe": "uncut, 30 decoder layers", "layers": list(range(30))},

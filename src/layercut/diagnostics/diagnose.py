@@ -23,7 +23,7 @@ from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import FORMAT_VERSION, arm_name
+from layercut.evidence.diagnosis import arm_name
 from layercut.models.loading import load_tokenizer
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress, Say
@@ -31,7 +31,7 @@ from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, LAYERS, RunFolder
-from layercut.runs.settings import read_format
+from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
 from layercut.selection.sweep import swept_layers

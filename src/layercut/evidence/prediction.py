@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, kendall_correlation, rank_correlation
 from layercut.runs.directory import PREDICTION
+from layercut.runs.settings import FORMAT_VERSION as FORMAT_VERSION
 from layercut.runs.settings import read_format
 
-FORMAT_VERSION = 1
 PREDICTORS: Mapping[str, str] = {
     "kl": "trace damage (KL)",
     "sure": "trace damage (sure tokens)",

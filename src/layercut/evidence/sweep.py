@@ -18,9 +18,7 @@ from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
-from layercut.runs.settings import check_version, read_json, shown
-
-FORMAT_VERSION = 1
+from layercut.runs.settings import FORMAT_VERSION, check_version, read_json, shown
 
 
 @dataclass(frozen=True, kw_only=True)

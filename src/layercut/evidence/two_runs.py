@@ -140,7 +140,7 @@ def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:
-    """Split of a run's items; older runs, from before layercut reported whole test sets, hold report items alone."""
+    """Split of a run's items; ``report`` for a task without a test set."""
     rows = run.metrics()["rows"]
     return next((row.get("split", "report") for row in rows if (row["task"], row["readout"]) == (task, readout)), "")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -67,9 +67,6 @@ def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
 
 class TrainSettings(Settings):
     """Settings of training a pruned model."""
-
-    LATER = frozenset({"optimizer", "weights", "gradient_checkpointing", "guard", "guard_items", "group", "marks"})
-    FORMER: ClassVar[dict[str, Any]] = {"hidden_weight": 1.0, "store_top_k": None}
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -234,7 +231,7 @@ class TrainSettings(Settings):
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to", *self.FORMER}
+        unused = {"seam", "report_to"}
         if self.method not in ("lora", "qlora"):
             unused |= {"rank", "alpha", "dropout"}
         if self.method != "last-k":
@@ -247,8 +244,7 @@ class TrainSettings(Settings):
             unused.add("rollout_max")
         if not self.is_graded:
             unused.add("group")
-        shown = {**self.as_dict(), "group": self.group}  # a default of a later version is no part of as_dict
-        return {name: value for name, value in shown.items() if name not in unused}
+        return {name: value for name, value in self.as_dict().items() if name not in unused}
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
         """True if only the inputs of layers are kept for the backward pass."""
@@ -299,8 +295,6 @@ class ArmSettings(Settings):
 
 class HealSettings(ArmSettings):
     """All settings of a healing, beside the models and prompts."""
-
-    LATER = frozenset({"save_dtype"})
 
     keep_adapter: bool = Field(False, description="Write the adapter alone instead of merging it.")
     train: TrainSettings = TrainSettings()

@@ -31,7 +31,7 @@ def data(**fields: Any) -> dict[str, Any]:
     ]  # fmt: skip
     depths = [{"removed": [1], "kl": 0.1, "kept": layers[1]["kept"]}]
     return {
-        "format_version": 1, "model": "some/model", "num_layers": 6, "seed": 0, "layers": layers,
+        "format_version": 2, "model": "some/model", "num_layers": 6, "seed": 0, "layers": layers,
         "order": [1, 2, 4, 3, 5, 0], "depths": depths, "safe": 1, "keep": 0.85, "traces": {"copy (short)": 40},
         "num_traces": 40, "num_tokens": 800, "sweep": None, **fields,
     }  # fmt: skip

@@ -62,7 +62,7 @@ def test_the_file_holds_everything(holes: Sweep, tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ('{"format_version": 99}', "format 99 is not known here"),
-        ('{"format_version": 1}', r"is damaged \(KeyError: 'model'\); sweep again"),
+        ('{"format_version": 2}', r"is damaged \(KeyError: 'model'\); sweep again"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
