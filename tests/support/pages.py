@@ -131,6 +131,7 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
         "next": None if passed else {"items": 240, "command": "layercut prune --items 240"},
         "checkpoint": "model" if passed else None, "verified": "equal" if passed else "", "size": size,
         "speed": [{"name": "decode", "unit": "tokens/s", "better": "higher", "batch_size": 1, **timed}],
+        "serve": "batch 1",
         "where": "some CPU", "command": "layercut prune bundled:smollm2-135m --use math --keep 0.85",
         "seconds": {"search": 120.0, "confirm": 60.0},
     }  # fmt: skip
