@@ -89,14 +89,11 @@ def test_what_cannot_be_diagnosed(
     assert message in " ".join(done.err.split())
 
 
-def test_a_model_that_does_not_say_what_it_was_cut_from_is_matched_by_its_weights(
-    layercut: Run, tiny: Path, tmp_path: Path
-) -> None:
+def test_a_model_without_its_plan_is_measured_as_with_it(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
     (tmp_path / "short" / "plan.json").unlink()
-    done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--out", tmp_path / "run")
+    done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--layers", "0,2-5", "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    assert "without 1; weights unchanged" in " ".join(done.err.split())
     as_plan = layercut("diagnose", tiny, "1", *QUICK, "--out", tmp_path / "plan")
     found, wanted = (json.loads((tmp_path / name / "diagnose.json").read_text()) for name in ("run", "plan"))
     assert found["arms"][1]["layers"] == wanted["arms"][1]["layers"] == [0, 2, 3, 4, 5]
@@ -127,8 +124,7 @@ def test_an_unrelated_model_is_compared_by_what_it_writes(layercut: Run, tiny: P
     said = " ".join(done.err.split())
     assert done.code == 0, done.err
     assert layercut("diagnose", tiny, other, *QUICK, "--out", tmp_path / "run").code == 1
-    assert "6 layers; 6 new" in said
-    assert "another model, which" in said
+    assert "another model, without a plan" in said
 
 
 def test_a_model_of_another_width_cannot_be_compared_by_its_states(layercut: Run, tiny: Path, tmp_path: Path) -> None:
@@ -137,6 +133,6 @@ def test_a_model_of_another_width_cannot_be_compared_by_its_states(layercut: Run
     byte_tokenizer().save_pretrained(tmp_path / "narrow")
     asked = ("diagnose", tiny, tmp_path / "narrow", "--dry-run")
     said = " ".join(layercut(*asked).err.split())
-    assert "another width: " in said and "similarity needs" in said
+    assert "similarity needs" in said
     refused = layercut(*asked, "--only", "similarity")
     assert refused.code == 1 and "leave similarity or narrow" in " ".join(refused.err.split())
