@@ -7,17 +7,15 @@ that names the field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, cast, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Self, cast, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     PlainSerializer,
-    SerializerFunctionWrapHandler,
     ValidationError,
     WrapValidator,
-    model_serializer,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
@@ -29,23 +27,11 @@ from layercut.seed import check_seed
 class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
     """Base of all settings: keywords only, never changed, no field that is not declared."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset()
-    """Fields that came later: plain data omit them at their defaults, so runs created before them still resume."""
-    FORMER: ClassVar[dict[str, Any]] = {}
-    """Fields that were removed, with their defaults as JSON: plain data still have them, so such runs resume too."""
-
     def __init__(self, /, **given: Any) -> None:
-        recorded = {name for name, default in self.FORMER.items() if name in given and given[name] == default}
         try:
-            super().__init__(**{name: value for name, value in given.items() if name not in recorded})
+            super().__init__(**given)
         except ValidationError as error:
             raise _refusal(type(self), error) from None
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        now = {name: one for name, one in dump(self).items() if name not in self.LATER or one != fields[name].default}
-        return {**now, **self.FORMER}
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain data, nested settings as well."""
@@ -122,7 +108,7 @@ def _share(value: Any, info: ValidationInfo) -> Any:
 
 
 Number = Annotated[float, WrapValidator(_number), PlainSerializer(lambda value: value)]
-"""A float; a whole number stays one, as in the settings' hashes of earlier runs."""
+"""A float; a whole number stays one."""
 Share = Annotated[float, BeforeValidator(_share), WrapValidator(_number), PlainSerializer(lambda value: value)]
 """A number from 0 to 1, which may be written in percent."""
 Seed = Annotated[int, BeforeValidator(_seed)]

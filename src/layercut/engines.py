@@ -38,8 +38,6 @@ class EngineRow:
     """It gives log-likelihoods of itself."""
     gives_states: bool = True
     """It gives hidden states and distributions over the vocabulary."""
-    is_named: bool = True
-    """A run's settings name it; the first engine is left out there, so that runs begun before the others go on."""
 
     def make(self, handle: Any) -> Any:
         """The engine over a model."""
@@ -55,7 +53,7 @@ ENGINES = {
         has_cache=True,
         shares_work=True,
     ),
-    "plain": EngineRow(made_by="layercut.engine.plain:engine_of", is_named=False),
+    "plain": EngineRow(made_by="layercut.engine.plain:engine_of"),
     "vllm": EngineRow(
         made_by="layercut.engine.vllm:engine_of",
         takes=("cuda_graphs",),

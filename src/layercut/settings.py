@@ -117,8 +117,7 @@ class TaskSettings(Settings):
     task: str = Field(description="Name of the task.")
     readouts: Names | None = Field(
         None,
-        description="What to read out (rank, gold, token, short, chain, chain@64, filler@64); the task's own choice if "
-        "left out.",
+        description="What to read out (rank, gold, token, short, chain); the task's own choice if left out.",
     )
     limit: int | None = Field(None, ge=1, description="At most this many report items.")
     data: str | None = Field(None, description="A local file or folder in place of the hub data set.")
@@ -128,8 +127,6 @@ class TaskSettings(Settings):
 
 class ModelSettings(Settings):
     """The model, and settings of its loading."""
-
-    LATER = frozenset({"quantize", "tie"})
 
     model: str = Field(
         description="Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded "
@@ -197,16 +194,10 @@ class ModelSettings(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings that decide the numbers, for a run's settings.
 
-        How much memory may be used decides none, nor by how many processes, nor where a server is. The plain engine and
-        what is left out go without saying, so that a run that was begun before there was another goes on.
+        How much memory may be used decides none, nor by how many processes, nor where a server is.
         """
         settings = self.as_dict()
         del settings["cache_gib"], settings["base_url"], settings["engine_pool"], settings["plan_from_another_model"]
-        for name in ("cuda_graphs", "tokenizer"):
-            if not settings[name]:
-                del settings[name]
-        if not ENGINES[self.engine].is_named:
-            del settings["engine"]
         return settings
 
 

@@ -41,7 +41,7 @@ def write_sweep(folder: Path, model_hash: str = HASH) -> Path:
 def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
     """The findings that are given, for one pruned model."""
     data = {
-        "format_version": 1,
+        "format_version": 2,
         "model": MODEL["model"],
         "arms": [
             {"name": "uncut", "describe": "uncut, 30 decoder layers", "layers": list(range(30))},
@@ -131,6 +131,7 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
         "next": None if passed else {"items": 240, "command": "layercut prune --items 240"},
         "checkpoint": "model" if passed else None, "verified": "equal" if passed else "", "size": size,
         "speed": [{"name": "decode", "unit": "tokens/s", "better": "higher", "batch_size": 1, **timed}],
+        "serve": "batch 1",
         "where": "some CPU", "command": "layercut prune bundled:smollm2-135m --use math --keep 0.85",
         "seconds": {"search": 120.0, "confirm": 60.0},
     }  # fmt: skip

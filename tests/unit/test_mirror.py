@@ -8,7 +8,7 @@ UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings seed
-cli/clean cli/compare cli/draft cli/env cli/evaluate cli/ls cli/plan_size cli/prune cli/reference
+cli/compare cli/draft cli/env cli/evaluate cli/ls cli/plan_size cli/prune cli/reference
 cli/report cli/select
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
@@ -17,7 +17,7 @@ engine/reading engine/rows engine/scores engine/served engine/shared_depth engin
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/advice evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs
 healing/data healing/fold healing/heal healing/job healing/outline healing/trainable
-models/bundled models/cache models/checks models/gguf_file models/loaded models/partial models/quiet models/wider
+models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
 progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
 pruning/pruned pruning/speed pruning/state pruning/verdict
@@ -33,7 +33,7 @@ sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position selection/rotation selection/text_objective
 study/choosing study/file study/growth study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
-surgery/cut surgery/nearest surgery/remove
+surgery/cut surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
 tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/choice_rows tasks/lm_eval/forms
 tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task

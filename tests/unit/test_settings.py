@@ -31,7 +31,7 @@ def test_a_task_may_have_settings_of_its_own() -> None:
 
 
 def test_what_decides_the_numbers_of_a_run() -> None:
-    before_there_were_engines = {
+    expected = {
         "model": "m",
         "revision": None,
         "dtype": "auto",
@@ -39,11 +39,16 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         "device_map": None,
         "trust_remote_code": False,
         "batch_size": 32,
+        "engine": "shared",
+        "cuda_graphs": False,
+        "tokenizer": None,
+        "quantize": None,
+        "tie": True,
     }
-    assert ModelSettings(model="m", engine="plain").identity() == before_there_were_engines
+    assert ModelSettings(model="m", engine="plain").identity() == {**expected, "engine": "plain"}
     shared = ModelSettings(model="m", engine="shared", cache_gib=8.0)
     assert shared.identity() == ModelSettings(model="m").identity()
-    assert shared.identity() == {**before_there_were_engines, "engine": "shared"}
+    assert shared.identity() == expected
 
 
 @pytest.mark.parametrize(

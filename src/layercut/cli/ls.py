@@ -33,4 +33,4 @@ def ls(
         say(f"left by a killed process: {one.path} ({size(one.num_bytes)})")
     if left:
         total = size(sum(one.num_bytes for one in left))
-        say(f"{total} in all; `layercut clean {root}` removes them.")
+        say(f"{total} in all. Their writers are gone, so they can be removed.")

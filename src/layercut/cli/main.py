@@ -45,8 +45,6 @@ VERBS = {
     "report": "Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.",
     "push": "Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.",
     "ls": "List runs with their state, age and headline, and what killed writes left.",
-    "clean": "Remove half-written hidden folders and files of processes that are gone, below DIR and in layercut's "
-    "cache.",
     "env": "Print versions, machine and devices, to paste into a bug report.",
 }
 """In the order of ``--help``, with the summary of each; the module of a verb is imported once it is called."""

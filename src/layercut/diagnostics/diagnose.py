@@ -23,21 +23,19 @@ from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import FORMAT_VERSION, arm_name
+from layercut.evidence.diagnosis import arm_name
 from layercut.models.loading import load_tokenizer
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, LAYERS, RunFolder
-from layercut.runs.environment import hide_home
-from layercut.runs.settings import read_format
+from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
-from layercut.selection.sweep import parent_of, swept_layers
+from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
-from layercut.surgery.lineage import given_layers, match_layers, similarity_rows
-from layercut.surgery.plan import CutPlan, removed_by
+from layercut.surgery.plan import CutPlan, parse_layers, removed_by
 from layercut.tasks.run import slug
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
@@ -85,9 +83,9 @@ def diagnose_model(
     Args:
         model: the original model.
         cuts: plans of its layers, or other models: checkpoints that were cut from it (and perhaps healed), or models
-            that others made of it. Their layers are found in the plans that travel with them, else by their weights.
+            that others made of it. Their layers are found in the plans that travel with them.
             By name, where they have names of their own.
-        layers: layers of the original model that such another model has, such as ``0-15``, in place of both.
+        layers: layers of the original model that such another model has, such as ``0-15``, in place of its plans.
         only: names of diagnostics; all of them if empty.
         limit, num_samples, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
@@ -136,7 +134,6 @@ def diagnose_layers(
     layers: str | None = None,
     only: Sequence[str] = (),
     limit: int = LIMIT,
-    parent: str | None = None,
     out: Path | None,
     seed: int,
     dry_run: bool,
@@ -148,7 +145,6 @@ def diagnose_layers(
     Args:
         layers: which layers are skipped, as people write them; all of them if left out.
         only: names among ``LAYER_FORMS``; all of them if empty.
-        parent: the model that this one was made of; layers are shown with its numbers.
         limit, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-layers`` if left out.
 
@@ -159,7 +155,6 @@ def diagnose_layers(
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
-    named = parent_of(handle, parent, say)
     return run_diagnostics(
         out or Path("runs", slug(f"{model.model}-layers")),
         [
@@ -173,11 +168,7 @@ def diagnose_layers(
         DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
         # The layers and diagnostics are no part of the settings: a second command may add some.
         settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
-        head={
-            "model": model.model,
-            "num_layers": handle.num_layers,
-            **({} if named is None else {"parent": named.to_dict()}),
-        },
+        head={"model": model.model, "num_layers": handle.num_layers},
         dry_run=dry_run,
         console=console,
         say=say,
@@ -225,13 +216,7 @@ def run_diagnostics(
             "format_version": FORMAT_VERSION,
             **head,
             "arms": [
-                {
-                    "name": arm.name,
-                    "describe": _describe(arm, num_layers),
-                    "layers": list(arm.layers),
-                    **({} if arm.lineage is None else {"lineage": arm.lineage.to_dict()}),
-                }
-                for arm in arms
+                {"name": arm.name, "describe": _describe(arm, num_layers), "layers": list(arm.layers)} for arm in arms
             ],
             "limit": how.limit,
             "seed": how.seed,
@@ -327,16 +312,9 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
     if not is_plan(cut):
         handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
         name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
-        arm = _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", ())
         known = _known_layers(uncut, handle, layers)
-        lineage = None if known else match_layers(uncut.source.path, handle.source.path)
-        if lineage is not None:
-            if plans := handle.earlier_plans:
-                say(f"{name}: its plan was made for {hide_home(str(plans[0].model))}, another model; weights decide")
-            rows = [f"{own} is {parent} ({cosine}, {what})" for own, parent, cosine, what in similarity_rows(lineage)]
-            say(f"{name}: layers by the cosine of their weights: {', '.join(rows) or lineage.describe()}")
-        found = known or (lineage and lineage.layers) or ()
-        return replace(arm, layers=found, lineage=lineage, shares=_shared(uncut, handle, say))
+        arm = _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", known)
+        return replace(arm, shares=_shared(uncut, handle, say))
     if layers is not None:
         raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
     file = path.resolve().parent.name if path.name == "plan.json" else path.stem
@@ -346,9 +324,23 @@ def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) 
 
 def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> tuple[int, ...]:
     """Layers of the original model that another model has: as given, or by plans in its folder that begin with the
-    original model; empty where neither says it."""
+    original model; empty where neither says it.
+
+    Raises:
+        InputError: given layers that the original model lacks, not in order, or another number than the model has.
+    """
     if given is not None:
-        return given_layers(given, uncut.num_layers, other.num_layers)
+        layers = parse_layers(given)
+        if list(layers) != sorted(set(layers)) or layers[-1] >= uncut.num_layers:
+            raise InputError(
+                f"`layers` {given} must name layers of the original model (0-{uncut.num_layers - 1}) once each, in "
+                "order."
+            )
+        if len(layers) != other.num_layers:
+            raise InputError(
+                f"`layers` {given} names {len(layers)} layers, and the other model has {other.num_layers}."
+            )
+        return layers
     plans = other.earlier_plans
     first = next(
         (i for i, plan in enumerate(plans) if plan.model_hash in (None, uncut.metadata.model_hash)), len(plans)
@@ -396,8 +388,6 @@ def _describe(arm: SessionModel, num_layers: int) -> str:
     if arm.source == "uncut":
         return arm.plan.describe()
     if not arm.layers:
-        assert arm.lineage is not None, "layers that are known otherwise are some"
-        return f"another model, which no plan of the original model gives: {arm.lineage.describe()}"
+        return "another model, without a plan of the original model; `layers` 0-15 says which of its layers it has"
     gone = sorted(set(range(num_layers)) - set(arm.layers))
-    text = f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(gone) or 'none'})"
-    return text if arm.lineage is None else f"{text}, found by its weights: {arm.lineage.describe()}"
+    return f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(gone) or 'none'})"

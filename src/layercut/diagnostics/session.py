@@ -11,7 +11,6 @@ from layercut.engine.base import Decoding, Engine, GenerationRequest, Likelihood
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
-from layercut.surgery.lineage import Lineage
 from layercut.surgery.plan import CutPlan
 
 GREEDY = Decoding()
@@ -35,13 +34,11 @@ class SessionModel:
     """Which weights are in memory: arms of one source differ only in their plan, and are asked together."""
     plan: CutPlan
     layers: tuple[int, ...]
-    """The layers of the original model that it has, ascending."""
+    """The layers of the original model that it has, ascending; empty where they are not known."""
     engine: Callable[[], Engine]
     """Called only if something has to be computed."""
     shares: frozenset[Needs] = frozenset(get_args(Needs))
     """Common parts with the original model."""
-    lineage: Lineage | None = None
-    """Of another model whose layers were found by their weights: which of the original model's it has."""
 
 
 Request = TypeVar("Request", GenerationRequest, LikelihoodRequest)

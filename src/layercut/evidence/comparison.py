@@ -98,7 +98,7 @@ class ComparisonRow(TaskRow):
     note: str
     """Remark on the pairing; empty where both runs hold the same items."""
     test_set: int | None = None
-    """Number of items of the benchmark's whole test set; None where there is none, and in old runs."""
+    """Number of items of the benchmark's whole test set; None where there is none."""
     split: str = ""
     """``report`` where one of the runs leaves out items of the test set that chose layers or healed; else ``full``."""
     p_adjusted: float | None = None

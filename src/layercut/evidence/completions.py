@@ -20,15 +20,15 @@ from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.degeneration import FEWEST_WORDS, NAME, degeneration_notes, degeneration_rows, look, words_of
 from layercut.evidence.diagnosis import Diagnosis, with_rows
-from layercut.evidence.program_classes import CLASS, class_counts, class_of, program_rows
+from layercut.evidence.program_classes import CLASS, class_counts, program_rows
 from layercut.evidence.sweep import Sweep
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
-from layercut.runs.settings import read_format
+from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.surgery.plan import CutPlan
 from layercut.text.counting import counted
 
-FILE, FORMAT_VERSION = "completions.json", 1
+FILE = "completions.json"
 PROGRAMS = "programs"
 MEASURES_VERSION = 1
 """Raised with every change of the measures: what a folder holds is then measured again."""
@@ -55,8 +55,6 @@ class DiagnosedAnswers(TypedDict):
 def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = None) -> list[DiagnosedAnswers]:
     """Measure the written answers of finished runs, paired item by item with the first one.
 
-    A readout with a budget (``chain@64``) is left out: its length is not the model's own.
-
     Args:
         runs: the original model's first; of a single run, its own values.
         seed: of the resampling.
@@ -66,7 +64,7 @@ def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = 
         InputError: a run that is not finished, or damaged records.
     """
     held = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
-    cells = [cell for cell, finish in held[0].items() if finish is not None and "@" not in cell[1]]
+    cells = [cell for cell, finish in held[0].items() if finish is not None]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
@@ -123,7 +121,7 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
             "examples": [],
             "notes": [f"{counted(len(first), 'answer')} of each model.", *degeneration_notes(looks)],
         }
-    every = {name: [class_of(one) for one in of_arm] for name, of_arm in records.items()}
+    every = {name: [one.get(CLASS) for one in of_arm] for name, of_arm in records.items()}
     known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
     if known:
         classes = {name: [one for one in (of_arm[place] for place in known) if one] for name, of_arm in every.items()}
@@ -132,27 +130,13 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
             "rows": program_rows(PROGRAMS, classes, seed=seed, clusters=clusters),
             "data": {"classes": class_counts(classes)},
             "examples": [],
-            "notes": _about_classes(records, len(known), len(first)),
+            "notes": [f"{counted(len(known), 'program')} of each model."],
         }
     return found
 
 
 def _are_texts(records: Sequence[Record]) -> bool:
     return 2 * sum(len(words_of(one["completion"])) >= FEWEST_WORDS for one in records) >= len(records)
-
-
-def _about_classes(records: Mapping[str, Sequence[Record]], known: int, asked: int) -> list[str]:
-    notes = [f"{counted(known, 'program')} of each model."]
-    if known < asked:
-        notes.append(f"Of {counted(asked - known, 'further item')} an older run does not hold how the program ended.")
-    old = {name: sum(CLASS not in one for one in of_arm) for name, of_arm in records.items()}
-    if any(old.values()):
-        runs = ", ".join(f"{name} {count}" for name, count in old.items())
-        notes.append(
-            "Answers from before classes were stored have the class of their exception; where the program did not "
-            f"compile, that of the text of the answer: {runs}."
-        )
-    return notes
 
 
 def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[int, int]:

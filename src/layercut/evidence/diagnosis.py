@@ -14,8 +14,6 @@ from layercut.evidence.paired import Comparison, PairedRow, compare_paired
 from layercut.runs.directory import DIAGNOSIS
 from layercut.runs.settings import read_format
 
-FORMAT_VERSION = 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureRow(PairedRow):

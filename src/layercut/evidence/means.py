@@ -166,9 +166,9 @@ class FormMean(NamedTuple):
 
 def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:
     """For each run and form with two tasks or more. Of a task, the main metric of the first readout of the form counts;
-    likelihoods in nats and answers under a budget of tokens do not."""
+    likelihoods in nats do not."""
     found: list[FormMean] = []
-    main = [row for row in rows if row.is_headline and row.is_share and row.items and "@" not in row.readout]
+    main = [row for row in rows if row.is_headline and row.is_share and row.items]
     for run in dict.fromkeys(row.cut.name for row in main):
         forms: dict[Form, dict[str, ComparisonRow]] = {"ranked": {}, "written": {}}
         for row in main:

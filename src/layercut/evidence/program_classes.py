@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from layercut.evidence.diagnosis import MeasureRow, measure_rows
 
@@ -21,8 +21,6 @@ Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_strin
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 FENCE_LINE = re.compile(r"^[ \t]*```.*\n?", re.MULTILINE)
 """A line that opens or closes a block of code."""
-_INDENTED = re.compile(r"(?:[ \t]*\n)*[ \t]+\S")
-_NOT_COMPILED = ("SyntaxError", "IndentationError", "TabError")
 _NEXT = re.compile(r"#[^\n]*|(?i:\b[rbuft]{1,2})?(?:\"\"\"|'''|\"|')|[()\[\]{}]")
 ProgramClass = Literal[
     "passed", "parses", "wrong_answer", "never_closed", "unmatched", "mismatched", "indentation", "unterminated_string",
@@ -94,35 +92,6 @@ def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcom
     if problem is not None and problem.line <= (error.lineno or 1):
         return problem.kind
     return "indentation" if isinstance(error, IndentationError) else "other_syntax"
-
-
-def class_of(record: Mapping[str, Any]) -> ProgramClass | None:
-    """The class of the program in a stored answer; None where the record does not tell.
-
-    Runs record it since they have the field ``program``. Of older answers to HumanEval and MBPP the end of the run is
-    known, and so its class; a program that did not compile is classed by the text of the answer. Older answers to
-    tasks of your own with tests have no class.
-
-    >>> old = {"metrics": {"pass": 0.0}, "finish_reason": "stop", "completion": "\\n    return foo(x"}
-    >>> class_of(old | {"answer": "NameError: name 'foo' is not defined"}), class_of(old | {"answer": "SyntaxError: x"})
-    ('name', 'never_closed')
-    """
-    if CLASS in record:
-        found: ProgramClass = record[CLASS]
-        return found
-    if "pass" not in record["metrics"]:
-        return None
-    text, finish_reason = record["completion"], record["finish_reason"]
-    failure = record["answer"].partition(":")[0]
-    if not failure:
-        return "cut" if finish_reason == "length" and text.strip() else "no_code"
-    if failure not in _NOT_COMPILED:
-        return OUTCOMES.get(failure, "other_error")
-    code = next((part.rstrip() for part in FENCE_LINE.split(text) if part.strip()), "")
-    # A body, whose head is not stored, stands below another one.
-    head = "def head():\n" if _INDENTED.match(code) else ""
-    by_text = classify(head + code, head=head, finish_reason=finish_reason)
-    return by_text if by_text in (*SYNTAX, "cut") else "indentation" if failure != "SyntaxError" else "other_syntax"
 
 
 def program_rows(

@@ -18,10 +18,7 @@ from layercut.evidence.multiplicity import ALPHA, holm
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
-from layercut.runs.settings import check_version, read_json, shown
-from layercut.surgery.lineage import Parent
-
-FORMAT_VERSION = 1
+from layercut.runs.settings import FORMAT_VERSION, check_version, read_json, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +132,6 @@ class Sweep:
     """Hash of the item ids, per task."""
     rows: tuple[SweepRow, ...]
     rankings: tuple[Ranking, ...] = ()
-    parent: Parent | None = None
-    """The model that this one was made of, where one was named."""
-
-    def label(self, layer: int) -> str:
-        """A layer's number, with its number in the parent where one was named: ``7 (9)``."""
-        return str(layer) if self.parent is None else self.parent.label(layer)
 
     @property
     def layers(self) -> list[int]:
@@ -194,7 +185,6 @@ class Sweep:
             "model": self.model,
             "model_hash": self.model_hash,
             "num_layers": self.num_layers,
-            **({} if self.parent is None else {"parent": self.parent.to_dict()}),
             "split": self.split,
             "items": dict(self.items),
             "rows": [row.to_dict() for row in self.rows],
@@ -222,7 +212,6 @@ class Sweep:
                 **{name: data[name] for name in ("model", "model_hash", "num_layers", "split", "items")},
                 rows=tuple(SweepRow.from_dict(row) for row in data["rows"]),
                 rankings=tuple(map(Ranking.from_dict, data["criteria"])),
-                parent=Parent.from_dict(data.get("parent")),
             )
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise InputError(f"{shown(file)} is damaged ({type(error).__name__}: {error}); sweep again.") from error

@@ -5,7 +5,6 @@ compare_two(RunFolder.open(Path("runs/q/reverse-3")), RunFolder.open(Path("runs/
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,8 +18,6 @@ from layercut.runs.logs import open_log
 from layercut.runs.logs.logged import LoggedRun, differences
 from layercut.runs.settings import shown
 from layercut.runs.study import UNCUT
-from layercut.surgery.lineage import match_recorded
-from layercut.surgery.plan import removed_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +44,6 @@ def open_run(path: Path) -> RunFolder:
 def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[ComparisonRow]:
     """Compare two runs on every task, readout and metric that both hold; ``uncut`` of a row is the first run.
 
-    A model that others made of the first run's is described by the layers that it lost, found by its weights.
     P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``. Where one run
     holds a whole test set and the other one its rest, the items in common are compared, and the row's note says so.
 
@@ -74,14 +70,7 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
                 f"{first.name} and {second.name} hold different items of {task} ({readout}): {len(ids[0])} and "
                 f"{len(ids[1])}, {len(ids[0] & ids[1])} in common. Run both with the same seed, data and `limit`."
             )
-    own, is_known = rows[0].cut, _uncut_model(first) == _uncut_model(second)
-    found = None if is_known else match_recorded(first.settings, second.settings)
-    if found is None or not found.layers or own.num_layers is None:
-        return rows
-    depth = found.num_parent_layers
-    gone = removed_by([(depth, found.removed), (own.num_layers, own.removed)], depth) or ()
-    origin = f"found by its weights: {found.describe()}" if gone else own.origin
-    return [replace(row, cut=replace(own, num_layers=depth, removed=gone, origin=origin)) for row in rows]
+    return rows
 
 
 def notes(first: RunFolder, second: RunFolder) -> list[str]:
@@ -93,14 +82,10 @@ def notes(first: RunFolder, second: RunFolder) -> list[str]:
     origins = [f"{run.name}: {origin}" for run in (first, second) if (origin := arm_of(run).origin)]
     names = [_uncut_model(run) for run in (first, second)]
     if names[0] != names[1]:
-        parent, other = sorted((first, second), key=lambda run: -(arm_of(run).num_layers or 0))
-        found = match_recorded(parent.settings, other.settings)
-        known = f" By its weights, {other.name} has {found.describe()}." if found else ""
         origins.append(
             f"{first.name} is of the original model {names[0]}, {second.name} of {names[1]}: two models are compared "
-            "on the same items, and no plan is known that leads from one to the other; layercut diagnose finds the "
-            f"layers that they share.{known} Where their tokenizers differ, nats per token (gold) are of different "
-            "tokens."
+            "on the same items, and no plan is known that leads from one to the other. Where their tokenizers differ, "
+            "nats per token (gold) are of different tokens."
         )
     return [*left_out(first, [second]), *origins]
 
@@ -155,7 +140,7 @@ def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:
-    """Split of a run's items; older runs, from before layercut reported whole test sets, hold report items alone."""
+    """Split of a run's items; ``report`` for a task without a test set."""
     rows = run.metrics()["rows"]
     return next((row.get("split", "report") for row in rows if (row["task"], row["readout"]) == (task, readout)), "")
 

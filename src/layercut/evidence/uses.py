@@ -92,7 +92,7 @@ class Use(NamedTuple):
 
 def is_written(readout: str) -> bool:
     """Return True for a readout whose answers the model writes itself."""
-    return readout.partition("@")[0] not in _NOT_WRITTEN
+    return readout not in _NOT_WRITTEN
 
 
 def _is_any(task: str, patterns: tuple[str, ...]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -33,8 +33,6 @@ _OPERATORS = frozenset("+-*/×÷−")
 
 class FilterSettings(Settings):
     """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
-
-    FORMER: ClassVar[dict[str, Any]] = {"languages": [], "dedup_prompts": 1.0, "dedup_answers": None}
 
     max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
     min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")

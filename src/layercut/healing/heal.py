@@ -31,7 +31,7 @@ from layercut.healing.pair import load_pair, plan_of
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.prompts import AnswerRecord
-from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings, train_as_recorded
+from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
 from layercut.healing.trainable import remove_weights
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
@@ -87,7 +87,6 @@ def heal_model(
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
-    settings = settings.replace(train=train_as_recorded(settings.train, out, "heal", "train"))
     train, group = settings.train, ProcessGroup.of_this_process()
     if not group.is_first:
         check_method(train, group)

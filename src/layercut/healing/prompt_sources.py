@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
@@ -244,8 +244,6 @@ class PromptSource:
 class Answering(Settings):
     """Settings of answering prompts."""
 
-    FORMER: ClassVar[dict[str, Any]] = {"samples": 1}
-
     decoding: DecodingSettings = DecodingSettings()
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
     system: str | None = Field(None, description="System message for conversations that have none.")
@@ -336,7 +334,7 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
         path = Path(specs[0].source)
         if not (path / RESPONSES).is_file():
             raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
-        return PromptSource(records=specs[0].chosen(_answers_in(path)))
+        return PromptSource(records=specs[0].chosen(cast("list[AnswerRecord]", read_records(path / RESPONSES))))
     return PromptSource(parts=tuple(_part(spec, system, plain) for spec in specs))
 
 
@@ -358,14 +356,6 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
         raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
     answered = read_answered(path, system=system, plain=plain, limit=spec.read)
     return PromptGroup(spec.chosen(answered), source=spec.source)
-
-
-def _answers_in(folder: Path) -> list[AnswerRecord]:
-    """A run's answers; an earlier layercut could draw several to a prompt."""
-    records: list[Any] = read_records(folder / RESPONSES)
-    if any("prompt_id" in record for record in records):
-        raise InputError(f"{folder} has several answers to a prompt; generate one to each in another folder.")
-    return records
 
 
 def _item_of(record: AnswerRecord) -> str:

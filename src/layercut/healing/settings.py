@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,7 +15,6 @@ from pydantic import AfterValidator, Field, model_validator
 from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
-from layercut.runs.settings import settings_in
 
 METHODS = ("lora", "qlora", "full", "last-k", "seam")
 """Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
@@ -65,8 +63,6 @@ def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
 
 class TrainSettings(Settings):
     """Settings of training a pruned model."""
-
-    LATER = frozenset({"optimizer", "gradient_checkpointing", "group", "marks"})
 
     method: Annotated[str, one_of(METHODS)] = Field(
         "lora",
@@ -212,8 +208,7 @@ class TrainSettings(Settings):
             unused.add("rollout_max")
         if not self.is_graded:
             unused.add("group")
-        shown = {**self.as_dict(), "group": self.group}  # a default of a later version is no part of as_dict
-        return {name: value for name, value in shown.items() if name not in unused}
+        return {name: value for name, value in self.as_dict().items() if name not in unused}
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
         """True if only the inputs of layers are kept for the backward pass."""
@@ -261,8 +256,6 @@ class ArmSettings(Settings):
 class HealSettings(ArmSettings):
     """All settings of a healing, beside the models and prompts."""
 
-    LATER = frozenset({"save_dtype"})
-
     keep_adapter: bool = Field(False, description="Write the adapter alone instead of merging it.")
     train: TrainSettings = TrainSettings()
     filters: FilterSettings = FilterSettings()
@@ -283,27 +276,3 @@ class HealSettings(ArmSettings):
     def asks_teacher(self) -> bool:
         """True if the original model answers the prompts."""
         return not self.train.is_graded and (self.responses == "self" or self.match_tokens)
-
-
-def train_as_recorded(train: TrainSettings, out: Path, *keys: str) -> TrainSettings:
-    """Settings of training, with the learning rate that the run in ``out`` recorded where none was given.
-
-    The default was 2e-4 for every method before it depended on the method.
-
-    Args:
-        train: of the command or the study.
-        out: run folder, which may not exist yet.
-        keys: where config.yaml has the settings of training.
-
-    Raises:
-        InputError: the folder holds no readable config.yaml of layercut.
-        RunMismatch: someone changed it.
-    """
-    if "learning_rate" in train.model_fields_set:
-        return train
-    recorded: Any = settings_in(out)
-    for key in keys:
-        recorded = recorded.get(key, {}) if isinstance(recorded, dict) else {}
-    if not isinstance(recorded, dict) or recorded.get("method") != train.method or "learning_rate" not in recorded:
-        return train
-    return train.replace(learning_rate=recorded["learning_rate"])

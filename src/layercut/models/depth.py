@@ -46,4 +46,4 @@ def _snapshot(repo: str, revision: str | None) -> Path:
 
     with refusals(repo, revision):
         found = try_to_load_from_cache(repo, "config.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else download(repo, revision=revision, weights=()).path
+    return Path(found).parent if isinstance(found, str) else download(repo, revision=revision, with_weights=False).path

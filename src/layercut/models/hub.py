@@ -5,7 +5,7 @@ Only safetensors, configuration, tokenizer and licence files are fetched; pickle
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -30,16 +30,14 @@ class Snapshot(NamedTuple):
     commit: str
 
 
-def download(
-    repo: str, *, revision: str | None = None, with_code: bool = False, weights: Collection[str] | None = None
-) -> Snapshot:
+def download(repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True) -> Snapshot:
     """The snapshot folder of a hub model and the commit it was resolved to, from the hub or from its cache.
 
     Args:
         repo: hub id.
         revision: branch, tag or commit; the default branch when None.
         with_code: fetch Python files too, for models that are to run their own code.
-        weights: names of the weight files that are needed; all of them when None.
+        with_weights: fetch the weight files too.
 
     Raises:
         InputError: no such model or revision, no access, or no network and nothing in the cache.
@@ -48,9 +46,9 @@ def download(
     from huggingface_hub import HfApi
 
     api = HfApi()
-    wanted = [*_WANTED, *(_WEIGHTS if weights is None else weights), *(("*.py",) if with_code else ())]
+    wanted = [*_WANTED, *(_WEIGHTS if with_weights else ()), *(("*.py",) if with_code else ())]
     with refusals(repo, revision):
-        online = look_up(api, repo, revision)
+        online = _look_up(api, repo, revision)
         path = api.snapshot_download(
             repo,
             revision=revision,
@@ -103,7 +101,7 @@ def refusals(repo: str, revision: str | None) -> Iterator[None]:
         ) from error
 
 
-def look_up(api: HfApi, repo: str, revision: str | None) -> bool:
+def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     """True if the hub answers, and has safetensors under that name.
 
     One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,

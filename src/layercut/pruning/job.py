@@ -99,8 +99,8 @@ def prune_model(
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    units = units_of(handle, settings, out, say)
-    unit = size_unit(settings, out)
+    units = units_of(handle, settings, say)
+    unit = size_unit(settings)
     sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
@@ -168,17 +168,14 @@ def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, 
         )
 
 
-def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callable[[str], None]) -> str:
-    """Units to remove: as wanted, or layers where MLPs cannot be thinned, or where the folder holds a path of depths.
+def units_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> str:
+    """Units to remove: as wanted, or layers where MLPs cannot be thinned.
 
     Raises:
         InputError: MLPs that cannot be thinned, where only width was asked for.
     """
     wanted = settings.wanted_units
     if wanted == LAYER:
-        return LAYER
-    path = PruneState(out).get("path", [])
-    if settings.units is None and path and path[0].get("size") is None:
         return LAYER
     try:
         Sizes(model)
@@ -190,14 +187,9 @@ def units_of(model: ModelHandle, settings: PruneSettings, out: Path, say: Callab
     return wanted
 
 
-def size_unit(settings: PruneSettings, out: Path) -> str:
-    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes; a path that was
-    begun by bytes goes on so.
-    """
-    if settings.faster is None or settings.smaller is not None:
-        return BYTES
-    state = PruneState(out)
-    return BYTES if "path" in state and "request_times" not in state else SECONDS
+def size_unit(settings: PruneSettings) -> str:
+    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
+    return BYTES if settings.faster is None or settings.smaller is not None else SECONDS
 
 
 def settings_of_run(

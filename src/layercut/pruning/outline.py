@@ -37,9 +37,9 @@ def prune_outline(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    units = units_of(handle, settings, out, lambda text: None)
+    units = units_of(handle, settings, lambda text: None)
     sizes = None if units == LAYER else Sizes(handle)
-    unit = size_unit(settings, out)
+    unit = size_unit(settings)
     wanted = () if sizes is None else sizes.wanted(settings, unit)
     depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)

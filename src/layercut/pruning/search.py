@@ -265,8 +265,7 @@ class PathSearch:
             if number is not None:
                 state.put("training_items", number)
             state.put("trained", None if weak is None or number is None else weak.name)
-        named = state["trained"]  # an older run names the depth alone
-        place = next((place for place, one in enumerate(steps) if named in (one.name, one.depth)), None)
+        place = next((place for place, one in enumerate(steps) if one.name == state["trained"]), None)
         if place is None or any(one.healing == self._trained_by for one in steps[place].tried):
             return
         tried = (*steps[place].tried, self._heal(steps[place], self._trained_by))

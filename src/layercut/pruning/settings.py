@@ -68,21 +68,6 @@ def _time(text: str) -> str:
 class PruneSettings(Settings):
     """The use of a pruned model, and the budget for making it."""
 
-    LATER = frozenset(
-        {
-            "max_new_tokens",
-            "units",
-            "smaller",
-            "faster",
-            "serve",
-            "versus",
-            "no_side_effects",
-            "goal_alone",
-            "one_size",
-            "save_dtype",
-        }
-    )
-
     use: str | None = Field(None, description="One of math, code, summarize, classify, chat, copy, all.")
     tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
     keep: Share = Field(

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from layercut.runs.atomic import write_json
-from layercut.runs.settings import read_format
+from layercut.runs.settings import FORMAT_VERSION, read_format
 
 STATE = "prune.json"
-FORMAT_VERSION = 1
 
 
 class PruneState:

@@ -298,7 +298,7 @@ def versus_words(result: PruneResult) -> str:
         else "Other models were named after the plans had been tested, and share 5 % of their own: the whole answer "
         "errs in up to 10 % of all cases."
     )
-    timed = f" Timed by turns with the original model, {result.serve}." if result.serve else ""
+    timed = f" Timed by turns with the original model, {result.serve}."
     return (
         f"{shared} GGUF files run in llama.cpp, all else in transformers.{timed} On the front: no other one that is "
         "smaller, or faster, keeps as much."

@@ -1,4 +1,4 @@
-"""Provenance of runs and models: commands, versions, machine, settings, and the layers that a parent has."""
+"""Provenance of runs and models: commands, versions, machine and settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import yaml
 
 from layercut.evidence.comparison import ComparedRun, arm_of
 from layercut.report import words
-from layercut.report.table import Column, Part, Styled, Table, markdown, texts
+from layercut.report.table import Column, Part, Styled, Table, markdown
 from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.surgery.lineage import Lineage, Parent, similarity_rows
 from layercut.text.markup import escape, fenced
 from layercut.text.removal import label_of
 
@@ -64,22 +63,6 @@ def python_of(environment: Mapping[str, Any]) -> str:
     """Python and the packages that decide numbers, with their versions."""
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     return f"Python {environment['python']}, {packages}"
-
-
-def lineage_words(parent: Parent) -> str:
-    """Layers that the other model has of its parent, and whether a plan of the parent gives it, in a sentence."""
-    apart = "" if parent.lineage.layers else "; no plan of the parent gives this model"
-    return f"Parent {hide_home(parent.model)}: {parent.lineage.describe()}{apart}."
-
-
-def lineage_table(lineage: Lineage, name: str) -> Table:
-    """A line for each layer of the other model, which is called ``name``."""
-    return Table(
-        name=f"lineage-{name}",
-        caption=f"Layers of {name} in its parent, by the cosine of their weights",
-        columns=texts("layer", "in the parent", "cosine", "change", numeric=("layer", "in the parent", "cosine")),
-        rows=similarity_rows(lineage),
-    )
 
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:

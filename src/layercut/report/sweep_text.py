@@ -18,7 +18,7 @@ from layercut.report import words
 from layercut.report.answers import answer_sections
 from layercut.report.figures.picture import save
 from layercut.report.figures.scores import layers
-from layercut.report.provenance import lineage_table, lineage_words, write_report
+from layercut.report.provenance import write_report
 from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values, terminal
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
@@ -57,9 +57,7 @@ def sweep_report(folder: Path) -> Path:
         "",
     ]
     for curve in sweep.curves:
-        lines += [f"### {escape(curve.label)}", "", *layer_parts(curve, sweep), ""]
-    if sweep.parent is not None and sweep.parent.lineage.matches:
-        lines += ["## Layers in the parent", "", lineage_table(sweep.parent.lineage, "this model"), ""]
+        lines += [f"### {escape(curve.label)}", "", *layer_parts(curve), ""]
     return write_report(run, REPORT, lines)
 
 
@@ -78,7 +76,7 @@ def scope(sweep: Sweep) -> str:
 
 def findings(sweep: Sweep) -> list[str]:
     """A sentence on each task and readout: where a loss is significant, and how small a loss the items can detect."""
-    lines = [] if sweep.parent is None else [lineage_words(sweep.parent)]
+    lines = []
     for curve in sweep.curves:
         uncut = curve.rows[0].values.uncut
         start = f"{curve.label}, uncut {_score(uncut.value, curve)}"
@@ -88,7 +86,7 @@ def findings(sweep: Sweep) -> list[str]:
         shown = [row.layer for row in curve.rows if row.shows_loss]
         if shown:
             text = f"significant loss at {len(shown)} of {counted(len(curve.rows), 'layer')} ({format_layers(shown)})"
-            text += _lowest(curve, sweep)
+            text += _lowest(curve)
             sure = sorted(curve.significant)
             if sure == shown:
                 text += "; all of it stays significant over all layers (*)"
@@ -112,8 +110,6 @@ def how_made(sweep: Sweep) -> list[str]:
         "is a hint, not a finding.",
         "*: a significant loss over all layers of a column, p < 0.05 after Holm's correction.",
     ]
-    if sweep.parent is not None and sweep.parent.lineage.matches:
-        lines.append("Layers are numbered as in this model, and in brackets as in its parent.")
     if any(row.chance is None for row in sweep.rows):
         lines.append("Where a task has no chance level, retention is without the layer / uncut.")
     if sweep.split == "report":
@@ -168,7 +164,7 @@ class _Retention:
                 row = rows[layer]
                 style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
                 cells.append(Text(words.retained(row.kept_share) + "*" * (layer in stands), style=style))
-            table.add_row(self.sweep.label(layer), *cells)
+            table.add_row(str(layer), *cells)
         return table
 
 
@@ -177,7 +173,7 @@ def overview_table(sweep: Sweep) -> Table:
     return Table(
         name="layers",
         caption="Kept above chance without each layer, in %",
-        columns=[Column("layer", sweep.label, numeric=True), *(_of_curve(curve) for curve in sweep.curves)],
+        columns=[Column("layer", str, numeric=True), *(_of_curve(curve) for curve in sweep.curves)],
         rows=sweep.layers,
         download=_every_number(sweep),
     )
@@ -204,7 +200,7 @@ def _every_number(sweep: Sweep) -> Table:
     return Table(name="layers", caption="", columns=columns, rows=rows)
 
 
-def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:
+def layer_parts(curve: Curve) -> list[Part]:
     """One task and readout in full."""
     first = curve.rows[0]
     uncut = with_interval(first.values.uncut, share=_is_share(curve), digits=1)
@@ -217,7 +213,7 @@ def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:
         name=f"layers-{curve.task}-{curve.readout}",
         caption=f"{curve.label}: every layer in full, scores in %",
         columns=[
-            Column("layer", lambda row: sweep.label(row.layer), numeric=True),
+            Column("layer", lambda row: str(row.layer), numeric=True),
             Column("score", lambda row: with_interval(row.values.cut, share=share, digits=1)),
             Column("difference", lambda row: with_interval(row.values.difference, share=share, digits=1, sign=True)),
             Column("retention", lambda row: words.retained(row.values.retention)),
@@ -233,13 +229,13 @@ def layer_parts(curve: Curve, sweep: Sweep) -> list[Part]:
     return [*parts, "", table]
 
 
-def _lowest(curve: Curve, sweep: Sweep) -> str:
+def _lowest(curve: Curve) -> str:
     least = min(row.values.cut.value for row in curve.rows)
     rows = [row for row in curve.rows if row.values.cut.value == least]
     kept = rows[0].kept_share
     if kept is None or len(rows) > 3:
         return ""
-    where = "without layer " + " or ".join(sweep.label(row.layer) for row in rows)
+    where = "without layer " + " or ".join(str(row.layer) for row in rows)
     above = "" if rows[0].chance is None else " above chance"
     return f"; lowest {where}: {with_interval(kept)} % of the score{above} kept"
 

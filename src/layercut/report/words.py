@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.evidence.comparison import KEPT
@@ -33,27 +32,14 @@ REST = "rest of the test set: without the items of the half that a plan or a hea
 
 
 def readout_words(readout: str) -> str:
-    """A readout for people.
-
-    >>> readout_words("token"), readout_words("chain@64"), readout_words("chain@0"), readout_words("filler@64")
-    ('one letter', 'answer after 64 tokens', 'answer at once', 'answer after 64 dots')
-    """
-    kind, _, budget = readout.partition("@")
-    if not budget:
-        return READOUTS.get(readout, readout)
-    return f"answer after {budget} {'tokens' if kind == 'chain' else 'dots'}" if int(budget) else "answer at once"
+    """A readout for people."""
+    return READOUTS.get(readout, readout)
 
 
-def readout_order(readout: str) -> tuple[int, float, str]:
-    """Key by which readouts stand in tables and pictures; a chain's budgets ascend, and the whole chain is last.
-
-    >>> sorted(["chain", "chain@128", "chain@32", "rank"], key=readout_order)
-    ['rank', 'chain@32', 'chain@128', 'chain']
-    """
-    kind, _, budget = readout.partition("@")
-    known = [*list(READOUTS)[:-1], "filler", "chain"]
-    place = known.index(kind) if kind in known else len(known)
-    return place, int(budget) if budget else math.inf, readout
+def readout_order(readout: str) -> tuple[int, str]:
+    """Key by which readouts are sorted in tables and pictures; unknown ones are last."""
+    known = list(READOUTS)
+    return known.index(readout) if readout in known else len(known), readout
 
 
 FINDINGS = {

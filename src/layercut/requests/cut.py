@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -39,8 +37,7 @@ class CutRequest(Request):
     streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
     dtype and device are those of this comparison, the weights keep their own.
 
-    With --no-verify nothing is loaded, and of a hub model only those weight files are downloaded that hold something
-    that stays; a --dry-run of a hub model downloads no weights at all.
+    With --no-verify nothing is loaded, so no accelerator and little memory is needed.
 
     --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
     many layers of a search by task scores as keep 90 % there.
@@ -126,42 +123,38 @@ class CutRequest(Request):
             )  # fmt: skip
         if self.healed is not None:
             raise InputError("`healed` writes a GGUF file; give `out` FILE.gguf.")
-        with self._source(io, dry_run) as found:
-            io.say(f"{self.model.model}: {found.plan.describe()}")
-            if self.mergekit is not None:
-                config = read_config(found.source.path)
-                dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-                write_output(self.mergekit, to_mergekit(found.plan, self.model.model, dtype), MARK)
-                io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
-            if dry_run and out is not None:
-                refuse_used(out)
-            done = cut_model(
-                found.source,
-                found.plan,
-                None if dry_run else out,
-                uncut=found.uncut if self.verify and not dry_run else None,
-                max_shard_bytes=round(self.max_shard_gb * 1e9),
-                say=io.say,
-            )
-            file = gguf_file(self.model.model)
-            gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan, tie=self.model.tie))
-            return done._replace(gguf=gguf, mergekit=self.mergekit)
+        found = self._source(io)
+        io.say(f"{self.model.model}: {found.plan.describe()}")
+        if self.mergekit is not None:
+            config = read_config(found.source.path)
+            dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+            write_output(self.mergekit, to_mergekit(found.plan, self.model.model, dtype), MARK)
+            io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
+        if dry_run and out is not None:
+            refuse_used(out)
+        done = cut_model(
+            found.source,
+            found.plan,
+            None if dry_run else out,
+            uncut=found.uncut if self.verify and not dry_run else None,
+            max_shard_bytes=round(self.max_shard_gb * 1e9),
+            say=io.say,
+        )
+        file = gguf_file(self.model.model)
+        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan, tie=self.model.tie))
+        return done._replace(gguf=gguf, mergekit=self.mergekit)
 
-    @contextmanager
-    def _source(self, io: Io, dry_run: bool) -> Iterator[CutSource]:
+    def _source(self, io: Io) -> CutSource:
         """The model in memory, or its files, with the plan."""
         from layercut.surgery.cut import CutSource, cut_source
 
         make = self._planned(io)
         handle = io.loaded.get(self.model.model)
         if handle is None:
-            whole = self.verify and not dry_run
-            with cut_source(self.model, make, whole=whole, dry_run=dry_run, say=io.say) as found:
-                yield found
-            return
+            return cut_source(self.model, make)
         made_for = {"model": handle.settings.model, "model_hash": handle.metadata.model_hash}
         plan = handle.plan(make(num_layers=handle.num_layers, **made_for))
-        yield CutSource(handle.source, plan, lambda: handle.loaded)
+        return CutSource(handle.source, plan, lambda: handle.loaded)
 
     def _planned(self, io: Io) -> Any:
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""

@@ -41,7 +41,7 @@ class DiagnoseRequest(Request):
         64, ge=1, description="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it."
     )
     layers: Annotated[str | None, Flag("0-15")] = Field(
-        None, description="Layers of MODEL that the other model has; found by comparing weights if left out."
+        None, description="Layers of MODEL that the other model has; those of its plan.json if left out."
     )
     out: Out = Field(None, description="Run folder; runs/<model>-diagnose if left out.")
     seed: ASeed = 0

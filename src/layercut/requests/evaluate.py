@@ -35,11 +35,6 @@ from layercut.tasks.suites import SUITE, check_tasks
 if TYPE_CHECKING:
     from layercut.tasks.run import Evaluated
 
-_READOUTS = (
-    "rank, gold, token, short, chain; chain@64 (stopped after 64 tokens and made to answer; chain@0: at once), "
-    "filler@64 (dots in place of the chain); those that a task reads out by itself if left out."
-)
-
 
 class EvalRequest(Request):
     """Score MODEL on tasks, whole or without the layers that --remove names.
@@ -66,7 +61,9 @@ class EvalRequest(Request):
     )
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=REMOVE)
     out: Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
-    readouts: Names | None = Field(None, description=_READOUTS)
+    readouts: Names | None = Field(
+        None, description="rank, gold, token, short, chain; those that a task reads out by itself if left out."
+    )
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
     data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: DataDir
@@ -79,9 +76,6 @@ class EvalRequest(Request):
     )
     against: Annotated[Folder | None, Flag("RUN")] = Field(
         None, description="Finished run of the original model on the same items: print what is kept."
-    )
-    log_samples: Annotated[bool, Flag(hidden=True)] = Field(
-        False, description="Write every answer as lm-eval does as well, to the folder lm_eval in the run folder."
     )
     decoding: Annotated[DecodingSettings, SHOWN_OF_DECODING] = DecodingSettings()
 
@@ -134,7 +128,6 @@ class EvalRequest(Request):
             decoding=self.decoding,
             dry_run=dry_run,
             allow_selection_items=self.allow_selection_items,
-            logs_samples=self.log_samples,
             console=io.console,
             say=io.say,
         )

@@ -76,10 +76,6 @@ class SweepRequest(Request):
     compare: Annotated[tuple[Folder, ...], Flag("PLAN.json", repeated=True)] = Field(
         (), description="A plan.json whose scores per layer are compared. May be repeated."
     )
-    parent: Annotated[str | None, Flag("MODEL")] = Field(
-        None,
-        description="The model that MODEL was made of: layers are shown with its numbers, found by comparing weights.",
-    )
     out: Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
     seed: ASeed = 0
     report_to: ReportTo
@@ -128,7 +124,6 @@ class SweepRequest(Request):
                 layers=self.layers,
                 only=self.only,
                 limit=self.limit or LIMIT,
-                parent=self.parent,
                 console=io.console,
                 **shared,
             )
@@ -138,7 +133,6 @@ class SweepRequest(Request):
             layers=self.layers,
             split=self.split,
             compare=self.compare,
-            parent=self.parent,
             decoding=self.decoding,
             console=io.console,
             **shared,

@@ -9,15 +9,14 @@ from pydantic import BaseModel, ValidationError
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
-from layercut.runs.json_text import load
 from layercut.runs.prune import Estimated
+from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.text.removal import Removal
 
 DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""
 BESIDE = "draft"
 """A draft in the folder of a prune, whose page then has its answer."""
-FORMAT_VERSION = 1
 DraftVerdict = Literal["faster", "undecided", "slower"]
 """By the 95 % interval of the forecast speed-up: above 1, around 1, below 1."""
 
@@ -139,6 +138,6 @@ class DraftResult(_Plain):
     def load(cls, folder: Path) -> Self:
         """Read draft.json. Raises InputError: none, or a damaged one."""
         try:
-            return cls.model_validate(load(folder / DRAFT))
-        except (ValidationError, OSError) as error:
+            return cls.model_validate(read_format(folder / DRAFT, "result of layercut draft"))
+        except ValidationError as error:
             raise InputError(f"{folder / DRAFT} is no result of `layercut draft`, or of another version.") from error

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from layercut.errors import InputError
-from layercut.runs.lock import NAME_LOCK, is_held, sole_writer
+from layercut.runs.lock import NAME_LOCK, is_held
 
 _PART = re.compile(r"\.(?P<name>.+)\.layercut-[a-z0-9_]{8}")
 _LOCK = re.compile(rf"\.(?P<name>.+)\.{NAME_LOCK}")
@@ -23,7 +20,6 @@ class Leftover(NamedTuple):
     """A hidden folder or file whose writer is gone."""
 
     path: Path
-    target: Path
     num_bytes: int
 
 
@@ -40,42 +36,25 @@ def parts_of(path: Path) -> list[Path]:
 
 def find_leftovers(root: Path) -> list[Leftover]:
     """Unfinished files and folders of killed processes below a folder, by path; hidden folders are not searched."""
-    return sorted(_leftovers(Path(root)))
-
-
-def remove_leftover(left: Leftover) -> bool:
-    """Remove one, unless a process writes that name by now; returns whether it is gone."""
-    if not left.path.is_dir():
-        left.path.unlink(missing_ok=True)
-        return True
-    try:
-        with sole_writer(left.target):
-            shutil.rmtree(left.path)
-    except (InputError, OSError):
-        return not left.path.exists()
-    return True
-
-
-def _leftovers(root: Path) -> Iterator[Leftover]:
+    found = []
     for folder, subfolders, files in os.walk(root):
-        here = Path(folder)
         for name in (*subfolders, *files):
             match = _PART.fullmatch(name) or _LOCK.fullmatch(name)
-            if match and (left := _if_gone(here / name, here / match["name"])) is not None:
-                yield left
+            if match and (left := _if_gone(Path(folder, name), Path(folder, f".{match['name']}.{NAME_LOCK}"))):
+                found.append(left)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    return sorted(found)
 
 
-def _if_gone(path: Path, target: Path) -> Leftover | None:
+def _if_gone(path: Path, lock: Path) -> Leftover | None:
     """The leftover; None where its writer may be running."""
-    lock = target.parent / f".{target.name}.{NAME_LOCK}"
     try:
         if path.is_symlink() or is_held(lock):
             return None
         if not path.is_dir():
             stat = path.stat()
             is_old = path == lock or time.time() - stat.st_mtime > _FILE_AGE
-            return Leftover(path, target, stat.st_size) if is_old else None
-        return Leftover(path, target, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+            return Leftover(path, stat.st_size) if is_old else None
+        return Leftover(path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
     except FileNotFoundError:  # it was finished or removed meanwhile
         return None

@@ -13,10 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
-from layercut.runs.json_text import load
+from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.text.removal import Removal, amount, format_layers
 
-FORMAT_VERSION = 1
 RESULT = "result.json"
 MODEL = "model"
 """The folder of the checkpoint in a folder of prune."""
@@ -116,10 +115,8 @@ class TaskKept(_Plain):
     items. It tells how many report items are needed."""
 
 
-class Tried(_Plain, extra="ignore"):
-    """One way of making the model of one depth, judged on selection items. Older results hold a likelihood too, which
-    decided nothing.
-    """
+class Tried(_Plain):
+    """One way of making the model of one depth, judged on selection items."""
 
     healing: str | None = None
     """Method; None for the pruned model itself."""
@@ -202,7 +199,7 @@ class TestedDepth(Gone):
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
     said."""
     disk_bytes: int | None = None
-    """Of the weights as they are written; None in results of older versions."""
+    """Of the weights as they are written; None while they are not."""
 
 
 class Alternative(_Plain):
@@ -310,8 +307,6 @@ _CHECKS = {
     "endings": "stops by itself",
     "same_language": "answers in the language of the request",
     "instructions": "follows instructions about form",
-    "harmless": "answers harmless requests",
-    "tool_calls": "calls the right function",
     "needle_2k": "finds a number in a text of 2,000 tokens",
     "needle_8k": "finds a number in a text of 8,000 tokens",
 }
@@ -391,10 +386,10 @@ class PruneResult(_Plain):
     """Checks of the checkpoint outside the goal; empty where none was written or nothing could be asked."""
     speed: tuple[TimedSpeed, ...] = ()
     """Of the chosen plan."""
-    serve: str = ""
+    serve: str
     serve_tokens: int = 0
     """Tokens of all requests at once, read and written, in the serving profile."""
-    """The serving profile, in words; empty in results of older versions."""
+    """The serving profile, in words."""
     served: tuple[Served, ...] = ()
     """Every tested plan and other model, timed."""
     size: dict[Literal["uncut", "cut"], Size] = {}
@@ -424,10 +419,8 @@ class PruneResult(_Plain):
         """Read the result.json of a folder. Raises InputError: there is none, or it is damaged or of another format."""
         file = Path(folder) / RESULT
         try:
-            return cls.model_validate(load(file))
-        except OSError as error:
-            raise InputError(f"{file}: no result of layercut prune can be read here ({error.strerror}).") from error
-        except (ValidationError, ValueError) as error:
+            return cls.model_validate(read_format(file, "result of layercut prune"))
+        except ValidationError as error:
             raise InputError(f"{file} is not a result of layercut prune, or of another version.") from error
 
 

@@ -44,7 +44,7 @@ class MetricRow(TypedDict):
     limit: int | None
     split: NotRequired[str]
     """``full``: items of the whole test set; ``report``: of its rest, because the others chose layers or healed.
-    Missing for tasks that make their items, and in old runs."""
+    Missing for tasks that make their items."""
     test_set: NotRequired[int]
     """Number of items of the whole test set."""
 

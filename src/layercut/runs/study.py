@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError, VerificationError
 from layercut.runs.atomic import write_json, write_text
 from layercut.runs.json_text import load
+from layercut.runs.settings import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 UNCUT = "uncut"
 """Name of the original model's run."""
 MANIFEST, FAILURES = "study.json", "failures"
@@ -38,7 +38,7 @@ class Failure(NamedTuple):
 def arms_in(folder: Path) -> list[dict[str, Any]]:
     """The arms in the order of the study: name, plan, criterion, depth, healing, seed.
 
-    Empty for an older study, or a file that was edited.
+    Empty for a file that was edited.
     """
     arms = _read(folder).get("arms", [])
     named = isinstance(arms, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in arms)

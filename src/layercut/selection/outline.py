@@ -19,7 +19,6 @@ from layercut.selection.protect import parse_protected
 from layercut.selection.task_accuracy import TRACES
 from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
 from layercut.tasks.base import Sample, generates
-from layercut.tasks.budget import asked
 
 ANSWER_BYTES = 1000
 """Of an answer on disk, with its text."""
@@ -99,7 +98,7 @@ def planned(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample],
             f"{part.label} has no item for this: {what}. The prompt decides which items choose and which are reported; "
             "give more rows with different prompts."
         )
-    check_longest(lambda: handle.weightless, (asked(part.task, sample, part.readout) for sample in samples))
+    check_longest(lambda: handle.weightless, (part.task.request(sample, part.readout) for sample in samples))
     return PlannedStep(f"{part.label}, {what}", plans * len(samples))
 
 

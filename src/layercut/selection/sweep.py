@@ -37,7 +37,6 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.lineage import Parent, match_layers
 from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
@@ -86,7 +85,6 @@ def sweep_model(
     layers: str | None = None,
     split: str = "selection",
     compare: Sequence[Path] = (),
-    parent: str | None = None,
     out: Path | None,
     seed: int,
     decoding: DecodingSettings,
@@ -101,7 +99,6 @@ def sweep_model(
         layers: the skipped layers, as people write them; all of them if left out.
         split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
         compare: plan.json files whose scores per layer are compared with the losses of the tasks.
-        parent: the model that this one was made of; layers are shown with its numbers.
         out: the run folder; ``runs/<model>-sweep`` if left out.
         seed: random seed for items, sampled answers and resampling.
 
@@ -125,7 +122,6 @@ def sweep_model(
     if (whole := handle.plan()).earlier:
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
-    named = parent_of(handle, parent, say)
     isolation = announce_isolation((one.part.task for one in asked), say)
     tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
@@ -146,7 +142,6 @@ def sweep_model(
             items={task: items_hash(ids) for task, ids in _items(asked).items()},
             rows=tuple(rows),
             rankings=tuple(rankings),
-            parent=named,
         )
         sweep.save(run.path)
         if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
@@ -181,19 +176,6 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
             f"layer {layers[-1]} is not in {model}, which has {num_layers} decoder layers (0-{num_layers - 1})."
         )
     return layers
-
-
-def parent_of(model: ModelHandle, parent: str | None, say: Say) -> Parent | None:
-    """The model that another one was made of, matched layer by layer; None where none is named.
-
-    Raises InputError for a model that cannot be found or read.
-    """
-    if parent is None:
-        return None
-    source = ModelHandle(model.settings.replace(model=parent, revision=None)).source
-    found = Parent(parent, match_layers(source.path, model.source.path))
-    say(f"{model.settings.model}, made of {parent}: {found.lineage.describe()}")
-    return found
 
 
 def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[SweptTask]:

@@ -31,7 +31,6 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, study_results
-from layercut.healing.settings import train_as_recorded
 from layercut.progress import Say
 from layercut.progress.live import StudyProgress
 from layercut.runs.directory import RunFolder
@@ -183,9 +182,4 @@ def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:
 
 def _work(settings: StudySettings, model: Any, folder: Path, limit: int | None) -> StudyWork:
     store = CellStore(Path(os.path.realpath(settings.out)).parent)
-    arms = [
-        arm.replace(train=train_as_recorded(arm.train, folder, "healing", arm.name, "settings", "train"))
-        for arm in settings.healing
-    ]
-    settings = settings.replace(healing=tuple(arms))
     return StudyWork(settings, ModelHandle(model), folder=folder, store=store, limit=limit)

@@ -98,8 +98,6 @@ class CriterionSettings(SearchSettings):
 class HealingArm(ArmSettings, Answering):
     """One way of healing the cuts, as ``layercut heal`` does it."""
 
-    LATER = frozenset({"after"})
-
     name: str = Field(description="Name of the arm and part of its folders' names.")
     prompts: tuple[PromptSpec, ...] = Field(description="One source of prompts or several.")
     train: TrainSettings = TrainSettings()

@@ -26,14 +26,13 @@ from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown
 from layercut.runs.json_text import load
 from layercut.runs.records import MetricRow
-from layercut.runs.settings import settings_hash
+from layercut.runs.settings import FORMAT_VERSION, settings_hash
 from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Records
 
 CELLS, SEARCHES = "cells", "searches"
-FORMAT_VERSION = 1
 _DEPTH = 3
 """Most folders between the folder of the studies and a run: study, model, run."""
 

@@ -12,7 +12,6 @@ from layercut.runs.directory import RunFolder
 from layercut.study.store import Answered, CellStore
 from layercut.study.work import StudyArm
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import budget_of
 from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Questions, ask_under
 
@@ -29,8 +28,8 @@ class Peer(NamedTuple):
 
 
 def can_share(cell: Cell, engine: Engine) -> bool:
-    """True if an engine answers a cell under many plans at once, each item once and in one go."""
-    return isinstance(engine, ManyPlansAtOnce) and cell.num_samples == 1 and budget_of(cell.readout) is None
+    """True if an engine answers a cell under many plans at once, each item once."""
+    return isinstance(engine, ManyPlansAtOnce) and cell.num_samples == 1
 
 
 def peers_of(arm: StudyArm, arms: Sequence[StudyArm]) -> Iterator[StudyArm]:

@@ -31,9 +31,8 @@ from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.runs.settings import read_json
 from layercut.surgery.channels import Channels
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, PlanRefused, check_depth, cut_config
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
 from layercut.surgery.kinds import check_kinds
-from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
@@ -203,10 +202,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     before, metadata = _tensors(source)
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     text = structure.text_config(raw)
-    try:
-        cut, config = _pruned_configs(raw, plan, structure, source)
-    except PlanRefused as refused:
-        raise with_nearest(refused, plan, lambda other: _pruned_configs(raw, other, structure, source)) from refused
+    cut, config = _pruned_configs(raw, plan, structure, source)
     head = find_equal_head(before, structure, raw, str(source))
     copy, left_out = _copy_of_embeddings(source, head)
     if plan.tied:
@@ -246,7 +242,7 @@ def _pruned_configs(
     """The section for the language model, and the whole, of the pruned model's config.json.
 
     Raises:
-        PlanRefused: a layer that stays would become another one.
+        InputError: a layer that stays would become another one.
     """
     whole = config_of(raw, str(source))
     depth = plan.depth_only
@@ -256,11 +252,11 @@ def _pruned_configs(
         pruned = config_of(config, str(source))
     except CheckpointError as error:
         why = str(error).rpartition("accepts: ")[2]
-        raise PlanRefused(f"transformers accepts no such pruned model: {why}") from error
+        raise InputError(f"transformers accepts no such pruned model: {why}") from error
     read_back = _text_of(pruned)
     for name in LISTS | INDEX_LISTS:
         if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:
-            raise PlanRefused(
+            raise InputError(
                 f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
                 f"{cut[name]}; the type {structure.model_type} cannot express this plan."
             )

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from layercut.models.structure import Structure
 
 
-class PlanRefused(InputError):
-    """The model is as it should be, and a layer that the plan keeps would not be."""
-
-
 LISTS = frozenset({
     "activation_sparsity_pattern", "attention_layers", "attn_layers", "attn_type_list", "hybrid_layer_pattern",
     "indexer_types", "is_moe_layer", "kv_sharing_modes", "layer_rope_theta", "layer_types", "layers_block_type",
@@ -124,7 +120,7 @@ def cut_config(
         return dict(config)
     scale_field = next((name for name in SCALES if full.get(name)), None)
     if scale_field and min(plan.removed) < max(plan.kept):
-        raise PlanRefused(
+        raise InputError(
             f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
             f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
             f"{max(plan.kept)}."
@@ -194,7 +190,7 @@ def _keeps_phase(period: int, plan: CutPlan) -> bool:
 
 def _require_phase(name: str, period: int, plan: CutPlan) -> None:
     if not _keeps_phase(period, plan):
-        raise PlanRefused(
+        raise InputError(
             f"config field {name} = {period} sets the kind of a layer by its position, and this family has no "
             f"per-layer list to override it; remove layers from the end only, or whole periods of {period} layers."
         )
@@ -219,7 +215,7 @@ def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
     source = {kinds[i]: i for i in range(first)}
     for index in plan.kept:
         if index >= first and source.get(kinds[index]) in plan.removed:
-            raise PlanRefused(
+            raise InputError(
                 f"layer {index} reuses the keys and values of layer {source[kinds[index]]}, which the plan removes; "
                 f"keep that one, or remove all of {format_layers([i for i in plan.kept if i >= first])} too."
             )
@@ -234,7 +230,7 @@ def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
         if kinds[index] == "shared":
             source = max((i for i in range(index) if kinds[i] == "full"), default=-1)
             if source in plan.removed:
-                raise PlanRefused(
+                raise InputError(
                     f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the "
                     f"plan removes that one; keep layer {source}, or remove layer {index} too."
                 )

@@ -41,7 +41,7 @@ from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
-from layercut.surgery.cut import CutDone, without_hash
+from layercut.surgery.cut import CutDone
 from layercut.surgery.gguf_healed import HealedCut
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.gguf_width import (
@@ -172,7 +172,7 @@ def cut_gguf(
         loads = lambda: load_as_set(settings, source)  # noqa: E731
     plan = make_plan(**named)
     if not compares and plan.model_hash is not None:
-        plan = without_hash(plan, settings.model, settings.plan_from_another_model)
+        plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
     plan = _with_earlier(plan, head)
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copy(file) if settings.tie else None
@@ -374,6 +374,23 @@ def _record(
     if earlier:
         record[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
     return record
+
+
+def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
+    """A plan.json on a file whose hash is not known: its name must do, and the plan records no hash of this model.
+
+    Raises:
+        InputError: a plan made for a model of another name, where that is not allowed.
+    """
+    if plan.model == model:
+        return replace(plan, model_hash=None)
+    if not from_another_model:
+        raise InputError(
+            f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {model} "
+            "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
+            "hashes compared, or use the plan anyway with `plan_from_another_model`."
+        )
+    return replace(plan, model=model, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 
 
 def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
-from layercut.surgery.config_fields import PlanRefused, cut_config
+from layercut.surgery.config_fields import cut_config
 from layercut.surgery.plan import CutPlan
 from layercut.text.removal import format_layers
 
@@ -96,7 +96,7 @@ def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
             continue
         attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
         if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
-            raise PlanRefused(
+            raise InputError(
                 f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
                 f"one of {format_layers(attends)}."
             )
@@ -159,7 +159,7 @@ def _under(key: _Key, plan: CutPlan) -> _Model:
     try:
         cut = type(text).from_dict(fields)
     except Exception as error:  # whatever the config class finds wrong
-        raise PlanRefused(f"transformers accepts no such pruned model: {one_line(error)}") from error
+        raise InputError(f"transformers accepts no such pruned model: {one_line(error)}") from error
     if text is config:
         return _model(blueprint(cut, key.model_class))
     section = next(name for name in SECTIONS if getattr(config, name, None) is text)
@@ -245,9 +245,9 @@ def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: C
         is_position = _are_positions(name, held) or (is_target and name != INDEX) or _is_of_kept(was, is_now, plan)
         if not is_position and name not in NEUTRAL:
             what = f"{module}.{name}" if module else name
-            raise PlanRefused(
+            raise InputError(
                 f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of "
-                "the pruned model."
+                f"the pruned model; keep layers 0-{old}."
             )
         settings.append(Setting(old, module, name, is_now))
     return settings

@@ -17,9 +17,8 @@ from torch import nn
 
 from layercut.errors import InputError
 from layercut.models.structure import language_configs, structure_in, text_config_of
-from layercut.surgery.config_fields import PlanRefused, cut_config
+from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import Setting, settings_under
-from layercut.surgery.nearest import with_nearest
 from layercut.surgery.plan import as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
 from layercut.surgery.slots import taken, zeroed
@@ -132,7 +131,7 @@ def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
     """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
 
     Raises:
-        InputError: such a layer; names the nearest plan that works.
+        InputError: such a layer.
     """
     known = _checked.setdefault(model, set())
     if plan.key not in known:
@@ -144,14 +143,8 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     """The text config before and under a plan, and the attributes of modules that follow it."""
     structure = structure_in(model)
     old = text_config_of(model).to_dict()
-
-    def follow(plan: CutPlan) -> tuple[dict[str, Any], tuple[Setting, ...]]:
-        return cut_config(old, plan, structure), settings_under(type(model), model.config, plan)
-
-    try:
-        new, settings = follow(plan.depth_only)
-    except PlanRefused as refused:
-        raise with_nearest(refused, plan, follow) from refused
+    new = cut_config(old, plan.depth_only, structure)
+    settings = settings_under(type(model), model.config, plan.depth_only)
     if plan.channels is not None:
         mlp_width_in(model).check(plan.channels)
         settings = (*settings, *attributes_under(model, plan.channels))

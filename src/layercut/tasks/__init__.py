@@ -99,13 +99,6 @@ TASKS = {
         "layercut.tasks.side_effects.instructions:instructions",
         "instructions about an answer's form, after IFEval (built in)",
     ),
-    "tool_calls": KnownTask(
-        "layercut.tasks.side_effects.tool_calls:tool_calls", "calls of functions by their JSON schema (built in)"
-    ),
-    "harmless": KnownTask(
-        "layercut.tasks.side_effects.harmless:harmless",
-        "harmless requests that are answered and not refused (built in)",
-    ),
     "needle_2k": KnownTask(
         "layercut.tasks.side_effects.needle:needle_2k", "a number in a text of 2,000 tokens (built in)"
     ),
@@ -181,7 +174,7 @@ def check_task(
         _factory(name)  # refuses one of ours that is misspelt
         check_mentioned(base_name(name))
     for readout in readouts or ():
-        check_known(name, readout, OF_LM_EVAL, has_chain=True)
+        check_known(name, readout, OF_LM_EVAL)
 
 
 def takes(name: str, option: str) -> bool:

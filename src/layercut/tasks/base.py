@@ -6,9 +6,7 @@ One item, several readouts. The same item id and question can be read
 - by the likelihood of the right answer alone, per token (``gold``),
 - by one token: options are listed with letters, and the likeliest letter is the answer (``token``),
 - as a short free answer (``short``), or
-- as a chain of steps that ends in an answer (``chain``), or
-- as a chain of at most N tokens, after which the model is made to answer (``chain@N``; ``chain@0`` is the answer
-  alone), or behind N dots in the chain's place (``filler@N``). See layercut.tasks.budget.
+- as a chain of steps that ends in an answer (``chain``).
 """
 
 from __future__ import annotations
@@ -22,16 +20,13 @@ from layercut.errors import unknown
 from layercut.surgery.plan import CutPlan
 
 Readout = str
-"""``rank``, ``gold``, ``token``, ``short``, ``chain``, ``chain@N`` or ``filler@N``."""
+"""``rank``, ``gold``, ``token``, ``short`` or ``chain``."""
 Split = Literal["selection", "report", "full"]
 """``full``: the whole test set. It differs from ``report`` where selection items are part of the test set; see
 ``layercut.tasks.reported``."""
 
 GENERATED: tuple[Readout, ...] = ("short", "chain")
-"""Readouts that generate text, those with a budget aside; the others only score given text."""
-
-BUDGET, FILLER = "chain@", "filler@"
-"""Prefixes of the budget of a chain, in tokens, and of the number of dots in its place."""
+"""Readouts that generate text; the others only score given text."""
 
 LOG_LIKELIHOOD = "log_likelihood"
 """The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
@@ -78,9 +73,8 @@ class Score(NamedTuple):
 class Task(Protocol):
     """The source of questions, their prompts and the grading of answers.
 
-    A task with a chain may have ``answer_begins``, too: the beginning of the sentence that its grader searches for,
-    with which a chain is made to answer when its budget is spent. A task whose benchmark has numbers that are no means
-    over items may have ``over_items(samples, readout, records)``, which gives them by name.
+    A task whose benchmark has numbers that are no means over items may have ``over_items(samples, readout, records)``,
+    which gives them by name.
 
     A task with a test set has ``shares_test_set``: whether its selection items are part of that test set. Where it is
     there, ``samples`` takes the split ``full`` as well.
@@ -158,42 +152,20 @@ def check_readout(task: Task, readout: Readout) -> None:
     """Refuse what a task cannot be asked.
 
     Raises:
-        InputError: a readout that it does not have, or a budget that is no number.
+        InputError: a readout that it does not have.
     """
-    check_known(task.name, readout, known_readouts(task), has_chain=bool(getattr(task, "answer_begins", "")))
+    check_known(task.name, readout, known_readouts(task))
 
 
-def check_known(name: str, readout: Readout, readouts: Sequence[Readout], *, has_chain: bool) -> None:
-    """Refuse a readout that is not among ``readouts``, nor a budget of a chain, of the task ``name``.
-
-    Args:
-        has_chain: whether its chain, if it has one, can be stopped and made to answer.
-
-    Raises:
-        InputError: such a readout.
-    """
-    known = list(readouts)
-    if "chain" in known and has_chain:
-        if budget_of(readout) is not None:
-            return
-        known += [f"{BUDGET}N", f"{FILLER}N"]
-    if readout not in known or readout.endswith("@N"):
-        raise unknown(f"readout of {name}", readout, known)
-
-
-def budget_of(readout: Readout) -> int | None:
-    """The tokens of a chain, or dots in its place, before the model is made to answer; None for other readouts.
-
-    >>> budget_of("chain@64"), budget_of("filler@8"), budget_of("chain")
-    (64, 8, None)
-    """
-    number = readout.removeprefix(BUDGET).removeprefix(FILLER)
-    return int(number) if number != readout and number.isascii() and number.isdigit() else None
+def check_known(name: str, readout: Readout, readouts: Sequence[Readout]) -> None:
+    """Refuse a readout that is not among those of the task ``name``. Raises InputError."""
+    if readout not in readouts:
+        raise unknown(f"readout of {name}", readout, readouts)
 
 
 def generates(readout: Readout) -> bool:
     """True if the model writes the answer itself."""
-    return readout in GENERATED or budget_of(readout) is not None
+    return readout in GENERATED
 
 
 def answer_start(task: Task, sample: Sample, readout: Readout, text: str) -> int | None:

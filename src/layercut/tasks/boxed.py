@@ -51,7 +51,6 @@ class BoxedReadouts:
 
     readouts: tuple[Readout, ...] = ("chain",)
     extra_readouts: tuple[Readout, ...] = ("short", "gold")
-    answer_begins: ClassVar[str] = f"\n\nThe final answer is {_BOX}"
 
     def request(self: _Boxed, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """One user turn: the problem and the usual instruction."""

@@ -27,7 +27,7 @@ from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval
 from layercut.evidence.program_classes import CLASS
-from layercut.tasks import budget, repeats
+from layercut.tasks import repeats
 from layercut.tasks.base import (
     GENERATED,
     Asking,
@@ -36,7 +36,6 @@ from layercut.tasks.base import (
     Score,
     Split,
     Task,
-    budget_of,
     check_readout,
     generates,
 )
@@ -161,18 +160,12 @@ def evaluate(
     )
     if generates(readout) and num_samples != 1:
         repeats.check_samples(num_samples, decoding)
-        if budget_of(readout) is not None:
-            raise InputError(f"{readout} is answered once; ask for chain, or leave the number of answers out.")
         for fresh in _repeated(asked, num_samples):
             held.append(fresh)
             answered(plan, readout, fresh)
-    elif budget_of(readout) is None:
+    else:
         questions = Questions(task, samples, {readout: [held]}, answered)
         ask_under(engine, [plan], [questions], decoding=decoding, early=False)
-    else:
-        for fresh in _within_budget(asked):
-            held.append(fresh)
-            answered(plan, readout, fresh)
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
     chance = chance_of(task, split, readout)
@@ -288,13 +281,6 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Re
         draft=request.draft if draft is None else draft(sample, readout),
         settled=request.settled if settled is None else partial(settled, sample, readout),
     )
-
-
-def _within_budget(asked: Asking) -> Iterator[list[dict[str, Any]]]:
-    """New records of chains that are made to answer, a batch at a time."""
-    for answers in budget.answers(asked):
-        graded = _records(asked.task, "chain", [(answer.sample, answer.graded) for answer in answers])
-        yield [record | answer.facts() for record, answer in zip(graded, answers, strict=True)]
 
 
 def _repeated(asked: Asking, num_samples: int) -> Iterator[list[dict[str, Any]]]:

@@ -75,8 +75,6 @@ class FewShotTask:
     place: Callable[[str], int | None] | None = None
     """From a generated text, the number of characters before the answer that ``find`` finds; where left out, the answer
     stands at the beginning."""
-    answer_begins: str = ""
-    """See Task; for a task with ``chain``."""
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Versions of libraries that decide the problems."""
     settles: Callable[[str, str], bool] = lambda text, gold: False

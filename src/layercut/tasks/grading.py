@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from layercut.engine.base import Completion, Likelihoods
-from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score, Split, Task, budget_of
+from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score, Split, Task
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
@@ -193,13 +193,12 @@ def chance_of(task: Task, split: Split, readout: Readout) -> Mapping[str, float]
     """Score of guessing per metric, as ``Task.chance`` gives it for the whole split.
 
     A share of the most common right answer among a few items is too high: of 4 GSM8K items it is at least 25 %, of all
-    1,319 it is 3 %. Of a budget (``chain@64``), that of ``chain``. A task whose chance is slow to compute names the
+    1,319 it is 3 %. A task whose chance is slow to compute names the
     number of first items that it takes, whatever the limit, in ``chance_items``.
 
     Raises:
         InputError: a row of the split that cannot be used.
     """
-    readout = readout if budget_of(readout) is None else "chain"
     # Kept in the task, as a cached_property would be: every cut of a study asks again.
     kept: dict[tuple[Split, Readout], Mapping[str, float]]
     kept = getattr(task, "__dict__", {}).setdefault("_chance_of", {})

@@ -75,7 +75,6 @@ def in_steps(
         stop=("\n",),
         settles=lambda text, gold: number_after_stands(_MARK, text),
         place=partial(place_after, _MARK),
-        answer_begins=f" {_MARK}",
         short_examples="".join(_prompt(one.question) + _answer(find_final_number(one.steps)) for one in shown),
         short_tokens=16,
         extra_readouts=("short", "gold", "token"),

@@ -20,9 +20,7 @@ from layercut.runs.frame import frame
 from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.budget import asked
 from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
-from layercut.tasks.log_samples import log_samples
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
 from layercut.tasks.shortfall import tell_reported
@@ -62,15 +60,10 @@ def evaluate_model(
     decoding: DecodingSettings,
     dry_run: bool,
     allow_selection_items: bool = False,
-    logs_samples: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Evaluated | None:
-    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back.
-
-    Args:
-        logs_samples: write the answers as lm-eval does, too.
-    """
+    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
     used = used_items([*model.earlier_plans, plan], model.healings)
     cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
     say(model.introduce(plan))
@@ -82,7 +75,7 @@ def evaluate_model(
         if isinstance(model, ModelHandle):
             handle = model
             for cell in cells:
-                check_longest(lambda: handle.weightless, (asked(cell.task, one, cell.readout) for one in cell.samples))
+                check_longest(lambda: handle.weightless, (cell.task.request(one, cell.readout) for one in cell.samples))
         for name, piece in work:
             say(f"{name}: {counted(piece.num_items, 'item')}")
         say(f"would write to {out}")
@@ -92,8 +85,6 @@ def evaluate_model(
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
         run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
-        if logs_samples:
-            log_samples(run, cells, model.settings.model)
         return Evaluated(run.path, run.metrics())
 
 

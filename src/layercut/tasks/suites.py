@@ -15,7 +15,7 @@ GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
 """The tasks that are generated there, without examples, in the chat format."""
 BUILT_IN = ("arithmetic", "brackets", "copy")
 SIDE_EFFECTS = ("endings", "same_language", "instructions", "needle_2k")
-"""Checks of abilities outside a goal. ``tool_calls``, ``harmless`` and ``needle_8k`` are asked by name."""
+"""Checks of abilities outside a goal. ``needle_8k`` is asked by name."""
 
 SUITE = "suite:"
 """Prefix of the name of a suite among names of tasks."""

@@ -335,21 +335,6 @@ def test_little_memory_changes_no_number_of_a_training(
     assert healed("short") == ample
 
 
-def test_a_run_keeps_the_learning_rate_that_it_was_begun_with(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    """As one whose default was another."""
-    given = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--method", "full", *SMALL)
-    began = layercut(*given, "--learning-rate", "2e-4", "--out", tmp_path / "run")
-    assert began.code == 0, began.err
-    again = layercut(*given, "--out", tmp_path / "run", "--json")
-    assert again.code == 0 and json.loads(again.out)["settings"]["learning_rate"] == 2e-4
-    fresh = layercut(*given, "--out", tmp_path / "fresh", "--json")
-    assert json.loads(fresh.out)["settings"]["learning_rate"] == 1e-5
-    other = layercut(*given, "--learning-rate", "3e-4", "--out", tmp_path / "run")
-    assert other.code == 1 and "heal.train.learning_rate 0.0002" in other.err
-
-
 def test_answers_of_another_model_are_not_the_teachers(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from layercut.diagnostics.written_programs import written_programs
 from layercut.evidence import completions as module
 from layercut.evidence.completions import FILE, PROGRAMS, as_plain, diagnose_answers, diagnose_runs, diagnose_sweep
 from layercut.evidence.degeneration import NAME
-from layercut.evidence.program_classes import CLASS, CLASSES, class_of, classify
+from layercut.evidence.program_classes import CLASS, classify
 from layercut.runs.records import read_records
 from layercut.sandbox import runner as sandbox
 from tests.support.answers import build_answers, record
@@ -23,66 +23,6 @@ from tests.support.sweeps import curve, sweep_of
 from tests.unit.diagnostics.test_written_programs import ENDINGS, Programmer
 
 needs_sandbox = pytest.mark.skipif(bool(sandbox._why_not("bubblewrap")), reason="no sandbox works here")
-HEAD = 'def f(x):\n    """Doc."""'
-
-
-GOLDEN = {
-    "passed": ("\n    return x", "passed", "stop"),
-    "wrong_answer": ("\n    return x", "AssertionError: 1 is not 2", "stop"),
-    "never_closed": ("\n    return (x\n", "SyntaxError: '(' was never closed", "stop"),
-    "unmatched": ("\n    return x)\n", "SyntaxError: unmatched ')'", "stop"),
-    "mismatched": ("\n    return (x]\n", "SyntaxError: closing parenthesis", "stop"),
-    "indentation": ("\n    y = 1\n  return y", "IndentationError: unindent", "stop"),
-    "unterminated_string": ("\n    return 'x", "SyntaxError: unterminated string literal", "stop"),
-    "other_syntax": ("\n    return return", "SyntaxError: invalid syntax", "stop"),
-    "name": ("\n    return y", "NameError: name 'y' is not defined", "stop"),
-    "type": ("\n    return 1 + ''", "TypeError: unsupported operand", "stop"),
-    "attribute": ("\n    return x.y", "AttributeError: no attribute 'y'", "stop"),
-    "value": ("\n    return int('x')", "ValueError: invalid literal", "stop"),
-    "index": ("\n    return [][0]", "IndexError: list index out of range", "stop"),
-    "timeout": ("\n    while True: pass", "timeout: still running at the end of its time", "stop"),
-    "memory": ("\n    return [0] * 10**12", "memory: its processes used more memory than allowed", "stop"),
-    "recursion": ("\n    return f(x)", "RecursionError: maximum recursion depth exceeded", "stop"),
-    "other_error": ("\n    return 1 / 0", "ZeroDivisionError: division by zero", "stop"),
-    "no_code": ("I would rather not.", "", "stop"),
-    "cut": ("Let me think about this", "", "length"),
-}
-
-
-def test_every_class_of_a_program_that_was_run_has_a_golden_answer() -> None:
-    assert set(GOLDEN) == set(CLASSES) - {"parses"}
-
-
-@pytest.mark.parametrize("kind", GOLDEN)
-def test_stored_answers_of_older_runs_have_the_class_of_their_program(kind: str) -> None:
-    text, answer, finish_reason = GOLDEN[kind]
-    old = record("a", text, finish_reason, answer, metrics={"pass": float(kind == "passed")})
-    assert class_of(old) == kind
-    assert class_of({**old, CLASS: "timeout"}) == "timeout", "a class that was stored counts"
-    assert class_of({**old, "metrics": {"accuracy": 0.0}}) is None, "an older run of another task holds none"
-    if kind not in ("no_code", "cut"):
-        exact = classify(HEAD + text, head=HEAD, finish_reason=finish_reason, outcome=answer.partition(":")[0])
-        assert exact == kind, "the text alone tells what the whole program tells"
-
-
-@pytest.mark.parametrize(
-    ("text", "failure", "kind"),
-    [
-        ("Sure!\n```python\ndef f(x:\n    return x\n```\nIt works.", "SyntaxError", "other_syntax"),
-        ("def f(x):\n    return (x\n```\nIt works (mostly.", "SyntaxError", "never_closed"),
-        ("    return 1", "IndentationError", "indentation"),
-        ("\n    x = 1\n    yield return", "SyntaxError", "other_syntax"),
-        ("def f(x):\n    return x", "SyntaxError", "other_syntax"),
-    ],
-)
-def test_older_answers_are_classed_by_their_first_block(text: str, failure: str, kind: str) -> None:
-    assert class_of(record("a", text, answer=f"{failure}: ...", metrics={"pass": 0.0})) == kind
-
-
-def test_an_older_answer_that_the_limit_ended_may_be_cut() -> None:
-    open_ended = record("a", "\n    return (x, [", "length", "SyntaxError: ...", metrics={"pass": 0.0})
-    assert class_of(open_ended) == "cut"
-    assert class_of({**open_ended, "finish_reason": "stop"}) == "never_closed"
 
 
 def test_texts_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
@@ -115,13 +55,9 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     def stored(name: str) -> list[dict[str, Any]]:
         found = []
         for one in read_records(tmp_path / f"{PROGRAMS}.programs.{name}.jsonl"):
-            failure = ends[name].get(one["id"])
-            if failure is None and one["text"].strip():  # it was not run, as it does not compile
-                with pytest.raises(SyntaxError) as error:
-                    compile(wanted[one["id"]].head + one["text"], "program", "exec")
-                failure = type(error.value).__name__
-            said = {"": "passed", None: ""}.get(failure, f"{failure}: ...")
-            found.append(record(one["id"], one["text"], answer=said, metrics={"pass": float(failure == "")}))
+            failure, head = ends[name].get(one["id"]), wanted[one["id"]].head
+            kind = classify(head + one["text"], head=head, outcome=failure)
+            found.append(record(one["id"], one["text"], metrics={"pass": float(failure == "")}, **{CLASS: kind}))
         return found
 
     runs = [build_answers(tmp_path / name, {"humaneval": stored(name)}) for name in ("uncut", "cut")]
@@ -129,10 +65,9 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     found = cell["diagnostics"][PROGRAMS]
     assert [row.to_dict() for row in found["rows"]] == [row.to_dict() for row in probe["rows"]]
     assert found["data"] == probe["data"]
-    assert f": uncut {len(ENDINGS)}, cut {len(ENDINGS)}." in found["notes"][1]
 
 
-def test_short_answers_are_no_texts_and_programs_of_older_runs_may_have_no_class() -> None:
+def test_short_answers_are_no_texts_and_a_program_without_a_class_does_not_count() -> None:
     assert (
         diagnose_answers({"uncut": [record("a", " 19"), record("b", " 3.")], "cut": [record("a", "")] * 2}, seed=0)
         == {}
@@ -141,7 +76,7 @@ def test_short_answers_are_no_texts_and_programs_of_older_runs_may_have_no_class
     assert list(diagnose_answers({"uncut": [record("a", "")] * 2, "cut": texts}, seed=0)) == [NAME]
     newer = [record("a", "x", program="passed"), record("b", "x")]
     notes = diagnose_answers({"uncut": newer, "cut": newer}, seed=0)[PROGRAMS]["notes"]
-    assert notes[0] == "1 program of each model." and "1 further item" in notes[1]
+    assert notes == ["1 program of each model."]
 
 
 def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

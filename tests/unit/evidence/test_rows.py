@@ -28,8 +28,6 @@ def test_a_row_of_a_sweep_on_disk() -> None:
     assert list(json.loads(text)) == keys.split()
     assert text == GOLDEN
     assert SweepRow.from_dict(json.loads(text)) == ROW
-    older = {key: value for key, value in json.loads(text).items() if key not in ("num_clusters", "test")}
-    assert SweepRow.from_dict(older).values == VALUES._replace(num_clusters=None, test="")
 
 
 def test_a_row_of_a_diagnosis_on_disk() -> None:

@@ -77,12 +77,6 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], messag
         FilterSettings(**settings)
 
 
-def test_rules_that_were_removed_are_taken_at_their_defaults() -> None:
-    recorded = FilterSettings().as_dict()
-    assert (recorded["languages"], recorded["dedup_prompts"], recorded["dedup_answers"]) == ([], 1.0, None)
-    assert FilterSettings(**recorded) == FilterSettings()
-
-
 def test_words_are_equal_but_for_case_and_spacing() -> None:
     assert words("What is 12+3?") == words("what IS 12 + 3 ?") == ("what", "is", "12", "+", "3", "?")
 

@@ -21,8 +21,6 @@ class FakeHub:
         self.status = 200
         self.asked: list[str] = []
         """Paths of the requests that were made."""
-        self.partly: list[str] = []
-        """Names of the files of which a range of bytes was asked for."""
         self.url = ""
 
     def fetched(self) -> set[str]:
@@ -79,13 +77,6 @@ def fake_hub() -> Iterator[FakeHub]:
                 return self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
             headers = {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": COMMIT}
             body = file.read_bytes()
-            if asked := self.headers.get("Range"):
-                hub.asked.pop()
-                hub.partly.append(file.name)
-                first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
-                part = body[first : last + 1]
-                headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{len(body)}"
-                return self.send(206, part, headers)
             return self.send(200, body, headers)
 
         def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -107,7 +107,7 @@ def diagnoses() -> dict[str, Diagnosis]:
 def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
     with RunFolder.begin(folder, {"model": "m"}) as run:
         data = {
-            "format_version": 1,
+            "format_version": 2,
             "model": "m",
             "arms": [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}],
             "limit": 20,
@@ -162,14 +162,6 @@ def test_what_is_demoted_is_told_beside_a_guess(tmp_path: Path) -> None:
     text = written(tmp_path / "run", diagnoses()).read_text()
     assert "4 demoted and 1 erased" in text and "35 times" in text
     assert "0.9 would by guessing" in text
-
-
-def test_verdicts_of_the_rule_before_are_not_shown(tmp_path: Path) -> None:
-    found = diagnoses()
-    found["demoted"]["data"]["verdicts"] = {"reverse-3": {"lost": 5, "demoted": 5, "erased": 0, "top_10": 5}}
-    text = written(tmp_path / "run", found).read_text()
-    assert "reverse-3: counted by an earlier layercut" in text
-    assert "erased." not in text
 
 
 def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path) -> None:

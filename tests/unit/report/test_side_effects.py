@@ -29,17 +29,17 @@ def test_nothing_is_said_where_nothing_was_checked(tmp_path: Path) -> None:
 
 
 def test_where_nothing_changed_one_line_says_so(tmp_path: Path) -> None:
-    result = with_effects(tmp_path, effect("endings", -0.125, 0.4), effect("tool_calls", 0.0, 1.0))
+    result = with_effects(tmp_path, effect("endings", -0.125, 0.4), effect("instructions", 0.0, 1.0))
     assert side_effect_words(result.side_effects) == "none shown (2 checks, 48 items)"
 
 
 def test_a_difference_that_counts_is_said_in_plain_words_with_its_counts(tmp_path: Path) -> None:
-    result = with_effects(tmp_path, effect("endings", -0.5, 0.001), effect("tool_calls", -0.25, 0.06))
+    result = with_effects(tmp_path, effect("endings", -0.5, 0.001), effect("instructions", -0.25, 0.06))
     first = first_of_prune(result)
     line = "stops by itself: 6 of 24, before 18 of 24 (2 checks, 48 items)"
     assert side_effect_words(result.side_effects) == line and line in dict(first.facts)["side effects"]
     table = next(part for part in first.behind if getattr(part, "name", "") == "side_effects")
-    assert [one.task for one in table.rows] == ["endings", "tool_calls"]
+    assert [one.task for one in table.rows] == ["endings", "instructions"]
 
 
 def test_every_check_has_plain_words() -> None:

@@ -14,7 +14,6 @@ def test_each_task_counts_once_in_its_form() -> None:
     written = [row("cut", 3, task, 0.2, readout="chain") for task in ("a", "c")]
     others = [
         row("cut", 3, "a", 0.5, readout="short"),  # the chain came first
-        row("cut", 3, "d", 0.5, readout="chain@64"),
         replace(row("cut", 3, "e", 0.5, readout="rank"), is_headline=False),
         replace(row("cut", 3, "f", 0.5, readout="gold"), is_share=False),
         row("deeper", 5, "a", 0.5, readout="rank"),  # alone

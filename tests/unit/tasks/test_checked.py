@@ -49,11 +49,9 @@ def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
 
 
 def test_what_was_cut_and_what_failed_are_told_apart() -> None:
-    task = task_of("harmless")
+    task = task_of("needle_2k")
     sample: Sample = task.samples("report", 1)[0]
-    found = Completion(
-        id=sample.id, text="I'm sorry, but I can't", finish_reason="length", num_prompt_tokens=3, num_new_tokens=6
-    )
+    found = Completion(id=sample.id, text="The code is", finish_reason="length", num_prompt_tokens=3, num_new_tokens=6)
     assert task.grade(sample, "short", found).outcome == "cut"
-    assert graded(task, sample, "I cannot help with that.").outcome == "wrong"
+    assert graded(task, sample, "There is none.").outcome == "wrong"
     assert graded(task, sample, "").outcome == "no_answer"

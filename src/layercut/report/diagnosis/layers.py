@@ -18,11 +18,10 @@ from layercut.report.diagnosis.page import measure_column, measure_table
 from layercut.report.elements import Figure, Panel
 from layercut.report.figures import charts
 from layercut.report.figures.picture import save
-from layercut.report.provenance import lineage_table, lineage_words, write_report
+from layercut.report.provenance import write_report
 from layercut.report.table import Column, Part, Table, plain, terminal
 from layercut.runs.directory import LAYERS, RunFolder
 from layercut.runs.environment import hide_home
-from layercut.surgery.lineage import Parent
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
@@ -70,20 +69,12 @@ def layers_report(folder: Path) -> Path:
         if name == "propagation" and (of_kinds := token_table(data)):
             lines += [f"### {of_kinds.caption}", "", of_kinds, ""]
         lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    parent = Parent.from_dict(data.get("parent"))
-    if parent is not None and parent.lineage.matches:
-        lines += ["## Layers in the parent", "", lineage_table(parent.lineage, "this model"), ""]
     return write_report(run, REPORT, lines)
 
 
 def overview(data: Mapping[str, Any]) -> Table:
     """A line for the original model and one for each layer, by name; the last column names the largest damage."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
-    parent = Parent.from_dict(data.get("parent"))
-
-    def layer(arm: str) -> str:
-        number = arm.removeprefix("layer-")
-        return number if arm == _UNCUT or parent is None else parent.label(int(number))
 
     def broke_first(arm: str) -> str:
         if arm == _UNCUT:
@@ -98,7 +89,11 @@ def overview(data: Mapping[str, Any]) -> Table:
     return Table(
         name="layers",
         caption="Each layer skipped alone",
-        columns=[Column("layer", layer, numeric=True), *measures, Column("broke first", broke_first)],
+        columns=[
+            Column("layer", lambda arm: arm.removeprefix("layer-"), numeric=True),
+            *measures,
+            Column("broke first", broke_first),
+        ],
         rows=[_UNCUT, *(arm["name"] for arm in data["arms"][1:])],
     )
 
@@ -126,11 +121,9 @@ def token_table(data: Mapping[str, Any]) -> Table | None:
 
 def scope(data: Mapping[str, Any]) -> str:
     """Name the skipped layers and the items, in a sentence."""
-    parent = Parent.from_dict(data.get("parent"))
-    made = "" if parent is None else f" {lineage_words(parent)} In brackets: a layer's number in the parent."
     return (
         f"{len(data['arms']) - 1} of {data['num_layers']} decoder layers, each skipped alone; at most {data['limit']} "
-        f"items of each kind (--limit {data['limit']}), seed {data['seed']}, report items.{made}"
+        f"items of each kind (--limit {data['limit']}), seed {data['seed']}, report items."
     )
 
 

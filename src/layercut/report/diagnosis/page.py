@@ -24,11 +24,10 @@ from layercut.evidence.intervals import Estimate
 from layercut.evidence.multiplicity import ALPHA
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.figures.picture import save
-from layercut.report.provenance import lineage_table, write_report
+from layercut.report.provenance import write_report
 from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
-from layercut.surgery.lineage import Lineage
 from layercut.text.counting import counted
 from layercut.text.markup import code, escape, fenced
 from layercut.text.numbers import number, p_value, with_interval
@@ -63,8 +62,6 @@ def diagnosis_report(folder: Path, *, texts: bool = True) -> Path:
     lines.append("")
     for arm in arms[1:]:
         lines += [f"## {escape(arm['name'])}: what broke first", "", *summary(diagnoses, arm["name"]), ""]
-        if table := layers_in_parent(arm):
-            lines += [f"### {table.caption}", "", table, ""]
         lines += _examples(diagnoses, arm["name"]) if texts else []
     for name, found in diagnoses.items():
         section = SECTIONS[name]
@@ -113,12 +110,6 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
         found = (re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm["name"]) if line)
         lines += [arm["name"], *(f"  {line}" for line in found)]
     return lines
-
-
-def layers_in_parent(arm: Mapping[str, Any]) -> Table | None:
-    """The layers of a model that were found by their weights; None of any other."""
-    found = Lineage.from_dict(arm["lineage"]) if "lineage" in arm else None
-    return lineage_table(found, arm["name"]) if found and found.matches else None
 
 
 def _words(found: Damage) -> str:

@@ -102,9 +102,6 @@ def _demoted(found: Diagnosis) -> list[Part]:
     verdicts = found["data"].get("verdicts", {})
     text: list[Part] = []
     for arm, counts in verdicts.items():
-        if "times" not in counts:
-            text.append(f"- {escape(arm)}: counted by an earlier layercut; the same command counts again.")
-            continue
         line = f"- {escape(arm)}: of {counted(counts['lost'], 'item')} lost under greedy decoding, "
         line += f"{counts['demoted']} demoted and {counts['erased']} erased."
         if counts["lost"]:

@@ -249,7 +249,7 @@ def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         for number_of_part, part in enumerate(unbroken(curve.rows)):
             for row in part:
                 assert row.kept_share is not None
-                tooltip = {"without layer": sweep.label(row.layer), **_about_layer(row, adjusted[row.layer])}
+                tooltip = {"without layer": str(row.layer), **_about_layer(row, adjusted[row.layer])}
                 look: dict[str, Any] = {"part": f"{name} {number_of_part}", "hollow": row.layer not in stands}
                 points.append(charts.marked(charts.ends(row.kept_share), name, **look, about=tooltip, x=row.layer))
     names = {curve.readout: words.readout_words(curve.readout) for curve in curves}

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.report.diagnosis.page import how_made, layers_in_parent, measure_table, summary
+from layercut.report.diagnosis.page import how_made, measure_table, summary
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.elements import Block, Details, Section
 from layercut.report.figures.scores import layers
 from layercut.report.html.answers import answer_details
 from layercut.report.html.layout import blocks, prose
-from layercut.report.provenance import lineage_table
 from layercut.report.source import Source
 from layercut.report.sweep_text import agreement_parts, findings, layer_parts, overview_table, scope
 from layercut.report.sweep_text import how_made as how_swept
@@ -37,11 +36,8 @@ def sensitivity(source: Source) -> Section | None:
     if source.sweep_run is not None:
         found += answer_details(diagnose_sweep(source.sweep_run, sweep), model="layer")
     for curve in sweep.curves:
-        full = blocks(layer_parts(curve, sweep))
+        full = blocks(layer_parts(curve))
         found.append(Details(summary=f"Every layer in full: {curve.label}", blocks=tuple(full)))
-    if sweep.parent is not None and sweep.parent.lineage.matches:
-        table = lineage_table(sweep.parent.lineage, "this model")
-        found.append(Details(summary="Layers in the parent", blocks=(table,)))
     return Section(
         name="sensitivity",
         title="Each layer alone",
@@ -61,8 +57,6 @@ def broken(source: Source) -> Section | None:
     found: list[Block] = []
     for arm in data["arms"][1:]:
         found.append(prose([f"**{arm['name']}**: {arm['describe']}.", "", *summary(diagnoses, arm["name"])]))
-        if table := layers_in_parent(arm):
-            found.append(Details(summary=table.caption, blocks=(table,)))
     for name, one in diagnoses.items():
         found += _diagnostic(name, one, arms, data["seed"])
     found.append(Details(summary="How to read this", blocks=tuple(blocks(how_made(data)))))

@@ -38,7 +38,6 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
 
     version = VERSION
     readouts: tuple[Readout, ...] = ("rank",)
-    answer_begins = "\n\nThe answer is"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

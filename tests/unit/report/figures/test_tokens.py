@@ -37,7 +37,7 @@ def write(folder: Path) -> Path:
                 entry["start"] = plan + entry["start"]
             file.write_text(json.dumps({**json.loads(file.read_text()), "arm": entry}))
             arms.append({"name": name})
-    write_json(folder / "study.json", {"format_version": 1, "arms": arms, "failures": []})
+    write_json(folder / "study.json", {"format_version": 2, "arms": arms, "failures": []})
     return folder
 
 
