@@ -149,10 +149,9 @@ def prompts(asked: argparse.Namespace) -> Iterator[Any]:
 
 def multiplied(handle: Any) -> int:
     """Parameters that a token is multiplied with: the embedding counts only where it is the head as well."""
-    from layercut.models.counts import weight_counts
     from layercut.models.weights import read_config
 
-    weights = weight_counts(handle.source.path, handle.num_layers)
+    weights = handle.counts
     is_tied = read_config(handle.source.path).get("tie_word_embeddings", False)
     return weights.parameters - (0 if is_tied else weights.vocabulary * weights.hidden_size)
 

@@ -24,7 +24,7 @@ PICTURE = DOCS / "images" / "packages.svg"
 CRITERIA_PAGE = DOCS / "reference" / "criteria.md"
 STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
-    "cli", "api", "requests", "tools", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report",
+    "cli", "api", "verbs", "tools", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report",
     "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings", "progress",
     "runs", "text", "seed", "errors",
 )  # fmt: skip

@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 SHARED = (
     "runs/", "progress/", "text/", "models/", "engine/", "sandbox/", "settings.py", "base_settings.py", "errors.py",
-    "seed.py", "engines.py", "cli/main.py", "cli/console.py", "cli/options.py", "requests/base.py", "requests/io.py",
-    "requests/__init__.py", "tasks/base.py", "tasks/brackets.py", "tasks/copying.py", "__init__.py",
+    "seed.py", "engines.py", "cli/main.py", "cli/console.py", "cli/options.py", "verbs/base.py", "verbs/io.py",
+    "verbs/__init__.py", "tasks/base.py", "tasks/brackets.py", "tasks/copying.py", "__init__.py",
 )  # fmt: skip
 JOBS = {
     "prune": "prune {model} --tasks tests.support.studies:bright --items 8 --keep 0.5 --max-depth 1 --heal seam "

@@ -23,6 +23,7 @@ _PUBLIC = {
     "SharedEngine": "layercut.engine.shared",
     "load_task": "layercut.tasks",
     "evaluate": "layercut.api",
+    "evaluate_task": "layercut.api",
     "compare_paired": "layercut.evidence.paired",
     # steps that are kept in run folders
     "prune": "layercut.api",
@@ -35,7 +36,6 @@ _PUBLIC = {
     "diagnose": "layercut.api",
     "heal": "layercut.api",
     "generate": "layercut.api",
-    "score": "layercut.api",
     "sweep": "layercut.api",
     "run_study": "layercut.api",
     "advise": "layercut.api",

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercut
 from layercut.errors import InputError
-from layercut.requests.select import SelectRequest
 from layercut.settings import CalibrationSettings, TaskSettings
+from layercut.verbs.select import SelectVerb
 from tests.support.pruning import choice_file, spare_model
 from tests.support.tiny import save_tiny
 
@@ -81,7 +81,7 @@ def test_progress_is_shown_unless_it_is_silenced(
         "select": lambda d, **how: layercut.select_layers(
             tiny, "block_influence", "2 layers", out=d, calibration=text, **how
         ),
-        "evaluate": lambda d, **how: layercut.evaluate("arithmetic", tiny, readout="rank", limit=4, **how),
+        "evaluate": lambda d, **how: layercut.evaluate_task("arithmetic", tiny, readout="rank", limit=4, **how),
         "sweep": lambda d, **how: layercut.sweep(tiny, ranked, layers="2", out=d, **how),
         "diagnose": lambda d, **how: layercut.diagnose(
             tiny, ["2"], only=["brackets"], limit=1, samples=1, out=d, **how
@@ -123,7 +123,7 @@ def test_progress_is_shown_unless_it_is_silenced(
         (lambda m, d: layercut.prune(m, use="math", remove="6 layers"), "is 6 of 6 layers"),
         (lambda m, d: layercut.cut(m, [4, 40], d), "layer 40 is not in"),
         (lambda m, d: layercut.cut(m, "reverse:40", d), "40"),
-        (lambda m, d: layercut.evaluate("copy", m, "40"), "layer 40 is not in"),
+        (lambda m, d: layercut.evaluate_task("copy", m, "40"), "layer 40 is not in"),
         (lambda m, d: layercut.sweep(m, ["copy"], out=d, layers="40"), "layer 40 is not in"),
         (lambda m, d: layercut.sweep(m, ["copi"], out=d), "Did you mean copy"),
         (lambda m, d: layercut.diagnose(m, ["40"], out=d), "layer 40 is not in"),
@@ -182,7 +182,7 @@ def test_a_task_judges_plans_and_models(tiny: Path, tmp_path: Path) -> None:
             tiny, "task_accuracy", "1 layer", out=tmp_path / "search", objective=[ranked], protect="none"
         )
     loaded, plan = layercut.load_model(str(tiny)), layercut.CutPlan(num_layers=6, removed=(1,))
-    found = layercut.evaluate(
+    found = layercut.evaluate_task(
         layercut.load_task("arithmetic"), layercut.PlainEngine(loaded), plan, readout="rank", limit=4
     )
     assert found.metrics[0]["n"] == len(found.records) == 4
@@ -238,8 +238,8 @@ def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tm
     assert plan.removed == named.removed and plan.model_hash == named.model_hash
     cut = layercut.cut(model, [2, 4], tmp_path / "cut", tokenizer=tokenizer)
     assert layercut.CutPlan.load(cut / "plan.json").removed == (2, 4)
-    found = layercut.evaluate("arithmetic", model, "2,4", tokenizer=tokenizer, readout="rank", limit=4)
-    assert found.records == layercut.evaluate("arithmetic", cut, readout="rank", limit=4).records
+    found = layercut.evaluate_task("arithmetic", model, "2,4", tokenizer=tokenizer, readout="rank", limit=4)
+    assert found.records == layercut.evaluate_task("arithmetic", cut, readout="rank", limit=4).records
     swept = layercut.sweep(model, ["arithmetic"], limit=4, layers="2", out=tmp_path / "sweep", tokenizer=tokenizer)
     assert {row.layer for row in swept.sweep.rows} == {2}
     done = layercut.diagnose(
@@ -299,7 +299,7 @@ def test_a_loaded_model_is_known_by_its_weights(
         ),
         (lambda m, d: layercut.cut(m, "1", d, verfy=False), "Did you mean verify?"),
         (lambda m, d: layercut.heal(m, m, "task:copy", out=d, max_step=2), "Did you mean max_steps?"),
-        (lambda m, d: layercut.evaluate("copy", m, limits=3), "Did you mean limit?"),
+        (lambda m, d: layercut.evaluate_task("copy", m, limits=3), "Did you mean limit?"),
         (lambda m, d: layercut.sweep(m, ["copy"], out=d, layer="1"), "Did you mean layers?"),
         (lambda m, d: layercut.diagnose(m, ["1"], out=d, limt=1), "Did you mean limit?"),
         (lambda m, d: layercut.run_study({}, outt=d), "Did you mean out?"),
@@ -351,6 +351,6 @@ def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) 
 
 
 def test_descriptions_name_what_is_done() -> None:
-    protect = SelectRequest.model_fields["protect"].description or ""
+    protect = SelectVerb.model_fields["protect"].description or ""
     assert protect.endswith("layer 0 for task_accuracy.")
-    assert (layercut.prune.__doc__ or "").startswith("Make a model smaller")
+    assert (layercut.prune.__doc__ or "").startswith("Make MODEL smaller")

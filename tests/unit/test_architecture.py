@@ -43,17 +43,12 @@ MAY_USE = {
     },
     "drafting": {"pruning", "selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "tools": {"selection", "surgery", "models"},
-    "requests": {
-        "drafting", "pruning", "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery",
-        "models", "settings",
-    },
-    "api": {
-        "requests", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine",
+    "verbs": {
+        "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox",
         "evidence", "surgery", "models", "settings",
     },
-    "cli": {
-        "requests", "study", "diagnostics", "selection", "report", "engine", "sandbox", "evidence", "models", "tasks",
-    },
+    "api": {"verbs", "selection", "tasks", "engine", "surgery", "models", "settings"},
+    "cli": {"verbs", "selection", "tasks", "sandbox"},
 }  # fmt: skip
 BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines"}
 ONLY_IN = {

@@ -106,13 +106,13 @@ def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
 
 def test_the_page_of_the_api_names_what_has_no_twin() -> None:
     import layercut
-    from layercut.cli.main import VERBS
+    from layercut.verbs import VERBS
 
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     with_twin, without = re.findall(
         r"(`prune`.*?) have such a twin.*?(`plan-size`.*?) are commands only", page, re.DOTALL
     )[0]
-    steps = {"run": "run_study", "eval": "score", "select": "select_layers", "report": "write_reports"}
+    steps = {"run": "run_study", "eval": "evaluate", "select": "select_layers", "report": "write_reports"}
     for verb in VERBS:
         has_one = steps.get(verb, verb) in layercut.__all__
         assert (f"`{verb}`" in with_twin) is has_one and (f"`{verb}`" in without) is not has_one, verb
@@ -172,7 +172,7 @@ def test_every_setting_has_its_own_page() -> None:
         return {kind}.union(*(below(one) for one in kind.__subclasses__()))
 
     ours = {kind for kind in below(Settings) if kind.__module__.startswith("layercut.")} - {Settings}
-    ours = {kind for kind in ours if not kind.__module__.startswith("layercut.requests.")}  # on the page of flags
+    ours = {kind for kind in ours if not kind.__module__.startswith("layercut.verbs.")}  # on the page of flags
     left_out = {HealSettings, PromptReading, Decoding, Depth}  # made of the others, or one value
     assert ours - left_out == {kind for _, kind in generate.settings_classes()}
 
@@ -202,4 +202,4 @@ def test_python_on_the_pages_calls_what_exists() -> None:
                 given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
                 assert takes_more or given <= {*parameters}, (page.name, node.func.attr, given - {*parameters})
                 called.append(node.func.attr)
-    assert {"prune", "select_layers", "cut", "heal", "evaluate"} <= {*called}
+    assert {"prune", "select_layers", "cut", "heal", "evaluate_task"} <= {*called}

@@ -8,8 +8,7 @@ UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings seed
-cli/compare cli/draft cli/env cli/evaluate cli/ls cli/plan_size cli/prune cli/reference
-cli/report cli/select
+cli/reference
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
 engine/answers engine/base engine/generating engine/head engine/packing engine/pool_worker engine/ray_members
@@ -26,8 +25,6 @@ report/draft report/figures/charts report/figures/diagnosis report/figures/pictu
 report/html/answer report/html/answers report/html/browser report/html/damage report/html/layout report/html/page
 report/html/provenance report/html/scores report/provenance report/reports report/source report/study_tables
 report/sweep_text report/words
-requests/cut requests/diagnose requests/draft requests/evaluate requests/generate requests/heal requests/io
-requests/prune requests/results requests/select requests/study requests/sweep
 runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position selection/rotation selection/text_objective
@@ -40,6 +37,8 @@ tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_ev
 tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/mbpp tasks/own_rows tasks/program_parts tasks/rows_task
 tasks/run
 text/counting text/markup text/tables
+verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/generate verbs/heal verbs/io verbs/prune verbs/results
+verbs/run verbs/select verbs/sweep
 """
 """Modules that are tested through their callers. Only ever make it shorter."""
 

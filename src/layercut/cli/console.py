@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from layercut.progress.console import SafeConsole
-from layercut.requests.io import Io
 from layercut.text.markup import UNSEEN
-
-if TYPE_CHECKING:
-    from layercut.runs.dry_run import Outline
-
+from layercut.verbs.io import Io
 
 out = SafeConsole()
 log = SafeConsole(stderr=True)
@@ -76,15 +72,6 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
         out.print(block)
     for line in lines:
         result(line)
-
-
-def show_outline(outline: Outline, *, json: bool) -> None:
-    """Print what would be done. Raises InputError: a folder that the run would refuse."""
-    from layercut.runs.directory import RunFolder
-
-    if outline.folder is not None:
-        RunFolder.check(outline.folder)
-    show(outline.to_dict(), lines=outline.lines(), json=json)
 
 
 IO = Io(log, say)

@@ -1,9 +1,8 @@
-"""The command line: ``layercut VERB ...``. Each verb is a thin skin over a public function, importing what it needs."""
+"""The command line: ``layercut VERB ...``. No verb is named here; see ``layercut.verbs``."""
 
 from __future__ import annotations
 
 import errno
-import importlib
 import inspect
 import logging
 import os
@@ -24,49 +23,17 @@ from layercut.errors import InputError, VerificationError
 from layercut.progress.heartbeat import clock, under_way
 from layercut.runs.disk import disk_problem
 from layercut.text.markup import printable
+from layercut.verbs import VERBS, verb_class
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-VERBS = {
-    "prune": "Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.",
-    "select": "Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.",
-    "cut": "Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.",
-    "eval": "Score MODEL on tasks, whole or without the layers that --remove names.",
-    "generate": "Let MODEL answer prompts, whole or without the layers that --remove names.",
-    "heal": "Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.",
-    "draft": "Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is "
-    "lost.",
-    "run": "Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was "
-    "lost.",
-    "sweep": "Skip each layer of MODEL alone and measure what every task keeps.",
-    "diagnose": "Find out what exactly broke in each CUT of MODEL, item by item beside the original model.",
-    "plan-size": "Say how many items are needed to see a loss, and to know the retention to a given width.",
-    "advise": "Say how deep the model of a study can be cut for a use, by which plan, and at what cost.",
-    "compare": "Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?",
-    "report": "Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.",
-    "push": "Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.",
-    "ls": "List runs with their state, age and headline, and what killed writes left.",
-    "env": "Print versions, machine and devices, to paste into a bug report.",
-}
-"""In the order of ``--help``, with the summary of each; the module of a verb is imported once it is called."""
-_FILES = {"eval": "evaluate"}
-
-
-def _function(name: str) -> Any:
-    file = _FILES.get(name, name.replace("-", "_"))
-    return getattr(importlib.import_module(f"layercut.cli.{file}"), file)
-
-
-def door(name: str) -> Any:
-    """The function of a verb that takes its request."""
-    return _function(name).__wrapped__
 
 
 def verb(name: str) -> Any:
     """A verb as typer runs it; paragraphs of its help are one line each, as the terminal breaks lines itself."""
-    from layercut.cli.options import Verb
+    from layercut.cli.options import VerbCommand, command_of
 
     alone = typer.Typer(add_completion=False, context_settings=_HELP, rich_markup_mode=None)
-    alone.command(name, cls=Verb)(_function(name))
+    alone.command(name, cls=VerbCommand)(command_of(verb_class(name)))
     found: Any = typer.main.get_command(alone)
     paragraphs = inspect.cleandoc(found.help).split("\n\n")
     found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
@@ -85,7 +52,7 @@ class _Verbs(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, short_help=says) for name, says in VERBS.items()}
+        self.commands = {name: TyperCommand(name, short_help=says) for name, (_, says) in VERBS.items()}
 
     def list_commands(self, ctx: Any) -> list[str]:
         """See click."""

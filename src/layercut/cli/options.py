@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +12,11 @@ from pydantic import BeforeValidator
 from typer.core import TyperCommand
 
 from layercut.base_settings import choices_of, limits
-from layercut.cli.console import result, speak_of
+from layercut.cli.console import IO, result, show, speak_of, warn
 from layercut.errors import InputError, unknown
-from layercut.requests.base import Fields, Flag, Request, Slot, name_of, plain_type, slots
 from layercut.selection.specs import LayerSpec
 from layercut.tasks.lm_eval.names import NAMING, of_folder
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-HiddenJson = Annotated[bool, typer.Option("--json", hidden=True, help="Print the result as JSON.")]
+from layercut.verbs.base import Fields, Flag, Slot, Verb, name_of, plain_type, slots
 
 
 def _allow_unsafe(wanted: bool) -> None:
@@ -31,56 +26,68 @@ def _allow_unsafe(wanted: bool) -> None:
         allow_unsafe()
 
 
-_UNSAFE: dict[str, Any] = {
-    "callback": _allow_unsafe,
-    "help": "Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
-    "they can read and change your files, use the network and forge a pass. As root they run as another user.",
+_OWN: dict[str, dict[str, Any]] = {
+    "dry_run": {"help": "Print what would be done, and do nothing."},
+    "unsafe_exec": {
+        "callback": _allow_unsafe,
+        "help": "Run programs that the model writes even where no sandbox works: with limits on time and memory, but "
+        "they can read and change your files, use the network and forge a pass. As root they run as another user.",
+    },
+    "json": {"help": "Print the result as JSON."},
 }
-UnsafeExec = Annotated[bool, typer.Option("--unsafe-exec", **_UNSAFE)]
-HiddenUnsafeExec = Annotated[bool, typer.Option("--unsafe-exec", hidden=True, **_UNSAFE)]
+"""Options of the command line alone."""
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A verb as typer reads it: its request becomes flags, one for each field, with type, default, bounds and help.
+def command_of(kind: type[Verb]) -> Callable[..., None]:
+    """A verb as typer reads it: a flag for each field, with type, default, bounds and help, and its own options.
 
-    A request holds as given what was written on the command line, so that presets know. ``--help-all`` shows flags that
-    ``--help`` does not, and ``--set NAME=VALUE`` reaches each; see ``Verb``. The help is the request's docstring.
-
-    Args:
-        function: takes ``request`` and options of the command line alone, such as ``json``.
+    A verb holds as given what was written on the command line, so that presets know. ``--help-all`` shows flags that
+    ``--help`` does not, and ``--set NAME=VALUE`` reaches each; see ``VerbCommand``. The help is the class docstring.
     """
-    signature = inspect.signature(function, eval_str=True)
-    kind: type[Request] = signature.parameters["request"].annotation
     known = slots(kind)
-    parameters = [_parameter(one) for one in known.values()]
-    parameters += [one for one in signature.parameters.values() if one.name != "request"]
+    own = [name for name in _OWN if name != "unsafe_exec" or kind.RUNS_PROGRAMS]
+    if kind.rehearse is Verb.rehearse:
+        own.remove("dry_run")
     extra = [*([] if "settings" in known else [_SET]), _PRINT, _HELP_ALL, _CONTEXT]
     extra = [_INCLUDE, *extra] if any(name in NAMING for name in known) else extra
-    parameters += extra
 
-    @functools.wraps(function)
-    def with_request(**values: Any) -> None:
+    def command(**values: Any) -> None:
         given = {one.name: values.pop(one.name) for one in extra}
         values = of_folder(values, folder) if (folder := given.get("include_path")) is not None else values
         source = given["context"].get_parameter_source
-        asked = {name: values.pop(name) for name in known}
-        request = kind.of(**{name: one for name, one in asked.items() if source(name).name != "DEFAULT"})
+        verb = kind.of(**{name: values[name] for name in known if source(name).name != "DEFAULT"})
         if given["print_request"]:
-            result(request.to_yaml().rstrip())
+            result(verb.to_yaml().rstrip())
             return
-        request.fit()
-        if values.get("dry_run") and not values.get("json"):
-            result(request.to_yaml().rstrip())
-        with request.tracked():
-            function(request, **values)
+        verb.fit()
+        json = values["json"]
+        if values.get("dry_run"):
+            if not json:
+                result(verb.to_yaml().rstrip())
+            shown = verb.rehearse(IO)
+        else:
+            with verb.tracked():
+                shown = verb.show(verb.run(IO), IO)
+        if shown.data is not None:  # None in all but the first process of a launcher
+            show(shown.data, shown.blocks, shown.lines, json=json)
+        for note in shown.notes:
+            warn(note)
+        if shown.failed:
+            raise typer.Exit(1)
 
     # What typer reads in place of the function's own.
+    parameters = [*map(_parameter, known.values()), *(_own(name, kind) for name in own), *extra]
     keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-    with_request.__doc__ = kind.__doc__
-    with_request.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-    with_request.renamed = {one.field: name for name, one in known.items() if one.field != name}  # type: ignore[attr-defined]
-    with_request.__annotations__ = {one.name: one.annotation for one in keyword_only}
-    return with_request
+    command.__doc__ = kind.__doc__
+    command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    command.renamed = {one.field: name for name, one in known.items() if one.field != name}  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in keyword_only}
+    return command
+
+
+def _own(name: str, kind: type[Verb]) -> inspect.Parameter:
+    option = typer.Option(f"--{name.replace('_', '-')}", hidden=name in kind.HIDDEN.split(), **_OWN[name])
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
 
 
 def _parameter(slot: Slot) -> inspect.Parameter:
@@ -92,7 +99,7 @@ def _parameter(slot: Slot) -> inspect.Parameter:
     else:
         hidden, panel, spelled, metavar = how.hidden, None, how.spelled, how.metavar
     required, default = info.is_required(), info.default
-    default = str(default) if isinstance(default, LayerSpec) else default
+    default = str(default) if isinstance(default, LayerSpec | Path) else default
     is_argument = slot.field == "model" or (isinstance(how, Flag) and how.argument)
     name = slot.name.replace("_", "-")
     names = (name, f"no-{name}") if default is True else (name,)  # so that what is on can be switched off
@@ -104,7 +111,10 @@ def _parameter(slot: Slot) -> inspect.Parameter:
         more["metavar"] = metavar
     if is_argument:
         mark: Any = typer.Argument(help=info.description, metavar=metavar)
-        return inspect.Parameter(slot.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, mark])
+        missing_default = inspect.Parameter.empty if required else default
+        return inspect.Parameter(
+            slot.name, inspect.Parameter.KEYWORD_ONLY, default=missing_default, annotation=Annotated[kind, mark]
+        )
     found = limits(info)
     low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
     if plain is float and high is not None:  # a share, which may be written in percent
@@ -154,7 +164,7 @@ _HYPHEN = "\u2011"
 """At which no line is broken."""
 
 
-class Verb(TyperCommand):
+class VerbCommand(TyperCommand):
     """A command whose ``--set NAME=VALUE`` is another spelling of ``--name VALUE``, whether ``--help`` shows it or not.
 
     What is no flag of the verb is left to its parameter ``setting``.

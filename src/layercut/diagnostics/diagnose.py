@@ -30,6 +30,7 @@ from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, LAYERS, RunFolder
+from layercut.runs.dry_run import Outline
 from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
@@ -77,8 +78,8 @@ def diagnose_model(
     dry_run: bool,
     console: Console,
     say: Say,
-) -> Diagnosed | None:
-    """Diagnose pruned models; ``layercut diagnose``. A dry run prints the plan and returns None.
+) -> Diagnosed | Outline:
+    """Diagnose pruned models; ``layercut diagnose``. A dry run gives what would be asked.
 
     Args:
         model: the original model.
@@ -139,8 +140,8 @@ def diagnose_layers(
     dry_run: bool,
     console: Console,
     say: Say,
-) -> Diagnosed | None:
-    """Diagnose the model without each layer; ``layercut sweep --diagnose``. A dry run prints the plan, returns None.
+) -> Diagnosed | Outline:
+    """Diagnose the model without each layer; ``layercut sweep --diagnose``. A dry run gives what would be asked.
 
     Args:
         layers: which layers are skipped, as people write them; all of them if left out.
@@ -190,7 +191,7 @@ def run_diagnostics(
     say: Say,
     forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
     file: str = DIAGNOSIS,
-) -> Diagnosed | None:
+) -> Diagnosed | Outline:
     """Run diagnostics one after the other in a run folder, and write ``file`` after each.
 
     Args:
@@ -198,14 +199,12 @@ def run_diagnostics(
         names: which diagnostics of ``forms``.
         settings: what decides the numbers in the folder, beside given arithmetic problems.
         head: what ``file`` records first. Results of an earlier command on the same models stay in it.
-        dry_run: print the plan and return None.
+        dry_run: only say what would be asked.
     """
     if dry_run:
-        RunFolder.check(folder)
-        for name in names:
-            say(f"{name}: {forms[name].summary}")
-        say(f"would ask at most {counted(how.limit, 'item')} of each kind and write to {folder}")
-        return None
+        asked = [f"{name}: {forms[name].summary}" for name in names]
+        asked.append(f"at most {counted(how.limit, 'item')} of each kind, of {counted(len(arms), 'model')}")
+        return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=folder, more=tuple(asked))
     isolation = None
     if "brackets" in names:  # the diagnostic that runs programs
         isolation = describe_or_why_not()

@@ -7,7 +7,6 @@ from pathlib import Path
 from layercut.drafting.job import ASKED
 from layercut.drafting.settings import DraftSettings
 from layercut.engine.handle import ModelHandle
-from layercut.models.counts import weight_counts
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import fitted
 from layercut.runs.dry_run import Outline, PlannedStep
@@ -49,7 +48,7 @@ def draft_outline(
         if settings.times is None and settings.measured:
             written = part.task.samples("report", settings.measured)
             steps.append(planned(handle, part, written, 2, "written alone and with the draft"))
-    stored = weight_counts(handle.source.path, handle.num_layers).in_memory(handle.dtype)
+    stored = handle.bytes_in_memory
     return Outline(
         steps=tuple(steps),
         checkpoints=1,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.engines import ENGINES
 from layercut.errors import InputError
+from layercut.models.counts import WeightCounts, weight_counts
 from layercut.models.placement import dtype_as_set, give_back_memory
 from layercut.models.quantise import quantise, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve
@@ -107,6 +108,16 @@ class ModelHandle:
             engine.close()
         self.__dict__.pop("loaded", None)
         give_back_memory()
+
+    @cached_property
+    def counts(self) -> WeightCounts:
+        """Counts of the weights, from the headers of their files."""
+        return weight_counts(self.source.path, self.num_layers)
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Of the weights, in the dtype that they are loaded in."""
+        return self.counts.in_memory(self.dtype)
 
     def size(self, plan: CutPlan) -> dict[str, int]:
         """``num_parameters`` and ``disk_bytes`` under a plan, as run folders record them."""

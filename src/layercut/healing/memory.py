@@ -15,7 +15,7 @@ import torch
 from layercut.engine.handle import ModelHandle
 from layercut.healing.examples import Data
 from layercut.healing.settings import TrainSettings
-from layercut.models.counts import WeightCounts, weight_counts
+from layercut.models.counts import WeightCounts
 from layercut.models.placement import pick_device
 from layercut.progress import Say
 
@@ -43,7 +43,7 @@ def training_parts(
     keeps its input alone, and one layer at a time the rest. Logits are taken in chunks of at most 2**25 values, each
     with its gradient and copies in float32.
     """
-    counts = _counts(cut)
+    counts = cut.counts
     rows = train.batches().micro
     trainable = num_trainable(counts, train)
     width = 2 if train.autocasts(has_bfloat16=has_bfloat16(cut)) else 4
@@ -62,7 +62,7 @@ def training_parts(
         "optimizer": moments * trainable,
         "activations": rows * longest.tokens * layers,
         "logits": (24 if teacher is None else 48) * min(rows * longest.in_loss * counts.vocabulary, 2**25),
-        "teacher": 0 if teacher is None else _counts(teacher).in_memory(teacher.dtype),
+        "teacher": 0 if teacher is None else teacher.bytes_in_memory,
     }
 
 
@@ -136,10 +136,6 @@ def is_on_gpu(handle: ModelHandle) -> bool:
 def has_bfloat16(handle: ModelHandle) -> bool:
     """True if the model will run on a GPU that has it."""
     return is_on_gpu(handle) and torch.cuda.is_bf16_supported()
-
-
-def _counts(handle: ModelHandle) -> WeightCounts:
-    return weight_counts(handle.source.path, handle.num_layers)
 
 
 def _taken(parts: dict[str, int]) -> int:

@@ -11,7 +11,6 @@ from layercut.healing.memory import Longest, training_disk, training_parts
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import HealSettings, num_held_out
-from layercut.models.counts import weight_counts
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.records import read_records
 from layercut.surgery.plan import CutPlan
@@ -24,7 +23,7 @@ def answers_outline(
     handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, out: Path | None
 ) -> Outline:
     """The prompts of ``layercut generate`` that its folder holds no answer to."""
-    counts, left = weight_counts(handle.source.path, handle.num_layers), _num_left(source, out)
+    counts, left = handle.counts, _num_left(source, out)
     _encodes(handle, source)
     return Outline(
         steps=(PlannedStep("answers", left, "answer"),),
@@ -52,7 +51,7 @@ def healing_outline(
     train = settings.train
     check_sources(train, source)
     longest = _encodes(cut, source)
-    counts, uncut = (weight_counts(handle.source.path, handle.num_layers) for handle in (cut, teacher))
+    counts, uncut = (handle.counts for handle in (cut, teacher))
     limit = min(how.max_new_tokens or source.max_new_tokens, train.max_length)
     prompts = len(source.records) if source.records is not None else sum(len(part.answered) for part in source.parts)
     steps: list[PlannedStep] = []

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.engine.handle import ModelHandle
-from layercut.models.counts import weight_counts
 from layercut.pruning.budget import CANDIDATES, MOST, SELECTION_ITEMS
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.healing import SEAM
@@ -18,9 +17,9 @@ from layercut.pruning.side_effects import checks_for
 from layercut.pruning.sizes import Sizes
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size
-from layercut.runs.dry_run import Outline, PlannedStep
+from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.runs.prune import BYTES
-from layercut.selection.outline import ANSWER_BYTES, planned
+from layercut.selection.outline import planned
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
@@ -65,7 +64,7 @@ def prune_outline(
             texts += min(len(samples), HEALING_ITEMS)
     if settings.heal in (AUTO, SEAM):
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
-    stored = weight_counts(handle.source.path, handle.num_layers).in_memory(handle.dtype)
+    stored = handle.bytes_in_memory
     healed = 0 if settings.heal == NONE else 2 * depth * stored
     stays = ANSWER_BYTES * sum(step.items for step in steps) + stored
     return Outline(

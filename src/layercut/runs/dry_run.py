@@ -19,6 +19,9 @@ from layercut.runs.atomic import nearest_existing
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 
+ANSWER_BYTES = 1000
+"""Of an answer on disk, with its text."""
+
 
 class PlannedStep(NamedTuple):
     """One step of a command."""
@@ -67,13 +70,14 @@ class Outline:
         """The same for people."""
         lines = [*self.more, *(f"{step.name}: {counted(step.items, step.unit)}" for step in self.steps)]
         free = self._free_bytes()
-        if free is not None:
+        if free is not None and self.disk_bytes:
             whole = self.stays_bytes in (None, self.disk_bytes)
             stays = "" if whole else f", of which {size(self.stays_bytes or 0)} stays"
             checkpoints = f" with {counted(self.checkpoints, 'checkpoint')}" if self.checkpoints else ""
             short = ": too little" if self.disk_bytes > free else ""
             lines.append(f"disk: up to {size(self.disk_bytes)}{checkpoints}{stays}; {size(free)} is free{short}")
-        lines.append(f"memory: about {size(self.memory_bytes)} plus Python and its libraries")
+        if self.memory_bytes:
+            lines.append(f"memory: about {size(self.memory_bytes)} plus Python and its libraries")
         if parts := [f"{name} {size(part)}" for name, part in self.memory_parts.items() if part]:
             lines.append(f"of that memory: {', '.join(parts)}")
         if self.folder is not None:

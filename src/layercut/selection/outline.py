@@ -10,8 +10,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.models.counts import weight_counts
-from layercut.runs.dry_run import Outline, PlannedStep
+from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import whole_numbers
@@ -19,9 +18,6 @@ from layercut.selection.protect import parse_protected
 from layercut.selection.task_accuracy import TRACES
 from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
 from layercut.tasks.base import Sample, generates
-
-ANSWER_BYTES = 1000
-"""Of an answer on disk, with its text."""
 
 
 def sweep_outline(
@@ -112,7 +108,7 @@ def _traces(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample],
 
 def _outline(handle: ModelHandle, steps: Sequence[PlannedStep], folder: Path, *, loads: bool = True) -> Outline:
     cache = handle.settings.cache_gib * 2**30 if steps and ENGINES[handle.settings.engine].has_cache else 0
-    weights = weight_counts(handle.source.path, handle.num_layers).in_memory(handle.dtype) if loads else 0
+    weights = handle.bytes_in_memory if loads else 0
     return Outline(
         steps=tuple(steps),
         disk_bytes=ANSWER_BYTES * sum(step.items for step in steps),

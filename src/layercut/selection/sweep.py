@@ -28,6 +28,7 @@ from layercut.progress import Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
+from layercut.runs.dry_run import Outline
 from layercut.runs.environment import shown
 from layercut.runs.frame import frame
 from layercut.runs.trackers import log_numbers
@@ -91,8 +92,8 @@ def sweep_model(
     dry_run: bool,
     console: Console,
     say: Say,
-) -> Swept | None:
-    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run prints the plan and returns None.
+) -> Swept | Outline:
+    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run gives what would be asked.
 
     Args:
         objective: tasks, readouts and numbers of items.
@@ -125,10 +126,7 @@ def sweep_model(
     isolation = announce_isolation((one.part.task for one in asked), say)
     tell_shortfalls((one.part for one in asked), split, say)
     if dry_run:
-        RunFolder.check(folder)
-        for line in sweep_outline(handle, [(one.part, one.samples) for one in asked], len(wanted), folder).lines():
-            say(line)
-        return None
+        return sweep_outline(handle, [(one.part, one.samples) for one in asked], len(wanted), folder)
     draw = Decoding(**decoding.as_dict(), seed=seed)
     settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
     flags = {"limit": "limit", "objective": "objective"}

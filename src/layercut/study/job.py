@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -108,7 +108,7 @@ class StudyJob:
         for name in set(self._work.trainings) - needed:
             self._progress.skip(self._work.index(name))
 
-    def _beside(self, name: str, step: Callable[..., None]) -> None:
+    def _beside(self, name: str, step: Callable[..., Any]) -> None:
         """Do a step that is no arm; it loads its own models."""
 
         def do() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from layercut.healing.memory import training_disk
-from layercut.models.counts import weight_counts
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.study.steps_beside import planned
 from layercut.study.work import StudyWork
@@ -29,7 +28,7 @@ def study_outline(work: StudyWork) -> Outline:
         items = sum(len(cell.samples) for cell in left[arm.name])
         steps.append(PlannedStep(f"{arm.name}, {done} of {len(work.cells)} cells done", items))
     written = [num_bytes for arm in work.arms if (num_bytes := _checkpoint_bytes(work, arm.name))]
-    counts = weight_counts(work.model.source.path, work.model.num_layers)
+    counts = work.model.counts
     healers = [work.healers[name].arm.train for name in trainings if name in work.healers]
     # Counted on the original model, which is a little larger.
     training = max((training_disk(counts, train) for train in healers), default=0)

@@ -15,20 +15,21 @@ from layercut.diagnostics.diagnose import diagnose_model
 from layercut.errors import InputError, unknown
 from layercut.progress import Say
 from layercut.runs.directory import METRICS
+from layercut.runs.dry_run import Outline
 from layercut.runs.study import DIAGNOSE, SWEEP
-from layercut.selection.sweep import sweep_model
+from layercut.selection.sweep import Swept, sweep_model
 from layercut.study.work import StudyArm, StudyWork
 from layercut.text.counting import counted
 
 
-def sweep_step(work: StudyWork, *, console: Console, say: Say, dry_run: bool = False) -> None:
+def sweep_step(work: StudyWork, *, console: Console, say: Say, dry_run: bool = False) -> Swept | Outline:
     """Skip each layer alone on the tasks of the step, or those of the study; see ``sweep_model``."""
     step = work.settings.sweep
     assert step is not None
     limits = [task.limit or step.limit for task in step.objective]
     limits = limits or [step.limit] * len(work.settings.tasks)
     tasks = zip(step.objective or work.settings.tasks, limits, strict=True)
-    sweep_model(
+    return sweep_model(
         work.model.settings,
         objective=[task.replace(limit=_lowered(work, limit)) for task, limit in tasks],
         layers=step.layers,
@@ -95,7 +96,11 @@ def planned(work: StudyWork) -> list[str]:
     sweep, step = work.settings.sweep, work.settings.diagnose
     lines: list[str] = []
     if sweep is not None and not (work.folder / SWEEP / METRICS).is_file():
-        sweep_step(work, console=Console(quiet=True), say=lambda line: lines.append(f"sweep: {line}"), dry_run=True)
+        said: list[str] = []
+        outline = sweep_step(work, console=Console(quiet=True), say=said.append, dry_run=True)
+        assert isinstance(outline, Outline)
+        steps = [f"{step.name}: {counted(step.items, step.unit)}" for step in outline.steps]
+        lines += [f"sweep: {line}" for line in (*said, *steps)]
     if step is not None and not (work.folder / DIAGNOSE / METRICS).is_file():
         models = counted(len(diagnosed(work)) + 1, "model")
         items = counted(_lowered(work, step.limit), "item")

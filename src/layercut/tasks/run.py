@@ -16,15 +16,15 @@ from layercut.engine.rows import check_longest
 from layercut.engine.served import ServedModel
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
+from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.runs.frame import frame
 from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import announce_isolation, make_cells, run_cells, run_settings
+from layercut.tasks.cells import Cell, announce_isolation, make_cells, run_cells, run_settings
 from layercut.tasks.reported import decided
 from layercut.tasks.selected_items import used_items
 from layercut.tasks.shortfall import tell_reported
-from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,34 +58,56 @@ def evaluate_model(
     out: Path,
     seed: int,
     decoding: DecodingSettings,
-    dry_run: bool,
     allow_selection_items: bool = False,
     console: Console,
     say: Callable[[str], None],
-) -> Evaluated | None:
-    """Score a model under a plan on tasks; ``layercut eval``. A dry run says what would be done and gives None back."""
+) -> Evaluated:
+    """Score a model under a plan on tasks; ``layercut eval``."""
+    cells, isolation = _prepare(model, plan, tasks, out, seed, say)
+    draw = Decoding(**decoding.as_dict(), seed=seed)
+    progress = Progressing([(cell.label, cell.work()) for cell in cells], console, verb="Scoring")
+    settings = run_settings(model, plan, cells, draw, seed)
+    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
+        run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
+        return Evaluated(run.path, run.metrics())
+
+
+def evaluation_outline(
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    tasks: Sequence[TaskSettings],
+    out: Path,
+    seed: int,
+    say: Callable[[str], None],
+) -> Outline:
+    """What ``evaluate_model`` would ask. Raises InputError for what it would refuse."""
+    cells, _ = _prepare(model, plan, tasks, out, seed, say)
+    weights = 0
+    if isinstance(model, ModelHandle):
+        handle = model
+        for cell in cells:
+            check_longest(lambda: handle.weightless, (cell.task.request(one, cell.readout) for one in cell.samples))
+        weights = handle.bytes_in_memory
+    steps = tuple(PlannedStep(cell.label, len(cell.samples)) for cell in cells)
+    disk = ANSWER_BYTES * sum(step.items for step in steps)
+    return Outline(steps=steps, disk_bytes=disk, memory_bytes=weights, folder=out)
+
+
+def _prepare(
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    tasks: Sequence[TaskSettings],
+    out: Path,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[list[Cell], str | None]:
+    """The cells and the isolation of generated programs, and lines on both."""
     used = used_items([*model.earlier_plans, plan], model.healings)
     cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
     say(model.introduce(plan))
     isolation = announce_isolation((cell.task for cell in cells), say)
     tell_reported(cells, say)
-    work = [(cell.label, cell.work()) for cell in cells]
-    if dry_run:
-        RunFolder.check(out)
-        if isinstance(model, ModelHandle):
-            handle = model
-            for cell in cells:
-                check_longest(lambda: handle.weightless, (cell.task.request(one, cell.readout) for one in cell.samples))
-        for name, piece in work:
-            say(f"{name}: {counted(piece.num_items, 'item')}")
-        say(f"would write to {out}")
-        return None
-    draw = Decoding(**decoding.as_dict(), seed=seed)
-    progress = Progressing(work, console, verb="Scoring")
-    settings = run_settings(model, plan, cells, draw, seed)
-    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
-        run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
-        return Evaluated(run.path, run.metrics())
+    return cells, isolation
 
 
 def slug(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -10,15 +11,17 @@ import typer
 from typer.testing import CliRunner
 
 from layercut.cli import options
-from layercut.cli.main import VERBS, verbs
+from layercut.cli.main import verbs
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import PromptReading, under_preset
 from layercut.healing.settings import TrainSettings
-from layercut.requests.base import Fields, Request
 from layercut.selection import CRITERIA
 from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, ModelSettings
+from layercut.verbs import VERBS
+from layercut.verbs.base import Fields, Shown, Verb
+from layercut.verbs.io import Io
 from tests.unit.cli.conftest import Run
 
 COMMANDS: dict[str, Any] = verbs()
@@ -46,7 +49,7 @@ def test_flags_arrive_as_a_request() -> None:
     got: list[object] = []
     small = typer.Typer()
 
-    class AskRequest(Request):
+    class AskVerb(Verb):
         """Words of the request."""
 
         VERB = "ask"
@@ -55,16 +58,22 @@ def test_flags_arrive_as_a_request() -> None:
         decoding: Annotated[DecodingSettings, Fields()] = DecodingSettings()
         word: str = "none"
 
-    def ask(request: AskRequest, json: options.Json = False) -> None:
-        got.extend((request, json))
+        def run(self, io: Io) -> str:
+            """Note itself."""
+            got.append(self)
+            return "done"
 
-    ask.__annotations__ = {"request": AskRequest, "json": options.Json}
-    small.command(cls=options.Verb)(options.command(ask))
+        def show(self, done: str, io: Io) -> Shown:
+            """Plain."""
+            return Shown({"said": done})
+
+    small.command(cls=options.VerbCommand)(options.command_of(AskVerb))
     runner = CliRunner()
     ran = runner.invoke(small, ["m", "--top-k", "5", "--dtype", "float32", "--word", "x", "--json"])
     assert ran.exit_code == 0, ran.output
     wanted = ModelSettings(model="m", dtype="float32")
-    assert got == [AskRequest(model=wanted, decoding=DecodingSettings(top_k=5), word="x"), True]
+    assert got == [AskVerb(model=wanted, decoding=DecodingSettings(top_k=5), word="x")]
+    assert json.loads(ran.output) == {"said": "done"}
     assert "Words of the request." in runner.invoke(small, ["--help"]).output
 
 
@@ -95,7 +104,9 @@ def test_help_shows_about_twenty_options_and_help_all_the_others(verb: str, laye
 
 
 def test_what_the_list_of_verbs_says_is_what_each_says_first() -> None:
-    assert {name: command.help.partition("\n\n")[0] for name, command in COMMANDS.items()} == VERBS
+    assert {name: command.help.partition("\n\n")[0] for name, command in COMMANDS.items()} == {
+        name: says for name, (_, says) in VERBS.items()
+    }
 
 
 def test_every_setting_of_training_filters_and_search_has_a_flag_with_its_default_and_help() -> None:

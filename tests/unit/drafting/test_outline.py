@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.requests.draft import DraftRequest
+from layercut.verbs.draft import DraftVerb
 
 
 def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:
-    return DraftRequest.of(model=model, tasks=[str(task)], out=out, items=12, **more).outline().lines()
+    return DraftVerb.of(model=model, tasks=[str(task)], out=out, items=12, **more).outline().lines()
 
 
 def test_a_search_reads_answers_under_many_plans_and_writes_some(model: Path, task: Path, tmp_path: Path) -> None:
@@ -38,5 +38,5 @@ def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path:
 
 
 def test_times_alone_ask_nothing(model: Path, tmp_path: Path) -> None:
-    found = DraftRequest.of(model=model, times_only=True, out=tmp_path / "run").outline().lines()
+    found = DraftVerb.of(model=model, times_only=True, out=tmp_path / "run").outline().lines()
     assert not any("items" in line for line in found) and any("timed first" in line for line in found)

@@ -12,7 +12,6 @@ from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
 from layercut.healing.memory import training_disk
 from layercut.healing.settings import OBJECTIVES, TrainSettings
-from layercut.models.counts import weight_counts
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
@@ -267,7 +266,7 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
     files = [*tmp_path.glob("run/checkpoint-*/*.safetensors"), *tmp_path.glob("run/checkpoint-*/optimizer.pt")]
     assert len(files) == 4, "two of the three checkpoints that are foretold"
     model = ModelHandle(ModelSettings(model=str(save_tiny("llama", tmp_path / "tiny"))))
-    foretold = training_disk(weight_counts(model.source.path, model.num_layers), wanted)
+    foretold = training_disk(model.counts, wanted)
     assert sum(file.stat().st_size for file in files) == pytest.approx(foretold * 2 / 3, rel=0.25), (
         "file headers differ"
     )

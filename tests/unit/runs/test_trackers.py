@@ -13,11 +13,11 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from layercut.cli.console import IO
 from layercut.errors import InputError
-from layercut.requests.evaluate import EvalRequest
-from layercut.requests.select import SelectRequest
-from layercut.requests.sweep import SweepRequest
 from layercut.runs import trackers
 from layercut.runs.trackers import log_numbers, tracking
+from layercut.verbs.evaluate import EvalVerb
+from layercut.verbs.select import SelectVerb
+from layercut.verbs.sweep import SweepVerb
 from tests.support.tiny import save_tiny
 
 Logged = list[tuple[dict[str, float], int | None]]
@@ -91,7 +91,7 @@ def test_a_tracker_that_is_not_there_is_refused_at_once() -> None:
 
 
 def test_an_evaluation_logs_each_score_with_its_interval(model: Path, tmp_path: Path) -> None:
-    asked = EvalRequest.of(
+    asked = EvalVerb.of(
         model=model, tasks="arithmetic", readouts="rank", limit=8, out=tmp_path / "run", report_to="trackio"
     )
     found, told = numbers(asked)
@@ -101,7 +101,7 @@ def test_an_evaluation_logs_each_score_with_its_interval(model: Path, tmp_path: 
 
 
 def test_a_search_logs_each_round(model: Path, tmp_path: Path) -> None:
-    asked = SelectRequest.of(
+    asked = SelectVerb.of(
         model=model, criterion="perplexity", remove="2 layers", out=tmp_path / "run", report_to="trackio", held_out=None
     )
     found, _ = numbers(asked)
@@ -110,7 +110,7 @@ def test_a_search_logs_each_round(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_sweep_logs_each_layer(model: Path, tmp_path: Path) -> None:
-    asked = SweepRequest.of(
+    asked = SweepVerb.of(
         model=model, objective="brackets", readouts="rank", limit=4, layers="0-2", out=tmp_path / "run",
         report_to="trackio",
     )  # fmt: skip
@@ -122,7 +122,7 @@ def test_trackio_itself_keeps_the_numbers(model: Path, tmp_path: Path, monkeypat
     monkeypatch.undo()
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "db"))  # read when it is imported
     pytest.importorskip("trackio", reason="trackio is not installed")
-    asked = EvalRequest.of(
+    asked = EvalVerb.of(
         model=model, tasks="arithmetic", readouts="rank", limit=8, out=tmp_path / "run", report_to="trackio"
     )
     with asked.tracked():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from layercut.requests.select import SelectRequest
-from layercut.requests.study import StudyRequest
 from layercut.settings import Depth
 from layercut.study.file import load_study
 from layercut.study.run import outline_study
 from layercut.study.work import arms_of
+from layercut.verbs.run import RunVerb
+from layercut.verbs.select import SelectVerb
 from tests.support.tiny import save_tiny
 
 FOLDER = Path(__file__).parents[3] / "examples"
@@ -41,8 +41,8 @@ def test_they_are_all_here() -> None:
 
 def test_the_papers_search_is_a_request_of_select() -> None:
     (file,) = (file for file in EXAMPLES if name_of(file) in REQUESTS)
-    request = StudyRequest.of(study=file).other
-    assert isinstance(request, SelectRequest)
+    request = RunVerb.of(study=file).other
+    assert isinstance(request, SelectVerb)
     assert (request.criterion, request.limit, request.out) == ("task_accuracy", 24, Path("runs/paper-search"))
     assert set(request.settings) <= {"shortlist", "traces"}
 

@@ -16,10 +16,10 @@ import layercut
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, VerificationError
 from layercut.models.gguf_file import GgufTensor, read_gguf_head
-from layercut.requests.cut import CutRequest
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf_width import with_matrix
 from layercut.surgery.plan import CutPlan
+from layercut.verbs.cut import CutVerb
 from tests.support.tiny_gguf import TINY, build, write
 from tests.unit.surgery.test_gguf import tensors
 from tests.unit.surgery.test_gguf_width import channels_of
@@ -120,7 +120,7 @@ def test_what_is_no_such_checkpoint_is_refused(file: Path, tmp_path: Path) -> No
     with pytest.raises(VerificationError, match="is not the model that was asked for"):
         layercut.cut(str(whole), healed=more, out=out, device="cpu")
     with pytest.raises(InputError, match="names its plan itself"):
-        CutRequest.of(model=str(file), healed=more, remove="1", out=out)
+        CutVerb.of(model=str(file), healed=more, remove="1", out=out)
     with pytest.raises(InputError, match=r"give `out` FILE\.gguf"):
         layercut.cut(str(file), healed=more, out=tmp_path / "folder", device="cpu")
     assert not out.exists() and not (tmp_path / "folder").exists()

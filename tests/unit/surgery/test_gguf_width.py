@@ -156,7 +156,7 @@ def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.Monk
     file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf")
     asked: list[Any] = []
     monkeypatch.setattr(
-        "layercut.requests.cut.CutRequest._chosen",
+        "layercut.verbs.cut.CutVerb._chosen",
         lambda *of: asked.append(of) or CutPlan(num_layers=4, channels=channels_of(4)),
     )
     out = layercut.cut(str(file), "mlp:0.3", tmp_path / "thin.gguf", device="cpu")

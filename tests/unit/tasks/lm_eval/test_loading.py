@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut import evaluate
+from layercut import evaluate_task
 from layercut.errors import InputError
 from layercut.runs.foreign_code import untrusted
 from layercut.study.file import study_from_dict
@@ -41,7 +41,7 @@ def test_python_scores_it(folder: Path, tmp_path: Path) -> None:
     before = task.settings
     (folder / "of_mine.yaml").open("a").write("target_delimiter: ' '\n")
     assert load_task(name).settings != before, "a run with another task file is another run"
-    row = evaluate(name, str(save_tiny("llama", tmp_path / "model")), split="full").metrics[0]
+    row = evaluate_task(name, str(save_tiny("llama", tmp_path / "model")), split="full").metrics[0]
     assert row["n"] == 12
 
 

@@ -6,17 +6,17 @@ from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import Field, model_validator
 
 from layercut.errors import InputError
 from layercut.models.weights import PLAN_FILE
-from layercut.requests.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Request
-from layercut.requests.io import Io
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, fits
 from layercut.settings import ModelSettings
+from layercut.verbs.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Shown, Verb
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.surgery.cut import CutDone, CutSource
@@ -30,7 +30,7 @@ _LOADED = Fields(
 )
 
 
-class CutRequest(Request):
+class CutVerb(Verb):
     """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
 
     Layers are zero-based and those of the original model; ranges are inclusive, so 21-24 is four layers. Weights are
@@ -49,6 +49,8 @@ class CutRequest(Request):
     """
 
     VERB = "cut"
+    POSITIONAL = ("model", "remove", "out")
+    RETURNS = "The folder; or the GGUF file, if out ends in .gguf and the model is one."
 
     model: Annotated[ModelSettings, _LOADED]
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
@@ -98,7 +100,23 @@ class CutRequest(Request):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, [self.removed], self.seed)
 
-    def run(self, io: Io, *, dry_run: bool = False) -> CutDone:
+    def run(self, io: Io) -> CutDone:
+        """Write the smaller model."""
+        return self._cut(io, dry_run=False)
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
+        return self.show(self._cut(io, dry_run=True), io)
+
+    def show(self, done: CutDone, io: Io) -> Shown:
+        """See ``Verb``."""
+        return Shown(done.to_dict(), lines=done.lines(), notes=done.warnings)
+
+    def returned(self, done: CutDone) -> Path:
+        """See ``Verb``."""
+        return cast("Path", self.out)
+
+    def _cut(self, io: Io, *, dry_run: bool) -> CutDone:
         """Write the smaller model; a dry run says what would be written.
 
         Raises:

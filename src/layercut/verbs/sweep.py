@@ -10,7 +10,11 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names, one_of
 from layercut.diagnostics import LAYER_FORMS, known
 from layercut.errors import InputError
-from layercut.requests.base import (
+from layercut.runs.dry_run import Outline
+from layercut.selection.specs import fits
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks.base import Split
+from layercut.verbs.base import (
     OBJECTIVE,
     READOUTS,
     SHOWN_OF_MODEL,
@@ -22,21 +26,20 @@ from layercut.requests.base import (
     Folder,
     Out,
     ReportTo,
-    Request,
+    Shown,
     TaskList,
+    Verb,
+    shown_outlines,
     tasks_of,
 )
-from layercut.requests.io import Io
-from layercut.selection.specs import fits
-from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.tasks.base import Split
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.diagnostics.diagnose import Diagnosed
     from layercut.selection.sweep import Swept
 
 
-class SweepRequest(Request):
+class SweepVerb(Verb):
     """Skip each layer of MODEL alone and measure what every task keeps.
 
     Retention comes with paired intervals, a picture, and the rank correlation between tasks and with the criteria of
@@ -51,6 +54,9 @@ class SweepRequest(Request):
     """
 
     VERB = "sweep"
+    POSITIONAL = ("model", "objective")
+    RETURNS = "sweep, with a row for each layer and task, and folder; with diagnose, report and data."
+    RUNS_PROGRAMS = True
 
     model: Annotated[ModelSettings, SHOWN_OF_MODEL]
     objective: Annotated[TaskList, Flag("TASK,TASK")] = Field((), description=OBJECTIVE)
@@ -107,20 +113,33 @@ class SweepRequest(Request):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, layers=self.layers)
 
-    def run(self, io: Io, *, dry_run: bool = False) -> Swept | Diagnosed | None:
-        """Skip each layer alone; a dry run says what would be asked and gives None.
+    def run(self, io: Io) -> Swept | Diagnosed:
+        """Skip each layer alone.
 
         Raises:
             InputError: a model, task or layer that cannot be used, or a run folder that holds another run.
         """
+        from layercut.report.reports import write_reports
+
+        done = self._sweep(io, dry_run=False)
+        assert not isinstance(done, Outline)
+        write_reports(done.folder)
+        return done
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
+        outline = self._sweep(io, dry_run=True)
+        assert isinstance(outline, Outline)
+        return shown_outlines(outline)
+
+    def _sweep(self, io: Io, *, dry_run: bool) -> Swept | Diagnosed | Outline:
         from layercut.diagnostics.diagnose import LIMIT, diagnose_layers
         from layercut.selection.sweep import sweep_model
 
-        model = self.model
         shared: dict[str, Any] = {"out": self.out, "seed": self.seed, "dry_run": dry_run, "say": io.say}
         if self.diagnose:
             return diagnose_layers(
-                model,
+                self.model,
                 layers=self.layers,
                 only=self.only,
                 limit=self.limit or LIMIT,
@@ -128,7 +147,7 @@ class SweepRequest(Request):
                 **shared,
             )
         return sweep_model(
-            model,
+            self.model,
             objective=self.tasks,
             layers=self.layers,
             split=self.split,
@@ -137,3 +156,18 @@ class SweepRequest(Request):
             console=io.console,
             **shared,
         )
+
+    def show(self, done: Swept | Diagnosed, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.evidence.diagnosis import with_rows
+        from layercut.report import sweep_text
+        from layercut.report.diagnosis import layers
+        from layercut.runs.directory import PAGE
+        from layercut.selection.sweep import Swept
+
+        if isinstance(done, Swept):
+            files = {"report": sweep_text.REPORT, "picture": sweep_text.PLOT, "page": PAGE}
+            lines = [f"{name}: {done.folder / file}" for name, file in files.items() if (done.folder / file).is_file()]
+            return Shown(done.sweep.to_dict(), sweep_text.sweep_tables(done.sweep), lines)
+        lines = [f"report: {done.report}", f"picture: {done.report.with_name(layers.PLOT)}"]
+        return Shown(done.data, layers.layers_table(with_rows(done.data)), lines)

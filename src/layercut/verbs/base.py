@@ -1,6 +1,6 @@
-"""Request: what a verb is asked, declared once and built in one way by the command line, by YAML and by Python.
+"""Verb: what a verb is asked, declared once and built in one way by the command line, by YAML and by Python.
 
-    SelectRequest.of(model="bundled:smollm2-135m", criterion="block_influence", remove="3 layers")
+    SelectVerb.of(model="bundled:smollm2-135m", criterion="block_influence", remove="3 layers")
 
 Building it is the check: names, bounds and what contradicts what, without torch and without a model. A request's fields
 are plain ones and groups of settings (the model's, decoding, training); to all doors they have one level of names.
@@ -8,13 +8,13 @@ are plain ones and groups of settings (the model's, decoding, training); to all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BeforeValidator, Field
@@ -27,6 +27,12 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS
 from layercut.tasks.suites import asked_tasks, check_tasks, with_data
+from layercut.verbs.io import Io
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from layercut.runs.dry_run import Outline
 
 
 class Fields(NamedTuple):
@@ -87,10 +93,62 @@ class Slot(NamedTuple):
         return str(value) if plain is str and is_number else value
 
 
-class Request(Settings, arbitrary_types_allowed=True):
-    """Base of all requests."""
+class Shown(NamedTuple):
+    """A result, as the command line shows it."""
+
+    data: Any
+    """All of it, for ``--json``."""
+    blocks: Iterable[RenderableType] = ()
+    """Tables, above the lines."""
+    lines: Iterable[str] = ()
+    notes: Sequence[str] = ()
+    """Lines on stderr that should not be overlooked."""
+    failed: bool = False
+    """True for the exit code 1."""
+
+
+def shown_outlines(*outlines: Outline) -> Shown:
+    """What a dry run shows. Raises InputError: a folder that the run would refuse."""
+    from layercut.runs.directory import RunFolder
+
+    for outline in outlines:
+        if outline.folder is not None:
+            RunFolder.check(outline.folder)
+    data = [outline.to_dict() for outline in outlines]
+    lines = [line for outline in outlines for line in ("", *outline.lines())]
+    return Shown(data[0] if len(data) == 1 else data, lines=lines)
+
+
+class Verb(Settings, arbitrary_types_allowed=True):
+    """Base of all verbs. The class docstring is the help."""
 
     VERB: ClassVar[str]
+    FUNCTION: ClassVar[str] = ""
+    """Its name in Python, where that is another one."""
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()
+    """Fields that may be given by position in Python."""
+    RETURNS: ClassVar[str] = ""
+    """What the Python function returns, for its help."""
+    RUNS_PROGRAMS: ClassVar[bool] = False
+    """True if tasks may run programs that the model writes: the verb takes ``--unsafe-exec``."""
+    HIDDEN: ClassVar[str] = ""
+    """Options of the command line that ``--help`` does not show, of json and unsafe_exec."""
+
+    def run(self, io: Io) -> Any:
+        """Do it, reports included."""
+        raise NotImplementedError
+
+    def rehearse(self, io: Io) -> Shown:
+        """What would be done; nothing is written. Verbs that override it take ``--dry-run``."""
+        raise NotImplementedError
+
+    def show(self, done: Any, io: Io) -> Shown:
+        """The result of ``run``, for people and machines."""
+        raise NotImplementedError
+
+    def returned(self, done: Any) -> Any:
+        """What the Python function gives, of what ``run`` gives."""
+        return done
 
     @classmethod
     def of(cls, /, **given: Any) -> Self:
@@ -135,7 +193,7 @@ class Request(Settings, arbitrary_types_allowed=True):
 
 
 @cache
-def slots(kind: type[Request]) -> dict[str, Slot]:
+def slots(kind: type[Verb]) -> dict[str, Slot]:
     """All names that a request takes, in order."""
     found: dict[str, Slot] = {}
     for field, info in kind.model_fields.items():

@@ -10,18 +10,17 @@ from pydantic import Field, model_validator
 
 from layercut.drafting.settings import DraftSettings
 from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.requests.base import SHOWN_OF_MODEL, ASeed, Data, DataDir, Fields, Flag, Out, Request
-from layercut.requests.io import Io
 from layercut.selection.specs import fits
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
+from layercut.verbs.base import SHOWN_OF_MODEL, ASeed, Data, DataDir, Fields, Flag, Out, Shown, Verb, shown_outlines
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.drafting.job import DraftDone
-    from layercut.runs.dry_run import Outline
 
 
-class DraftRequest(Request):
+class DraftVerb(Verb):
     """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost.
 
     Speculative decoding: the draft proposes some tokens, the original model checks them in one pass and writes what it
@@ -34,6 +33,10 @@ class DraftRequest(Request):
     """
 
     VERB = "draft"
+    POSITIONAL = ("model", "tokenizer")
+    RETURNS = "result, all that draft.json holds, folder, and times."
+    RUNS_PROGRAMS = True
+    HIDDEN = "unsafe_exec"
 
     model: Annotated[ModelSettings, SHOWN_OF_MODEL]
     goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window measured times times_only")]
@@ -67,17 +70,18 @@ class DraftRequest(Request):
         if self.goal.remove is not None and self.goal.remove.mlp is None:
             fits(self.model, [self.goal.remove], self.seed)
 
-    def outline(self) -> Outline:
-        """What the search and the measurement would ask; nothing is loaded."""
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
         from layercut.drafting.outline import draft_outline
 
-        return draft_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)
+        return shown_outlines(draft_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed))
 
     def run(self, io: Io) -> DraftDone:
         """Search, forecast and measure, or go on with it."""
         from layercut.drafting.job import draft
+        from layercut.report.draft import draft_reports
 
-        return draft(
+        done = draft(
             io.handle(self.model),
             self.goal,
             self.tasks,
@@ -86,3 +90,25 @@ class DraftRequest(Request):
             console=io.console,
             say=io.say,
         )
+        if done.result is not None:
+            draft_reports(done.folder)
+        return done
+
+    def show(self, done: DraftDone, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.report.draft import draft_tables
+        from layercut.report.table import terminal
+        from layercut.runs.directory import PAGE
+        from layercut.runs.draft import TIMES
+
+        if done.result is None:
+            return Shown({"times": str(done.folder / TIMES)}, lines=[f"times: {done.folder / TIMES}"])
+        checkpoint = done.result.checkpoint and (done.result.chosen.name or done.folder / done.result.checkpoint)
+        lines = [
+            done.result.why,
+            *(f"{engine}: {command}" for engine, command in done.result.commands[:1]),
+            f"draft: {checkpoint or 'not written, because it does not pay'}",
+            f"page: {done.folder / PAGE}",
+        ]
+        tables = map(terminal, draft_tables(done.result))
+        return Shown(done.result.to_dict(), tables, lines, failed=done.result.verdict == "slower")

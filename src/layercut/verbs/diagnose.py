@@ -9,16 +9,17 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names
 from layercut.diagnostics import DIAGNOSTICS, is_plan, known
 from layercut.errors import InputError
-from layercut.requests.base import SHOWN_OF_MODEL, ASeed, Flag, Out, Request
-from layercut.requests.io import Io
+from layercut.runs.dry_run import Outline
 from layercut.selection.specs import LayerSpec, fits
 from layercut.settings import ModelSettings
+from layercut.verbs.base import SHOWN_OF_MODEL, ASeed, Flag, Out, Shown, Verb, shown_outlines
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.diagnostics.diagnose import Diagnosed
 
 
-class DiagnoseRequest(Request):
+class DiagnoseVerb(Verb):
     """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
 
     One page, diagnose.md, says for each cut what broke first, with examples, and holds a section and a picture for each
@@ -29,6 +30,9 @@ class DiagnoseRequest(Request):
     """
 
     VERB = "diagnose"
+    POSITIONAL = ("model", "cuts")
+    RETURNS = "report, the path of diagnose.md, and data, what diagnose.json holds."
+    RUNS_PROGRAMS = True
 
     model: Annotated[ModelSettings, SHOWN_OF_MODEL]
     cuts: Annotated[Names, Flag("CUT...", argument=True, repeated=True)] = Field(
@@ -60,8 +64,30 @@ class DiagnoseRequest(Request):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, [LayerSpec.parse(cut) for cut in self.cuts if is_plan(cut)], self.seed)
 
-    def run(self, io: Io, *, dry_run: bool = False) -> Diagnosed | None:
-        """Ask all models and compare; a dry run says what would be asked and gives None."""
+    def run(self, io: Io) -> Diagnosed:
+        """Ask all models and compare."""
+        from layercut.report.reports import write_reports
+
+        done = self._diagnose(io, dry_run=False)
+        assert not isinstance(done, Outline)
+        write_reports(done.folder)
+        return done
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
+        outline = self._diagnose(io, dry_run=True)
+        assert isinstance(outline, Outline)
+        return shown_outlines(outline)
+
+    def show(self, done: Diagnosed, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.report.diagnosis.page import summary_lines
+        from layercut.runs.directory import PAGE
+
+        page = [f"page: {done.folder / PAGE}"] if (done.folder / PAGE).is_file() else []
+        return Shown(done.data, lines=[*summary_lines(done.data), f"report: {done.report}", *page])
+
+    def _diagnose(self, io: Io, *, dry_run: bool) -> Diagnosed | Outline:
         from layercut.diagnostics.diagnose import diagnose_model
 
         return diagnose_model(

@@ -13,7 +13,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from layercut.base_settings import Names, one_of
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
-from layercut.requests.base import (
+from layercut.selection import CRITERIA, criterion_row
+from layercut.selection.base import Context, SearchSettings, no_objective
+from layercut.selection.protect import parse_protected
+from layercut.selection.specs import LayerSpec, Units
+from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.channels import CHANNEL_CRITERIA
+from layercut.surgery.plan import CutPlan
+from layercut.verbs.base import (
     KEEP,
     OBJECTIVE,
     SHOWN_OF_MODEL,
@@ -25,21 +32,15 @@ from layercut.requests.base import (
     Keep,
     Out,
     ReportTo,
-    Request,
+    Shown,
     TaskList,
+    Verb,
+    shown_outlines,
     tasks_of,
 )
-from layercut.requests.io import Io
-from layercut.selection import CRITERIA, criterion_row
-from layercut.selection.base import Context, SearchSettings, no_objective
-from layercut.selection.protect import parse_protected
-from layercut.selection.specs import LayerSpec, Units
-from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.channels import CHANNEL_CRITERIA
-from layercut.surgery.plan import CutPlan
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.runs.dry_run import Outline
     from layercut.selection.select import Selected
 
 
@@ -65,7 +66,7 @@ def _named(given: Any) -> Any:
 _TEXT = {"source": "calibration", "num_texts": "calibration_texts", "max_tokens": "calibration_tokens"}
 
 
-class SelectRequest(Request):
+class SelectVerb(Verb):
     """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
 
     All that is measured is kept in the run folder: a search that was killed goes on, and another criterion or a deeper
@@ -76,6 +77,13 @@ class SelectRequest(Request):
     """
 
     VERB = "select"
+    FUNCTION = "select_layers"
+    POSITIONAL = ("model", "criterion", "remove")
+    RETURNS = (
+        "The plan, its layers in order of removal, with scores per layer (higher means keep) under "
+        'scores["importance"].'
+    )
+    RUNS_PROGRAMS = True
 
     model: Annotated[ModelSettings, SHOWN_OF_MODEL]
     criterion: str | None = Field(
@@ -204,14 +212,26 @@ class SelectRequest(Request):
                 say=io.say,
             )
 
-    def outline(self) -> Outline:
-        """What choosing layers would ask; nothing is written. Channels take one pass over the answers or the text."""
+    def show(self, done: Selected, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.report.selection import held_out_table, ranking_table
+
+        chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)
+        lines = [f"{done.plan.criterion}: {done.plan.describe()}", f"plan: {done.path}"]
+        return Shown(chosen, [ranking_table(chosen), *([] if held is None else [held])], lines)
+
+    def returned(self, done: Selected) -> CutPlan:
+        """See ``Verb``."""
+        return done.plan
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``. Channels take one pass over the answers or the text."""
         from layercut.selection.outline import selection_outline
         from layercut.selection.select import objective_parts
 
         if self.criterion is None:
             raise InputError("a dry run counts what choosing layers asks; MLP channels take one pass over the texts.")
-        return selection_outline(
+        outline = selection_outline(
             self.model,
             criterion=self.criterion,
             num_remove=self._number(depth_of(self.model.model, self.model.revision) or 1),
@@ -222,3 +242,4 @@ class SelectRequest(Request):
             num_held_out=self.held_out,
             out=self.folder,
         )
+        return shown_outlines(outline)

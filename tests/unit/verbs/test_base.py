@@ -14,13 +14,15 @@ import yaml
 from layercut import api
 from layercut.base_settings import choices_of
 from layercut.errors import InputError
-from layercut.requests import request_of
-from layercut.requests.base import Request, Slot, plain_type, slots
+from layercut.verbs import VERBS, verb_class
+from layercut.verbs.base import Slot, Verb, plain_type, slots
 from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run
 
 PYTHON: dict[str, Callable[..., Any]] = {
-    one.asks.VERB: one for one in vars(api).values() if callable(one) and hasattr(one, "asks")
+    verb: getattr(api, name)
+    for verb in VERBS
+    if hasattr(api, name := verb_class(verb).FUNCTION or verb.replace("-", "_"))
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "prune": {"use": "copy"},
@@ -62,7 +64,7 @@ class Built(BaseException):
 
 def value_of(slot: Slot) -> Any:
     """A value of a field that is not its default."""
-    if slot.name == "remove" and slot.kind.__name__ in ("SelectRequest", "PruneSettings"):
+    if slot.name == "remove" and slot.kind.__name__ in ("SelectVerb", "PruneSettings"):
         return "2 layers"
     if slot.name in VALUES:
         return VALUES[slot.name]
@@ -101,9 +103,9 @@ def outcome(call: Callable[[], object]) -> Any:
 def test_the_three_doors_build_the_same_request_from_every_field(
     verb: str, layercut: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, known = request_of(verb), slots(request_of(verb))
+    kind, known = verb_class(verb), slots(verb_class(verb))
 
-    def caught(request: Request) -> None:
+    def caught(request: Verb) -> None:
         raise Built(request)
 
     monkeypatch.setattr(kind, "fit", caught)
@@ -145,7 +147,7 @@ def test_a_request_is_printed_as_yaml_that_run_takes(layercut: Run, tmp_path: Pa
 
 
 def test_a_request_is_checked_without_torch() -> None:
-    code = "import sys; from layercut.requests import REQUESTS, request_of; [request_of(one) for one in REQUESTS]; "
+    code = "import sys; from layercut.verbs import VERBS, verb_class; [verb_class(one) for one in VERBS]; "
     code += "sys.exit(' '.join({'torch', 'transformers', 'lm_eval', 'trl'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
 
@@ -159,7 +161,7 @@ def test_a_request_file_runs_no_code_unless_it_is_trusted(
     monkeypatch.delitem(sys.modules, "evil", raising=False)
     model = save_tiny("llama", tmp_path / "tiny")
     given = {"model": str(model), "remove": "evil:layers:1", "out": str(tmp_path / "out"), "tasks": "copy"}
-    asked = {name: one for name, one in given.items() if name in slots(request_of(verb))}
+    asked = {name: one for name, one in given.items() if name in slots(verb_class(verb))}
     file = tmp_path / "request.yaml"
     file.write_text(yaml.safe_dump({verb: asked}), encoding="utf-8")
     refused = layercut("run", file)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from layercut.requests.base import Flag, Folder, Request
-from layercut.requests.io import Io
+from layercut.verbs.base import Flag, Folder, Shown, Verb
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.models.push import Upload
 
 
-class PushRequest(Request):
+class PushVerb(Verb):
     """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.
 
     The model card gets the hub's metadata: base model, licence, tags, and the score of each task on report items. The
@@ -24,6 +25,8 @@ class PushRequest(Request):
     """
 
     VERB = "push"
+    POSITIONAL = ("folder", "repo")
+    RETURNS = "Address of the repository."
 
     folder: Annotated[Folder, Flag("RUN", argument=True)] = Field(
         description="Folder of a prune or a heal, or a checkpoint that layercut wrote."
@@ -31,7 +34,7 @@ class PushRequest(Request):
     repo: Annotated[str, Flag("REPO", argument=True)] = Field(description="user/name; created if it is not there.")
     private: bool = Field(False, description="Create the repository as a private one.")
 
-    @property
+    @cached_property
     def upload(self) -> Upload:
         """Files and card to upload. Raises InputError: nothing that can be."""
         from layercut.models.push import prepare
@@ -43,3 +46,15 @@ class PushRequest(Request):
         from layercut.models.push import push
 
         return push(self.upload, private=self.private)
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
+        return self._shown("dry run: nothing was uploaded")
+
+    def show(self, done: str, io: Io) -> Shown:
+        """See ``Verb``."""
+        return self._shown(f"uploaded: {done}")
+
+    def _shown(self, last: str) -> Shown:
+        front = self.upload.card.partition("---\n")[2].partition("---\n")[0].rstrip()
+        return Shown(self.upload.to_dict(), lines=[*self.upload.lines(), "card metadata:", front, last])

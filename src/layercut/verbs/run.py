@@ -14,22 +14,26 @@ from layercut.base_settings import Seed
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.depth import depth_of
-from layercut.requests import REQUESTS, request_of
-from layercut.requests.base import Flag, Out, ReportTo, Request
-from layercut.requests.io import Io
 from layercut.runs.foreign_code import check_trust, untrusted
 from layercut.selection.base import Context
 from layercut.selection.protect import parse_protected
 from layercut.selection.specs import LayerSpec, fits
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
+from layercut.text.counting import counted
+from layercut.verbs import VERBS, verb_class
+from layercut.verbs.base import Flag, Out, ReportTo, Shown, Verb, shown_outlines
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.runs.dry_run import Outline
     from layercut.study.run import StudyOutcome
 
 
-class StudyRequest(Request):
+MOST_LINES = 4
+"""Checkpoints that are listed one by one."""
+
+
+class RunVerb(Verb):
     """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
 
     The same command again goes on where it was stopped. Finished items are never done again, also those of another
@@ -42,6 +46,10 @@ class StudyRequest(Request):
     """
 
     VERB = "run"
+    FUNCTION = "run_study"
+    POSITIONAL = ("study",)
+    RETURNS = "An outcome for each model: rows of comparisons, paths of reports and checkpoints, and what failed."
+    RUNS_PROGRAMS = True
 
     study: Annotated[Any, Flag("FILE.yaml", argument=True)] = Field(
         description="YAML file, such as examples/quickstart.yaml."
@@ -76,13 +84,13 @@ class StudyRequest(Request):
         if isinstance(self.study, StudySettings) or len(self._data) != 1:
             return None
         ((verb, fields),) = self._data.items()
-        if verb not in REQUESTS or verb == self.VERB or not isinstance(fields, Mapping):
+        if verb not in VERBS or verb == self.VERB or not isinstance(fields, Mapping):
             return None
         if fields.get("trust_remote_code"):
             check_trust("trust_remote_code: true")
         given = {"out": self.out, "seed": self.seed, "limit": self.limit}
         named = {str(name): value for name, value in fields.items()}
-        return request_of(str(verb)).of(**named | {name: one for name, one in given.items() if one is not None})
+        return verb_class(str(verb)).of(**named | {name: one for name, one in given.items() if one is not None})
 
     @cached_property
     def settings(self) -> StudySettings:
@@ -119,27 +127,77 @@ class StudyRequest(Request):
                 except InputError as error:
                     raise self._named(error) from error
 
-    def run(self, io: Io) -> Iterator[StudyOutcome]:
-        """Do all that is left; yields the outcome of each model as soon as it has ended."""
+    def run(self, io: Io) -> Any:
+        """Do all that is left; an outcome for each model, or what the other verb gives."""
+        from layercut.report.reports import study_reports
         from layercut.study.run import run_study
 
         with self.trust():
-            yield from run_study(
-                self.settings,
-                out=self.out,
-                seed=self.seed,
-                limit=self.limit,
-                settings_file=self.file,
-                console=io.console,
-                say=io.say,
-            )
+            if self.other is not None:
+                return self.other.run(io)
+            return [
+                done._replace(paths=study_reports(done.folder, done.study) | done.paths)
+                for done in run_study(
+                    self.settings,
+                    out=self.out,
+                    seed=self.seed,
+                    limit=self.limit,
+                    settings_file=self.file,
+                    console=io.console,
+                    say=io.say,
+                )
+            ]
 
-    def outlines(self) -> list[Outline]:
-        """The work that is left, for each model; nothing is written."""
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
         from layercut.study.run import outline_study
 
         with self.trust():
-            return outline_study(self.settings, out=self.out, seed=self.seed, limit=self.limit)
+            if self.other is not None:
+                shown: Shown = self.other.rehearse(io)
+                return shown
+            return shown_outlines(*outline_study(self.settings, out=self.out, seed=self.seed, limit=self.limit))
+
+    def returned(self, done: Any) -> list[StudyOutcome]:
+        """See ``Verb``; of another verb, what its function gives."""
+        found: list[StudyOutcome] = done if self.other is None else self.other.returned(done)
+        return found
+
+    def show(self, done: Any, io: Io) -> Shown:
+        """See ``Verb``."""
+        if self.other is not None:
+            with self.trust():
+                shown: Shown = self.other.show(done, io)
+                return shown
+        outcomes: list[StudyOutcome] = done
+        blocks = [block for outcome in outcomes for block in _shown_outcome(outcome, len(outcomes) > 1)]
+        failed = [line for outcome in outcomes for line in outcome.failed]
+        if failed:
+            failed.append(
+                f"{counted(len(failed), 'step')} of the study failed; the same command tries again what failed, and "
+                "nothing else."
+            )
+        data = outcomes[0].to_dict() if len(outcomes) == 1 else [outcome.to_dict() for outcome in outcomes]
+        return Shown(data, blocks, notes=failed, failed=bool(failed))
+
+
+def _shown_outcome(outcome: StudyOutcome, is_named: bool) -> Iterator[Any]:
+    """Tables and files of one model's study."""
+    from rich.text import Text
+
+    from layercut.report.comparison import comparison_tables
+    from layercut.runs.study import STEPS
+
+    if is_named:
+        yield Text(f"\n{outcome.model}")
+    yield from comparison_tables(outcome.rows)
+    reports = ("page", "report", *STEPS)
+    checkpoints = sum(name not in reports for name in outcome.paths)
+    for name, path in outcome.paths.items():
+        if name in reports or checkpoints <= MOST_LINES:
+            yield Text(f"{name}: {path}")
+    if checkpoints > MOST_LINES:
+        yield Text(f"{checkpoints} checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")
 
 
 def _fit(study: StudySettings) -> None:

@@ -17,7 +17,10 @@ from layercut.healing.prompt_sources import (
     prompt_specs,
     under_preset,
 )
-from layercut.requests.base import (
+from layercut.selection.specs import Removed, fits
+from layercut.settings import DecodingSettings, ModelSettings
+from layercut.text.counting import counted
+from layercut.verbs.base import (
     PROMPTS,
     REMOVE,
     ASeed,
@@ -26,20 +29,19 @@ from layercut.requests.base import (
     Fields,
     Flag,
     Out,
-    Request,
+    Shown,
+    Verb,
     local_data,
+    shown_outlines,
 )
-from layercut.requests.io import Io
-from layercut.selection.specs import Removed, fits
-from layercut.settings import DecodingSettings, ModelSettings
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
     from layercut.healing.prompts import AnswerRecord
-    from layercut.runs.dry_run import Outline
 
 
-class GenerateRequest(Request):
+class GenerateVerb(Verb):
     """Let MODEL answer prompts, whole or without the layers that --remove names.
 
     With --out every answer is appended to DIR/samples/responses.jsonl as it comes, and the same command again goes on
@@ -49,6 +51,8 @@ class GenerateRequest(Request):
     """
 
     VERB = "generate"
+    POSITIONAL = ("model", "prompts")
+    RETURNS = "A record for each answer, in the order of the prompts."
 
     model: Annotated[ModelSettings, Fields("Model", shown="dtype device batch_size engine")]
     prompts: Annotated[str | None, Flag("SOURCE,SOURCE")] = Field(
@@ -128,11 +132,19 @@ class GenerateRequest(Request):
             say=io.say,
         )
 
-    def outline(self) -> Outline:
-        """The prompts without an answer; nothing is written."""
+    def show(self, done: list[AnswerRecord], io: Io) -> Shown:
+        """See ``Verb``."""
+        lines = [record["completion"] for record in done]
+        if self.out is not None:
+            lines = [f"{counted(len(done), 'answer')}: {self.out}/samples/responses.jsonl"]
+        return Shown(done, lines=lines)
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``: the prompts without an answer."""
         from layercut.engine.handle import ModelHandle
         from layercut.healing.outline import answers_outline
         from layercut.selection.specs import plan_of
 
         handle = ModelHandle(self.model)
-        return answers_outline(handle, plan_of(handle, self.remove, self.seed), self.source(), self.how, self.out)
+        plan = plan_of(handle, self.remove, self.seed)
+        return shown_outlines(answers_outline(handle, plan, self.source(), self.how, self.out))

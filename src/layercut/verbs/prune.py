@@ -11,17 +11,16 @@ from pydantic import Field, model_validator
 from layercut.models.depth import depth_of
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.settings import LAYER, PruneSettings
-from layercut.requests.base import ASeed, Data, DataDir, Fields, Flag, Out, ReportTo, Request
-from layercut.requests.io import Io
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
+from layercut.verbs.base import ASeed, Data, DataDir, Fields, Flag, Out, ReportTo, Shown, Verb, shown_outlines
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.pruning.pruned import Pruned
-    from layercut.runs.dry_run import Outline
 
 
-class PruneRequest(Request):
+class PruneVerb(Verb):
     """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
 
     Measures the original model, removes layers and MLP channels step by step, and confirms the plans on items that
@@ -33,6 +32,12 @@ class PruneRequest(Request):
     """
 
     VERB = "prune"
+    POSITIONAL = ("model", "tokenizer")
+    RETURNS = (
+        "model (loaded on first use), plan, kept by task, report, checkpoint and result, all that result.json holds."
+    )
+    RUNS_PROGRAMS = True
+    HIDDEN = "json unsafe_exec"
 
     model: Annotated[ModelSettings, Fields("Model", without="quantize")]
     goal: Annotated[
@@ -75,8 +80,9 @@ class PruneRequest(Request):
     def run(self, io: Io) -> Pruned:
         """Search, confirm and write the checkpoint, or go on with it."""
         from layercut.pruning.job import prune_model
+        from layercut.report.reports import prune_reports
 
-        return prune_model(
+        done = prune_model(
             io.handle(self.model),
             self.goal,
             goal=self.tasks,
@@ -87,9 +93,18 @@ class PruneRequest(Request):
             console=io.console,
             say=io.say,
         )
+        prune_reports(done.folder, seed=self.seed)
+        return done
 
-    def outline(self) -> Outline:
-        """What pruning would do; nothing is written."""
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
         from layercut.pruning.outline import prune_outline
 
-        return prune_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed)
+        return shown_outlines(prune_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed))
+
+    def show(self, done: Pruned, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.report.first import answer_lines, result_tables
+
+        lines = answer_lines(done.result, done.folder)
+        return Shown(done.result.to_dict(), result_tables(done.result), lines, failed=done.checkpoint is None)

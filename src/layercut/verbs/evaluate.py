@@ -11,7 +11,11 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.requests.base import (
+from layercut.selection.specs import Removed, fits
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks import takes
+from layercut.tasks.suites import SUITE, check_tasks
+from layercut.verbs.base import (
     REMOVE,
     SHOWN_OF_DECODING,
     SHOWN_OF_MODEL,
@@ -22,21 +26,22 @@ from layercut.requests.base import (
     Folder,
     Out,
     ReportTo,
-    Request,
+    Shown,
     TaskList,
+    Verb,
+    shown_outlines,
     tasks_of,
 )
-from layercut.requests.io import Io
-from layercut.selection.specs import Removed, fits
-from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.tasks import takes
-from layercut.tasks.suites import SUITE, check_tasks
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
+    from layercut.engine.handle import ModelHandle
+    from layercut.engine.served import ServedModel
+    from layercut.surgery.plan import CutPlan
     from layercut.tasks.run import Evaluated
 
 
-class EvalRequest(Request):
+class EvalVerb(Verb):
     """Score MODEL on tasks, whole or without the layers that --remove names.
 
     Every number comes with n, a 95 % interval and the score of guessing. The run folder keeps every answer; the same
@@ -51,6 +56,10 @@ class EvalRequest(Request):
     """
 
     VERB = "eval"
+    FUNCTION = "evaluate"
+    POSITIONAL = ("model", "tasks")
+    RETURNS = "folder, and metrics, all that metrics.json holds."
+    RUNS_PROGRAMS = True
 
     model: Annotated[ModelSettings, SHOWN_OF_MODEL]
     tasks: Annotated[TaskList, Flag("TASK,TASK")] = Field(
@@ -110,24 +119,56 @@ class EvalRequest(Request):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, [self.remove], self.seed)
 
-    def run(self, io: Io, *, dry_run: bool = False) -> Evaluated | None:
-        """Ask and grade; a dry run says what would be asked and gives None."""
-        from layercut.engine.served import handle_of
-        from layercut.selection.specs import plan_of
-        from layercut.tasks.run import evaluate_model, slug
+    def run(self, io: Io) -> Evaluated:
+        """Ask and grade."""
+        from layercut.evidence.two_runs import open_run
+        from layercut.tasks.run import evaluate_model
 
-        handle = handle_of(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
-        plan = plan_of(handle, self.remove, self.seed)
-        named = slug(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
+        if self.against is not None:
+            open_run(self.against).metrics()  # says now whether it is not finished
+        handle, plan, out = self._planned(io)
         return evaluate_model(
             handle,
             plan,
             tasks=self.asked,
-            out=self.out or Path("runs", named),
+            out=out,
             seed=self.seed,
             decoding=self.decoding,
-            dry_run=dry_run,
             allow_selection_items=self.allow_selection_items,
             console=io.console,
             say=io.say,
         )
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.tasks.run import evaluation_outline
+
+        handle, plan, out = self._planned(io)
+        return shown_outlines(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
+
+    def show(self, done: Evaluated, io: Io) -> Shown:
+        """See ``Verb``: scores, and with ``against`` what is kept."""
+        from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
+        from layercut.report.comparison import comparison_tables, discordance_table, discordances
+        from layercut.report.runs import metrics_table
+        from layercut.report.table import terminal
+
+        scores, folder = metrics_table(done.metrics), f"run folder: {done.folder}"
+        if self.against is None:
+            return Shown(done.metrics, [scores], [folder])
+        runs = [open_run(self.against), open_run(done.folder)]
+        rows, remarks = compare_two(*runs, seed=self.seed), notes(*runs)
+        apart = discordances(runs, rows)
+        tables = [scores, *comparison_tables(rows), *([terminal(discordance_table(apart))] if apart else [])]
+        return Shown({**done.metrics, "against": to_dict(rows, remarks)}, tables, [*remarks, folder])
+
+    def _planned(self, io: Io) -> tuple[ModelHandle | ServedModel, CutPlan, Path]:
+        """The model, what it loses, and the run folder."""
+        from layercut.engine.served import handle_of
+        from layercut.selection.specs import plan_of
+        from layercut.tasks.run import slug
+
+        handle = handle_of(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
+        plan = plan_of(handle, self.remove, self.seed)
+        named = slug(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
+        return handle, plan, self.out or Path("runs", named)

@@ -19,7 +19,9 @@ from layercut.healing.prompt_sources import (
     under_preset,
 )
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.requests.base import (
+from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.tasks.suites import check_tasks
+from layercut.verbs.base import (
     PROMPTS,
     ASeed,
     Data,
@@ -27,17 +29,16 @@ from layercut.requests.base import (
     Fields,
     Flag,
     Folder,
-    Request,
+    Shown,
+    Verb,
     local_data,
+    shown_outlines,
 )
-from layercut.requests.io import Io
-from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.tasks.suites import check_tasks
+from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed
     from layercut.healing.prompt_sources import PromptSource, PromptSpec
-    from layercut.runs.dry_run import Outline
 
 _TRAINING = Fields(
     "Training",
@@ -53,7 +54,7 @@ def _teacher(given: Any) -> Any:
     return given.model if isinstance(given, ModelSettings) else given
 
 
-class HealRequest(Request):
+class HealVerb(Verb):
     """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.
 
     The training data holds no report item of the built-in tasks. The same command again goes on where it was
@@ -63,6 +64,8 @@ class HealRequest(Request):
     """
 
     VERB = "heal"
+    POSITIONAL = ("model", "teacher", "prompts")
+    RETURNS = "The folder of the healed checkpoint, or of the adapter."
 
     model: Annotated[ModelSettings, Fields("Model", shown="device batch_size", without="quantize")]
     prompts: Annotated[str, Flag("SOURCE,SOURCE")] = Field(
@@ -137,8 +140,9 @@ class HealRequest(Request):
             MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
         """
         from layercut.healing.heal import heal_model
+        from layercut.report.reports import write_reports
 
-        return heal_model(
+        healed = heal_model(
             self.model,
             self.uncut,
             self.source(),
@@ -149,13 +153,23 @@ class HealRequest(Request):
             say=io.say,
         )
 
-    def outline(self) -> Outline:
-        """What healing would do; nothing is written."""
+        if healed is not None:
+            write_reports(self.out)
+        return healed
+
+    def rehearse(self, io: Io) -> Shown:
+        """See ``Verb``."""
         from layercut.healing.heal import outline_heal
 
-        return outline_heal(self.model, self.uncut, self.source(), self.settings, self.how, out=self.out)
+        how = self.source(), self.settings, self.how
+        return shown_outlines(outline_heal(self.model, self.uncut, *how, out=self.out))
 
-    @property
-    def checkpoint(self) -> Path:
-        """Folder of the healed model."""
+    def show(self, done: Healed | None, io: Io) -> Shown:
+        """See ``Verb``."""
+        if done is None:  # in the other processes of a launcher
+            return Shown(None)
+        return Shown({"checkpoint": str(done.checkpoint), **done.healing}, lines=done.lines())
+
+    def returned(self, done: Healed | None) -> Path:
+        """See ``Verb``."""
         return self.out / "checkpoint"

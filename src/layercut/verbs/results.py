@@ -1,0 +1,275 @@
+"""``advise``, ``compare``, ``report``, ``plan-size``, ``ls`` and ``env``: of finished runs, or of no run at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from layercut.base_settings import Share
+from layercut.verbs.base import ASeed, Flag, Folder, Shown, Verb
+from layercut.verbs.io import Io
+
+if TYPE_CHECKING:
+    from layercut.evidence.advice import Advice
+    from layercut.evidence.comparison import ComparisonRow
+
+_RUN = Flag("RUN", argument=True)
+
+
+class AdviseVerb(Verb):
+    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+
+    Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
+    is named. The answer comes with the checkpoint's folder or the next command. The page is kept as advice.md in the
+    study's folder. Needs no model and no torch.
+
+    Example: layercut advise runs/quickstart --use math --keep 0.9
+    """
+
+    VERB = "advise"
+    POSITIONAL = ("folder",)
+    RETURNS = "recommended, the plan or None, and all that it rests on."
+
+    folder: Annotated[Folder, _RUN] = Field(
+        description="The folder of a finished study, or of runs of `eval`, the original model's called uncut."
+    )
+    use: str = Field(
+        "all",
+        description="What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).",
+    )
+    keep: Share = Field(
+        0.9, ge=0, le=1, description="Share of the score above chance that has to be kept on every task of the use."
+    )
+    confidence: Share = Field(0.95, ge=0, le=1, description="Probability that a recommended plan does keep it.")
+    seed: ASeed = 0
+
+    def run(self, io: Io) -> Advice:
+        """Decide, and write advice.md."""
+        from layercut.evidence.uses import named_use
+
+        named_use(self.use)
+
+        from layercut.report.advice_text import write_advice
+
+        asked = {"use": self.use, "keep": self.keep, "confidence": self.confidence, "seed": self.seed}
+        return write_advice(self.folder, **asked)[0]  # type: ignore[arg-type]
+
+    def show(self, done: Advice, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.report.advice_text import FILE
+        from layercut.report.runs import advice_on_terminal
+
+        return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
+
+
+class CompareVerb(Verb):
+    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+
+    Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval) or EvalPlus
+    (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two models on this
+    disk, the layers that the second lost are named.
+    Below the scores stand what the written answers look like (loops, repetition, no end) and how programs fail.
+
+    Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
+    """
+
+    VERB = "compare"
+    POSITIONAL = ("first", "second")
+    RETURNS = "A row for each task, readout and metric; uncut of a row is the first run, cut the second."
+
+    first: Annotated[Folder, _RUN] = Field(
+        description="A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus."
+    )
+    second: Annotated[Folder, _RUN] = Field(description="Another one, of the same items.")
+    page: Annotated[Folder | None, Flag("FILE")] = Field(
+        None, description="Write a page for a browser, with both answers to every item."
+    )
+    seed: ASeed = 0
+
+    def run(self, io: Io) -> list[ComparisonRow]:
+        """Compare, and write the page."""
+        from layercut.evidence.two_runs import compare_two, notes, open_run
+
+        runs = open_run(self.first), open_run(self.second)
+        rows = compare_two(*runs, seed=self.seed)
+        if self.page is not None:
+            from layercut.evidence.study import StudyResults
+            from layercut.report.comparison import two_runs
+            from layercut.report.html.page import write_comparison
+
+            study = StudyResults(runs[0], [runs[1]], rows, self.seed, [])
+            io.say(f"page: {write_comparison(self.page, study, two_runs(rows, notes(*runs)))}")
+        return rows
+
+    def show(self, done: list[ComparisonRow], io: Io) -> Shown:
+        """See ``Verb``: scores, and what answers look like and how programs fail."""
+        from layercut.evidence.completions import as_plain, diagnose_runs
+        from layercut.evidence.two_runs import notes, open_run, to_dict
+        from layercut.report.answers import answer_tables
+        from layercut.report.comparison import two_runs_table
+
+        runs = open_run(self.first), open_run(self.second)
+        remarks, answers = notes(*runs), diagnose_runs(runs, seed=self.seed)
+        tables = (*two_runs_table(done, remarks), *answer_tables(answers))
+        return Shown({**to_dict(done, remarks), "answers": as_plain(answers)}, tables)
+
+
+class ReportVerb(Verb):
+    """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
+
+    The page is one file that needs no network. Needs no model and no torch. Of a healing, and of an eval without a
+    comparison, there is Markdown alone; two evals are compared by layercut compare.
+
+    Example: layercut report runs/quickstart --with runs/sweep --with runs/diagnose
+    """
+
+    VERB = "report"
+
+    folder: Annotated[Folder, _RUN] = Field(description="Folder of a study, prune, sweep, diagnosis, heal or eval.")
+    more: Annotated[tuple[Folder, ...], Flag("RUN", spelled="--with", repeated=True)] = Field(
+        (), description="A sweep or diagnosis of the same model, shown on the same page. May be repeated."
+    )
+    texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
+        True,
+        description="Show questions and answers. Without them a report can be shared where its data set cannot.",
+    )
+
+    def run(self, io: Io) -> dict[str, Path]:
+        """Write the reports; their paths by name."""
+        from layercut.report.reports import write_reports
+
+        return write_reports(self.folder, more=self.more, texts=self.texts)
+
+    def show(self, done: dict[str, Path], io: Io) -> Shown:
+        """See ``Verb``."""
+        data = {name: str(path) for name, path in done.items()}
+        return Shown(data, lines=[f"{name}: {path}" for name, path in data.items()])
+
+
+class PlanSizeVerb(Verb):
+    """Say how many items are needed to see a loss, and to know the retention to a given width.
+
+    Both models answer the same items. The test is McNemar's exact one; items that share a context count for less.
+
+    Example: layercut plan-size --retention 0.9 --baseline 0.6
+    """
+
+    VERB = "plan-size"
+
+    baseline: Share = Field(ge=0, le=1, description="Expected score of the original model, a share: 0.6.")
+    retention: Share = Field(
+        ge=0, le=2, description="Share of the score above chance that the pruned model is expected to keep."
+    )
+    chance: Share = Field(0.0, ge=0, le=1, description="Score of guessing.")
+    power: Share = Field(0.8, ge=0, le=1, description="Probability of seeing a difference that is there.")
+    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test; the interval has 1 - alpha.")
+    half_width: Share = Field(0.1, ge=0, le=1, description="Half of the width of the retention's interval.")
+    comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
+    correlation: float | None = Field(
+        None, description="Of the two models' right answers over items; 0.5 if left out, or the most that can be."
+    )
+    agreement: Share | None = Field(
+        None, ge=0, le=1, description="Share of items on which both are right or both wrong, in its place."
+    )
+
+    def run(self, io: Io) -> Any:
+        """The outcomes that are expected, and the items that they need."""
+        from layercut.evidence.sample_size import expect, items_needed
+
+        expected = expect(
+            baseline=self.baseline,
+            retention=self.retention,
+            chance=self.chance,
+            correlation=self.correlation,
+            agreement=self.agreement,
+        )
+        how = {"power": self.power, "alpha": self.alpha, "half_width": self.half_width}
+        return expected, items_needed(expected, comparisons=self.comparisons, **how)
+
+    def show(self, done: Any, io: Io) -> Shown:
+        """See ``Verb``."""
+        expected, needed = done
+        outcomes, power = expected.outcomes, self.power
+        data = {
+            **{name: getattr(self, name) for name in ("baseline", "retention", "chance", "power", "alpha")},
+            "cut": expected.cut, "correlation": expected.correlation, "agreement": outcomes.both + outcomes.neither,
+            "outcomes": outcomes._asdict(), "comparisons": self.comparisons, "half_width": self.half_width,
+            "items": needed._asdict(),
+        }  # fmt: skip
+        assumed = " (assumed)" if self.correlation is None and self.agreement is None else ""
+        together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
+        return Shown(
+            data,
+            lines=[
+                f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %",
+                f"correlation {expected.correlation:.2f}{assumed}: the models agree on "
+                f"{100 * (outcomes.both + outcomes.neither):.3g} % of the items, {100 * outcomes.lost:.3g} % are lost, "
+                f"{100 * outcomes.gained:.3g} % gained",
+                "",
+                f"{'items':>9}  what they show",
+                f"{needed.to_see_the_difference:>9,}  the difference, with a power of {100 * power:.3g} % at alpha "
+                f"{self.alpha:g}{together} (McNemar's exact test; by Connor's formula {needed.by_formula:,})",
+                f"{needed.to_pin_the_retention:>9,}  the retention as {100 * self.retention:.4g} +- "
+                f"{100 * self.half_width:.3g} points ({100 * (1 - self.alpha):.4g} % interval)",
+            ],
+        )
+
+
+class LsVerb(Verb):
+    """List runs with their state, age and headline, and what killed writes left.
+
+    Example: layercut ls runs
+    """
+
+    VERB = "ls"
+
+    root: Annotated[Folder, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
+
+    def run(self, io: Io) -> Any:
+        """The runs, and what killed processes left."""
+        from layercut.runs.directory import find_runs
+        from layercut.runs.leftovers import find_leftovers
+
+        return find_runs(self.root), find_leftovers(self.root)
+
+    def show(self, done: Any, io: Io) -> Shown:
+        """See ``Verb``."""
+        from layercut.report.runs import runs_table
+        from layercut.runs.disk import size
+
+        runs, left = done
+        notes = [f"left by a killed process: {one.path} ({size(one.num_bytes)})" for one in left]
+        if left:
+            total = size(sum(one.num_bytes for one in left))
+            notes.append(f"{total} in all. Their writers are gone, so they can be removed.")
+        if not runs:
+            notes.insert(0, f"no runs in {self.root}; `layercut run examples/quickstart.yaml` makes one.")
+        return Shown([run.to_dict() for run in runs], [runs_table(runs)] if runs else [], notes=notes)
+
+
+class EnvVerb(Verb):
+    """Print versions, machine and devices, to paste into a bug report.
+
+    Example: layercut env
+    """
+
+    VERB = "env"
+
+    def run(self, io: Io) -> dict[str, Any]:
+        """All of it."""
+        import torch  # noqa: F401  so that devices are listed
+
+        from layercut.runs.environment import collect
+        from layercut.sandbox.runner import describe_or_why_not
+
+        return collect() | {"sandbox": describe_or_why_not()}
+
+    def show(self, done: dict[str, Any], io: Io) -> Shown:
+        """See ``Verb``."""
+        pairs = (
+            {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+            for key, value in done.items()
+        )
+        return Shown(done, lines=[f"{key}: {value}" for pair in pairs for key, value in pair.items()])
