@@ -6,8 +6,10 @@ python docs/generate.py
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "cli.md": command_reference(),
         DOCS / "reference" / "settings.md": settings_page(),
         DOCS / "start" / "tutorial_python.md": notebook_page(),
+        SOURCE / "__init__.pyi": stub(),
         PICTURE: picture(arrows, base),
         DOCS / "images" / "ranked_and_written.svg": ranked_and_written("task_accuracy"),
         ARCHITECTURE: with_parts(
@@ -72,6 +75,83 @@ def command_reference() -> str:
     from layercut.cli.reference import reference
 
     return reference() + "\n"
+
+
+TYPES = {
+    "str": "str",
+    "int": "int",
+    "bool": "bool",
+    "float": "float | str",  # a share may be written in percent
+    "Path": "str | PathLike[str]",
+    "LayerSpec": "str | PathLike[str] | Sequence[int] | CutPlan",
+    "tuple[str, ...]": "str | Sequence[str]",
+    "tuple[Path, ...]": "Sequence[str | PathLike[str]]",
+    "tuple[str | TaskSettings, ...]": "str | Sequence[str | TaskSettings]",
+    "Mapping[str, str]": "Mapping[str, str | PathLike[str]]",
+    "Mapping[str, Any]": "Mapping[str, Any]",
+    "Any": "Any",
+}
+"""What an argument of a Python function may be, by the type of its field."""
+OWN_TYPES = {
+    "model": "str | PathLike[str] | ModelSettings | PreTrainedModel",
+    "teacher": "str | PathLike[str] | ModelSettings | PreTrainedModel",
+    "study": "str | PathLike[str] | Mapping[str, Any] | StudySettings",
+    "tokenizer": "Any",
+    "progress": "bool",
+    "say": "Callable[[str], None] | None",
+}
+
+
+def stub() -> str:
+    """The text of src/layercut/__init__.pyi: editors and type checkers see every verb with its arguments."""
+    import layercut
+    from layercut.verbs import VERBS, verb_class
+
+    verbs = {kind.FUNCTION or kind.VERB: kind for kind in map(verb_class, VERBS)}
+    lines = [
+        '"""Written by docs/generate.py from the fields of the verbs."""',
+        "",
+        "from collections.abc import Callable, Mapping, Sequence",
+        "from os import PathLike",
+        "from pathlib import Path",
+        "from typing import Any",
+        "",
+        "from transformers import PreTrainedModel",
+        "",
+    ]
+    public = {name: place for name, place in layercut._PUBLIC.items() if name not in verbs}
+    lines += sorted(f"from {place} import {name} as {name}" for name, place in public.items())
+    lines += ["", "__version__: str", ""]
+    for name, kind in verbs.items():
+        if name in layercut._PUBLIC:
+            lines += [definition(name, kind), ""]
+    ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", "layercut.pyi", "-"]
+    return subprocess.run(ruff, input="\n".join(lines), capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def definition(name: str, kind: Any) -> str:
+    """The function of a verb as a stub has it."""
+    import layercut
+    from layercut.verbs.base import plain_type, slots
+
+    signature, known = inspect.signature(getattr(layercut, name)), slots(kind)
+    parts, star = [], False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not star:
+            parts, star = [*parts, "*"], True
+        if (hint := OWN_TYPES.get(parameter.name)) is None:
+            plain = plain_type(known[parameter.name].info.annotation)
+            plain_text = re.sub(r"Annotated\[([\w.]+), .*?\)\]", r"\1", str(plain).replace("typing.", ""))
+            named = plain.__name__ if isinstance(plain, type) and not get_args(plain) else plain_text
+            hint = TYPES[re.sub(r"[\w.]+\.(\w+)", r"\1", named)]
+        if parameter.default is parameter.empty:
+            parts.append(f"{parameter.name}: {hint}")
+        else:
+            none = " | None" if parameter.default is None and hint != "Any" and "None" not in hint else ""
+            parts.append(f"{parameter.name}: {hint}{none} = {parameter.default!r}")
+    doc = (inspect.getdoc(kind) or "").partition("\n\n")[0]
+    inside = "".join(f"    {part},\n" for part in parts)
+    return f'def {name}(\n{inside}) -> {signature.return_annotation}:\n    """{" ".join(doc.split())}"""'
 
 
 def settings_page() -> str:

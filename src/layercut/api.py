@@ -21,6 +21,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from layercut.errors import InputError, unknown
+from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.verbs import verb_class
 from layercut.verbs.base import Slot, Verb, slots
@@ -108,8 +109,9 @@ def _parameter(name: str, slot: Slot | None, by_position: bool) -> inspect.Param
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
     if slot is None:
         return inspect.Parameter(name, kind, default=True if name == "progress" else None)
-    default = inspect.Parameter.empty if slot.info.is_required() else slot.info.default
-    return inspect.Parameter(name, kind, default=default)
+    default = slot.info.default
+    default = str(default) if isinstance(default, LayerSpec) else default  # as people write it
+    return inspect.Parameter(name, kind, default=inspect.Parameter.empty if slot.info.is_required() else default)
 
 
 def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -> Any:
@@ -187,7 +189,7 @@ def evaluate_task(
     """
     from layercut.models.loading import LoadedModel
     from layercut.progress.bars import watched
-    from layercut.selection.specs import LayerSpec, fits
+    from layercut.selection.specs import fits
     from layercut.surgery.checkpoint import earlier_plans, healings
     from layercut.surgery.plan import CutPlan
     from layercut.tasks import load_task

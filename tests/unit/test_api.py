@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -354,3 +355,23 @@ def test_descriptions_name_what_is_done() -> None:
     protect = SelectVerb.model_fields["protect"].description or ""
     assert protect.endswith("layer 0 for task_accuracy.")
     assert (layercut.prune.__doc__ or "").startswith("Make MODEL smaller")
+
+
+def test_the_stub_has_the_arguments_that_the_functions_take() -> None:
+    stub = ast.parse((Path(layercut.__file__).parent / "__init__.pyi").read_text("utf-8"))
+    functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
+    assert {"prune", "evaluate", "select_layers", "compare"} <= functions.keys() <= {*layercut.__all__}
+    for name, node in functions.items():
+        signature = inspect.signature(getattr(layercut, name))
+        kinds = {parameter.name: parameter.kind for parameter in signature.parameters.values()}
+        positional = [one.arg for one in node.args.args]
+        assert [*positional, *(one.arg for one in node.args.kwonlyargs)] == list(kinds), name
+        assert all(kinds[one] is inspect.Parameter.POSITIONAL_OR_KEYWORD for one in positional), name
+        given = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults + node.args.kw_defaults
+        for argument, default in zip(kinds, given, strict=True):
+            here = signature.parameters[argument].default
+            assert (default is None) == (here is inspect.Parameter.empty), (name, argument)
+            assert default is None or ast.literal_eval(default) == here, (name, argument)
+        assert node.returns is not None and ast.unparse(node.returns) == signature.return_annotation, name
+    imported = {one.asname for node in stub.body if isinstance(node, ast.ImportFrom) for one in node.names}
+    assert {*layercut.__all__} == (imported & {*layercut.__all__}) | functions.keys() | {"__version__"}

@@ -1,0 +1,473 @@
+"""Written by docs/generate.py from the fields of the verbs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from layercut.api import evaluate_task as evaluate_task
+from layercut.diagnostics.diagnose import Diagnosed as Diagnosed
+from layercut.drafting.job import DraftDone as DraftDone
+from layercut.drafting.view import draft_view as draft_view
+from layercut.engine.plain import PlainEngine as PlainEngine
+from layercut.engine.shared import SharedEngine as SharedEngine
+from layercut.errors import InputError as InputError
+from layercut.evidence.advice import Advice as Advice
+from layercut.evidence.comparison import ComparisonRow as ComparisonRow
+from layercut.evidence.paired import Comparison as Comparison
+from layercut.evidence.paired import compare_paired as compare_paired
+from layercut.healing.prompts import AnswerRecord as AnswerRecord
+from layercut.models.loading import LoadedModel as LoadedModel
+from layercut.models.loading import load_model as load_model
+from layercut.pruning.pruned import Pruned as Pruned
+from layercut.report.reports import write_reports as write_reports
+from layercut.selection.sweep import Swept as Swept
+from layercut.settings import CalibrationSettings as CalibrationSettings
+from layercut.settings import DecodingSettings as DecodingSettings
+from layercut.settings import ModelSettings as ModelSettings
+from layercut.settings import TaskSettings as TaskSettings
+from layercut.study.run import StudyOutcome as StudyOutcome
+from layercut.study.settings import StudySettings as StudySettings
+from layercut.surgery.checkpoint import cut_checkpoint as cut_checkpoint
+from layercut.surgery.plan import CutPlan as CutPlan
+from layercut.surgery.remove import bypass as bypass
+from layercut.surgery.remove import remove_layers as remove_layers
+from layercut.tasks import load_task as load_task
+from layercut.tasks.evaluate import TaskResult as TaskResult
+from layercut.tasks.run import Evaluated as Evaluated
+
+__version__: str
+
+def prune(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    tokenizer: Any = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    use: str | None = None,
+    tasks: str | Sequence[str] = (),
+    keep: float | str = 0.9,
+    units: str | None = None,
+    smaller: float | str | None = None,
+    one_size: bool = False,
+    faster: float | str | None = None,
+    serve: str = "laptop",
+    max_depth: str = "25%",
+    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    heal: str = "auto",
+    time: str | None = None,
+    max_new_tokens: int | None = None,
+    items: int | None = None,
+    versus: str | Sequence[str] = (),
+    goal_alone: bool = False,
+    no_side_effects: bool = False,
+    save_dtype: str = "auto",
+    out: str | PathLike[str] | None = None,
+    anyway: bool = False,
+    strict: bool = False,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    seed: int = 0,
+    report_to: str | Sequence[str] = (),
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Pruned:
+    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it."""
+
+def select_layers(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    criterion: str | None = None,
+    remove: str | PathLike[str] | Sequence[int] | CutPlan = "25%",
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tokenizer: Any = None,
+    quantize: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    channels: str = "rms",
+    keep: float | str | None = None,
+    out: str | PathLike[str] | None = None,
+    objective: str | Sequence[str | TaskSettings] = (),
+    readouts: str | Sequence[str] | None = None,
+    limit: int | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    held_out: int | None = None,
+    protect: str | None = None,
+    settings: Mapping[str, Any] = {},
+    seed: int = 0,
+    report_to: str | Sequence[str] = (),
+    normalise: str = "raw",
+    race: str = "exact",
+    calibration: str = "generated",
+    calibration_texts: int = 16,
+    calibration_tokens: int = 256,
+    temperature: float | str = 0.0,
+    top_p: float | str = 1.0,
+    top_k: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> CutPlan:
+    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take."""
+
+def cut(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    out: str | PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    keep: float | str | None = None,
+    healed: str | PathLike[str] | None = None,
+    mergekit: str | PathLike[str] | None = None,
+    seed: int = 0,
+    verify: bool = True,
+    max_shard_gb: float | str = 5.0,
+    tokenizer: Any = None,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file."""
+
+def evaluate(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    tasks: str | Sequence[str | TaskSettings] = (),
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tokenizer: Any = None,
+    quantize: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    suite: str | None = None,
+    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    out: str | PathLike[str] | None = None,
+    readouts: str | Sequence[str] | None = None,
+    limit: int | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    max_new_tokens: int | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    report_to: str | Sequence[str] = (),
+    allow_selection_items: bool = False,
+    against: str | PathLike[str] | None = None,
+    temperature: float | str = 0.0,
+    top_p: float | str = 1.0,
+    top_k: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Evaluated:
+    """Score MODEL on tasks, whole or without the layers that --remove names."""
+
+def generate(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    prompts: str | None = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tokenizer: Any = None,
+    quantize: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    prompt: str | Sequence[str] = (),
+    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    out: str | PathLike[str] | None = None,
+    preset: str | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    plain: bool = False,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    system: str | None = None,
+    max_prompt_tokens: int | None = None,
+    readout: str | None = None,
+    limit: int | None = None,
+    skip: int = 0,
+    shuffle_buffer: int = 10000,
+    temperature: float | str = 0.0,
+    top_p: float | str = 1.0,
+    top_k: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[AnswerRecord]:
+    """Let MODEL answer prompts, whole or without the layers that --remove names."""
+
+def heal(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    teacher: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    prompts: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tokenizer: Any = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    out: str | PathLike[str],
+    preset: str | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    seed: int = 42,
+    max_new_tokens: int | None = None,
+    system: str | None = None,
+    max_prompt_tokens: int | None = None,
+    readout: str | None = None,
+    limit: int | None = None,
+    skip: int = 0,
+    shuffle_buffer: int = 10000,
+    max_tokens: int = 8000,
+    min_tokens: int = 0,
+    finished_only: bool = True,
+    right_only: bool = False,
+    method: str = "lora",
+    objective: str = "sft",
+    rank: int = 64,
+    alpha: int = 16,
+    dropout: float | str = 0.05,
+    last_k: int = 3,
+    learning_rate: float | str | None = None,
+    schedule: str = "constant",
+    warmup_steps: int = 50,
+    optimizer: str = "adamw_torch",
+    weight_decay: float | str = 0.0001,
+    beta1: float | str = 0.9,
+    beta2: float | str = 0.99,
+    max_grad_norm: float | str = 1.0,
+    train_batch: int = 8,
+    micro_batch: int = 4,
+    packing: bool = False,
+    epochs: float | str = 1.0,
+    max_steps: int | None = None,
+    max_length: int = 8192,
+    precision: str = "auto",
+    gradient_checkpointing: str = "auto",
+    held_out: float | str = 0.1,
+    save_every: int = 100,
+    patience: int = 3,
+    marks: str | Sequence[str] = (),
+    graded: int = 0,
+    rollout_start: int = 32,
+    rollout_max: int = 512,
+    group: int = 8,
+    seam: str = "linear",
+    report_to: str | Sequence[str] = (),
+    responses: str = "self",
+    match_tokens: bool = False,
+    decontaminate: str | Sequence[str] = (),
+    save_dtype: str = "auto",
+    keep_adapter: bool = False,
+    temperature: float | str = 0.0,
+    top_p: float | str = 1.0,
+    top_k: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers."""
+
+def draft(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    tokenizer: Any = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    quantize: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    use: str | None = None,
+    tasks: str | Sequence[str] = (),
+    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    draft: str | None = None,
+    serve: str = "laptop",
+    items: int = 32,
+    window: int = 8,
+    measured: int = 8,
+    times: str | PathLike[str] | None = None,
+    times_only: bool = False,
+    max_new_tokens: int | None = None,
+    out: str | PathLike[str] | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> DraftDone:
+    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost."""
+
+def run_study(
+    study: str | PathLike[str] | Mapping[str, Any] | StudySettings,
+    *,
+    out: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    limit: int | None = None,
+    report_to: str | Sequence[str] = (),
+    trust_study_code: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[StudyOutcome]:
+    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost."""
+
+def sweep(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    objective: str | Sequence[str | TaskSettings] = (),
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tokenizer: Any = None,
+    quantize: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    diagnose: bool = False,
+    only: str | Sequence[str] = (),
+    readouts: str | Sequence[str] | None = None,
+    limit: int | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    layers: str | None = None,
+    split: str = "selection",
+    compare: Sequence[str | PathLike[str]] = (),
+    out: str | PathLike[str] | None = None,
+    seed: int = 0,
+    report_to: str | Sequence[str] = (),
+    temperature: float | str = 0.0,
+    top_p: float | str = 1.0,
+    top_k: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Swept | Diagnosed:
+    """Skip each layer of MODEL alone and measure what every task keeps."""
+
+def diagnose(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    cuts: str | Sequence[str],
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    engine_pool: str | None = None,
+    cuda_graphs: bool = False,
+    base_url: str | None = None,
+    tokenizer: Any = None,
+    quantize: str | None = None,
+    tie: bool = True,
+    plan_from_another_model: bool = False,
+    only: str | Sequence[str] = (),
+    limit: int = 32,
+    samples: int = 64,
+    layers: str | None = None,
+    out: str | PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Diagnosed:
+    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model."""
+
+def advise(
+    folder: str | PathLike[str],
+    *,
+    use: str = "all",
+    keep: float | str = 0.9,
+    confidence: float | str = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Advice:
+    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost."""
+
+def compare(
+    first: str | PathLike[str],
+    second: str | PathLike[str],
+    *,
+    page: str | PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[ComparisonRow]:
+    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?"""
+
+def push(
+    folder: str | PathLike[str],
+    repo: str,
+    *,
+    private: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> str:
+    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence."""
