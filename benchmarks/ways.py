@@ -17,12 +17,12 @@ import torch
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, always
 from layercut.engine.handle import ModelHandle
-from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_pairs
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stack import Stack
 from layercut.engine.stopping import stop_tokens
+from layercut.engine.text_groups import Pack
 from layercut.models.loading import LoadedModel, load_model
 from layercut.models.sources import describe_source, resolve
 from layercut.selection import answers as selection_answers

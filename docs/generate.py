@@ -70,11 +70,58 @@ def with_parts(file: Path, parts: dict[str, str]) -> str:
     return page
 
 
-def command_reference() -> str:
-    """The text of reference/cli.md."""
-    from layercut.cli.reference import reference
+EXIT_CODES = (
+    ("0", "success"),
+    ("1", "an error, or a study of which something failed"),
+    ("2", "a command that cannot be understood"),
+    ("130", "stopped by Ctrl-C; what was measured is saved"),
+)
+VARIABLES = (
+    ("`LAYERCUT_CACHE`", "where converted models are kept"),
+    ("`LAYERCUT_TRACEBACK=1`", "show where an error arose"),
+)
 
-    return reference() + "\n"
+
+def command_reference() -> str:
+    """The text of reference/cli.md: every verb, its words and its options."""
+    from layercut.cli.main import verbs
+    from layercut.text.markup import table
+
+    parts = [
+        "# Command line",
+        "",
+        "Every verb and flag, made from `--help`. Results go to stdout, everything else to stderr.",
+        "",
+        *table(["exit code", "meaning"], EXIT_CODES),
+        "",
+        *table(["environment variable", "meaning"], VARIABLES),
+        "",
+    ]
+    for name, command in verbs().items():
+        parts += [
+            f"## layercut {name}",
+            "",
+            re.sub(r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(command.help or ""), flags=re.MULTILINE),
+            "",
+        ]
+        for title, hidden in (("", False), ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True)):
+            rows = [option_row(one) for one in command.params if bool(getattr(one, "hidden", False)) is hidden]
+            if rows:
+                parts += [*([title, ""] if title else []), *table(["flag", "meaning", "default"], rows), ""]
+    return "\n".join(parts) + "\n"
+
+
+def option_row(parameter: Any) -> tuple[str, str, str]:
+    """One line of the table of options."""
+    if parameter.param_type_name == "argument":
+        names = f"`{(parameter.metavar or parameter.name.upper()).strip('{}[]')}`"
+    else:
+        names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
+    default = parameter.default
+    empty = default is None or default is False or callable(default)
+    shown = "required" if parameter.required else "" if empty else f"`{default}`"
+    text = " ".join((parameter.help or "").split()).replace("<", "&lt;").replace("|", r"\|")
+    return names, text, shown
 
 
 TYPES = {

@@ -24,7 +24,7 @@ from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate
-from layercut.tasks.lm_eval.choice_rows import hellaswag as prepared_hellaswag
+from layercut.tasks.lm_eval.choice_task import hellaswag as prepared_hellaswag
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.loaded import tiny_loaded
 

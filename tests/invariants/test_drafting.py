@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from layercut.drafting.agreement import WrittenAnswer
-from layercut.drafting.forecast import Drafted
+from layercut.drafting.forecast import Drafted, rounds_of
 from layercut.drafting.measure import measure
-from layercut.drafting.rounds import rounds_of
 from layercut.drafting.view import draft_view
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.plain import PlainEngine

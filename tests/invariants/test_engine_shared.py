@@ -19,11 +19,11 @@ from layercut.engine.base import (
     Message,
     Reply,
 )
-from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.products import large_layers
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stack import Stack
+from layercut.engine.text_groups import Pack
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass

@@ -8,31 +8,30 @@ UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings seed
-cli/reference
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
-engine/answers engine/base engine/generating engine/head engine/packing engine/pool_worker engine/ray_members
-engine/reading engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
+engine/answers engine/base engine/generating engine/pool_worker engine/ray_members
+engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start
-evidence/advice evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs
+evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs
 healing/data healing/fold healing/heal healing/job healing/outline healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
 progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
-pruning/pruned pruning/speed pruning/state pruning/verdict
+pruning/pruned pruning/speed pruning/verdict
 report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections report/elements
 report/draft report/figures/charts report/figures/diagnosis report/figures/picture report/figures/scores
-report/html/answer report/html/answers report/html/browser report/html/damage report/html/layout report/html/page
+report/html/answers report/html/damage report/html/layout report/html/page
 report/html/provenance report/html/scores report/provenance report/reports report/source report/study_tables
 report/sweep_text report/words
 runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
-selection/base selection/position selection/rotation selection/text_objective
-study/choosing study/file study/growth study/healing_arms study/job study/outline study/settings study/steps_beside
+selection/base
+study/growth study/choosing study/file study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
 surgery/cut surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
-tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/choice_rows tasks/lm_eval/forms
+tasks/humaneval tasks/in_steps tasks/lm_eval/by_name
 tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task
 tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/mbpp tasks/own_rows tasks/program_parts tasks/rows_task
 tasks/run

@@ -17,7 +17,7 @@ from layercut.diagnostics.measures import rows_of
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.pass_at_k import pass_at_k
+from layercut.evidence.intervals import pass_at_k
 from layercut.text.counting import counted
 
 NAME = "demoted"

@@ -7,10 +7,56 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layercut.drafting.rounds import expected_rounds, rounds_of
 from layercut.drafting.times import StepCost
 from layercut.evidence.intervals import Array, Estimate
 from layercut.evidence.paired import sums_ratio
+
+
+class Round(NamedTuple):
+    """One pass of the original model; it writes one token more than it accepts."""
+
+    proposed: int
+    accepted: int
+
+
+def rounds_of(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
+    """The rounds that write an answer, as transformers' assisted generation runs them.
+
+    Args:
+        agrees: for each token of the answer: the draft's likeliest one is the same.
+        window: tokens that the draft proposes, fewer in front of the limit and behind its own stop token.
+        limit: the most tokens that the answer may have; the last one is always the original model's.
+    """
+    found = []
+    place, end = 0, len(agrees)
+    while place < end:
+        most = min(window, max(limit - place - 1, 0))
+        accepted = 0
+        while accepted < most and place + accepted < end and agrees[place + accepted]:
+            accepted += 1
+        has_ended = accepted > 0 and place + accepted == end and end < limit
+        found.append(Round(accepted if has_ended else most, min(accepted, end - place - 1)))
+        place += accepted + 1
+    return found
+
+
+def expected_rounds(accepted: Sequence[float], window: int) -> float:
+    """Rounds of speculative sampling along a drawn answer, on average.
+
+    Args:
+        accepted: for each token of the answer, the probability that a token drawn from the draft is accepted there.
+    """
+    begun = [1.0] + [0.0] * len(accepted)  # probability that a round begins in front of each token
+    for place in range(len(accepted)):
+        reached = begun[place]
+        for step in range(window + 1):
+            after = place + step + 1
+            if after > len(accepted):
+                break
+            stays = accepted[place + step] if step < window else 0.0
+            begun[after] += reached * (1 - stays)
+            reached *= stays
+    return sum(begun[:-1])
 
 
 class Drafted(NamedTuple):

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from layercut.engine.timing import cache_name, now, random_ids
 from layercut.errors import InputError
 from layercut.pruning.profile import Profile
-from layercut.pruning.request_times import TimeParts
+from layercut.pruning.speed import TimeParts
 from layercut.runs.atomic import write_json
 from layercut.runs.environment import machine
 from layercut.runs.json_text import load

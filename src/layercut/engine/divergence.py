@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Divergence, TokenDamage
-from layercut.engine.head import HeadInput, chunks, logits, states_at
 from layercut.engine.prompts import decode
 from layercut.engine.rows import Scoring
+from layercut.engine.stack import HeadInput, chunks, logits, states_at
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass
 

@@ -18,16 +18,14 @@ from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
 from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted, distinct
 from layercut.engine.decoding import DecodingPool, DecodingRow
-from layercut.engine.head import chunks, logits
-from layercut.engine.packing import Pack
 from layercut.engine.prompts import decode, encode_draft
-from layercut.engine.reading import Reading
 from layercut.engine.rows import GenerationRow, ItemRequest, Scoring, Tokens
 from layercut.engine.sampling import Next, next_tokens
-from layercut.engine.scores import OnLogits
+from layercut.engine.scores import OnLogits, Reading
 from layercut.engine.shared_depth import Leaf
+from layercut.engine.stack import chunks, logits
 from layercut.engine.stopping import stop_tokens
-from layercut.engine.text_groups import PackedText
+from layercut.engine.text_groups import Pack, PackedText
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:

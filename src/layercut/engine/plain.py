@@ -37,7 +37,6 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import Backoff, lay_out
 from layercut.engine.divergence import divergences_of
-from layercut.engine.head import body_of, states_at
 from layercut.engine.prompts import decode
 from layercut.engine.rows import (
     GenerationRow,
@@ -50,6 +49,7 @@ from layercut.engine.rows import (
 )
 from layercut.engine.sampling import drawing
 from layercut.engine.scores import ContinuationScore, Sheet, likelihoods
+from layercut.engine.stack import body_of, states_at
 from layercut.engine.stopping import RowStops, TokenCounter, ending, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass, decoder_layers

@@ -10,13 +10,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from layercut.engine.head import logits
-from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.engine.shared_depth import PrefixCache, tree_of, walk
-from layercut.engine.stack import Stack
-from layercut.engine.text_groups import PackedText
+from layercut.engine.stack import Stack, logits
+from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError, one_line
 from layercut.models.wider import widened
 from layercut.surgery.plan import CutPlan

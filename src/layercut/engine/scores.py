@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Likelihoods
-from layercut.engine.head import HeadInput, chunks, logits
+from layercut.engine.stack import HeadInput, chunks, logits
+from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError
 
 if TYPE_CHECKING:
-    from layercut.engine.rows import Reader, Scoring
+    from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
     from layercut.models.loading import LoadedModel
 
 
@@ -107,3 +108,108 @@ def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[Co
     """The answers from the scores of all items' continuations, one item after the other; see ``likelihoods``."""
     left = iter(scores)
     return [likelihoods(loaded, item, [next(left) for row in item.rows for _ in row.continuations]) for item in items]
+
+
+SHORTEST_KIN = 32
+"""Tokens that two requests must have in common to share a text."""
+LARGEST_TREE = 8192
+"""Tokens of the rows of one text, what is shared counted in each: its attention grows with the square."""
+
+
+class Reading:
+    """Each request is one text: a tree of its rows, so that what they have in common is computed once.
+
+    The options of a multiple-choice item thus share one pass over their context and over the words they begin with, and
+    a position that several continuations are read off is read once. Neighbours of which most is the same are one text
+    together: items that come behind the same worked examples share the pass over these.
+    """
+
+    def __init__(
+        self, block: Sequence[Scoring | None], num_prefix: int, lines: Sequence[Sequence[Tokens]] | None = None
+    ) -> None:
+        """Lay the texts out.
+
+        Args:
+            block: what is scored; None where a text is there for the sake of its lines alone.
+            num_prefix: tokens that all rows share and that are no part of a text.
+            lines: per text, more lines, without the prefix. They come first: token j of the first of them is token j of
+                the text.
+        """
+        self.block = [item for item in block if item is not None]
+        self.texts: list[PackedText] = []
+        self.sheet = Sheet()
+        """Positions and continuations to score, the continuations of all rows of all requests in order."""
+        self._read: dict[tuple[int, int], int] = {}
+        self._text_of: list[int] = []
+        """Per entry of the block, the text that it is in."""
+        parts = [[index] for index in range(len(block))] if lines is not None else _kindred(block, num_prefix)
+        for members in parts:
+            first = [] if lines is None else list(lines[members[0]])
+            rows = [(index, row) for index in members for row in _rows(block[index])]
+            text, lanes = PackedText.tree([*first, *(row.tokens[num_prefix:] for _, row in rows)])
+            self._text_of += [len(self.texts)] * len(members)
+            self.texts.append(text)
+            for (index, row), lane in zip(rows, lanes[len(first) :], strict=True):
+                places = [self._read.setdefault((index, place), len(self._read)) for place in lane[-row.num_scored :]]
+                for continuation in row.continuations:
+                    self.sheet.add(places, continuation)
+
+    def positions(self, pack: Pack) -> list[int]:
+        """Packed index of each of the N positions that are read."""
+        return [pack.starts[self._text_of[index]] + place for index, place in self._read]
+
+    def read_at(self, index: int, place: int) -> int | None:
+        """Which of the N positions a token of an entry's text is, if it is read for this entry at all."""
+        return self._read.get((index, place))
+
+    def scores(self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = ignored) -> list[Likelihoods]:
+        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``Sheet.scores``.
+
+        Raises:
+            InputError: scores that are not numbers.
+        """
+        scores = self.sheet.scores(loaded, before, on_logits)
+        return [
+            likelihoods(loaded, item, [next(scores) for row in item.rows for _ in row.continuations])
+            for item in self.block
+        ]
+
+
+def neighbours(work: Sequence[Scoring]) -> list[Scoring]:
+    """The requests in their order, but those of which most is the same behind one another."""
+    rest = sorted(work, key=lambda item: (item.rows[0].tokens, item.id))
+    kin: list[list[Scoring]] = []
+    for item in rest:
+        if kin and _most_is_same(kin[-1][-1], item, 0):
+            kin[-1].append(item)
+        else:
+            kin.append([item])
+    place = {item.id: number for number, item in enumerate(work)}
+    kin.sort(key=lambda items: min(place[item.id] for item in items))
+    return [item for items in kin for item in items]
+
+
+def _kindred(block: Sequence[Scoring | None], num_prefix: int) -> list[list[int]]:
+    """Entries of a block, those that share a text together."""
+    parts: list[list[int]] = []
+    room = 0
+    for index, item in enumerate(block):
+        before = block[index - 1] if index else None
+        size = sum(len(row.tokens) - num_prefix for row in _rows(item))
+        if item is not None and before is not None and size <= room and _most_is_same(before, item, num_prefix):
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+            room = LARGEST_TREE
+        room -= size
+    return parts
+
+
+def _rows(item: Scoring | None) -> Sequence[LikelihoodRow]:
+    return () if item is None else item.rows
+
+
+def _most_is_same(one: Scoring, other: Scoring, num_prefix: int) -> bool:
+    left, right = (item.rows[0].tokens[num_prefix:] for item in (one, other))
+    same = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    return same >= SHORTEST_KIN and 2 * same >= max(len(left), len(right))

@@ -42,10 +42,7 @@ from layercut.engine.base import (
 from layercut.engine.batching import lay_out
 from layercut.engine.divergence import divergences_between
 from layercut.engine.generating import Generating, PromptBlock, Runner
-from layercut.engine.head import HeadInput
-from layercut.engine.packing import Pack, shared_prefix
 from layercut.engine.plain import PlainEngine
-from layercut.engine.reading import Reading, neighbours
 from layercut.engine.rows import (
     ItemRequest,
     Scoring,
@@ -55,9 +52,10 @@ from layercut.engine.rows import (
     questions,
     scorings,
 )
+from layercut.engine.scores import Reading, neighbours
 from layercut.engine.shared_depth import Leaf, PrefixCache, tree_of, walk
-from layercut.engine.stack import Stack
-from layercut.engine.text_groups import PackedText
+from layercut.engine.stack import HeadInput, Stack
+from layercut.engine.text_groups import Pack, PackedText, shared_prefix
 from layercut.errors import InputError
 from layercut.progress.activity import muted
 from layercut.surgery.plan import CutPlan

@@ -20,9 +20,9 @@ from layercut.errors import InputError
 from layercut.progress.activity import works
 
 if TYPE_CHECKING:
-    from layercut.engine.packing import Pack
     from layercut.engine.rows import Tokens
     from layercut.engine.stack import Entered, Stack
+    from layercut.engine.text_groups import Pack
     from layercut.surgery.plan import CutPlan
 
 Path = tuple[int, ...]

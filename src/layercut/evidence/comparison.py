@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.intervals import Estimate, plain_estimates
-from layercut.evidence.multiplicity import ALPHA, holm
+from layercut.evidence.intervals import ALPHA, Estimate, holm, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.surgery.plan import lost_since, mlp_share, origin_of
 from layercut.text.counting import counted, of_test_set

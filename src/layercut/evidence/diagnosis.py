@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import ALPHA, holm
+from layercut.evidence.intervals import ALPHA, Estimate, holm
 from layercut.evidence.paired import Comparison, PairedRow, compare_paired
 from layercut.runs.directory import DIAGNOSIS
 from layercut.runs.settings import read_format

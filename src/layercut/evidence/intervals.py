@@ -21,6 +21,7 @@ from layercut.seed import check_seed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
@@ -161,3 +162,63 @@ def finite_array(values: Sequence[float] | Array) -> Array:
         where = int(np.flatnonzero(~np.isfinite(array))[0])
         raise InputError(f"the value of item {where} is {array[where]}; scores must be finite numbers.")
     return array
+
+
+ALPHA = 0.05
+"""A difference counts where its adjusted p-value is below this."""
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given.
+
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. Calling all adjusted
+    values below 0.05 a finding is wrong about any of them with a probability of at most 0.05, however the comparisons
+    depend on each other. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
+
+    Written here because scipy only has the false discovery rate, which bounds another error, and statsmodels would be a
+    dependency for these few lines.
+
+    Raises:
+        InputError: a value outside [0, 1], or NaN.
+    """
+    for index, p in enumerate(p_values):
+        if not 0 <= p <= 1:
+            raise InputError(f"p-value {index} is {p}; p-values go from 0 to 1.")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """The unbiased estimate from one problem: 1 - C(n - c, k) / C(n, k).
+
+    It is the share of all sets of k out of the n programs that hold a right one. The naive 1 - (1 - c/n)^k draws the
+    same program twice and comes out too low. Computed as 1 - prod over i of (1 - k / i), i from n - c + 1 to n, which
+    overflows nowhere. Chen et al., "Evaluating Large Language Models Trained on Code", arXiv:2107.03374.
+
+    >>> pass_at_k(2, 1, 1), pass_at_k(4, 1, 2), pass_at_k(5, 3, 3)
+    (0.5, 0.5, 1.0)
+
+    Args:
+        num_samples: n, programs drawn for the problem.
+        num_correct: c, how many of them pass.
+        k: programs that one may show.
+
+    Raises:
+        InputError: k above n, or counts that cannot be.
+    """
+    if not 0 <= num_correct <= num_samples:
+        raise InputError(f"{num_correct} right programs of {num_samples} cannot be; use 0 to {num_samples}.")
+    if not 1 <= k <= num_samples:
+        raise InputError(
+            f"pass@{k} cannot be computed from {num_samples} programs; use 1 to {num_samples}, or draw more."
+        )
+    if num_samples - num_correct < k:
+        return 1.0  # too few wrong ones to fill a set
+    none_right = 1.0
+    for i in range(num_samples - num_correct + 1, num_samples + 1):
+        none_right *= 1.0 - k / i
+    return 1.0 - none_right

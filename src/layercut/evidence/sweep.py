@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.correlation import RankCorrelation, rank_correlation
-from layercut.evidence.intervals import plain_estimates
-from layercut.evidence.multiplicity import ALPHA, holm
+from layercut.evidence.intervals import ALPHA, holm, plain_estimates
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP

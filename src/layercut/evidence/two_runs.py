@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.intervals import ALPHA
 from layercut.evidence.means import form_means
-from layercut.evidence.multiplicity import ALPHA
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
 from layercut.runs.logs import open_log

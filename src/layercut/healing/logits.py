@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from layercut.engine.head import HeadInput, body_of, logits_with_gradients
+from layercut.engine.stack import HeadInput, body_of, logits_with_gradients
 from layercut.healing.examples import given, in_loss
 from layercut.healing.trainable import bare
 

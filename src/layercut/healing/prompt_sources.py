@@ -22,8 +22,8 @@ from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
 from layercut.tasks.grading import scores_of
 from layercut.tasks.hub import HUB, hub_rows
+from layercut.tasks.reported import shortfall
 from layercut.tasks.selected_items import merge_items
-from layercut.tasks.shortfall import shortfall
 from layercut.text.counting import counted
 
 Found = TypeVar("Found")

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import Data, TrainingExample, padded
 from layercut.healing.fold import (
+    HeldStream,
     add_to_projection,
     branch,
     fold,
@@ -39,7 +40,6 @@ from layercut.healing.fold import (
     takes_maps,
 )
 from layercut.healing.fold import gain as gain_of
-from layercut.healing.held_stream import HeldStream
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
 from layercut.surgery.plan import CutPlan

@@ -32,7 +32,7 @@ from layercut.models.weights import read_config
 from layercut.progress.stages import StageProgress
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, Other, judge
-from layercut.pruning.context import PruneContext
+from layercut.pruning.context import PruneContext, PruneState
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
@@ -44,7 +44,6 @@ from layercut.pruning.side_effects import FOLDER as SIDE_EFFECTS_FOLDER
 from layercut.pruning.side_effects import SIDE_EFFECTS, checks_for, side_effects
 from layercut.pruning.sizes import Sizes, on_experts
 from layercut.pruning.speed import timed_rounds
-from layercut.pruning.state import PruneState
 from layercut.pruning.verdict import card_verdict
 from layercut.pruning.versus import other_model, run_of, timer_of
 from layercut.runs.atomic import new_directory, write_text

@@ -29,7 +29,7 @@ from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.shortfall import tell_shortfalls
+from layercut.tasks.reported import tell_shortfalls
 
 
 class OriginalModel:

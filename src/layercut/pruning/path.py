@@ -27,13 +27,13 @@ from layercut.pruning.budget import CANDIDATES
 from layercut.runs.prune import Estimated, TaskKept
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.base import Context
-from layercut.selection.block_influence import block_influence
 from layercut.selection.calibration import Calibration
+from layercut.selection.criteria import block_influence
 from layercut.selection.greedy import best_of, stand
 from layercut.selection.objective import TaskObjective, TaskRecords
+from layercut.selection.perplexity import TextObjective
 from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.text_objective import TextObjective
 from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan

@@ -17,9 +17,9 @@ from layercut.pruning.confirm import gone_of
 from layercut.pruning.context import PruneContext
 from layercut.pruning.healing import SEAM, TRAINING_ITEMS, DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.original import OriginalModel
-from layercut.pruning.request_times import RequestTimes, measure_request_times
 from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE, TRAINED
 from layercut.pruning.sizes import SizePath
+from layercut.pruning.speed import RequestTimes, measure_request_times
 from layercut.pruning.versus import timer_of
 from layercut.runs.prune import SECONDS, SHARED, PathStep, TaskKept, Tried, least_kept, stage_of
 from layercut.surgery.plan import CutPlan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
-from layercut.evidence.multiplicity import ALPHA, holm
+from layercut.evidence.intervals import ALPHA, holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.path import measured
 from layercut.runs.directory import RunFolder

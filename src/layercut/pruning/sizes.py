@@ -18,8 +18,8 @@ from layercut.errors import InputError
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.path import TRACES, PlanPath
-from layercut.pruning.request_times import RequestTimes
 from layercut.pruning.settings import WIDTH, PruneSettings
+from layercut.pruning.speed import RequestTimes
 from layercut.runs.prune import BYTES
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
 from layercut.selection.trace_damage import first_traces, right_answers

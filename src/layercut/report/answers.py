@@ -12,8 +12,7 @@ from rich.text import Text
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs
 from layercut.evidence.degeneration import NAME
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow, over_models
-from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.diagnosis.page import measure_column, measure_table
 from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cell, program_classes, program_words
 from layercut.report.table import Column, Part, Table, terminal

@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from layercut.report.table import Table
+from layercut.report import words
+from layercut.report.table import Column, Styled, Table
+from layercut.runs.prune import PruneResult
+from layercut.text.numbers import HasInterval, number, p_value, with_interval
+
+if TYPE_CHECKING:
+    from layercut.runs.prune import TaskKept
+
+
+class Share(NamedTuple):
+    """Retention of one task."""
+
+    task: str
+    readout: str
+    kept: HasInterval | None
+    bound: float | None
+    """At least this, by a one-sided bound."""
+
+
+def task_cell(task: str, readout: str) -> Styled:
+    """A task, and below it how it is answered."""
+    return Styled(task, "plain", below=(words.readout_words(readout),))
+
+
+def share_cell(one: TaskKept | Share) -> str:
+    """The share that is kept, with its interval."""
+    return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
+
+
+def verdict_cell(passed: bool, otherwise: str) -> Styled:
+    """``passed``, or the verdict ``otherwise``."""
+    return (
+        Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,3 +127,21 @@ class Section:
     """The question that the section answers, in a sentence."""
     short: str = ""
     """Its title in the contents, in one or two words."""
+
+
+def side_effect_table(result: PruneResult) -> Table:
+    """Every check of both models."""
+    return Table(
+        name="side_effects",
+        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
+        "p adjusted (Holm)",
+        columns=[
+            Column("check", lambda one: one.what),
+            Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
+            Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
+            Column("difference, points", lambda one: with_interval(one.difference, sign=True)),
+            Column("p", lambda one: p_value(one.p), numeric=True),
+            Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
+        ],
+        rows=result.side_effects,
+    )

@@ -11,11 +11,9 @@ from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advic
 from layercut.evidence.study import checkpoint_of
 from layercut.report import advice_text, words
 from layercut.report.advice_text import ask_more
-from layercut.report.cells import share_cell, task_cell, verdict_cell
 from layercut.report.comparison import finding, kept, score_table
-from layercut.report.elements import Figure
+from layercut.report.elements import Figure, share_cell, side_effect_table, task_cell, verdict_cell
 from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
-from layercut.report.side_effects import side_effect_table
 from layercut.report.table import Cell, Column, Part, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.cells import Share, share_cell, task_cell, verdict_cell
-from layercut.report.elements import Figure, Key, Panel
+from layercut.report.elements import Figure, Key, Panel, Share, share_cell, task_cell, verdict_cell
 from layercut.report.figures import charts
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.disk import size

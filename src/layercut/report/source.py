@@ -15,7 +15,7 @@ from layercut.evidence.diagnosis import load
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.first import FirstScreen, first_screen
-from layercut.report.html.browser import browser
+from layercut.report.html.layout import browser
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import shown

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.evidence.comparison import KEPT
-from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.evidence.uses import is_written
 from layercut.text.counting import counted
 from layercut.text.numbers import number, parameters, with_interval

@@ -1,16 +1,178 @@
-"""Perplexity: remove first the layers whose removal raises the loss on text least."""
+"""Perplexity: remove first the layers whose removal raises the loss on text least; and searches by a loss on text."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Any, Literal, cast, get_args
 
-from layercut.engine.base import LikelihoodRequest
-from layercut.selection.base import Context, Selection, choose, engine_and_text
-from layercut.selection.search_journal import SearchJournal
-from layercut.selection.text_objective import Measure, TextObjective, select_by_text
+from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Likelihoods, Under, Wanted
+from layercut.errors import InputError
+from layercut.progress import Progress, silent
+from layercut.runs.settings import settings_hash
+from layercut.selection.base import Context, Selection, by_importance, choose, engine_and_text
+from layercut.selection.greedy import as_json, greedy
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
+
+Measure = Literal["nll", "kl", "js", "top1", "sure"]
+_VERSIONS = {"nll": 1, "divergence": 2}
+"""Versions of the readouts, raised by any change that can alter a record's numbers."""
+
+
+class TextObjective:
+    """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
+
+    ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
+    ``js``: their Jensen-Shannon divergence over the original model's 100 likeliest tokens and all others as one more
+    outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. ``sure``: the rise of -ln p of the
+    tokens to which the original model gives 0.9 or more, where another token is an error and not another wording; the
+    others count 0. All but ``top1`` are in nats.
+
+    The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in the journal.
+    ``nll`` runs the plan alone; the other four come together from one run of plan and original model.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[LikelihoodRequest],
+        *,
+        name: str,
+        measure: Measure,
+        journal: SearchJournal | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        """Args:
+        requests: texts, each with one continuation; only continuations are measured.
+        name: of the texts, in the journal and in progress.
+        journal: in memory if left out.
+        """
+        self._engine = engine
+        self._requests = list(requests)
+        self._measure = measure
+        self._name = name
+        self._journal = journal or SearchJournal()
+        self._progress = progress
+        self._ids = [request.id for request in requests]
+        self._uncut = CutPlan(num_layers=engine.num_layers)
+        content = [(request.prompt, request.continuations) for request in requests]
+        self._texts_hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        readout = "nll" if measure == "nll" else "divergence"
+        self._question = JournalQuestion(
+            task=name,
+            readout=readout,
+            model_hash=engine.describe()["model_hash"],
+            version=_VERSIONS[readout],
+            settings_hash=settings_hash({"texts": self._texts_hash}),  # all of them: they decide who shares a batch
+            decoding=None,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "texts": self._name,
+            "measure": self._measure,
+            "num_texts": len(self._requests),
+            "texts_hash": self._texts_hash,
+        }
+
+    def values(self, plans: Sequence[CutPlan]) -> list[float]:
+        """Higher is better. Minus infinity where a token of the text has probability 0."""
+        return [-self._means(records)[self._measure] for records in self.records(plans)]
+
+    def means(self, plan: CutPlan) -> dict[str, float]:
+        """All measures of the same run, per token; ``nll`` comes with every other."""
+        (records,) = self.records([plan])
+        return self._means(records)
+
+    def num_tokens(self) -> int:
+        (records,) = self.records([self._uncut])
+        return sum(record["num_tokens"] for record in records)
+
+    def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        num_tokens = sum(record["num_tokens"] for record in records)
+        taken = [measure for measure in get_args(Measure) if measure in records[0]]
+        return {measure: _sum(record[measure] for record in records) / num_tokens for measure in taken}
+
+    def records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
+        """For each plan a record per text, from the journal or the engine: sums over tokens, with ``num_tokens``."""
+        parts = {plan.key: self._journal.part(self._question, plan, self._ids) for plan in plans}
+        known = {key: {record["id"] for record in part.records} for key, part in parts.items()}
+        total = len(parts) * len(self._ids)
+        self._progress(self._name, sum(map(len, known.values())), total)
+        if not all(part.is_complete for part in parts.values()):
+            for plan, fresh in self._ask(plans, lambda plan, text: text not in known[plan.key]):
+                parts[plan.key].append(fresh)
+                known[plan.key].update(record["id"] for record in fresh)
+                self._progress(self._name, sum(map(len, known.values())), total)
+        assert all(part.is_complete for part in parts.values()), f"the engine left texts of {self._name} out"
+        return [parts[plan.key].records for plan in plans]
+
+    def _ask(self, plans: Sequence[CutPlan], wanted: Wanted) -> Iterator[tuple[CutPlan, list[dict[str, Any]]]]:
+        # The engine gets all texts and plans, the known ones too, so that its batches equal those of an uninterrupted
+        # search.
+        if self._measure == "nll":
+            found = cast("Under[Likelihoods]", self._engine.answers_under(self._requests, plans, wanted=wanted))
+            for plan, scored in found:
+                yield plan, [_record(one.id, one.num_tokens[0], nll=-one.log_likelihoods[0]) for one in scored]
+            return
+        for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):
+            yield plan, [_of_divergence(one) for one in compared]
+
+
+def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:
+    """Choose layers by an objective on text.
+
+    ``one_shot``: the importance of a layer is the rise of the mean measure per token when it alone is skipped; the
+    least important are removed. ``greedy``: remove the layer whose absence hurts least, and repeat.
+
+    Details: ``objective``, ``num_tokens``; one-shot, the mean measures ``uncut`` and per layer ``without``; greedy,
+    those of ``greedy`` (its values are minus the mean measure). Raises InputError if a measure is infinite for the
+    original model, or without one of the layers (one-shot).
+    """
+    found = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
+    base = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
+    return found._replace(details={**base, **found.details})
+
+
+def _one_shot(context: Context, objective: TextObjective) -> Selection:
+    uncut = CutPlan(num_layers=context.num_layers)
+    alone = {layer: CutPlan(num_layers=context.num_layers, removed=(layer,)) for layer in context.candidates}
+    value, *values = objective.values([uncut, *alone.values()])
+    importance = {layer: value - without for layer, without in zip(alone, values, strict=True)}
+    for layer, rise in importance.items():
+        if not math.isfinite(rise):
+            raise InputError(
+                f"without layer {layer} the model gives a token of the text probability 0, so its loss is infinite; "
+                "protect the layer, or load the model with another dtype."
+            )
+    details = {
+        "uncut": _finite(objective.means(uncut)),
+        "without": {str(layer): _finite(objective.means(plan)) for layer, plan in alone.items()},
+    }
+    return by_importance(context, importance, details)
+
+
+def _of_divergence(one: Divergence) -> dict[str, Any]:
+    record = _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100, sure=one.sure)
+    record["top1"] = one.top1_disagreements
+    return record
+
+
+def _record(text: str, num_tokens: int, **sums: float) -> dict[str, Any]:
+    return {"id": text, "num_tokens": num_tokens, **{name: as_json(value) for name, value in sums.items()}}
+
+
+def _sum(values: Iterable[float | None]) -> float:
+    """Exactly rounded, so that the order of the batches does not matter; None stands for infinity."""
+    return math.fsum(math.inf if value is None else value for value in values)
+
+
+def _finite(means: Mapping[str, float]) -> dict[str, float | None]:
+    return {measure: as_json(mean) for measure, mean in means.items()}
 
 
 def perplexity(context: Context) -> Selection:

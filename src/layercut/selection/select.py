@@ -36,8 +36,8 @@ from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
 from layercut.tasks.base import generates, known_readouts
 from layercut.tasks.cells import announce_isolation
+from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.selected_items import HELD_OUT, SELECTION_ITEMS, merge_items, record_items, selection_items
-from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:

@@ -42,9 +42,9 @@ from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
 from layercut.tasks.grading import chance_of
+from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.run import slug
 from layercut.tasks.selected_items import selection_items
-from layercut.tasks.shortfall import tell_shortfalls
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 

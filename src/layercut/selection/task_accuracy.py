@@ -9,9 +9,9 @@ from layercut.errors import InputError
 from layercut.selection.base import Context, Objective, Selection, check_names, wanted_objective, whole_numbers
 from layercut.selection.greedy import greedy
 from layercut.selection.objective import TaskObjective, selected_on
+from layercut.selection.perplexity import TextObjective
 from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.text_objective import TextObjective
 from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.plan import CutPlan
 

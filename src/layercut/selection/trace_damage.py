@@ -9,8 +9,8 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, choose, wanted_objective
 from layercut.selection.objective import TaskObjective, TaskRecords
+from layercut.selection.perplexity import Measure, TextObjective, select_by_text
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.text_objective import Measure, TextObjective, select_by_text
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items

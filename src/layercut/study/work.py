@@ -31,9 +31,8 @@ from layercut.study.store import SEARCHES, CellStore, Measured, cell_identity, f
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
-from layercut.tasks.reported import decided
+from layercut.tasks.reported import decided, tell_reported, tell_shortfalls
 from layercut.tasks.selected_items import used_items
-from layercut.tasks.shortfall import tell_reported, tell_shortfalls
 
 _READOUT_COST = {"short": 1, "chain": 2}
 """Readouts that generate cost more than those that rank."""

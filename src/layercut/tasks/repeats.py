@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.errors import InputError
-from layercut.evidence.pass_at_k import pass_at_k
+from layercut.evidence.intervals import pass_at_k
 from layercut.tasks.base import Asking, Sample, Score
 
 _MARK = " draw "

@@ -22,9 +22,8 @@ from layercut.runs.settings import settings_in
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, make_cells, run_cells, run_settings
-from layercut.tasks.reported import decided
+from layercut.tasks.reported import decided, tell_reported
 from layercut.tasks.selected_items import used_items
-from layercut.tasks.shortfall import tell_reported
 
 if TYPE_CHECKING:
     from pandas import DataFrame

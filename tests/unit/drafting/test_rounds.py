@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from layercut.drafting.rounds import Round, expected_rounds, rounds_of
+from layercut.drafting.forecast import Round, expected_rounds, rounds_of
 
 
 def by_hand(answer: list[int], drafted: list[int], window: int, limit: int) -> list[Round]:

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from layercut.engine import divergence, head
+from layercut.engine import divergence, stack
 from layercut.engine.base import Divergence, LikelihoodRequest, Message
 from layercut.engine.divergence import Reference, token_divergence
 from layercut.engine.plain import PlainEngine
@@ -129,7 +129,7 @@ def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytes
         return [answer.log_likelihoods for batch in engine.log_likelihoods(asked, CUT) for answer in batch]
 
     at_once, scored_at_once = compare(CUT, model_type=model_type), scores()
-    monkeypatch.setattr(head, "CHUNK_SIZE", 3 * 260)  # three positions
+    monkeypatch.setattr(stack, "CHUNK_SIZE", 3 * 260)  # three positions
     made = []
     own = loaded(model_type).model.get_output_embeddings().register_forward_hook(lambda *a: made.append(a[2].shape))
     in_chunks, scored_in_chunks = compare(CUT, model_type=model_type), scores()

@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
 from layercut.engine import probe
 from layercut.engine.attention import Heads
-from layercut.engine.packing import Pack
 from layercut.engine.plain import PlainEngine
 from layercut.engine.probe import fastest_engine, why_not_shared
 from layercut.engine.shared import SharedEngine
+from layercut.engine.text_groups import Pack
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
 from layercut.models.structure import structure_in

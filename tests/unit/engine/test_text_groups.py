@@ -11,8 +11,8 @@ from torch import Tensor
 from layercut.engine.attention import Heads, KeyValue
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.reading import Reading, neighbours
 from layercut.engine.rows import Scoring, scorings
+from layercut.engine.scores import Reading, neighbours
 from layercut.engine.shared import SharedEngine
 from layercut.engine.text_groups import Group, PackedText, by_length
 from layercut.surgery.plan import CutPlan

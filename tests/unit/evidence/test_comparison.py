@@ -7,8 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_runs, left_out
-from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import holm
+from layercut.evidence.intervals import Estimate, holm
 from layercut.evidence.paired import compare_paired
 from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder

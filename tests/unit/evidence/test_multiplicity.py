@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.multiplicity import holm
+from layercut.evidence.intervals import holm
 
 
 def test_by_hand() -> None:

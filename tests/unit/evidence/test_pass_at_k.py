@@ -6,7 +6,7 @@ from math import comb
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.pass_at_k import pass_at_k
+from layercut.evidence.intervals import pass_at_k
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])

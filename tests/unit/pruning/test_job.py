@@ -164,7 +164,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[list
     """Stop at the write of answers or decisions with this number; gives how many there were."""
     count = [0]
     append = Journal.append
-    from layercut.pruning.state import PruneState
+    from layercut.pruning.context import PruneState
 
     save = PruneState.put
 

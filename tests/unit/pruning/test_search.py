@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from layercut.pruning.context import PruneState
 from layercut.pruning.search import PathSearch, _best, _choose_way
 from layercut.pruning.settings import PruneSettings
-from layercut.pruning.state import PruneState
 from layercut.runs.prune import BYTES, Estimated, PathStep, TaskKept, Tried
 
 

@@ -21,9 +21,9 @@ from layercut.pruning import search
 from layercut.pruning.job import prune_model, size_unit
 from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
-from layercut.pruning.request_times import RequestTimes
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.sizes import SizePath, Sizes, on_experts
+from layercut.pruning.speed import RequestTimes
 from layercut.report.first import first_of_prune
 from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.answers import ObjectiveTask

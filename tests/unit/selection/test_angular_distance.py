@@ -11,12 +11,12 @@ import torch
 from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
 from layercut.selection import criterion
-from layercut.selection.angular_distance import angular_distance
 from layercut.selection.base import Context
+from layercut.selection.criteria import angular_distance
 from tests.support.criteria import TEXTS, made_up, make_identity, measured_on, turning
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
-from tests.unit.selection.test_block_influence import cosines, states_of
+from tests.unit.selection.test_criteria import cosines, states_of
 
 
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))

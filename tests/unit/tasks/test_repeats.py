@@ -12,7 +12,7 @@ from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
-from layercut.evidence.pass_at_k import pass_at_k
+from layercut.evidence.intervals import pass_at_k
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

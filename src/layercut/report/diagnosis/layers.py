@@ -12,8 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow, damages, load, over_models
-from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.diagnosis.page import measure_column, measure_table
 from layercut.report.elements import Figure, Panel
 from layercut.report.figures import charts

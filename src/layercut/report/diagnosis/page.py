@@ -20,8 +20,7 @@ from layercut.evidence.diagnosis import (
     load,
     with_rows,
 )
-from layercut.evidence.intervals import Estimate
-from layercut.evidence.multiplicity import ALPHA
+from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.diagnosis.sections import SECTIONS
 from layercut.report.figures.picture import save
 from layercut.report.provenance import write_report

@@ -18,11 +18,9 @@ from layercut.evidence.study import StudyResults
 from layercut.report.comparison import TwoRuns
 from layercut.report.elements import Prose, Section
 from layercut.report.first import title_of
-from layercut.report.html.answer import answer
 from layercut.report.html.answers import ITEMS_PAGE, MOST_BYTES, endings, errors, items, items_section
-from layercut.report.html.browser import browser
-from layercut.report.html.damage import broken, sensitivity
-from layercut.report.html.layout import ASSETS, filled
+from layercut.report.html.damage import answer, broken, sensitivity
+from layercut.report.html.layout import ASSETS, browser, filled
 from layercut.report.html.provenance import cost, provenance
 from layercut.report.html.scores import readouts, retention, scores
 from layercut.report.source import Source

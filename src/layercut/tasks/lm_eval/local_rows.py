@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layercut.tasks.data_files import DataRow, DataSet
-from layercut.tasks.lm_eval.choice_rows import hellaswag as prepared_hellaswag
-from layercut.tasks.lm_eval.choice_rows import is_prepared_hellaswag, of_subject
+from layercut.tasks.lm_eval.choice_task import hellaswag as prepared_hellaswag
+from layercut.tasks.lm_eval.choice_task import is_prepared_hellaswag, of_subject
 from layercut.tasks.lm_eval.labels import check_label
 from layercut.tasks.lm_eval.subject import unreadable
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layercut.pruning.costs import task_costs
+from layercut.pruning.outcome import task_costs
 from layercut.pruning.speed import RequestTime
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan

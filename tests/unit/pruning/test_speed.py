@@ -11,9 +11,9 @@ import pytest
 from layercut.engine.timing import CheckpointTimer
 from layercut.models.loading import load_model
 from layercut.progress import silent
-from layercut.pruning import request_times
+from layercut.pruning import speed
 from layercut.pruning.profile import Profile
-from layercut.pruning.request_times import RequestTimes, measure_request_times
+from layercut.pruning.speed import RequestTimes, measure_request_times
 from layercut.surgery.width import mlp_width_in
 from tests.support.tiny import save_tiny
 
@@ -48,7 +48,7 @@ def test_the_parts_are_found_again(name: str, tmp_path: Path, monkeypatch: pytes
             found[key] = {"rounds": [{"first_token": seconds / 2, "decode": decode}] * 3}
         return found
 
-    monkeypatch.setattr(request_times, "timed_rounds", timed)
+    monkeypatch.setattr(speed, "timed_rounds", timed)
     found = measured(loaded, profile)
     assert found.model_dump() == pytest.approx(true.model_dump())
 

@@ -1,14 +1,12 @@
-"""Rotation of hidden states by blocks of layers on calibration text: shared by block influence and angular distance.
-
-One pass over the text gives a mean for every block of consecutive layers. Only running sums are kept, one number a
-block, so memory does not grow with the text. Sums and cosines are float64: in half precision a mean over thousands of
-tokens stops moving, and the arc cosine near 1 magnifies a rounding error of 1e-7 to an angle of 1e-4.
-"""
+"""Criteria by a layer's position (reverse, random), and by how far it turns the stream (block influence, angles)."""
 
 # Shapes: B batch, T tokens, N tokens that are looked at, D hidden size, L decoder layers, n layers of a block.
+# Shapes: N tokens.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +17,27 @@ from torch.nn.functional import cosine_similarity
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, by_importance, choose, engine_and_text
 from layercut.surgery.plan import CutPlan
+
+
+def reverse(context: Context) -> Selection:
+    """The last layers, the very last one first. "Reverse order", arXiv:2602.01997. No settings; the seed has no effect.
+
+    >>> reverse(Context(num_layers=30, num_remove=3)).removed
+    (29, 28, 27)
+    """
+    choose("reverse", context.settings)
+    return Selection(context.candidates[::-1][: context.num_remove])
+
+
+def random(context: Context) -> Selection:
+    """Random layers, the same for the same seed on every machine and Python. No settings.
+
+    Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
+    """
+    choose("random", context.settings)
+    order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())
+    return Selection(tuple(order[: context.num_remove]))
+
 
 Measure = Callable[[Tensor], Tensor]
 """From cosines (N,) of a block's input and output to what is averaged (N,); 0 where they point the same way."""
@@ -127,3 +146,54 @@ def _least_block(context: Context, rotations: Rotations, details: dict[str, Any]
     ]
     # The score belongs to the block, so no layer has an importance of its own.
     return Selection(tuple(range(first, first + context.num_remove))[::-1], {}, {**details, "blocks": blocks})
+
+
+def block_influence(context: Context) -> Selection:
+    """Rank decoder layers by how far each one turns its input.
+
+    BI_l = 1 - mean over real tokens of cos(h_l, h_{l+1}), on calibration text, from 0 (layer l only scales its input)
+    to 2. Men et al., "ShortGPT", arXiv:2403.03853. h_0 is the embedding output and h_L the last layer's output *before*
+    the final norm. (``output_hidden_states`` of transformers gives it after the norm, which would add the norm's
+    rotation to the last layer's influence.)
+
+    Settings:
+        token: ``all`` (default, the paper's) averages over every real token of the calibration text, ``last`` over the
+            last real token of each text.
+        form: ``scattered`` (default, the paper's) removes the ``num_remove`` layers of least influence. ``contiguous``
+            removes the run of ``num_remove`` layers with the least 1 - mean cos(h_l, h_{l+n}), from its last layer to
+            its first, as in Chen et al., "LLM-Streamline", arXiv:2403.19135.
+
+    For details and errors see ``select_by_rotation``.
+    """
+    return select_by_rotation(
+        context,
+        "block_influence",
+        lambda cosine_N: 1 - cosine_N,
+        tokens=("all", "last"),
+        forms=("scattered", "contiguous"),
+    )
+
+
+def angular_distance(context: Context) -> Selection:
+    """Rank blocks of decoder layers by the angle between a block's input and its output.
+
+    d(h_l, h_{l+n}) = mean over texts of arccos(cos(h_l, h_{l+n})) / pi, on calibration text, from 0 (same direction) to
+    1 (opposite). Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers", arXiv:2403.17887. Every block
+    is measured, also those that start at layer 0 (h_0 is the embedding output) or end with the last layer (h_L is taken
+    before the final norm). The angles are averaged, not the cosines.
+
+    Settings:
+        token: ``last`` (default, the paper's) uses the last real token of each text, ``all`` every real token.
+        form: ``contiguous`` (default, the paper's) removes the run of n = ``num_remove`` layers with the least
+            distance, from its last layer to its first, among runs without a protected layer. ``scattered`` takes n = 1
+            and removes the ``num_remove`` layers of least distance.
+
+    For details and errors see ``select_by_rotation``.
+    """
+    return select_by_rotation(
+        context, "angular_distance", _distance, tokens=("last", "all"), forms=("contiguous", "scattered")
+    )
+
+
+def _distance(cosine_N: Tensor) -> Tensor:
+    return cosine_N.clamp(-1, 1).acos() / math.pi  # rounding may leave a cosine just outside

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layercut.healing import held_stream
-from layercut.healing.fold import outputs_of
-from layercut.healing.held_stream import HeldStream
+from layercut.healing import fold
+from layercut.healing.fold import HeldStream, outputs_of
 from layercut.healing.seam import PROJECTION, repair_seams
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
@@ -58,7 +57,7 @@ def test_repairs_are_those_of_models_that_run_from_the_bottom(kind: str, monkeyp
     found = []
     for whole in (False, True):
         if whole:
-            monkeypatch.setattr(held_stream.HeldStream, "_is_equal", lambda self: False)
+            monkeypatch.setattr(fold.HeldStream, "_is_equal", lambda self: False)
         cut = remove_layers(tiny_model("llama"), plan)
         fits = repair_seams(cut, tiny_model("llama"), plan, tiny_data(24), kind)
         found.append((fits, cut.state_dict()))

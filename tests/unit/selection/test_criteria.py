@@ -14,7 +14,7 @@ from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
 from layercut.selection import criterion
 from layercut.selection.base import Context
-from layercut.selection.block_influence import block_influence
+from layercut.selection.criteria import block_influence
 from layercut.surgery.plan import CutPlan
 from tests.support.criteria import TEXTS, calibration, made_up, make_identity, measured_on, turning
 from tests.support.loaded import tiny_loaded
