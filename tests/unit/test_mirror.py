@@ -32,7 +32,7 @@ study/choosing study/file study/growth study/healing_arms study/job study/outlin
 study/store
 surgery/cut surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
-tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/choice_rows tasks/lm_eval/forms
+tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/forms
 tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task
 tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/mbpp tasks/own_rows tasks/program_parts tasks/rows_task
 tasks/run
