@@ -67,9 +67,9 @@ class Upload:
 
     def lines(self) -> list[str]:
         """For people."""
-        found = list(self.files())
-        total = f"{counted(len(found), 'file')}, {size(sum(count for _, count in found))}"
-        return [*(f"{name}: {size(count)}" for name, count in found), total]
+        files = list(self.files())
+        total = f"{counted(len(files), 'file')}, {size(sum(count for _, count in files))}"
+        return [*(f"{name}: {size(count)}" for name, count in files), total]
 
 
 def prepare(folder: Path, repo: str) -> Upload:
@@ -87,7 +87,7 @@ def prepare(folder: Path, repo: str) -> Upload:
     if not _REPO.fullmatch(repo):
         raise InputError(f"{repo!r:.60} is no name of a repository on the hub; write user/name.")
     places = (folder / MODEL, folder / CHECKPOINT, folder)
-    checkpoint = next((one for one in places if (one / "config.json").is_file()), None)
+    checkpoint = next((place for place in places if (place / "config.json").is_file()), None)
     if checkpoint is None:
         raise InputError(
             f"{shown(folder)} holds no checkpoint; give the folder of a prune that wrote one, of a heal, or of a cut."

@@ -72,11 +72,14 @@ def resolve(
     path = Path(source).expanduser()
     if not source.strip():
         raise InputError(f"no model was named. {_KINDS}.")
+    if revision is not None and (source.startswith(PREFIX) or path.exists()):
+        raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
-        _refuse_revision(source, revision)
-        return _bundled(source, tie)
+        row, label = bundled_model(source), source.removeprefix(PREFIX)
+        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
+        origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
+        return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
-        _refuse_revision(source, revision)
         if (adapter := adapter_in(path)) is not None:
             base = resolve(adapter.base, trust_remote_code=trust_remote_code)
             base.refuse_adapter("another adapter")
@@ -84,7 +87,6 @@ def resolve(
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
-        _refuse_revision(source, revision)
         folder = convert_gguf(path, tie=tie)
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
@@ -158,13 +160,6 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     return counted_layers(read_config(Path(cached).parent))
 
 
-def _bundled(source: str, tie: bool) -> ModelSource:
-    row, label = bundled_model(source), source.removeprefix(PREFIX)
-    folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
-    origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
-    return ModelSource(name=source, path=folder, origin=origin)
-
-
 def is_hub_id(source: str) -> bool:
     """True if ``resolve`` would look for it on the hub."""
     return not (
@@ -178,8 +173,3 @@ def is_hub_id(source: str) -> bool:
 def _looks_like_path(source: str) -> bool:
     """True if a name that exists nowhere on disk was meant as a path and not as a hub id."""
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
-
-
-def _refuse_revision(source: str, revision: str | None) -> None:
-    if revision is not None:
-        raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
