@@ -24,7 +24,7 @@ from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate
-from layercut.tasks.lm_eval.choice_task import hellaswag as prepared_hellaswag
+from layercut.tasks.lm_eval.local_rows import prepare_hellaswag
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.loaded import tiny_loaded
 
@@ -91,7 +91,7 @@ def changed(task: str, rows: Mapping[str, Rows], folder: Path) -> dict[str, Any]
     """lm-eval's task with its own JSON loader in place of the hub."""
     prepared = task == "hellaswag"
     files = {
-        split: write(folder / task / f"{split}.jsonl", prepared_hellaswag(part) if prepared else part)
+        split: write(folder / task / f"{split}.jsonl", prepare_hellaswag(part) if prepared else part)
         for split, part in rows.items()
     }
     return {
@@ -150,7 +150,7 @@ def compare(
     ours = evaluate(task, engine, plan, readout="rank", limit=number).records
     docs = [sample.data["item"].doc for sample in task.samples("report", number)]
     reported = rows["test" if "test" in rows else "validation"]
-    as_asked = prepared_hellaswag(reported) if name == "hellaswag" else reported
+    as_asked = prepare_hellaswag(reported) if name == "hellaswag" else reported
     places: list[int] = []
     for doc in docs:
         places.append(

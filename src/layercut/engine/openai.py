@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
 from layercut.engine.batching import AnyWork, lay_out
@@ -40,47 +41,29 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 RETRIES = 7
-"""Times that a refused (429), failed (5xx) or lost request is sent again: after 0.5 s, 1, 2, 4 and then 8 s, or what
-the server asks for."""
+"""Times that openai sends a refused (429), failed (5xx) or lost request again: after 0.5 s, 1, 2, 4 and then 8 s, or
+what the server asks for."""
 PATIENCE = 10.0
 """Seconds that a server which was never reached is waited for, before the first request."""
 SECONDS = 900.0
 """For one request with all its repetitions, however slowly its reply comes."""
-_CONNECT = 4.0
-"""Seconds of one attempt to reach it."""
-_UNREACHED = (502, 504)
-"""Answers of a proxy in place of a missing server."""
 MOST_STOPS = 4
 """Stop strings that the interface takes. The answer is cut here at any others."""
+_CONNECT = 4.0  # seconds of one attempt to reach it
+_UNREACHED = (502, 504)  # answers of a proxy in place of a missing server
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+_LogProbability = Annotated[float, Field(le=1e-3, allow_inf_nan=False)]  # at most 0 but for rounding
 
 
-_LogProbability = Annotated[float, Field(le=1e-3, allow_inf_nan=False)]
-"""At most 0 but for rounding."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _Usage(_Part):
-    prompt_tokens: int = Field(0, ge=0, lt=2**53)
-    completion_tokens: int = Field(0, ge=0, lt=2**53)
-
-
-class _LogProbabilities(_Part):
-    token_logprobs: list[_LogProbability | None] | None = None
-    top_logprobs: list[dict[str, _LogProbability] | None] | None = None
-
-
-class _Message(_Part):
-    content: str | None = None
-
-
-class _Choice(_Part):
+class _Choice(BaseModel, strict=True):
     text: str | None = None
-    message: _Message | None = None
+    message: dict[str, Any] | None = None
+    content: str | None = Field(None, validation_alias=AliasPath("message", "content"))
     finish_reason: str | None = None
-    logprobs: _LogProbabilities | None = None
+    log_ps: list[_LogProbability | None] | None = Field(None, validation_alias=AliasPath("logprobs", "token_logprobs"))
+    top_log_ps: list[dict[str, _LogProbability] | None] | None = Field(
+        None, validation_alias=AliasPath("logprobs", "top_logprobs")
+    )
 
     @model_validator(mode="after")
     def _answers(self) -> _Choice:
@@ -88,16 +71,14 @@ class _Choice(_Part):
             raise ValueError("neither a text nor a message")
         return self
 
-    @property
-    def answer(self) -> str:
-        return self.text or (self.message and self.message.content) or ""
 
-
-class _Reply(_Part):
-    """A reply of the server, as far as it is read."""
+class _Reply(BaseModel, strict=True):
+    """The part of a reply that is read. openai's own classes take any type in any field."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: dict[str, Any] | None = None
+    num_prompt_tokens: _Count = Field(0, validation_alias=AliasPath("usage", "prompt_tokens"))
+    num_new_tokens: _Count = Field(0, validation_alias=AliasPath("usage", "completion_tokens"))
 
 
 @dataclass(frozen=True)
@@ -108,18 +89,6 @@ class _Served:
     tokenizer: PreTrainedTokenizerBase
     context_length: int | None = None
     dtype: str = "the server's dtype"
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A prompt that the server lays out."""
-
-    request: GenerationRequest
-    num_rows: int = 1
-
-    @property
-    def id(self) -> str:
-        return self.request.id
 
 
 class OpenAIEngine(TextOnly):
@@ -188,11 +157,11 @@ class OpenAIEngine(TextOnly):
                 server that is not there or refuses a request.
         """
         _check(plan)
-        if self._reader is None:
-            texts = [_Text(request) for request in requests]
-            return _counted(self._each(texts, done, lambda work: self._complete(work.request, None, decoding)))
-        rows = generation_rows(self._reader, requests)
-        return _counted(self._each(rows, done, lambda row: self._complete(row.request, row, decoding)))
+        if self._reader is None:  # the server lays out the prompts
+            rows = [GenerationRow(request, (), request.max_new_tokens) for request in requests]
+        else:
+            rows = generation_rows(self._reader, requests)
+        return _counted(self._each(rows, done, lambda row: self._complete(row, decoding)))
 
     def log_likelihoods(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
@@ -223,16 +192,13 @@ class OpenAIEngine(TextOnly):
         failure: BaseException | None = None
         try:
             while True:
-                while failure is None and len(under_way) < self._concurrency:
-                    item = next(waiting, None)
-                    if item is None:
-                        break
-                    under_way.add(pool.submit(ask, item))
+                if failure is None:
+                    under_way |= {pool.submit(ask, row) for row in islice(waiting, self._concurrency - len(under_way))}
                 if not under_way:
                     break
                 ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                failure = next((error for one in ended if (error := one.exception())), failure)
-                if answers := [one.result() for one in ended if one.exception() is None]:
+                failure = next((error for future in ended if (error := future.exception())), failure)
+                if answers := [future.result() for future in ended if future.exception() is None]:
                     yield answers
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -245,65 +211,58 @@ class OpenAIEngine(TextOnly):
         Raises:
             InputError: nothing answers at the address.
         """
-        began, is_warned = time.monotonic(), False
-        while not self._is_reached:
-            reason = self._why_unreached()
-            if reason is None:
-                self._is_reached = True
-            elif time.monotonic() - began > self._patience - _CONNECT:
+        began = time.monotonic()
+        for attempt in count():
+            if self._is_reached or (reason := self._why_unreached()) is None:
+                break
+            if time.monotonic() - began > self._patience - _CONNECT:
                 raise InputError(
                     f"no answer from {self._url} ({reason}). Start the server, or give another `base_url`; most end "
                     "in /v1."
                 )
-            else:
-                if not is_warned:
-                    logger.info("%s does not answer (%s); trying for %d s", self._url, reason, self._patience)
-                is_warned = True
-                time.sleep(1)
+            if not attempt:
+                logger.info("%s does not answer (%s); trying for %d s", self._url, reason, self._patience)
+            time.sleep(1)
+        self._is_reached = True
 
     def _why_unreached(self) -> str | None:
         """Why the server cannot be reached; None where it can. One that is there and slow is reached."""
         asking = self._client.with_options(max_retries=0, timeout=_CONNECT)
         try:
             _within(2 * _CONNECT, asking.models.list)
-        except self._openai.APIStatusError as error:
-            return first_line(error) if error.status_code in _UNREACHED else None
-        except self._openai.APIConnectionError as error:
+        except Exception as error:  # other errors: an answer that is no list of models
+            if isinstance(error, self._openai.APIStatusError) and error.status_code in _UNREACHED:
+                return first_line(error)
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            return None if type(cause).__name__ == "ReadTimeout" else first_line(cause)
-        except Exception:  # an answer that is no list of models
-            return None
+            if isinstance(error, self._openai.APIConnectionError) and type(cause).__name__ != "ReadTimeout":
+                return first_line(cause)
         return None
 
-    def _complete(self, request: GenerationRequest, row: GenerationRow | None, decoding: Decoding) -> Completion:
-        asked: dict[str, Any] = {
-            "model": self._model,
-            "max_tokens": request.max_new_tokens,
-            "temperature": decoding.temperature,
-        }
+    def _complete(self, row: GenerationRow, decoding: Decoding) -> Completion:
+        request, extra = row.request, dict[str, Any]()
+        asked: dict[str, Any] = {"max_tokens": row.limit, "temperature": decoding.temperature, "extra_body": extra}
         if request.stop:
             asked["stop"] = list(request.stop[:MOST_STOPS])
         if not decoding.is_greedy:
             asked |= {"top_p": decoding.top_p, "seed": noise_key(decoding.seed, request.id) % 2**31}
             if decoding.top_k:
-                asked["extra_body"] = {"top_k": decoding.top_k}  # not OpenAI's own, but known to most servers
-        if row is not None or isinstance(request.prompt, str):
-            prompt = list(row.prompt) if row is not None else request.prompt
-            found = self._send(self._client.completions, prompt=prompt, **asked)
+                extra["top_k"] = decoding.top_k  # not OpenAI's own, but known to most servers
+        if row.prompt or isinstance(request.prompt, str):
+            reply = self._send(self._client.completions, prompt=list(row.prompt) or request.prompt, **asked)
         else:
-            if request.prompt[-1].role == "assistant":  # its beginning of the answer is to be gone on with
-                going_on = {"continue_final_message": True, "add_generation_prompt": False}
-                asked["extra_body"] = asked.get("extra_body", {}) | going_on
+            if request.prompt[-1].role == "assistant":  # its beginning of the answer is to be continued
+                extra |= {"continue_final_message": True, "add_generation_prompt": False}
             messages = [message._asdict() for message in request.prompt]
-            found = self._send(self._client.chat.completions, messages=messages, **asked)
-        text = found.choices[0].answer
+            reply = self._send(self._client.chat.completions, messages=messages, **asked)
+        choice = reply.choices[0]
+        text = choice.text or choice.content or ""
         stops = [text.find(string) for string in request.stop if string in text]
         return Completion(
             id=request.id,
-            text=(row.given if row is not None else "") + (text[: min(stops)] if stops else text),
-            finish_reason="length" if found.choices[0].finish_reason == "length" and not stops else "stop",
-            num_prompt_tokens=len(row.prompt) if row is not None else found.usage.prompt_tokens if found.usage else 0,
-            num_new_tokens=found.usage.completion_tokens if found.usage else 0,
+            text=row.given + (text[: min(stops)] if stops else text),
+            finish_reason="length" if choice.finish_reason == "length" and not stops else "stop",
+            num_prompt_tokens=len(row.prompt) or reply.num_prompt_tokens,
+            num_new_tokens=reply.num_new_tokens,
         )
 
     def _score(self, item: Scoring) -> Likelihoods:
@@ -313,32 +272,28 @@ class OpenAIEngine(TextOnly):
 
     def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> ContinuationScore:
         tokens = [*row.tokens, continuation[-1]]
-        found = self._send(
-            self._client.completions,
-            model=self._model,
-            prompt=tokens,
-            max_tokens=1,  # some servers take 0 for as many as fit
-            temperature=0,
-            echo=True,
-            logprobs=1,
-        )
-        given = found.choices[0].logprobs or _LogProbabilities()
-        values, tops = given.token_logprobs or [], given.top_logprobs or []
-        scored = range(len(tokens) - len(continuation), len(tokens))
-        own = [value for value in values[scored.start : scored.stop] if value is not None]
-        if not len(tokens) <= len(values) <= len(tokens) + 1 or len(tops) < len(tokens) or len(own) < len(scored):
+        # Some servers take max_tokens=0 for as many as fit.
+        asked = {"prompt": tokens, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        choice = self._send(self._client.completions, **asked).choices[0]
+        values, tops = choice.log_ps or [], choice.top_log_ps or []
+        scored = slice(len(tokens) - len(continuation), len(tokens))
+        own = [value for value in values[scored] if value is not None]
+        if not len(tokens) <= len(values) <= len(tokens) + 1 or len(tops) < len(tokens) or len(own) < len(continuation):
             raise InputError(
                 f"{self._url} gave {len(values)} log-probabilities for a prompt of {len(tokens)} tokens, and the "
                 f"likeliest for {len(tops)}; ranking takes all of them. Use a server that echoes them for tokens "
                 "(vLLM's does), and the tokenizer of its model, or ask for `readouts` short,chain."
             )
-        best = [max((tops[at] or {}).values(), default=value) for at, value in zip(scored, own, strict=True)]
-        is_greedy = all(value >= likeliest for value, likeliest in zip(own, best, strict=True))
+        is_greedy = all(
+            value >= max((top or {}).values(), default=value) for value, top in zip(own, tops[scored], strict=True)
+        )
         return ContinuationScore(sum(own), is_greedy)
 
     def _send(self, resource: Any, **asked: Any) -> _Reply:
+        create = resource.with_raw_response.create
+        reply = b""
         try:
-            reply = _within(SECONDS, lambda: resource.with_raw_response.create(**asked).content)
+            reply = _within(SECONDS, lambda: create(model=self._model, **asked).content)
             return _Reply.model_validate_json(reply)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -347,20 +302,16 @@ class OpenAIEngine(TextOnly):
                 f"{self._url} gave a reply that is not OpenAI's ({place}: {first['msg']}): "
                 f"{reply[:80]!r}. See whether `base_url` is right; most end in /v1."
             ) from error
-        except TimeoutError as error:
-            raise InputError(
-                f"{self._url} did not answer a request in {SECONDS:,.0f} s. See whether the server is overloaded, and "
-                "run the same command again to go on."
-            ) from error
         except self._openai.APIStatusError as error:
             hint = " The address ends in /v1 on most servers." if error.status_code == 404 else ""
             raise InputError(
-                f"{self._url} refuses a request to {asked['model']} ({error.status_code}): {first_line(error)}{hint}"
+                f"{self._url} refuses a request to {self._model} ({error.status_code}): {first_line(error)}{hint}"
             ) from error
-        except self._openai.APIConnectionError as error:
+        except (TimeoutError, self._openai.APIConnectionError) as error:
+            reason = f"none in {SECONDS:,.0f} s" if isinstance(error, TimeoutError) else first_line(error)
             raise InputError(
-                f"no answer from {self._url} ({first_line(error)}); see whether the server runs, and run the same "
-                "command again to go on."
+                f"no answer from {self._url} ({reason}); see whether the server runs or is overloaded, and run the "
+                "same command again to go on."
             ) from error
 
 
@@ -378,9 +329,9 @@ def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
     return future.result(seconds)
 
 
-def _counted(found: Iterator[list[Completion]]) -> Iterator[list[Completion]]:
-    """The answers; their tokens are heard of when they are there, as nothing is known of one before."""
-    for answers in found:
+def _counted(batches: Iterator[list[Completion]]) -> Iterator[list[Completion]]:
+    """The answers. Their tokens are counted when they arrive, because nothing is known of an answer before."""
+    for answers in batches:
         wrote(sum(answer.num_new_tokens for answer in answers))
         yield answers
 

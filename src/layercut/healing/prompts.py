@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from layercut.engine.base import FinishReason, Message, Prompt
 from layercut.errors import InputError
 from layercut.runs.json_text import parse
-from layercut.tasks.data_files import DataRow, read_rows, read_whole
+from layercut.tasks.data_files import DataRow, read_rows, read_text
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _TURNS = ("messages", "conversations", "prompt")
@@ -199,17 +199,8 @@ def _turn(turn: Any, where: str) -> Message:
 def _rows(path: Path) -> Iterator[DataRow]:
     if not path.name.endswith((".txt", ".txt.gz")):
         return read_rows(path)
-    lines = enumerate(_read(path).splitlines(), 1)
+    lines = enumerate(read_text(path, "prompts").splitlines(), 1)
     return (DataRow(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_whole(path).decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: no prompts can be read here ({error.strerror or error}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: damaged, or not UTF-8 text ({error}).") from error
 
 
 def plain_prompt(named: NamedPrompt) -> str | list[dict[str, str]]:

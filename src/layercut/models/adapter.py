@@ -80,23 +80,20 @@ def attach(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
         CheckpointError: the adapter is not for this model.
     """
     try:
-        from peft import PeftModel, get_peft_model_state_dict
+        from peft import PeftModel
     except ImportError as error:
         raise MissingExtra("running a model with an adapter", "heal") from error
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         wrapped: Any = PeftModel.from_pretrained(model, str(adapter.folder))
-        found = get_peft_model_state_dict(wrapped)
-        stored = load_file(adapter.folder / WEIGHTS_FILE)
+        keys = wrapped.load_adapter(str(adapter.folder), "default")  # once more, because only this reports the keys
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({first_line(error)}).") from error
-    if found.keys() != stored.keys():  # PEFT goes on with what it began with: noise times nothing
-        odd = sorted(found.keys() ^ stored.keys())[0]
+    if odd := sorted({*keys.missing_keys, *keys.unexpected_keys}):  # PEFT goes on with what it began with
         raise CheckpointError(
-            f"{adapter.folder} is no adapter for {adapter.base}: {odd} is only in one of the two. Name its true base "
-            f"in {CONFIG_FILE}."
+            f"{adapter.folder} is no adapter for {adapter.base}: {odd[0]} is only in one of the two. Name its true "
+            f"base in {CONFIG_FILE}."
         )
     bare: PreTrainedModel = wrapped.get_base_model()
     return bare

@@ -67,38 +67,29 @@ def refusals(repo: str, revision: str | None) -> Iterator[None]:
     Raises:
         InputError: no such model or revision, no access, or no network and nothing in the cache.
     """
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     at = f" at revision {revision}" if revision else ""
+    nowhere = (
+        f"{repo} is neither a local folder or file nor a model on the Hugging Face hub. Check the spelling; "
+        "if it is a private model, log in with `hf auth login`."
+    )
+    reasons: dict[type[Exception], str] = {  # the first class that fits counts
+        errors.GatedRepoError: f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then log in with "
+        "`hf auth login`.",
+        errors.RevisionNotFoundError: f"{repo} has no revision {revision!r}; give a branch, a tag or a commit of it.",
+        errors.RepositoryNotFoundError: nowhere,
+        errors.HFValidationError: nowhere,
+        errors.LocalEntryNotFoundError: f"{repo}{at} is not a local folder or file, and the Hugging Face hub is out of "
+        "reach (no network, or offline mode). Give the path of a local model folder or .gguf file, or "
+        "bundled:smollm2-135m.",
+    }
+    known: tuple[type[Exception], ...] = (errors.HfHubHTTPError, *reasons)
     try:
         yield
-    except GatedRepoError as error:
-        raise InputError(
-            f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise InputError(f"{repo} has no revision {revision!r}; give a branch, a tag or a commit of it.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(
-            f"{repo} is neither a local folder or file nor a model on the Hugging Face hub. Check the spelling; "
-            "if it is a private model, log in with `hf auth login`."
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise InputError(
-            f"{repo}{at} is not a local folder or file, and the Hugging Face hub is out of reach (no network, or "
-            "offline mode). Give the path of a local model folder or .gguf file, or bundled:smollm2-135m."
-        ) from error
-    except HfHubHTTPError as error:
-        raise InputError(
-            f"the Hugging Face hub does not serve {repo}{at}: {first_line(error).rstrip('. ')}. Try again later."
-        ) from error
+    except known as error:
+        served = f"the Hugging Face hub does not serve {repo}{at}: {first_line(error).rstrip('. ')}. Try again later."
+        raise InputError(next((text for kind, text in reasons.items() if isinstance(error, kind)), served)) from error
 
 
 def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:

@@ -10,7 +10,6 @@ The folder of ``layercut prune`` brings its scores: the hub's card metadata hold
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +67,9 @@ class Upload:
 
     def lines(self) -> list[str]:
         """For people."""
-        found = list(self.files())
-        total = f"{counted(len(found), 'file')}, {size(sum(count for _, count in found))}"
-        return [*(f"{name}: {size(count)}" for name, count in found), total]
+        files = list(self.files())
+        total = f"{counted(len(files), 'file')}, {size(sum(count for _, count in files))}"
+        return [*(f"{name}: {size(count)}" for name, count in files), total]
 
 
 def prepare(folder: Path, repo: str) -> Upload:
@@ -88,7 +87,7 @@ def prepare(folder: Path, repo: str) -> Upload:
     if not _REPO.fullmatch(repo):
         raise InputError(f"{repo!r:.60} is no name of a repository on the hub; write user/name.")
     places = (folder / MODEL, folder / CHECKPOINT, folder)
-    checkpoint = next((one for one in places if (one / "config.json").is_file()), None)
+    checkpoint = next((place for place in places if (place / "config.json").is_file()), None)
     if checkpoint is None:
         raise InputError(
             f"{shown(folder)} holds no checkpoint; give the folder of a prune that wrote one, of a heal, or of a cut."
@@ -118,29 +117,26 @@ def push(upload: Upload, *, private: bool = False) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 
     api = HfApi()
-    parts = [(name, upload.checkpoint / name) for name, _ in upload.files() if name not in (CARD, EVIDENCE)]
-    with tempfile.TemporaryDirectory() as scratch:
-        texts = {CARD: upload.card}
-        if upload.result is not None:
-            texts[EVIDENCE] = upload.result.model_dump_json(indent=1)
-        for number, (name, text) in enumerate(texts.items()):
-            file = Path(scratch) / str(number)
-            file.write_text(text, encoding="utf-8")
-            parts.append((name, file))
-        adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)) for name, file in parts]
-        session = get_session()
-        waits, session.timeout = session.timeout, SECONDS
-        try:
-            api.create_repo(upload.repo, private=private, exist_ok=True)
-            done = api.create_commit(upload.repo, adds, commit_message="Upload with layercut")
-        except Exception as error:  # huggingface_hub raises all kinds: no network, no access, a refusal
-            token = get_token()
-            said = one_line(Exception(str(error).replace(token, "hf_..."))) if token else one_line(error)
-            raise InputError(
-                f"the hub does not take {upload.repo} ({said}). Log in with `hf auth login`, or set HF_TOKEN."
-            ) from error
-        finally:
-            session.timeout = waits
+    own: dict[str, str] = {CARD: upload.card}
+    if upload.result is not None:
+        own[EVIDENCE] = upload.result.model_dump_json(indent=1)
+    adds = [
+        CommitOperationAdd(name, own[name].encode() if name in own else str(upload.checkpoint / name))
+        for name, _ in upload.files()
+    ]
+    session = get_session()
+    waits, session.timeout = session.timeout, SECONDS
+    try:
+        api.create_repo(upload.repo, private=private, exist_ok=True)
+        done = api.create_commit(upload.repo, adds, commit_message="Upload with layercut")
+    except Exception as error:  # huggingface_hub raises all kinds: no network, no access, a refusal
+        token = get_token()
+        reason = one_line(Exception(str(error).replace(token, "hf_..."))) if token else one_line(error)
+        raise InputError(
+            f"the hub does not take {upload.repo} ({reason}). Log in with `hf auth login`, or set HF_TOKEN."
+        ) from error
+    finally:
+        session.timeout = waits
     return str(done.repo_url)
 
 
@@ -150,23 +146,24 @@ def _card(file: Path, repo: str, result: PruneResult | None) -> str:
     card: Any = ModelCard.load(file)
     if result is None:
         return str(card)
-    tested = next((one for one in result.tested if one.name == result.chosen.name), None)
-    names = {(one.task, one.readout): one.metric for one in result.goal.tasks}
-    for one in tested.kept if tested else ():
-        is_share = 0 <= one.uncut.value <= 1 or names.get((one.task, one.readout)) == "accuracy"
-        if is_share and not 0 <= one.cut.value <= 1:
-            raise InputError(f"{RESULT} scores {one.cut.value:g} on {one.task}; a score is a share from 0 to 1.")
+    tested = next((tested for tested in result.tested if tested.name == result.chosen.name), None)
+    rows = tested.kept if tested else ()
+    names = {(goal.task, goal.readout): goal.metric for goal in result.goal.tasks}
+    for row in rows:
+        is_share = 0 <= row.uncut.value <= 1 or names.get((row.task, row.readout)) == "accuracy"
+        if is_share and not 0 <= row.cut.value <= 1:
+            raise InputError(f"{RESULT} scores {row.cut.value:g} on {row.task}; a score is a share from 0 to 1.")
     card.data.model_name = repo.rpartition("/")[2]
     card.data.eval_results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=one.task,
-            dataset_name=f"{one.task} ({one.readout}), {one.cut.n} items that nothing was chosen on",
-            metric_type=names.get((one.task, one.readout), "accuracy"),
-            metric_value=round(one.cut.value, 4),
-            metric_name=f"{_interval(one.cut.low, one.cut.high)}; original model {one.uncut.value:.4g}",
+            dataset_type=row.task,
+            dataset_name=f"{row.task} ({row.readout}), {row.cut.n} items that nothing was chosen on",
+            metric_type=names.get((row.task, row.readout), "accuracy"),
+            metric_value=round(row.cut.value, 4),
+            metric_name=f"{_interval(row.cut.low, row.cut.high)}; original model {row.uncut.value:.4g}",
         )
-        for one in (tested.kept if tested else ())
+        for row in rows
     ] or None
     return str(card)
 

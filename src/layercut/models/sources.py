@@ -1,4 +1,4 @@
-"""Resolve the model that a user names to a Hugging Face folder on disk.
+"""Resolve the model that a user names to a Hugging Face folder on disk, or read its depth before that.
 
 Five kinds of source: a hub id (``Qwen/Qwen3-0.6B``), a local Hugging Face folder, the folder of a LoRA adapter, a
 ``.gguf`` file, and ``bundled:smollm2-135m``. A path on disk wins over a hub id of the same name, as in transformers.
@@ -18,8 +18,9 @@ from layercut.models.adapter import Adapter, adapter_in
 from layercut.models.bundled import PREFIX, bundled_file, bundled_model
 from layercut.models.checks import check_sizes, count_layers, embedding_shape, refuse_absurd_count
 from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
-from layercut.models.hub import download
-from layercut.models.structure import Structure, structure_of
+from layercut.models.gguf_file import read_gguf_head
+from layercut.models.hub import download, refusals
+from layercut.models.structure import Structure, counted_layers, structure_of
 from layercut.models.weights import fingerprint, read_config, read_header, safetensors_files
 
 HASH_LENGTH = 16
@@ -71,11 +72,14 @@ def resolve(
     path = Path(source).expanduser()
     if not source.strip():
         raise InputError(f"no model was named. {_KINDS}.")
+    if revision is not None and (source.startswith(PREFIX) or path.exists()):
+        raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
-        _refuse_revision(source, revision)
-        return _bundled(source, tie)
+        row, label = bundled_model(source), source.removeprefix(PREFIX)
+        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
+        origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
+        return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
-        _refuse_revision(source, revision)
         if (adapter := adapter_in(path)) is not None:
             base = resolve(adapter.base, trust_remote_code=trust_remote_code)
             base.refuse_adapter("another adapter")
@@ -83,7 +87,6 @@ def resolve(
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
-        _refuse_revision(source, revision)
         folder = convert_gguf(path, tie=tie)
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
@@ -123,11 +126,38 @@ def describe_source(source: ModelSource) -> SourceFacts:
     return SourceFacts(structure, num_layers, digest[:HASH_LENGTH])
 
 
-def _bundled(source: str, tie: bool) -> ModelSource:
-    row, label = bundled_model(source), source.removeprefix(PREFIX)
-    folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
-    origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
-    return ModelSource(name=source, path=folder, origin=origin)
+def depth_of(source: str, revision: str | None = None) -> int | None:
+    """Decoder layers as the config counts them; None where it does not say, or where there is no such model.
+
+    Whether the weights hold as many is seen when they are read. Of a hub model that is not in the cache, all but the
+    weights is fetched.
+
+    Args:
+        source: as in ``resolve``.
+        revision: branch, tag or commit, for a hub id.
+
+    Raises:
+        InputError: an unknown bundled model, or a hub that does not give it.
+        CheckpointError: a damaged config or GGUF file.
+    """
+    source = os.fspath(source)
+    path = Path(source).expanduser()
+    if source.startswith(PREFIX):
+        path = bundled_file(bundled_model(source))
+    if path.is_dir():
+        adapter = adapter_in(path)
+        return counted_layers(read_config(path)) if adapter is None else depth_of(adapter.base)
+    if path.is_file():
+        return read_gguf_head(path).num_layers
+    if not is_hub_id(source):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    with refusals(source, revision):
+        cached = try_to_load_from_cache(source, "config.json", revision=revision)
+    if not isinstance(cached, str):
+        return counted_layers(read_config(download(source, revision=revision, with_weights=False).path))
+    return counted_layers(read_config(Path(cached).parent))
 
 
 def is_hub_id(source: str) -> bool:
@@ -143,8 +173,3 @@ def is_hub_id(source: str) -> bool:
 def _looks_like_path(source: str) -> bool:
     """True if a name that exists nowhere on disk was meant as a path and not as a hub id."""
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
-
-
-def _refuse_revision(source: str, revision: str | None) -> None:
-    if revision is not None:
-        raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")

@@ -26,7 +26,7 @@ from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.data_files import read_local, read_whole
+from layercut.tasks.data_files import read_local, read_text
 from layercut.tasks.hub import HUB, hub_rows
 
 BUILT_IN = "generated"
@@ -134,7 +134,9 @@ def load_calibration(
     elif source.startswith(HUB):
         texts = (_text_of(row.fields, row.where) for row in hub_rows(source, extra="lm-eval"))
     elif source.endswith((".txt", ".txt.gz")):
-        texts = _consecutive(loaded, _read(Path(source).expanduser()), max_tokens)
+        other = f"Give a file, hub:NAME or {BUILT_IN}."
+        text = read_text(Path(source).expanduser(), "calibration text", other)
+        texts = _consecutive(loaded, text, max_tokens)
     else:
         texts = _local(source)
     pieces = list(islice((_cut(loaded, text, max_tokens) for text in texts if text.strip()), num_texts))
@@ -244,17 +246,6 @@ def _text_of(fields: Mapping[str, Any], where: str) -> str:
             return value
     columns = ", ".join(map(str, fields)) or "none"
     raise InputError(f"{where}: no text in a column {' or '.join(COLUMNS)}; it has {columns}. Rename the column.")
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_whole(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: no calibration text can be read here ({error.strerror}). Give a file, hub:NAME or {BUILT_IN}."
-        ) from error
 
 
 def _hash(texts: list[str]) -> str:

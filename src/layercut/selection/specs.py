@@ -24,7 +24,7 @@ from pydantic_core.core_schema import ValidationInfo
 from layercut.engine.served import ServedModel
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.models.depth import depth_of
+from layercut.models.sources import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context

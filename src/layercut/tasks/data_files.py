@@ -142,7 +142,13 @@ def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]
 def _json_lines(path: Path) -> Iterator[DataRow]:
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
-            yield _row(f"{path}, line {number}", _parsed(line, path, number))
+            try:
+                fields = parse(line)
+            except ValueError as error:  # not JSON, or not UTF-8
+                raise InputError(
+                    f"{path}, line {number}: not a JSON object ({error}). Mend or remove the line."
+                ) from error
+            yield _row(f"{path}, line {number}", fields)
 
 
 def _table(path: Path) -> Iterator[DataRow]:
@@ -165,18 +171,30 @@ def _table(path: Path) -> Iterator[DataRow]:
         raise InputError(f"{path}, line {rows.line_num + 1}: not CSV in UTF-8 ({error}). Mend the line.") from error
 
 
-def read_whole(path: Path) -> bytes:
-    """All of a file, unpacked if it is gzipped.
+def read_text(path: Path, kind: str, fine: str = "") -> str:
+    """All of a text file in UTF-8, unpacked if it is gzipped.
+
+    Args:
+        kind: the text, for a message.
+        fine: other sources that would do, for a message.
 
     Raises:
-        OSError: it cannot be read.
-        InputError: the gzip data is damaged, or the file is larger than 512 MiB after unpacking.
+        InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
     """
-    with _opened(path) as file:
-        try:
+    try:
+        return _read_whole(path, kind, fine).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
+
+
+def _read_whole(path: Path, kind: str, fine: str) -> bytes:
+    try:
+        with _opened(path) as file:
             data = file.read(LARGEST_WHOLE + 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: the gzip data is damaged ({error}). Get the file again.") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: the gzip data is damaged ({error}). Get the file again.") from error
+    except OSError as error:
+        raise InputError(f"{path}: no {kind} can be read here ({error.strerror or error}). {fine}".rstrip()) from error
     if len(data) > LARGEST_WHOLE:
         raise InputError(
             f"{path}: larger than {LARGEST_WHOLE >> 20} MiB{_unpacked(path)}, which is not read as a whole. Give its "
@@ -230,20 +248,10 @@ def _unpacked(path: Path) -> str:
     return " after unpacking" if path.suffix == ".gz" else ""
 
 
-def _parsed(line: bytes, path: Path, number: int) -> object:
-    try:
-        return cast("object", parse(line))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise InputError(f"{path}, line {number}: not a JSON object ({error}). Mend or remove the line.") from error
-
-
 def _json_list(path: Path) -> Iterator[DataRow]:
+    data = _read_whole(path, "rows", _fine())
     try:
-        rows = parse(read_whole(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). {_fine()}") from error
-    except InputError:
-        raise
+        rows = parse(data)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}). {_fine()}") from error
     if not isinstance(rows, list):

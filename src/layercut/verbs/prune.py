@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from layercut.models.depth import depth_of
+from layercut.models.sources import depth_of
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.settings import ModelSettings

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Seed
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.models.depth import depth_of
+from layercut.models.sources import depth_of
 from layercut.runs.foreign_code import check_trust, untrusted
 from layercut.selection.base import Context
 from layercut.selection.protect import parse_protected

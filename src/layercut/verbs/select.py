@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, one_of
 from layercut.errors import InputError
-from layercut.models.depth import depth_of
+from layercut.models.sources import depth_of
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.protect import parse_protected

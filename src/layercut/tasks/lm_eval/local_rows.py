@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from layercut.errors import InputError
 from layercut.tasks.data_files import DataRow, DataSet
-from layercut.tasks.lm_eval.choice_task import hellaswag as prepared_hellaswag
-from layercut.tasks.lm_eval.choice_task import is_prepared_hellaswag, of_subject
 from layercut.tasks.lm_eval.labels import check_label
 from layercut.tasks.lm_eval.subject import unreadable
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
 
 _SPLIT_FIELDS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
+SUBJECT = "subject"
+"""The field that says which part of a data set a row belongs to, as in MMLU; the hub has a configuration for each."""
+_LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s)?(?P<last>[^.!?]*)", re.DOTALL)
 
 
 def reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
@@ -43,10 +46,10 @@ def reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
 
         def download(self, dataset_kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
             config, examples = self.config, self.fewshot_cfg
-            rows = of_subject(local, config.dataset_name, config.task, in_group=in_group)
+            rows = rows_of_subject(local, config.dataset_name, config.task, in_group=in_group)
             fields = {split: [dict(row.fields) for row in of_split] for split, of_split in rows.items()}
             if is_prepared_hellaswag(rows[min(rows)]) and config.process_docs is not None:
-                fields = {split: prepared_hellaswag(of_split) for split, of_split in fields.items()}
+                fields = {split: prepare_hellaswag(of_split) for split, of_split in fields.items()}
                 config.process_docs = examples.process_docs = None
             self.dataset = {split: Dataset.from_list(of_split) for split, of_split in fields.items()}
             if config.process_docs is not None:
@@ -82,3 +85,59 @@ def _prepared(
             except Exception as error:
                 raise unreadable(name, row.where, error) from error
         raise
+
+
+def rows_of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[DataRow]]:
+    """The rows of a local data set that belong to one task, by split.
+
+    A file that holds several subjects is divided by its field ``subject``; one without that field belongs to the task
+    as a whole, and so does one whose subjects are no configurations of the data set on the hub.
+
+    Raises:
+        InputError: a task of a group, and no row of its subject, though the rows have subjects.
+    """
+    rows = {split: list(of_split) for split, of_split in local.splits.items()}
+    if subject is None or not all(SUBJECT in row.fields for of_split in rows.values() for row in of_split):
+        return rows
+    known = {str(row.fields[SUBJECT]) for of_split in rows.values() for row in of_split}
+    if subject not in known and not in_group:
+        return rows
+    if subject not in known:
+        raise InputError(
+            f"there are no rows of the {SUBJECT} {subject!r}, which {task} needs; the data holds {len(known)} subjects"
+        )
+    own = {split: [row for row in of_split if str(row.fields[SUBJECT]) == subject] for split, of_split in rows.items()}
+    return {split: of_split for split, of_split in own.items() if of_split}
+
+
+def is_prepared_hellaswag(rows: Sequence[DataRow]) -> bool:
+    """True if these are rows of HellaSwag whose context was put together already (``ctx`` and no ``ctx_a``)."""
+    first = rows[0].fields
+    return "ctx" in first and "endings" in first and "ctx_a" not in first
+
+
+def prepare_hellaswag(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as lm-eval's own preparation leaves them: ``query`` and ``choices``.
+
+    lm-eval capitalises the part of the context that the ending goes on (``ctx_b``). Where the two parts have been
+    joined, that is the beginning of a sentence at the end, in small letters and without a full stop. Marks in brackets
+    are gone from such files, and the preparation must not run over them again: it would change their white space.
+
+    >>> prepare_hellaswag([{"activity_label": "Roofing", "ctx": "A man sits. he", "endings": ["slips."], "label": 0}])
+    [{'query': 'Roofing: A man sits. He', 'choices': ['slips.'], 'label': 0}]
+    """
+    return [
+        {
+            "query": f"{row['activity_label']}: {_capitalised(str(row['ctx']))}".strip(),
+            "choices": list(row["endings"]),
+            # None where a hidden test label stands, so that the row is refused by name.
+            "label": int(str(label)) if str(label := row.get("label")).isdigit() else None,
+        }
+        for row in rows
+    ]
+
+
+def _capitalised(context: str) -> str:
+    match = _LAST_SENTENCE.fullmatch(context)
+    last = match["last"] if match else ""
+    return context[: len(context) - len(last)] + last.capitalize() if last[:1].islower() else context
