@@ -326,8 +326,7 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
         plain: no chat template; for files and hub data sets.
 
     Raises:
-        InputError: a source that cannot be read or holds no prompts, the same prompts twice, or a run folder with
-            several answers to a prompt.
+        InputError: a source that cannot be read or holds no prompts, or the same prompts twice.
         MissingExtra: a hub data set and no ``datasets``.
     """
     if len(specs) == 1 and Path(specs[0].source).is_dir():

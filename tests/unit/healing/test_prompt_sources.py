@@ -9,7 +9,6 @@ import pytest
 from layercut.errors import InputError
 from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import (
-    RESPONSES,
     Answering,
     PromptSpec,
     answering,
@@ -20,7 +19,6 @@ from layercut.healing.settings import SYSTEM
 from layercut.settings import DecodingSettings
 from layercut.study.file import study_from_dict
 from layercut.study.settings import HealingArm
-from tests.support.healing import record
 
 GREEDY = DecodingSettings()
 
@@ -92,14 +90,3 @@ def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
     assert "tool" in note and "\n" not in note
     with pytest.raises(InputError, match="shuffle_buffer -1"):
         PromptSpec(source=hub, shuffle_buffer=-1)
-
-
-def test_an_older_run_with_several_answers_a_prompt_is_refused(tmp_path: Path) -> None:
-    records = [
-        record(name, f"say {name[0]}", name, prompt_id=name[0], sample=int(name != name[0]))
-        for name in ("a", "a#2", "b", "b#2")
-    ]
-    (tmp_path / RESPONSES).parent.mkdir()
-    (tmp_path / RESPONSES).write_text("".join(json.dumps(row) + "\n" for row in records))
-    with pytest.raises(InputError, match="several answers"):
-        prompt_source(prompt_specs(str(tmp_path)))
