@@ -6,7 +6,6 @@ by layer type, and family-specific ones). So no family is named here, and every 
 any other layers.
 """
 
-# Shapes: T tokens of one packed row, D hidden size, N positions that are read.
 # Shapes: B batch, T tokens, D hidden size, V vocabulary, N positions whose logits are wanted, C positions of a chunk.
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Texts of a pack, as lines or trees, in groups whose attention is computed together."""
 
-# Shapes: K key-value heads, G query heads a key-value head, R texts of a group, S tokens of the longest of them,
-# P tokens of the prefix, C keys, d size of a head.
 # Shapes: T packed tokens, H query heads, K key-value heads, G = H / K, R texts of a group, S tokens of the longest of
-# them, P tokens of the prefix, d size of a head.
+# them, P tokens of the prefix, C keys, d size of a head.
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ olmo3, glm4) take only a factor per channel, into that norm's weight. Every fold
 layer adds the MLP's output to the stream is measured (``gain``): granite multiplies it first.
 """
 
-# Shapes: B batch, T tokens, D hidden size.
 # Shapes: B batch, T tokens, N tokens, D hidden size, I intermediate size, E experts.
 
 from __future__ import annotations

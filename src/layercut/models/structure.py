@@ -9,15 +9,22 @@ found before any weight is read. No type of model is named here but in ``EXCEPTI
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from layercut.errors import CheckpointError, InputError, one_line
+from layercut.models.cache import cache_dir
+from layercut.runs.atomic import write_json
+from layercut.runs.json_text import load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,8 +119,23 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
         InputError: no decoder that transformers knows, or one that no layer can be removed from.
         CheckpointError: a config that transformers does not accept.
     """
-    found, stored = _laid_out(json.dumps(config, sort_keys=True), name)
-    return replace(found, stored=_heads(found, lambda tensor: stored(tensor)[0], tensors))
+    listed = sorted(tensors)
+    file = cache_dir() / "structures" / f"{_cache_key(config, listed)}.json"
+    try:
+        known = load(file)
+        return Structure(**known | {key: tuple(known[key]) for key in ("embeddings", "stored")})
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or not whole
+        found, stored = _laid_out(json.dumps(config, sort_keys=True), name)
+        structure = replace(found, stored=_heads(found, lambda tensor: stored(tensor)[0], listed))
+    with suppress(OSError):  # it only saves time
+        write_json(file, asdict(structure))
+    return structure
+
+
+def _cache_key(config: Mapping[str, Any], tensors: Sequence[str]) -> str:
+    """Of all that a structure follows from: the checkpoint, this file and transformers, which takes seconds to load."""
+    parts = (config, tensors, Path(__file__).read_text("utf-8"), version("transformers"))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def stored_as(config: Mapping[str, Any], name: str) -> Stored:

@@ -44,7 +44,7 @@ class Outline:
     stays_bytes: int | None = None
     """Bytes that are left at the end; None for all of them."""
     memory_bytes: int
-    """At the fullest moment."""
+    """At the fullest moment; 0 where it is not counted, as torch would have to be loaded."""
     memory_parts: Mapping[str, int] = field(default_factory=dict)
     """Memory by part, in bytes; empty where that is not counted by part."""
     folder: Path | None

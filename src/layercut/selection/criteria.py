@@ -1,11 +1,9 @@
-"""Criteria by a layer's position (reverse, random), and by how far it turns the stream (block influence, angles)."""
+"""Criteria by how far layers turn the stream: block influence and angular distance."""
 
 # Shapes: B batch, T tokens, N tokens that are looked at, D hidden size, L decoder layers, n layers of a block.
-# Shapes: N tokens.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,27 +15,6 @@ from torch.nn.functional import cosine_similarity
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, by_importance, choose, engine_and_text
 from layercut.surgery.plan import CutPlan
-
-
-def reverse(context: Context) -> Selection:
-    """The last layers, the very last one first. "Reverse order", arXiv:2602.01997. No settings; the seed has no effect.
-
-    >>> reverse(Context(num_layers=30, num_remove=3)).removed
-    (29, 28, 27)
-    """
-    choose("reverse", context.settings)
-    return Selection(context.candidates[::-1][: context.num_remove])
-
-
-def random(context: Context) -> Selection:
-    """Random layers, the same for the same seed on every machine and Python. No settings.
-
-    Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
-    """
-    choose("random", context.settings)
-    order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())
-    return Selection(tuple(order[: context.num_remove]))
-
 
 Measure = Callable[[Tensor], Tensor]
 """From cosines (N,) of a block's input and output to what is averaged (N,); 0 where they point the same way."""

@@ -81,15 +81,13 @@ def evaluation_outline(
 ) -> Outline:
     """What ``evaluate_model`` would ask. Raises InputError for what it would refuse."""
     cells, _ = _prepare(model, plan, tasks, out, seed, say)
-    weights = 0
     if isinstance(model, ModelHandle):
         handle = model
         for cell in cells:
             check_longest(lambda: handle.weightless, (cell.task.request(one, cell.readout) for one in cell.samples))
-        weights = handle.bytes_in_memory
     steps = tuple(PlannedStep(cell.label, len(cell.samples)) for cell in cells)
     disk = ANSWER_BYTES * sum(step.items for step in steps)
-    return Outline(steps=steps, disk_bytes=disk, memory_bytes=weights, folder=out)
+    return Outline(steps=steps, disk_bytes=disk, memory_bytes=0, folder=out)
 
 
 def _prepare(

@@ -6,18 +6,18 @@ import pytest
 
 from layercut.base_settings import Settings
 from layercut.errors import InputError
-from layercut.selection import CRITERIA, criteria, criterion, criterion_row
+from layercut.selection import CRITERIA, criterion, criterion_row, position
 from layercut.selection.base import Context, by_importance
 from layercut.selection.specs import Count, LayerSpec
 from layercut.surgery.plan import CutPlan
 
 
 def reverse(num_layers: int, num_remove: int, protect: frozenset[int] = frozenset()) -> tuple[int, ...]:
-    return criteria.reverse(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
+    return position.reverse(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
 
 
 def random(num_layers: int, num_remove: int, seed: int) -> tuple[int, ...]:
-    return criteria.random(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
+    return position.random(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
 
 
 def test_reverse_takes_the_last_layers_last_one_first() -> None:
@@ -38,7 +38,7 @@ def test_a_protected_layer_must_exist_and_enough_must_be_left() -> None:
 
 
 def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
-    assert criterion("layercut.selection.criteria:reverse") is criteria.reverse
+    assert criterion("layercut.selection.position:reverse") is position.reverse
     with pytest.raises(InputError, match="no.such:thing"):
         criterion("no.such:thing")
 
