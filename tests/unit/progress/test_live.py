@@ -6,9 +6,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from layercut.progress.bars import watched
+from layercut.progress.bars import StudyProgress, StudyStep, watched
 from layercut.progress.cost import Workload
-from layercut.progress.live import StudyProgress, StudyStep
 
 
 def pieces(arms: int = 2) -> list[StudyStep]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from layercut.progress import heartbeat
 from layercut.progress.activity import wrote
-from layercut.progress.stages import StageProgress
+from layercut.progress.bars import StageProgress
 
 
 def shown(width: int, height: int = 24, num_depths: int = 3) -> str:
