@@ -6,7 +6,7 @@ Where stderr is no terminal, a plain line is printed for each finished step, and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, NamedTuple, Self
 
@@ -25,6 +25,7 @@ from layercut.text.tables import bare_table
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
+_KEPT = ("kept, selection", "kept, report")
 _AROUND = 10
 """Lines of a terminal that a table leaves for other things."""
 _BESIDE = 54
@@ -60,22 +61,19 @@ class _Live:
         return Text(_joined(*facts, self._tokens.describe(short=True), so_far, left, by=" · "), style="cyan")
 
 
-class _StateTable:
-    """A table of names, their states and more columns, as wide as the terminal at most."""
+def _table(options: ConsoleOptions, heads: Sequence[str], rows: Iterable[tuple[str, str, str, Sequence[str]]]) -> Table:
+    """Names, states with their styles, and more cells, as wide as the terminal at most.
 
-    def __init__(self, options: ConsoleOptions, what: str, *columns: str) -> None:
-        self.table, self._longest = bare_table(), max(12, options.max_width - _BESIDE)
-        self.table.add_column(what, no_wrap=True)
-        self.table.add_column("state")
-        for name in columns:
-            self.table.add_column(name, justify="right", no_wrap=True)
-
-    def add(self, name: str, state: str, style: str, *cells: str) -> None:
-        """A name that is too long loses its middle: names of a cut and of its healing differ at their ends."""
-        if len(name) > self._longest:
-            half = (self._longest - 1) // 2
-            name = f"{name[: self._longest - 1 - half]}…{name[-half:]}"
-        self.table.add_row(name, Text(state, style, no_wrap=True, overflow="ellipsis"), *cells)
+    A name that is too long loses its middle: names of a cut and of its healing differ at their ends.
+    """
+    table, longest = bare_table(), max(12, options.max_width - _BESIDE)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place > 1 else "left", no_wrap=place != 1)
+    for name, state, style, cells in rows:
+        half = (longest - 1) // 2
+        shown = name if len(name) <= longest else f"{name[: longest - 1 - half]}…{name[-half:]}"
+        table.add_row(shown, Text(state, style, no_wrap=True, overflow="ellipsis"), *cells)
+    return table
 
 
 class Progressing(_Live):
@@ -180,7 +178,7 @@ class StageProgress(_Live):
 
     def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "", style: str = "") -> None:
         """It is done, with retained scores on selection items and on report items; what is left out stays."""
-        given = {"chosen": chosen, "shown": shown, "style": style}
+        given = {**dict(zip(_KEPT, (chosen, shown), strict=True)), "style": style}
         self._rows.setdefault(stage, {"doing": ""}).update(
             doing=note, **{name: text for name, text in given.items() if text}
         )
@@ -206,13 +204,13 @@ class StageProgress(_Live):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The last lines where the terminal is too low for all."""
         rows = list(self._rows.items())
-        keeps = any({"chosen", "shown"} & set(row) for _, row in rows)
-        table = _StateTable(options, "stage", *(("kept, selection", "kept, report") if keeps else ()))
+        kept = [head for head in _KEPT if any(head in row for _, row in rows)]
+        shown = []
         for name, row in rows[-max(4, console.height - _AROUND) :]:
             doing = (name == self._active and self._step) or row["doing"]
-            kept = (row.get("chosen", ""), row.get("shown", "")) if keeps else ()
-            table.add(name, doing, row.get("style", "cyan"), *kept)
-        yield from (table.table, self._facts(left=self._position, so_far=" so far"))
+            shown.append((name, doing, row.get("style", "cyan"), [row.get(head, "") for head in kept]))
+        yield _table(options, ["stage", "state", *kept], shown)
+        yield self._facts(left=self._position, so_far=" so far")
 
     def _now(self) -> str:
         row = self._rows.get(self._active, {"doing": "loading the model"})
@@ -265,7 +263,7 @@ class StudyProgress(Progressing):
         super().__init__(work, console)
         self._pieces = list(pieces)
         arms = [piece.arm for piece in pieces]
-        self._of = {arm: [i for i, other in enumerate(arms) if other == arm] for arm in arms if arm}
+        self._of = {arm: [i for i, other in enumerate(arms) if other == arm] for arm in dict.fromkeys(arms) if arm}
         self._states: dict[str, tuple[State, str]] = dict.fromkeys(self._of, ("waiting", ""))
         self._arm = ""
 
@@ -321,19 +319,18 @@ class StudyProgress(Progressing):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """All arms, or those around the current one where the terminal is too low for all."""
-        names, table = list(self._of), _StateTable(options, "arm", "items", "time left")
-        room = max(4, console.height - _AROUND)
+        names, room, rows = list(self._of), max(4, console.height - _AROUND), []
         first = names.index(self._arm) - room // 2 if self._arm else 0
         first = max(0, min(first, len(names) - room))
         for name in names[first : first + room]:
             (state, note), seconds = self._states[name], self._eta.remaining_of(self._of[name])
             left = "" if state in ("finished", "failed") else "?" if seconds is None else clock(seconds)
-            items = self._eta.count(index for index in self._of[name] if self._pieces[index].work.is_item)
-            shown = f"{state}: {note}" if note else state
-            table.add(name, shown, _STYLES.get(state, "cyan"), "{}/{}".format(*items), left)
+            items = self._eta.count(index for index in self._of[name] if self._eta.cells[index].is_item)
+            doing = f"{state}: {note}" if note else state
+            rows.append((name, doing, _STYLES.get(state, "cyan"), ["{}/{}".format(*items), left]))
         states = [state for state, _ in self._states.values()]
         failed, hidden = states.count("failed"), len(names) - room
-        yield table.table
+        yield _table(options, ["arm", "state", "items", "time left"], rows)
         yield self._facts(
             f"{states.count('finished')} of {counted(len(names), 'arm')} finished",
             f"{failed} failed" if failed else "",
