@@ -28,7 +28,7 @@ _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
 _KEPT = ("kept, selection", "kept, report")
 _AROUND = 10
 """Lines of a terminal that a table leaves for other things."""
-_BESIDE = 54
+_BESIDE = 48
 """Characters of a terminal that the names of arms leave for their state, items and time left."""
 
 

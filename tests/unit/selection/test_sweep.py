@@ -41,7 +41,7 @@ def needy(name: str, readout: Readout = "short", split: Split = "selection", **f
         part=ObjectiveTask(task=task, readout=readout, limit=None),
         samples=samples,
         split=split,
-        work=Workload(kind=(name, readout), num_items=len(samples), weight=1.0),
+        work=Workload(kind=(name, readout), num_items=len(samples)),
     )
 
 
