@@ -134,7 +134,7 @@ def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -
 
 def _heard(progress: bool, say: Any) -> Io:
     """Progress and lines for people on stderr, in a notebook too, or nowhere."""
-    from layercut.progress.console import SafeConsole
+    from layercut.progress.heartbeat import SafeConsole
 
     console = SafeConsole(stderr=True, quiet=not progress, force_jupyter=False)
     return Io(console, say or (lambda text: console.print(text, soft_wrap=True)))

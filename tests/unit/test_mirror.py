@@ -16,7 +16,6 @@ engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs
 healing/data healing/fold healing/heal healing/job healing/outline healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
-progress/bars progress/console progress/table
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
 pruning/pruned pruning/speed pruning/verdict
 report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections report/elements

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from layercut.progress.console import SafeConsole
+from layercut.progress.heartbeat import SafeConsole
 from layercut.text.markup import UNSEEN
 from layercut.verbs.io import Io
 

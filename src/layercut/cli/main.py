@@ -20,7 +20,8 @@ from typer.core import TyperCommand, TyperGroup
 from layercut import __version__
 from layercut.cli.console import error, log, say, warn
 from layercut.errors import InputError, VerificationError
-from layercut.progress.heartbeat import clock, under_way
+from layercut.progress.cost import clock
+from layercut.progress.heartbeat import under_way
 from layercut.runs.disk import disk_problem
 from layercut.text.markup import printable
 from layercut.verbs import VERBS, verb_class

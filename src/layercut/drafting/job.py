@@ -35,7 +35,7 @@ from layercut.drafting.view import draft_view
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.progress.stages import StageProgress
+from layercut.progress.bars import StageProgress
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import fitted
 from layercut.runs.directory import RunFolder

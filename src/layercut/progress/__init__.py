@@ -1,4 +1,4 @@
-"""Progress of long work: bars, estimates of the time left, and lines where there is no terminal."""
+"""Progress of long work: bars and tables in a terminal, lines elsewhere, and the time left where it was measured."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
 """(what, pieces done, pieces in all)."""
-
-
 OnProgress = Callable[[int, int], None]
 """(pieces done, pieces in all)."""
 Say = Callable[[str], None]

@@ -1,221 +1,340 @@
-"""Progress of a run: one bar over all cells, with the time left estimated from finished work."""
+"""Progress of runs: bars and tables that stay up to date in a terminal, and lines where there is none.
+
+Where stderr is no terminal, a plain line is printed for each finished step, and one at least every half minute.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Literal, NamedTuple, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
-from rich.progress import Task as Bar
-from rich.table import Column
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 from rich.text import Text
 
 from layercut.progress import OnProgress
-from layercut.progress.cost import Eta
-from layercut.progress.cost import Workload as Work
-from layercut.progress.heartbeat import Tokens, clock, line, under_way
+from layercut.progress.activity import Tokens, listening
+from layercut.progress.cost import Eta, Pace, Workload, clock
+from layercut.progress.heartbeat import line, under_way
+from layercut.text.counting import counted
+from layercut.text.tables import bare_table
 
-_KNOWN = 10
-"""A step that is so many times as fast as the slowest was known before."""
-
-
-class _Facts(ProgressColumn):
-    """The state of a bar: ``3/8 items · 4,210 tokens · 01:12 · 00:41 left``."""
-
-    max_refresh = 0.25
-
-    def __init__(self, unit: str | None, tokens: Tokens, left: Callable[[Bar], str]) -> None:
-        super().__init__(Column(no_wrap=True))
-        self._unit, self._tokens, self._left = unit, tokens, left
-
-    def render(self, task: Bar) -> Text:
-        count = f"{int(task.completed):,}/{int(task.total or 0):,}"
-        facts = [f"{task.percentage:.0f}%" if self._unit is None else f"{count} {self._unit}".rstrip()]
-        facts += [self._tokens.describe(short=True)] if not task.finished else []
-        facts += [clock(task.elapsed or 0)]
-        facts += [] if task.finished else [self._left(task)]
-        return Text(" · ".join(fact for fact in facts if fact), style="cyan")
+State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
+_STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
+_KEPT = ("kept, selection", "kept, report")
+_AROUND = 10
+"""Lines of a terminal that a table leaves for other things."""
+_BESIDE = 48
+"""Characters of a terminal that the names of arms leave for their state, items and time left."""
 
 
-def _bars(console: Console, unit: str | None, tokens: Tokens, left: Callable[[Bar], str]) -> Progress:
-    """Bars that fit on 80 columns: a name that is too long ends in an ellipsis, and nothing is wrapped."""
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
-        BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=4)),
-        _Facts(unit, tokens, left),
-        console=console,
-        disable=not console.is_terminal,
-    )
+def _joined(*facts: str, by: str = ", ") -> str:
+    return by.join(fact for fact in facts if fact)
 
 
-class Progressing:
-    """Progress over a list of pieces of work with names.
+class _Live:
+    """Long work. Its subclasses draw it for a terminal, and describe the present step in ``_now``."""
 
-    Where stderr is no terminal, one plain line is printed for each piece when it ends, and one every half minute.
-    """
-
-    def __init__(
-        self, work: Sequence[tuple[str, Work]], console: Console, *, verb: str = "", unit: str | None = "items"
-    ) -> None:
-        """Args:
-        work: names and sizes.
-        console: where it is shown.
-        verb: of each piece, such as ``Scoring``; empty where the names include it.
-        unit: of the sizes; None for steps without meaning to users, which are shown as a percentage.
-        """
-        self._names = [f"{verb} {name}".strip() for name, _ in work]
-        self._work = [piece for _, piece in work]
-        self._unit = unit
-        self._eta = Eta(self._work)
-        self._console = console
-        self._tokens = Tokens()
-        self._active: tuple[int, int] | None = None
-        """The piece that is worked on, and how many of its items are done."""
-        total = sum(piece.num_items for piece in self._work)
-        self._bars = _bars(console, unit, self._tokens, lambda task: self._left())
-        self._bar = self._bars.add_task("Loading", total=total)
+    def __init__(self, console: Console) -> None:
+        self._console, self._tokens, self._began = console, Tokens(), time.monotonic()
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        with self._bars, self._tokens.counted(), under_way(self._console, self._now):
-            yield
+    def running(self) -> Iterator[Self]:
+        """Show the progress inside the block; that of a step within is shown below it."""
+        live = Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop")
+        shown = live if self._console.is_terminal else nullcontext()
+        with listening(self._tokens), under_way(self._console, self._now), shown:
+            yield self
 
-    def skip(self, index: int) -> None:
-        """Count a whole piece that was done before."""
-        count = self._work[index].num_items
-        self._eta.skip(index, count)
-        self._bars.advance(self._bar, count)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        raise NotImplementedError
+
+    def _now(self) -> str:
+        raise NotImplementedError
+
+    def _facts(self, *facts: str, left: str, so_far: str = "") -> Text:
+        so_far = f"{clock(time.monotonic() - self._began)}{so_far}"
+        return Text(_joined(*facts, self._tokens.describe(short=True), so_far, left, by=" · "), style="cyan")
+
+
+def _table(options: ConsoleOptions, heads: Sequence[str], rows: Iterable[tuple[str, str, str, Sequence[str]]]) -> Table:
+    """Names, states with their styles, and more cells, as wide as the terminal at most.
+
+    A name that is too long loses its middle: names of a cut and of its healing differ at their ends.
+    """
+    table, longest = bare_table(), max(12, options.max_width - _BESIDE)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place > 1 else "left", no_wrap=place != 1)
+    for name, state, style, cells in rows:
+        half = (longest - 1) // 2
+        shown = name if len(name) <= longest else f"{name[: longest - 1 - half]}…{name[-half:]}"
+        table.add_row(shown, Text(state, style, no_wrap=True, overflow="ellipsis"), *cells)
+    return table
+
+
+class Progressing(_Live):
+    """Progress over a list of pieces of work with names: one bar over all."""
+
+    def __init__(
+        self, work: Sequence[tuple[str, Workload]], console: Console, *, verb: str = "", unit: str | None = "items"
+    ) -> None:
+        """``work``: names and sizes; ``verb``: of each piece, such as ``Scoring``, if names do not include it;
+        ``unit``: of the sizes, None for steps without meaning to users, which are shown as a percentage."""
+        super().__init__(console)
+        self._names = [f"{verb} {name}".strip() for name, _ in work]
+        self._unit = unit and unit.removesuffix("s")
+        self._eta = Eta([piece for _, piece in work], self._tokens.seconds_left)
+        self.skip, self.learn = self._eta.skip, self._eta.learn
+        self._doing, self._active = "Loading", list[int]()
 
     @contextmanager
     def piece(self, index: int) -> Iterator[OnProgress]:
         """Do one piece: the block reports (items done, items in all), first with those done before."""
-        self._bars.update(self._bar, description=self._names[index])
-        self._active = (index, 0)
+        with self._working([index], self._names[index], self._names[index]):
+            yield self._eta.reports(index)
+
+    @contextmanager
+    def _working(self, indices: list[int], name: str, doing: str) -> Iterator[None]:
+        """Do pieces, and print a line if items were new."""
+        self._active, self._doing = indices, doing
+        self._eta.begin(indices[0])
         self._tokens.begin()
-        start, seen = time.monotonic(), 0
+        began, (before, _) = time.monotonic(), self._eta.count(indices)
+        try:
+            yield
+        finally:
+            self._active = []
+        if (done := self._eta.count(indices)[0]) > before:
+            count = counted(done, self._unit) if self._unit and self._eta.cells[indices[0]].is_item else ""
+            line(self._console, f"{name}: {_joined(count, clock(time.monotonic() - began), self._left())}")
 
-        def count_items(new: int, done: int, total: int) -> None:
-            nonlocal seen
-            self._bars.advance(self._bar, new)
-            self._active, seen = (index, done), done
-
-        yield self._eta.reports(index, count_items)
-        self._active = None
-        count = f"{seen} {self._counted(seen)}, " if self._unit else ""
-        line(self._console, f"{self._names[index]}: {count}{clock(time.monotonic() - start)}{self._rest()}")
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        done, total = self._eta.count(range(len(self._names)))
+        count = f"{done:,}/{total:,} {self._unit}s" if self._unit else f"{done / max(1, total):.0%}"
+        name, bar = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True, min_width=4)
+        table = Table.grid(name, bar, Column(no_wrap=True), padding=(0, 1))
+        facts = self._facts(count, left=self._left(when=False) if done < total else "")
+        table.add_row(Text(self._doing), ProgressBar(max(1, total), done, width=12), facts)
+        yield table
 
     def _now(self) -> str:
-        if self._active is None:
-            return f"Loading or writing{self._rest()}"
-        index, done = self._active
-        total = self._work[index].num_items
-        count = f"{done:,} of {total:,} {self._counted(total)}" if self._unit else f"{done / max(1, total):.0%}"
-        tokens = self._tokens.describe()
-        return f"{self._names[index]}: {count}{', ' if tokens else ''}{tokens}{self._rest()}"
+        if not (active := self._active):
+            return _joined("Loading or writing", self._left())
+        done, total = self._eta.count(active)
+        count = f": {done:,} of {counted(total, self._unit)}" if self._unit else f": {done / max(1, total):.0%}"
+        count = count if self._eta.cells[active[0]].is_item else ""
+        return _joined(f"{self._doing}{count}", self._tokens.describe(), self._left())
 
-    def _counted(self, count: int) -> str:
-        assert self._unit is not None
-        return self._unit.removesuffix("s") if count == 1 else self._unit
-
-    def _left(self) -> str:
-        """The time of all pieces, or of the present one until every kind of piece was measured."""
-        if self._active is not None:
-            self._eta.bound(self._tokens.seconds_left)
+    def _left(self, *, when: bool = True) -> str:
+        """The time of all pieces, or of the present one until every kind of piece was measured, or ``when``."""
+        active = self._active
+        cell = self._eta.cells[active[0]] if active else None
         if (seconds := self._eta.remaining) is not None:
-            return f"{clock(seconds)} left"
-        here = None if self._active is None else self._eta.remaining_here
-        return "" if here is None else f"{clock(here)} left of this step"
-
-    def _rest(self) -> str:
-        if left := self._left():
-            return f", {left}"
-        wanted = self._eta.wanted
-        return f", time left: after {wanted} {self._counted(wanted) if self._unit else 'steps'}" if wanted else ""
+            unknown = self._eta.unknown
+            steps = f"{unknown} untimed {'search or healing run' if unknown == 1 else 'searches or healing runs'}"
+            return _joined(f"{clock(seconds)} left", f"excluding {steps}" if unknown else "")
+        if cell and cell.is_item and (seconds := self._eta.remaining_of(active)) is not None:
+            return f"{clock(seconds)} left of this step"
+        wanted = self._eta.wanted(cell.kind) if cell else 0
+        return f"time left: after {counted(wanted, self._unit or 'step')}" if when and wanted else ""
 
 
 @contextmanager
 def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnProgress]:
     """Progress over one piece of work: the block calls what it gets with (pieces done, pieces in all)."""
-    progress = Progressing([(name, Work(kind=name, num_items=total))], console, unit=unit)
+    progress = Progressing([(name, Workload(kind=name, num_items=total))], console, unit=unit)
     with progress.running(), progress.piece(0) as on_progress:
         yield on_progress
 
 
-class _Pace:
-    """The time left of counted work, by its own steps. Those that were known before take next to no time, and do not
-    count."""
+class StageProgress(_Live):
+    """The stages of a run of prune in the order in which they begin, what is kept so far, and the number of the step.
 
-    def __init__(self) -> None:
-        self._done, self._total, self._since = 0, 0, time.monotonic()
-        self._steps: list[tuple[float, int]] = []
-        """Seconds, and how much was done in them."""
-
-    def reach(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done > self._done:
-            self._steps.append((now - self._since, done - self._done))
-        self._done, self._total, self._since = done, total, now
-
-    @property
-    def left(self) -> float | None:
-        """Seconds; None before a step has ended that was not known."""
-        spent = time.monotonic() - self._since
-        longest = max(spent, *(seconds / count for seconds, count in self._steps), 0.0)
-        slow = [(seconds, count) for seconds, count in self._steps if _KNOWN * seconds / count >= longest]
-        if not slow:
-            return None
-        each = sum(seconds for seconds, _ in slow) / sum(count for _, count in slow)
-        return max(0.0, each * (self._total - self._done) - min(each, spent))
-
-
-class SelectionProgress:
-    """Progress of a criterion: one bar for each kind of work, such as rounds and items, with the time left of each.
-
-    Where stderr is no terminal, there is a plain line every half minute, with the time left of what began first.
+    How deep a path goes is open, so only the present counter has a time left.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._tokens = Tokens()
-        self._bars = _bars(console, "", self._tokens, self._left)
-        self._ids: dict[str, TaskID] = {}
-        self._paces: dict[TaskID, _Pace] = {}
-        self._counts: dict[str, str] = {}
-        self._held = ExitStack()
+    def __init__(self, console: Console, steps: Sequence[str] = ()) -> None:
+        """``steps``: names of the steps of the run, in order; see ``step``."""
+        super().__init__(console)
+        self._steps, self._at = list(steps), 0
+        self._rows: dict[str, dict[str, str]] = {}
+        self._active = self._what = ""
+        self._paces: dict[str, Pace] = {}
+        self.cells: Sequence[str] = ()  # names of the pieces that ``piece`` and ``skip`` speak of
 
-    def __enter__(self) -> SelectionProgress:
-        for block in (self._bars, self._tokens.counted(), under_way(self._console, self._now)):
-            self._held.enter_context(block)
-        return self
+    def step(self, name: str) -> None:
+        """A step of the run begins; the number never falls, and a name that is no step changes nothing."""
+        self._at = max(self._at, self._steps.index(name) + 1 if name in self._steps else 0)
 
-    def __exit__(self, *error: object) -> None:
-        self._held.close()
+    def begin(self, stage: str, doing: str) -> None:
+        """A stage or depth is worked on."""
+        self._rows.setdefault(stage, {"doing": doing})["doing"] = doing
+        self._active, self._paces = stage, {}
+        self._tokens.begin()
+
+    def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "", style: str = "") -> None:
+        """It is done, with retained scores on selection items and on report items; what is left out stays."""
+        given = {**dict(zip(_KEPT, (chosen, shown), strict=True)), "style": style}
+        self._rows.setdefault(stage, {"doing": ""}).update(
+            doing=note, **{name: text for name, text in given.items() if text}
+        )
+        kept = [chosen and f"keeps {chosen} on selection items", shown and f"keeps {shown} on report items"]
+        line(self._console, f"{stage}: {_joined(note, *kept, self._position)}")
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._ids:
-            self._ids[what] = self._bars.add_task(what)
-        bar = self._ids[what]
+        """A counter of the active stage, such as rounds or answers."""
         if done == 0:
-            self._bars.reset(bar)
             self._tokens.begin()
-        if done == 0 or bar not in self._paces:
-            self._paces[bar] = _Pace()
-        self._paces[bar].reach(done, total)
-        self._bars.update(bar, completed=done, total=total)
-        self._counts[what] = f"{what} {done:,} of {total:,}"
-        if done >= total:  # a bar of finished work would look as if it were at work
-            del self._counts[what]
-            self._bars.remove_task(self._ids.pop(what))
+        self._paces.setdefault(what, Pace()).reach(done, total)
+        self._what = what
 
-    def _left(self, bar: Bar) -> str:
-        pace = self._paces.get(bar.id)
-        return "" if pace is None or pace.left is None else f"{clock(pace.left)} left"
+    def skip(self, index: int) -> None:
+        """A piece was done before."""
+
+    @contextmanager
+    def piece(self, index: int) -> Iterator[OnProgress]:
+        """Do one piece: the block reports (items done, items in all)."""
+        self._tokens.begin()
+        yield lambda done, total: self(self.cells[index], done, total)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The last lines where the terminal is too low for all."""
+        rows = list(self._rows.items())
+        kept = [head for head in _KEPT if any(head in row for _, row in rows)]
+        shown = []
+        for name, row in rows[-max(4, console.height - _AROUND) :]:
+            doing = (name == self._active and self._step) or row["doing"]
+            shown.append((name, doing, row.get("style", "cyan"), [row.get(head, "") for head in kept]))
+        yield _table(options, ["stage", "state", *kept], shown)
+        yield self._facts(left=self._position, so_far=" so far")
 
     def _now(self) -> str:
-        facts = [*self._counts.values(), self._tokens.describe()]
-        bar = self._ids.get(next(iter(self._counts), ""))
-        if bar is not None and (left := self._paces[bar].left) is not None:
-            facts.append(f"{clock(left)} left")
-        return f"Choosing layers: {', '.join(fact for fact in facts if fact) or 'loading the model'}"
+        row = self._rows.get(self._active, {"doing": "loading the model"})
+        facts = _joined(row["doing"], self._step, self._tokens.describe(), self._position)
+        return f"{self._active}: {facts or 'loading the model'}" if self._active else facts
+
+    @property
+    def _step(self) -> str:
+        """The counter of the active stage that was reported last."""
+        if (pace := self._paces.get(self._what)) is None:
+            return ""
+        part = f", part {pace.part}:" if pace.part > 1 else ""
+        left = pace.left and f"{pace.left} of this step"
+        return _joined(f"{self._what}{part} {pace.done:,} of {pace.total:,}", left)
+
+    @property
+    def _position(self) -> str:
+        """``step 2 of 6``; empty before the first."""
+        return f"step {self._at} of {len(self._steps)}" if self._at else ""
+
+
+class SelectionProgress(StageProgress):
+    """Progress of a criterion: all counters that are at work, with the time left of the one that began first."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.begin("Choosing layers", "")
+
+    @property
+    def _step(self) -> str:
+        paces = [(what, pace) for what, pace in list(self._paces.items()) if pace.done < pace.total]
+        counts = [f"{what} {pace.done:,} of {pace.total:,}" for what, pace in paces]
+        return _joined(*counts, paces[0][1].left if paces else "")
+
+
+class StudyStep(NamedTuple):
+    """One piece of a study's work: a cell of an arm, a search, or a healing."""
+
+    arm: str
+    """The arm whose line counts it; empty for none."""
+    name: str
+    work: Workload
+
+
+class StudyProgress(Progressing):
+    """Progress over the pieces of a study: a line for each arm with its state and the time left."""
+
+    def __init__(self, pieces: Sequence[StudyStep], console: Console) -> None:
+        work = [(f"{piece.arm}: {piece.name}" if piece.arm else piece.name, piece.work) for piece in pieces]
+        super().__init__(work, console)
+        self._pieces = list(pieces)
+        arms = [piece.arm for piece in pieces]
+        self._of = {arm: [i for i, other in enumerate(arms) if other == arm] for arm in dict.fromkeys(arms) if arm}
+        self._states: dict[str, tuple[State, str]] = dict.fromkeys(self._of, ("waiting", ""))
+        self._arm = ""
+
+    def state(self, arm: str, state: State, note: str = "") -> None:
+        self._states[arm] = state, note
+        if state not in ("finished", "failed", "waiting"):
+            self._arm = arm
+
+    def searching(self, what: str, done: int, total: int) -> None:
+        if self._arm:
+            self._states[self._arm] = self._states[self._arm][0], f"{what} {done}/{total}"
+            self._doing = f"{self._arm}: choosing layers: {what} {done:,} of {total:,}"
+
+    @contextmanager
+    def step(self, index: int) -> Iterator[None]:
+        """Do a piece without items, such as a search."""
+        with self.piece(index) as on_progress:
+            on_progress(0, 1)
+            yield
+            on_progress(1, 1)
+
+    @contextmanager
+    def cell(self, index: int) -> Iterator[OnProgress]:
+        """Do one cell: the block reports (items done, items in all), first with those done before."""
+        with self._asking([index]):
+            yield self._eta.reports(index)
+
+    @contextmanager
+    def cells(self, indices: Sequence[int]) -> Iterator[Callable[[int, int], None]]:
+        """Do some cells of one task at once: the block reports (index, new items)."""
+        last = time.monotonic()
+
+        def report(index: int, num_items: int) -> None:
+            nonlocal last
+            before, last = last, time.monotonic()
+            self._eta.advance(index, num_items, last - before)
+
+        with self._asking(indices):
+            yield report
+
+    @contextmanager
+    def _asking(self, indices: Sequence[int]) -> Iterator[None]:
+        name, arms = self._pieces[indices[0]].name, [self._pieces[index].arm for index in indices]
+        for arm in arms:
+            self.state(arm, "asking", name)
+        try:
+            with self._working([*indices], f"{', '.join(arms)}: {name}", f"{', '.join(arms)}: scoring {name}"):
+                yield
+        except BaseException:
+            for index in indices:
+                self.skip(index)  # no time is left for cells that fail
+            raise
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """All arms, or those around the current one where the terminal is too low for all."""
+        names, room, rows = list(self._of), max(4, console.height - _AROUND), []
+        first = names.index(self._arm) - room // 2 if self._arm else 0
+        first = max(0, min(first, len(names) - room))
+        for name in names[first : first + room]:
+            (state, note), seconds = self._states[name], self._eta.remaining_of(self._of[name])
+            left = "" if state in ("finished", "failed") else "?" if seconds is None else clock(seconds)
+            items = self._eta.count(index for index in self._of[name] if self._eta.cells[index].is_item)
+            doing = f"{state}: {note}" if note else state
+            rows.append((name, doing, _STYLES.get(state, "cyan"), ["{}/{}".format(*items), left]))
+        states = [state for state, _ in self._states.values()]
+        failed, hidden = states.count("failed"), len(names) - room
+        yield _table(options, ["arm", "state", "items", "time left"], rows)
+        yield self._facts(
+            f"{states.count('finished')} of {counted(len(names), 'arm')} finished",
+            f"{failed} failed" if failed else "",
+            f"{hidden} not shown" if hidden > 0 else "",
+            left=self._left() or "time left: after the first items",
+            so_far=" so far",
+        )

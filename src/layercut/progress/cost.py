@@ -1,4 +1,4 @@
-"""Estimate the time left for a list of cells from the finished ones.
+"""The time left, from finished work of the same kind.
 
 Items of different tasks differ in cost, so a share of items is not a share of time. Seconds per item are measured for
 each kind of cell. The time left is known once every kind that is left was measured.
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import dropwhile
 
 from layercut.progress import OnProgress
 
@@ -20,6 +23,17 @@ ENOUGH = 20
 """Timed items of a kind that give an estimate, where there are four times as many."""
 _SHORT = 10.0
 """Seconds that an item may take longer than expected without a word."""
+_KNOWN = 10
+"""The first steps were known before if they are so many times as fast as the slowest."""
+
+
+def clock(seconds: float) -> str:
+    """``00:41``, ``1:02:03`` or ``2 days 3:00:00``.
+
+    >>> clock(41), clock(3723.4)
+    ('00:41', '1:02:03')
+    """
+    return str(timedelta(seconds=round(seconds))).replace(", ", " ").removeprefix("0:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,132 +50,122 @@ class Workload:
 class Eta:
     """Remaining seconds of a list of cells."""
 
-    def __init__(self, cells: Sequence[Workload]) -> None:
-        self._cells = list(cells)
+    def __init__(self, cells: Sequence[Workload], bound: Callable[[int], float | None] = lambda num_items: None):
+        """``bound`` gives the most seconds for the items that were left when the present cell began, whose first
+        answers come late in a large batch, and all others soon after; None where unknown."""
+        self.cells, self.bound = list(cells), bound
         self._done = [0] * len(cells)
-        self._items: dict[Hashable, int] = {}
-        self._seconds: dict[Hashable, float] = {}
-        self._learned: set[Hashable] = set()
-        """Kinds that an earlier run timed."""
-        self._most: dict[Hashable, float] = {}
-        """Seconds an item at most, by kind, where known."""
-        self._at, self._since = -1, 0.0
-        """The cell that is worked on, and when it began or its last item ended."""
-        self._begun = 0
-        """Items of it that were left when it began."""
+        self._items, self._seconds = Counter[Hashable](), defaultdict[Hashable, float](float)  # timed, by kind
+        # The present cell, when it began or its last item ended, and its items left when it began.
+        self._at, self._since, self._begun = -1, 0.0, 0
 
-    def skip(self, cell: int, num_items: int) -> None:
-        """Count items that were done before, without a time."""
-        self._count(cell, num_items)
-
-    def num_left(self, cell: int) -> int:
-        """Items of a cell that are not counted yet."""
-        return self._cells[cell].num_items - self._done[cell]
-
-    def advance(self, cell: int, num_items: int, seconds: float) -> None:
-        """Count items of a cell that took ``seconds``."""
-        self._count(cell, num_items)
-        kind = self._cells[cell].kind
-        self._items[kind] = self._items.get(kind, 0) + num_items
-        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+    def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
+        """Add a measurement, of an earlier run too: the time of items of a kind."""
+        self._items[kind] += num_items
+        self._seconds[kind] += seconds
 
     def begin(self, cell: int) -> None:
         """This cell is worked on now. What its next item has taken so far is no longer left."""
-        self._at, self._since = cell, time.monotonic()
+        self._at, self._since, self._begun = cell, time.monotonic(), 0
 
-    def reports(self, cell: int, counted: Callable[[int, int, int], None]) -> OnProgress:
-        """Begin a cell. The result takes (items done, items in all), first with those done before, which have no time;
-        ``counted`` is then called with the new items and both numbers."""
-        self.begin(cell)
-        last, seen, before = time.monotonic(), -1, self._done[cell]
+    def skip(self, cell: int, num_items: int | None = None) -> None:
+        """Count items that were done before, or all that are left, without a time."""
+        self._done[cell] += self.num_left(cell) if num_items is None else num_items
+        if cell == self._at:
+            self._since = time.monotonic()
+
+    def advance(self, cell: int, num_items: int, seconds: float) -> None:
+        """Count items of a cell that took ``seconds``."""
+        self.skip(cell, num_items)
+        self.learn(self.cells[cell].kind, num_items, seconds)
+
+    def reports(self, cell: int) -> OnProgress:
+        """Take (items done, items in all) of a cell that has begun, first with those done before, without a time."""
+        last = None
 
         def on_progress(done: int, total: int) -> None:
-            nonlocal last, seen
-            now = time.monotonic()
-            new = done - (before if seen < 0 else seen)
-            if seen < 0:
+            nonlocal last
+            now, new = time.monotonic(), done - self._done[cell]
+            if last is None:
                 self.skip(cell, new)
                 self._begun = total - done
             else:
                 self.advance(cell, new, now - last)
-            counted(new, done, total)
-            seen, last = done, now
+            last = now
 
         return on_progress
 
-    def _count(self, cell: int, num_items: int) -> None:
-        self._done[cell] += num_items
-        if cell == self._at:
-            self._since = time.monotonic()
+    def count(self, cells: Iterable[int]) -> tuple[int, int]:
+        """Items done, and items in all, of some cells."""
+        indices = list(cells)
+        return sum(self._done[i] for i in indices), sum(self.cells[i].num_items for i in indices)
 
-    def bound(self, seconds_left: Callable[[int], float | None]) -> None:
-        """Bound the present cell, whose first answers come late in a large batch, and all others soon after.
-
-        ``seconds_left`` gives the most seconds for the items that were left when the cell began; None where unknown.
-        """
-        kind, left, seconds = self._cells[self._at].kind, self.num_left(self._at), seconds_left(self._begun)
-        self._most.pop(kind, None)
-        if seconds is not None and left > 0:
-            self._most[kind] = seconds / left
-
-    def learn(self, kind: Hashable, num_items: int, seconds: float) -> None:
-        """Add an earlier measurement: the time of items of a kind. Kinds without a cell are ignored."""
-        if num_items and any(cell.kind == kind for cell in self._cells):
-            self._items[kind] = self._items.get(kind, 0) + num_items
-            self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
-            self._learned.add(kind)
+    def num_left(self, cell: int) -> int:
+        """Items of a cell that are not counted yet."""
+        return self.cells[cell].num_items - self._done[cell]
 
     @property
     def remaining(self) -> float | None:
         """Seconds, or None while nothing has been measured."""
-        return self.remaining_of(range(len(self._cells)))
+        return self.remaining_of(range(len(self.cells)))
 
     def remaining_of(self, cells: Iterable[int]) -> float | None:
         """Seconds of some of the cells; None where a kind of them was not measured, or too little."""
-        indices = list(cells)
-        left = self._left(indices)
-        if any((cell.is_item and cell.kind not in self._items) or self._wanted(cell.kind) for cell, _ in left):
+        indices = [i for i in cells if self.num_left(i) > 0]
+        kinds = {self.cells[i].kind: self.cells[i].is_item for i in indices}
+        if any((is_item and not self._items[kind]) or self.wanted(kind) for kind, is_item in kinds.items()):
             return None
-        each = {cell.kind: self._each(cell.kind) for cell, _ in left}
+        each = {kind: min(self._seconds[kind] / (self._items[kind] or 1), self._most(kind)) for kind in kinds}
+        rest = sum(each[self.cells[i].kind] * self.num_left(i) for i in indices)
+        if self._at not in indices:
+            return rest
         spent = time.monotonic() - self._since
-        active = self._left(set(indices) & {self._at})
-        rest = sum(each[cell.kind] * count for cell, count in left) - sum(
-            min(spent, each[cell.kind]) for cell, _ in active
-        )
-        return None if active and spent > max(2 * rest, _SHORT) else rest
+        rest -= min(spent, each[self.cells[self._at].kind])
+        return None if spent > max(2 * rest, _SHORT) else rest
 
-    @property
-    def remaining_here(self) -> float | None:
-        """Seconds of the present cell; None where there is none, or as for ``remaining``."""
-        return self.remaining_of([self._at]) if self._at >= 0 else None
-
-    @property
-    def wanted(self) -> int:
-        """Items of the present kind that have to be timed before there is an estimate; 0 where enough were."""
-        return self._wanted(self._cells[self._at].kind) if self._at >= 0 else 0
-
-    def _wanted(self, kind: Hashable) -> int:
-        most = max(cell.num_items for cell in self._cells if cell.kind == kind)
-        enough = min(ENOUGH, math.ceil(most / 4))
-        known = kind in self._learned or kind in self._most or kind not in self._items
-        left = sum(count for cell, count in self._left(range(len(self._cells))) if cell.kind == kind)
-        return 0 if known or self._items[kind] >= min(enough, left) else enough
-
-    def _left(self, cells: Iterable[int]) -> list[tuple[Workload, int]]:
-        left = ((self._cells[i], self.num_left(i)) for i in cells)
-        return [(cell, count) for cell, count in left if count > 0]
-
-    def _each(self, kind: Hashable) -> float:
-        """Seconds an item of a kind; 0 where none was timed."""
-        if kind not in self._items:
-            return 0.0
-        seconds = self._seconds[kind] / self._items[kind]
-        return min(seconds, self._most.get(kind, seconds))
+    def wanted(self, kind: Hashable) -> int:
+        """Items of a kind that have to be timed before there is an estimate; 0 where none or enough were."""
+        same = [i for i, cell in enumerate(self.cells) if cell.kind == kind]
+        enough = min(ENOUGH, math.ceil(max(self.cells[i].num_items for i in same) / 4))
+        left = sum(max(0, self.num_left(i)) for i in same)
+        is_known = self._most(kind) < math.inf or (self._items[kind] or enough) >= min(enough, left)
+        return 0 if is_known else enough
 
     @property
     def unknown(self) -> int:
         """Number of remaining steps that are no items and were never timed."""
-        return sum(
-            not cell.is_item and cell.kind not in self._items and done < cell.num_items
-            for cell, done in zip(self._cells, self._done, strict=True)
-        )
+        steps = [i for i, cell in enumerate(self.cells) if not cell.is_item and not self._items[cell.kind]]
+        return sum(self.num_left(i) > 0 for i in steps)
+
+    def _most(self, kind: Hashable) -> float:
+        """Seconds an item at most; infinite where unknown."""
+        is_present = self._at >= 0 and self.cells[self._at].kind == kind and self.num_left(self._at) > 0
+        seconds = self.bound(self._begun) if is_present else None
+        return math.inf if seconds is None else seconds / self.num_left(self._at)
+
+
+class Pace:
+    """The time left of one counter, by its own steps, without the first ones if they were known before."""
+
+    def __init__(self) -> None:
+        self.done, self.total, self.part = 0, 0, 1  # part: how often it began
+        self._since, self._steps = 0.0, list[tuple[float, int]]()  # seconds, and how much was done in them
+
+    def reach(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == 0 or done < self.done or self.done >= self.total:
+            self.part, self._steps = self.part + (done < self.done), []
+        elif done > self.done:
+            self._steps.append((now - self._since, done - self.done))
+        self.done, self.total, self._since = done, total, now
+
+    @property
+    def left(self) -> str:
+        """``00:41 left``; empty before a step has ended that was not known, and at the end."""
+        spent = time.monotonic() - self._since
+        longest = max([spent, *(seconds / count for seconds, count in self._steps)])
+        timed = list(dropwhile(lambda step: _KNOWN * step[0] / step[1] < longest, self._steps))
+        if not timed or self.done >= self.total:
+            return ""
+        each = sum(seconds for seconds, _ in timed) / sum(count for _, count in timed)
+        return f"{clock(max(0.0, each * (self.total - self.done) - min(each, spent)))} left"

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.progress.stages import StageProgress
+from layercut.progress.bars import StageProgress
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import Profile
 from layercut.pruning.settings import PruneSettings

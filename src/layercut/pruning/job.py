@@ -29,7 +29,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
 from layercut.models.weights import read_config
-from layercut.progress.stages import StageProgress
+from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, Other, judge
 from layercut.pruning.context import PruneContext, PruneState
@@ -345,7 +345,7 @@ class PruneJob:
         decoding, recorded = self._context.decoding, recorded or plan
         cells = self._goal_cells if checks is None else checks
         self._progress.begin(stage, "scoring report items")
-        self._progress.cells([cell.label for cell in cells])
+        self._progress.cells = [cell.label for cell in cells]
         settings = {**run_settings(model, recorded, cells, decoding, decoding.seed), **(more or {})}
         about = None if arm is None else {**arm, "seed": decoding.seed}
         with RunFolder.begin(self._folder / name, settings, sandbox=self._context.isolation) as run:

@@ -11,7 +11,7 @@ from pathlib import Path
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import PromptSource
-from layercut.progress.heartbeat import clock
+from layercut.progress.cost import clock
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import gone_of
 from layercut.pruning.context import PruneContext

@@ -14,7 +14,7 @@ from rich.console import Console
 from layercut.engine.base import Engine
 from layercut.errors import InputError, one_line
 from layercut.progress import Say
-from layercut.progress.live import StudyProgress
+from layercut.progress.bars import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT

@@ -32,7 +32,7 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, study_results
 from layercut.progress import Say
-from layercut.progress.live import StudyProgress
+from layercut.progress.bars import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
 from layercut.runs.frame import frame

@@ -15,8 +15,8 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.progress import Progress, Say, silent
+from layercut.progress.bars import StudyStep
 from layercut.progress.cost import Workload as Cost
-from layercut.progress.live import StudyStep
 from layercut.runs.environment import machine
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.runs.study import seconds_in

@@ -203,7 +203,7 @@ class CutVerb(Verb):
             io.say(f"{count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
         if self.remove.mlp is not None:
             io.say("choosing MLP channels on text that the model itself writes; layercut select does on a task ...")
-        with TemporaryDirectory() as scratch, SelectionProgress(io.console) as progress:
+        with TemporaryDirectory() as scratch, SelectionProgress(io.console).running() as progress:
             found = select_layers(
                 io.handle(self.model), criterion="block_influence", num_remove=number, layers=self.remove.layers,
                 mlp=self.remove.mlp, out=Path(scratch) / "run", seed=self.seed, progress=progress, say=io.say,

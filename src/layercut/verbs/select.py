@@ -190,7 +190,7 @@ class SelectVerb(Verb):
         from layercut.selection.select import select_layers
 
         handle = io.handle(self.model)
-        with SelectionProgress(io.console) as progress:
+        with SelectionProgress(io.console).running() as progress:
             return select_layers(
                 handle,
                 criterion=self.criterion,

@@ -67,14 +67,14 @@ def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others(monkeypa
     eta.advance(0, 2, 60.0)
     assert eta.remaining is None, "two answers are too few"
     eta.begin(0)
-    eta.bound(lambda begun: 30.0)
+    eta.bound = lambda begun: 30.0
     assert eta.remaining == pytest.approx(30 + 10 * 30 / 98)
-    eta.bound(lambda begun: None)
+    eta.bound = lambda begun: None
     assert eta.remaining is None
-    eta.bound(lambda begun: 98 * 40.0)
+    eta.bound = lambda begun: 98 * 40.0
     assert eta.remaining == pytest.approx((98 + 10) * 30), "a bound above the measured speed changes nothing"
     eta.advance(0, 98, 1.0)
-    eta.bound(lambda begun: 5.0)
+    eta.bound = lambda begun: 5.0
     assert eta.remaining == pytest.approx(10 * 61 / 100)
 
 

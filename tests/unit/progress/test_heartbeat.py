@@ -11,10 +11,9 @@ import pytest
 from rich.console import Console
 
 from layercut.progress import heartbeat
-from layercut.progress.activity import works, wrote
-from layercut.progress.bars import Progressing, SelectionProgress, watched
-from layercut.progress.cost import Workload
-from layercut.progress.live import StudyProgress, StudyStep
+from layercut.progress.activity import listening, works, wrote
+from layercut.progress.bars import Progressing, SelectionProgress, StudyProgress, StudyStep, watched
+from layercut.progress.cost import Workload, clock
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +48,7 @@ def studying(where: Console) -> Iterator[None]:
 
 @contextmanager
 def selecting(where: Console) -> Iterator[None]:
-    with SelectionProgress(where) as progress:
+    with SelectionProgress(where).running() as progress:
         progress("answers", 0, 8)
         yield
 
@@ -71,7 +70,7 @@ FORMS = {
 
 def test_a_search_has_a_time_left_by_its_rounds_without_those_that_were_known(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("layercut.progress.bars.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     progress = SelectionProgress(console())
 
     def at(seconds: float, what: str, done: int, total: int) -> str:
@@ -108,14 +107,14 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
     where = console()
     progress = Progressing([("gsm8k", Workload(kind="g", num_items=100))], where, verb="Scoring")
-    with progress.piece(0) as on_progress, progress._tokens.counted():
+    with progress.piece(0) as on_progress, listening(progress._tokens):
         on_progress(0, 100)
         now[0] = 60.0
         wrote(100, 9900, 100)
         wrote(5900, 2000, 96)  # two of the four that have ended are not handed over yet
         on_progress(2, 100)
         assert "6,000 tokens written (100/s)" in progress._now()
-    with progress.piece(0) as on_progress, progress._tokens.counted():
+    with progress.piece(0) as on_progress, listening(progress._tokens):
         on_progress(0, 100)
         now[0] = 120.0
         wrote(6000, 2000, 50)  # another batch follows, of answers that are not known yet
@@ -144,7 +143,7 @@ def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch:
     now = [0.0]
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
     progress = Progressing([("gsm8k", Workload(kind="g", num_items=8))], console(), verb="Scoring")
-    with progress.piece(0) as on_progress, progress._tokens.counted():
+    with progress.piece(0) as on_progress, listening(progress._tokens):
         on_progress(0, 8)
         now[0] = 90.0
         works("reading 4,210 tokens", 0.45)
@@ -176,11 +175,11 @@ def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
         on_progress(0, 3000)
         on_progress(1200, 3000)
         wrote(123_456)
-        progress._bars.refresh()
+        where.print(progress)
     shown = [text for text in lines(where) if "Scoring" in text]
     assert any("1,200/3,000 answers · 123,456 tokens" in text and "…" in text for text in shown)
 
 
-@pytest.mark.parametrize("seconds, text", [(41, "00:41"), (3723, "1:02:03"), (86400, "1 day 00:00:00")])
+@pytest.mark.parametrize("seconds, text", [(41, "00:41"), (3723, "1:02:03"), (86400, "1 day 0:00:00")])
 def test_clock(seconds: float, text: str) -> None:
-    assert heartbeat.clock(seconds) == text
+    assert clock(seconds) == text

@@ -20,7 +20,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import along_trainings, study_runs
-from layercut.progress.live import StudyProgress
+from layercut.progress.bars import StudyProgress
 from layercut.report.reports import study_reports, write_reports
 from layercut.runs.records import Journal
 from layercut.runs.study import arms_in
