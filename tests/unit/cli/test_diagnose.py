@@ -66,7 +66,7 @@ def test_a_checkpoint_is_walked_beside_the_uncut_model(layercut: Run, tiny: Path
 def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("diagnose", tiny, "0", *QUICK, "--out", tmp_path / "run", "--dry-run")
     assert done.code == 0, done.err
-    assert "degeneration: repetition" in done.err
+    assert "degeneration: repetition" in done.out
     assert not (tmp_path / "run").exists()
 
 
@@ -122,5 +122,4 @@ def test_an_unrelated_model_is_compared_by_what_it_writes(layercut: Run, tiny: P
     done = layercut("diagnose", tiny, other, *quick, "--out", tmp_path / "run")
     said = " ".join(done.err.split())
     assert done.code == 0, done.err
-    assert layercut("diagnose", tiny, other, *QUICK, "--out", tmp_path / "run").code == 1
     assert "another model, without a plan" in said

@@ -415,16 +415,16 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     known: list[Any] = []
     cuts: list[int] = []
     cut = layercut.pruning.healing.cut_model
-    heal, estimated, left = DepthHealer.heal, DepthHealer.seconds, [1e9, 1e9]
+    heal, counted, left = DepthHealer.heal, DepthHealer.trained_examples, [10**9, 10**9]
 
-    def seconds(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> tuple[float, float]:
+    def trained_examples(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> int:
         """As if the first two numbers of items took too long."""
-        return (left.pop(), 2e9) if left and method != "seam" else estimated(self, plan, method, source)
+        return left.pop() if left else counted(self, plan, method, source)
 
     monkeypatch.setattr("layercut.pruning.healing.cut_model", written)
     monkeypatch.setattr("layercut.pruning.search._REASONABLE", -9.0)  # each plan is healed by a seam before
     monkeypatch.setattr(DepthHealer, "heal", healed)
-    monkeypatch.setattr(DepthHealer, "seconds", seconds)
+    monkeypatch.setattr(DepthHealer, "trained_examples", trained_examples)
     wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
@@ -433,7 +433,7 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     state = json.loads((tmp_path / "run" / "prune.json").read_text())
     assert state["trained"] == "depth-3", "the first depth that lost something"
     assert state["training_items"] == 128 and 0 < state["pace"] < 60
-    assert len(set(cuts)) == len(cuts), "a pruned checkpoint is written once, for its estimate as well"
+    assert len(set(cuts)) == len(cuts), "a pruned checkpoint is written once"
     assert known and answers[: len(known)] == known, "what seams were fitted on is not asked again"
     assert {one["model_hash"] for one in answers} == {done.result.model_hash}
     by_prompt = {json.dumps(one["prompt"]): one["completion"] for one in answers}
