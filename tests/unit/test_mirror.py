@@ -14,23 +14,23 @@ engine/answers engine/base engine/generating engine/pool_worker engine/ray_membe
 engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs
-healing/data healing/fold healing/heal healing/job healing/outline healing/trainable
+healing/data healing/heal healing/job healing/outline healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
-pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/outcome pruning/path
-pruning/pruned pruning/speed pruning/verdict
-report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections report/elements
+pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/path
+pruning/pruned pruning/verdict
+report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections
 report/draft report/figures/charts report/figures/diagnosis report/figures/picture report/figures/scores
 report/html/answers report/html/damage report/html/layout report/html/page
 report/html/provenance report/html/scores report/provenance report/reports report/source report/study_tables
 report/sweep_text report/words
 runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
-selection/base
+selection/base selection/position
 study/growth study/choosing study/file study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
 surgery/cut surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
-tasks/humaneval tasks/in_steps tasks/lm_eval/by_name
+tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/forms
 tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task
 tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/mbpp tasks/own_rows tasks/program_parts tasks/rows_task
 tasks/run

@@ -14,7 +14,7 @@ from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.code_answers import OPENED, STOP, find_program, program_class
 from layercut.tasks.data_files import DataRow
 from layercut.tasks.grading import outcome
-from layercut.tasks.lm_eval.labels import CompletionForm
+from layercut.tasks.lm_eval.forms import CompletionForm
 from layercut.tasks.rows_task import RowsTask
 from layercut.tasks.splits import SplitNames, first_of
 

@@ -23,7 +23,7 @@ from layercut.tasks.code_answers import FENCE, OPENED
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.lm_eval.labels import CompletionForm
+from layercut.tasks.lm_eval.forms import CompletionForm
 
 VERSION = 3
 """Raised by any change of the prompt, the extraction or the tests.

@@ -25,7 +25,7 @@ from layercut.tasks.few_shot import content_id
 from layercut.tasks.rows_task import RowsTask
 
 if TYPE_CHECKING:
-    from layercut.tasks.lm_eval.labels import CompletionForm
+    from layercut.tasks.lm_eval.forms import CompletionForm
 
 VERSION = 2
 """Raised by any change of the prompt or the grading.
@@ -85,7 +85,7 @@ class Math500Completed(Math500):
 
     @cached_property
     def _form(self) -> CompletionForm:
-        from layercut.tasks.lm_eval.labels import published_form
+        from layercut.tasks.lm_eval.forms import published_form
 
         file = "minerva_math/minerva_math_algebra.yaml"
         return published_form(file, self.num_shots, lambda one: {"problem": one.question, "answer": one.gold})

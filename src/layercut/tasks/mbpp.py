@@ -34,7 +34,7 @@ from layercut.tasks.base import Sample, Split
 from layercut.tasks.code_task import CodeTask
 from layercut.tasks.code_tests import PLUS_LIMITS, mended, refuse_inputs_only
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.lm_eval.labels import published_form
+from layercut.tasks.lm_eval.forms import published_form
 
 VERSION = 2
 """Raised by any change of the prompt, the extraction or the tests.
