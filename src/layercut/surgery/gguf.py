@@ -38,6 +38,7 @@ from layercut.models.gguf_file import (
     recorded_plans,
 )
 from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
+from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
@@ -57,7 +58,6 @@ from layercut.surgery.gguf_width import (
     with_matrix,
 )
 from layercut.surgery.plan import TIE, CutPlan
-from layercut.surgery.shards import CHUNK, copy_range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -434,11 +434,8 @@ def _write(work: _Work, file: Path, part: Path) -> None:
     with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
         for one in work.tensors:
-            if one.part is None:
-                copy_range(source.fileno(), one.old.offset, one.num_bytes, target.fileno(), file, lambda _: None)
-            else:
-                for chunk in _chunks(source, one):
-                    target.write(chunk)
+            for chunk in _chunks(source, one):
+                target.write(chunk)
             target.write(bytes(_padded(one.num_bytes, work.alignment) - one.num_bytes))
         os.fsync(target.fileno())
 
