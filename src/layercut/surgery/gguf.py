@@ -15,9 +15,8 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
@@ -30,7 +29,6 @@ from layercut.models.gguf_file import (
     PLAN,
     SCALARS,
     STRING,
-    GgufField,
     GgufHead,
     GgufTensor,
     block_sizes,
@@ -277,12 +275,11 @@ def _prepare(
         changes["general.size_label"] = _size_label(head, kept)
     added = _record(plan, head, model, sha256, healed.healing if healed else ())
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
-    with file.open("rb", buffering=0) as source:
-        entries = [
-            _entry(key, field.kind, changes[key]) if key in changes else _raw(source, field)
-            for key, field in head.fields.items()
-            if key not in dropped
-        ]
+    entries = [
+        _entry(key, field.kind, changes[key]) if key in changes else field.raw
+        for key, field in head.fields.items()
+        if key not in dropped
+    ]
     entries += [_entry(key, kind, value) for key, (kind, value) in added.items()]
     header = b"".join(
         (
@@ -431,7 +428,7 @@ def _tensor_info(one: _Moved) -> bytes:
 
 
 def _write(work: _Work, file: Path, part: Path) -> None:
-    with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
+    with file.open("rb") as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
         for one in work.tensors:
             for chunk in _chunks(source, one):
@@ -455,38 +452,26 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
     blocks = {block[0] for tensor in new.tensors if (block := block_tensor(tensor.name))}
     if new.num_layers != len(work.report.plan.kept) or not blocks >= set(range(new.num_layers)):
         raise VerificationError(f"{part} counts {new.num_layers} decoder layers and holds the blocks {sorted(blocks)}.")
-    with file.open("rb", buffering=0) as was, part.open("rb", buffering=0) as now:
-        for key, field in new.fields.items():
-            if key not in work.changed and _raw(now, field) != _raw(was, old.fields[key]):
-                raise VerificationError(f"{part} has another value of {key} than {file}.")
+    for key, field in new.fields.items():
+        if key not in work.changed and field.raw != old.fields[key].raw:
+            raise VerificationError(f"{part} has another value of {key} than {file}.")
+    with file.open("rb") as was, part.open("rb") as now:
         for one, tensor in zip(work.tensors, new.tensors, strict=True):
-            at = tensor.offset
-            for chunk in _chunks(was, one):
-                if _bytes(now, at, len(chunk)) != chunk:
-                    raise VerificationError(f"{part} has other bytes in {one.name} than {file} in {one.old.name}.")
-                at += len(chunk)
+            now.seek(tensor.offset)
+            if any(now.read(len(chunk)) != chunk for chunk in _chunks(was, one)):
+                raise VerificationError(f"{part} has other bytes in {one.name} than {file} in {one.old.name}.")
 
 
-def _chunks(file: FileIO, one: _Moved) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, one: _Moved) -> Iterator[bytes]:
     """The bytes of a tensor that stay, from the original file."""
-    if one.part is None:
-        for begin in range(0, one.num_bytes, CHUNK):
-            yield _bytes(file, one.old.offset + begin, min(CHUNK, one.num_bytes - begin))
-        return
-    yield from one.part.chunks(lambda begin, size: _bytes(file, one.old.offset + begin, size))
 
+    def read(begin: int, size: int) -> bytes:
+        file.seek(one.old.offset + begin)
+        return file.read(size)
 
-def _raw(file: FileIO, field: GgufField) -> bytes:
-    """A key and its value as they stand in the file."""
-    return _bytes(file, field.begin, field.end - field.begin)
-
-
-def _bytes(file: FileIO, begin: int, size: int) -> bytes:
-    file.seek(begin)
-    data = file.read(size)
-    while len(data) < size and (more := file.read(size - len(data))):
-        data += more
-    return data
+    if one.part is not None:
+        return one.part.chunks(read)
+    return (read(begin, min(CHUNK, one.num_bytes - begin)) for begin in range(0, one.num_bytes, CHUNK))
 
 
 def _unread(head: GgufHead) -> str | None:
