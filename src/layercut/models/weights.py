@@ -169,13 +169,16 @@ def read_header(path: Path) -> Header:
         name: TensorEntry(value["dtype"], tuple(value["shape"]), *value["data_offsets"])
         for name, value in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
     }
-    if any(len(entry.shape) > _MOST_SIZES for entry in tensors.values()):
-        raise CheckpointError(f"{path} is damaged: it holds a tensor of more than {_MOST_SIZES} dimensions.")
+    for name, entry in tensors.items():
+        if len(entry.shape) > _MOST_SIZES or entry.dtype not in DTYPE_BITS:
+            raise CheckpointError(
+                f"{path}: {name} is {entry.dtype} of {len(entry.shape)} dimensions, unknown to torch."
+            )
     return Header(tensors, 8 + length, metadata)
 
 
-def safetensors_files(folder: Path) -> dict[str, Path]:
-    """The file of every tensor of a checkpoint folder, in one file or in shards with an index.
+def stored_tensors(folder: Path) -> list[TensorSpan]:
+    """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes.
 
     Every header is read, so a missing or truncated shard is found here.
 
@@ -185,7 +188,7 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
     """
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
-        return dict.fromkeys(read_header(folder / SINGLE_FILE).tensors, folder / SINGLE_FILE)
+        return _tensors_in(folder / SINGLE_FILE)
     index = folder / INDEX_FILE
     if not index.is_file():
         raise _no_weights(folder)
@@ -194,25 +197,37 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
         files = {str(name): folder / str(file)[:_LONGEST_NAME] for name, file in weight_map.items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged: no weight_map can be read from it ({error}).") from error
+    tensors = []
     for shard in sorted(set(files.values())):
+        names = {name for name, file in files.items() if file == shard}
         if shard.parent != folder:
             raise CheckpointError(f"{index} names {shard}, which is outside its own folder.")
         if not shard.is_file():
-            count = sum(file == shard for file in files.values())
-            raise CheckpointError(f"{shard} is missing; {INDEX_FILE} places {count} tensors in it. Fetch it again.")
-        present = read_header(shard).tensors
-        absent = [name for name, file in files.items() if file == shard and name not in present]
-        if absent:
-            raise CheckpointError(f"{shard} lacks the tensor {absent[0]}, which {INDEX_FILE} places in it.")
-    if not files:
+            raise CheckpointError(
+                f"{shard} is missing; {INDEX_FILE} places {len(names)} tensors in it. Fetch it again."
+            )
+        present = [tensor for tensor in _tensors_in(shard) if tensor.name in names]
+        if absent := names - {tensor.name for tensor in present}:
+            raise CheckpointError(f"{shard} lacks the tensor {min(absent)}, which {INDEX_FILE} places in it.")
+        tensors += present
+    if not tensors:
         raise CheckpointError(f"{index} names no tensors.")
-    return files
+    return tensors
+
+
+def _tensors_in(file: Path) -> list[TensorSpan]:
+    header = read_header(file)
+    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
+
+
+def safetensors_files(folder: Path) -> dict[str, Path]:
+    """The file of every tensor of a checkpoint folder. Raises as ``stored_tensors``."""
+    return {tensor.name: tensor.file for tensor in stored_tensors(folder)}
 
 
 def num_elements(folder: Path) -> int:
     """Elements of all tensors in the weight files."""
-    files = set(safetensors_files(folder).values())
-    return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
+    return sum(tensor.entry.num_parameters for tensor in stored_tensors(folder))
 
 
 def fingerprint(folder: Path) -> str:
@@ -224,20 +239,6 @@ def fingerprint(folder: Path) -> str:
     does not.
     """
     return fingerprint_of(stored_tensors(folder), read_config(folder))
-
-
-def stored_tensors(folder: Path) -> list[TensorSpan]:
-    """The tensors of a checkpoint in the order of their bytes."""
-    files = safetensors_files(folder)
-    spans = []
-    for file in sorted(set(files.values())):
-        header = read_header(file)
-        spans += [
-            TensorSpan(name, entry, file, header.data_offset + entry.begin)
-            for name, entry in header.tensors.items()
-            if files.get(name) == file
-        ]
-    return spans
 
 
 def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
