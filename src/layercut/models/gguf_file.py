@@ -99,8 +99,8 @@ class GgufHead:
 
     def token_ids(self, *names: str) -> list[int]:
         """Ids of the named special tokens, such as ``eos``, that the file has, without doubles."""
-        found = (self.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
-        return list(dict.fromkeys(int(token) for token in found if token is not None))
+        tokens = (self.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
+        return list(dict.fromkeys(int(token) for token in tokens if token is not None))
 
 
 def read_gguf_head(path: Path) -> GgufHead:
@@ -153,10 +153,10 @@ def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
     for key in (EARLIER, PLAN):
         if key in head.metadata:
             try:
-                found = parse(head.metadata[key])
+                recorded = parse(head.metadata[key])
             except (TypeError, ValueError) as error:
                 raise CheckpointError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
-            plans += found if isinstance(found, list) else [found]
+            plans += recorded if isinstance(recorded, list) else [recorded]
     if not all(isinstance(plan, dict) for plan in plans):
         raise CheckpointError(f"{PLAN} or {EARLIER} of this GGUF file is not the JSON of a plan.")
     return plans

@@ -244,7 +244,7 @@ def fingerprint(folder: Path) -> str:
 def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
     """``fingerprint`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
-    for tensor in sorted(tensors, key=lambda one: one.name):
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         for part in samples_of(tensor):
             digest.update(part)
     digest.update(architecture_of(config).encode())
@@ -288,12 +288,12 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or holds something else.
     """
     try:
-        found = load(path)
+        value = load(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
-    return found
+    return value
 
 
 def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
