@@ -34,7 +34,7 @@ from layercut.models.older_fields import with_older_fields
 from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, read_header, safetensors_files
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, stored_tensors
 from layercut.runs.atomic import new_directory, write_json
 from layercut.runs.healing import healing_lines
 from layercut.surgery.card import UNMEASURED, with_weights_of
@@ -56,9 +56,8 @@ _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 def stored_dtype(folder: Path) -> str:
     """The dtype of most numbers of a checkpoint, as torch names it; float32 for any other kind."""
     sizes: Counter[str] = Counter()
-    for file in set(safetensors_files(folder).values()):
-        for entry in read_header(file).tensors.values():
-            sizes[entry.dtype] += entry.num_parameters
+    for tensor in stored_tensors(folder):
+        sizes[tensor.entry.dtype] += tensor.entry.num_parameters
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 

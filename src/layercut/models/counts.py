@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.models.weights import read_config, read_header, safetensors_files
+from layercut.models.weights import read_config, stored_tensors
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
@@ -32,12 +32,11 @@ class WeightCounts(NamedTuple):
 
 def weight_counts(folder: Path, num_layers: int) -> WeightCounts:
     """Counts of a checkpoint on disk."""
-    files, config = safetensors_files(folder), text_config(folder)
-    entries = [pair for file in sorted(set(files.values())) for pair in read_header(file).tensors.items()]
-    layers = [entry for name, entry in entries if _LAYER.search(f".{name}")]
+    tensors, config = stored_tensors(folder), text_config(folder)
+    layers = [tensor.entry for tensor in tensors if _LAYER.search(f".{tensor.name}")]
     return WeightCounts(
-        parameters=sum(entry.num_parameters for _, entry in entries),
-        stored_bytes=sum(entry.num_bytes for _, entry in entries),
+        parameters=sum(tensor.entry.num_parameters for tensor in tensors),
+        stored_bytes=sum(tensor.entry.num_bytes for tensor in tensors),
         in_layers=sum(entry.num_parameters for entry in layers),
         of_adapters=sum(sum(entry.shape) for entry in layers if len(entry.shape) == 2),
         num_layers=num_layers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,10 +37,8 @@ class GgufField(NamedTuple):
     """Number of the value's type; of an array's entries for an array."""
     length: int | None
     """Entries of an array; None for a single value."""
-    begin: int
-    """Offset of the key in the file, in bytes."""
-    end: int
-    """Offset of the value's end, in bytes."""
+    raw: bytes
+    """Key and value as they are in the file."""
 
 
 class GgufTensor(NamedTuple):
@@ -100,8 +99,8 @@ class GgufHead:
 
     def token_ids(self, *names: str) -> list[int]:
         """Ids of the named special tokens, such as ``eos``, that the file has, without doubles."""
-        found = (self.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
-        return list(dict.fromkeys(int(token) for token in found if token is not None))
+        tokens = (self.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
+        return list(dict.fromkeys(int(token) for token in tokens if token is not None))
 
 
 def read_gguf_head(path: Path) -> GgufHead:
@@ -154,10 +153,10 @@ def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
     for key in (EARLIER, PLAN):
         if key in head.metadata:
             try:
-                found = parse(head.metadata[key])
+                recorded = parse(head.metadata[key])
             except (TypeError, ValueError) as error:
                 raise CheckpointError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
-            plans += found if isinstance(found, list) else [found]
+            plans += recorded if isinstance(recorded, list) else [recorded]
     if not all(isinstance(plan, dict) for plan in plans):
         raise CheckpointError(f"{PLAN} or {EARLIER} of this GGUF file is not the JSON of a plan.")
     return plans
@@ -177,84 +176,65 @@ def tensor_bytes(shape: tuple[int, ...], kind: int) -> int:
     return math.prod(shape) // block * num_bytes
 
 
-class _Cursor:
-    """Reads on from a position. Going past the end is a struct.error."""
+def _number(data: mmap.mmap, kind: str) -> Any:
+    (value,) = struct.unpack(kind, data.read(struct.calcsize(kind)))
+    return value
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.position = data, 0
 
-    def number(self, kind: str) -> Any:
-        (value,) = struct.unpack_from(kind, self.data, self.position)
-        self.position += struct.calcsize(kind)
-        return value
+def _string(data: mmap.mmap) -> str:
+    length, begin = _number(data, "<Q"), data.tell()
+    data.seek(length, os.SEEK_CUR)  # a ValueError past the end
+    return data[begin : begin + length].decode("utf-8")
 
-    def skip(self, num_bytes: int) -> None:
-        self.position += num_bytes
-        if self.position > len(self.data):
-            raise struct.error("past the end")
 
-    def string(self) -> str:
-        length = self.number("<Q")
-        self.skip(length)
-        return bytes(self.data[self.position - length : self.position]).decode("utf-8")
-
-    def value(self, kind: int) -> Any:
-        if kind == STRING:
-            return self.string()
-        if kind != ARRAY:
-            return self.number(SCALARS[kind])
-        inner, count = self.number("<I"), self.number("<Q")
-        if inner in SCALARS and count > _LONGEST:
-            self.skip(count * struct.calcsize(SCALARS[inner]))
-            return None
-        if count <= _LONGEST:
-            return tuple(self.value(inner) for _ in range(count))
-        for _ in range(count):
-            self.skip(self.number("<Q")) if inner == STRING else self.value(inner)
+def _value(data: mmap.mmap, kind: int) -> Any:
+    """The value of a key; None for an array that is not decoded."""
+    if kind == STRING:
+        return _string(data)
+    if kind != ARRAY:
+        return _number(data, SCALARS[kind])
+    inner, count = _number(data, "<I"), _number(data, "<Q")
+    if count <= _LONGEST:
+        return tuple(_value(data, inner) for _ in range(count))
+    if inner in SCALARS:
+        data.seek(count * struct.calcsize(SCALARS[inner]), os.SEEK_CUR)
         return None
-
-    def field(self) -> tuple[str, GgufField, Any]:
-        begin = self.position
-        key, kind = self.string(), self.number("<I")
-        if kind not in SCALARS and kind not in (STRING, ARRAY):
-            raise IndexError(kind)
-        count = None
-        if kind == ARRAY:
-            kind, count = struct.unpack_from("<IQ", self.data, self.position)
-            value = self.value(ARRAY)
-        else:
-            value = self.value(kind)
-        return key, GgufField(kind, count, begin, self.position), value
+    for _ in range(count):
+        data.seek(_number(data, "<Q"), os.SEEK_CUR) if inner == STRING else _value(data, inner)
+    return None
 
 
 def _read(data: mmap.mmap, path: Path) -> GgufHead:
-    cursor = _Cursor(data)
-    cursor.skip(len(MAGIC))
-    version = cursor.number("<I")
+    data.seek(len(MAGIC))
+    version = _number(data, "<I")
     if version not in (2, 3):
         raise CheckpointError(f"{path} is GGUF version {version}; versions 2 and 3 in little-endian order are read.")
-    num_tensors, num_keys = cursor.number("<Q"), cursor.number("<Q")
+    num_tensors, num_keys = _number(data, "<Q"), _number(data, "<Q")
     metadata: dict[str, Any] = {}
     arrays: dict[str, tuple[Any, ...]] = {}
     fields: dict[str, GgufField] = {}
     for _ in range(num_keys):
-        key, field, value = cursor.field()
-        fields[key] = field
+        begin = data.tell()
+        key, kind, length = _string(data), _number(data, "<I"), None
+        value_begin, value = data.tell(), _value(data, kind)
+        if kind == ARRAY:
+            kind, length = struct.unpack_from("<IQ", data, value_begin)
+        fields[key] = GgufField(kind, length, data[begin : data.tell()])
         if value is not None:
-            (arrays if field.length is not None else metadata)[key] = value
+            (metadata if length is None else arrays)[key] = value
     tensors = []
     for _ in range(num_tensors):
-        name = cursor.string()
-        if (sizes := cursor.number("<I")) > _MOST_SIZES:
+        name = _string(data)
+        if (sizes := _number(data, "<I")) > _MOST_SIZES:
             raise IndexError(sizes)
-        shape = tuple(cursor.number("<Q") for _ in range(sizes))
-        kind, offset = cursor.number("<I"), cursor.number("<Q")
+        shape = tuple(_number(data, "<Q") for _ in range(sizes))
+        kind, offset = _number(data, "<I"), _number(data, "<Q")
         tensors.append(GgufTensor(name, shape, kind, offset, _num_bytes(shape, kind, path)))
     unit = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(unit, int) or not 1 <= unit < 2**32:
         raise IndexError(unit)
-    start = -(-cursor.position // unit) * unit
-    placed = tuple(one._replace(offset=start + one.offset) for one in tensors)
+    start = -(-data.tell() // unit) * unit
+    placed = tuple(tensor._replace(offset=start + tensor.offset) for tensor in tensors)
     return GgufHead(metadata, arrays, fields, placed, unit, version)
 
 

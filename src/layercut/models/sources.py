@@ -21,7 +21,7 @@ from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.hub import download, refusals
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint, read_config, read_header, safetensors_files
+from layercut.models.weights import fingerprint_of, read_config, stored_tensors
 
 HASH_LENGTH = 16
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
@@ -114,13 +114,13 @@ def describe_source(source: ModelSource) -> SourceFacts:
         CheckpointError: damaged or missing files, or a config that counts other layers than the weights hold.
     """
     config = read_config(source.path)
-    files = safetensors_files(source.path)
-    refuse_absurd_count(files, config, source.name)
-    entries = {name: entry for path in set(files.values()) for name, entry in read_header(path).tensors.items()}
+    tensors = stored_tensors(source.path)
+    entries = {tensor.name: tensor.entry for tensor in tensors}
+    refuse_absurd_count(entries, config, source.name)
     check_sizes(config, embedding_shape(entries), source.name)
-    structure = structure_of(config, source.name, files)
-    num_layers = count_layers(files, config, structure, source.name)
-    digest = fingerprint(source.path)
+    structure = structure_of(config, source.name, entries)
+    num_layers = count_layers(entries, config, structure, source.name)
+    digest = fingerprint_of(tensors, config)
     if source.adapter is not None:
         digest = source.adapter.hash_with(digest)
     return SourceFacts(structure, num_layers, digest[:HASH_LENGTH])

@@ -138,14 +138,7 @@ def find_equal_head(
 
 @lru_cache(maxsize=4)
 def _equal_bytes(left: TensorSpan, right: TensorSpan, changed: int) -> bool:
-    with left.file.open("rb") as one, right.file.open("rb") as other:
-        one.seek(left.offset)
-        other.seek(right.offset)
-        for begin in range(0, left.entry.num_bytes, 2**24):
-            count = min(2**24, left.entry.num_bytes - begin)
-            if one.read(count) != other.read(count):
-                return False
-    return True
+    return all(one == other for one, other in zip(left.chunks(), right.chunks(), strict=True))
 
 
 def describe_copy(copy: Mapping[str, Any]) -> str:

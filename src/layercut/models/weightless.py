@@ -11,7 +11,7 @@ from layercut.models.loading import context_length_of, load_tokenizer
 from layercut.models.placement import pick_dtype
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.structure import Structure
-from layercut.models.weights import read_header, safetensors_files
+from layercut.models.weights import stored_tensors
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
@@ -98,8 +98,5 @@ def _own_dtype(config: PretrainedConfig, source: ModelSource) -> str:
     named = getattr(config.get_text_config(decoder=True), "dtype", None)
     if named is not None:
         return str(named).removeprefix("torch.")
-    for path in sorted(set(safetensors_files(source.path).values())):
-        for entry in read_header(path).tensors.values():
-            if entry.dtype in _STORED:
-                return _STORED[entry.dtype]
-    return "float32"
+    stored = (tensor.entry.dtype for tensor in stored_tensors(source.path))
+    return next((_STORED[dtype] for dtype in stored if dtype in _STORED), "float32")

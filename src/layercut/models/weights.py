@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.errors import CheckpointError
-from layercut.runs.json_text import load, parse
+from safetensors import SafetensorError, safe_open
+
+from layercut.errors import CheckpointError, one_line
+from layercut.runs.json_text import load
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -30,6 +32,9 @@ DTYPE_BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
+
+CHUNK = 2**20
+"""Bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy."""
 
 _LONGEST_NAME = 255
 _MOST_SIZES = 64
@@ -81,28 +86,30 @@ class TensorSpan(NamedTuple):
     def taking(self, dim: int, entries: Sequence[int] | Sequence[Sequence[int]]) -> TensorSpan:
         """The same with some entries along one dimension alone; of a stack of tensors each its own."""
         entry, item = self.entry, DTYPE_BITS[self.entry.dtype] // 8
-        each = tuple(tuple(one) if isinstance(one, Sequence) else one for one in entries)
+        each = tuple(tuple(own) if isinstance(own, Sequence) else own for own in entries)
         size = len(each[0]) if isinstance(each[0], tuple) else len(each)
         shape = (*entry.shape[:dim], size, *entry.shape[dim + 1 :])
         new = TensorEntry(entry.dtype, shape, entry.begin, entry.begin + math.prod(shape) * item)
         return self._replace(entry=new, part=TensorPart(dim, each, entry.shape))
 
-    def read(self) -> bytes:
-        """Bytes of the part that stays."""
-        import numpy as np
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes, at most ``CHUNK`` at a time; a part of a tensor comes whole.
 
-        part = self.part
-        assert part is not None, "whole tensors are copied by ranges"
-        item = DTYPE_BITS[self.entry.dtype] // 8
+        Raises:
+            CheckpointError: the file became shorter.
+        """
+        if self.part is not None:
+            yield self.part.read(self)
+            return
         with self.file.open("rb") as file:
             file.seek(self.offset)
-            data = file.read(math.prod(part.shape) * item)
-        whole = np.frombuffer(data, np.dtype((np.void, item))).reshape(part.shape)
-        if not isinstance(part.entries[0], tuple):
-            return bytes(whole.take(part.entries, axis=part.dim).tobytes())
-        return b"".join(
-            one.take(own, axis=part.dim - 1).tobytes() for one, own in zip(whole, part.entries, strict=True)
-        )
+            for done in range(0, self.entry.num_bytes, CHUNK):
+                wanted = min(CHUNK, self.entry.num_bytes - done)
+                if len(data := file.read(wanted)) < wanted:
+                    raise CheckpointError(
+                        f"{self.file} became shorter while it was read; leave the model alone until the cut is done."
+                    )
+                yield data
 
 
 class TensorPart(NamedTuple):
@@ -113,6 +120,17 @@ class TensorPart(NamedTuple):
     """Numbers, or a tuple of them for each entry of the first dimension."""
     shape: tuple[int, ...]
     """Of the whole tensor."""
+
+    def read(self, tensor: TensorSpan) -> bytes:
+        """Their bytes."""
+        import numpy as np
+
+        item = np.dtype((np.void, DTYPE_BITS[tensor.entry.dtype] // 8))
+        whole = np.memmap(tensor.file, item, "r", tensor.offset, self.shape)
+        if not isinstance(self.entries[0], tuple):
+            return bytes(whole.take(self.entries, axis=self.dim).tobytes())
+        stack = zip(whole, self.entries, strict=True)
+        return b"".join(matrix.take(own, axis=self.dim - 1).tobytes() for matrix, own in stack)
 
 
 class Header(NamedTuple):
@@ -127,7 +145,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Header of one safetensors file, with everything checked that can be seen without reading the tensors.
+    """Header of one safetensors file, which the safetensors library checks. No tensor is read.
 
     Raises:
         CheckpointError: no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or leave
@@ -139,49 +157,28 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
-            if start == b"version ":
-                raise CheckpointError(
-                    f"{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
-                )
-            if len(start) < 8 or length > MAX_HEADER_BYTES:
-                raise CheckpointError(f"{path} is not a safetensors file ({size:,} bytes, no valid header length).")
-            if 8 + length > size:
-                raise _truncated(path, 8 + length, size, "its header alone needs")
-            raw = file.read(length)
+            raw = file.read(min(length, MAX_HEADER_BYTES))
+        with safe_open(path, "np"):  # type: ignore[no-untyped-call]
+            header = json.loads(raw)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
-    try:
-        header = parse(raw)
-        metadata = header.pop("__metadata__", None) or {}
-        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("its __metadata__ are no texts by name")
-        tensors = {name: _entry(value) for name, value in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file (its header cannot be read: {error}).") from error
-
-    tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)))
-    position = 0
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} {_damage(start, raw, size, one_line(error))}") from error
+    metadata = header.pop("__metadata__", None) or {}
+    tensors = {
+        name: TensorEntry(value["dtype"], tuple(value["shape"]), *value["data_offsets"])
+        for name, value in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    }
     for name, entry in tensors.items():
-        if entry.dtype not in DTYPE_BITS:
-            raise CheckpointError(f"{path}: tensor {name} has the unknown dtype {entry.dtype!r}.")
-        if entry.begin != position or entry.num_bytes * 8 != entry.num_parameters * DTYPE_BITS[entry.dtype]:
+        if len(entry.shape) > _MOST_SIZES or entry.dtype not in DTYPE_BITS:
             raise CheckpointError(
-                f"{path}: tensor {name} ({entry.dtype}, shape {list(entry.shape)}) is said to lie at bytes "
-                f"{entry.begin}-{entry.end}, which cannot be; the file is damaged, fetch it again."
+                f"{path}: {name} is {entry.dtype} of {len(entry.shape)} dimensions, unknown to torch."
             )
-        position = entry.end
-    needed = 8 + length + position
-    if needed > size:
-        raise _truncated(path, needed, size, "its header says it has")
-    if needed < size:
-        raise CheckpointError(
-            f"{path} is damaged: its header says it has {needed:,} bytes, the file has {size:,}; fetch it again."
-        )
     return Header(tensors, 8 + length, metadata)
 
 
-def safetensors_files(folder: Path) -> dict[str, Path]:
-    """The file of every tensor of a checkpoint folder, in one file or in shards with an index.
+def stored_tensors(folder: Path) -> list[TensorSpan]:
+    """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes.
 
     Every header is read, so a missing or truncated shard is found here.
 
@@ -191,7 +188,7 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
     """
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
-        return dict.fromkeys(read_header(folder / SINGLE_FILE).tensors, folder / SINGLE_FILE)
+        return _tensors_in(folder / SINGLE_FILE)
     index = folder / INDEX_FILE
     if not index.is_file():
         raise _no_weights(folder)
@@ -200,25 +197,37 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
         files = {str(name): folder / str(file)[:_LONGEST_NAME] for name, file in weight_map.items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged: no weight_map can be read from it ({error}).") from error
+    tensors = []
     for shard in sorted(set(files.values())):
+        names = {name for name, file in files.items() if file == shard}
         if shard.parent != folder:
             raise CheckpointError(f"{index} names {shard}, which is outside its own folder.")
         if not shard.is_file():
-            count = sum(file == shard for file in files.values())
-            raise CheckpointError(f"{shard} is missing; {INDEX_FILE} places {count} tensors in it. Fetch it again.")
-        present = read_header(shard).tensors
-        absent = [name for name, file in files.items() if file == shard and name not in present]
-        if absent:
-            raise CheckpointError(f"{shard} lacks the tensor {absent[0]}, which {INDEX_FILE} places in it.")
-    if not files:
+            raise CheckpointError(
+                f"{shard} is missing; {INDEX_FILE} places {len(names)} tensors in it. Fetch it again."
+            )
+        present = [tensor for tensor in _tensors_in(shard) if tensor.name in names]
+        if absent := names - {tensor.name for tensor in present}:
+            raise CheckpointError(f"{shard} lacks the tensor {min(absent)}, which {INDEX_FILE} places in it.")
+        tensors += present
+    if not tensors:
         raise CheckpointError(f"{index} names no tensors.")
-    return files
+    return tensors
+
+
+def _tensors_in(file: Path) -> list[TensorSpan]:
+    header = read_header(file)
+    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
+
+
+def safetensors_files(folder: Path) -> dict[str, Path]:
+    """The file of every tensor of a checkpoint folder. Raises as ``stored_tensors``."""
+    return {tensor.name: tensor.file for tensor in stored_tensors(folder)}
 
 
 def num_elements(folder: Path) -> int:
     """Elements of all tensors in the weight files."""
-    files = set(safetensors_files(folder).values())
-    return sum(entry.num_parameters for file in files for entry in read_header(file).tensors.values())
+    return sum(tensor.entry.num_parameters for tensor in stored_tensors(folder))
 
 
 def fingerprint(folder: Path) -> str:
@@ -232,24 +241,10 @@ def fingerprint(folder: Path) -> str:
     return fingerprint_of(stored_tensors(folder), read_config(folder))
 
 
-def stored_tensors(folder: Path) -> list[TensorSpan]:
-    """The tensors of a checkpoint in the order of their bytes."""
-    files = safetensors_files(folder)
-    spans = []
-    for file in sorted(set(files.values())):
-        header = read_header(file)
-        spans += [
-            TensorSpan(name, entry, file, header.data_offset + entry.begin)
-            for name, entry in header.tensors.items()
-            if files.get(name) == file
-        ]
-    return spans
-
-
 def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
     """``fingerprint`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
-    for tensor in sorted(tensors, key=lambda one: one.name):
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         for part in samples_of(tensor):
             digest.update(part)
     digest.update(architecture_of(config).encode())
@@ -269,7 +264,7 @@ def samples_of(tensor: TensorSpan) -> Iterator[bytes]:
     spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
     offsets = few if len(few) <= _SAMPLES else spread
     if tensor.part is not None:
-        data = tensor.read()
+        data = b"".join(tensor.chunks())
         yield from (data[offset : offset + _SAMPLE_BYTES] for offset in offsets)
         return
     with tensor.file.open("rb", buffering=0) as file:
@@ -293,28 +288,31 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or holds something else.
     """
     try:
-        found = load(path)
+        value = load(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
-    return found
+    return value
 
 
-def _entry(value: dict[str, Any]) -> TensorEntry:
-    begin, end = value["data_offsets"]
-    shape = tuple(value["shape"])
-    if (
-        not isinstance(value["shape"], list)
-        or len(shape) > _MOST_SIZES
-        or not all(type(size) is int and 0 <= size < 2**63 for size in (begin, end, *shape))
-    ):
-        raise ValueError("sizes and offsets must be whole numbers")
-    return TensorEntry(str(value["dtype"]), shape, begin, end)
-
-
-def _truncated(path: Path, needed: int, size: int, says: str) -> CheckpointError:
-    return CheckpointError(f"{path} is truncated: {says} {needed:,} bytes, the file has {size:,}; fetch it again.")
+def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
+    """What is wrong with a file of ``size`` bytes that the safetensors library refuses, and what to do about it."""
+    length = int.from_bytes(start, "little")
+    if start == b"version ":
+        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
+    if len(start) < 8 or length > MAX_HEADER_BYTES:
+        return f"is not a safetensors file ({size:,} bytes, no valid header length)."
+    needed, says = 8 + length, "its header alone needs"
+    if needed <= size and not why.endswith("not fully covered"):
+        return f"is damaged: its header cannot be read ({why}); fetch it again."
+    if needed <= size:  # the header is sound, and the file has another size
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        needed += max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        says = "its header says it has"
+    what = "truncated" if needed > size else "damaged"
+    return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
 
 
 def _no_weights(folder: Path) -> CheckpointError:

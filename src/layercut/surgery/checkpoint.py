@@ -16,7 +16,6 @@ from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.tied import describe_copy, find_equal_head
 from layercut.models.weights import (
-    DTYPE_BITS,
     EARLIER_PLANS_FILE,
     PLAN_FILE,
     TensorEntry,
@@ -199,7 +198,9 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     field = counted_field(raw)[0]
     if field is not None:  # before transformers makes layers and lists of that number
         check_depth(text_part(raw), plan, Structure(model_type="", num_layers_field=field))
-    before, metadata = _tensors(source)
+    before, metadata = stored_tensors(source), {"format": "pt"}
+    for file in dict.fromkeys(piece.file for piece in before):
+        metadata = {**read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     text = structure.text_config(raw)
     cut, config = _pruned_configs(raw, plan, structure, source)
@@ -269,15 +270,6 @@ def _text_of(config: PretrainedConfig) -> dict[str, Any]:
     """The section for the language model as transformers completes it."""
     found: dict[str, Any] = config.get_text_config(decoder=True).to_dict()
     return found
-
-
-def _tensors(source: Path) -> tuple[list[TensorSpan], dict[str, str]]:
-    """All tensors in the order of their bytes, and the metadata of their files."""
-    pieces = stored_tensors(source)
-    metadata = {"format": "pt"}
-    for file in dict.fromkeys(piece.file for piece in pieces):
-        metadata = {**read_header(file).metadata, **metadata}
-    return pieces, metadata
 
 
 def _renamed(
@@ -350,7 +342,7 @@ def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int
     copy = read_source(source).get("copy") if (source / SOURCE_FILE).is_file() else None
     if not isinstance(copy, dict):
         return "", 0
-    return describe_copy(copy), int(copy["parameters"]) * DTYPE_BITS["BF16"] // 8
+    return describe_copy(copy), 2 * int(copy["parameters"])  # in bfloat16
 
 
 def _tied(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,8 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
@@ -30,7 +29,6 @@ from layercut.models.gguf_file import (
     PLAN,
     SCALARS,
     STRING,
-    GgufField,
     GgufHead,
     GgufTensor,
     block_sizes,
@@ -38,6 +36,7 @@ from layercut.models.gguf_file import (
     recorded_plans,
 )
 from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
+from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
@@ -57,7 +56,6 @@ from layercut.surgery.gguf_width import (
     with_matrix,
 )
 from layercut.surgery.plan import TIE, CutPlan
-from layercut.surgery.shards import CHUNK, copy_range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,10 +81,10 @@ def gguf_file(model: str) -> Path | None:
 def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
     """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
     gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
-    for one in () if plan.is_uncut else read_gguf_head(file).tensors:
-        thin = thinned(one, plan.channels)
-        stays = 0 if one.name.startswith(gone) else one.num_bytes if thin is None else thin.num_bytes
-        saved += one.num_bytes - stays
+    for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
+        thin = thinned(tensor, plan.channels)
+        stays = 0 if tensor.name.startswith(gone) else tensor.num_bytes if thin is None else thin.num_bytes
+        saved += tensor.num_bytes - stays
     if tie and (copy := find_copy(file)):
         saved += copy.left_out.num_bytes
     return file.stat().st_size - saved
@@ -206,8 +204,8 @@ def cut_gguf(
             of = "the original model under a bypass" if healed is None else "the healed checkpoint"
             say(f"loading the new file with transformers and comparing it with {of} ...")
             left = plan if healed is None else CutPlan(num_layers=len(plan.kept))
-            found = verify_cut(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
-            verified = f"{verified}; {found.describe(of)}"
+            verdict = verify_cut(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
+            verified = f"{verified}; {verdict.describe(of)}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
     return CutDone(replace(work.report, out=out), verified)
@@ -277,19 +275,18 @@ def _prepare(
         changes["general.size_label"] = _size_label(head, kept)
     added = _record(plan, head, model, sha256, healed.healing if healed else ())
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
-    with file.open("rb", buffering=0) as source:
-        entries = [
-            _entry(key, field.kind, changes[key]) if key in changes else _raw(source, field)
-            for key, field in head.fields.items()
-            if key not in dropped
-        ]
+    entries = [
+        _entry(key, field.kind, changes[key]) if key in changes else field.raw
+        for key, field in head.fields.items()
+        if key not in dropped
+    ]
     entries += [_entry(key, kind, value) for key, (kind, value) in added.items()]
     header = b"".join(
         (
             MAGIC,
             struct.pack("<IQQ", head.version, len(kept), len(entries)),
             *entries,
-            *(_tensor_info(one) for one in kept),
+            *(_tensor_info(moved) for moved in kept),
         )
     )
     header += bytes(-len(header) % head.alignment)
@@ -304,38 +301,38 @@ def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     return thin_metadata(head, plan.channels, cut_metadata(head, plan))
 
 
-def _sliced(one: _Moved, width: int, plan: CutPlan) -> _Moved:
+def _sliced(moved: _Moved, width: int, plan: CutPlan) -> _Moved:
     """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
 
     Raises:
         CheckpointError: it is of another size than the metadata say, or its blocks span layers.
     """
-    axis = _PER_LAYER[one.name]
-    inner, outer = math.prod(one.shape[:axis]), math.prod(one.shape[axis + 1 :])
-    per_layer, rest = divmod(one.num_bytes, outer * plan.num_layers)
-    if one.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(one.old.kind)[0]:
+    axis = _PER_LAYER[moved.name]
+    inner, outer = math.prod(moved.shape[:axis]), math.prod(moved.shape[axis + 1 :])
+    per_layer, rest = divmod(moved.num_bytes, outer * plan.num_layers)
+    if moved.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(moved.old.kind)[0]:
         raise CheckpointError(
-            f"{one.name} has the shape {list(one.shape)}, which does not hold {_WIDTH} = {width} values in "
+            f"{moved.name} has the shape {list(moved.shape)}, which does not hold {_WIDTH} = {width} values in "
             f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
         )
-    shape = (*one.shape[:axis], width * len(plan.kept), *one.shape[axis + 1 :])
+    shape = (*moved.shape[:axis], width * len(plan.kept), *moved.shape[axis + 1 :])
     ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
     part = Slices(outer, per_layer * plan.num_layers, ranges)
-    return one._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), part=part)
+    return moved._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), part=part)
 
 
 def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy: Copy | None) -> CutReport:
     left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
-    rounded = [one for one in kept if isinstance(one.part, Requantised | FromCheckpoint)]
-    said = requantised((one.old.kind, one.kind) for one in rounded)
+    rounded = [moved for moved in kept if isinstance(moved.part, Requantised | FromCheckpoint)]
+    said = requantised((moved.old.kind, moved.kind) for moved in rounded)
     return CutReport(
         plan=plan,
         source=file,
         out=None,
         bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
-        bytes_after=sum(one.num_bytes for one in kept),
+        bytes_after=sum(moved.num_bytes for moved in kept),
         parameters_before=head.num_parameters - left_out["parameters"],
-        parameters_after=sum(math.prod(one.shape) for one in kept),
+        parameters_after=sum(math.prod(moved.shape) for moved in kept),
         tensors_before=len(head.tensors),
         tensors_after=len(kept),
         shards=(file.name,),
@@ -351,7 +348,7 @@ def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
 
     if f"{head.architecture}.expert_count" in head.metadata:
         return None
-    total = sum(math.prod(one.shape) for one in kept)
+    total = sum(math.prod(moved.shape) for moved in kept)
     return str(gguf.size_label(total, total, 0, 0))
 
 
@@ -419,27 +416,24 @@ def _value(kind: int, value: Any) -> bytes:
 def _entry(key: str, kind: int, value: Any) -> bytes:
     """A key with its value, as it stands in the file; a tuple is an array of that kind."""
     if isinstance(value, tuple):
-        body = struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(_value(kind, one) for one in value)
+        body = struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(_value(kind, item) for item in value)
     else:
         body = struct.pack("<I", kind) + _value(kind, value)
     return _string(key) + body
 
 
-def _tensor_info(one: _Moved) -> bytes:
-    shape = one.shape
-    return _string(one.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, one.kind, one.offset)
+def _tensor_info(moved: _Moved) -> bytes:
+    shape = moved.shape
+    return _string(moved.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, moved.kind, moved.offset)
 
 
 def _write(work: _Work, file: Path, part: Path) -> None:
-    with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
+    with file.open("rb") as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
-        for one in work.tensors:
-            if one.part is None:
-                copy_range(source.fileno(), one.old.offset, one.num_bytes, target.fileno(), file, lambda _: None)
-            else:
-                for chunk in _chunks(source, one):
-                    target.write(chunk)
-            target.write(bytes(_padded(one.num_bytes, work.alignment) - one.num_bytes))
+        for moved in work.tensors:
+            for chunk in _chunks(source, moved):
+                target.write(chunk)
+            target.write(bytes(_padded(moved.num_bytes, work.alignment) - moved.num_bytes))
         os.fsync(target.fileno())
 
 
@@ -450,46 +444,34 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
         VerificationError: a name, shape, type, key or byte is not what it should be.
     """
     old, new = read_gguf_head(file), read_gguf_head(part)
-    wanted = [(one.name, one.shape, one.kind) for one in work.tensors]
-    found = [(tensor.name, tensor.shape, tensor.kind) for tensor in new.tensors]
-    if found != wanted:
-        differs = next(pair for pair in itertools.zip_longest(found, wanted) if pair[0] != pair[1])
+    wanted = [(moved.name, moved.shape, moved.kind) for moved in work.tensors]
+    written = [(tensor.name, tensor.shape, tensor.kind) for tensor in new.tensors]
+    if written != wanted:
+        differs = next(pair for pair in itertools.zip_longest(written, wanted) if pair[0] != pair[1])
         raise VerificationError(f"{part} holds the tensor {differs[0]}, and {differs[1]} was to be written.")
     blocks = {block[0] for tensor in new.tensors if (block := block_tensor(tensor.name))}
     if new.num_layers != len(work.report.plan.kept) or not blocks >= set(range(new.num_layers)):
         raise VerificationError(f"{part} counts {new.num_layers} decoder layers and holds the blocks {sorted(blocks)}.")
-    with file.open("rb", buffering=0) as was, part.open("rb", buffering=0) as now:
-        for key, field in new.fields.items():
-            if key not in work.changed and _raw(now, field) != _raw(was, old.fields[key]):
-                raise VerificationError(f"{part} has another value of {key} than {file}.")
-        for one, tensor in zip(work.tensors, new.tensors, strict=True):
-            at = tensor.offset
-            for chunk in _chunks(was, one):
-                if _bytes(now, at, len(chunk)) != chunk:
-                    raise VerificationError(f"{part} has other bytes in {one.name} than {file} in {one.old.name}.")
-                at += len(chunk)
+    for key, field in new.fields.items():
+        if key not in work.changed and field.raw != old.fields[key].raw:
+            raise VerificationError(f"{part} has another value of {key} than {file}.")
+    with file.open("rb") as was, part.open("rb") as now:
+        for moved, tensor in zip(work.tensors, new.tensors, strict=True):
+            now.seek(tensor.offset)
+            if any(now.read(len(chunk)) != chunk for chunk in _chunks(was, moved)):
+                raise VerificationError(f"{part} has other bytes in {moved.name} than {file} in {moved.old.name}.")
 
 
-def _chunks(file: FileIO, one: _Moved) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, moved: _Moved) -> Iterator[bytes]:
     """The bytes of a tensor that stay, from the original file."""
-    if one.part is None:
-        for begin in range(0, one.num_bytes, CHUNK):
-            yield _bytes(file, one.old.offset + begin, min(CHUNK, one.num_bytes - begin))
-        return
-    yield from one.part.chunks(lambda begin, size: _bytes(file, one.old.offset + begin, size))
 
+    def read(begin: int, size: int) -> bytes:
+        file.seek(moved.old.offset + begin)
+        return file.read(size)
 
-def _raw(file: FileIO, field: GgufField) -> bytes:
-    """A key and its value as they stand in the file."""
-    return _bytes(file, field.begin, field.end - field.begin)
-
-
-def _bytes(file: FileIO, begin: int, size: int) -> bytes:
-    file.seek(begin)
-    data = file.read(size)
-    while len(data) < size and (more := file.read(size - len(data))):
-        data += more
-    return data
+    if moved.part is not None:
+        return moved.part.chunks(read)
+    return (read(begin, min(CHUNK, moved.num_bytes - begin)) for begin in range(0, moved.num_bytes, CHUNK))
 
 
 def _unread(head: GgufHead) -> str | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layercut.errors import InputError
 from layercut.models.gguf_file import block_sizes, tensor_bytes
+from layercut.models.weights import CHUNK
 from layercut.surgery.gguf_metadata import block_tensor
-from layercut.surgery.shards import CHUNK
 
 if TYPE_CHECKING:
     from layercut.models.gguf_file import GgufHead, GgufTensor

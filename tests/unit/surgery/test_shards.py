@@ -1,8 +1,7 @@
-"""Safetensors files made of byte ranges: any dtype, aligned, the same bytes whichever way they are copied."""
+"""Safetensors files made of byte ranges: any dtype, aligned, the same bytes."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 
@@ -11,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.errors import CheckpointError
+from layercut.models import weights
 from layercut.models.weights import TensorSpan, read_header, safetensors_files
-from layercut.surgery import shards
 from layercut.surgery.shards import lay_out, write_shards
 
 META = {"format": "pt"}
@@ -82,42 +81,13 @@ def test_the_file_is_what_the_safetensors_library_would_write(tmp_path):
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("code", [errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, None])
-def test_where_the_kernel_cannot_copy_it_is_done_by_hand(mixed, code, tmp_path, monkeypatch):
-    def refuse(*args):
-        raise OSError(code, "cannot")
-
+def test_small_chunks_add_up(mixed, tmp_path, monkeypatch):
     pieces, _ = mixed
-    written = {}
-    for how in ("kernel", "by hand"):
-        out = tmp_path / how
-        out.mkdir()
-        write_shards(lay_out(pieces, 40, META), out, 0)
-        written[how] = {path.name: path.read_bytes() for path in out.iterdir()}
-        if code is None:
-            monkeypatch.delattr(os, "copy_file_range", raising=False)  # as on macOS
-        else:
-            monkeypatch.setattr(os, "copy_file_range", refuse)
-    assert written["kernel"] == written["by hand"]
-
-
-def test_other_errors_of_the_kernel_are_not_swallowed(mixed, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "copy_file_range", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_shards(lay_out(mixed[0], 40, META), tmp_path, 0)
-
-
-def test_small_chunks_and_short_copies_add_up(mixed, tmp_path, monkeypatch):
-    pieces, _ = mixed
-    in_kernel, recorded = os.copy_file_range, []
-    monkeypatch.setattr(shards, "CHUNK", 5)
-    monkeypatch.setattr(os, "copy_file_range", lambda a, b, count, offset: in_kernel(a, b, min(count, 3), offset))
+    recorded = []
+    monkeypatch.setattr(weights, "CHUNK", 5)
     (tmp_path / "out").mkdir()
     write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0, recorded.append)
-    assert max(recorded) == 3
+    assert max(recorded) == 5
     assert sum(recorded) == sum(piece.entry.num_bytes for piece in pieces)
     assert same(load_file(tmp_path / "out" / "model.safetensors")["ünï"], torch.arange(6.0).reshape(2, 3))
 
@@ -138,24 +108,3 @@ def test_the_index_is_as_transformers_writes_it(mixed, tmp_path):
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_parameters": 123, "total_size": sum(t.nbytes for t in tensors.values())}
     assert list(index["weight_map"]) == sorted(tensors)
-
-
-def test_bytes_keep_their_place_within_a_block(tmp_path, monkeypatch):
-    """So that whole pages are copied, and shared blocks are possible; names of any length change nothing about it."""
-    save_file({f"w{i}": torch.randn(64, 64) for i in range(4)}, tmp_path / "model.safetensors", META)
-    pieces = [p._replace(name=p.name * 30) for p in pieces_of(tmp_path / "model.safetensors")][1:]
-    calls, in_kernel = [], os.copy_file_range
-
-    def record(source, target, count, offset):
-        calls.append((offset % shards.BLOCK, os.lseek(target, 0, os.SEEK_CUR) % shards.BLOCK))
-        return in_kernel(source, target, count, offset)
-
-    monkeypatch.setattr(os, "copy_file_range", record)
-    monkeypatch.setattr(shards, "CHUNK", 2 * shards.BLOCK)
-    (tmp_path / "out").mkdir()
-    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0)
-    assert len(calls) > 4
-    assert all(source == target for source, target in calls)
-    assert all(source == 0 for source, _ in calls[1:])
-    written, before = load_file(tmp_path / "out" / "model.safetensors"), load_file(tmp_path / "model.safetensors")
-    assert all(torch.equal(written[f"w{i}" * 30], before[f"w{i}"]) for i in (1, 2, 3))
