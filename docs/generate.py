@@ -196,9 +196,9 @@ def definition(name: str, kind: Any) -> str:
         else:
             none = " | None" if parameter.default is None and hint != "Any" and "None" not in hint else ""
             parts.append(f"{parameter.name}: {hint}{none} = {parameter.default!r}")
-    doc = (inspect.getdoc(kind) or "").partition("\n\n")[0]
+    doc = (getattr(layercut, name).__doc__ or "").rstrip()
     inside = "".join(f"    {part},\n" for part in parts)
-    return f'def {name}(\n{inside}) -> {signature.return_annotation}:\n    """{" ".join(doc.split())}"""'
+    return f'def {name}(\n{inside}) -> {signature.return_annotation}:\n    """{doc}\n    """'
 
 
 def settings_page() -> str:

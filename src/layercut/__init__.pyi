@@ -85,7 +85,59 @@ def prune(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Pruned:
-    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it."""
+    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
+
+    ``layercut prune``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        use: One of math, code, summarize, classify, chat, copy, all.
+        tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        keep: Share of the score above chance that every task must keep: 0.9 or 90%.
+        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth or remove counts layers.
+        smaller: Most bytes to remove; 30% if left out.
+        one_size: Test that size alone, not those on the way to it.
+        faster: Times as fast a request must become, such as 1.3.
+        serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
+        max_depth: Most layers to remove: 8 or 25%; layers alone go.
+        remove: Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal.
+        heal: auto (closed form, or training), none, lora, qlora, full, last-k, seam, seam+lora.
+        time: About how long it may take: 45min, 2h, 1d.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
+        items: Report items of each task, which decide.
+        versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
+        goal_alone: Learn from the goal's tasks, not general requests too.
+        no_side_effects: Skip the checks of endings, language and form.
+        save_dtype: Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model.
+        out: Folder to write to; runs/prune-<model> if left out.
+        anyway: Write the best plan's checkpoint even if none passed.
+        strict: Stop before the search where the report items are too few for the goal.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        seed: Random seed.
+        report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        model (loaded on first use), plan, kept by task, report, checkpoint and result, all that result.json holds.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def select_layers(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -131,7 +183,58 @@ def select_layers(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> CutPlan:
-    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take."""
+    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
+
+    ``layercut select``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        criterion: How layers are ranked: angular_distance, block_influence, perplexity, random, reverse, task_accuracy, trace_damage; or your own my.module:function.
+        remove: How many layers are removed, or which share: '3 layers' or 25%. Also a share of the channels of every MLP: mlp:0.28, or 'mlp:0.1' behind layers or their count.
+        channels: How MLP channels are ranked: rms, wanda; on the model's right answers to the objective, or on the calibration text.
+        keep: Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms it on others.
+        out: Run folder; runs/select-<model> if left out.
+        objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite. Their selection items judge a plan, for task_accuracy and trace_damage.
+        readouts: How the objective's tasks are read out; each task's first if left out.
+        limit: Selection items of each task; 100 if left out.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        held_out: Items of each task that the search never sees and the chosen plan is then scored on; as many as limit if left out, 0 for none.
+        protect: Layers that must stay: first:4,last:2,0,7-9, or none. If left out, layer 0 for task_accuracy.
+        settings: A setting of the criterion, or any option that --help-all lists. May be repeated.
+        seed: Random seed.
+        report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        normalise: raw (cut / uncut, as the paper) or chance (above chance).
+        race: When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), off (never).
+        calibration: A file, hub:NAME[:config[:split]], or generated (by the original model itself).
+        calibration_texts: How many texts of the calibration.
+        calibration_tokens: Longest text, in tokens.
+        temperature: 0 is greedy; above, answers are sampled.
+        top_p: Nucleus sampling: the likeliest tokens with this probability.
+        top_k: Sample from this many most likely tokens; 0 for all.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        The plan, its layers in order of removal, with scores per layer (higher means keep) under scores["importance"].
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def cut(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -155,7 +258,36 @@ def cut(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file."""
+    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
+
+    ``layercut cut``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. An output head that is a copy of the embeddings: tie.
+        keep: Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms it on others.
+        healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
+        out: Folder to write to, or a file that ends in .gguf.
+        mergekit: Write the plan as a configuration for mergekit, and cut nothing.
+        seed: Random seed.
+        verify: Reload the result and compare logits with the bypassed model.
+        max_shard_gb: Largest weight file, in GB.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        The folder; or the GGUF file, if out ends in .gguf and the model is one.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def evaluate(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -195,7 +327,52 @@ def evaluate(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Evaluated:
-    """Score MODEL on tasks, whole or without the layers that --remove names."""
+    """Score MODEL on tasks, whole or without the layers that --remove names.
+
+    ``layercut eval``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        tasks: Task names, separated by commas; NAME:5 asks with five worked examples.
+        suite: In place of tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997).
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search.
+        out: Run folder; runs/<model>-<plan> if left out.
+        readouts: rank, gold, token, short, chain; those that a task reads out by itself if left out.
+        limit: At most this many items of each task; shown in every table.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        max_new_tokens: Longest answer, for tasks where it can be chosen.
+        samples: Answers drawn for each item; with a temperature above 0, gives pass@k.
+        seed: Random seed.
+        report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        allow_selection_items: Report also on items the plan was selected on, marked with *.
+        against: Finished run of the original model on the same items: print what is kept.
+        temperature: 0 is greedy; above, answers are sampled.
+        top_p: Nucleus sampling: the likeliest tokens with this probability.
+        top_k: Sample from this many most likely tokens; 0 for all.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        folder, and metrics, all that metrics.json holds.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def generate(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -237,7 +414,54 @@ def generate(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[AnswerRecord]:
-    """Let MODEL answer prompts, whole or without the layers that --remove names."""
+    """Let MODEL answer prompts, whole or without the layers that --remove names.
+
+    ``layercut generate``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between.
+        prompt: A prompt; may be repeated. Answers are printed.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search.
+        out: Folder to write to.
+        preset: paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, hub data sets shuffled through 500,000 rows, where not said otherwise.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        plain: Continue the text as it stands, without chat template.
+        seed: Random seed.
+        max_new_tokens: Longest answer; if left out, the task's own, or 256.
+        system: System message for conversations that have none.
+        max_prompt_tokens: Drop prompts of more tokens.
+        readout: Readout of a task's items: chain or short.
+        limit: At most this many prompts of each source.
+        skip: Skip this many prompts of each source; limit counts from there.
+        shuffle_buffer: Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order.
+        temperature: 0 is greedy; above, answers are sampled.
+        top_p: Nucleus sampling: the likeliest tokens with this probability.
+        top_k: Sample from this many most likely tokens; 0 for all.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        A record for each answer, in the order of the prompts.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def heal(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -317,7 +541,92 @@ def heal(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers."""
+    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.
+
+    ``layercut heal``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between. Or a run folder of generate.
+        out: Run folder; the healed model is in DIR/checkpoint.
+        teacher: The original model, which answers and grades.
+        preset: paper: answers and training as in arXiv:2602.01997.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        seed: Random seed.
+        max_new_tokens: Longest answer; if left out, the task's own, or 256.
+        system: System message for conversations that have none.
+        max_prompt_tokens: Drop prompts of more tokens.
+        readout: Readout of a task's items: chain or short.
+        limit: At most this many prompts of each source.
+        skip: Skip this many prompts of each source; limit counts from there.
+        shuffle_buffer: Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order.
+        max_tokens: Most tokens of prompt and answer together.
+        min_tokens: Fewest tokens of an answer.
+        finished_only: Drop answers that ran into the length limit: they would teach the model not to stop.
+        right_only: Drop answers that the task's grader finds wrong; answers that nothing grades stay.
+        method: lora, qlora (4-bit base), full, last-k (the head and the last layers); or seam, which trains nothing.
+        objective: sft (the answers' tokens), forward-kl, reverse-kl, on-policy, or grpo (grades of own answers, by TRL's trainer; prompts of tasks; a run that was stopped goes on, to other weights than without).
+        rank: Rank of the LoRA adapters.
+        alpha: LoRA alpha; updates are scaled by alpha / rank.
+        dropout: Dropout before the adapters, in training.
+        last_k: last-k: number of last layers to train, with the head.
+        learning_rate: Learning rate after the warm-up; by default 1e-5 for full and last-k, else 2e-4.
+        schedule: Learning rate after the warm-up: constant, or linear or cosine down to 0.
+        warmup_steps: Steps of linear warm-up.
+        optimizer: One of transformers' optimizers: adamw_torch, adafactor (a row and a column of moments for each matrix), adamw_bnb_8bit (bitsandbytes), adamw_torch_8bit (torchao), ...
+        weight_decay: Weight decay of the optimizer.
+        beta1: First beta of AdamW.
+        beta2: Second beta of AdamW.
+        max_grad_norm: Gradients with a larger norm are scaled down to this.
+        train_batch: Examples per step, over all devices and accumulation.
+        micro_batch: Examples per pass of a device; a batch is accumulated from these.
+        packing: Put a micro batch in one row, without padding; attention stays in each example.
+        epochs: Passes over the examples.
+        max_steps: Stop after this many steps, even within the epochs.
+        max_length: Drop examples of more tokens.
+        precision: Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that has it.
+        gradient_checkpointing: Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on a GPU, and where a step would not fit into free memory without it.
+        held_out: Share of the examples for evaluation, which are never trained on.
+        save_every: Steps between checkpoints, and between evaluations of the held-out loss.
+        patience: Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.
+        marks: Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training then shows what more tokens bring.
+        graded: Held-out questions of each task to answer at each evaluation.
+        rollout_start: on-policy: first limit of the model's own answers, in tokens; at most rollout_max.
+        rollout_max: on-policy: last limit of the model's own answers; it doubles while they do not repeat. grpo: their limit where the task's own is higher.
+        group: grpo: answers to each prompt, which are graded against each other.
+        seam: seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per channel).
+        report_to: Trackers of the Hugging Face Trainer: tensorboard, wandb, ...
+        responses: self: the teacher's own answers; original: the data set's answers.
+        match_tokens: Train on as many answer tokens as the smaller arm (self, original) has on the same prompts.
+        decontaminate: Tasks whose report items must not be trained on, in addition to the built-in ones and those with data.
+        save_dtype: Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint.
+        keep_adapter: Write the adapter alone instead of merging it.
+        temperature: 0 is greedy; above, answers are sampled.
+        top_p: Nucleus sampling: the likeliest tokens with this probability.
+        top_k: Sample from this many most likely tokens; 0 for all.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        The folder of the healed checkpoint, or of the adapter.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def draft(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -355,7 +664,50 @@ def draft(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> DraftDone:
-    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost."""
+    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost.
+
+    ``layercut draft``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
+        tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        remove: A plan to forecast, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
+        draft: Another model with the same tokens as the draft, in place of a plan: a healed checkpoint.
+        serve: Timed as laptop, server, batch, or batch=1,prompt=300,new=300.
+        items: Answers to report items of each task, on which plans are forecast.
+        window: Most tokens that a draft may propose at once.
+        measured: Of these answers, how many are also written with the draft, and timed; 0 for none.
+        times: times.json of another machine, in place of this one's; nothing is measured then.
+        times_only: Only measure the times of this machine, into times.json.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
+        out: Folder to write to; runs/draft-<model> if left out.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        seed: Random seed.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        result, all that draft.json holds, folder, and times.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def run_study(
     study: str | PathLike[str] | Mapping[str, Any] | StudySettings,
@@ -368,7 +720,25 @@ def run_study(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[StudyOutcome]:
-    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost."""
+    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+
+    ``layercut run``.
+
+    Args:
+        study: YAML file, such as examples/quickstart.yaml.
+        out: Run folder in place of the file's.
+        seed: Random seed, in place of the file's.
+        limit: At most this many items of each task; shown in every table.
+        report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        trust_study_code: Let the file name code to be run: my.module:function, and trust_remote_code of a model.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        An outcome for each model: rows of comparisons, paths of reports and checkpoints, and what failed.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def sweep(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -407,7 +777,51 @@ def sweep(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Swept | Diagnosed:
-    """Skip each layer of MODEL alone and measure what every task keeps."""
+    """Skip each layer of MODEL alone and measure what every task keeps.
+
+    ``layercut sweep``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite.
+        diagnose: In place of an objective: what breaks without each layer (arithmetic, brackets, degeneration, propagation).
+        only: Some of the diagnostics of diagnose.
+        readouts: rank, gold, token, short, chain; each task's first if left out.
+        limit: At most this many items of each task or kind; shown in every table. 100 if left out, 16 to diagnose.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        layers: Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out.
+        split: selection items, or report items; layers are not to be chosen by the latter.
+        compare: A plan.json whose scores per layer are compared. May be repeated.
+        out: Run folder; runs/<model>-sweep if left out.
+        seed: Random seed.
+        report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        temperature: 0 is greedy; above, answers are sampled.
+        top_p: Nucleus sampling: the likeliest tokens with this probability.
+        top_k: Sample from this many most likely tokens; 0 for all.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        sweep, with a row for each layer and task, and folder; with diagnose, report and data.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def diagnose(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
@@ -437,7 +851,42 @@ def diagnose(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Diagnosed:
-    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model."""
+    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
+
+    ``layercut diagnose``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        trust_remote_code: Run model code that travels with the checkpoint.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
+        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
+        base_url: openai: the server, such as http://localhost:8000/v1.
+        tokenizer: of a model in memory; or, by its name, of a served model.
+        quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
+        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
+        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
+        cuts: Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL.
+        only: Some of: arithmetic, brackets, degeneration, propagation, demoted. All if left out.
+        limit: Items of each kind of question; shown on the page.
+        samples: Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.
+        layers: Layers of MODEL that the other model has; those of its plan.json if left out.
+        out: Run folder; runs/<model>-diagnose if left out.
+        seed: Random seed.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        report, the path of diagnose.md, and data, what diagnose.json holds.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def advise(
     folder: str | PathLike[str],
@@ -449,7 +898,24 @@ def advise(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Advice:
-    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost."""
+    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+
+    ``layercut advise``.
+
+    Args:
+        folder: The folder of a finished study, or of runs of `eval`, the original model's called uncut.
+        use: What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).
+        keep: Share of the score above chance that has to be kept on every task of the use.
+        confidence: Probability that a recommended plan does keep it.
+        seed: Random seed.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        recommended, the plan or None, and all that it rests on.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def compare(
     first: str | PathLike[str],
@@ -460,7 +926,23 @@ def compare(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[ComparisonRow]:
-    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?"""
+    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+
+    ``layercut compare``.
+
+    Args:
+        first: A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus.
+        second: Another one, of the same items.
+        page: Write a page for a browser, with both answers to every item.
+        seed: Random seed.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        A row for each task, readout and metric; uncut of a row is the first run, cut the second.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
 
 def push(
     folder: str | PathLike[str],
@@ -470,4 +952,19 @@ def push(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence."""
+    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.
+
+    ``layercut push``.
+
+    Args:
+        folder: Folder of a prune or a heal, or a checkpoint that layercut wrote.
+        repo: user/name; created if it is not there.
+        private: Create the repository as a private one.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        Address of the repository.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
