@@ -140,8 +140,9 @@ def test_the_tree_shows_every_file_and_the_picture_every_package() -> None:
 def test_every_public_name_is_on_the_page_of_the_api() -> None:
     page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     named = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    # The functions of verbs are documented by the stub, which says them as names of layercut.
     wanted = {f"{module}.{name}" for name, module in layercut._PUBLIC.items()}
-    assert wanted - set(named) == set()
+    assert {name for name in wanted if not {name, name.replace("layercut.api.", "layercut.")} & {*named}} == set()
     for name in named:
         module, _, function = name.rpartition(".")
         assert importlib.util.find_spec(name if name == "layercut.errors" else module), function

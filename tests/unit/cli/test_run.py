@@ -33,7 +33,7 @@ def test_a_dry_run_counts_and_writes_nothing(layercut: Run, study: Path, tmp_pat
     assert ran.code == 0, ran.err
     assert ran.out.startswith("run:") and "reverse-1, 0 of 2 cells done: 4 items" in ran.out
     assert "disk: up to" in ran.out and not (tmp_path / "runs").exists()
-    (seen,) = json.loads(layercut("run", study, "--trust-study-code", "--dry-run", "--json").out)
+    seen = json.loads(layercut("run", study, "--trust-study-code", "--dry-run", "--json").out)
     assert [(step["name"], step["items"]) for step in seen["steps"]] == [
         ("uncut, 0 of 2 cells done", 12),
         ("reverse-1, 0 of 2 cells done", 12),

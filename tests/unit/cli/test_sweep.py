@@ -60,7 +60,7 @@ def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path
 def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run", "--dry-run")
     assert done.code == 0
-    assert "2 plans: 6 items" in done.err
+    assert "2 plans: 6 items" in done.out
     assert not (tmp_path / "run").exists()
 
 
@@ -93,7 +93,7 @@ def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, t
     )  # fmt: skip
     assert shown.code == 0, shown.err
     for task in ("arithmetic (short)", "gsm_symbolic (short)", "arc_easy (rank)"):
-        assert f"{task}, 2 plans: 6 items" in shown.err
+        assert f"{task}, 2 plans: 6 items" in shown.out
     options = ("--objective", "lm-eval:arc_easy", "--data", f"arc_easy={data}", "--limit", "3")
     done = layercut("sweep", tiny, *options, "--layers", "1", "--out", tmp_path / "run", "--json")
     assert done.code == 0, done.err

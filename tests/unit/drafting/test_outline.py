@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from layercut.cli.console import IO
 from layercut.errors import InputError
 from layercut.verbs.draft import DraftVerb
 
 
 def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:
-    return DraftVerb.of(model=model, tasks=[str(task)], out=out, items=12, **more).outline().lines()
+    return list(DraftVerb.of(model=model, tasks=[str(task)], out=out, items=12, **more).rehearse(IO).lines)
 
 
 def test_a_search_reads_answers_under_many_plans_and_writes_some(model: Path, task: Path, tmp_path: Path) -> None:
@@ -38,5 +39,5 @@ def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path:
 
 
 def test_times_alone_ask_nothing(model: Path, tmp_path: Path) -> None:
-    found = DraftVerb.of(model=model, times_only=True, out=tmp_path / "run").outline().lines()
+    found = list(DraftVerb.of(model=model, times_only=True, out=tmp_path / "run").rehearse(IO).lines)
     assert not any("items" in line for line in found) and any("timed first" in line for line in found)

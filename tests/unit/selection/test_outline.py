@@ -69,7 +69,7 @@ def test_a_sweep_asks_what_it_said(layercut: Run, tiny: Path, tmp_path: Path) ->
     words = ("sweep", tiny, *TASKS, "--layers", "1-3", "--out", tmp_path / "run")
     said = layercut(*words, "--dry-run")
     assert said.code == 0 and not (tmp_path / "run").exists()
-    assert "4 plans: 12 items" in said.err
-    assert all(word in said.err for word in ("disk: ", "memory: ", "would write to"))
+    assert "4 plans: 12 items" in said.out
+    assert all(word in said.out for word in ("disk: ", "memory: ", "would write to"))
     assert layercut(*words).code == 0
     assert answers(tmp_path / "run") == 24

@@ -116,7 +116,7 @@ def settings_of(model: Path) -> ModelSettings:
 def evaluated(model: Path, plan: CutPlan | None, mine: Path, out: Path) -> RunFolder:
     handle = ModelHandle(settings_of(model))
     tasks = [TaskSettings(task=str(mine), max_new_tokens=2)]
-    more = {"seed": 0, "decoding": DecodingSettings(), "dry_run": False}
+    more = {"seed": 0, "decoding": DecodingSettings()}
     evaluate_model(handle, handle.plan(plan), tasks=tasks, out=out, **more, **QUIET)
     return RunFolder.open(out)
 

@@ -24,7 +24,7 @@ from layercut.study.run import outline_study
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.reported import shortfall
-from layercut.tasks.run import evaluate_model
+from layercut.tasks.run import evaluation_outline
 from tests.support.studies import NUM_ITEMS, Letters
 from tests.support.tiny import save_tiny
 
@@ -71,7 +71,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
     quiet = Console(file=StringIO())
     if verb == "eval":
         handle = ModelHandle(tiny)
-        evaluate_model(handle, handle.plan(), tasks=tasks, console=quiet, **dry)
+        evaluation_outline(handle, handle.plan(), tasks, tmp_path / "out", 0, said.append)
     elif verb == "sweep":
         sweep_model(tiny, objective=tasks, console=quiet, **dry)
     elif verb == "select":
