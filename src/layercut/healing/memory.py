@@ -7,17 +7,18 @@ full, the system kills the process without a word.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
-import torch
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.examples import Data
 from layercut.healing.settings import TrainSettings
 from layercut.models.counts import WeightCounts
 from layercut.models.placement import pick_device
 from layercut.progress import Say
+
+if TYPE_CHECKING:
+    from layercut.healing.examples import Data
 
 OF_A_STEP = ("gradients", "optimizer", "activations", "logits")
 """Parts of the memory of a step, without the models, which are loaded by then."""
@@ -135,6 +136,8 @@ def is_on_gpu(handle: ModelHandle) -> bool:
 
 def has_bfloat16(handle: ModelHandle) -> bool:
     """True if the model will run on a GPU that has it."""
+    import torch  # not for a dry run
+
     return is_on_gpu(handle) and torch.cuda.is_bf16_supported()
 
 

@@ -23,7 +23,6 @@ from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Normalise, Racing, Selection, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
-from layercut.selection.channels import answers_as_texts, choose_channels, texts_as_read
 from layercut.selection.held_out import held_out
 from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.protect import parse_protected
@@ -169,6 +168,8 @@ def select_layers(
         if mlp is not None:
             started = perf_counter()
             texts, items = _channel_texts(handle, objective if on_answers else None, text)
+            from layercut.selection.channels import choose_channels  # torch, which a dry run does not load
+
             thin, about = choose_channels(
                 handle.loaded, selection.removed, mlp, texts, criterion=channels, progress=progress
             )
@@ -286,6 +287,8 @@ def _channel_texts(
     Raises:
         InputError: an engine that has no model in memory, or no right answer.
     """
+    from layercut.selection.channels import answers_as_texts, texts_as_read
+
     loaded = _in_memory(handle)
     if loaded is None:
         raise InputError("MLP channels are ranked with the model in memory; use `engine` shared or plain.")
