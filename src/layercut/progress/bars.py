@@ -110,7 +110,9 @@ class Progressing(_Live):
             self._active = []
         if (done := self._eta.count(indices)[0]) > before:
             count = counted(done, self._unit) if self._unit and self._eta.cells[indices[0]].is_item else ""
-            line(self._console, f"{name}: {_joined(count, clock(time.monotonic() - began), self._left())}")
+            all_done, total = self._eta.count(range(len(self._names)))
+            left = self._left() if all_done < total else ""
+            line(self._console, f"{name}: {_joined(count, clock(time.monotonic() - began), left)}")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         done, total = self._eta.count(range(len(self._names)))
