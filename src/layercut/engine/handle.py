@@ -112,7 +112,7 @@ class ModelHandle:
     @cached_property
     def counts(self) -> WeightCounts:
         """Counts of the weights, from the headers of their files."""
-        return weight_counts(self.source.path, self.num_layers)
+        return weight_counts(self.source.path, self.num_layers, self.metadata.structure)
 
     @property
     def bytes_in_memory(self) -> int:

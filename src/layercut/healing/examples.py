@@ -189,11 +189,6 @@ class BatchRow(NamedTuple):
         """The tokens outside the loss."""
         return tuple(self.input_ids[self.labels == IGNORED].tolist())
 
-    @property
-    def num_in_loss(self) -> int:
-        """Number of tokens in the loss, without a text's first token, which nothing predicts."""
-        return int((self.labels[1:] != IGNORED).sum())
-
 
 def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
     """The examples of a padded or packed batch, in the order of their tokens in the loss."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from layercut.models.structure import Structure, text_part
 from layercut.models.weights import read_config, stored_tensors
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
 class WeightCounts(NamedTuple):
@@ -30,10 +29,10 @@ class WeightCounts(NamedTuple):
         return DTYPE_BYTES[dtype] * self.parameters if dtype in DTYPE_BYTES else self.stored_bytes
 
 
-def weight_counts(folder: Path, num_layers: int) -> WeightCounts:
+def weight_counts(folder: Path, num_layers: int, structure: Structure) -> WeightCounts:
     """Counts of a checkpoint on disk."""
-    tensors, config = stored_tensors(folder), text_config(folder)
-    layers = [tensor.entry for tensor in tensors if _LAYER.search(f".{tensor.name}")]
+    tensors, config = stored_tensors(folder), text_part(read_config(folder))
+    layers = [tensor.entry for tensor in tensors if structure.tensor_pattern.match(tensor.name)]
     return WeightCounts(
         parameters=sum(tensor.entry.num_parameters for tensor in tensors),
         stored_bytes=sum(tensor.entry.num_bytes for tensor in tensors),
@@ -45,15 +44,9 @@ def weight_counts(folder: Path, num_layers: int) -> WeightCounts:
     )
 
 
-def text_config(folder: Path) -> dict[str, Any]:
-    """The config of the text model, which may be inside of another one's."""
-    config = read_config(folder)
-    return inner if isinstance(inner := config.get("text_config"), dict) else config
-
-
 def cached_values(folder: Path) -> int:
     """Numbers that keys and values of one token are, in one layer."""
-    config = text_config(folder)
+    config = text_part(read_config(folder))
     heads = config.get("num_attention_heads") or config.get("n_head") or 1
     hidden = config.get("hidden_size") or config.get("n_embd") or 0
     return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,9 +133,15 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
 
 
 def _cache_key(config: Mapping[str, Any], tensors: Sequence[str]) -> str:
-    """Of all that a structure follows from: the checkpoint, this file and transformers, which takes seconds to load."""
-    parts = (config, tensors, Path(__file__).read_text("utf-8"), version("transformers"))
+    """Of all that a structure follows from: the checkpoint and what finds it."""
+    parts = (config, tensors, _found_by())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@cache
+def _found_by() -> tuple[str, str]:
+    """This file, and the version of transformers, which takes seconds to load."""
+    return Path(__file__).read_text("utf-8"), version("transformers")
 
 
 def stored_as(config: Mapping[str, Any], name: str) -> Stored:

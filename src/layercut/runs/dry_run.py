@@ -31,6 +31,10 @@ class PlannedStep(NamedTuple):
     items: int
     unit: str = "item"
 
+    def describe(self) -> str:
+        """``answers: 40 items``."""
+        return f"{self.name}: {counted(self.items, self.unit)}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
@@ -68,7 +72,7 @@ class Outline:
 
     def lines(self) -> list[str]:
         """The same for people."""
-        lines = [*self.more, *(f"{step.name}: {counted(step.items, step.unit)}" for step in self.steps)]
+        lines = [*self.more, *(step.describe() for step in self.steps)]
         free = self._free_bytes()
         if free is not None and self.disk_bytes:
             whole = self.stays_bytes in (None, self.disk_bytes)

@@ -99,8 +99,7 @@ def planned(work: StudyWork) -> list[str]:
         said: list[str] = []
         outline = sweep_step(work, console=Console(quiet=True), say=said.append, dry_run=True)
         assert isinstance(outline, Outline)
-        steps = [f"{step.name}: {counted(step.items, step.unit)}" for step in outline.steps]
-        lines += [f"sweep: {line}" for line in (*said, *steps)]
+        lines += [f"sweep: {line}" for line in (*said, *(step.describe() for step in outline.steps))]
     if step is not None and not (work.folder / DIAGNOSE / METRICS).is_file():
         models = counted(len(diagnosed(work)) + 1, "model")
         items = counted(_lowered(work, step.limit), "item")

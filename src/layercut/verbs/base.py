@@ -139,8 +139,12 @@ class Verb(Settings, arbitrary_types_allowed=True):
         raise NotImplementedError
 
     def rehearse(self, io: Io) -> Shown:
-        """What would be done; nothing is written. Verbs that override it take ``--dry-run``."""
-        raise NotImplementedError
+        """What would be done; nothing is written. Verbs that override it take ``--dry-run``.
+
+        Raises:
+            InputError: a verb without a dry run, in a file of ``layercut run``.
+        """
+        raise InputError(f"{self.VERB} has no dry run; leave out `dry_run`.")
 
     def show(self, done: Any, io: Io) -> Shown:
         """The result of ``run``, for people and machines."""

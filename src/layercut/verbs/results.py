@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from layercut.verbs.io import Io
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice
     from layercut.evidence.comparison import ComparisonRow
+    from layercut.runs.directory import RunFolder
 
 _RUN = Flag("RUN", argument=True)
 
@@ -64,6 +65,14 @@ class AdviseVerb(Verb):
         return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
 
 
+class Compared(NamedTuple):
+    """Two runs, read once."""
+
+    runs: tuple[RunFolder, RunFolder]
+    rows: list[ComparisonRow]
+    notes: list[str]
+
+
 class CompareVerb(Verb):
     """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
 
@@ -88,32 +97,35 @@ class CompareVerb(Verb):
     )
     seed: ASeed = 0
 
-    def run(self, io: Io) -> list[ComparisonRow]:
+    def run(self, io: Io) -> Compared:
         """Compare, and write the page."""
         from layercut.evidence.two_runs import compare_two, notes, open_run
 
         runs = open_run(self.first), open_run(self.second)
-        rows = compare_two(*runs, seed=self.seed)
+        done = Compared(runs, compare_two(*runs, seed=self.seed), notes(*runs))
         if self.page is not None:
             from layercut.evidence.study import StudyResults
             from layercut.report.comparison import two_runs
             from layercut.report.html.page import write_comparison
 
-            study = StudyResults(runs[0], [runs[1]], rows, self.seed, [])
-            io.say(f"page: {write_comparison(self.page, study, two_runs(rows, notes(*runs)))}")
-        return rows
+            study = StudyResults(runs[0], [runs[1]], done.rows, self.seed, [])
+            io.say(f"page: {write_comparison(self.page, study, two_runs(done.rows, done.notes))}")
+        return done
 
-    def show(self, done: list[ComparisonRow], io: Io) -> Shown:
+    def show(self, done: Compared, io: Io) -> Shown:
         """See ``Verb``: scores, and what answers look like and how programs fail."""
         from layercut.evidence.completions import as_plain, diagnose_runs
-        from layercut.evidence.two_runs import notes, open_run, to_dict
+        from layercut.evidence.two_runs import to_dict
         from layercut.report.answers import answer_tables
         from layercut.report.comparison import two_runs_table
 
-        runs = open_run(self.first), open_run(self.second)
-        remarks, answers = notes(*runs), diagnose_runs(runs, seed=self.seed)
-        tables = (*two_runs_table(done, remarks), *answer_tables(answers))
-        return Shown({**to_dict(done, remarks), "answers": as_plain(answers)}, tables)
+        answers = diagnose_runs(done.runs, seed=self.seed)
+        tables = (*two_runs_table(done.rows, done.notes), *answer_tables(answers))
+        return Shown({**to_dict(done.rows, done.notes), "answers": as_plain(answers)}, tables)
+
+    def returned(self, done: Compared) -> list[ComparisonRow]:
+        """See ``Verb``."""
+        return done.rows
 
 
 class ReportVerb(Verb):

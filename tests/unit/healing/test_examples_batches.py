@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layercut.healing.examples import StepsByLength, TrainingExample, encode_example, given, in_loss, rows
+from layercut.healing.examples import IGNORED, StepsByLength, TrainingExample, encode_example, given, in_loss, rows
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data
 from tests.support.loaded import tiny_loaded
@@ -82,8 +82,9 @@ def test_the_rows_of_a_batch_are_its_examples(packed: bool) -> None:
     found = rows(batch)
     assert [row.input_ids.tolist() for row in found] == [one.input_ids for one in examples]
     assert [row.prompt for row in found] == [one.prompt for one in examples]
-    assert [row.num_in_loss for row in found] == [len(one.completion) for one in examples]
-    assert sum(row.num_in_loss for row in found) == int(in_loss(batch).sum())
+    in_loss_of_rows = [int((row.labels[1:] != IGNORED).sum()) for row in found]
+    assert in_loss_of_rows == [len(one.completion) for one in examples]
+    assert sum(in_loss_of_rows) == int(in_loss(batch).sum())
 
 
 def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None:

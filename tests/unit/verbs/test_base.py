@@ -146,6 +146,13 @@ def test_a_request_is_printed_as_yaml_that_run_takes(layercut: Run, tmp_path: Pa
     )
 
 
+def test_a_verb_without_a_dry_run_says_so_in_a_file(layercut: Run, tmp_path: Path) -> None:
+    file = tmp_path / "request.yaml"
+    file.write_text("plan-size: {baseline: 0.6, retention: 0.9}\n", encoding="utf-8")
+    ran = layercut("run", file, "--dry-run")
+    assert ran.code == 1 and "plan-size has no dry run; leave out --dry-run." in ran.err
+
+
 def test_a_request_is_checked_without_torch() -> None:
     code = "import sys; from layercut.verbs import VERBS, verb_class; [verb_class(one) for one in VERBS]; "
     code += "sys.exit(' '.join({'torch', 'transformers', 'lm_eval', 'trl'} & {*sys.modules}))"
