@@ -40,7 +40,8 @@ WAYS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled:smollm2-135m", help="the pruned model; also the teacher")
-    parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
+    trained = ",".join(way for way in WAYS if way != "seam")  # which has no training step, and needs --whole
+    parser.add_argument("--ways", default=trained, help=f"of {', '.join(WAYS)}")
     parser.add_argument("--tokens", type=int, default=256, help="of an example; half of them are in the loss")
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--accumulation", type=int, default=2, help="micro batches of a step")
