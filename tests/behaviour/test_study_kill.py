@@ -17,7 +17,7 @@ from tests.support.tiny import save_tiny
 MOMENTS = (
     "uncut/samples/arithmetic.short.jsonl",  # while the first answers are written
     "searches/block_influence/samples",  # while layers are chosen
-    "block_influence-1/cells/arithmetic.short.json",  # between two cells
+    "block_influence-1/notes.jsonl",  # between two cells
     "last/.checkpoint.*",  # while a checkpoint is written
     "last/heal-seam/config.yaml",  # while it is healed
     "last+seam/samples/arithmetic.short.jsonl",

@@ -2,7 +2,7 @@
 
     prune_model(ModelSettings(model="bundled:smollm2-135m"), PruneSettings(use="math"), out=Path("runs/math"), ...)
 
-    runs/math/  prune.json            what was decided so far, and the time of each stage
+    runs/math/  notes.jsonl           what was decided so far, and the time of each stage
                 searches/path/        answers to selection items, of the original model and under all plans
                 healing/depth-2/      a plan's pruned checkpoint and its healings, while they are needed
                 uncut/, depth-1/ ...  answers to report items, a run folder each
@@ -32,7 +32,7 @@ from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, Other, judge
-from layercut.pruning.context import PruneContext, PruneState
+from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
@@ -51,7 +51,7 @@ from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
 from layercut.runs.prune import BYTES, MODEL, RESULT, SECONDS, PruneResult, SideEffect, least_kept
-from layercut.runs.study import Manifest
+from layercut.runs.study import ARMS
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
@@ -139,7 +139,7 @@ def prune_model(
                 anyway=anyway,
                 strict=strict,
                 isolation=isolation,
-                state=PruneState(run.path),
+                state=run.notes,
                 journal=journal,
                 progress=StageProgress(
                     console, [step for step in _STEPS if step != SIDE_EFFECTS or not settings.no_side_effects]
@@ -270,7 +270,7 @@ class PruneJob:
     def _number_items(self) -> None:
         """Decide how many report items of each task are asked."""
         if "report_items" not in self._state:
-            left = (self._settings.seconds or 0) - self._state.used
+            left = (self._settings.seconds or 0) - sum(self._state.seconds.values())
             number = self._original.num_report(len(self._arms()) + 1, max(left, 0) / CONFIRM * 0.8)
             self._state.put("report_items", number)
             self._original.announce(number)
@@ -284,7 +284,7 @@ class PruneJob:
         """Test depths in a fixed order on report items, up to the first that fails."""
         arms, seed, keep, uncut = self._arms(), self._context.seed, self._settings.keep, self._uncut
         beside = [one for one in others if one.model in self._state["shared"]]
-        Manifest(self._folder, [{**arm.describe(), "seed": seed} for arm in (uncut, *arms)])
+        self._state.put(ARMS, [{**arm.describe(), "seed": seed} for arm in (uncut, *arms)])
         found = None
         for number, arm in enumerate(arms, start=1):
             self._ask(arm)
@@ -298,7 +298,7 @@ class PruneJob:
                 break
         assert found is not None, "the path has a depth at least"
         asked = [arm for arm in arms if (self._folder / arm.name).exists()]
-        Manifest(self._folder, [{**arm.describe(), "seed": seed} for arm in (uncut, *asked)])
+        self._state.put(ARMS, [{**arm.describe(), "seed": seed} for arm in (uncut, *asked)])
         if later := [one for one in others if one not in beside]:
             more = judge(self._folder, (), later, keep, LEVEL, seed).others
             by_name = {one.model: one for one in (*found.others, *more)}

@@ -189,7 +189,7 @@ class PathSearch:
     @property
     def _out_of_time(self) -> bool:
         seconds = self._settings.seconds
-        return seconds is not None and self._state.used > (1 - CONFIRM) * seconds
+        return seconds is not None and sum(self._state.seconds.values()) > (1 - CONFIRM) * seconds
 
     def _healed(self, step: PathStep, plain: tuple[TaskKept, ...]) -> list[Tried]:
         """The plan healed, where that may pay."""
@@ -288,7 +288,7 @@ class PathSearch:
         if took:
             read = self._prompts(SEAM, 0)
             of_example = _OF_SEAM * took / max(len(read.records or read.prompts), 1)
-        left = (1 - CONFIRM) * seconds - self._state.used
+        left = (1 - CONFIRM) * seconds - sum(self._state.seconds.values())
         parts = [name for name in self._parts(self._trained_by) if name not in done]
         for number in TRAINING_ITEMS:
             try:

@@ -3,6 +3,7 @@
     runs/l8-bi/  config.yaml        settings, format version and settings hash; written first
                  environment.json   command line, versions, code, machine
                  samples/           <task>.<readout>.jsonl, one line per item
+                 notes.jsonl        decisions and finished parts, so that none is made twice
                  metrics.json       one row per metric; written last, so its presence means finished
 
 A run folder may hold other run folders, one per model or plan of a study.
@@ -14,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple, TextIO
@@ -22,6 +24,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import nearest_existing, refuse_dead_link, write_json
 from layercut.runs.environment import collect, shown
 from layercut.runs.lock import LOCK, is_locked, take_lock
+from layercut.runs.notes import Notes
 from layercut.runs.records import Journal, MetricRow, are_numbers, read_records
 from layercut.runs.settings import (
     CONFIG,
@@ -167,6 +170,11 @@ class RunFolder:
         """
         return _read_json(self.path / ENVIRONMENT)
 
+    @cached_property
+    def notes(self) -> Notes:
+        """Its decisions and finished parts; only a folder from ``begin`` takes new ones."""
+        return Notes(self.path)
+
     def journal(self, task: str, readout: str) -> Journal:
         """The records of one task and readout, to append to. Needs a folder from ``begin``."""
         assert self._lock is not None, "a run that is open for reading only is not written to"
@@ -227,6 +235,8 @@ class RunFolder:
         return data
 
     def close(self) -> None:
+        if "notes" in self.__dict__:
+            self.notes.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from layercut.engine.handle import ModelHandle
 from layercut.progress import Progress, Say
+from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash
 from layercut.selection import criterion as criterion_of
 from layercut.selection.base import Context
@@ -17,32 +18,33 @@ from layercut.selection.protect import parse_protected
 from layercut.selection.select import select_layers
 from layercut.settings import GENERATED, DecodingSettings
 from layercut.study.settings import CriterionSettings
-from layercut.study.store import CellStore, model_identity, read_chosen, write_chosen
+from layercut.study.store import CHOSEN, SEARCHES, CellStore, chosen_in, model_identity
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 
 
 def choose_plans(
     model: ModelHandle,
+    name: str,
     criterion: CriterionSettings,
     depths: Sequence[int],
     *,
     folder: Path,
+    notes: Notes | None,
     store: CellStore,
     decoding: DecodingSettings,
     seed: int,
     progress: Progress,
     say: Say,
-    known_only: bool = False,
 ) -> dict[int, CutPlan]:
     """A plan for each depth.
 
     Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are its
-    first layers. Others (contiguous runs, your own function) are searched for each depth, in one ``folder``
-    that keeps the measurements. A search that this or another study (in ``store``) has made is not repeated.
+    first layers. Others (contiguous runs, your own function) are searched for each depth. A search that this study, in
+    ``folder``, or another one in ``store`` has made is not repeated.
 
-    With ``known_only`` nothing is measured or written, and there is no plan at all where a search is missing. The model
-    is loaded only for measurements. Raises InputError as ``select_layers``.
+    Without ``notes`` of the folder nothing is measured or written, and there is no plan at all where a search is
+    missing. The model is loaded only for measurements. Raises InputError as ``select_layers``.
     """
     if not criterion.row.needs_model:
         return {depth: _by_position(model, criterion, depth, seed) for depth in depths}
@@ -50,20 +52,20 @@ def choose_plans(
     plans = {}
     for depth in searched:
         key = settings_hash(search_identity(model, criterion, depth, decoding, seed))
-        plan = read_chosen(folder, key, depth)
-        if plan is None and (found := store.plan(key)) is not None:
-            plan, source = found
-            if not known_only:
+        plan = chosen_in(folder, key)
+        if plan is None and (elsewhere := store.plan(key)) is not None:
+            plan, source = elsewhere
+            if notes is not None:
                 say(f"{criterion.name}-{depth}: layers as chosen in {source}")
-                write_chosen(folder, key, plan)
-        if plan is None and known_only:
-            return {}
+                notes.put(CHOSEN + key, plan.to_dict())
         if plan is None:
+            if notes is None:
+                return {}
             plan = select_layers(
                 model,
                 criterion=criterion.criterion,
                 num_remove=depth,
-                out=folder,
+                out=folder / SEARCHES / name,
                 tasks=criterion.objective,
                 calibration=criterion.calibration,
                 protect=criterion.protect,
@@ -75,7 +77,7 @@ def choose_plans(
                 progress=progress,
                 say=say,
             ).plan
-            write_chosen(folder, key, plan)
+            notes.put(CHOSEN + key, plan.to_dict())
         plans[depth] = plan
     if criterion.is_nested:
         return {depth: first_layers(plans[searched[0]], depth) for depth in depths}

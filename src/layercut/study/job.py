@@ -18,7 +18,8 @@ from layercut.progress.bars import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT
-from layercut.runs.study import DIAGNOSE, SWEEP, Manifest
+from layercut.runs.notes import Notes
+from layercut.runs.study import DIAGNOSE, SWEEP, TOOK, note_failure, note_success
 from layercut.settings import UNCUT
 from layercut.study.growth import healing_folder, is_begun
 from layercut.study.steps_beside import diagnose_step, sweep_step
@@ -40,7 +41,7 @@ class StudyJob:
     def __init__(
         self,
         work: StudyWork,
-        manifest: Manifest,
+        notes: Notes,
         progress: StudyProgress,
         *,
         console: Console,
@@ -49,12 +50,12 @@ class StudyJob:
         isolation: str | None = None,
     ) -> None:
         """Args:
-        manifest: records failures.
+        notes: of the study's folder: what was chosen, what failed, and how long it took.
         progress: over ``work.pieces()``; ``console`` shows that of a healing.
         settings_file: the file of the settings, for messages.
         isolation: of generated programs, recorded in each run folder.
         """
-        self._work, self._manifest, self._progress = work, manifest, progress
+        self._work, self._notes, self._progress = work, notes, progress
         self._console, self._say, self._file, self._isolation = console, say, settings_file, isolation
         self._held = ExitStack()
         self._runs: dict[str, RunFolder] = {}
@@ -73,7 +74,7 @@ class StudyJob:
         work = self._work
         for search in work.searches:
             if all(arm.name in work.plans for arm in work.arms_chosen_by(search)):
-                work.choose(search, say=self._say)  # copies the choice of another study
+                work.choose(search, self._notes, say=self._say)  # copies the choice of another study
                 self._progress.skip(work.index(search))
         self._count_finished()
         left = {arm.name: len(work.cells) for arm in work.arms}
@@ -122,7 +123,7 @@ class StudyJob:
         step = f"{arm.name}: {cell.label}"
         if (found := self._work.finished(arm, cell)) is not None:
             self._progress.skip(index)
-            self._manifest.done(step)
+            note_success(self._notes, self._work.folder, step)
             return found
 
         def measure() -> Measured:
@@ -220,7 +221,7 @@ class StudyJob:
 
         def choose() -> bool:
             with self._progress.step(index):
-                self._work.choose(search, self._progress.searching, self._say)
+                self._work.choose(search, self._notes, self._progress.searching, self._say)
             return True
 
         step = f"choosing layers by {search}"
@@ -229,7 +230,7 @@ class StudyJob:
             self._progress.skip(index)
             return False
         if is_new:
-            self._manifest.took(self._work.search_kind(search), time.monotonic() - began)
+            self._notes.put(TOOK + self._work.search_kind(search), round(time.monotonic() - began, 1))
         for one in arms:
             self._say(f"{one.name}: {self._work.plan(one).describe()}")
         return True
@@ -243,7 +244,7 @@ class StudyJob:
         with self._progress.step(self._work.index(arm.name)):
             healed = healer.heal(begun_with, console=self._console, say=self._say)
         if is_new:
-            self._manifest.took(self._work.healing_kind(arm.name), time.monotonic() - began)
+            self._notes.put(TOOK + self._work.healing_kind(arm.name), round(time.monotonic() - began, 1))
         for line in healed.lines():
             self._say(f"{arm.name}: {line}")
 
@@ -335,7 +336,7 @@ class StudyJob:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in BROKEN:
                 raise
-            self._say(self._manifest.fail(step, arms, error).describe())
+            self._say(note_failure(self._notes, self._work.folder, step, arms, error).describe())
             return None
-        self._manifest.done(step)
+        note_success(self._notes, self._work.folder, step)
         return result

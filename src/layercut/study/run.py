@@ -8,7 +8,7 @@
                       searches/<criterion>/   what choosing the layers measured
                       sweep/, diagnose/       run folders of these steps, where the study has them
                       answers/<hash>/         the original model's answers, the training data of healing
-                      study.json              the arms in order, and what failed (traceback in failures/)
+                      notes.jsonl             what was decided, finished, and failed (traceback in failures/)
                       report.md               made from all the above
 
 A study of several models holds such a folder for each. Finished work is never repeated, in this folder or in another
@@ -36,7 +36,7 @@ from layercut.progress.bars import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
 from layercut.runs.frame import frame
-from layercut.runs.study import Manifest
+from layercut.runs.study import ARMS, failures_in
 from layercut.study.growth import common
 from layercut.study.job import StudyJob
 from layercut.study.outline import study_outline
@@ -145,16 +145,16 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
     for line in work.shortfalls():
         say(line)
     kept = partial(common, work.folder)
-    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept):
-        manifest = Manifest(work.folder, [arm.describe() for arm in work.arms])
+    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept) as run:
+        run.notes.put(ARMS, [arm.describe() for arm in work.arms])
         progress = StudyProgress(work.pieces(), console)
         for kind, num_items, seconds in work.speeds():
             progress.learn(kind, num_items, seconds)
         job = StudyJob(
-            work, manifest, progress, console=console, say=say, settings_file=settings_file, isolation=isolation
+            work, run.notes, progress, console=console, say=say, settings_file=settings_file, isolation=isolation
         )
         job.run()
-        failed = [failure.describe() for failure in manifest.failures]
+        failed = [failure.describe() for failure in failures_in(work.folder)]
         paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
         found = None
         try:

@@ -9,9 +9,8 @@ report.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,18 +20,19 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress
-from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown
-from layercut.runs.json_text import load
+from layercut.runs.notes import Notes
 from layercut.runs.records import MetricRow
-from layercut.runs.settings import FORMAT_VERSION, settings_hash
+from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Records
 
-CELLS, SEARCHES = "cells", "searches"
+SEARCHES = "searches"
+CELL, CHOSEN = "cell: ", "chosen: "
+"""Begin the names of the notes of a run's finished cells, and of the plans that a study's searches chose."""
 _DEPTH = 3
 """Most folders between the folder of the studies and a run: study, model, run."""
 
@@ -68,9 +68,18 @@ def cell_identity(
     }
 
 
-def cell_file(run: Path, cell: Cell) -> Path:
-    """The file of a finished cell in its run."""
-    return run / CELLS / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', cell.task.name)}.{cell.readout}.json"
+def notes_of(folder: Path) -> Mapping[str, Any]:
+    """The notes of a run of this or another study; none of a file that was edited."""
+    try:
+        return Notes(folder)
+    except InputError:
+        return {}
+
+
+def chosen_in(study: Path, key: str) -> CutPlan | None:
+    """The plan that a search with this key has chosen in a study; None without one."""
+    plan = notes_of(study).get(CHOSEN + key)
+    return None if plan is None else CutPlan.from_dict(plan)
 
 
 class CellStore:
@@ -82,14 +91,14 @@ class CellStore:
 
     @cached_property
     def cells(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Run folder and content of every cell file."""
-        return [(run, data) for run in self._runs() for data in _read_all((run / CELLS).glob("*.json"))]
+        """Run folder and note of every finished cell."""
+        return [(run, note) for run in self._runs() for name, note in notes_of(run).items() if name.startswith(CELL)]
 
     @cached_property
     def _by_key(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
         for run, data in self.cells:
-            found.setdefault(str(data.get("key")), []).append(run)
+            found.setdefault(data["key"], []).append(run)
         return found
 
     def add(self, run: Path, identity: Mapping[str, Any]) -> None:
@@ -132,11 +141,8 @@ class CellStore:
 
     def plan(self, key: str) -> tuple[CutPlan, str] | None:
         """The plan that a search with this key has chosen, and its study."""
-        for study in self.studies():
-            for data in _read_all((study / SEARCHES).glob("*/chosen-*.json")):
-                if data.get("key") == key:
-                    return CutPlan.from_dict(data["plan"]), shown(study)
-        return None
+        plans = ((chosen_in(study, key), shown(study)) for study in self.studies())
+        return next(((plan, source) for plan, source in plans if plan is not None), None)
 
     def studies(self) -> Iterator[Path]:
         """Folders of studies, also those of single models in a study of several."""
@@ -152,29 +158,6 @@ class CellStore:
                     yield from below(run, depth + 1)
 
         return below(self._root, 1)
-
-
-def write_chosen(folder: Path, key: str, plan: CutPlan) -> None:
-    """Save the plan that a search chose, under its key."""
-    write_json(folder / f"chosen-{len(plan.removed)}.json", {"key": key, "plan": plan.to_dict()})
-
-
-def read_chosen(folder: Path, key: str, depth: int) -> CutPlan | None:
-    """The plan that this search has chosen; None without one."""
-    for data in _read_all([folder / f"chosen-{depth}.json"]):
-        if data.get("key") == key:
-            return CutPlan.from_dict(data["plan"])
-    return None
-
-
-def _read_all(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    for file in sorted(files):
-        try:
-            data = load(file)
-        except (OSError, ValueError):
-            continue
-        if isinstance(data, dict):
-            yield data
 
 
 class Answered(NamedTuple):
@@ -196,14 +179,11 @@ class Measured(NamedTuple):
 
 def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
     """The cell as this run folder holds it; None where it is not finished, or answers were lost since."""
-    try:
-        data = load(cell_file(run, cell))
-    except (OSError, ValueError):
+    note = notes_of(run).get(CELL + cell.label)
+    wanted = {"key": settings_hash(identity), "limit": cell.limit, "split": cell.split}
+    if note is None or {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
         return None
-    asked = (data.get("limit"), data.get("split", "report"))
-    if data.get("key") != settings_hash(identity) or asked != (cell.limit, cell.split) or not cell.is_whole(run):
-        return None
-    return Measured(data["rows"], tuple(Reused(*one) for one in data["reused"]), 0)
+    return Measured(note["rows"], tuple(Reused(*source) for source in note["reused"]), 0)
 
 
 def run_cell(
@@ -242,10 +222,9 @@ def run_cell(
         asked = before.num_items + missing
         seconds = before.seconds + (time.monotonic() - began if missing else 0.0)
     rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in outcome.metrics]
-    write_json(
-        cell_file(run.path, cell),
+    run.notes.put(
+        CELL + cell.label,
         {
-            "format_version": FORMAT_VERSION,
             "key": settings_hash(identity),
             "identity": dict(identity),
             "limit": cell.limit,

@@ -18,6 +18,7 @@ from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import StudyStep
 from layercut.progress.cost import Workload as Cost
 from layercut.runs.environment import machine
+from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.runs.study import seconds_in
 from layercut.selection.select import objective_parts
@@ -27,7 +28,7 @@ from layercut.study.choosing import choose_plans, search_identity
 from layercut.study.growth import healing_folder
 from layercut.study.healing_arms import Healer, checked_in_full, items_of, recorded_in_full
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
-from layercut.study.store import SEARCHES, CellStore, Measured, cell_identity, finished_cell, model_identity
+from layercut.study.store import CellStore, Measured, cell_identity, finished_cell, model_identity, notes_of
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
@@ -190,7 +191,7 @@ class StudyWork:
             if not arm.healing and arm.criterion is None:
                 self.plans[arm.name] = plan_of(model, arm.spec, arm.seed)
         for name in dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.criterion):
-            self.choose(name, known_only=True)
+            self.choose(name)
         begun = settings_in(folder)
         used = self._used_items() if begun is None else None
         self.cells = make_cells(settings.tasks, settings.seed, limit, decided(used, begun))
@@ -257,23 +258,24 @@ class StudyWork:
         return [arm for arm in self.arms if not arm.healing and arm.search == search]
 
     def choose(
-        self, search: str, progress: Progress = silent, say: Say = lambda text: None, *, known_only: bool = False
+        self, search: str, notes: Notes | None = None, progress: Progress = silent, say: Say = lambda text: None
     ) -> None:
-        """Make a search, and record the plans of its cuts; see ``choose_plans``."""
+        """Make a search, and record the plans of its cuts in ``notes``; without them, take what is known."""
         arms = self.arms_chosen_by(search)
         criterion = arms[0].criterion
         assert criterion is not None
         plans = choose_plans(
             self.model,
+            search,
             criterion,
             [arm.depth for arm in arms],
-            folder=self.folder / SEARCHES / search,
+            folder=self.folder,
+            notes=notes,
             store=self.store,
             decoding=self.settings.decoding,
             seed=arms[0].seed,
             progress=progress,
             say=say,
-            known_only=known_only,
         )
         self.plans |= {arm.name: plans[arm.depth] for arm in arms if arm.depth in plans}
 
@@ -374,11 +376,11 @@ class StudyWork:
         mine = model_identity(self.model)
         found: list[tuple[Any, int, float]] = []
         for _, data in self.store.cells:
-            identity, speed = data.get("identity", {}), data.get("speed", {})
+            identity, speed = data["identity"], data["speed"]
             if {name: identity.get(name) for name in mine} == mine and speed.get("where") == self.where:
                 found.append(((identity["task"], identity["readout"]), speed["items"], speed["seconds"]))
         for study in dict.fromkeys([self.folder, *self.store.studies()]):
-            found += [(kind, 1, seconds) for kind, seconds in seconds_in(study).items()]
+            found += [(kind, 1, seconds) for kind, seconds in seconds_in(notes_of(study)).items()]
         return found
 
 

@@ -29,6 +29,7 @@ from layercut.pruning.job import prune_model
 from layercut.pruning.path import ALONE, TRACES, PlanPath, general_tasks
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
+from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
 from layercut.selection.answers import ObjectiveTask
@@ -141,9 +142,7 @@ def test_no_report_item_is_asked_before_the_path_is_fixed(
     ask = SharedEngine.answers_under
 
     def spy(self: SharedEngine, requests: Any, *args: Any) -> Any:
-        state = (
-            json.loads((tmp_path / "run" / "prune.json").read_text()) if (tmp_path / "run/prune.json").exists() else {}
-        )
+        state = Notes(tmp_path / "run")
         ids = {one.id for one in requests}
         assert not ids & report or ids <= report
         seen.append((bool(ids & report), "path_ended" in state and "report_items" in state))
@@ -164,22 +163,15 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[list
     """Stop at the write of answers or decisions with this number; gives how many there were."""
     count = [0]
     append = Journal.append
-    from layercut.pruning.context import PruneState
 
-    save = PruneState.put
-
-    def counted(before: Any) -> Any:
-        def write(self: Any, *args: Any) -> Any:
-            if count[0] == writes:
-                raise Stopped
-            count[0] += 1
-            return before(self, *args)
-
-        return write
+    def write(self: Journal, records: Any) -> None:
+        if count[0] == writes:
+            raise Stopped
+        count[0] += 1
+        append(self, records)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "append", counted(append))
-        patched.setattr(PruneState, "put", counted(save))
+        patched.setattr(Journal, "append", write)
         yield count
 
 
@@ -285,7 +277,7 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
 def test_a_strict_run_stops_before_the_search(model: Path, choices: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"about [\d,]+ rows .*`strict`"):
         run(model, choices, tmp_path / "run", strict=True, max_depth="1", items=12, keep=0.9, heal="none")
-    assert "path" not in json.loads((tmp_path / "run/prune.json").read_text())
+    assert "path" not in Notes(tmp_path / "run")
 
 
 def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp_path: Path) -> None:
@@ -430,7 +422,7 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
         say=lambda text: None,
     )  # fmt: skip
-    state = json.loads((tmp_path / "run" / "prune.json").read_text())
+    state = Notes(tmp_path / "run")
     assert state["trained"] == "depth-3", "the first depth that lost something"
     assert state["training_items"] == 128 and 0 < state["pace"] < 60
     assert len(set(cuts)) == len(cuts), "a pruned checkpoint is written once"

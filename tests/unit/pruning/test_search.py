@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from layercut.pruning.context import PruneState
 from layercut.pruning.search import PathSearch, _best, _choose_way
 from layercut.pruning.settings import PruneSettings
+from layercut.runs.notes import Notes
 from layercut.runs.prune import BYTES, Estimated, PathStep, TaskKept, Tried
 
 
@@ -36,7 +36,7 @@ def test_the_time_is_asked_for_training_where_layers_alone_go(
     asked = []
     monkeypatch.setattr(PathSearch, "_training_items", lambda self, step, seconds: asked.append(step.name))
     step = PathStep(depth=1, removed=(2,), candidates=1, tried=(tried("seam", 0.85),), healing="seam")
-    state = PruneState(tmp_path)
+    state = Notes(tmp_path)
     state.put("path", [step.model_dump(mode="json")])
     settings = PruneSettings(use="copy", keep=0.8, time="2h")
     context: Any = SimpleNamespace(model=None, settings=settings, state=state, progress=None, say=None, units=units)

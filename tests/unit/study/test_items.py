@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from layercut.report.reports import study_reports
+from layercut.runs.notes import Notes
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study, run_study
+from layercut.study.store import CELL
 from tests.support.studies import NUM_ITEMS
 from tests.support.tiny import save_tiny
 
@@ -66,8 +68,8 @@ def test_a_study_of_before_keeps_its_items_and_a_new_one_takes_its_answers(
     assert "items" not in read_config(tmp_path / "runs" / "old")["tasks"][0]
     assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS), "goes on, and is finished"
     assert items_of(settings(tiny, tmp_path / "runs" / "new")) == dict.fromkeys(("uncut", "last"), 2 * NUM_ITEMS)
-    (cell,) = (tmp_path / "runs" / "new" / "last" / "cells").glob("*.json")
-    assert [number for _, number in json.loads(cell.read_text())["reused"]] == [NUM_ITEMS]
+    (cell,) = (note for name, note in Notes(tmp_path / "runs" / "new" / "last").items() if name.startswith(CELL))
+    assert [number for _, number in cell["reused"]] == [NUM_ITEMS]
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -22,8 +22,9 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import along_trainings, study_runs
 from layercut.progress.bars import StudyProgress
 from layercut.report.reports import study_reports, write_reports
+from layercut.runs.notes import Notes
 from layercut.runs.records import Journal
-from layercut.runs.study import arms_in
+from layercut.runs.study import ARMS, arms_in
 from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, outline_study, run_study
@@ -305,9 +306,10 @@ def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("arms", [3, [[]], [{"name": 3}], {"name": "a"}, [None]])
 def test_edited_arms_count_as_none(tmp_path: Path, arms: Any) -> None:
-    (tmp_path / "study.json").write_text(json.dumps({"arms": arms}))
+    notes = Notes(tmp_path)
+    notes.put(ARMS, arms)
     assert arms_in(tmp_path) == []
-    (tmp_path / "study.json").write_text(json.dumps({"arms": [{"name": "a"}]}))
+    notes.put(ARMS, [{"name": "a"}])
     assert arms_in(tmp_path) == [{"name": "a"}]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from layercut.engine.base import Under
 from layercut.engine.shared import SharedEngine
+from layercut.runs.notes import Notes
 from layercut.study.file import study_from_dict
 from layercut.study.run import run_study
 from tests.support.studies import BREAK
@@ -93,8 +93,7 @@ def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls
     assert outcome.failed == [] and calls == [(1, 3), (2, 6)]
     for arm in ("uncut", "last", "early"):
         assert any(line.startswith(f"{arm}: letters (rank): 2 answers reused from") for line in said)
-    (cell,) = (tmp_path / "runs" / "many" / "last" / "cells").glob("*.json")
-    speed = json.loads(cell.read_text())["speed"]
+    speed = Notes(tmp_path / "runs" / "many" / "last")["cell: letters (rank)"]["speed"]
     assert speed["items"] == 3 and speed["seconds"] > 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from layercut.evidence.study import study_results
 from layercut.report.figures.scores import retention
 from layercut.report.figures.tokens import tokens
-from layercut.runs.atomic import write_json
 from layercut.runs.directory import METRICS
+from layercut.runs.notes import Notes
 from tests.support.run_builder import Result, build_run
 
 PLANS = {"three": (1, 2, 3), "seven": (1, 2, 3, 4, 5, 6, 7)}
@@ -37,7 +37,7 @@ def write(folder: Path) -> Path:
                 entry["start"] = plan + entry["start"]
             file.write_text(json.dumps({**json.loads(file.read_text()), "arm": entry}))
             arms.append({"name": name})
-    write_json(folder / "study.json", {"format_version": 2, "arms": arms, "failures": []})
+    Notes(folder).put("arms", arms)
     return folder
 
 
