@@ -14,11 +14,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
+import hashlib
 import io
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "COLUMNS": "120"}
+os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # processes are forked
 
 SECONDS = 120.0
 GROWTH = 3 * 2**30
@@ -87,6 +91,9 @@ def main() -> None:
     sys.exit(1 if bad else 0)
 
 
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch", "transformers", "peft", "trl", "scipy.stats", "layercut.cli.main"])
+"""Forks processes that have imported what takes long, and run nothing yet."""
 said = [""]
 """What the command line said last, on stderr."""
 
@@ -503,7 +510,7 @@ def run_folder_faults(work: Path) -> Iterator[Fault]:
         "object": b"{}",
         "hostile": json.dumps({"format_version": HOSTILE[0], HOSTILE[1]: HOSTILE[2]}).encode(),
     }
-    files = ("uncut/metrics.json", "last/samples/arithmetic.rank.jsonl", "last/config.yaml", "study.json")
+    files = ("uncut/metrics.json", "last/samples/arithmetic.rank.jsonl", "last/config.yaml", "notes.jsonl")
     verbs = {
         "report": ["report", run],
         "compare": ["compare", run / "uncut", run / "last"],
@@ -561,46 +568,143 @@ def argument_faults(work: Path) -> Iterator[Fault]:
         yield f"a flag of hostile text {number}", lambda hostile=hostile: layercut("eval", tiny, f"--{hostile}")
 
 
+def verb_commands(work: Path) -> dict[str, list[Any]]:
+    """For each of the eight verbs that write for long, a command of a few seconds without its folder."""
+    from tests.support.pruning import choice_file, spare_model, written_file
+
+    model = spare_model(work / "spare")
+    rows = choice_file(work / "mine.jsonl", model)
+    written = written_file(work / "written.jsonl", model)
+    (work / "prompts.txt").write_text("".join(f"say {number}\n" for number in range(24)))
+    study = study_of(work, criteria=[{"criterion": "block_influence", "calibration": {"num_texts": 8}}], depths=[1])
+    study |= {"sweep": {"layers": "1,4"}, "healing": [{"name": "seam", "method": "seam", "prompts": "task:copy"}]}
+    study["healing"][0] |= {"limit": 24, "responses": "original", "plans": ["last"]}
+    (work / "whole.yaml").write_text(yaml.safe_dump(study))
+    with quiet():
+        for command in (
+            ["cut", work / "tiny", "--remove", "2,4", "--out", work / "thin"],
+            ["draft", model, "--tasks", written, "--items", 8, "--times-only", "--out", work / "timed"],
+        ):
+            assert not layercut(*command, must_fail=False), said[-1]
+    few = ["--device", "cpu", "--batch-size", 4]
+    words = ["--prompts", work / "prompts.txt", "--max-new-tokens", 6]
+    train = ["--rank", 2, "--max-steps", 12, "--save-every", 3, "--train-batch", 4, "--warmup-steps", 1]
+    times = ["--times", work / "timed" / "times.json"]
+    return {
+        "prune": ["prune", model, "--tasks", rows, "--items", 40, "--keep", 0.6, "--max-depth", 2, "--heal", "seam"],
+        "select": ["select", model, "--criterion", "task_accuracy", "--objective", rows, "--remove", "2 layers", *few],
+        "sweep": ["sweep", model, "--objective", rows, "--limit", 12, *few],
+        "eval": ["eval", work / "tiny", "--remove", "2,4", "--tasks", "arithmetic,copy", "--limit", 12, *few],
+        "generate": ["generate", work / "tiny", *words, *few],
+        "heal": ["heal", work / "thin", "--teacher", work / "tiny", *words, "--keep-unfinished", *train],
+        "draft": ["draft", model, "--tasks", written, "--items", 8, "--measured", 0, *times, *few],
+        "run": ["run", work / "whole.yaml"],
+    }
+
+
 def tree(folder: Path) -> dict[str, Any]:
-    """All that a study found, without times."""
+    """All that a run found, without times, versions of the machine, and the paths of its own folder."""
     found: dict[str, Any] = {}
-    for file in sorted(folder.glob("*/metrics.json")):
-        found[file.parent.name] = [json.loads(file.read_text())[key] for key in ("plan", "rows")]
-    for file in sorted(folder.glob("*/samples/*.jsonl")):
-        found[str(file.relative_to(folder))] = sorted(file.read_text().splitlines())
-    for file in sorted(folder.glob("*/checkpoint/*.safetensors")):
-        found[str(file.relative_to(folder))] = file.read_bytes()
+    for file in sorted(folder.rglob("*")):
+        place = str(file.relative_to(folder))
+        if file.suffix == ".safetensors" and "training" not in file.parts:
+            found[place] = hashlib.sha256(file.read_bytes()).hexdigest()
+        elif file.suffix == ".jsonl" and file.parent.name == "samples":
+            found[place] = sorted(file.read_text().splitlines())
+        elif file.name in RESULTS:
+            found[place] = untimed(json.loads(file.read_text().replace(str(folder), "OUT")))
     return found
 
 
+RESULTS = ("metrics.json", "plan.json", "result.json", "sweep.json", "diagnose.json", "draft.json")
+TIMED = ("seconds", "speed", "served", "command", "reused", "fastest", "loss_curve", "memory_bytes")
+
+
+def untimed(value: Any) -> Any:
+    """A JSON value without what was timed."""
+    if isinstance(value, dict):
+        return {name: untimed(entry) for name, entry in value.items() if name not in TIMED}
+    return [untimed(entry) for entry in value] if isinstance(value, list) else value
+
+
+def forked(command: list[Any], out: Path, die_at: int = 0) -> tuple[int, str, int]:
+    """Run a command in a process of its own; its exit code, what was wrong, and how often it wrote to ``out``.
+
+    A place is a file that is opened for writing, renamed, removed or synced, or a folder that is made. ``die_at``: the
+    process is killed in front of this one.
+    """
+    reading, writing = SERVER.Pipe(duplex=False)
+    child = SERVER.Process(target=count_writes, args=(command, out, die_at, writing))
+    child.start()
+    writing.close()
+    try:
+        wrong, places, last = reading.recv()
+    except EOFError:
+        wrong, places, last = "", 0, ""
+    child.join()
+    said.append(last)
+    return child.exitcode or 0, wrong, places
+
+
+def count_writes(command: list[Any], out: Path, die_at: int, answer: Any) -> None:
+    """The process of ``forked``."""
+    places, sync = [0], os.fsync
+
+    def count() -> None:
+        places[0] += 1
+        if places[0] == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
+        if (writes or event in ("os.rename", "os.mkdir", "os.remove")) and str(out) in str(arguments[0]):
+            count()
+
+    def counted_sync(file: int) -> None:
+        count()
+        sync(file)
+
+    sys.addaudithook(watch)
+    os.fsync = counted_sync
+    with quiet():
+        wrong = layercut(*command, "--out", out, must_fail=False)
+    answer.send((wrong, places[0], said[-1][-600:]))
+
+
 def kill_faults(work: Path) -> Iterator[Fault]:
-    """kill -9 of a study at many moments; the same command then ends with the bytes of the one that was left alone."""
-    whole = tree(work / "finished" / "x")
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    for number in range(8):
+    """kill -9 at twenty places of each verb; the same command then ends with what a run that was left alone found."""
+    for verb, command in verb_commands(work).items():
+        whole = work / "whole" / verb
+        status, wrong, places = forked(command, whole)
+        if status or wrong or "error: " in said[-1]:
+            yield f"{verb}, left alone", lambda text=wrong or said[-1] or f"exit {status}": text
+            continue
+        for number in range(KILLS):
+            place = 1 + number * int(0.97 * places) // (KILLS - 1)  # a run may write one file less
 
-        def attempt(number: int = number) -> str:
-            out = work / "killed" / f"{number}" / "x"
-            command = ["run", work / "good.yaml", "--out", out]
-            process = subprocess.Popen(
-                [sys.executable, "-m", "layercut", *map(str, command)],
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            while process.poll() is None and not out.exists():
-                time.sleep(0.01)
-            time.sleep(0.4 * number)
-            process.kill()
-            process.wait()
-            return layercut(*command, must_fail=False) or ("" if tree(out) == whole else "other bytes than run through")
+            def attempt(command: list[Any] = command, whole: Path = whole, place: int = place) -> str:
+                out = work / "killed" / whole.name
+                shutil.rmtree(out, ignore_errors=True)
+                status = forked(command, out, place)[0]
+                if status != -signal.SIGKILL:
+                    return f"exit {status} in place of a kill"
+                status, wrong, _ = forked(command, out)
+                return wrong or (f"exit {status}" if status else differing(tree(whole), tree(out)))
 
-        yield f"{400 * number} ms after its folder was made", attempt
+            yield f"{verb} at write {place} of {places}", attempt
+
+
+KILLS = 20
+
+
+def differing(whole: dict[str, Any], again: dict[str, Any]) -> str:
+    """The first file that is not the same; nothing where all are."""
+    names = [name for name in {**whole, **again} if whole.get(name) != again.get(name)]
+    return f"other than run through: {', '.join(names[:3])}" if names or not whole else ""
 
 
 def disk_faults(work: Path) -> Iterator[Fault]:
-    """Journals and studies on a tmpfs that is too small, and with room again."""
+    """Journals and every verb on a tmpfs that is too small, and with room again."""
     if os.geteuid() != 0:
         print("disk: left out, a small disk needs root")
         return
@@ -610,9 +714,24 @@ def disk_faults(work: Path) -> Iterator[Fault]:
                 f"journal on {kib} KiB, {per_batch} a batch",
                 lambda kib=kib, n=per_batch: on_disk(work, kib, lambda disk: full_journal(disk, n)),
             )
-    for kib in (8, 48, 120, 300):
-        yield f"study on {kib} KiB", lambda kib=kib: on_disk(work, kib, lambda disk: full_study(work, disk))
-    yield "study on a read-only disk", lambda: on_disk(work, 4000, lambda disk: read_only_study(work, disk))
+    for verb, command in verb_commands(work).items():
+        whole = work / "roomy" / verb
+        _, wrong, _ = forked(command, whole)
+        if wrong or "error: " in said[-1]:
+            yield f"{verb}, with room", lambda text=wrong or said[-1]: text
+            continue
+        used = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file()) // 1024
+        for kib in (8, used // 6 + 8, used // 2 + 8):
+            yield (
+                f"{verb} on {kib} KiB",
+                lambda kib=kib, command=command, whole=whole: on_disk(
+                    work, kib, lambda disk: full_run(command, whole, disk)
+                ),
+            )
+        yield (
+            f"{verb} on a read-only disk",
+            lambda command=command: on_disk(work, 4000, lambda disk: read_only_run(command, disk)),
+        )
 
 
 def on_disk(work: Path, kib: int, attempt: Callable[[Path], str]) -> str:
@@ -653,23 +772,28 @@ def full_journal(disk: Path, per_batch: int) -> str:
         return "" if journal.records == whole + batches[written] else "it did not go on"
 
 
-def full_study(work: Path, disk: Path) -> str:
-    command = ["run", work / "good.yaml", "--out", disk / "x"]
-    if wrong := layercut(*command):
+def full_run(command: list[Any], whole: Path, disk: Path) -> str:
+    out = disk / "x"
+    _, wrong, _ = forked(command, out)
+    if wrong:
         return wrong
+    if (errors := said[-1].count("error: ")) and str(disk.name) not in said[-1]:
+        return f"the disk is not named: {said[-1]}"
     for file in disk.rglob("*.jsonl"):
         if (text := file.read_text()) and not text.endswith("\n"):
             return f"{file.name} ends in the middle of a line"
-    remount(disk, "size=100000k")
-    same = tree(work / "finished" / "x")
-    return layercut(*command, must_fail=False) or ("" if tree(disk / "x") == same else "other bytes than elsewhere")
+    remount(disk, "size=400000k")
+    status, wrong, _ = forked(command, out)
+    if not errors:
+        return "it did not fail"
+    return wrong or (f"exit {status}" if status else differing(tree(whole), tree(out)))
 
 
-def read_only_study(work: Path, disk: Path) -> str:
+def read_only_run(command: list[Any], disk: Path) -> str:
     remount(disk, "ro")
-    wrong = layercut("run", work / "good.yaml", "--out", disk / "x")
+    _, wrong, _ = forked(command, disk / "x")
     remount(disk, "rw")
-    return wrong
+    return wrong or ("" if "error: " in said[-1] else "it did not fail")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
-from layercut.models.weights import read_config
+from layercut.models.weights import fingerprint, read_config
 from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, Other, judge
@@ -49,6 +49,7 @@ from layercut.pruning.versus import other_model, run_of, timer_of
 from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
+from layercut.runs.environment import shown
 from layercut.runs.json_text import load
 from layercut.runs.prune import BYTES, MODEL, RESULT, SECONDS, PruneResult, SideEffect, least_kept
 from layercut.runs.study import ARMS
@@ -65,6 +66,8 @@ from layercut.tasks.grading import chance_of
 from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
 
+WRITTEN = "fingerprint of the checkpoint"
+"""A note: its weights, when they were verified."""
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 FLAGS = {"limit": "items", "objective": "tasks"}
 _STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
@@ -115,7 +118,8 @@ def prune_model(
             known = PruneResult.load(run.path)
             is_asked = tuple(one.model for one in known.versus) == settings.versus
             is_timed = known.serve == profile.words or "serve" not in settings.model_fields_set
-            if is_asked and is_timed and (known.checkpoint is not None or not anyway):
+            is_written = has_checkpoint(run) if known.checkpoint is not None else not anyway
+            if is_asked and is_timed and is_written:
                 return Pruned(run.path, known, handle.settings)
         if goal.note:
             say(goal.note)
@@ -189,6 +193,23 @@ def units_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], N
 def size_unit(settings: PruneSettings) -> str:
     """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
     return BYTES if settings.faster is None or settings.smaller is not None else SECONDS
+
+
+def has_checkpoint(run: RunFolder) -> bool:
+    """True if the checkpoint is there, as it was verified.
+
+    Raises:
+        InputError: its weights are others by now.
+    """
+    folder = run.path / MODEL
+    if not folder.exists():
+        return False
+    if fingerprint(folder) != run.notes[WRITTEN]:
+        raise InputError(
+            f"the weights in {shown(folder)} are not those that were verified, so this verdict does not hold for "
+            "them. Move that folder elsewhere, and the same command writes it again."
+        )
+    return True
 
 
 def settings_of_run(
@@ -372,18 +393,23 @@ class PruneJob:
     def _write(self, arm: Arm, found: FixedSequence) -> None:
         """The checkpoint, verified by reload, where a plan passed or it is wanted anyway."""
         target = self._folder / MODEL
-        if not (self._passed(found) or self._context.anyway) or "verified" in self._state:
+        if not (self._passed(found) or self._context.anyway):
+            return
+        if "verified" in self._state and has_checkpoint(self._context.run):
             return
         if target.exists():  # stopped before it was known how it was verified
             shutil.rmtree(target)
         self._progress.begin("checkpoint", "writing and reloading")
         if arm.healing:
             made = self._search.healer.checkpoint(arm.plan, arm.healing)
+            if not made.exists():
+                raise InputError(f"{shown(target)} is gone, and only there were the healed weights; use another `out`.")
             with new_directory(target) as folder:
                 shutil.copytree(made, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
             checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
         else:
             checked = cut_model(self._model.source, arm.plan, target, uncut=lambda: self._model.loaded).verified
+        self._state.put(WRITTEN, fingerprint(target))
         self._state.put("verified", checked)
         self._progress.end("checkpoint", note=str(target))
 
