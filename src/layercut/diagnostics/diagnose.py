@@ -41,8 +41,7 @@ from layercut.tasks.run import slug
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
-LIMIT = 16
-"""Default items of each kind of question for ``diagnose_layers``: every layer is asked all of them."""
+LIMIT = 16  # default items of each kind of question for ``diagnose_layers``: every layer is asked all of them
 _STEPS = 1000
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 

@@ -28,8 +28,7 @@ from layercut.tasks.reported import reported_split, selection_part
 from layercut.tasks.selected_items import merge_items
 from layercut.text.counting import counted
 
-BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
-"""Tasks whose report items need no files."""
+BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
 
 
 def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:

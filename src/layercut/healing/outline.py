@@ -15,8 +15,7 @@ from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.records import read_records
 from layercut.surgery.plan import CutPlan
 
-_RECORD = 2000
-"""Bytes of a record with its prompt and answer, about."""
+_RECORD = 2000  # bytes of a record with its prompt and answer, about
 
 
 def answers_outline(

@@ -34,8 +34,7 @@ class Pair(NamedTuple):
     """The models of a healing."""
 
     cut: LoadedModel
-    uncut: LoadedModel | None
-    """None where it is not needed in training, or has weights of its own and is loaded later."""
+    uncut: LoadedModel | None  # None where it is not needed in training, or has weights of its own and is loaded later
 
 
 def plan_of(cut: ModelHandle) -> CutPlan:

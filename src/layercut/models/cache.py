@@ -6,8 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
-"""Advice for a cache that cannot be written."""
+ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"  # advice for a cache that cannot be written
 
 
 def cache_dir() -> Path:

@@ -30,20 +30,16 @@ from layercut.surgery.remove import decoder_layers
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
-SEAM = "seam"
-"""In closed form."""
+SEAM = "seam"  # in closed form
 SHORT: Mapping[str, Any] = {
     "method": "lora", "objective": "forward-kl", "schedule": "linear", "warmup_steps": 5, "save_every": 16
 }  # fmt: skip
 """Training settings of ``TRAINED``, which takes some dozens of steps, with ``short_rate``: a higher rate and a shorter
 warm-up than those of ``layercut heal``, whose defaults are for long trainings.
 """
-_SHOWN = 5
-"""Repairs of a plan that are named one by one; healing.json has all of them."""
-_PROBED = 16
-"""Tokens on which it is measured how a layer adds what its MLP gives."""
-TRAINING_ITEMS = (512, 256, 128, 64)
-"""Training items of each task at most, and fewer where the time is short."""
+_SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
+_PROBED = 16  # tokens on which it is measured how a layer adds what its MLP gives
+TRAINING_ITEMS = (512, 256, 128, 64)  # training items of each task at most, and fewer where the time is short
 
 
 def short_rate(width: int) -> float:

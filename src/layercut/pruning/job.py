@@ -66,8 +66,7 @@ from layercut.tasks.grading import chance_of
 from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
 
-WRITTEN = "fingerprint of the checkpoint"
-"""A note: its weights, when they were verified."""
+WRITTEN = "fingerprint of the checkpoint"  # a note: its weights, when they were verified
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 FLAGS = {"limit": "items", "objective": "tasks"}
 _STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")

@@ -42,20 +42,16 @@ from layercut.tasks.base import GENERATED, generates
 from layercut.tasks.general import CODE, GENERAL
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
-CRITERION = "prune"
-"""Criterion of the plans of a path."""
+CRITERION = "prune"  # criterion of the plans of a path
 TRACES, ALONE = 16, 8
 """Right answers of each task that trace damage reads and channels are ranked on, and of each layer alone. Eight ranked
 channels as well as 32 (SmolLM2, docs/experiments/width.md).
 """
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
-REQUESTS = 12
-"""General requests of each list."""
-_TEXTS = 8
-"""Right answers of each task that block influence reads."""
-_FEWEST = 8
-"""Layers that the first sieve lets through at least."""
+REQUESTS = 12  # general requests of each list
+_TEXTS = 8  # right answers of each task that block influence reads
+_FEWEST = 8  # layers that the first sieve lets through at least
 
 
 def general_tasks() -> tuple[ObjectiveTask, ...]:

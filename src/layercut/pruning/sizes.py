@@ -27,12 +27,10 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.stored_slots import stored_slots
 from layercut.surgery.width import mlp_width_of
 
-STEP = 0.05
-"""Share of the weights' bytes by which each plan of a path of sizes is smaller than the one before."""
+STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before
 MOST, MOST_FOR_SPEED = 0.3, 0.6
 """Share of the bytes that may go where nothing else was asked for, and where a speed was."""
-LAYERS = 2
-"""Layers that are tried at each size beside thinner MLPs alone."""
+LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone
 
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

@@ -17,8 +17,7 @@ from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.run import slug
 
-_KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)
-"""A kind of quantised weights, as people write it."""
+_KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)  # a kind of quantised weights, as people write it
 
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:

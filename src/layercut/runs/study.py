@@ -12,12 +12,9 @@ from layercut.errors import InputError, VerificationError
 from layercut.runs.atomic import write_text
 from layercut.runs.notes import Notes
 
-UNCUT = "uncut"
-"""Name of the original model's run."""
-FAILURES = "failures"
-"""The folder of the tracebacks."""
-SWEEP, DIAGNOSE = STEPS = ("sweep", "diagnose")
-"""Folders of a study with runs that are no arms."""
+UNCUT = "uncut"  # name of the original model's run
+FAILURES = "failures"  # the folder of the tracebacks
+SWEEP, DIAGNOSE = STEPS = ("sweep", "diagnose")  # folders of a study with runs that are no arms
 ARMS, FAILED, TOOK = "arms", "failed: ", "took: "
 """Names of notes: the arms in the order of the report; before the name of a step, and of a kind of work."""
 
@@ -25,13 +22,10 @@ ARMS, FAILED, TOOK = "arms", "failed: ", "took: "
 class Failure(NamedTuple):
     """A failed step; the others continued."""
 
-    step: str
-    """Such as ``reverse-3: gsm8k (chain)``."""
-    arms: Sequence[str]
-    """Arms that lack results because of it."""
+    step: str  # such as ``reverse-3: gsm8k (chain)``
+    arms: Sequence[str]  # arms that lack results because of it
     error: str
-    traceback: str
-    """Path of a file, within the study's folder."""
+    traceback: str  # path of a file, within the study's folder
 
     def describe(self) -> str:
         return f"{self.step} failed: {self.error} (traceback: {self.traceback})"

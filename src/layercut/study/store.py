@@ -33,8 +33,7 @@ from layercut.tasks.evaluate import Records
 SEARCHES = "searches"
 CELL, CHOSEN = "cell: ", "chosen: "
 """Begin the names of the notes of a run's finished cells, and of the plans that a study's searches chose."""
-_DEPTH = 3
-"""Most folders between the folder of the studies and a run: study, model, run."""
+_DEPTH = 3  # most folders between the folder of the studies and a run: study, model, run
 
 
 class Reused(NamedTuple):
@@ -164,8 +163,7 @@ class Answered(NamedTuple):
     """How the answers of a cell came about."""
 
     reused: tuple[Reused, ...] = ()
-    num_items: int = 0
-    """Items that were asked."""
+    num_items: int = 0  # items that were asked
     seconds: float = 0.0
 
 
