@@ -142,9 +142,8 @@ def _errno_of(error: Exception) -> int | None:
     """The system's error number. safetensors and tokenizers have it only in their text, torch does not have it."""
     if isinstance(error, OSError):
         return error.errno
-    if isinstance(error, RuntimeError) and re.search(
-        r"PytorchStreamWriter|file write failed|iostream error", str(error)
-    ):
+    of_torch = r"PytorchStreamWriter|file write failed|iostream error|inline_container.*unexpected pos"
+    if isinstance(error, RuntimeError) and re.search(of_torch, str(error)):
         return errno.ENOSPC
     match = re.search(r"\(os error (\d+)\)", str(error))
     return int(match[1]) if match else None

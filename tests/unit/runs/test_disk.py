@@ -32,3 +32,11 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
     said = disk_problem(OSError(errno.EFBIG, "File too large", str(tmp_path / "a")))
     assert said is not None and "ulimit -f" in said
     assert disk_problem(OSError(errno.ENOENT, "no such file")) is None
+
+
+def test_a_checkpoint_of_torch_that_did_not_fit_is_a_full_disk(tmp_path: Path) -> None:
+    text = "[enforce fail at inline_container.cc:672] . unexpected pos 62208 vs 62160"
+    with pytest.raises(InputError, match="is full"), resumable(tmp_path):
+        raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="shape"), resumable(tmp_path):
+        raise RuntimeError("shape mismatch")
