@@ -191,7 +191,7 @@ class _Job:
         if file.is_file():
             return StepTimes.load(file)
         given = "serve" in settings.model_fields_set
-        profile = fitted(settings.serve, self._model.weightless.context_length, given)
+        profile = fitted(settings.serve, self._model.context_length, given)
         found = measure_times(
             self._model.loaded, self._timed_plans(), profile, settings.window, self._seed, self._progress
         )

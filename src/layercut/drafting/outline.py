@@ -31,7 +31,7 @@ def draft_outline(
     handle = ModelHandle(model)
     if settings.draft is not None:
         ModelHandle(model.replace(model=settings.draft, revision=None))  # refused where there is none
-    fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
+    fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     searches = settings.remove is None and settings.draft is None
     steps: list[PlannedStep] = []
     for part in [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]:

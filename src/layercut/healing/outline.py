@@ -97,4 +97,5 @@ def _encodes(handle: ModelHandle, source: PromptSource) -> int:
     if source.records is not None:
         prompts = [record_prompt(one) for one in source.records]
     longest = max(prompts, key=lambda prompt: len(str(prompt)), default="")
-    return len(encode_prompt(handle.weightless.tokenizer, longest, handle.settings.model))
+    name = handle.settings.model
+    return int(handle.read("prompts", longest, lambda reader: len(encode_prompt(reader.tokenizer, longest, name))))

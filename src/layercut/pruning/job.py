@@ -102,7 +102,7 @@ def prune_model(
     unit = size_unit(settings)
     sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
-    profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
+    profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
         if note:
             say(note)
@@ -219,7 +219,7 @@ class PruneJob:
             state.put("shared", [] if "report_items" in state else list(self._settings.versus))
         if "general" not in state:  # a path that was begun without general requests goes on without
             wanted = not self._settings.goal_alone and "path" not in state
-            state.put("general", wanted and self._model.weightless.has_chat_template)
+            state.put("general", wanted and self._model.has_chat_template)
         with self._progress.running():
             with self._stage("original"):
                 self._original.measure()

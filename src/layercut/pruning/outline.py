@@ -41,7 +41,7 @@ def prune_outline(
     unit = size_unit(settings)
     wanted = () if sizes is None else sizes.wanted(settings, unit)
     depth = settings.num_plans(wanted, handle.num_layers)
-    profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
+    profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     refuse_early(handle, settings, profile, parts)
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
@@ -57,7 +57,7 @@ def prune_outline(
     if not settings.no_side_effects and (checks := checks_for(handle.weightless, seed)):
         asked = 2 * sum(len(check.samples) for check in checks)
         steps.append(PlannedStep("side effects, original model and checkpoint", asked))
-    if not settings.goal_alone and handle.weightless.has_chat_template:
+    if not settings.goal_alone and handle.has_chat_template:
         for part in general_tasks():
             samples = part.task.samples("selection", part.limit)
             steps.append(planned(handle, part, samples, 1, "original model"))
