@@ -177,6 +177,11 @@ class ModelHandle:
         """Plans by which this very checkpoint was cut before, oldest first; empty for a model that is whole."""
         return earlier_plans(self.source.path)
 
+    @property
+    def last_cut(self) -> CutPlan:
+        """The plan of the last cut; an empty one for a model that is whole."""
+        return self.earlier_plans[-1] if self.earlier_plans else CutPlan(num_layers=self.num_layers)
+
     @cached_property
     def healings(self) -> list[dict[str, Any]]:
         """Entries of the healings that made this very checkpoint, oldest first."""

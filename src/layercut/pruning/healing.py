@@ -12,7 +12,7 @@ import torch
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.healing.data import BUILT_IN
+from layercut.healing.filters import BUILT_IN
 from layercut.healing.fold import gain, last_projection, run_until, takes_maps
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts

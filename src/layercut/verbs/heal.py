@@ -159,10 +159,10 @@ class HealVerb(Verb):
 
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.healing.heal import outline_heal
+        from layercut.healing.outline import healing_outline
 
         how = self.source(), self.settings, self.how
-        return shown_outlines(outline_heal(self.model, self.uncut, *how, out=self.out))
+        return shown_outlines(healing_outline(self.model, self.uncut, *how, out=self.out))
 
     def show(self, done: Healed | None, io: Io) -> Shown:
         """See ``Verb``."""
