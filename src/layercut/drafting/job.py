@@ -29,7 +29,7 @@ from layercut.drafting.forecast import Drafted, best_window, forecast
 from layercut.drafting.measure import MeasuredAnswer, measure, times_within
 from layercut.drafting.outcome import outcome
 from layercut.drafting.search import DraftSearch, TriedDraft, fastest_of_each
-from layercut.drafting.settings import DraftSettings
+from layercut.drafting.settings import ASKED, DraftSettings
 from layercut.drafting.times import StepTimes, measure_draft, measure_times
 from layercut.drafting.view import draft_view
 from layercut.engine.handle import ModelHandle
@@ -56,8 +56,8 @@ from layercut.surgery.width import MlpWidth, mlp_width_in
 
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
-ASKED, RANKED = 32, 16
-"""Selection items of each task that are asked, and answers by which channels are ranked."""
+RANKED = 16
+"""Answers by which channels are ranked."""
 DRAWN = 16
 """Answers to report items on which drawn tokens are forecast."""
 LOOPS = 2

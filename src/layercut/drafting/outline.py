@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layercut.drafting.job import ASKED
-from layercut.drafting.settings import DraftSettings
+from layercut.drafting.settings import ASKED, DraftSettings
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import fitted

@@ -12,6 +12,9 @@ from layercut.errors import InputError
 from layercut.pruning.profile import LAPTOP, PROFILES, TRANSFORMERS, Profile, profile_text
 from layercut.selection.specs import Removed
 
+ASKED = 32
+"""Selection items of each task that are asked."""
+
 
 class DraftSettings(Settings):
     """The use of a model that is to write faster."""

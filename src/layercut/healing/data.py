@@ -15,10 +15,10 @@ from layercut.healing.examples import (
     match_tokens,
     num_loss_tokens,
 )
-from layercut.healing.filters import FilterSettings, ReportItems, decontaminate, filter_responses
+from layercut.healing.filters import ReportItems, decontaminate, filter_responses
 from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.prompts import AnswerRecord, plain_prompt
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
 from layercut.text.counting import counted

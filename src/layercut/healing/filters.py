@@ -5,22 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple
 
-from pydantic import Field, model_validator
-
-from layercut.base_settings import Settings
 from layercut.errors import InputError, MissingExtra
+from layercut.healing.prompt_sources import PromptSource
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.settings import FilterSettings
 from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.tasks.base import Split, Task
 from layercut.tasks.reported import reported_split, selection_part
 from layercut.tasks.selected_items import merge_items
 from layercut.text.counting import counted
-
-if TYPE_CHECKING:
-    from layercut.healing.prompt_sources import PromptSource
 
 Words = tuple[str, ...]
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -40,25 +36,6 @@ questions, and contaminate only as a whole line.
 BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 """Tasks whose report items need no files."""
 _OPERATORS = frozenset("+-*/×÷−")
-
-
-class FilterSettings(Settings):
-    """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
-
-    max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
-    min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")
-    finished_only: bool = Field(
-        True, description="Drop answers that ran into the length limit: they would teach the model not to stop."
-    )
-    right_only: bool = Field(
-        False, description="Drop answers that the task's grader finds wrong; answers that nothing grades stay."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
-            raise InputError(f"max_tokens {self.max_tokens} removes every answer; write a larger number.")
-        return self
 
 
 class Filtered(NamedTuple):

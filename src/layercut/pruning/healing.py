@@ -19,9 +19,10 @@ from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
+from layercut.pruning.budget import FEWEST_FRESH
 from layercut.pruning.context import PruneContext
-from layercut.pruning.path import FEWEST_FRESH, PlanPath
-from layercut.pruning.settings import LAYER, TRAINED
+from layercut.pruning.path import PlanPath
+from layercut.pruning.settings import LAYER, SEAM, TRAINED
 from layercut.selection.objective import TaskRecords
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
@@ -30,8 +31,6 @@ from layercut.surgery.remove import decoder_layers
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
-SEAM = "seam"
-"""In closed form."""
 SHORT: Mapping[str, Any] = {
     "method": "lora", "objective": "forward-kl", "schedule": "linear", "warmup_steps": 5, "save_every": 16
 }  # fmt: skip

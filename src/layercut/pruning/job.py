@@ -27,7 +27,6 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.timing import Timer
-from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import CONFIRM
@@ -36,10 +35,11 @@ from layercut.pruning.context import PruneContext, PruneState
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
-from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
+from layercut.pruning.outline import FLAGS, refuse_early, settings_of_run, size_unit, units_of
+from layercut.pruning.profile import fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
-from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
+from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.pruning.side_effects import FOLDER as SIDE_EFFECTS_FOLDER
 from layercut.pruning.side_effects import SIDE_EFFECTS, checks_for, side_effects
 from layercut.pruning.sizes import Sizes, on_experts
@@ -50,9 +50,8 @@ from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.json_text import load
-from layercut.runs.prune import BYTES, MODEL, RESULT, SECONDS, PruneResult, SideEffect, least_kept
+from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect, least_kept
 from layercut.runs.study import Manifest
-from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.settings import UNCUT, ModelSettings
@@ -61,12 +60,8 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
-from layercut.tasks.grading import chance_of
-from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
 
-_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
-FLAGS = {"limit": "items", "objective": "tasks"}
 _STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
 """Of a run, in order; other models are asked while plans are confirmed."""
 
@@ -150,57 +145,6 @@ def prune_model(
             found = PruneJob(context).run()
         (run.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(run.path, found, handle.settings)
-
-
-def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
-    """Raise InputError for what would stop the run after hours."""
-    if profile.engine != TRANSFORMERS:
-        timer_of(model, profile=profile)
-    for name in settings.versus:
-        other_model(model.settings, name)
-    own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
-    alike = [one.label for one in own if 1 in chance_of(one.task, "selection", one.readout).values()]
-    if len(alike) == len(parts):
-        raise InputError(
-            f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
-            "shown; give rows with different answers."
-        )
-
-
-def units_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> str:
-    """Units to remove: as wanted, or layers where MLPs cannot be thinned.
-
-    Raises:
-        InputError: MLPs that cannot be thinned, where only width was asked for.
-    """
-    wanted = settings.wanted_units
-    if wanted == LAYER:
-        return LAYER
-    try:
-        Sizes(model)
-    except InputError as error:
-        if wanted == WIDTH:
-            raise
-        say(f"layers alone are removed: {error}")
-        return LAYER
-    return wanted
-
-
-def size_unit(settings: PruneSettings) -> str:
-    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
-    return BYTES if settings.faster is None or settings.smaller is not None else SECONDS
-
-
-def settings_of_run(
-    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
-) -> dict[str, Any]:
-    """All that decides the numbers; the same command goes on only with the same."""
-    return {
-        **handle.describe(),
-        "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
-        "seed": seed,
-    }
 
 
 class PruneJob:
@@ -404,7 +348,7 @@ class PruneJob:
 
     def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
         """Abilities outside the goal that the checkpoint lost."""
-        checks = checks_for(self._model.weightless, self._context.seed)
+        checks = checks_for(self._model, self._context.seed)
         if not checks:
             self._progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
             return ()

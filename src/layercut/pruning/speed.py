@@ -11,9 +11,8 @@ import scipy
 from pydantic import BaseModel
 
 from layercut.evidence.intervals import mean_ratio
-from layercut.pruning.path import measured
 from layercut.pruning.profile import Profile
-from layercut.runs.prune import Estimated, TimedSpeed
+from layercut.runs.prune import Estimated, TimedSpeed, measured
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import MlpWidth

@@ -46,6 +46,13 @@ class Estimated(_Plain):
     """Items, or timed rounds."""
 
 
+def measured(estimate: Any) -> Estimated:
+    """An estimate as results hold it; an end that is not finite is left out."""
+    ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
+    low, high = ends
+    return Estimated(value=estimate.value, low=low, high=high, n=estimate.n)
+
+
 class GoalTask(_Plain):
     """A task that has to be kept."""
 

@@ -14,9 +14,8 @@ import yaml
 from layercut.base_settings import Settings
 from layercut.diagnostics import known
 from layercut.errors import InputError, first_line, unknown
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings

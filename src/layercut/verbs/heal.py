@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
@@ -18,7 +17,7 @@ from layercut.healing.prompt_sources import (
     prompt_specs,
     under_preset,
 )
-from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.healing.settings import FilterSettings, HealSettings, TrainSettings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs.base import (
