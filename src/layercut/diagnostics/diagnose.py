@@ -10,9 +10,11 @@ layers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import arm_name
-from layercut.models.loading import load_tokenizer
+from layercut.models.weightless import WeightlessModel
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
@@ -352,8 +354,11 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, say: Say) -> frozenset[Needs]:
     """Needs that two models share: questions, and tokens where both have one tokenizer."""
-    vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
-    if vocabularies[0] != vocabularies[1]:
+
+    def read(reader: WeightlessModel) -> str:
+        return sha256(json.dumps(reader.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+
+    if uncut.read("vocabularies", None, read) != other.read("vocabularies", None, read):
         say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
         return frozenset({"text"})
     return frozenset({"text", "tokens"})
