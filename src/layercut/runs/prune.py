@@ -15,6 +15,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.text.removal import Removal, amount, format_layers
+from layercut.text.tables import Printed
 
 RESULT = "result.json"
 MODEL = "model"
@@ -353,7 +354,7 @@ def side_effect_words(effects: Sequence[SideEffect]) -> str:
     return f"{worse or 'none shown'} ({len(effects)} checks, {sum(one.cut.n for one in effects)} items)"
 
 
-class PruneResult(_Plain):
+class PruneResult(Printed, _Plain):
     """All that a finished ``layercut prune`` found."""
 
     format_version: int = FORMAT_VERSION
