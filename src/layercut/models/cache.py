@@ -1,4 +1,4 @@
-"""The cache folder of layercut: models converted from other formats, and what follows from a model's small files."""
+"""The cache folder of layercut: converted models, and what follows from the small files of models."""
 
 from __future__ import annotations
 
