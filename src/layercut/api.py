@@ -49,8 +49,7 @@ _DOOR = {
     "say": "called with each line for people, in place of stderr.",
 }
 """Arguments that are no fields of a verb."""
-_MODELS = ("model", "teacher")
-"""Fields that may be a model in memory."""
+_MODELS = ("model", "teacher")  # fields that may be a model in memory
 
 
 def function_of(kind: type[Verb]) -> Callable[..., Any]:

@@ -111,10 +111,8 @@ Number = Annotated[float, WrapValidator(_number), PlainSerializer(lambda value: 
 """A float; a whole number stays one."""
 Share = Annotated[float, BeforeValidator(_share), WrapValidator(_number), PlainSerializer(lambda value: value)]
 """A number from 0 to 1, which may be written in percent."""
-Seed = Annotated[int, BeforeValidator(_seed)]
-"""A random seed."""
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-"""Names in a list."""
+Seed = Annotated[int, BeforeValidator(_seed)]  # a random seed
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]  # names in a list
 
 
 def _refusal(kind: type[Settings], error: ValidationError) -> InputError:

@@ -15,29 +15,18 @@ from typing import Any
 class EngineRow:
     """One engine."""
 
-    made_by: str
-    """``module:function`` that takes a ModelHandle, or a ServedModel, and returns the Engine."""
+    made_by: str  # ``module:function`` that takes a ModelHandle, or a ServedModel, and returns the Engine
     help: str = ""
-    needs: tuple[str, ...] = ()
-    """Model settings that it cannot do without."""
-    takes: tuple[str, ...] = ()
-    """Model settings that belong to it; they are refused for engines that do not list them."""
-    extra: str | None = None
-    """Optional part of layercut that it needs."""
-    is_served: bool = False
-    """The model is behind a server and taken whole: no layers can be removed."""
-    reads_weights: bool = False
-    """It loads the weights itself, without a model of transformers in memory."""
-    runs_gguf: bool = False
-    """It runs a GGUF file unchanged."""
-    has_cache: bool = False
-    """It keeps keys and values in ``cache_gib`` of memory."""
-    shares_work: bool = False
-    """Computes once what plans have in common."""
-    ranks: bool = True
-    """It gives log-likelihoods of itself."""
-    gives_states: bool = True
-    """It gives hidden states and distributions over the vocabulary."""
+    needs: tuple[str, ...] = ()  # model settings that it cannot do without
+    takes: tuple[str, ...] = ()  # model settings that belong to it; they are refused for engines that do not list them
+    extra: str | None = None  # optional part of layercut that it needs
+    is_served: bool = False  # the model is behind a server and taken whole: no layers can be removed
+    reads_weights: bool = False  # it loads the weights itself, without a model of transformers in memory
+    runs_gguf: bool = False  # it runs a GGUF file unchanged
+    has_cache: bool = False  # it keeps keys and values in ``cache_gib`` of memory
+    shares_work: bool = False  # computes once what plans have in common
+    ranks: bool = True  # it gives log-likelihoods of itself
+    gives_states: bool = True  # it gives hidden states and distributions over the vocabulary
 
     def make(self, handle: Any) -> Any:
         """The engine over a model."""

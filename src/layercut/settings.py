@@ -14,8 +14,7 @@ from layercut.errors import InputError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
-GENERATED = "generated"
-"""Calibration text that the original model writes itself."""
+GENERATED = "generated"  # calibration text that the original model writes itself
 
 UNCUT = "uncut"
 QUANTISED = ("int8", "int4", "fp8")
@@ -29,12 +28,9 @@ _ADDRESS = re.compile(r"^(?:local:(?P<local>\d+)|(?P<cluster>ray://[\w.\-\[\]:]+
 class PoolAddress(NamedTuple):
     """Address and number of the members of an engine pool."""
 
-    address: str | None
-    """Of a running cluster; None for processes of this machine."""
-    members: int | None
-    """None for as many as there are GPUs for, or one a machine where there are none."""
-    gpus: float | None
-    """For each member; None for one, where there are any."""
+    address: str | None  # of a running cluster; None for processes of this machine
+    members: int | None  # None for as many as there are GPUs for, or one a machine where there are none
+    gpus: float | None  # for each member; None for one, where there are any
 
     @classmethod
     def parse(cls, text: str) -> PoolAddress:

@@ -16,10 +16,8 @@ from layercut.verbs.io import Io
 
 out = SafeConsole()
 log = SafeConsole(stderr=True)
-_FLAGS: dict[str, str] = {}
-"""By field: the flags of the verb that runs."""
-_FIELD = r"`(\w+(?:=false)?)`"
-"""As the library writes a field."""
+_FLAGS: dict[str, str] = {}  # by field: the flags of the verb that runs
+_FIELD = r"`(\w+(?:=false)?)`"  # as the library writes a field
 
 
 def speak_of(flags: Mapping[str, str]) -> None:
@@ -74,8 +72,7 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
         result(line)
 
 
-IO = Io(log, say)
-"""Progress and lines for people go to stderr."""
+IO = Io(log, say)  # progress and lines for people go to stderr
 
 
 def _print(console: Console, text: str | Text) -> None:

@@ -160,8 +160,7 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
-_HYPHEN = "\u2011"
-"""At which no line is broken."""
+_HYPHEN = "\u2011"  # at which no line is broken
 
 
 class VerbCommand(TyperCommand):

@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 class KnownDiagnostic(NamedTuple):
     """One row of the list."""
 
-    function: str
-    """``module:function``; the function takes a DiagnosticSession and returns a Diagnosis."""
+    function: str  # ``module:function``; the function takes a DiagnosticSession and returns a Diagnosis
     summary: str
-    stages: int
-    """Number of requests to the session; only for the progress bar."""
-    needs: Needs = "text"
-    """Requirement on both models: the same questions, and for some the same tokens too."""
+    stages: int  # number of requests to the session; only for the progress bar
+    needs: Needs = "text"  # requirement on both models: the same questions, and for some the same tokens too
 
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")

@@ -27,8 +27,7 @@ from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
 
 NAME = "arithmetic"
-VERSION = 1
-"""Raised by any change of the generator, the near misses, the examples or the prompt."""
+VERSION = 1  # raised by any change of the generator, the near misses, the examples or the prompt
 NUM_SAMPLES = 500
 EASY = ((1, 1), (2, 1), (1, 2))
 KINDS = (*EASY, *EASY, (1, 3), (2, 2), (3, 1), (2, 3), (3, 2), (4, 2), (5, 2), (3, 3))

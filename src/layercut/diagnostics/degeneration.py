@@ -20,8 +20,7 @@ from layercut.text.counting import counted
 
 MAX_NEW_TOKENS = 128
 TEMPERATURE, TOP_K = 0.9, 50
-NUM_OPENINGS = 60
-"""Prompts at most; more would repeat topics."""
+NUM_OPENINGS = 60  # prompts at most; more would repeat topics
 
 _PEOPLE = ("a baker", "an old sailor", "two sisters", "a young doctor", "the night guard", "a retired teacher")
 _PLACES = ("a small harbour town", "the mountains", "a crowded train", "an empty library", "the edge of a desert")

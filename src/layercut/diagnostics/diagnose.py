@@ -43,8 +43,7 @@ from layercut.tasks.run import slug
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
-LIMIT = 16
-"""Default items of each kind of question for ``plan_layers``: every layer is asked all of them."""
+LIMIT = 16  # default items of each kind of question for ``plan_layers``: every layer is asked all of them
 _STEPS = 1000
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
@@ -72,13 +71,10 @@ class PlannedDiagnosis:
     """A diagnosis that can be run."""
 
     folder: Path
-    arms: Sequence[SessionModel]
-    """The original model first."""
-    names: Sequence[str]
-    """Diagnostics, of ``forms``."""
+    arms: Sequence[SessionModel]  # the original model first
+    names: Sequence[str]  # diagnostics, of ``forms``
     how: DiagnoseSettings
-    settings: Mapping[str, Any]
-    """Settings that decide the numbers in the folder, beside given arithmetic problems."""
+    settings: Mapping[str, Any]  # settings that decide the numbers in the folder, beside given arithmetic problems
     head: Mapping[str, Any]
     """The first entries of ``file``, in which results of an earlier command on the same models stay."""
     forms: Mapping[str, KnownDiagnostic] = field(default_factory=lambda: DIAGNOSTICS)

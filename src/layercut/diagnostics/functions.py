@@ -33,10 +33,8 @@ class Form(NamedTuple):
     name: str
     argument: str
     doc: str
-    body: str
-    """A right body, after the docstring."""
-    tests: str
-    """Tests of a function ``f``. They test only what the docstring says."""
+    body: str  # a right body, after the docstring
+    tests: str  # tests of a function ``f``. They test only what the docstring says.
 
 
 _FORMS = (
@@ -119,8 +117,7 @@ class Function(NamedTuple):
     """Signature and docstring, with which the program begins, without the line break: the answer begins with it."""
     name: str
     tests: str
-    body: str
-    """The body of a right function, with line break and margin."""
+    body: str  # the body of a right function, with line break and margin
 
     @property
     def request(self) -> GenerationRequest:

@@ -110,8 +110,7 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
 
 class _Forced(NamedTuple):
     answers: Answers
-    pieces: dict[str, list[str]]
-    """The texts of the tokens, by trace."""
+    pieces: dict[str, list[str]]  # the texts of the tokens, by trace
     kinds: dict[str, list[Kind]]
 
 

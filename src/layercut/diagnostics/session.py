@@ -17,8 +17,7 @@ GREEDY = Decoding()
 Needs = Literal["text", "tokens"]
 """Requirement of a diagnostic on two models: nothing but the questions, or the tokens as well."""
 Record = dict[str, Any]
-Answers = dict[str, dict[str, Record]]
-"""By name of the arm, then by id of the request."""
+Answers = dict[str, dict[str, Record]]  # by name of the arm, then by id of the request
 _ALL = "all"
 Found = Iterator[tuple[CutPlan, Sequence[Any]]]
 Missing = Callable[[CutPlan, str], bool]
@@ -28,17 +27,12 @@ Missing = Callable[[CutPlan, str], bool]
 class SessionModel:
     """One model of the session: uncut, under a plan, or a checkpoint of its own."""
 
-    name: str
-    """Short, and fit for a file name."""
-    source: str
-    """Which weights are in memory: arms of one source differ only in their plan, and are asked together."""
+    name: str  # short, and fit for a file name
+    source: str  # which weights are in memory: arms of one source differ only in their plan, and are asked together
     plan: CutPlan
-    layers: tuple[int, ...]
-    """The layers of the original model that it has, ascending; empty where they are not known."""
-    engine: Callable[[], Engine]
-    """Called only if something has to be computed."""
-    shares: frozenset[Needs] = frozenset(get_args(Needs))
-    """Common parts with the original model."""
+    layers: tuple[int, ...]  # the layers of the original model that it has, ascending; empty where they are not known
+    engine: Callable[[], Engine]  # called only if something has to be computed
+    shares: frozenset[Needs] = frozenset(get_args(Needs))  # common parts with the original model
 
 
 Request = TypeVar("Request", GenerationRequest, LikelihoodRequest)
@@ -70,8 +64,7 @@ class DiagnosticSession:
         self.arms = tuple(arms)
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
         self._journal, self._on_progress, self._stage = journal, on_progress, 0
-        self.shortfalls: list[str] = []
-        """Where fewer items came than the limit asks for, in words, since ``begin``."""
+        self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words, since ``begin``
 
     @property
     def uncut(self) -> SessionModel:

@@ -39,14 +39,11 @@ class Trace:
     task: str
     id: str
     question: str
-    gold: str
-    """Empty where more than one answer is right."""
-    cluster: str
-    """The context that it shares with other items, or itself."""
+    gold: str  # empty where more than one answer is right
+    cluster: str  # the context that it shares with other items, or itself
     request: GenerationRequest
     text: str
-    judge: Callable[[str, str], bool]
-    """From a text and its finish reason, whether it answers the item."""
+    judge: Callable[[str, str], bool]  # from a text and its finish reason, whether it answers the item
     is_chain: bool = False
     is_code: bool = False
 

@@ -22,8 +22,7 @@ from layercut.text.counting import counted
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""
-Classes = Mapping[str, Sequence[ProgramClass]]
-"""By name of the arm, a class for each function."""
+Classes = Mapping[str, Sequence[ProgramClass]]  # by name of the arm, a class for each function
 
 
 def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:

@@ -20,8 +20,7 @@ from layercut.tasks.base import Split, generates
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
 
-ANSWERS, AGREEMENT = "answers", "agreement"
-"""Names of the journal's readouts."""
+ANSWERS, AGREEMENT = "answers", "agreement"  # names of the journal's readouts
 _VERSION = 1
 
 
@@ -31,10 +30,8 @@ class WrittenAnswer(NamedTuple):
     id: str
     task: str
     prompt: tuple[int, ...]
-    tokens: tuple[int, ...]
-    """With its stop token."""
-    limit: int
-    """Tokens that it may have at most."""
+    tokens: tuple[int, ...]  # with its stop token
+    limit: int  # tokens that it may have at most
 
     def first(self, tokens: int) -> WrittenAnswer:
         """Its beginning; the limit stays."""

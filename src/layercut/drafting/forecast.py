@@ -62,22 +62,17 @@ def expected_rounds(accepted: Sequence[float], window: int) -> float:
 class Drafted(NamedTuple):
     """One answer of the original model, and where a draft agrees with it."""
 
-    prompt: int
-    """Tokens of the prompt."""
+    prompt: int  # tokens of the prompt
     agrees: Sequence[bool]
-    limit: int
-    """Tokens that the answer may have at most."""
+    limit: int  # tokens that the answer may have at most
 
 
 class DraftForecast(NamedTuple):
     """One plan and window on some answers."""
 
-    speedup: Estimate
-    """Seconds of all answers without a draft over those with it."""
-    per_round: Estimate
-    """Tokens written in a round."""
-    accepted: Estimate
-    """Share of the proposed tokens."""
+    speedup: Estimate  # seconds of all answers without a draft over those with it
+    per_round: Estimate  # tokens written in a round
+    accepted: Estimate  # share of the proposed tokens
 
 
 class AnswerCost(NamedTuple):

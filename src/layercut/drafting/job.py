@@ -56,12 +56,9 @@ from layercut.surgery.width import MlpWidth, mlp_width_in
 
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
-RANKED = 16
-"""Answers by which channels are ranked."""
-DRAWN = 16
-"""Answers to report items on which drawn tokens are forecast."""
-LOOPS = 2
-"""Answers to selection items that are written to time both models within the loops of transformers."""
+RANKED = 16  # answers by which channels are ranked
+DRAWN = 16  # answers to report items on which drawn tokens are forecast
+LOOPS = 2  # answers to selection items that are written to time both models within the loops of transformers
 _CRITERION, _STEP = "draft", "step"
 _NUMBERS = ("items", "measured", "times", "times_only", "use", "tasks")
 """Settings that may differ when a run goes on: they ask for more, or name what is recorded elsewhere."""

@@ -31,27 +31,20 @@ class MeasuredAnswer(NamedTuple):
     id: str
     task: str
     tokens: int
-    plain: float
-    """Seconds without a draft."""
+    plain: float  # seconds without a draft
     drafted: float
-    rounds: int
-    """Passes of the original model."""
-    proposed: int
-    """Steps of the draft."""
-    is_same: bool
-    """Both texts have the same tokens."""
+    rounds: int  # passes of the original model
+    proposed: int  # steps of the draft
+    is_same: bool  # both texts have the same tokens
 
 
 class TimedAnswer(NamedTuple):
     """One answer, and the seconds of its passes; the first pass of each model reads the prompt."""
 
     answer: MeasuredAnswer
-    plain: Sequence[float]
-    """Of the original model without a draft."""
-    checks: Sequence[float]
-    """Of the original model with it."""
-    steps: Sequence[float]
-    """Of the draft."""
+    plain: Sequence[float]  # of the original model without a draft
+    checks: Sequence[float]  # of the original model with it
+    steps: Sequence[float]  # of the draft
 
 
 def measure(

@@ -13,10 +13,8 @@ from layercut.selection.outline import planned
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
-_PLANS = 60
-"""Plans that a search tries, about."""
-_ANSWER_BYTES = 4000
-"""Of an answer on disk, with where some plans agree with it."""
+_PLANS = 60  # plans that a search tries, about
+_ANSWER_BYTES = 4000  # of an answer on disk, with where some plans agree with it
 
 
 def draft_outline(

@@ -17,16 +17,12 @@ from layercut.drafting.times import StepTimes
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 
-WIDTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Shares of the MLP channels that go, of the plans without them alone."""
+WIDTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # shares of the MLP channels that go, of the plans without them alone
 STEP = 0.1
-TRIED = 3
-"""Layers that are tried in each round beside those that are gone."""
-WORSE = 4
-"""Rounds of the path of layers that may be slower than the fastest plan so far, of any kind."""
+TRIED = 3  # layers that are tried in each round beside those that are gone
+WORSE = 4  # rounds of the path of layers that may be slower than the fastest plan so far, of any kind
 DEEPEST = 0.75
-ROUNDS = 12
-"""Rounds among neighbours at most."""
+ROUNDS = 12  # rounds among neighbours at most
 WIDTH, DEPTH, BOTH, OTHER = "channels", "layers", "both", "model"
 
 
@@ -34,15 +30,11 @@ class TriedDraft(NamedTuple):
     """One plan of the search."""
 
     removed: tuple[int, ...]
-    share: float
-    """Of the MLP channels, that goes."""
+    share: float  # of the MLP channels, that goes
     window: int
-    speedup: float
-    """Forecast on the answers of the search."""
-    channels: Channels | None = None
-    """The channels that stay, of a plan that was given; others follow from their share."""
-    name: str = ""
-    """Of another model, in place of a plan."""
+    speedup: float  # forecast on the answers of the search
+    channels: Channels | None = None  # the channels that stay, of a plan that was given; others follow from their share
+    name: str = ""  # of another model, in place of a plan
 
     @property
     def kind(self) -> str:
@@ -58,19 +50,13 @@ class DraftSearch:
 
     agreements: Agreements
     answers: Sequence[WrittenAnswer]
-    first: Sequence[WrittenAnswer]
-    """A few of them, by which each layer alone is ranked."""
+    first: Sequence[WrittenAnswer]  # a few of them, by which each layer alone is ranked
     times: StepTimes
-    most: int
-    """Longest window."""
-    candidates: Sequence[int]
-    """Layers that may go."""
-    plan: Callable[[Sequence[int], float], CutPlan]
-    """The plan without these layers and this share of the channels."""
-    fits: Callable[[CutPlan], bool]
-    """Return True for a plan under which the model can be run."""
-    has_channels: bool
-    """MLPs can be thinned."""
+    most: int  # longest window
+    candidates: Sequence[int]  # layers that may go
+    plan: Callable[[Sequence[int], float], CutPlan]  # the plan without these layers and this share of the channels
+    fits: Callable[[CutPlan], bool]  # return True for a plan under which the model can be run
+    has_channels: bool  # MLPs can be thinned
 
     def run(self) -> list[TriedDraft]:
         """All plans that were tried, the fastest of each kind among them; of equals the first."""

@@ -34,22 +34,17 @@ if TYPE_CHECKING:
     from layercut.progress import Progress
     from layercut.surgery.plan import CutPlan
 
-NUM_ROUNDS = 5
-"""Timed rounds; one more before them warms caches up."""
+NUM_ROUNDS = 5  # timed rounds; one more before them warms caches up
 FORMAT_VERSION = 1
 
 
 class StepCost(NamedTuple):
     """Seconds, or bytes read, of the steps that an answer takes with one draft."""
 
-    check: Sequence[float]
-    """Of the original model over 1, 2, 3 ... tokens."""
-    draft: float
-    """Of the draft over one token."""
-    read: float = 0.0
-    """To read the prompt, without a draft."""
-    draft_read: float = 0.0
-    """Seconds that the draft adds to that."""
+    check: Sequence[float]  # of the original model over 1, 2, 3 ... tokens.
+    draft: float  # of the draft over one token
+    read: float = 0.0  # to read the prompt, without a draft
+    draft_read: float = 0.0  # seconds that the draft adds to that
     per_token: float = 0.0
     per_round: float = 0.0
 
@@ -57,16 +52,11 @@ class StepCost(NamedTuple):
 class DraftSteps(BaseModel, frozen=True, extra="forbid"):
     """Seconds of a model by what a plan leaves of it."""
 
-    layers: float
-    """Share of the layers that stay."""
-    channels: float
-    """Share of the MLP channels that stay in them."""
-    step: float
-    """Seconds of a step of one token for each request of the batch."""
-    read: float
-    """Seconds to read the prompts of the batch."""
-    name: str = ""
-    """Of another model."""
+    layers: float  # share of the layers that stay
+    channels: float  # share of the MLP channels that stay in them
+    step: float  # seconds of a step of one token for each request of the batch
+    read: float  # seconds to read the prompts of the batch
+    name: str = ""  # of another model
 
     @property
     def key(self) -> tuple[float, float, str]:
@@ -83,18 +73,12 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
     dtype: str
     where: str
     batch: int
-    prompt: int
-    """Tokens that each request reads."""
-    middle: int
-    """Tokens in front of a timed step."""
-    check: tuple[float, ...]
-    """Of a step of the original model over 1, 2, 3 ... tokens of each request."""
-    drafts: tuple[DraftSteps, ...]
-    """The original model first."""
-    per_token: float = 0.0
-    """Seconds that the loop of plain decoding adds to a step."""
-    per_round: float = 0.0
-    """Seconds that the loop of assisted decoding adds to a round."""
+    prompt: int  # tokens that each request reads
+    middle: int  # tokens in front of a timed step
+    check: tuple[float, ...]  # of a step of the original model over 1, 2, 3 ... tokens of each request.
+    drafts: tuple[DraftSteps, ...]  # the original model first
+    per_token: float = 0.0  # seconds that the loop of plain decoding adds to a step
+    per_round: float = 0.0  # seconds that the loop of assisted decoding adds to a round
 
     def cost(self, plan: CutPlan, name: str = "") -> StepCost:
         """Of a plan as a draft: as measured, or from the measured ones, as a part that is always there, one of each

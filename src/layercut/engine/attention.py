@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 NAME = "layercut_packed"
 _WITHOUT_EFFECT = frozenset({"position_ids", "cache_position", "use_cache"})
 """Arguments that a layer hands on to its attention and that change nothing there."""
-MAX_SCORES = 2**22
-"""Attention scores per head that are held at once."""
+MAX_SCORES = 2**22  # attention scores per head that are held at once
 
 
 class KeyValue(NamedTuple):
@@ -46,10 +45,8 @@ class Heads(NamedTuple):
     query_HTd: Tensor
     own: KeyValue
     scaling: float
-    window: int | None
-    """A token sees this many tokens, itself the last; None for all."""
-    softcap: float | None
-    """Scores s become softcap * tanh(s / softcap)."""
+    window: int | None  # a token sees this many tokens, itself the last; None for all
+    softcap: float | None  # scores s become softcap * tanh(s / softcap)
 
 
 class Attending(Protocol):
@@ -62,11 +59,9 @@ class Attending(Protocol):
 class KeySpan(NamedTuple):
     """Keys that queries look at, and with what bias on their scores."""
 
-    keys: Tensor
-    """(K, R, C, d), or (K, C, d) if all texts share them."""
+    keys: Tensor  # (K, R, C, d), or (K, C, d) if all texts share them
     values: Tensor
-    bias: Tensor
-    """0 where a query sees a key and -inf where not; broadcasts to (R, S, C)."""
+    bias: Tensor  # 0 where a query sees a key and -inf where not; broadcasts to (R, S, C)
 
 
 def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:

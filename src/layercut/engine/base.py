@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 class Message(NamedTuple):
     """One turn of a conversation."""
 
-    role: str
-    """``system``, ``user`` or ``assistant``."""
+    role: str  # ``system``, ``user`` or ``assistant``
     content: str
 
 
@@ -72,15 +71,13 @@ class GenerationRequest:
     it would. The text of the answer has it either way."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer, beside the model's own stop tokens; the answer is cut before the first one found."""
-    draft: str = ""
-    """A guess of the answer. An engine may check it in one pass; it changes the speed and nothing else."""
+    draft: str = ""  # a guess of the answer. An engine may check it in one pass; it changes the speed and nothing else.
     settled: Callable[[str], bool] | None = None
     """Early verdict: whether an answer that begins with this text gets the same score however it goes on. An engine may
     end such an answer there (finish reason ``settled``). The text may end in U+FFFD, for a character half written."""
     group: str = ""
     """Requests of one group begin alike, as those of a task do. An engine may compute what they have in common once."""
-    where: str = field(default="", compare=False)
-    """The line of the user's file that it was made from, for errors."""
+    where: str = field(default="", compare=False)  # the line of the user's file that it was made from, for errors
 
 
 FinishReason = Literal["stop", "length", "settled"]
@@ -91,14 +88,12 @@ class Completion:
     """One answer."""
 
     id: str
-    text: str
-    """The generated text, without special tokens and without the stop string."""
+    text: str  # the generated text, without special tokens and without the stop string
     finish_reason: FinishReason
     """``stop``: a stop token or stop string came; ``length``: max_new_tokens or the model's context ran out;
     ``settled``: the request's early verdict, and the text is the beginning of what would have come."""
     num_prompt_tokens: int
-    num_new_tokens: int
-    """Generated tokens, the stop token included."""
+    num_new_tokens: int  # generated tokens, the stop token included
     num_close: int = 0
     """Greedy tokens whose runner-up was as likely to within one rounding of the model's dtype, so that another engine
     or batch may take the other one. Not looked for in float32, nor by PlainEngine."""
@@ -119,8 +114,7 @@ class LikelihoodRequest:
     rolling: bool = False
     """The one continuation is a document that may be longer than the context. It is scored in windows of the context's
     length, and has a likelihood per window."""
-    by_token: bool = False
-    """Have a comparison of plans say what it found at each token, too (``Divergence.tokens``)."""
+    by_token: bool = False  # have a comparison of plans say what it found at each token, too (``Divergence.tokens``)
     tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
     """The prompt and its one continuation as tokens, in place of their texts: an answer as it was written, which its
     text need not give back, with its stop token."""
@@ -134,8 +128,7 @@ class Likelihoods:
     log_likelihoods: tuple[float, ...]
     """Natural logarithm of p(continuation | prompt), summed over the continuation's tokens."""
     num_tokens: tuple[int, ...]
-    is_greedy: tuple[bool, ...]
-    """True if greedy decoding would have produced exactly this continuation."""
+    is_greedy: tuple[bool, ...]  # True if greedy decoding would have produced exactly this continuation
     num_prompt_tokens: int
     hits: tuple[tuple[bool, ...], ...] = field(default=(), compare=False, repr=False)
     """Of each continuation, for each token: it is the likeliest one after those before it. Empty where an engine does
@@ -150,16 +143,13 @@ Found = TypeVar("Found")
 class TokenDamage(NamedTuple):
     """One token of a continuation under a plan and under the reference plan, in nats."""
 
-    text: str
-    """Characters that it adds to the continuation; empty for a token that only begins one."""
+    text: str  # characters that it adds to the continuation; empty for a token that only begins one
     nll: float
     reference_nll: float
     kl: float
-    rank: int
-    """Rank of the token among all next tokens under the plan; 1 is the likeliest."""
+    rank: int  # rank of the token among all next tokens under the plan; 1 is the likeliest
     reference_rank: int
-    likeliest: str
-    """The likeliest token under the plan."""
+    likeliest: str  # the likeliest token under the plan
     reference_likeliest: str
     overlap: float
     """Sum over all tokens of the smaller of both probabilities: how often a token that the plan draws is accepted in
@@ -174,38 +164,29 @@ class Divergence:
     """
 
     id: str
-    num_tokens: int
-    """Tokens of the continuation."""
-    nll: float
-    """-ln q(token), which is minus the plan's log-likelihood."""
-    reference_nll: float
-    """-ln p(token)."""
-    kl: float
-    """KL(p || q) over the whole vocabulary."""
+    num_tokens: int  # tokens of the continuation
+    nll: float  # -ln q(token), which is minus the plan's log-likelihood
+    reference_nll: float  # -ln p(token)
+    kl: float  # KL(p || q) over the whole vocabulary
     js_top100: float
     """Jensen-Shannon divergence of p and q over the 100 likeliest tokens of p, and all others as one more outcome."""
-    top1_disagreements: int
-    """Tokens at which the likeliest next token differs."""
+    top1_disagreements: int  # tokens at which the likeliest next token differs
     sure: float
     """nll - reference_nll of those tokens alone to which p gives 0.9 or more: there another token is an error, and
     elsewhere it is often another wording."""
-    tokens: tuple[TokenDamage, ...] = ()
-    """Token by token, for a request that asks for it (``by_token``)."""
+    tokens: tuple[TokenDamage, ...] = ()  # token by token, for a request that asks for it (``by_token``)
 
 
 class HiddenStates(NamedTuple):
     """Hidden states of one batch."""
 
-    ids: tuple[int, ...]
-    """Positions of the texts in the list that was given."""
-    mask_BT: Tensor
-    """1 on real tokens, 0 on padding."""
+    ids: tuple[int, ...]  # positions of the texts in the list that was given
+    mask_BT: Tensor  # 1 on real tokens, 0 on padding
     states_BTD: tuple[Tensor, ...]
     """L + 1 tensors: the embedding output, then each kept layer's output, before the final norm."""
 
 
-Wanted = Callable[[CutPlan, str], bool]
-"""True if a plan's answer to the request with this id is still wanted."""
+Wanted = Callable[[CutPlan, str], bool]  # True if a plan's answer to the request with this id is still wanted
 
 
 def always(plan: CutPlan, request_id: str) -> bool:
@@ -214,8 +195,7 @@ def always(plan: CutPlan, request_id: str) -> bool:
 
 
 Plans = Sequence[CutPlan]
-Under = Iterator[tuple[CutPlan, Sequence[Found]]]
-"""A plan and some of what was found under it, at a time."""
+Under = Iterator[tuple[CutPlan, Sequence[Found]]]  # a plan and some of what was found under it, at a time
 
 
 class Engine(Protocol):
@@ -316,8 +296,7 @@ class HoldsModel:
 class TextOnly(Engine):
     """An engine that gives texts and their likelihoods alone."""
 
-    gives_not: ClassVar[str]
-    """Beginning of an error, such as ``vLLM does not give``."""
+    gives_not: ClassVar[str]  # beginning of an error, such as ``vLLM does not give``
 
     def divergences(
         self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()

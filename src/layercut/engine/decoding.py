@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1024
 _FIRST_SLOTS = 8
-_CAPACITY_STEP = 64
-"""Tokens by which space for keys and values grows."""
-_IN_CACHE = 2**18
-"""Numbers in float32 that stay in a core's cache."""
+_CAPACITY_STEP = 64  # tokens by which space for keys and values grows
+_IN_CACHE = 2**18  # numbers in float32 that stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +192,7 @@ class DecodingPool:
         self._waiting.appendleft(replace(row, own=own, num_own=length))
 
 
-_Shared = tuple[KeyValue, Tensor | slice]
-"""Keys and values of a prefix, and the slots of the rows behind it."""
+_Shared = tuple[KeyValue, Tensor | slice]  # keys and values of a prefix, and the slots of the rows behind it
 
 
 class _Attends:

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-TOP = 100
-"""Tokens that the Jensen-Shannon divergence separates."""
-SURE = 0.9
-"""Least probability of a token of which the reference is sure."""
+TOP = 100  # tokens that the Jensen-Shannon divergence separates
+SURE = 0.9  # least probability of a token of which the reference is sure
 
 
 class TokenDivergence(NamedTuple):
@@ -43,29 +41,22 @@ class TokenDivergence(NamedTuple):
 class TokenChoice(NamedTuple):
     """One value per position, (N,) int64."""
 
-    rank: Tensor
-    """1 + how many tokens are strictly likelier than the one that comes next."""
+    rank: Tensor  # 1 + how many tokens are strictly likelier than the one that comes next
     reference_rank: Tensor
     likeliest: Tensor
     reference_likeliest: Tensor
-    overlap: Tensor
-    """Sum of the smaller probabilities; (N,) float."""
+    overlap: Tensor  # sum of the smaller probabilities; (N,) float
 
 
 class Reference(NamedTuple):
     """Next-token distributions of the reference, and what every comparison with them needs."""
 
     logits_NV: Tensor
-    p_NV: Tensor
-    """Log-probabilities, float32."""
-    weight_NV: Tensor
-    """Probabilities."""
-    ruled_out_NV: Tensor | None
-    """Tokens without any probability; None where no token is ruled out."""
-    top_NK: Tensor
-    """The likeliest tokens."""
-    outcomes_NK: Tensor
-    """Their probabilities, and that of all others."""
+    p_NV: Tensor  # log-probabilities, float32
+    weight_NV: Tensor  # probabilities
+    ruled_out_NV: Tensor | None  # tokens without any probability; None where no token is ruled out
+    top_NK: Tensor  # the likeliest tokens
+    outcomes_NK: Tensor  # their probabilities, and that of all others
     likeliest_N: Tensor
 
     @classmethod

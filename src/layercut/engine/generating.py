@@ -42,26 +42,22 @@ Said = dict[tuple[str, int], Next]
 _CHECK_EVERY = 8
 """Steps of decoding after which ended answers are handed over, and rows that are not wanted any more let go. Counted in
 steps, not in seconds: which answers a race asks for must not depend on the machine."""
-_AT_ONCE = 32
-"""Answers that are handed over together at most: where the disk becomes full, one such portion is lost."""
+_AT_ONCE = 32  # answers that are handed over together at most: where the disk becomes full, one such portion is lost
 
 
 class PromptBlock(NamedTuple):
     """Questions whose prompts are run together, and what runs them."""
 
     questions: Sequence[ItemRequest]
-    num_prefix: int
-    """Tokens that all prompts begin with, and that the runner has computed."""
+    num_prefix: int  # tokens that all prompts begin with, and that the runner has computed
     run: Runner
 
 
 class _Laid(NamedTuple):
     """A block as texts."""
 
-    rows: list[GenerationRow]
-    """Requests to be answered."""
-    drafts: list[Tokens]
-    """Per row."""
+    rows: list[GenerationRow]  # requests to be answered
+    drafts: list[Tokens]  # per row
     places: list[int]
     """Per row, which text holds its prompt and draft; one text for all rows that are alike in both, such as the drawn
     answers to one question."""
@@ -92,8 +88,7 @@ class Generating:
         # No method: through it the pool would hold this object, and their circle its memory after the last answer.
         self._next = partial(_next, loaded.model, stack, decoding)
         self._pool = DecodingPool(stack, loaded.num_layers, self._next, num_bytes)
-        self._ended: list[tuple[CutPlan, Completion]] = []
-        """Answers that were not handed over yet."""
+        self._ended: list[tuple[CutPlan, Completion]] = []  # answers that were not handed over yet
 
     def answers(
         self, blocks: Iterable[PromptBlock], *, packs: bool = False

@@ -54,14 +54,10 @@ if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
     from layercut.models.weightless import WeightlessModel
 
-BLOCK = 4
-"""Answers of this many batches come together, so that a finished sequence frees its slot for the next one."""
-_FORCED = 1e9
-"""Added to the logit of a token that must come; probabilities are those from before it."""
-_HERE = build_opener(ProxyHandler({}))
-"""Asks this machine itself, past any proxy."""
-_SHORT = 512
-"""Tokens of context below which a slot is of no use."""
+BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its slot for the next one
+_FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it
+_HERE = build_opener(ProxyHandler({}))  # asks this machine itself, past any proxy
+_SHORT = 512  # tokens of context below which a slot is of no use
 
 
 class LlamaCppEngine(HoldsModel, TextOnly):

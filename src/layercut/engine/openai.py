@@ -43,12 +43,9 @@ Answer = TypeVar("Answer")
 RETRIES = 7
 """Times that openai sends a refused (429), failed (5xx) or lost request again: after 0.5 s, 1, 2, 4 and then 8 s, or
 what the server asks for."""
-PATIENCE = 10.0
-"""Seconds that a server which was never reached is waited for, before the first request."""
-SECONDS = 900.0
-"""For one request with all its repetitions, however slowly its reply comes."""
-MOST_STOPS = 4
-"""Stop strings that the interface takes. The answer is cut here at any others."""
+PATIENCE = 10.0  # seconds that a server which was never reached is waited for, before the first request
+SECONDS = 900.0  # for one request with all its repetitions, however slowly its reply comes
+MOST_STOPS = 4  # stop strings that the interface takes. The answer is cut here at any others.
 _CONNECT = 4.0  # seconds of one attempt to reach it
 _UNREACHED = (502, 504)  # answers of a proxy in place of a missing server
 _Count = Annotated[int, Field(ge=0, lt=2**53)]

@@ -13,8 +13,7 @@ from layercut.surgery.plan import CutPlan
 BLOCKS_PER_MEMBER = 2
 """Blocks of the same items for each member: fast members take over from slow ones, and a member that is asked to stop
 stops soon; more of them would share less between plans."""
-FEWEST_ROWS = 8
-"""Rows of a group of items that are not divided any more: a step with fewer takes as long."""
+FEWEST_ROWS = 8  # rows of a group of items that are not divided any more: a step with fewer takes as long
 
 
 @dataclass(eq=False)
@@ -22,17 +21,13 @@ class Block:
     """Some requests under some plans."""
 
     number: int
-    group: int
-    """Which of the item groups it asks."""
+    group: int  # which of the item groups it asks
     requests: Sequence[Any]
     plans: list[CutPlan]
-    deaths: int = 0
-    """Members that died over it."""
-    found: list[tuple[str, list[Any]]] | None = None
-    """Plan keys and answers, once it is done."""
+    deaths: int = 0  # members that died over it
+    found: list[tuple[str, list[Any]]] | None = None  # plan keys and answers, once it is done
     error: Exception | None = None
-    is_lost: bool = False
-    """True if its member died and it has to be done again."""
+    is_lost: bool = False  # True if its member died and it has to be done again
 
     @property
     def is_over(self) -> bool:

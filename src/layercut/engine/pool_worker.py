@@ -15,23 +15,18 @@ class MemberMetadata(NamedTuple):
 
     num_layers: int
     has_chat_template: bool
-    description: dict[str, Any]
-    """Settings that decide its numbers; the same for all members."""
+    description: dict[str, Any]  # settings that decide its numbers; the same for all members
     pid: int
 
 
 class EngineCall(NamedTuple):
     """One call of an ``_under`` method on some requests and plans."""
 
-    number: int
-    """Number of the block, by which plans are dropped."""
-    method: str
-    """``answers_under`` or ``divergences_under``."""
+    number: int  # number of the block, by which plans are dropped
+    method: str  # ``answers_under`` or ``divergences_under``
     plans: tuple[CutPlan, ...]
-    rest: tuple[Any, ...]
-    """Arguments between plans and wanted: the decoding, or the reference plan."""
-    asked: Mapping[str, frozenset[str]]
-    """Plan key to the ids of the requests that it is to answer."""
+    rest: tuple[Any, ...]  # arguments between plans and wanted: the decoding, or the reference plan
+    asked: Mapping[str, frozenset[str]]  # plan key to the ids of the requests that it is to answer
 
 
 class PoolWorker:

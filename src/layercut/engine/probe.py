@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PREFIX, LENGTHS = 8, (5, 12)
-"""Tokens that the two texts share, and tokens of each behind them."""
+PREFIX, LENGTHS = 8, (5, 12)  # tokens that the two texts share, and tokens of each behind them
 TOLERANCE, STEPS = 1e-3, 8
 """Share of the largest logit, and rounding steps of the dtype there, whichever is more: sums run in other orders."""
 

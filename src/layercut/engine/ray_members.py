@@ -24,8 +24,7 @@ except ImportError as error:
     raise MissingExtra("a pool of engines", "ray") from error
 
 logger = logging.getLogger(__name__)
-MOST_DEATHS = 3
-"""Members that may die over one block, or for each place while they start, before the pool gives up."""
+MOST_DEATHS = 3  # members that may die over one block, or for each place while they start, before the pool gives up
 START_SECONDS = 900.0
 """Seconds that a pool without any living member waits for one, for example for a machine that is to come back."""
 _CHECK_EVERY = 0.5  # seconds between checks of what is still wanted
@@ -37,11 +36,9 @@ class Member:
     """One actor and what it has in hand."""
 
     actor: Any
-    pending: Any | None
-    """The unanswered request: a block, or to start."""
+    pending: Any | None  # the unanswered request: a block, or to start
     block: Block | None = None
-    pid: int | None = None
-    """Once it is up."""
+    pid: int | None = None  # once it is up
 
     @property
     def is_free(self) -> bool:
@@ -60,8 +57,7 @@ class Members:
         self._options: dict[str, Any] = {}
         self._owns_ray = False
         self._failed_starts = 0
-        self.deaths = 0
-        """Members that died so far."""
+        self.deaths = 0  # members that died so far
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members))

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from layercut.engine.handle import ModelHandle
 
-_LONG = 2000
-"""Characters of a prompt from which a dry run counts its tokens."""
+_LONG = 2000  # characters of a prompt from which a dry run counts its tokens
 
 logger = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
@@ -46,10 +45,8 @@ class GenerationRow:
 
     request: GenerationRequest
     prompt: Tokens
-    limit: int
-    """New tokens at most: the request's own number, or the space that the prompt leaves in the context."""
-    given: str = ""
-    """The part of the answer that the prompt has already: the request's ``begins``, or nothing."""
+    limit: int  # new tokens at most: the request's own number, or the space that the prompt leaves in the context
+    given: str = ""  # the part of the answer that the prompt has already: the request's ``begins``, or nothing
     num_rows: int = 1
 
     @property
@@ -76,10 +73,8 @@ class Scoring:
 
     request: LikelihoodRequest
     pairs: tuple[TokenPair, ...]
-    rows: tuple[LikelihoodRow, ...]
-    """Continuations that differ in their last token alone share a row."""
-    places: tuple[tuple[int, int], ...]
-    """Per continuation: its row and its place among that row's continuations."""
+    rows: tuple[LikelihoodRow, ...]  # continuations that differ in their last token alone share a row
+    places: tuple[tuple[int, int], ...]  # per continuation: its row and its place among that row's continuations
 
     @property
     def id(self) -> str:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 
-OnLogits = Callable[[slice, Tensor], None]
-"""Shown some of the positions, and their logits (C, V)."""
+OnLogits = Callable[[slice, Tensor], None]  # shown some of the positions, and their logits (C, V)
 
 
 def ignored(chunk: slice, logits_CV: Tensor) -> None:
@@ -35,8 +34,7 @@ class ContinuationScore(NamedTuple):
 
     log_likelihood: float
     is_greedy: bool
-    hits: tuple[bool, ...] = ()
-    """For each token: it is the likeliest."""
+    hits: tuple[bool, ...] = ()  # for each token: it is the likeliest
 
 
 class Sheet:
@@ -110,8 +108,7 @@ def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[Co
     return [likelihoods(loaded, item, [next(left) for row in item.rows for _ in row.continuations]) for item in items]
 
 
-SHORTEST_KIN = 32
-"""Tokens that two requests must have in common to share a text."""
+SHORTEST_KIN = 32  # tokens that two requests must have in common to share a text
 LARGEST_TREE = 8192
 """Tokens of the rows of one text, what is shared counted in each: its attention grows with the square."""
 
@@ -140,8 +137,7 @@ class Reading:
         self.sheet = Sheet()
         """Positions and continuations to score, the continuations of all rows of all requests in order."""
         self._read: dict[tuple[int, int], int] = {}
-        self._text_of: list[int] = []
-        """Per entry of the block, the text that it is in."""
+        self._text_of: list[int] = []  # per entry of the block, the text that it is in
         parts = [[index] for index in range(len(block))] if lines is not None else _kindred(block, num_prefix)
         for members in parts:
             first = [] if lines is None else list(lines[members[0]])

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 class ServedModel:
     """One served model; ``layercut eval`` uses it in place of a ModelHandle."""
 
-    earlier_plans: tuple[CutPlan, ...] = ()
-    """None are known."""
+    earlier_plans: tuple[CutPlan, ...] = ()  # None are known
     healings: tuple[dict[str, Any], ...] = ()
 
     def __init__(self, settings: ModelSettings) -> None:

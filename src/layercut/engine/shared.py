@@ -66,13 +66,11 @@ if TYPE_CHECKING:
     from layercut.surgery.channels import Channels
 
 logger = logging.getLogger(__name__)
-SHORTEST_PREFIX = 4
-"""Tokens in common below which requests are run as they stand."""
+SHORTEST_PREFIX = 4  # tokens in common below which requests are run as they stand
 _PACKS = 32
 """Tokens that an answer may have from which on weights are packed for the call: that takes as long as some 20 steps
 save."""
-_PLANS = 4
-"""Plans that are compared with the reference at once: its distributions are made once for all of them."""
+_PLANS = 4  # plans that are compared with the reference at once: its distributions are made once for all of them
 
 
 class SharedEngine(HoldsModel, ManyPlansAtOnce):

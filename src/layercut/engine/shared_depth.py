@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from layercut.engine.text_groups import Pack
     from layercut.surgery.plan import CutPlan
 
-Path = tuple[int, ...]
-"""Layers that were run so far."""
+Path = tuple[int, ...]  # layers that were run so far
 
 
 @dataclass
@@ -34,12 +33,9 @@ class Node:
     """Plans that agree in the layers run so far."""
 
     path: Path = ()
-    plan: CutPlan | None = None
-    """The plan that ends here."""
-    below: list[CutPlan] = field(default_factory=list)
-    """All plans that pass or end here."""
-    children: dict[int, Node] = field(default_factory=dict)
-    """By the layer that is run next."""
+    plan: CutPlan | None = None  # the plan that ends here
+    below: list[CutPlan] = field(default_factory=list)  # all plans that pass or end here
+    children: dict[int, Node] = field(default_factory=dict)  # by the layer that is run next
 
     def nodes(self) -> Iterator[Node]:
         """This one and all below."""
@@ -65,12 +61,9 @@ class Leaf(NamedTuple):
     """A plan, run to the top."""
 
     plan: CutPlan
-    states_1TD: Tensor
-    """Output of the last layer, before the final norm."""
-    own: Mapping[int, KeyValue]
-    """Per layer, keys and values of all packed tokens; empty unless they were to be kept."""
-    prefix: Mapping[int, KeyValue]
-    """Per layer, keys and values of the prefix."""
+    states_1TD: Tensor  # output of the last layer, before the final norm
+    own: Mapping[int, KeyValue]  # per layer, keys and values of all packed tokens; empty unless they were to be kept
+    prefix: Mapping[int, KeyValue]  # per layer, keys and values of the prefix
 
 
 class PrefixCache:

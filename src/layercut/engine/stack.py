@@ -39,8 +39,7 @@ class Entered(NamedTuple):
     """A packed row at the bottom of the stack."""
 
     states_1TD: Tensor
-    calls: list[LayerArguments]
-    """One per layer of the original model."""
+    calls: list[LayerArguments]  # one per layer of the original model
 
 
 class Stack:
@@ -127,16 +126,14 @@ def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterat
         layers._modules = own
 
 
-CHUNK_SIZE = 2**24
-"""Logits of a chunk at most, 64 MB in float32."""
+CHUNK_SIZE = 2**24  # logits of a chunk at most, 64 MB in float32
 
 
 class HeadInput(NamedTuple):
     """Input of the language model head at the chosen positions."""
 
     states_ND: Tensor
-    kind: type[Any]
-    """Class in which the model's body returns its states."""
+    kind: type[Any]  # class in which the model's body returns its states
 
 
 def body_of(model: PreTrainedModel) -> PreTrainedModel:

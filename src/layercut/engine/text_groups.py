@@ -93,10 +93,8 @@ class PackedText:
 class _Masks:
     """Who sees whom under one window."""
 
-    own_RSS: Tensor
-    """Bool: which tokens of its text each one sees."""
-    prefix_RSP: Tensor | None
-    """Bool: which ones of the prefix."""
+    own_RSS: Tensor  # bool: which tokens of its text each one sees
+    prefix_RSP: Tensor | None  # bool: which ones of the prefix
 
     @cached_property
     def whole(self) -> Tensor:
@@ -238,12 +236,10 @@ class Pack:
         self.has_prefix = bool(prefix)
         self.prefix_kv: Mapping[int, KeyValue] = {}
         """Per layer, of the branch that is running: keys and values of the prefix (K, P, d)."""
-        self.last: KeyValue | None = None
-        """Keys and values (K, T, d) of the layer that ran last."""
+        self.last: KeyValue | None = None  # keys and values (K, T, d) of the layer that ran last
         self.ids: list[int] = []
         self.positions: list[int] = []
-        self.starts: list[int] = []
-        """Packed index of each text's first token."""
+        self.starts: list[int] = []  # packed index of each text's first token
         for text in texts:
             self.starts.append(len(self.ids))
             self.ids += text.tokens

@@ -21,21 +21,16 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-NUM_NEW_TOKENS = 16
-"""Timed tokens of each answer."""
+NUM_NEW_TOKENS = 16  # timed tokens of each answer
 
 
 class Timing(NamedTuple):
     """One run of one model."""
 
-    first_token: float
-    """Seconds from the prompts to the first token, which is the time to read them."""
-    prefill: float
-    """Prompt tokens a second, all rows together."""
-    decode: float
-    """Tokens a second after that, all rows together."""
-    cache_bytes: int
-    """Size of keys and values before the timed tokens."""
+    first_token: float  # seconds from the prompts to the first token, which is the time to read them
+    prefill: float  # prompt tokens a second, all rows together
+    decode: float  # tokens a second after that, all rows together
+    cache_bytes: int  # size of keys and values before the timed tokens
 
 
 class Timer(Protocol):

@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 4
-"""Answers of this many batches come together, so that a finished sequence frees its place for the next one."""
+BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its place for the next one
 
 
 class VllmEngine(HoldsModel, TextOnly):

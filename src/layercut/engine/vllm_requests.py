@@ -10,8 +10,7 @@ from layercut.engine.rows import GenerationRow, LikelihoodRow, Tokens
 from layercut.engine.sampling import noise_key
 from layercut.engine.scores import ContinuationScore
 
-MOST_TOKEN_IDS = 128
-"""Next tokens that vLLM scores by their ids in one request."""
+MOST_TOKEN_IDS = 128  # next tokens that vLLM scores by their ids in one request
 
 
 def drawing(vllm: Any, row: GenerationRow, decoding: Decoding, stop_tokens: Collection[int]) -> Any:

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 CPU_BLOCK = 32
 """Tokens of a cache block on a CPU. vLLM's own number, 128, is longer than most prefixes that are shared here."""
 
-MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM supports."""
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # ranks that vLLM supports
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model has to be in this process

@@ -64,10 +64,8 @@ def stored_dtype(folder: Path) -> str:
 class TrainedModel(NamedTuple):
     """The result of training as a whole model."""
 
-    model: PreTrainedModel
-    """In float32."""
-    checked: str
-    """How the merge was verified, as text; empty if there was nothing to verify."""
+    model: PreTrainedModel  # in float32
+    checked: str  # how the merge was verified, as text; empty if there was nothing to verify
     judge: Judge | None
 
 
@@ -186,8 +184,7 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
 
 _IN_LINES = {"held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
 """Keys that the card shows in lines, and not in its table."""
-UNTRAINED = "Nothing was trained after the cut."
-"""A line in the card of a pruned model."""
+UNTRAINED = "Nothing was trained after the cut."  # a line in the card of a pruned model
 
 
 def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
@@ -223,10 +220,8 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-SHARE = 0.02
-"""Share of the healing gain in loss that rounding may cost."""
-JUDGED = 64
-"""Most examples for measuring the loss: four passes read them, possibly on a CPU."""
+SHARE = 0.02  # share of the healing gain in loss that rounding may cost
+JUDGED = 64  # most examples for measuring the loss: four passes read them, possibly on a CPU
 _BATCH = 4
 _WEIGHTS = "*.safetensors*"
 
@@ -236,8 +231,7 @@ class Judge(NamedTuple):
 
     examples: list[TrainingExample]
     are_held_out: bool
-    before: float
-    """Loss of the pruned model on them before healing, in nats a token."""
+    before: float  # loss of the pruned model on them before healing, in nats a token
 
     def costs(self, trained: float, written: float) -> bool:
         """True if rounding lost too much of the gain; true for NaN."""
@@ -257,13 +251,10 @@ class Written(NamedTuple):
 
     dtype: str
     rounding: str
-    logit_difference: float
-    """The largest on random tokens."""
+    logit_difference: float  # the largest on random tokens
     trained: float
-    written: float
-    """Losses; NaN without examples."""
-    note: str = ""
-    """The cost of rounding, where it is more than ``SHARE`` of the gain."""
+    written: float  # losses; NaN without examples
+    note: str = ""  # the cost of rounding, where it is more than ``SHARE`` of the gain
 
     def to_dict(self, judge: Judge | None) -> dict[str, Any]:
         """For plan.json."""

@@ -34,8 +34,7 @@ from layercut.healing.settings import num_held_out
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-"""Label of a token that takes no part in the loss."""
+IGNORED = -100  # label of a token that takes no part in the loss
 
 
 class TrainingExample(NamedTuple):
@@ -43,8 +42,7 @@ class TrainingExample(NamedTuple):
 
     id: str
     prompt: tuple[int, ...]
-    completion: tuple[int, ...]
-    """With its end token, unless it ran into the length limit."""
+    completion: tuple[int, ...]  # with its end token, unless it ran into the length limit
 
     @property
     def input_ids(self) -> list[int]:
@@ -179,10 +177,8 @@ class StepsByLength(Sampler[int]):
 class BatchRow(NamedTuple):
     """One example of a batch, without padding."""
 
-    input_ids: Tensor
-    """(T,)"""
-    labels: Tensor
-    """(T,)"""
+    input_ids: Tensor  # (T,)
+    labels: Tensor  # (T,)
 
     @property
     def prompt(self) -> tuple[int, ...]:

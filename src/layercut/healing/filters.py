@@ -21,8 +21,7 @@ from layercut.text.counting import counted
 Words = tuple[str, ...]
 _WORD = re.compile(r"\w+|[^\w\s]")
 
-N = 13
-"""Words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)."""
+N = 13  # words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)
 SHORT = 8
 """Items of fewer words (``7 + 5``) turn up by chance in any chain of steps, so they contaminate only a prompt, not an
 answer. Eight is the shortest overlap that GPT-3 used.
@@ -33,8 +32,7 @@ FEWEST = 3
 questions, and contaminate only as a whole line.
 """
 
-BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
-"""Tasks whose report items need no files."""
+BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
 _OPERATORS = frozenset("+-*/×÷−")
 
 
@@ -42,8 +40,7 @@ class Filtered(NamedTuple):
     """The kept records, and why others were dropped."""
 
     records: list[AnswerRecord]
-    dropped: dict[str, int]
-    """Number of records by the first rule that dropped them, 0 for the other rules."""
+    dropped: dict[str, int]  # number of records by the first rule that dropped them, 0 for the other rules
 
     def describe(self) -> str:
         gone = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items() if count) or "none dropped"

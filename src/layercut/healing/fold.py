@@ -21,8 +21,7 @@ from layercut.engine.stack import StandIn, in_place_of
 from layercut.errors import InputError, VerificationError
 from layercut.surgery.remove import decoder_layers
 
-_TRIED = 16
-"""Tokens on which it is tried whether a model goes on from a held stream."""
+_TRIED = 16  # tokens on which it is tried whether a model goes on from a held stream
 
 
 class HeldStream:
@@ -85,8 +84,7 @@ class HeldStream:
         return True
 
 
-TOLERANCE = 1e-4
-"""Largest difference between the folded module and the mapped output, as a share of the largest value."""
+TOLERANCE = 1e-4  # largest difference between the folded module and the mapped output, as a share of the largest value
 _NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 """Norms of what the MLP adds, by the names that families give them."""
 _LINEAR = 0.05

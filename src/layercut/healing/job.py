@@ -92,8 +92,7 @@ class HealingJob:
     run: RunFolder
     cut: ModelHandle
     teacher: ModelHandle
-    pair: Pair | None
-    """The models of the training; None once they are freed, before the checkpoint is written."""
+    pair: Pair | None  # the models of the training; None once they are freed, before the checkpoint is written
     plan: CutPlan
     data: Data
     records: list[AnswerRecord]

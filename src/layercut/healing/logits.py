@@ -28,16 +28,14 @@ from layercut.engine.stack import HeadInput, body_of, logits_with_gradients
 from layercut.healing.examples import given, in_loss
 from layercut.healing.trainable import bare
 
-CHUNK_SIZE = 2**25
-"""Logits of a chunk at most, 128 MB in float32."""
+CHUNK_SIZE = 2**25  # logits of a chunk at most, 128 MB in float32
 
 
 @dataclass(frozen=True)
 class Logits:
     """A model's logits (N, V) at every token in the loss, made when they are asked for."""
 
-    states_ND: Tensor
-    """Input of the head; the logits themselves where ``head`` is None."""
+    states_ND: Tensor  # input of the head; the logits themselves where ``head`` is None
     vocabulary: int
     head: Callable[[Tensor], Tensor] | None = None
 

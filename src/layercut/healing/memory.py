@@ -29,8 +29,7 @@ class Longest(NamedTuple):
     """The longest example."""
 
     tokens: int
-    in_loss: int
-    """Tokens of its answer."""
+    in_loss: int  # tokens of its answer
 
 
 def training_parts(

@@ -36,10 +36,8 @@ from layercut.runs.healing import ACCURACY
 from layercut.surgery.plan import CutPlan
 
 BATCH = 64
-WINDOW = 8
-"""Batches of answers that decide together whether answers may grow."""
-WASTED = 0.2
-"""Mean share of repeated 4-grams below which answers double in length."""
+WINDOW = 8  # batches of answers that decide together whether answers may grow
+WASTED = 0.2  # mean share of repeated 4-grams below which answers double in length
 _STATE = "rollouts.json"
 
 
@@ -148,8 +146,7 @@ class OnPolicyTrainer(DistillTrainer):
         self._cut = cut
         self._records = records
         self._length = length
-        self._coming: list[Tokens] = []
-        """Prompts of the current step that are not learned from yet."""
+        self._coming: list[Tokens] = []  # prompts of the current step that are not learned from yet
         self._answers: dict[Tokens, TrainingExample | None] = {}
         """The current weights' answers by prompt; None for one that reached its limit without any text."""
 

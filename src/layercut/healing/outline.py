@@ -24,8 +24,7 @@ from layercut.surgery.plan import CutPlan
 
 IN_FULL = "full_test_sets"
 """In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
-_RECORD = 2000
-"""Bytes of a record with its prompt and answer, about."""
+_RECORD = 2000  # bytes of a record with its prompt and answer, about
 
 
 def answers_outline(

@@ -33,8 +33,7 @@ class Pair(NamedTuple):
     """The models of a healing."""
 
     cut: LoadedModel
-    uncut: LoadedModel | None
-    """None where it is not needed in training, or has weights of its own and is loaded later."""
+    uncut: LoadedModel | None  # None where it is not needed in training, or has weights of its own and is loaded later
 
 
 def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> int | None:

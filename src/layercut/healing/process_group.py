@@ -12,8 +12,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 Shared = TypeVar("Shared")
-WAIT = timedelta(days=7)
-"""Longest wait of the others for the teacher's answers."""
+WAIT = timedelta(days=7)  # longest wait of the others for the teacher's answers
 
 
 class ProcessGroup(NamedTuple):

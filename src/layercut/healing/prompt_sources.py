@@ -94,8 +94,7 @@ class TaskPrompts(NamedTuple):
     """The answer is the task's worked solution for a chain, else a draft of the right answer; empty without either."""
     stop: tuple[str, ...]
     max_new_tokens: int
-    begins: str = ""
-    """Beginning of every answer; see ``GenerationRequest``."""
+    begins: str = ""  # beginning of every answer; see ``GenerationRequest``
 
     def request(self, asked: NamedPrompt, *, limit: int | None = None) -> GenerationRequest:
         """A prompt for an engine, with at most ``limit`` new tokens."""
@@ -161,10 +160,8 @@ class PromptGroup(NamedTuple):
 
     answered: list[PromptWithAnswer]
     task: TaskPrompts | None = None
-    source: str = "other prompts"
-    """As users name it; of a task, its name counts."""
-    note: str = ""
-    """A remark for users on how they were read."""
+    source: str = "other prompts"  # as users name it; of a task, its name counts
+    note: str = ""  # a remark for users on how they were read
     made_of: Mapping[str, Collection[str]] = {}
     """By task, ids of the items that the prompts are, where no ``task`` reads them."""
 

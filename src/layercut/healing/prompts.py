@@ -14,8 +14,7 @@ from layercut.runs.json_text import parse
 from layercut.tasks.data_files import DataRow, read_rows, read_text
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_TURNS = ("messages", "conversations", "prompt")
-"""Columns that may hold turns."""
+_TURNS = ("messages", "conversations", "prompt")  # columns that may hold turns
 _TEXTS = ("prompt", "question")
 _ANSWERS = ("output", "answer", "response", "completion")
 _COLUMNS = "messages, conversations, prompt, question, or instruction (with input)"

@@ -50,8 +50,7 @@ if TYPE_CHECKING:
 
 PROJECTION = "projection"
 MAPS = tuple(kind for kind in SEAMS if kind != PROJECTION)
-LAYERS_ABOVE = 2
-"""Layers above each cut whose last matrices ``projection`` solves for as well."""
+LAYERS_ABOVE = 2  # layers above each cut whose last matrices ``projection`` solves for as well
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 """Ridges of ``linear`` and ``projection``, as a share of the mean square of a channel; the best on held-out text is
 taken.
@@ -61,10 +60,8 @@ MOST_INPUTS = 2048
 first batch, which holds the shortest texts. Of 6,400 inputs of Qwen2.5-Coder-1.5B, this many had nine tenths of the
 effect of all, in a third of the time (docs/experiments/width.md).
 """
-COLUMNS = 8
-"""The ridge is chosen on one column of this many of the change."""
-RIDGE = 0.1
-"""The ridge where no text is held out."""
+COLUMNS = 8  # the ridge is chosen on one column of this many of the change
+RIDGE = 0.1  # the ridge where no text is held out
 
 
 class Seam(NamedTuple):
@@ -73,12 +70,9 @@ class Seam(NamedTuple):
     For a cut: the layer before a run of removed layers, and the last layer of the run.
     """
 
-    below: int
-    """Index in the pruned model."""
-    first: int | None
-    """The run's first layer, as an index of the original model; None for a layer above the cut."""
-    last: int
-    """Index in the original model: the run's last layer, or the same layer."""
+    below: int  # index in the pruned model
+    first: int | None  # the run's first layer, as an index of the original model; None for a layer above the cut
+    last: int  # index in the original model: the run's last layer, or the same layer
 
     def describe(self) -> str:
         return f"layer {self.last}" if self.first is None else f"seam of layers {self.first}-{self.last}"
@@ -290,8 +284,7 @@ def repair_seams(
 class HeldStreams(NamedTuple):
     """The streams of both models, which go up together."""
 
-    text: HeldStream
-    """Of the pruned model, over one text."""
+    text: HeldStream  # of the pruned model, over one text
     ours: HeldStream
     theirs: HeldStream
 
@@ -323,16 +316,11 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
 class Streams(NamedTuple):
     """The streams at a seam, at each token, in float64."""
 
-    added_ND: Tensor
-    """Output of the MLP of the layer below, as it is added to our stream."""
-    gain: float
-    """Its factor: of the MLP's output, which is the rest."""
-    ours_ND: Tensor
-    """Our stream after that."""
-    theirs_ND: Tensor
-    """The original model's stream behind the layers that were removed."""
-    inputs_NF: Tensor | None
-    """The inputs of the last matrix of that MLP, where that is solved for."""
+    added_ND: Tensor  # output of the MLP of the layer below, as it is added to our stream
+    gain: float  # its factor: of the MLP's output, which is the rest
+    ours_ND: Tensor  # our stream after that
+    theirs_ND: Tensor  # the original model's stream behind the layers that were removed
+    inputs_NF: Tensor | None  # the inputs of the last matrix of that MLP, where that is solved for
 
     def sides(self) -> tuple[Tensor, Tensor]:
         """Both sides of the least squares: what the MLP adds, and what it should add, the original model's stream minus

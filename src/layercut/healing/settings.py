@@ -27,8 +27,7 @@ LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
 the rate of s1 (arXiv:2501.19393), whose recipe fully fine-tunes pruned models in "Layer Pruning Harms Inference
 Scaling" (COLM 2026).
 """
-ADAPTER_RATE = 2e-4
-"""The paper's."""
+ADAPTER_RATE = 2e-4  # the paper's
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "on-policy", "grpo")
 """The loss: on the answers' tokens, or the teacher's distributions on them or on the pruned model's own answers, or the
@@ -38,8 +37,7 @@ RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "projection", "scale")
 """Kinds of repair at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
-SYSTEM = "You are a helpful assistant."
-"""The paper's system prompt for self-generated answers."""
+SYSTEM = "You are a helpful assistant."  # the paper's system prompt for self-generated answers
 
 
 class Batches(NamedTuple):

@@ -45,8 +45,7 @@ logger = logging.getLogger(__name__)
 
 CURVE = "loss.jsonl"
 _LEARNING = "learning"
-_DONE = "trained.json"
-"""Written last, so its presence means that the final weights are complete."""
+_DONE = "trained.json"  # written last, so its presence means that the final weights are complete
 _COLUMNS = (
     "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
     "num_tokens", "completions/mean_length", "reward",
@@ -65,12 +64,9 @@ class Trained(NamedTuple):
     """The trained weights, the best ones where evaluations chose them: a PEFT adapter, or a model in the dtype of its
     training."""
     steps: int
-    tokens: int
-    """Tokens that the model read, prompts included and padding not; of repeated epochs, every time."""
-    seconds: float
-    """Wall time of training, summed over all processes."""
-    curve: list[dict[str, Any]]
-    """A line for each step and each held-out evaluation."""
+    tokens: int  # tokens that the model read, prompts included and padding not; of repeated epochs, every time
+    seconds: float  # wall time of training, summed over all processes
+    curve: list[dict[str, Any]]  # a line for each step and each held-out evaluation
     stopped_early: bool
 
     @property
@@ -186,8 +182,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder = folder
         self._on_progress = on_progress
-        self._learned = 0
-        """Micro batches of this step that were learned from."""
+        self._learned = 0  # micro batches of this step that were learned from
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._learned = 0

@@ -112,8 +112,7 @@ class Merged(NamedTuple):
     """A model with merged adapters, and the comparison with the adapter model."""
 
     model: PreTrainedModel
-    max_abs_diff: float
-    """Largest difference of a logit, both models in the dtype of the base."""
+    max_abs_diff: float  # largest difference of a logit, both models in the dtype of the base
     tolerance: float
 
     def describe(self) -> str:

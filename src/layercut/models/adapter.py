@@ -30,8 +30,7 @@ class Adapter:
     folder: Path
     base: str
     """The model that it is laid over, as ``adapter_config.json`` names it; found from here or from its own folder."""
-    rank: int
-    """The highest of any module."""
+    rank: int  # the highest of any module
 
     def places(self) -> list[str]:
         """Full names of the modules that it changes, as the base model names them."""

@@ -29,8 +29,7 @@ class Package(NamedTuple):
     name: str
     version: str
     module: str
-    file: str
-    """Inside the module's folder."""
+    file: str  # inside the module's folder
 
     @property
     def path(self) -> Path | None:
@@ -44,15 +43,11 @@ class Package(NamedTuple):
 class Bundled:
     """One packaged model."""
 
-    packages: tuple[Package, ...]
-    """One that holds the GGUF file, or several that hold its parts in order."""
-    install: str
-    """Requirements as a shell passes them to pip."""
+    packages: tuple[Package, ...]  # one that holds the GGUF file, or several that hold its parts in order
+    install: str  # requirements as a shell passes them to pip
     size: str
-    sha256: str
-    """Of the whole file."""
-    base_model: str
-    """Hub id of the model whose weights these are."""
+    sha256: str  # of the whole file
+    base_model: str  # hub id of the model whose weights these are
 
     @property
     def installed(self) -> str:

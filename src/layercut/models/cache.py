@@ -16,8 +16,7 @@ from typing import Any
 from layercut.runs.atomic import write_json
 from layercut.runs.json_text import load
 
-ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"
-"""Advice for a cache that cannot be written."""
+ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"  # advice for a cache that cannot be written
 
 
 def cache_dir() -> Path:

@@ -16,10 +16,8 @@ class WeightCounts(NamedTuple):
 
     parameters: int
     stored_bytes: int
-    in_layers: int
-    """Parameters of the decoder layers."""
-    of_adapters: int
-    """Parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers."""
+    in_layers: int  # parameters of the decoder layers
+    of_adapters: int  # parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers
     num_layers: int
     hidden_size: int
     vocabulary: int

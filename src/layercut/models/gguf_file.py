@@ -21,11 +21,9 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?
 STRING, ARRAY = 8, 9
 PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
 """Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
-_LONGEST = 10_000
-"""Longer arrays (vocabulary, merges) are not decoded. No model has as many layers."""
+_LONGEST = 10_000  # longer arrays (vocabulary, merges) are not decoded. No model has as many layers.
 DEFAULT_ALIGNMENT = 32
-_MOST_SIZES = 8
-"""Dimensions of a tensor; ggml has 4."""
+_MOST_SIZES = 8  # dimensions of a tensor; ggml has 4
 _TEXTS = ("general.architecture", "general.name", "general.license", "tokenizer.ggml.pre", "tokenizer.ggml.model")
 _WHOLE_NUMBERS = ("split.count", ".block_count", ".nextn_predict_layers", "_token_id", "general.alignment")
 
@@ -33,24 +31,18 @@ _WHOLE_NUMBERS = ("split.count", ".block_count", ".nextn_predict_layers", "_toke
 class GgufField(NamedTuple):
     """One key of the metadata."""
 
-    kind: int
-    """Number of the value's type; of an array's entries for an array."""
-    length: int | None
-    """Entries of an array; None for a single value."""
-    raw: bytes
-    """Key and value as they are in the file."""
+    kind: int  # number of the value's type; of an array's entries for an array
+    length: int | None  # entries of an array; None for a single value
+    raw: bytes  # key and value as they are in the file
 
 
 class GgufTensor(NamedTuple):
     """One tensor and where its bytes lie."""
 
     name: str
-    shape: tuple[int, ...]
-    """Innermost dimension first, as ggml has it."""
-    kind: int
-    """Number of the ggml type, such as 12 for Q4_K."""
-    offset: int
-    """First byte, counted from the start of the file."""
+    shape: tuple[int, ...]  # innermost dimension first, as ggml has it
+    kind: int  # number of the ggml type, such as 12 for Q4_K
+    offset: int  # first byte, counted from the start of the file
     num_bytes: int
 
 
@@ -58,15 +50,12 @@ class GgufTensor(NamedTuple):
 class GgufHead:
     """The header of a GGUF file."""
 
-    metadata: Mapping[str, Any]
-    """Numbers and strings."""
+    metadata: Mapping[str, Any]  # numbers and strings
     arrays: Mapping[str, tuple[Any, ...]]
     """Arrays of up to 10,000 entries: what the file says of each layer, but not a vocabulary."""
-    fields: Mapping[str, GgufField]
-    """Every key of the metadata, in the file's order."""
+    fields: Mapping[str, GgufField]  # every key of the metadata, in the file's order
     tensors: tuple[GgufTensor, ...]
-    alignment: int
-    """Each tensor begins at a multiple of it, counted from where the first begins."""
+    alignment: int  # each tensor begins at a multiple of it, counted from where the first begins
     version: int
 
     @property

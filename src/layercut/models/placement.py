@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-MEMORY_SHARE = 0.7
-"""Of the machine's memory, what weights in float32 may take."""
+MEMORY_SHARE = 0.7  # of the machine's memory, what weights in float32 may take
 
 
 def pick_dtype(

@@ -25,8 +25,7 @@ from layercut.text.counting import counted
 
 CARD = "README.md"
 EVIDENCE = f"evidence/{RESULT}"
-SECONDS = 120.0
-"""Longest wait for the hub to answer; its own library waits without end."""
+SECONDS = 120.0  # longest wait for the hub to answer; its own library waits without end
 _KINDS = re.compile(
     r"(additional_chat_templates/)?[^./][^/]*\."
     r"(bpe|codes|jinja|jpe?g|jsonl?|md|model(\.v\d+)?|pdf|png|py|safetensors|spm|svg|tiktoken|txt|vocab|ya?ml)"
@@ -43,10 +42,8 @@ class Upload:
 
     repo: str
     checkpoint: Path
-    card: str
-    """The model card with the hub's metadata."""
-    result: PruneResult | None
-    """Of the run that made the checkpoint, where it was one of prune."""
+    card: str  # the model card with the hub's metadata
+    result: PruneResult | None  # of the run that made the checkpoint, where it was one of prune
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Names in the repository, with their bytes. Raises InputError: a link, or a file that is none of a model."""

@@ -10,10 +10,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
-_GROUP = 32
-"""Numbers that share a scale in 4 bits on a CPU, as in GGUF's Q4_0 and Q4_1."""
-_OUTPUTS = 16
-"""Its kernel takes multiples of this many outputs."""
+_GROUP = 32  # numbers that share a scale in 4 bits on a CPU, as in GGUF's Q4_0 and Q4_1
+_OUTPUTS = 16  # its kernel takes multiples of this many outputs
 
 
 def quantise(model: nn.Module, kind: str, name: str) -> None:

@@ -32,17 +32,13 @@ _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-
 class ModelSource:
     """A model found."""
 
-    name: str
-    """As it was named."""
-    path: Path
-    """A Hugging Face folder: the given one, the hub's snapshot, or a GGUF file converted."""
-    revision: str | None = None
-    """The commit, for a hub model."""
+    name: str  # as it was named
+    path: Path  # a Hugging Face folder: the given one, the hub's snapshot, or a GGUF file converted
+    revision: str | None = None  # the commit, for a hub model
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Origin of the weights: ``kind`` (hub, folder, gguf, bundled, adapter), and for GGUF what
     ``layercut_source.json`` records, such as the SHA-256 of the file."""
-    adapter: Adapter | None = None
-    """Adapter laid over the weights in ``path``."""
+    adapter: Adapter | None = None  # adapter laid over the weights in ``path``
 
     def refuse_adapter(self, doing: str) -> None:
         """Raise InputError if there is an adapter, which what reads the weights in ``path`` would leave out."""
@@ -100,10 +96,8 @@ class SourceFacts(NamedTuple):
     """A model's facts from its files, without loading it."""
 
     structure: Structure
-    num_layers: int
-    """Decoder layers."""
-    model_hash: str
-    """First 16 hex digits of the checkpoint's fingerprint."""
+    num_layers: int  # decoder layers
+    model_hash: str  # first 16 hex digits of the checkpoint's fingerprint
 
 
 def describe_source(source: ModelSource) -> SourceFacts:

@@ -32,8 +32,7 @@ SECTIONS = ("text_config", "decoder", "generator")
 Stored = Callable[[str], tuple[str, tuple[str, ...]]]
 """From a tensor's name in a checkpoint to that of the parameter, and the classes of transformers' operations between.
 """
-SAMPLES = 4
-"""Names that are looked at of each list in a checkpoint."""
+SAMPLES = 4  # names that are looked at of each list in a checkpoint
 
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
@@ -49,16 +48,13 @@ EXCEPTIONS: Mapping[str, str] = {
 class Structure:
     """The structure of one model."""
 
-    model_type: str
-    """``model_type`` of config.json."""
-    layers: str = "model.layers"
-    """Dotted path from the model to its ModuleList of decoder layers."""
+    model_type: str  # ``model_type`` of config.json
+    layers: str = "model.layers"  # dotted path from the model to its ModuleList of decoder layers
     num_layers_field: str = "num_hidden_layers"
     """Key that counts decoder layers, in the section of config.json that describes the language model."""
     embeddings: tuple[str, ...] = ()
     """Names of the parameters of the input embeddings and of the output head; empty where one of them is not known."""
-    section: str = ""
-    """Key of config.json under which that section lies; empty if it is the whole."""
+    section: str = ""  # key of config.json under which that section lies; empty if it is the whole
     stored: tuple[str, ...] = ()
     """Prefix of the layer's index in the checkpoint's names; empty for ``layers`` itself, of which leading
     parts may be missing (``h.0.ln_1.weight`` for ``transformer.h.0.ln_1.weight``)."""

@@ -20,21 +20,18 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-EMBEDDINGS, HEAD = "token_embd.weight", "output.weight"
-"""Their names in GGUF files."""
+EMBEDDINGS, HEAD = "token_embd.weight", "output.weight"  # their names in GGUF files
 _STEPS: Mapping[str, tuple[int, int]] = {
     "Q4_0": (32, 16), "Q4_1": (32, 16), "Q5_0": (32, 32), "Q5_1": (32, 32), "Q8_0": (32, 255), "Q2_K": (16, 4),
     "Q3_K": (16, 8), "Q4_K": (32, 16), "Q5_K": (32, 32), "Q6_K": (16, 64),
 }  # fmt: skip
 """Of ggml types: weights that share a scale, and the levels of that scale."""
-_MANTISSA = {"F32": 23, "F16": 10, "BF16": 7}
-"""Bits of the mantissa of float types."""
+_MANTISSA = {"F32": 23, "F16": 10, "BF16": 7}  # bits of the mantissa of float types
 SLACK = 1.25
 """Distance of two rows, as a multiple of what rounding explains, up to which they count as one. Of the 151,936 rows of
 Qwen2.5-Coder-1.5B-Instruct in Q4_K and Q6_K the largest is 0.96.
 """
-MOST_OTHERS = 0.001
-"""Share of the rows that may differ by more."""
+MOST_OTHERS = 0.001  # share of the rows that may differ by more
 _CHUNK = 4096
 
 

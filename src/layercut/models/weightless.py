@@ -16,8 +16,7 @@ from layercut.models.weights import stored_tensors
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-"""safetensors' names of what models compute in."""
+_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' names of what models compute in
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,10 @@ class WeightlessModel:
     generation_config: GenerationConfig
     structure: Structure
     source: ModelSource
-    model_hash: str
-    """First 16 hex digits of the checkpoint's fingerprint."""
-    num_layers: int
-    """Decoder layers of the original model."""
-    context_length: int | None
-    """Tokens that the model takes, by its config; None where the config names no limit."""
-    dtype: str
-    """The dtype to compute in: ``float32``, ``bfloat16`` or ``float16``."""
+    model_hash: str  # first 16 hex digits of the checkpoint's fingerprint
+    num_layers: int  # decoder layers of the original model
+    context_length: int | None  # tokens that the model takes, by its config; None where the config names no limit
+    dtype: str  # the dtype to compute in: ``float32``, ``bfloat16`` or ``float16``
     trust_remote_code: bool = False
 
     @property

@@ -33,12 +33,10 @@ DTYPE_BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 
-CHUNK = 2**20
-"""Bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy."""
+CHUNK = 2**20  # bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy
 
 _LONGEST_NAME = 255
-_MOST_SIZES = 64
-"""Dimensions of a tensor; torch has no more."""
+_MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
 _BOOKKEEPING = frozenset({
@@ -51,13 +49,10 @@ _BOOKKEEPING = frozenset({
 class TensorEntry(NamedTuple):
     """The entry of one tensor in a header."""
 
-    dtype: str
-    """safetensors' name of it, such as ``BF16``."""
+    dtype: str  # safetensors' name of it, such as ``BF16``
     shape: tuple[int, ...]
-    begin: int
-    """First byte, counted from the header's ``data_offset``."""
-    end: int
-    """One past the last byte, counted the same way."""
+    begin: int  # first byte, counted from the header's ``data_offset``
+    end: int  # one past the last byte, counted the same way
 
     @property
     def num_bytes(self) -> int:
@@ -73,15 +68,11 @@ class TensorEntry(NamedTuple):
 class TensorSpan(NamedTuple):
     """One tensor of a checkpoint, or of a new one, and where its bytes lie now."""
 
-    name: str
-    """Its name in the checkpoint, or in the new one."""
-    entry: TensorEntry
-    """dtype, shape and size; its byte range is the old one."""
+    name: str  # its name in the checkpoint, or in the new one
+    entry: TensorEntry  # dtype, shape and size; its byte range is the old one
     file: Path
-    offset: int
-    """First byte, counted from the start of ``file``."""
-    part: TensorPart | None = None
-    """Part that stays; None for all of it. ``entry`` then has the new shape and size."""
+    offset: int  # first byte, counted from the start of ``file``
+    part: TensorPart | None = None  # part that stays; None for all of it. ``entry`` then has the new shape and size.
 
     def taking(self, dim: int, entries: Sequence[int] | Sequence[Sequence[int]]) -> TensorSpan:
         """The same with some entries along one dimension alone; of a stack of tensors each its own."""
@@ -116,10 +107,8 @@ class TensorPart(NamedTuple):
     """Entries of a tensor along one dimension."""
 
     dim: int
-    entries: tuple[Any, ...]
-    """Numbers, or a tuple of them for each entry of the first dimension."""
-    shape: tuple[int, ...]
-    """Of the whole tensor."""
+    entries: tuple[Any, ...]  # numbers, or a tuple of them for each entry of the first dimension
+    shape: tuple[int, ...]  # of the whole tensor
 
     def read(self, tensor: TensorSpan) -> bytes:
         """Their bytes."""
@@ -136,12 +125,9 @@ class TensorPart(NamedTuple):
 class Header(NamedTuple):
     """The header of one safetensors file."""
 
-    tensors: dict[str, TensorEntry]
-    """In the order of their bytes."""
-    data_offset: int
-    """Offset of the tensors' bytes from the start of the file."""
-    metadata: dict[str, str]
-    """``__metadata__``, such as ``{"format": "pt"}``."""
+    tensors: dict[str, TensorEntry]  # in the order of their bytes
+    data_offset: int  # offset of the tensors' bytes from the start of the file
+    metadata: dict[str, str]  # ``__metadata__``, such as ``{"format": "pt"}``
 
 
 def read_header(path: Path) -> Header:

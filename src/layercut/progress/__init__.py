@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]
-"""(what, pieces done, pieces in all)."""
-OnProgress = Callable[[int, int], None]
-"""(pieces done, pieces in all)."""
-Say = Callable[[str], None]
-"""Prints a line for people."""
+Progress = Callable[[str, int, int], None]  # (what, pieces done, pieces in all)
+OnProgress = Callable[[int, int], None]  # (pieces done, pieces in all)
+Say = Callable[[str], None]  # prints a line for people
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -26,10 +26,8 @@ from layercut.text.tables import bare_table
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 _STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
 _KEPT = ("kept, selection", "kept, report")
-_AROUND = 10
-"""Lines of a terminal that a table leaves for other things."""
-_BESIDE = 48
-"""Characters of a terminal that the names of arms leave for their state, items and time left."""
+_AROUND = 10  # lines of a terminal that a table leaves for other things
+_BESIDE = 48  # characters of a terminal that the names of arms leave for their state, items and time left
 
 
 def _joined(*facts: str, by: str = ", ") -> str:
@@ -251,8 +249,7 @@ class SelectionProgress(StageProgress):
 class StudyStep(NamedTuple):
     """One piece of a study's work: a cell of an arm, a search, or a healing."""
 
-    arm: str
-    """The arm whose line counts it; empty for none."""
+    arm: str  # the arm whose line counts it; empty for none
     name: str
     work: Workload
 

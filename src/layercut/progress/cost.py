@@ -19,12 +19,9 @@ from itertools import dropwhile
 
 from layercut.progress import OnProgress
 
-ENOUGH = 20
-"""Timed items of a kind that give an estimate, where there are four times as many."""
-_SHORT = 10.0
-"""Seconds that an item may take longer than expected without a word."""
-_KNOWN = 10
-"""The first steps were known before if they are so many times as fast as the slowest."""
+ENOUGH = 20  # timed items of a kind that give an estimate, where there are four times as many
+_SHORT = 10.0  # seconds that an item may take longer than expected without a word
+_KNOWN = 10  # the first steps were known before if they are so many times as fast as the slowest
 
 
 def clock(seconds: float) -> str:
@@ -40,11 +37,9 @@ def clock(seconds: float) -> str:
 class Workload:
     """A piece of work: ``num_items`` items of the same kind."""
 
-    kind: Hashable
-    """Cells of one kind need the same time per item, such as one task and readout under several plans."""
+    kind: Hashable  # cells of one kind need the same time per item, such as one task and readout under several plans
     num_items: int
-    is_item: bool = True
-    """False for a step such as a search: the time left excludes it until one of its kind was timed."""
+    is_item: bool = True  # False for a step such as a search: the time left excludes it until one of its kind was timed
 
 
 class Eta:

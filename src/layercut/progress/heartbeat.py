@@ -19,8 +19,7 @@ from rich.segment import Segment
 
 from layercut.text.markup import printable
 
-EVERY = 30.0
-"""Seconds without a line, at most."""
+EVERY = 30.0  # seconds without a line, at most
 _steps: list[tuple[Console, Callable[[], str]]] = []
 _last_line = 0.0
 

@@ -15,24 +15,19 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.tasks import load_task
 from layercut.tasks.general import CODE, GENERAL
 
-SELECTION_ITEMS = 100
-"""Items of each task to choose layers by; arXiv:2602.01997 takes as many."""
+SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
 FEWEST, MOST = 16, 500
 """Items of a task that a time is turned into, and report items where neither time nor items are given."""
-FIRST = 0.1
-"""Share of a time that may be spent on a larger batch of first answers, which tells the speed."""
-CANDIDATES = 4
-"""Layers that are compared by task scores at each depth."""
-RACED = 0.6
-"""Share of the candidates' answers that a race asks for, more or less."""
+FIRST = 0.1  # share of a time that may be spent on a larger batch of first answers, which tells the speed
+CANDIDATES = 4  # layers that are compared by task scores at each depth
+RACED = 0.6  # share of the candidates' answers that a race asks for, more or less
 PATH, CONFIRM = 0.35, 0.35
 """Shares of the time for the search, and for the report items at least. The rest is for loading, healing, the
 checkpoint and the speed."""
 ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
-REQUESTS = 12
-"""General requests of each list."""
+REQUESTS = 12  # general requests of each list
 
 
 def general_tasks() -> tuple[ObjectiveTask, ...]:
@@ -54,8 +49,7 @@ class Resolution(NamedTuple):
     """The power of a number of report items."""
 
     text: str
-    enough: bool
-    """A plan that loses nothing passes with a probability of at least 80 %."""
+    enough: bool  # a plan that loses nothing passes with a probability of at least 80 %
 
 
 def chance_to_pass(task: Yardstick, num_items: int, keep: float, kept: float = 1.0) -> float:

@@ -14,8 +14,7 @@ from layercut.runs.prune import Alternative, TaskKept, TaskScore, TestedDepth, m
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 
-LEVEL = 0.95
-"""Confidence level of all tests together."""
+LEVEL = 0.95  # confidence level of all tests together
 _PLANS = "plans"
 
 
@@ -23,11 +22,9 @@ class Arm(NamedTuple):
     """One model whose answers to report items are asked."""
 
     name: str
-    plan: CutPlan
-    """Plan on the original model."""
+    plan: CutPlan  # plan on the original model
     healing: str | None
-    stage: str = "original"
-    """For progress."""
+    stage: str = "original"  # for progress
 
     def describe(self) -> dict[str, Any]:
         """For metrics.json and study.json, as an arm of a study."""
@@ -47,17 +44,14 @@ class FixedSequence(NamedTuple):
 
     tested: tuple[TestedDepth, ...]
     judged: tuple[JudgedDepth, ...]
-    not_judged: tuple[tuple[str, str, str], ...]
-    """Task, readout and why these report items decide nothing about it."""
-    others: tuple[Alternative, ...] = ()
-    """Other models that answered."""
+    not_judged: tuple[tuple[str, str, str], ...]  # task, readout and why these report items decide nothing about it
+    others: tuple[Alternative, ...] = ()  # other models that answered
 
 
 class Other(NamedTuple):
     """Another model that answered the report items."""
 
-    model: str
-    """As it was named."""
+    model: str  # as it was named
     run: str
     disk_bytes: int
 

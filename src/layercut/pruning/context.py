@@ -91,31 +91,21 @@ class PruneContext:
     """One run of prune: what was asked for, what is known so far, and where progress goes."""
 
     run: RunFolder
-    model: ModelHandle
-    """The original one."""
+    model: ModelHandle  # the original one
     settings: PruneSettings
     goal: GoalTasks
-    asked: tuple[ObjectiveTask, ...]
-    """The tasks of the goal, each under each of its readouts."""
-    units: str
-    """Units to remove: ``layer``, ``width`` or ``both``."""
-    sizes: tuple[float, ...]
-    """Shares of the bytes or seconds that go, of a path of sizes; else empty."""
-    unit: str
-    """``bytes`` or ``seconds``."""
-    max_depth: int
-    """Plans of the path at most."""
-    profile: Profile
-    """How models are timed."""
+    asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts
+    units: str  # units to remove: ``layer``, ``width`` or ``both``
+    sizes: tuple[float, ...]  # shares of the bytes or seconds that go, of a path of sizes; else empty
+    unit: str  # ``bytes`` or ``seconds``
+    max_depth: int  # plans of the path at most
+    profile: Profile  # how models are timed
     seed: int
-    anyway: bool
-    """True if the best plan gets a checkpoint even where none passed."""
-    strict: bool
-    """True if report items that are too few for the goal stop the run before the search."""
+    anyway: bool  # True if the best plan gets a checkpoint even where none passed
+    strict: bool  # True if report items that are too few for the goal stop the run before the search
     isolation: str | None
     state: PruneState
-    journal: SearchJournal
-    """Answers to selection items."""
+    journal: SearchJournal  # answers to selection items
     progress: StageProgress
     console: Console
     say: Callable[[str], None]

@@ -29,8 +29,7 @@ class GoalTasks(NamedTuple):
     """The tasks, and what people should know of them."""
 
     tasks: tuple[TaskSettings, ...]
-    note: str
-    """Says that the use is judged by a proxy; empty where it is not."""
+    note: str  # says that the use is judged by a proxy; empty where it is not
 
 
 def goal_tasks(settings: Named, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:

@@ -37,12 +37,9 @@ SHORT: Mapping[str, Any] = {
 """Training settings of ``TRAINED``, which takes some dozens of steps, with ``short_rate``: a higher rate and a shorter
 warm-up than those of ``layercut heal``, whose defaults are for long trainings.
 """
-_SHOWN = 5
-"""Repairs of a plan that are named one by one; healing.json has all of them."""
-_PROBED = 16
-"""Tokens on which it is measured how a layer adds what its MLP gives."""
-TRAINING_ITEMS = (512, 256, 128, 64)
-"""Training items of each task at most, and fewer where the time is short."""
+_SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
+_PROBED = 16  # tokens on which it is measured how a layer adds what its MLP gives
+TRAINING_ITEMS = (512, 256, 128, 64)  # training items of each task at most, and fewer where the time is short
 
 
 def short_rate(width: int) -> float:

@@ -46,18 +46,14 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 if TYPE_CHECKING:
     from layercut.pruning.speed import RequestTimes
 
-CRITERION = "prune"
-"""Criterion of the plans of a path."""
+CRITERION = "prune"  # criterion of the plans of a path
 TRACES, ALONE = 16, 8
 """Right answers of each task that trace damage reads and channels are ranked on, and of each layer alone. Eight ranked
 channels as well as 32 (SmolLM2, docs/experiments/width.md).
 """
-_TEXTS = 8
-"""Right answers of each task that block influence reads."""
-LAYERS = 2
-"""Layers that are tried at each size beside thinner MLPs alone."""
-_FEWEST = 8
-"""Layers that the first sieve lets through at least."""
+_TEXTS = 8  # right answers of each task that block influence reads
+LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone
+_FEWEST = 8  # layers that the first sieve lets through at least
 
 
 class NextLayer(NamedTuple):

@@ -20,14 +20,10 @@ TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
 class Profile(NamedTuple):
     """How a model is to be served."""
 
-    batch: int = 1
-    """Requests at once."""
-    prompt: int = 300
-    """Tokens that each reads."""
-    new: int = 300
-    """Tokens that each writes."""
-    engine: str = TRANSFORMERS
-    """What runs it."""
+    batch: int = 1  # requests at once
+    prompt: int = 300  # tokens that each reads
+    new: int = 300  # tokens that each writes
+    engine: str = TRANSFORMERS  # what runs it
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -25,10 +25,8 @@ from layercut.runs.prune import SECONDS, SHARED, PathStep, TaskKept, Tried, leas
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
 
-PLANS = "plans"
-"""Folder of the plans of a path of sizes."""
-_SMALL = 1_000_000_000
-"""Parameters up to which the original model stays in memory while another is healed."""
+PLANS = "plans"  # folder of the plans of a path of sizes
+_SMALL = 1_000_000_000  # parameters up to which the original model stays in memory while another is healed
 _REASONABLE = 0.5
 """A plan without layers that keeps less than this share of what is asked for is not healed by ``auto``: maps bring back
 little. With thinner MLPs the closed form brought back 45 points of 50 (SmolLM2, docs/experiments/width.md).

@@ -16,12 +16,9 @@ from layercut.runs.prune import SideEffect, measured
 from layercut.tasks.cells import Cell, make_cells
 from layercut.tasks.suites import suite
 
-SIDE_EFFECTS = "side effects"
-"""Name of the stage."""
-FOLDER = "side_effects"
-"""Folder of the run folders of both models, inside the folder of prune."""
-ITEMS = 24
-"""Items of each check."""
+SIDE_EFFECTS = "side effects"  # name of the stage
+FOLDER = "side_effects"  # folder of the run folders of both models, inside the folder of prune
+ITEMS = 24  # items of each check
 _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
 

@@ -22,8 +22,7 @@ from layercut.runs.prune import BYTES
 from layercut.surgery.stored_slots import stored_slots
 from layercut.surgery.width import mlp_width_of
 
-STEP = 0.05
-"""Share of the weights' bytes by which each plan of a path of sizes is smaller than the one before."""
+STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before
 MOST, MOST_FOR_SPEED = 0.3, 0.6
 """Share of the bytes that may go where nothing else was asked for, and where a speed was."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

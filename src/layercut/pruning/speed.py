@@ -34,10 +34,8 @@ _MEASURES: tuple[tuple[Any, Any, Any], ...] = (
 class RequestTime(NamedTuple):
     """Seconds that one request takes, by its tokens."""
 
-    read: float
-    """Seconds a token read, while the batch is read."""
-    written: float
-    """Seconds a token written, while the batch is written."""
+    read: float  # seconds a token read, while the batch is read
+    written: float  # seconds a token written, while the batch is written
 
     def __call__(self, prompt: float, new: float) -> float:
         """Seconds of a request that reads ``prompt`` tokens and writes ``new``."""
@@ -116,12 +114,9 @@ def _mean(values: Sequence[float]) -> Estimated:
 class TimeParts(BaseModel, frozen=True, extra="forbid"):
     """The parts of a time that goes with the layers and MLP channels that stay."""
 
-    fixed: float
-    """That no plan takes away."""
-    layer: float
-    """Of a layer without its MLP channels; layers may be counted as a share of all."""
-    channels: float
-    """Of all MLP channels of a layer."""
+    fixed: float  # that no plan takes away
+    layer: float  # of a layer without its MLP channels; layers may be counted as a share of all
+    channels: float  # of all MLP channels of a layer
 
     @classmethod
     def fitted(cls, stay: Sequence[tuple[float, float]], seconds: Sequence[float]) -> TimeParts:

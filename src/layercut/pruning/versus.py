@@ -19,8 +19,7 @@ from layercut.tasks.run import slug
 if TYPE_CHECKING:
     from layercut.engine.timing import Timer
 
-_KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)
-"""A kind of quantised weights, as people write it."""
+_KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)  # a kind of quantised weights, as people write it
 
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:

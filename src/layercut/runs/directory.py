@@ -37,11 +37,9 @@ from layercut.runs.study import failures_in
 from layercut.runs.trackers import log_numbers
 from layercut.text.counting import counted
 
-SWEEP, DIAGNOSIS, LAYERS = "sweep.json", "diagnose.json", "layers.json"
-"""Result files of runs that are not evaluations."""
+SWEEP, DIAGNOSIS, LAYERS = "sweep.json", "diagnose.json", "layers.json"  # result files of runs that are not evaluations
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
-PAGE = "report.html"
-"""The page for a browser."""
+PAGE = "report.html"  # the page for a browser
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
 _NAMES, _NUMBERS = ("task", "readout", "metric"), ("value", "low", "high", "stderr", "chance", "n")
 _TRAINED = re.compile(r"checkpoint-(\d+)")
@@ -57,8 +55,7 @@ class RunFolder:
 
     def __init__(self, path: Path, settings: Mapping[str, Any], lock: TextIO | None) -> None:
         self.path = path
-        self.settings = settings
-        """The resolved settings, as they stand in config.yaml."""
+        self.settings = settings  # the resolved settings, as they stand in config.yaml
         self._lock = lock
 
     def __repr__(self) -> str:
@@ -268,12 +265,9 @@ class RunSummary(NamedTuple):
     """One line of ``layercut ls``."""
 
     path: Path
-    status: str
-    """``finished``, ``unfinished``, or ``running`` while a process holds the folder."""
-    begun: datetime | None
-    """Start of the run, UTC; None if environment.json is missing."""
-    headline: str
-    """The cut and the headline scores; for an unfinished run, the number of answers."""
+    status: str  # ``finished``, ``unfinished``, or ``running`` while a process holds the folder
+    begun: datetime | None  # start of the run, UTC; None if environment.json is missing
+    headline: str  # the cut and the headline scores; for an unfinished run, the number of answers
 
     def to_dict(self) -> dict[str, Any]:
         begun = None if self.begun is None else self.begun.isoformat()

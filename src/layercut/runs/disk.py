@@ -15,8 +15,7 @@ from layercut.runs.atomic import nearest_existing
 from layercut.runs.environment import shown
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-BROKEN = {*_FULL, errno.EROFS, errno.EIO, errno.EFBIG}
-"""Errors that stop a run, because its results cannot be written."""
+BROKEN = {*_FULL, errno.EROFS, errno.EIO, errno.EFBIG}  # errors that stop a run, because its results cannot be written
 _FORBIDDEN = {
     errno.EROFS, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO,
 }  # fmt: skip

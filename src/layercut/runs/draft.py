@@ -16,8 +16,7 @@ from layercut.text.tables import Printed
 
 DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""
-BESIDE = "draft"
-"""A draft in the folder of a prune, whose page then has its answer."""
+BESIDE = "draft"  # a draft in the folder of a prune, whose page then has its answer
 DraftVerdict = Literal["faster", "undecided", "slower"]
 """By the 95 % interval of the forecast speed-up: above 1, around 1, below 1."""
 
@@ -31,12 +30,9 @@ class DraftTask(_Plain):
 
     task: str
     readout: str
-    n: int
-    """Answers to report items."""
-    tokens: int
-    """Tokens of them."""
-    speedup: Estimated
-    """Forecast of the chosen plan on this task."""
+    n: int  # answers to report items
+    tokens: int  # tokens of them
+    speedup: Estimated  # forecast of the chosen plan on this task
     per_round: Estimated
 
 
@@ -44,29 +40,18 @@ class DraftPlan(_Plain, Removal):
     """One plan as a draft, on answers to report items, which the search did not see."""
 
     kind: str
-    name: str = ""
-    """Of another model, in place of a plan."""
+    name: str = ""  # of another model, in place of a plan
     removed: tuple[int, ...]
-    mlp: float = 0.0
-    """Share of the MLP channels that goes."""
-    read: float
-    """Bytes of weights that a token passes through, as a share of the original model's."""
-    window: int
-    """Tokens that it proposes."""
-    step: float
-    """Seconds of one of its steps, as a share of the original model's."""
-    agrees: Estimated
-    """Share of all tokens at which its likeliest token is the answer's."""
-    accepted: Estimated
-    """Share of the proposed tokens that is accepted."""
-    per_round: Estimated
-    """Tokens written in a pass of the original model."""
-    speedup: Estimated
-    """Forecast."""
-    drawn: Estimated | None = None
-    """Forecast where tokens are drawn at temperature 1; of the chosen plan."""
-    bandwidth: Estimated
-    """Forecast where a step takes as long as reading its weights, however many tokens it checks."""
+    mlp: float = 0.0  # share of the MLP channels that goes
+    read: float  # bytes of weights that a token passes through, as a share of the original model's
+    window: int  # tokens that it proposes
+    step: float  # seconds of one of its steps, as a share of the original model's
+    agrees: Estimated  # share of all tokens at which its likeliest token is the answer's
+    accepted: Estimated  # share of the proposed tokens that is accepted
+    per_round: Estimated  # tokens written in a pass of the original model
+    speedup: Estimated  # forecast
+    drawn: Estimated | None = None  # forecast where tokens are drawn at temperature 1; of the chosen plan
+    bandwidth: Estimated  # forecast where a step takes as long as reading its weights, however many tokens it checks
 
     @property
     def words(self) -> str:
@@ -78,14 +63,10 @@ class DraftMeasured(_Plain):
     """Answers that were written with and without the draft."""
 
     speedup: Estimated
-    forecast: Estimated
-    """On the same answers."""
-    num_same: int
-    """Answers with the same tokens."""
-    num_expected: int
-    """Answers with as many passes of the original model as were forecast."""
-    rounds: int
-    """Passes of the original model, of all answers together."""
+    forecast: Estimated  # on the same answers
+    num_same: int  # answers with the same tokens
+    num_expected: int  # answers with as many passes of the original model as were forecast
+    rounds: int  # passes of the original model, of all answers together
     expected_rounds: int
 
 
@@ -97,21 +78,16 @@ class DraftResult(Printed, _Plain):
     dtype: str
     serve: str
     tasks: tuple[DraftTask, ...]
-    plans: tuple[DraftPlan, ...]
-    """The chosen one first, then the fastest of each other kind."""
-    tried: int
-    """Plans of the search; 0 where the plan was given."""
+    plans: tuple[DraftPlan, ...]  # the chosen one first, then the fastest of each other kind
+    tried: int  # plans of the search; 0 where the plan was given
     verdict: DraftVerdict
-    why: str
-    """The answer in a sentence."""
+    why: str  # the answer in a sentence
     checks: tuple[float, ...]
     """Times of a step of the original model over 1, 2, 3 ... tokens, as multiples of the first."""
     measured: DraftMeasured | None = None
     checkpoint: str | None = None
-    commands: tuple[tuple[str, str], ...] = ()
-    """How it is served: engine, command."""
-    times: str
-    """The machine of the times."""
+    commands: tuple[tuple[str, str], ...] = ()  # how it is served: engine, command
+    times: str  # the machine of the times
     where: str
     seed: int
     command: str

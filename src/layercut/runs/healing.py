@@ -11,14 +11,12 @@ from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.settings import read_json, shown
 from layercut.text.counting import counted
 
-HEAL = "heal"
-"""Key in the settings of a run of heal."""
+HEAL = "heal"  # key in the settings of a run of heal
 CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"
 ANSWER_TOKENS, MARK = "answer_tokens", "mark"
 """Names of the answer tokens that a training learned from in all, and of those that it had learned from at a mark."""
 
-ACCURACY = "accuracy of "
-"""Begins the names of accuracies on held-out questions in the loss curve."""
+ACCURACY = "accuracy of "  # begins the names of accuracies on held-out questions in the loss curve
 ON_POLICY = "on-policy"
 """The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""
 

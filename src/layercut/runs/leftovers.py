@@ -12,8 +12,7 @@ from layercut.runs.lock import NAME_LOCK, is_held
 
 _PART = re.compile(r"\.(?P<name>.+)\.layercut-[a-z0-9_]{8}")
 _LOCK = re.compile(rf"\.(?P<name>.+)\.{NAME_LOCK}")
-_FILE_AGE = 600.0
-"""Seconds. Files have no lock, and writing one takes far less."""
+_FILE_AGE = 600.0  # Seconds. Files have no lock, and writing one takes far less.
 
 
 class Leftover(NamedTuple):

@@ -15,8 +15,7 @@ from layercut.errors import InputError
 from layercut.runs.environment import shown
 
 LOCK = ".lock"
-NAME_LOCK = "layercut-lock"
-"""The lock of a new folder ``x`` is the file ``.x.layercut-lock`` beside it."""
+NAME_LOCK = "layercut-lock"  # the lock of a new folder ``x`` is the file ``.x.layercut-lock`` beside it
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """Errors of network disks without locks; there the user must run one process."""
 _POLL = 0.2  # seconds between two checks of an awaited lock

@@ -18,13 +18,10 @@ from layercut.text.removal import Removal, amount, format_layers
 from layercut.text.tables import Printed
 
 RESULT = "result.json"
-MODEL = "model"
-"""The folder of the checkpoint in a folder of prune."""
-VERSUS = "versus"
-"""The folder of the run folders of other models."""
+MODEL = "model"  # the folder of the checkpoint in a folder of prune
+VERSUS = "versus"  # the folder of the run folders of other models
 
-BYTES, SECONDS = "bytes", "seconds"
-"""Units of the sizes of a path."""
+BYTES, SECONDS = "bytes", "seconds"  # units of the sizes of a path
 SHARED = {BYTES: "the weights' bytes", SECONDS: "a request's seconds"}
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
@@ -40,11 +37,9 @@ class Estimated(_Plain):
     """A number with its 95 % interval."""
 
     value: float
-    low: float | None = None
-    """None where the items cannot say."""
+    low: float | None = None  # None where the items cannot say
     high: float | None = None
-    n: int
-    """Items, or timed rounds."""
+    n: int  # items, or timed rounds
 
 
 def measured(estimate: Any) -> Estimated:
@@ -61,32 +56,24 @@ class GoalTask(_Plain):
     readout: str
     metric: str
     data: str | None = None
-    chance: float | None = None
-    """Score of guessing."""
-    selection_items: int
-    """That plans were chosen on."""
-    report_items: int
-    """That plans were confirmed on; none of them was used before."""
+    chance: float | None = None  # score of guessing
+    selection_items: int  # that plans were chosen on
+    report_items: int  # that plans were confirmed on; none of them was used before
 
 
 class Goal(_Plain):
     """The goal."""
 
     use: str | None = None
-    note: str = ""
-    """The tasks that stand in for the use without being it, in words."""
+    note: str = ""  # the tasks that stand in for the use without being it, in words
     tasks: tuple[GoalTask, ...]
-    keep: float
-    """Share of the score above chance that each task must keep."""
-    level: float = 0.95
-    """Of the one-sided lower bound of each task."""
-    max_depth: int
-    """Layers that may be removed at most; of a path of sizes, its plans at most."""
+    keep: float  # share of the score above chance that each task must keep
+    level: float = 0.95  # of the one-sided lower bound of each task
+    max_depth: int  # layers that may be removed at most; of a path of sizes, its plans at most
     smaller: float | None = None
     """Share of the weights' bytes, or of ``unit``, that may be removed at most, of a path of sizes."""
     unit: str = BYTES
-    faster: float | None = None
-    """Times as fast that a request should become."""
+    faster: float | None = None  # times as fast that a request should become
 
 
 class SetAside(_Plain):
@@ -112,12 +99,10 @@ class TaskKept(_Plain):
     readout: str
     uncut: Estimated
     cut: Estimated
-    kept: Estimated | None = None
-    """Retention above chance; None where these items give none."""
+    kept: Estimated | None = None  # retention above chance; None where these items give none
     bound: float | None = None
     """One-sided lower bound of the retention at the goal's level; None on selection items, and where there is none."""
-    passed: bool | None = None
-    """True if the bound is at least ``keep``; None on selection items."""
+    passed: bool | None = None  # True if the bound is at least ``keep``; None on selection items
     correlation: float | None = None
     """Of both models' scores over selection items, with half an item added to each of the four outcomes; None on report
     items. It tells how many report items are needed."""
@@ -126,22 +111,17 @@ class TaskKept(_Plain):
 class Tried(_Plain):
     """One way of making the model of one depth, judged on selection items."""
 
-    healing: str | None = None
-    """Method; None for the pruned model itself."""
+    healing: str | None = None  # method; None for the pruned model itself
     kept: tuple[TaskKept, ...]
-    seconds: float = 0.0
-    """That healing took."""
+    seconds: float = 0.0  # that healing took
 
 
 class Gone(Removal, _Plain):
     """Removed layers and channels of a plan."""
 
-    depth: int
-    """Layers."""
-    removed: tuple[int, ...]
-    """The layers, in order of removal."""
-    mlp: float = 0.0
-    """Share of the MLP channels."""
+    depth: int  # layers
+    removed: tuple[int, ...]  # the layers, in order of removal
+    mlp: float = 0.0  # share of the MLP channels
 
     @property
     def words(self) -> str:
@@ -163,14 +143,11 @@ class PathStep(Gone):
     selection items.
     """
 
-    size: float | None = None
-    """Share of the weights' bytes, or of ``unit``, that goes, about; None on a path of depths."""
+    size: float | None = None  # share of the weights' bytes, or of ``unit``, that goes, about; None on a path of depths
     unit: str = BYTES
-    candidates: int
-    """Plans that were compared."""
+    candidates: int  # plans that were compared
     tried: tuple[Tried, ...]
-    healing: str | None = None
-    """Of the one that was chosen."""
+    healing: str | None = None  # of the one that was chosen
 
     @property
     def chosen(self) -> Tried:
@@ -196,8 +173,7 @@ class PathStep(Gone):
 class TestedDepth(Gone):
     """One plan, confirmed or not on report items."""
 
-    name: str
-    """Of its run folder inside the folder of prune; the original model's is ``uncut``."""
+    name: str  # of its run folder inside the folder of prune; the original model's is ``uncut``
     healing: str | None = None
     kept: tuple[TaskKept, ...]
     passed: bool
@@ -206,20 +182,16 @@ class TestedDepth(Gone):
     items_needed: int | None = None
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
     said."""
-    disk_bytes: int | None = None
-    """Of the weights as they are written; None while they are not."""
+    disk_bytes: int | None = None  # of the weights as they are written; None while they are not
 
 
 class Alternative(_Plain):
     """Another model on the report items of the plans: a smaller sibling, quantised weights, or anything else."""
 
     model: str
-    run: str
-    """Its run folder inside the folder of prune."""
-    disk_bytes: int
-    """Of the weights as they are stored."""
-    level: float
-    """Of the one-sided lower bound of each task: the goal's, corrected for the number of alternatives."""
+    run: str  # its run folder inside the folder of prune
+    disk_bytes: int  # of the weights as they are stored
+    level: float  # of the one-sided lower bound of each task: the goal's, corrected for the number of alternatives
     kept: tuple[TaskKept, ...]
     passed: bool
     verdict: TestVerdict
@@ -228,16 +200,14 @@ class Alternative(_Plain):
 class Chosen(Gone):
     """The plan that is recommended, or the best one where none passed."""
 
-    name: str
-    """Of its run folder."""
+    name: str  # of its run folder
     healing: str | None = None
 
 
 class NextStep(_Plain):
     """The command that would decide more."""
 
-    items: int
-    """Report items of each task, in all."""
+    items: int  # report items of each task, in all
     command: str
 
 
@@ -251,20 +221,16 @@ class TimedSpeed(_Plain):
     batch_size: int
     uncut: Estimated
     cut: Estimated
-    ratio: Estimated
-    """cut / uncut, over rounds in which both were timed."""
+    ratio: Estimated  # cut / uncut, over rounds in which both were timed
 
 
 class Size(_Plain):
     """One of the two models."""
 
     parameters: int
-    disk_bytes: int
-    """Of the weights."""
-    gguf_bytes: int | None = None
-    """Of the GGUF file, cut from GGUF to GGUF; None where the original model is none."""
-    memory_bytes: int | None = None
-    """Of the weights as they were timed."""
+    disk_bytes: int  # of the weights
+    gguf_bytes: int | None = None  # of the GGUF file, cut from GGUF to GGUF; None where the original model is none
+    memory_bytes: int | None = None  # of the weights as they were timed
     cache_bytes_per_token: float | None = None
 
 
@@ -273,8 +239,7 @@ class BothEstimated(_Plain):
 
     uncut: Estimated
     this: Estimated
-    ratio: Estimated
-    """this / uncut."""
+    ratio: Estimated  # this / uncut
 
 
 class TaskCost(_Plain):
@@ -282,10 +247,8 @@ class TaskCost(_Plain):
 
     task: str
     readout: str
-    tokens: BothEstimated
-    """Written for a request."""
-    seconds: BothEstimated
-    """Of a request, in the serving profile."""
+    tokens: BothEstimated  # written for a request
+    seconds: BothEstimated  # of a request, in the serving profile
     per_solved: BothEstimated | None = None
     """Seconds of all requests, for each that was solved; None where a model solved none."""
 
@@ -293,11 +256,9 @@ class TaskCost(_Plain):
 class Served(_Plain):
     """One model in the serving profile."""
 
-    run: str
-    """Its run folder inside the folder of prune."""
+    run: str  # its run folder inside the folder of prune
     speed: tuple[TimedSpeed, ...]
-    memory_bytes: int
-    """Of the weights."""
+    memory_bytes: int  # of the weights
     cache_bytes_per_token: float
     costs: tuple[TaskCost, ...] = ()
 
@@ -327,12 +288,9 @@ class SideEffect(_Plain):
     task: str
     uncut: Estimated
     cut: Estimated
-    difference: Estimated
-    """cut - uncut; negative where the checkpoint is worse."""
-    p: float
-    """Two-sided, adjusted over all checks (Holm)."""
-    is_shown: bool
-    """True if the difference counts."""
+    difference: Estimated  # cut - uncut; negative where the checkpoint is worse
+    p: float  # two-sided, adjusted over all checks (Holm)
+    is_shown: bool  # True if the difference counts
 
     @property
     def what(self) -> str:
@@ -365,48 +323,35 @@ class PruneResult(Printed, _Plain):
     goal: Goal
     ignored: tuple[SetAside, ...] = ()
     original: tuple[TaskScore, ...]
-    resolution: str
-    """The differences that this many report items can show, in a sentence."""
+    resolution: str  # the differences that this many report items can show, in a sentence
     path: tuple[PathStep, ...]
-    path_ended: str = ""
-    """Reason why the path goes no deeper, in words."""
-    tested: tuple[TestedDepth, ...]
-    """In order of depth; testing stops at the first that fails."""
-    versus: tuple[Alternative, ...] = ()
-    """Other models that were named, in their order."""
+    path_ended: str = ""  # reason why the path goes no deeper, in words
+    tested: tuple[TestedDepth, ...]  # in order of depth; testing stops at the first that fails
+    versus: tuple[Alternative, ...] = ()  # other models that were named, in their order
     error: float = 0.1
     """Probability, at most, that a model which passed keeps less: 0.05 where plans and other models shared it, or where
     no model was named; twice that where models were named after the plans had been tested."""
     verdict: Verdict
     chosen: Chosen
-    why: str
-    """The answer in one or two sentences."""
+    why: str  # the answer in one or two sentences
     fastest: str = ""
     """The model that passed with the fastest requests, in a sentence; empty where no speed or other model was asked."""
     next: NextStep | None = None
-    checkpoint: str | None = None
-    """Relative to the folder of result.json; None where none was written."""
-    verified: str = ""
-    """Result of reloading the checkpoint."""
-    general: bool = False
-    """Channels were chosen, and plans healed, on answers to general requests too."""
+    checkpoint: str | None = None  # relative to the folder of result.json; None where none was written
+    verified: str = ""  # result of reloading the checkpoint
+    general: bool = False  # channels were chosen, and plans healed, on answers to general requests too
     side_effects: tuple[SideEffect, ...] = ()
     """Checks of the checkpoint outside the goal; empty where none was written or nothing could be asked."""
-    speed: tuple[TimedSpeed, ...] = ()
-    """Of the chosen plan."""
+    speed: tuple[TimedSpeed, ...] = ()  # of the chosen plan
     serve: str
-    serve_tokens: int = 0
-    """Tokens of all requests at once, read and written, in the serving profile."""
+    serve_tokens: int = 0  # tokens of all requests at once, read and written, in the serving profile
     """The serving profile, in words."""
-    served: tuple[Served, ...] = ()
-    """Every tested plan and other model, timed."""
+    served: tuple[Served, ...] = ()  # every tested plan and other model, timed
     size: dict[Literal["uncut", "cut"], Size] = {}
-    where: str
-    """The machine."""
+    where: str  # the machine
     seed: int
     command: str
-    seconds: dict[str, float]
-    """Time used, by stage."""
+    seconds: dict[str, float]  # time used, by stage
 
     @property
     def better(self) -> Alternative | None:

@@ -23,13 +23,11 @@ class MetricRow(TypedDict):
     version: int
     readout: str
     metric: str
-    value: float
-    """Mean over the items. Higher is better, for every metric."""
+    value: float  # mean over the items. Higher is better, for every metric.
     low: float | None
     high: float | None
     n: int
-    chance: float | None
-    """Score of guessing; null where there is none."""
+    chance: float | None  # score of guessing; null where there is none
     method: str
     seed: int
     outcomes: dict[str, int]
@@ -45,13 +43,11 @@ class MetricRow(TypedDict):
     split: NotRequired[str]
     """``full``: items of the whole test set; ``report``: of its rest, because the others chose layers or healed.
     Missing for tasks that make their items."""
-    test_set: NotRequired[int]
-    """Number of items of the whole test set."""
+    test_set: NotRequired[int]  # number of items of the whole test set
 
 
 _TEXTS = ("id", "question", "gold", "answer", "outcome", "finish_reason", "completion")
-_LARGEST = 1e100
-"""Above any score; the perplexity of a broken model comes nearest."""
+_LARGEST = 1e100  # above any score; the perplexity of a broken model comes nearest
 
 
 class Journal:

@@ -19,8 +19,7 @@ from layercut.errors import InputError, unknown
 
 TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 PROJECT = "layercut"
-_LOGS = "runs"
-"""Where TensorBoard's files are."""
+_LOGS = "runs"  # where TensorBoard's files are
 
 
 class _Session:

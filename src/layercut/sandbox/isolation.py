@@ -34,14 +34,10 @@ class Limits:
     """
     cpu_seconds: int = 30
     """Processor time of all its processes. Reached before the wall clock, so a busy machine fails no program."""
-    memory_mb: int = 2048
-    """Address space of one process, and resident memory of all together."""
-    processes: int = 16
-    """Processes and threads at once, including the two of the sandbox."""
-    disk_mb: int = 16
-    """All files together, and the largest of them."""
-    output_kb: int = 256
-    """Standard output and standard error together; more ends the program."""
+    memory_mb: int = 2048  # address space of one process, and resident memory of all together
+    processes: int = 16  # processes and threads at once, including the two of the sandbox
+    disk_mb: int = 16  # all files together, and the largest of them
+    output_kb: int = 256  # standard output and standard error together; more ends the program
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

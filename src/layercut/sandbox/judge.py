@@ -36,14 +36,12 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-MAX_MESSAGE = 2**30
-"""Bytes in one message of the program; a longer one fails it."""
+MAX_MESSAGE = 2**30  # bytes in one message of the program; a longer one fails it
 _MAX_DETAIL = 500
 _MAX_TEXT = 10 * _MAX_DETAIL
 _PR_SET_DUMPABLE = 4
 _POLL_SECONDS = 0.05
-_BIG = 4096
-"""Bits from which integers travel in hex: decimal digits take time that grows with the square."""
+_BIG = 4096  # bits from which integers travel in hex: decimal digits take time that grows with the square
 _MAX_ITEMS = 10**6
 
 

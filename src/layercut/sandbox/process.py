@@ -19,8 +19,7 @@ from layercut.sandbox.isolation import Limits
 _MAX_VERDICT = 2**16
 _POLL_SECONDS = 0.05
 _PATIENCE = 5.0
-_LOOK_SECONDS = 2.0
-"""Longest reading of the processes: they may start new ones as fast as these are read."""
+_LOOK_SECONDS = 2.0  # longest reading of the processes: they may start new ones as fast as these are read
 _LATE = 5.0
 """Seconds after the last moment that the limits allow, at which the process is killed whatever the loop does."""
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -44,14 +43,10 @@ class Look(NamedTuple):
 
     memory: int
     """Bytes, resident and swapped out, of all processes, including the judge's. Shared pages count several times."""
-    program: dict[int, float]
-    """Processor seconds of each of the program's processes."""
-    reaped: float
-    """Processor seconds of ended processes that were waited for."""
-    judge: float
-    """Processor seconds of the judge, which are the tests' own."""
-    is_running: bool
-    """A thread of the program or of the judge computes, wants a processor, or waits for a disk."""
+    program: dict[int, float]  # processor seconds of each of the program's processes
+    reaped: float  # processor seconds of ended processes that were waited for
+    judge: float  # processor seconds of the judge, which are the tests' own
+    is_running: bool  # a thread of the program or of the judge computes, wants a processor, or waits for a disk
 
 
 def watch(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Limits) -> Seen:
@@ -136,10 +131,8 @@ class _Process(NamedTuple):
     memory: int
     own: float
     reaped: float
-    namespaces: list[bytes]
-    """Its number in each process namespace, from ours inwards."""
-    states: str
-    """States of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended."""
+    namespaces: list[bytes]  # its number in each process namespace, from ours inwards
+    states: str  # states of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended
     children: list[int]
 
 
@@ -184,8 +177,7 @@ def _has_living_children(process: _Process, found: dict[int, _Process]) -> bool:
     return any(child in found and found[child].states.strip("Z") for child in process.children)
 
 
-_ENDED = (FileNotFoundError, ProcessLookupError)
-"""Errors of a process that ended before it was read."""
+_ENDED = (FileNotFoundError, ProcessLookupError)  # errors of a process that ended before it was read
 
 
 def _read(pid: int) -> _Process:

@@ -40,30 +40,23 @@ class Program(NamedTuple):
     """A program to run."""
 
     source: str
-    tests: str | None = None
-    """A program that uses the names of ``source``; None to run the source as a script."""
-    names: tuple[str, ...] = ()
-    """Names that the tests take from the source even if they are builtins."""
+    tests: str | None = None  # a program that uses the names of ``source``; None to run the source as a script
+    names: tuple[str, ...] = ()  # names that the tests take from the source even if they are builtins
     stdin: str = ""
 
 
 class ProgramResult(NamedTuple):
     """The outcome of a program."""
 
-    passed: bool
-    """With tests: all of them ran to their end. As a script: it ended with exit code 0."""
+    passed: bool  # with tests: all of them ran to their end. As a script: it ended with exit code 0.
     failure: str
     """Empty if it passed; else the class of the exception (AssertionError, SyntaxError, NameError, ...), ``exit`` (it
     left or crashed before the end of the tests), ``timeout``, ``memory``, ``output`` or ``unwatched``.
     """
-    detail: str
-    """A line about the failure, such as the message of the exception."""
-    exit_code: int | None
-    """None unless the program ended by itself; negative for the signal that ended it."""
-    output: str
-    """Standard output and error, up to the limit."""
-    seconds: float
-    """Wall clock, including the start of the process."""
+    detail: str  # a line about the failure, such as the message of the exception
+    exit_code: int | None  # None unless the program ended by itself; negative for the signal that ended it
+    output: str  # standard output and error, up to the limit
+    seconds: float  # wall clock, including the start of the process
 
 
 class SandboxError(RuntimeError):

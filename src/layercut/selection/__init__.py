@@ -18,12 +18,10 @@ class CriterionRow:
     """Properties of a criterion that are known before its code is imported."""
 
     function: str
-    needs_model: bool = True
-    """False: it uses only a layer's position and can be named where no model runs."""
+    needs_model: bool = True  # False: it uses only a layer's position and can be named where no model runs
     needs_text: bool = False
     needs_objective: bool = False
-    protects_first_layer: bool = False
-    """Layer 0 is protected unless protected layers are given."""
+    protects_first_layer: bool = False  # layer 0 is protected unless protected layers are given
 
 
 CRITERIA = {

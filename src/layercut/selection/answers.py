@@ -31,8 +31,7 @@ class ObjectiveTask:
 
     task: Task
     readout: Readout
-    limit: int | None = 100
-    """Most selection items. arXiv:2602.01997 takes 100."""
+    limit: int | None = 100  # most selection items. arXiv:2602.01997 takes 100.
 
     def __post_init__(self) -> None:
         if self.readout not in known_readouts(self.task):
@@ -50,8 +49,7 @@ class AnswerCounts(NamedTuple):
     """Numbers of answers."""
 
     num_answers: int
-    num_close: int
-    """Answers with a token whose runner-up was as likely, within one rounding of the model's dtype."""
+    num_close: int  # answers with a token whose runner-up was as likely, within one rounding of the model's dtype
 
 
 class SearchAnswers:
@@ -75,8 +73,7 @@ class SearchAnswers:
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
-        self.sets = _sets(tasks, samples)
-        """Places of tasks that have the same items and share their prompts."""
+        self.sets = _sets(tasks, samples)  # places of tasks that have the same items and share their prompts
         self.groups = _groups(tasks, self.ids, self.sets)
         """Sets that are asked together where nothing is decided between them."""
         self._asked_for: dict[tuple[int, str], CutPlan] = {}

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from layercut.selection.racing import Standings
     from layercut.surgery.plan import CutPlan
 
-Racing = Literal["off", "exact"]
-"""Ways to compare the candidates of a round; see ``layercut.selection.racing``."""
-Normalise = Literal["raw", "chance"]
-"""``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance)."""
+Racing = Literal["off", "exact"]  # ways to compare the candidates of a round; see ``layercut.selection.racing``
+Normalise = Literal["raw", "chance"]  # ``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance).
 
 
 class SearchSettings(Settings):
@@ -49,18 +47,15 @@ class SearchSettings(Settings):
 class Context:
     """The model, the wanted number of layers and the data of one selection."""
 
-    num_layers: int
-    """Decoder layers of the original model."""
+    num_layers: int  # decoder layers of the original model
     num_remove: int
     seed: int = 0
-    protect: frozenset[int] | None = None
-    """Layers that must stay; empty: none; None: the criterion's own default."""
+    protect: frozenset[int] | None = None  # layers that must stay; empty: none; None: the criterion's own default
     loaded: LoadedModel | None = None
     engine: Engine | None = None
     calibration: Calibration | None = None
     objective: Objective | None = None
-    folder: RunFolder | None = None
-    """Folder of a search's journal; without it, in memory."""
+    folder: RunFolder | None = None  # folder of a search's journal; without it, in memory
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's own settings, such as ``token`` or ``norm``."""
     progress: Progress = silent

@@ -32,12 +32,9 @@ from layercut.tasks.hub import HUB, hub_rows
 BUILT_IN = "generated"
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
-_VERSION = 1
-"""Raised by any change of how text is generated; the prompts count by their hash."""
-_STAGE, _STAGES = 64, 3
-"""Tokens by which a text grows before it is saved, or a third of the longest where that is more."""
-_CHARACTERS = 24
-"""Most characters of a token, roughly; longer texts are cut before they are tokenised."""
+_VERSION = 1  # raised by any change of how text is generated; the prompts count by their hash
+_STAGE, _STAGES = 64, 3  # tokens by which a text grows before it is saved, or a third of the longest where that is more
+_CHARACTERS = 24  # most characters of a token, roughly; longer texts are cut before they are tokenised
 
 
 CALIBRATION_PROMPTS = (
@@ -74,12 +71,9 @@ class Calibration:
     """Texts and their source."""
 
     texts: tuple[str, ...]
-    num_tokens: int
-    """In all texts, in the model's tokens, including a BOS token that the tokenizer adds."""
-    source: str
-    """``generated``, the path of the file, or ``hub:...``."""
-    content_hash: str
-    """SHA-256 of the texts in their order, in hex."""
+    num_tokens: int  # in all texts, in the model's tokens, including a BOS token that the tokenizer adds
+    source: str  # ``generated``, the path of the file, or ``hub:...``
+    content_hash: str  # SHA-256 of the texts in their order, in hex
 
 
 class _Piece(NamedTuple):

@@ -136,8 +136,7 @@ def rank_channels(
 
 
 Reader = tuple[ChannelSlot, torch.nn.Parameter]
-Place = tuple[int, int]
-"""A layer, and the first of its MLPs that a matrix reads."""
+Place = tuple[int, int]  # a layer, and the first of its MLPs that a matrix reads
 
 
 def _weight(layer: torch.nn.Module, slot: ChannelSlot) -> torch.nn.Parameter:

@@ -31,8 +31,7 @@ def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[
     return {"objective": [task.describe() for task in tasks], "decoding": decoding.as_dict()}
 
 
-_ROUNDING = 1e-9
-"""A mean of equal floats may come out a little above them."""
+_ROUNDING = 1e-9  # a mean of equal floats may come out a little above them
 
 
 class Uncut(NamedTuple):
@@ -41,10 +40,8 @@ class Uncut(NamedTuple):
     metric: str
     estimate: Estimate
     chance: float | None
-    floor: float
-    """Subtracted from cut and uncut before the division: chance, or 0 for raw scores."""
-    is_log: bool = False
-    """True if the metric is a log-likelihood per token."""
+    floor: float  # subtracted from cut and uncut before the division: chance, or 0 for raw scores
+    is_log: bool = False  # True if the metric is a log-likelihood per token
 
 
 class TaskRecords(NamedTuple):
@@ -52,8 +49,7 @@ class TaskRecords(NamedTuple):
 
     task: ObjectiveTask
     samples: list[Sample]
-    records: list[dict[str, Any]]
-    """In the order of the samples, as ``evaluate`` writes them."""
+    records: list[dict[str, Any]]  # in the order of the samples, as ``evaluate`` writes them
 
 
 class TaskObjective:

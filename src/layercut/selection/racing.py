@@ -24,18 +24,15 @@ class Standing(NamedTuple):
     """The result of one candidate."""
 
     value: float | None
-    upper_bound: float
-    """An upper bound of the value; the value itself if it is known."""
-    num_answered: int
-    """Items of its chunks. The last chunk counts in full even if the candidate stopped midway."""
+    upper_bound: float  # an upper bound of the value; the value itself if it is known
+    num_answered: int  # items of its chunks. The last chunk counts in full even if the candidate stopped midway.
 
 
 class Standings(NamedTuple):
     """The outcome of a round."""
 
     candidates: list[Standing]
-    num_items: int
-    """Items of a candidate that is not stopped; 0 where nothing is counted."""
+    num_items: int  # items of a candidate that is not stopped; 0 where nothing is counted
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Standings:
@@ -125,11 +122,9 @@ class _Runner:
         self.metrics: list[list[float]] = [[] for _ in sizes]
         self.reach = reach
         self.sure = sure
-        self.closed_reach = reach
-        """The upper bound after the last chunk before it was eliminated."""
+        self.closed_reach = reach  # the upper bound after the last chunk before it was eliminated
         self.num_asked = 0
-        self.out_at: float | None = None
-        """The reported bound of a stopped candidate."""
+        self.out_at: float | None = None  # the reported bound of a stopped candidate
 
 
 class _Field:
@@ -141,8 +136,7 @@ class _Field:
         self.num_items = sum(sizes)
         reach, sure = combine([1.0] * len(sizes)), combine([0.0] * len(sizes))
         self._runners = [_Runner(sizes, reach, sure) for _ in range(num)]
-        self._best = (sure, num - 1)
-        """The best sure value, and whose it is."""
+        self._best = (sure, num - 1)  # the best sure value, and whose it is
 
     def is_out(self, place: int) -> bool:
         return (self._runners[place].reach, place) < self._best

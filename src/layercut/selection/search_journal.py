@@ -24,8 +24,7 @@ from layercut.runs.settings import settings_hash
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Task, generates
 
-KEY = "key"
-"""Field of a record with the conditions that it was measured under."""
+KEY = "key"  # field of a record with the conditions that it was measured under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +35,10 @@ class JournalQuestion:
     """
 
     task: str
-    readout: str
-    """A task's readout, or the measure on text."""
+    readout: str  # a task's readout, or the measure on text
     model_hash: str
     version: int
-    settings_hash: str
-    """Hash of the task's settings: seed, shots, data, ..."""
+    settings_hash: str  # hash of the task's settings: seed, shots, data,
     decoding: Mapping[str, Any] | None
     """Settings that change the answers: the temperature alone if greedy, None without generation."""
 

@@ -47,21 +47,14 @@ _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%
 class LayerSpec:
     """The removed layers of a model that is not known yet. Beside ``text``, one of the fields is set."""
 
-    text: str
-    """As it was written."""
-    layers: tuple[int, ...] | None = None
-    """In order of removal."""
-    count: Depth | None = None
-    """The number of layers; with ``order`` None it is open which."""
-    order: str | None = None
-    """The criterion that names them; it needs no model."""
+    text: str  # as it was written
+    layers: tuple[int, ...] | None = None  # in order of removal
+    count: Depth | None = None  # the number of layers; with ``order`` None it is open which
+    order: str | None = None  # the criterion that names them; it needs no model
     plan: CutPlan | None = None
-    kept: tuple[range, ...] | None = None
-    """The layers that stay, of a mergekit configuration."""
-    mlp: float | None = None
-    """Share of the channels of every MLP, beside the layers; it is open which."""
-    tied: bool = False
-    """True if an output head goes that is a copy of the embeddings, beside the rest."""
+    kept: tuple[range, ...] | None = None  # the layers that stay, of a mergekit configuration
+    mlp: float | None = None  # share of the channels of every MLP, beside the layers; it is open which
+    tied: bool = False  # True if an output head goes that is a copy of the embeddings, beside the rest
 
     def __str__(self) -> str:
         return self.text

@@ -85,14 +85,12 @@ class PlannedSweep:
 
     folder: Path
     handle: ModelHandle
-    layers: tuple[int, ...]
-    """The skipped ones."""
+    layers: tuple[int, ...]  # the skipped ones
     asked: list[SweptTask]
     split: Split
     rankings: list[Ranking]
     draw: Decoding
-    isolation: str | None
-    """Of generated programs."""
+    isolation: str | None  # of generated programs
 
     def outline(self) -> Outline:
         """What would be asked."""

@@ -19,13 +19,10 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 class Traces(NamedTuple):
     """The original model's right answers."""
 
-    requests: list[LikelihoodRequest]
-    """The prompt, with the completion as its one continuation."""
+    requests: list[LikelihoodRequest]  # the prompt, with the completion as its one continuation
     num_right: dict[str, int]
-    items: dict[str, list[str]]
-    """Per task, the ids of all items."""
-    by_task: dict[str, list[LikelihoodRequest]]
-    """The requests of each task that is written."""
+    items: dict[str, list[str]]  # per task, the ids of all items
+    by_task: dict[str, list[LikelihoodRequest]]  # the requests of each task that is written
 
 
 def first_traces(by_task: Mapping[str, Sequence[LikelihoodRequest]], number: int) -> list[LikelihoodRequest]:

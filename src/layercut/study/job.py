@@ -58,15 +58,11 @@ class StudyJob:
         self._console, self._say, self._file, self._isolation = console, say, settings_file, isolation
         self._held = ExitStack()
         self._runs: dict[str, RunFolder] = {}
-        self._broken: set[str] = set()
-        """Arms and searches that were given up."""
+        self._broken: set[str] = set()  # arms and searches that were given up
         self._index = {(arm.name, cell.label): index for index, (arm, cell) in enumerate(work.order)}
-        self._asked: dict[int, Answered] = {}
-        """Cells that were answered together with others."""
-        self._measured: set[str] = set()
-        """Healed arms whose cells are all finished."""
-        self.checkpoints: dict[str, Path] = {}
-        """Checkpoints that stay on disk, by arm."""
+        self._asked: dict[int, Answered] = {}  # cells that were answered together with others
+        self._measured: set[str] = set()  # healed arms whose cells are all finished
+        self.checkpoints: dict[str, Path] = {}  # checkpoints that stay on disk, by arm
 
     def run(self) -> None:
         """Do all remaining work, and record failures; OSError if the disk is full or gone."""

@@ -28,12 +28,10 @@ from layercut.settings import (
 )
 from layercut.tasks.base import Split
 
-NO_HEALING = "none"
-"""The arm that every cut has by default."""
+NO_HEALING = "none"  # the arm that every cut has by default
 LONGEST_NAME = 100
 """Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
-RESERVED = (UNCUT, "searches", "answers", "failures", *STEPS)
-"""Folders of a study that no plan may have."""
+RESERVED = (UNCUT, "searches", "answers", "failures", *STEPS)  # folders of a study that no plan may have
 _ONE_BY_ONE = ("reverse", "random", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut contains the shallower one, whatever their settings."""
 

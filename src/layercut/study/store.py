@@ -33,8 +33,7 @@ from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Records
 
 CELLS, SEARCHES = "cells", "searches"
-_DEPTH = 3
-"""Most folders between the folder of the studies and a run: study, model, run."""
+_DEPTH = 3  # most folders between the folder of the studies and a run: study, model, run
 
 
 class Reused(NamedTuple):
@@ -181,8 +180,7 @@ class Answered(NamedTuple):
     """How the answers of a cell came about."""
 
     reused: tuple[Reused, ...] = ()
-    num_items: int = 0
-    """Items that were asked."""
+    num_items: int = 0  # items that were asked
     seconds: float = 0.0
 
 

@@ -19,12 +19,10 @@ from layercut.tasks.evaluate import Questions, ask_under
 class Peer(NamedTuple):
     """A cut that answers a cell with others."""
 
-    place: int
-    """Number of the cell among the study's pieces."""
+    place: int  # number of the cell among the study's pieces
     run: RunFolder
     plan: CutPlan
-    identity: Mapping[str, Any]
-    """What decides its answers."""
+    identity: Mapping[str, Any]  # what decides its answers
 
 
 def can_share(cell: Cell, engine: Engine) -> bool:

@@ -34,8 +34,7 @@ from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.reported import decided, tell_reported, tell_shortfalls
 from layercut.tasks.selected_items import used_items
 
-_READOUT_COST = {"short": 1, "chain": 2}
-"""Readouts that generate cost more than those that rank."""
+_READOUT_COST = {"short": 1, "chain": 2}  # readouts that generate cost more than those that rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +42,15 @@ class StudyArm:
     """One model to be measured: its plan, who chose it, its healing and its seed."""
 
     name: str
-    spec: str | None = None
-    """A plan as people write it; None for the original model and for a criterion's choice."""
+    spec: str | None = None  # a plan as people write it; None for the original model and for a criterion's choice
     criterion: CriterionSettings | None = None
-    depth: int = 0
-    """Number of layers that a criterion removes; 0 for a given plan."""
+    depth: int = 0  # number of layers that a criterion removes; 0 for a given plan
     healing: HealingArm | None = None
-    seed: int
-    """Seed of all draws in this arm."""
-    round: int = 0
-    """Index of the seed among the study's."""
-    cut: str = ""
-    """Name of the cut that is healed here; empty without healing."""
-    start: str = ""
-    """Name of the healed arm that is healed further here; empty where the cut itself is healed."""
-    mark: str = ""
-    """Answer tokens after which the training of another arm is measured here; empty for its end."""
+    seed: int  # seed of all draws in this arm
+    round: int = 0  # index of the seed among the study's
+    cut: str = ""  # name of the cut that is healed here; empty without healing
+    start: str = ""  # name of the healed arm that is healed further here; empty where the cut itself is healed
+    mark: str = ""  # answer tokens after which the training of another arm is measured here; empty for its end
 
     @property
     def is_uncut(self) -> bool:
@@ -184,8 +176,7 @@ class StudyWork:
         """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
         self.settings, self.model, self.folder, self.store, self.limit = settings, model, folder, store, limit
         self.arms = arms_of(settings, model.num_layers)
-        self.plans: dict[str, CutPlan] = {}
-        """By arm that is not healed; those of a search once it was made."""
+        self.plans: dict[str, CutPlan] = {}  # by arm that is not healed; those of a search once it was made
         for arm in self.arms:
             if not arm.healing and arm.criterion is None:
                 self.plans[arm.name] = plan_of(model, arm.spec, arm.seed)

@@ -27,20 +27,16 @@ multiple of 16 bytes, 8 numbers in bfloat16."""
 CHANNEL_CRITERIA = ("rms", "wanda")
 """``rms``: root mean square of the activation times the norm of the column. ``wanda``: the same with the sum of the
 column's magnitudes (arXiv:2306.11695, summed over the column)."""
-_MOST = 1_000_000
-"""No MLP is as wide."""
+_MOST = 1_000_000  # no MLP is as wide
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
     """The MLP channels that stay."""
 
-    field: str
-    """Key of the config that holds the width, such as ``intermediate_size``."""
-    width: int
-    """Channels of an MLP in the original model."""
-    kept: Mapping[int, tuple[int, ...]]
-    """By layer of the original model, the channels that stay, ascending."""
+    field: str  # key of the config that holds the width, such as ``intermediate_size``
+    width: int  # channels of an MLP in the original model
+    kept: Mapping[int, tuple[int, ...]]  # by layer of the original model, the channels that stay, ascending
 
     def __post_init__(self) -> None:
         sizes: set[int] = set()

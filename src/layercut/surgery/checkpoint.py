@@ -45,12 +45,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-MAX_SHARD_BYTES = 5 * 10**9
-"""Largest weight file, in bytes of tensors; 5 GB is what the hub asks for."""
+MAX_SHARD_BYTES = 5 * 10**9  # largest weight file, in bytes of tensors; 5 GB is what the hub asks for
 
 _ELSEWHERE = "use another `out`"
-OLD_CARD_FILE = "README.uncut.md"
-"""The original model's card, kept for its licence and credits."""
+OLD_CARD_FILE = "README.uncut.md"  # the original model's card, kept for its licence and credits
 
 _NOT_COPIED = re.compile(
     r"\..*|config\.json|adapter_.*"  # hidden files, files that are written again, adapters that would be loaded on top
@@ -74,10 +72,8 @@ class CutReport:
 
     plan: CutPlan
     source: Path
-    out: Path | None
-    """The new folder; None for a dry run."""
-    bytes_before: int
-    """Size of the weights, without headers."""
+    out: Path | None  # the new folder; None for a dry run
+    bytes_before: int  # size of the weights, without headers
     bytes_after: int
     parameters_before: int
     """Elements of all stored tensors, without a head that is a copy of the embeddings; in a packed quantized checkpoint
@@ -86,16 +82,12 @@ class CutReport:
     parameters_after: int
     tensors_before: int
     tensors_after: int
-    shards: tuple[str, ...]
-    """Names of the weight files."""
+    shards: tuple[str, ...]  # names of the weight files
     copied: tuple[str, ...]
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
-    warnings: tuple[str, ...]
-    """Remarks for users of the pruned model."""
-    copy: str = ""
-    """Remark on an output head that is a copy of the embeddings; empty where none is."""
-    checked: str = ""
-    """Result of reading the written files again, in words; empty for a dry run."""
+    warnings: tuple[str, ...]  # remarks for users of the pruned model
+    copy: str = ""  # remark on an output head that is a copy of the embeddings; empty where none is
+    checked: str = ""  # result of reading the written files again, in words; empty for a dry run
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
@@ -187,8 +179,7 @@ class _Work(NamedTuple):
     config: dict[str, Any]
     shards: tuple[Shard, ...]
     report: CutReport
-    texts: Mapping[str, str]
-    """Files of the original that name layers, for the pruned model."""
+    texts: Mapping[str, str]  # files of the original that name layers, for the pruned model
 
 
 def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:

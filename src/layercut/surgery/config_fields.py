@@ -46,25 +46,20 @@ INDEX_LISTS = frozenset({
 })  # fmt: skip
 """Fields that list layer indices."""
 
-INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})
-"""Dictionaries whose keys are layer indices."""
+INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})  # dictionaries whose keys are layer indices
 
 FIRST_COUNTS = frozenset(
     {"dense_mlp_idx", "first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers"}
 )
 """Thresholds: that many layers, counted from the first, are of one kind and the rest of another."""
 
-LAST_COUNTS = frozenset({"num_kv_shared_layers"})
-"""The same, counted from the last layer."""
+LAST_COUNTS = frozenset({"num_kv_shared_layers"})  # the same, counted from the last layer
 
-LAST_INDICES = frozenset({"moe_layer_end_index"})
-"""The last layer of a kind; -1 for the model's last."""
+LAST_INDICES = frozenset({"moe_layer_end_index"})  # the last layer of a kind; -1 for the model's last
 
-STRINGS = frozenset({"hybrid_override_pattern"})
-"""Strings with one letter per layer."""
+STRINGS = frozenset({"hybrid_override_pattern"})  # strings with one letter per layer
 
-REPEATED = frozenset({"block_types", "_block_types"})
-"""Lists that the family repeats until they cover all layers."""
+REPEATED = frozenset({"block_types", "_block_types"})  # lists that the family repeats until they cover all layers
 
 PERIODS: Mapping[str, str | None] = {
     "attn_layer_period": None,
@@ -88,8 +83,7 @@ SCALES = ("scale_attn_by_inverse_layer_idx",)
 DEPTH_SCALES = ("scale_depth",)
 """Numbers that a model divides by the square root of its depth: they shrink with it, so that the result stays."""
 
-SAME_COUNT = ("num_blocks",)
-"""Other names of the number of layers."""
+SAME_COUNT = ("num_blocks",)  # other names of the number of layers
 
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""

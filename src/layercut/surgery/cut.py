@@ -26,12 +26,10 @@ class CutDone(NamedTuple):
     """Report of a cut with its verification."""
 
     report: CutReport
-    verified: str
-    """Result of the comparison with the bypassed model, in words; empty where none was made."""
+    verified: str  # result of the comparison with the bypassed model, in words; empty where none was made
     gguf: tuple[int, int] | None = None
     """Of a model that is a GGUF file: its bytes, and those without what the plan removes."""
-    mergekit: Path | None = None
-    """The configuration that was written in place of a checkpoint."""
+    mergekit: Path | None = None  # the configuration that was written in place of a checkpoint
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -157,8 +155,7 @@ class CutSource(NamedTuple):
 
     source: ModelSource
     plan: CutPlan
-    uncut: Callable[[], LoadedModel]
-    """Loads the whole model."""
+    uncut: Callable[[], LoadedModel]  # loads the whole model
 
 
 def cut_source(settings: ModelSettings, make_plan: Callable[..., CutPlan]) -> CutSource:

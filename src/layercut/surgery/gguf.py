@@ -215,25 +215,19 @@ class _Moved(NamedTuple):
     """One tensor of the new file."""
 
     name: str
-    offset: int
-    """Its first byte, counted from the first tensor of the new file."""
+    offset: int  # its first byte, counted from the first tensor of the new file
     shape: tuple[int, ...]
     num_bytes: int
-    kind: int
-    """Number of its ggml type."""
+    kind: int  # number of its ggml type
     old: GgufTensor
-    part: Part | None = None
-    """What stays of it; None where all of its bytes do."""
+    part: Part | None = None  # what stays of it; None where all of its bytes do
 
 
 class _Work(NamedTuple):
-    header: bytes
-    """Everything before the first tensor, padded."""
+    header: bytes  # everything before the first tensor, padded
     tensors: tuple[_Moved, ...]
-    changed: frozenset[str]
-    """Keys whose values differ from the original's."""
-    num_bytes: int
-    """Size of the new file."""
+    changed: frozenset[str]  # keys whose values differ from the original's
+    num_bytes: int  # size of the new file
     alignment: int
     report: CutReport
 

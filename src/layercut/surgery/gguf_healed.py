@@ -17,15 +17,13 @@ from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 
-_SCALE = "scale"
-"""The seam of `heal` that changes norms."""
+_SCALE = "scale"  # the seam of `heal` that changes norms
 
 
 class HealedCut(NamedTuple):
     """What a healed checkpoint adds to the plan that it was cut by."""
 
-    healing: tuple[Mapping[str, Any], ...]
-    """Entries of its plan.json."""
+    healing: tuple[Mapping[str, Any], ...]  # entries of its plan.json
     matrices: Mapping[int, tuple[Path, str, int]]
     """By layer of the original model, the last matrix of an MLP that healing changed: its safetensors file, its name
     there, and the numbers of a row."""

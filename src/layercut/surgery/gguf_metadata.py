@@ -35,22 +35,14 @@ _ELSEWHERE = "cut the model's Hugging Face folder, and run the result in transfo
 class Architecture(NamedTuple):
     """The rule by which llama.cpp tells the layers of one architecture apart."""
 
-    periods: Mapping[str, int] = {}
-    """Periods that hold where the file does not name them."""
-    needs_window: bool = False
-    """The window's period counts only in files that name a window."""
-    is_first: bool = False
-    """The odd layer of a window's period is its first, not its last."""
-    depths: frozenset[int] = frozenset()
-    """Numbers of layers at which llama.cpp computes something else."""
-    at_least: int | None = None
-    """Models of at least N layers have weights that it does not read in smaller ones."""
-    mixed: bool = False
-    """It tells the kinds of layers apart by the tensors that they have."""
-    keeps: int = 0
-    """Layers at the beginning that others use by their number, so that they must stay."""
-    needs: str | None = None
-    """A key without which it derives a scale from the number of layers."""
+    periods: Mapping[str, int] = {}  # periods that hold where the file does not name them
+    needs_window: bool = False  # the window's period counts only in files that name a window
+    is_first: bool = False  # the odd layer of a window's period is its first, not its last
+    depths: frozenset[int] = frozenset()  # numbers of layers at which llama.cpp computes something else
+    at_least: int | None = None  # models of at least N layers have weights that it does not read in smaller ones
+    mixed: bool = False  # it tells the kinds of layers apart by the tensors that they have
+    keeps: int = 0  # layers at the beginning that others use by their number, so that they must stay
+    needs: str | None = None  # a key without which it derives a scale from the number of layers
 
 
 _ALIKE = Architecture()

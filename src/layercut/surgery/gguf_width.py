@@ -36,10 +36,8 @@ _AGAIN = {
 _ELSE = "Q4_0"
 """Type of a last matrix that is quantised again. The library gguf writes no K-quants; in their place come the types
 that llama.cpp takes where a row is not made of whole blocks of 256, but Q4_0 for its IQ4_NL."""
-_BLOCK = 32
-"""Entries of a block of all these types; rows that are not made of whole blocks become F16."""
-Read = Callable[[int, int], bytes]
-"""Gives bytes of a tensor of the original file: the first one, and how many."""
+_BLOCK = 32  # entries of a block of all these types; rows that are not made of whole blocks become F16
+Read = Callable[[int, int], bytes]  # gives bytes of a tensor of the original file: the first one, and how many
 
 
 class Part(Protocol):
@@ -69,10 +67,8 @@ class Requantised(NamedTuple):
     num_rows: int
     row_bytes: int
     entries: tuple[int, ...]
-    before: int
-    """Number of the ggml type of the rows."""
-    after: int
-    """Number of the type that is written."""
+    before: int  # number of the ggml type of the rows
+    after: int  # number of the type that is written
 
     def chunks(self, read: Read) -> Iterator[bytes]:
         import gguf
@@ -87,11 +83,9 @@ class Requantised(NamedTuple):
 class FromCheckpoint(NamedTuple):
     """A matrix of a checkpoint in place of the original's, quantised."""
 
-    file: Path
-    """safetensors."""
+    file: Path  # safetensors
     name: str
-    after: int
-    """Number of the type that is written."""
+    after: int  # number of the type that is written
 
     def chunks(self, read: Read) -> Iterator[bytes]:
         from safetensors import safe_open
@@ -123,8 +117,7 @@ class Thin(NamedTuple):
     """A tensor without the channels that go."""
 
     shape: tuple[int, ...]
-    kind: int
-    """Number of its ggml type."""
+    kind: int  # number of its ggml type
     num_bytes: int
     part: Part
 

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-Attributes = Mapping[tuple[str, str], Any]
-"""By module, named from the layer or the model, and attribute."""
+Attributes = Mapping[tuple[str, str], Any]  # by module, named from the layer or the model, and attribute
 NEUTRAL = frozenset({"training", "store_full_length_kv"})
 """Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
-INDEX = "layer_idx"
-"""Name of a layer's place in the cache, in transformers."""
+INDEX = "layer_idx"  # name of a layer's place in the cache, in transformers
 _ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
 """Kinds of layers with attention over cached keys."""
 CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
@@ -40,10 +38,8 @@ CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
 class Setting(NamedTuple):
     """An attribute that follows a plan."""
 
-    layer: int | None
-    """Old index; None for what lies outside of the layers."""
-    module: str
-    """Path from the layer, or from the model."""
+    layer: int | None  # old index; None for what lies outside of the layers
+    module: str  # path from the layer, or from the model
     name: str
     value: Any
 

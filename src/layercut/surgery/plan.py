@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 FORMAT_VERSION = 1
-MOST_LAYERS = 10_000
-"""No model has as many. A plan or a layer list beyond is a mistake, and would fill the memory."""
-TIE = "tie"
-"""The word in plans for an output head that is a copy of the embeddings."""
+MOST_LAYERS = 10_000  # no model has as many. A plan or a layer list beyond is a mistake, and would fill the memory.
+TIE = "tie"  # the word in plans for an output head that is a copy of the embeddings
 HEAD_COPY = "the output head, a copy of the embeddings"
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
@@ -256,13 +254,10 @@ def origin_of(plan: Mapping[str, Any]) -> str:
 class Loss(NamedTuple):
     """Layers that a model has lost since it was another one."""
 
-    num_layers: int
-    """Of that other model, whose numbers ``removed`` has."""
+    num_layers: int  # of that other model, whose numbers ``removed`` has
     removed: tuple[int, ...]
-    healed: tuple[str, ...]
-    """The methods."""
-    mlp: float = 0.0
-    """Share of the MLP channels."""
+    healed: tuple[str, ...]  # the methods
+    mlp: float = 0.0  # share of the MLP channels
 
 
 def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:

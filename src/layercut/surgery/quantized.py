@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from layercut.models.weights import TensorSpan
     from layercut.surgery.plan import CutPlan
 
-FIELDS = ("compression_config", "quantization", "quantization_config")
-"""Fields of config.json that name modules."""
+FIELDS = ("compression_config", "quantization", "quantization_config")  # fields of config.json that name modules
 FILES = ("hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json")
 """Files beside it: ModelOpt, AWQ, AutoRound, GPTQ."""
 _SIGNS = ("re:", "+:", "-:")

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     Part = Callable[[Tensor, int, Entries], Tensor]
 
-ACTIVE = "_layercut_bypass"
-"""Attribute of a model that is under a bypass: the plan."""
+ACTIVE = "_layercut_bypass"  # attribute of a model that is under a bypass: the plan
 REORDERED = "_layercut_reordered"
 """Attribute of a model whose MLP channels are in another order than its files have them."""
 _checked: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
@@ -44,8 +43,7 @@ _thinned: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], tuple[nn.Param
 _thinned = WeakKeyDictionary()
 """Of each model the tensors of its last plan with MLP channels, beside the whole tensor and its version."""
 _MISSING = object()
-_OVERRIDES = "_heterogeneity_spec"
-"""Attribute of a config in which layers have values of their own."""
+_OVERRIDES = "_heterogeneity_spec"  # attribute of a config in which layers have values of their own
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

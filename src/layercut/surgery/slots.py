@@ -22,21 +22,14 @@ Entries = Sequence[int] | Sequence[Sequence[int]]
 class ChannelSlot(NamedTuple):
     """A tensor of a layer with a dimension for the channels."""
 
-    module: str
-    """Path from the layer."""
-    tensor: str
-    """``weight`` or ``bias``; a stacked tensor has a name of its own."""
+    module: str  # path from the layer
+    tensor: str  # ``weight`` or ``bias``; a stacked tensor has a name of its own
     dim: int
-    order: Order
-    """``one`` entry a channel; or two, in ``halves`` (all gates, then all ups) or in ``pairs``."""
-    reads: bool
-    """True for a last matrix, which reads the channels."""
-    first: int = 0
-    """Number of the first MLP whose channels it holds."""
-    mlps: int = 1
-    """MLPs whose channels it holds."""
-    is_stacked: bool = False
-    """True if its first dimension counts the MLPs: experts, (E, C, D) or (E, D, C)."""
+    order: Order  # ``one`` entry a channel; or two, in ``halves`` (all gates, then all ups) or in ``pairs``
+    reads: bool  # True for a last matrix, which reads the channels
+    first: int = 0  # number of the first MLP whose channels it holds
+    mlps: int = 1  # MLPs whose channels it holds
+    is_stacked: bool = False  # True if its first dimension counts the MLPs: experts, (E, C, D) or (E, D, C)
 
     @property
     def name(self) -> str:

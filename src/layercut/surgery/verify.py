@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-TEXT_LENGTHS = (1, 7, 24, 64)
-"""Tokens of the texts that are compared, in one left-padded batch."""
+TEXT_LENGTHS = (1, 7, 24, 64)  # tokens of the texts that are compared, in one left-padded batch
 
-NEW_TOKENS = 8
-"""Tokens that both models write behind each text, greedily and with their caches."""
+NEW_TOKENS = 8  # tokens that both models write behind each text, greedily and with their caches
 
 ROUNDING_STEPS = 4
 """Tolerance, in rounding steps of the dtype at the size of the largest logit. Mostly the difference is 0: the same
@@ -49,15 +47,11 @@ channels in its place by 140 %."""
 class Verification:
     """Result of a comparison."""
 
-    max_abs_diff: float
-    """Largest difference between two logits of the texts."""
-    max_written_diff: float
-    """The same of what both models write behind the texts."""
+    max_abs_diff: float  # largest difference between two logits of the texts
+    max_written_diff: float  # the same of what both models write behind the texts
     tolerance: float
-    dtype: str
-    """In which both were computed: that of the original model, or a wider one."""
-    num_tokens: int
-    """Positions compared; each has as many logits as the vocabulary has entries."""
+    dtype: str  # in which both were computed: that of the original model, or a wider one
+    num_tokens: int  # positions compared; each has as many logits as the vocabulary has entries
     num_new_tokens: int
     """Tokens that both models wrote behind the texts, compared up to the first that rounding decided."""
     rounding: float | None = None
@@ -290,8 +284,7 @@ class _Run(NamedTuple):
     """Logits of a model on the texts."""
 
     logits_NV: Tensor
-    written: list[_Written]
-    """By batch."""
+    written: list[_Written]  # by batch
     dtype: torch.dtype
 
 

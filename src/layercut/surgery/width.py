@@ -33,11 +33,9 @@ FIELDS = (
 class MlpWidth(NamedTuple):
     """The place of the MLP channels in one model."""
 
-    field: str
-    """Key of the config."""
+    field: str  # key of the config
     width: int
-    slots: Mapping[int, tuple[ChannelSlot, ...]]
-    """By layer; layers without such an MLP are not there."""
+    slots: Mapping[int, tuple[ChannelSlot, ...]]  # by layer; layers without such an MLP are not there
 
     def readers(self, layer: int) -> tuple[ChannelSlot, ...]:
         """The last matrices of a layer's MLPs; those of experts are one slot."""
@@ -154,13 +152,11 @@ class _Change(NamedTuple):
     """A tensor that has another shape at another width."""
 
     module: str
-    kind: str
-    """Class of the module."""
+    kind: str  # class of the module
     tensor: str
     shape: tuple[int, ...]
     dim: int
-    times: int
-    """Entries for each channel of an MLP's width."""
+    times: int  # entries for each channel of an MLP's width
     width: int
 
 

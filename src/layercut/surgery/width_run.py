@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Slots = tuple[ChannelSlot, ...]
-_FEW = 8
-"""Channels of the MLP that is run."""
+_FEW = 8  # channels of the MLP that is run
 _STAY = (0, 3, 4, 6)
 _CLOSE = 1e-5
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from layercut.tasks.base import Task
 
-LM_EVAL = "lm-eval:"
-"""Prefix of the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well."""
+LM_EVAL = "lm-eval:"  # prefix of the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
@@ -28,19 +27,16 @@ _ASKED = re.compile(r"(?P<name>.+?)(:(?P<shots>\d+))?(?P<chat>\+chat)?")
 _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
 
 
-OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")
-"""Readouts that a task of lm-eval may have."""
+OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")  # readouts that a task of lm-eval may have
 _BY_LM_EVAL = "layercut.tasks.lm_eval.by_name:"
 
 
 class KnownTask(NamedTuple):
     """One line of the list of tasks."""
 
-    factory: str
-    """``module:function``; the function takes the options that the task has and returns it."""
+    factory: str  # ``module:function``; the function takes the options that the task has and returns it
     summary: str
-    worked: str = ""
-    """The task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one."""
+    worked: str = ""  # the task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one
 
 
 TASKS = {

@@ -13,10 +13,8 @@ from random import Random
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, line_task, near_numbers
 from layercut.tasks.grading import can_be_number, first_line, parse_number
 
-VERSION = 1
-"""Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
-NUM_SAMPLES = 250
-"""Samples in each split; small problems would run out beyond."""
+VERSION = 1  # raised by any change of the generator, the near misses, the examples, the prompt or the grading
+NUM_SAMPLES = 250  # samples in each split; small problems would run out beyond
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _SMALL = tuple(

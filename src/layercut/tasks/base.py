@@ -19,14 +19,12 @@ from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
 from layercut.errors import unknown
 from layercut.surgery.plan import CutPlan
 
-Readout = str
-"""``rank``, ``gold``, ``token``, ``short`` or ``chain``."""
+Readout = str  # ``rank``, ``gold``, ``token``, ``short`` or ``chain``
 Split = Literal["selection", "report", "full"]
 """``full``: the whole test set. It differs from ``report`` where selection items are part of the test set; see
 ``layercut.tasks.reported``."""
 
-GENERATED: tuple[Readout, ...] = ("short", "chain")
-"""Readouts that generate text; the others only score given text."""
+GENERATED: tuple[Readout, ...] = ("short", "chain")  # readouts that generate text; the others only score given text
 
 LOG_LIKELIHOOD = "log_likelihood"
 """The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
@@ -37,10 +35,8 @@ class Sample:
     """One question. ``id`` is stable: it is made from the content, never from the position in a list."""
 
     id: str
-    question: str
-    """For people and for the report; prompts are made by the task."""
-    gold: str
-    """The right answer."""
+    question: str  # for people and for the report; prompts are made by the task
+    gold: str  # the right answer
     options: tuple[str, ...] = ()
     """Answers to choose from, the right one among them, in their fixed order; empty where there is nothing to rank."""
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -62,8 +58,7 @@ class Score(NamedTuple):
     left could not save it. The one exception is ``log_likelihood`` of ``gold``, so a search by it runs with
     ``--race off``.
     """
-    answer: str
-    """The extracted answer; empty where none was found."""
+    answer: str  # the extracted answer; empty where none was found
     outcome: str
     """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the length limit was hit)."""
     program: str = ""
@@ -81,8 +76,7 @@ class Task(Protocol):
     """
 
     name: str
-    version: int
-    """Raised with every change that can move scores."""
+    version: int  # raised with every change that can move scores
     readouts: tuple[Readout, ...]
     """The readouts that are asked where none is named; the first is the default. A task may have ``extra_readouts`` as
     well, which are asked by name; see ``known_readouts``."""
@@ -134,8 +128,7 @@ class Asking:
     plan: CutPlan
     samples: Sequence[Sample]
     readout: Readout
-    records: Sequence[Mapping[str, Any]]
-    """Earlier answers to these samples under this readout."""
+    records: Sequence[Mapping[str, Any]]  # earlier answers to these samples under this readout
     decoding: Decoding
 
 

@@ -23,8 +23,7 @@ _BOX = "\\boxed{"
 _BRACE = re.compile(r"\\boxed\{|[{}]")
 _SPACE = re.compile(r"\s+(?![A-Za-z0-9])|(?<![A-Za-z0-9])\s+")
 """White space that separates nothing: "p - q", but not "1 8"."""
-_SECONDS = 5
-"""After which math-verify gives up on one expression."""
+_SECONDS = 5  # after which math-verify gives up on one expression
 _LONGEST = 100_000
 """Characters at the end of a text in which math-verify looks for an answer: its search takes their square."""
 

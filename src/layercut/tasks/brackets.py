@@ -12,10 +12,8 @@ from random import Random
 from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask, Problem, drawn, item_rng, line_task
 from layercut.tasks.grading import can_be_words, first_line
 
-VERSION = 1
-"""Raised by any change of the generator, the near misses, the examples, the prompt or the grading."""
-NUM_SAMPLES = 1000
-"""Samples in each split."""
+VERSION = 1  # raised by any change of the generator, the near misses, the examples, the prompt or the grading
+NUM_SAMPLES = 1000  # samples in each split
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] {", "[ ( ) ( { [", "{ (")

@@ -44,10 +44,8 @@ class Cell:
     task: Task
     readout: Readout
     limit: int | None
-    num_samples: int = 1
-    """Answers to each item; 1 for a readout that generates nothing."""
-    split: Split = "report"
-    """``full`` where the whole test set is asked; see ``layercut.tasks.reported``."""
+    num_samples: int = 1  # answers to each item; 1 for a readout that generates nothing
+    split: Split = "report"  # ``full`` where the whole test set is asked; see ``layercut.tasks.reported``
 
     @property
     def samples(self) -> list[Sample]:

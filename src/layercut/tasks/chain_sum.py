@@ -20,13 +20,10 @@ from layercut.tasks.in_steps import MAX_NEW_TOKENS, Worked, in_steps, solution
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
-NUM_SAMPLES = 2500
-"""Samples in each split: enough to learn from."""
-MIN_TERMS, MAX_TERMS = 5, 7
-"""Numbers of a problem: four to six steps."""
+NUM_SAMPLES = 2500  # samples in each split: enough to learn from
+MIN_TERMS, MAX_TERMS = 5, 7  # numbers of a problem: four to six steps
 
-_PART = 512
-"""Problems asked from the library at a time."""
+_PART = 512  # problems asked from the library at a time
 
 
 def chain_sum(*, seed: int = 0, max_new_tokens: int = MAX_NEW_TOKENS, num_shots: int | None = None) -> FewShotTask:
@@ -90,10 +87,8 @@ def _steps(terms: str) -> str:
 
 
 class _Terms(NamedTuple):
-    changes: list[int]
-    """Numbers that each step adds."""
-    totals: list[int]
-    """The first number, and the result of every step."""
+    changes: list[int]  # numbers that each step adds
+    totals: list[int]  # the first number, and the result of every step
 
 
 def _read(terms: str) -> _Terms:

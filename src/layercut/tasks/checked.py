@@ -17,8 +17,7 @@ class Check(NamedTuple):
 
     prompt: str
     passes: Callable[[Completion], bool]
-    wanted: str
-    """Requirement of a right answer, for people."""
+    wanted: str  # requirement of a right answer, for people
 
 
 def ends(answer: Completion) -> bool:
@@ -39,8 +38,7 @@ class CheckedTask(Task):
     checks: tuple[Check, ...]
     max_new_tokens: int
     readouts: tuple[Readout, ...] = ("short",)
-    split: Split = "report"
-    """The split of all items: no layers are chosen by the checks of what a cut breaks."""
+    split: Split = "report"  # the split of all items: no layers are chosen by the checks of what a cut breaks
 
     def settings(self) -> Mapping[str, object]:
         return {"version": self.version, "max_new_tokens": self.max_new_tokens}

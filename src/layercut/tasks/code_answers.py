@@ -22,13 +22,11 @@ from layercut.sandbox.runner import ProgramResult
 from layercut.tasks.program_parts import NOT_PYTHON, defines, needed, parse
 
 FENCE = "```"
-OPENED = f"{FENCE}python\n"
-"""Beginning of the answer."""
+OPENED = f"{FENCE}python\n"  # beginning of the answer
 STOP = (f"\n{FENCE}\n",)
 """End of the answer: a closing fence with its line end, as the fence that opens a block of Python ends nothing."""
 
-_MAX_PARSED = 3 * 10**6
-"""Characters. Bounds the search in texts without sense, such as a thousand opened brackets."""
+_MAX_PARSED = 3 * 10**6  # Characters. Bounds the search in texts without sense, such as a thousand opened brackets.
 _TOP_LEVEL = re.compile(r"^(?:(?:async\s+)?def|class|import|from|@|\w+\s*(?::[^=\n]+)?=[^=])", re.MULTILINE)
 _INDENTED = re.compile(r"[ \t]+\S")
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)

@@ -36,12 +36,9 @@ class CodeTask(RowsTask):
     """Printed where programs are isolated: see ``layercut.sandbox.runner.isolation_of``."""
 
     name: str
-    dataset: str
-    """On the hub."""
-    published_as: str
-    """Name of the file in which the benchmark is published, without its ending."""
-    config: str | None = None
-    """Configuration of the data set."""
+    dataset: str  # on the hub
+    published_as: str  # name of the file in which the benchmark is published, without its ending
+    config: str | None = None  # configuration of the data set
     sample: Callable[[DataRow], Sample]
     """From a row to a sample, with ``instruction`` (the user's turn), ``head`` (what the code block begins with),
     ``tests`` and ``names`` (what the tests take from the program) in its data."""
@@ -52,8 +49,7 @@ class CodeTask(RowsTask):
     limits: Limits
     data: str | None = None
     """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
-    max_new_tokens: int = 512
-    """Longest answer."""
+    max_new_tokens: int = 512  # longest answer
     version: int
     completion: Callable[[], CompletionForm] | None = None
     """Prompt and stop strings of the completion form, in place of the chat format."""

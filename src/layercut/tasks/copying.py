@@ -14,8 +14,7 @@ from layercut.tasks.grading import can_be_words, first_line
 
 VERSION = 1
 """Raised by any change of the words, the generator, the near misses, the examples, the prompt or the grading."""
-NUM_SAMPLES = 1000
-"""Samples in each split."""
+NUM_SAMPLES = 1000  # samples in each split
 
 _WORDS = tuple(
     """

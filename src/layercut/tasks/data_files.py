@@ -26,12 +26,9 @@ from layercut.runs.json_text import parse
 
 _KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 _LONGEST_CELL = 2**31 - 1
-LONGEST_LINE = 2**26
-"""Bytes of a line of JSON lines or CSV: 64 MiB."""
-LARGEST_WHOLE = 2**29
-"""Bytes of a file that is read as a whole, a JSON list or running text, after unpacking: 512 MiB."""
-LARGEST_LINES = 2**33
-"""Bytes of a file that is read line by line, and of a Parquet file, after unpacking: 8 GiB."""
+LONGEST_LINE = 2**26  # bytes of a line of JSON lines or CSV: 64 MiB
+LARGEST_WHOLE = 2**29  # bytes of a file that is read as a whole, a JSON list or running text, after unpacking: 512 MiB
+LARGEST_LINES = 2**33  # bytes of a file that is read line by line, and of a Parquet file, after unpacking: 8 GiB
 _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
 _SPLIT = {"valid": "validation", "val": "validation"}
 

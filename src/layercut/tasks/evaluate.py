@@ -73,8 +73,7 @@ class InMemory:
         self.records.extend(dict(record) for record in records)
 
 
-OnAnswers = Callable[["CutPlan", Readout, Sequence[Mapping[str, Any]]], None]
-"""Called with a plan's new records."""
+OnAnswers = Callable[["CutPlan", Readout, Sequence[Mapping[str, Any]]], None]  # called with a plan's new records
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,11 @@ class Questions:
     """Samples of a task, to be asked under many plans."""
 
     task: Task
-    samples: Sequence[Sample]
-    """Which ones share a call may decide which share a batch, so keep to fixed groups."""
+    samples: Sequence[Sample]  # which ones share a call may decide which share a batch, so keep to fixed groups
     journals: Mapping[Readout, Sequence[Records]]
     """Per readout, one per plan: one readout, or one that generates and one that scores. New records are there before
     ``on_answers`` hears of them."""
-    on_answers: OnAnswers = lambda plan, readout, records: None
-    """Called with a plan, a readout, and its new records."""
+    on_answers: OnAnswers = lambda plan, readout, records: None  # called with a plan, a readout, and its new records
 
 
 _OUTCOMES = ("right", "wrong", "no_answer", "cut")

@@ -25,10 +25,8 @@ from layercut.tasks import lettered
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split
 from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
 
-NUM_LETTERED = 4
-"""Worked examples of ``token``."""
-NUM_NEAR_MISSES = 3
-"""Wrong options of a problem."""
+NUM_LETTERED = 4  # worked examples of ``token``
+NUM_NEAR_MISSES = 3  # wrong options of a problem
 _SLIPS = (1, 2, 3, 4, 5, 10)
 
 
@@ -49,34 +47,24 @@ class FewShotTask:
     version: int
     readouts: tuple[Readout, ...]
     seed: int
-    problems: Callable[[int], Iterator[Problem]]
-    """From a seed, problems without end; repeats are left out here."""
-    num_samples: int
-    """Samples in each split. The generator must not run dry before."""
-    examples: str
-    """Worked examples that stand before every problem, each ended by a line break."""
-    example_questions: frozenset[str]
-    """Their questions, which are never asked."""
-    prompt: Callable[[str], str]
-    """From a question, the text that stands after the examples; an answer follows it."""
-    answer: Callable[[str], str]
-    """From an option, the text that answers with it, with the mark that ends an answer."""
-    find: Callable[[str], str]
-    """From a generated text, the answer that is in it; empty where there is none."""
-    is_right: Callable[[str, str], bool]
-    """From an answer that was found and the right one, whether they are the same."""
+    problems: Callable[[int], Iterator[Problem]]  # from a seed, problems without end; repeats are left out here
+    num_samples: int  # samples in each split. The generator must not run dry before.
+    examples: str  # worked examples that stand before every problem, each ended by a line break
+    example_questions: frozenset[str]  # their questions, which are never asked
+    prompt: Callable[[str], str]  # from a question, the text that stands after the examples; an answer follows it
+    answer: Callable[[str], str]  # from an option, the text that answers with it, with the mark that ends an answer
+    find: Callable[[str], str]  # from a generated text, the answer that is in it; empty where there is none
+    is_right: Callable[[str, str], bool]  # from an answer that was found and the right one, whether they are the same
     max_new_tokens: int
     stop: tuple[str, ...]
     short_examples: str = ""
     """Examples for ``short`` where the others work in steps; empty where ``examples`` serve all."""
-    short_tokens: int | None = None
-    """Longest ``short`` answer, where it is not ``max_new_tokens``."""
+    short_tokens: int | None = None  # longest ``short`` answer, where it is not ``max_new_tokens``
     extra_readouts: tuple[Readout, ...] = ("gold", "token")
     place: Callable[[str], int | None] | None = None
     """From a generated text, the number of characters before the answer that ``find`` finds; where left out, the answer
     stands at the beginning."""
-    made_with: Mapping[str, str] = field(default_factory=dict)
-    """Versions of libraries that decide the problems."""
+    made_with: Mapping[str, str] = field(default_factory=dict)  # versions of libraries that decide the problems
     settles: Callable[[str, str], bool] = lambda text, gold: False
     """From the beginning of an answer and the right one, whether the grade stands however the answer goes on. What says
     True must be proven: tests/unit/tasks/test_verdicts.py tries every built-in task. By default nothing settles."""

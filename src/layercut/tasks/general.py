@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from layercut.tasks.checked import Check, CheckedTask, ends
 
 GENERAL, CODE = "general", "general_code"
-VERSION = 2
-"""Raised by any change of the requests or the rule."""
+VERSION = 2  # raised by any change of the requests or the rule
 REQUESTS = (
     "What is the difference between a frog and a toad?",
     "Explain in one sentence what a dictionary is.",

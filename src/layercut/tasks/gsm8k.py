@@ -46,10 +46,8 @@ class Gsm8k(BoxedReadouts, RowsTask):
     config = "main"
     other_metric = "last_number"
 
-    data: str | None = None
-    """A local file, or a folder with train and test files, in place of the hub's data set."""
-    max_new_tokens: int = 512
-    """Longest answer."""
+    data: str | None = None  # a local file, or a folder with train and test files, in place of the hub's data set
+    max_new_tokens: int = 512  # longest answer
     name: str = "gsm8k"
     version: int = VERSION
 

@@ -21,8 +21,7 @@ from layercut.tasks.in_steps import MAX_NEW_TOKENS, Worked, in_steps, solution
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
 settings, because it decides the problems."""
-NUM_SAMPLES = 1000
-"""Samples in each split."""
+NUM_SAMPLES = 1000  # samples in each split
 
 _ASIDE = " Give the result as your final answer. Do not include units."
 _EXAMPLES = (
@@ -89,8 +88,7 @@ def _problems(seed: int) -> Iterator[Problem]:
             yield Problem(question, str(int(gold)), near, of_template | solution(steps, str(int(gold))))
 
 
-_PART = 512
-"""Problems asked from the library at a time."""
+_PART = 512  # problems asked from the library at a time
 
 
 def _whole_numbers(text: str) -> set[int]:

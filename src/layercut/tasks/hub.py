@@ -13,10 +13,8 @@ from typing import Any
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.tasks.data_files import DataRow, DataSet
 
-HUB = "hub:"
-"""Prefix of the name of a data set."""
-TIMEOUT = 8.0
-"""Seconds until the hub counts as out of reach."""
+HUB = "hub:"  # prefix of the name of a data set
+TIMEOUT = 8.0  # seconds until the hub counts as out of reach
 
 
 def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:

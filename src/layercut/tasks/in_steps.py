@@ -15,8 +15,7 @@ from layercut.errors import InputError
 from layercut.tasks.few_shot import FewShotTask, Problem
 from layercut.tasks.grading import number_after, number_after_stands, parse_number, place_after
 
-MAX_NEW_TOKENS = 128
-"""Longest chain."""
+MAX_NEW_TOKENS = 128  # longest chain
 _MARK = "The answer is"
 
 
@@ -24,8 +23,7 @@ class Worked(NamedTuple):
     """An example."""
 
     question: str
-    steps: str
-    """Up to and with the sentence that gives the answer."""
+    steps: str  # up to and with the sentence that gives the answer
 
 
 def in_steps(

@@ -20,8 +20,7 @@ class Found(NamedTuple):
     """An option that a text names."""
 
     letter: str
-    start: int
-    """Characters before it."""
+    start: int  # characters before it
 
 
 def lettered(options: Sequence[str]) -> str:

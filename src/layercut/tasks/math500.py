@@ -55,10 +55,8 @@ class Math500(BoxedReadouts, RowsTask):
     dataset = DATASET
     other_metric = "anywhere"
 
-    data: str | None = None
-    """A local file or folder in place of the hub's data set."""
-    max_new_tokens: int = 1024
-    """Longest answer."""
+    data: str | None = None  # a local file or folder in place of the hub's data set
+    max_new_tokens: int = 1024  # longest answer
     name: str = "math500"
     version: int = VERSION
 

@@ -37,19 +37,13 @@ VERSION = 2
 - 2: a limit draws rows by hash, balanced over the answers, where it took the first rows of the file. The longest answer
   of ``exact``, ``contains`` and ``choice`` follows from the reference answers; it was 256 tokens.
 """
-MAX_NEW_TOKENS = 256
-"""Longest answer, where nothing else says."""
-_SHORTEST = 16
-"""Longest answer that is learned from reference answers, at least."""
-PROBABILITY = "token_probability"
-"""The metric of the grade ``likelihood``."""
+MAX_NEW_TOKENS = 256  # longest answer, where nothing else says
+_SHORTEST = 16  # longest answer that is learned from reference answers, at least
+PROBABILITY = "token_probability"  # the metric of the grade ``likelihood``
 _HALVES = SplitNames("all", "all")
-_MOST_GUESSES = 100
-"""Different answers that are tried as the constant one."""
-_SECONDS = 5
-"""For one pattern on one answer; most take microseconds."""
-_slow: set[str] = set()
-"""Patterns that took longer once."""
+_MOST_GUESSES = 100  # different answers that are tried as the constant one
+_SECONDS = 5  # for one pattern on one answer; most take microseconds
+_slow: set[str] = set()  # patterns that took longer once
 
 
 def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
@@ -84,13 +78,11 @@ class OwnFile:
     """
 
     path: str
-    default: Grade | None
-    """Grade of rows that name none."""
+    default: Grade | None  # grade of rows that name none
     max_new_tokens: int | None
     """Longest answer of rows that give none. If left out, four times the longest reference answer, at least 16, where
     nothing longer can be right or is needed (``exact``, ``contains``, written ``choice``); else 256."""
-    seed: int = 0
-    """Seed of the draw of rows."""
+    seed: int = 0  # seed of the draw of rows
     version: int = VERSION
     shares_test_set: ClassVar[bool] = True
 

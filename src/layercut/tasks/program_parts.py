@@ -81,16 +81,11 @@ class _Part(NamedTuple):
     """A statement at the top level of a program."""
 
     text: str
-    place: int
-    """0 for imports from the future, 1 for other imports, 2 for the rest."""
-    uses: set[str]
-    """Global names."""
-    defines: str = ""
-    """Name of the function or class."""
-    returns: bool = False
-    """True if the function has a result."""
-    binds: Set[str] = frozenset()
-    """Names that another statement binds; ``*`` where no list of them can be had."""
+    place: int  # 0 for imports from the future, 1 for other imports, 2 for the rest
+    uses: set[str]  # global names
+    defines: str = ""  # name of the function or class
+    returns: bool = False  # True if the function has a result
+    binds: Set[str] = frozenset()  # names that another statement binds; ``*`` where no list of them can be had
     changes: Set[str] = frozenset()
     """Names whose objects another statement changes, as ``table[0] = 1`` and ``table.append(1)`` do."""
 

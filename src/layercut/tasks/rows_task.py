@@ -16,14 +16,10 @@ from layercut.tasks.splits import SplitNames, choose_splits, first_of
 class RowsTask(Task):
     """The source of the samples of a free-answer task."""
 
-    dataset: str
-    """Its name on the hub."""
-    config: str | None = None
-    """Which configuration of it."""
-    published_as: str | None = None
-    """Name, without its ending, of the file in which the benchmark is published."""
-    hub_splits: ClassVar[tuple[str, ...]] = ()
-    """The splits that are fetched; all if empty."""
+    dataset: str  # its name on the hub
+    config: str | None = None  # which configuration of it
+    published_as: str | None = None  # name, without its ending, of the file in which the benchmark is published
+    hub_splits: ClassVar[tuple[str, ...]] = ()  # the splits that are fetched; all if empty
     selection: ClassVar[tuple[str, ...]] = ("train", "validation")
     """Splits that selection items come from, the first one that is there."""
 
@@ -32,8 +28,7 @@ class RowsTask(Task):
     data: str | None
     max_new_tokens: int
 
-    sample: Callable[[DataRow], Sample]
-    """From a row to the sample that it holds."""
+    sample: Callable[[DataRow], Sample]  # from a row to the sample that it holds
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

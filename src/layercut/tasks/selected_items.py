@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 SELECTION_ITEMS = "selection_items"
 """Name in a selection's details, and so in a plan's ``scores``; and in the entry of a healing."""
-HELD_OUT = "held_out"
-"""Name, in a plan's ``scores``, of what the plan scored on items that its search never saw."""
+HELD_OUT = "held_out"  # name, in a plan's ``scores``, of what the plan scored on items that its search never saw
 
 
 def record_items(items: Mapping[str, Iterable[str]]) -> dict[str, Any]:

@@ -17,8 +17,7 @@ BUILT_IN = ("arithmetic", "brackets", "copy")
 SIDE_EFFECTS = ("endings", "same_language", "instructions", "needle_2k")
 """Checks of abilities outside a goal. ``needle_8k`` is asked by name."""
 
-SUITE = "suite:"
-"""Prefix of the name of a suite among names of tasks."""
+SUITE = "suite:"  # prefix of the name of a suite among names of tasks
 
 SUITES: dict[str, tuple[TaskSettings, ...]] = {
     "builtin": (

@@ -24,8 +24,7 @@ from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import grade_gold, outcome
 from layercut.tasks.rows_task import RowsTask
 
-VERSION = 1
-"""Raised by any change of the prompt or the grading."""
+VERSION = 1  # raised by any change of the prompt or the grading
 DATASET = "EdinburghNLP/xsum"
 METRICS = ("rougeL", "rouge1", "rouge2")
 
@@ -50,15 +49,11 @@ class XSum(RowsTask):
     dataset = DATASET
     hub_splits = ("validation", "test")
     selection = ("validation", "train")
-    chance_items = 1000
-    """Chance is computed on at most this many items of a split: a ROUGE takes a millisecond."""
+    chance_items = 1000  # chance is computed on at most this many items of a split: a ROUGE takes a millisecond
 
-    data: str | None = None
-    """A local file, or a folder with validation and test files, in place of the hub's data set."""
-    max_new_tokens: int = 64
-    """Longest summary."""
-    seed: int = 0
-    """Seed of the shuffle that chance is measured by."""
+    data: str | None = None  # a local file, or a folder with validation and test files, in place of the hub's data set
+    max_new_tokens: int = 64  # longest summary
+    seed: int = 0  # seed of the shuffle that chance is measured by
     name: str = "xsum"
     version: int = VERSION
     readouts: tuple[Readout, ...] = ("short",)

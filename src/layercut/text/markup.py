@@ -6,8 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 MOST_CHARACTERS = 600
-PATH_CHARACTERS = 4096
-"""Most of a path: those that people copy are shown whole."""
+PATH_CHARACTERS = 4096  # most of a path: those that people copy are shown whole
 UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 """For a class of characters: control characters that JSON leaves as they are, ends of lines, marks that turn the
 direction of text, and halves of surrogate pairs."""

@@ -32,8 +32,7 @@ except ImportError as missing:
     raise MissingExtra("being a model of lm-eval", "lm-eval") from missing
 
 NAME = "layercut"
-_OVER_ALL_LAYERS = ("peft", "delta")
-"""Arguments of ``hf`` that change layers before they can be removed."""
+_OVER_ALL_LAYERS = ("peft", "delta")  # arguments of ``hf`` that change layers before they can be removed
 
 
 class LayercutLM(HFLM):  # type: ignore[misc]

@@ -104,8 +104,7 @@ mmlu = partial(lm_eval_task, name="mmlu")
 """MMLU: exam questions of 57 subjects, four choices. Hendrycks et al., arXiv:2009.03300."""
 openbookqa = partial(lm_eval_task, name="openbookqa")
 """OpenBookQA: elementary science with four choices, the book closed. Mihaylov et al., arXiv:1809.02789."""
-piqa = partial(lm_eval_task, name="piqa")
-"""PIQA: which of two ways reaches a goal. Bisk et al., arXiv:1911.11641."""
+piqa = partial(lm_eval_task, name="piqa")  # PIQA: which of two ways reaches a goal. Bisk et al., arXiv:1911.11641.
 winogrande = partial(lm_eval_task, name="winogrande")
 """WinoGrande: which of two names a pronoun stands for. Sakaguchi et al., arXiv:1907.10641. Each option is put into the
 sentence, and what follows it is scored."""

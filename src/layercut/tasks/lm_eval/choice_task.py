@@ -16,8 +16,7 @@ from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
 from layercut.tasks.lm_eval.subject import ChoiceSubject
 from layercut.tasks.lm_eval.subjects_task import SubjectsTask
 
-VERSION = 1
-"""Raised by any change here that can move scores. lm-eval's own versions stand in the settings."""
+VERSION = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
 SHORT_TOKENS = 16
 CHAIN_TOKENS = 512
 

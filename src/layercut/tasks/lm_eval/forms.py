@@ -25,8 +25,7 @@ class CompletionForm(NamedTuple):
 
     prompt: Callable[[Sample], str]
     stop: tuple[str, ...]
-    described: Mapping[str, Any]
-    """For the run's settings."""
+    described: Mapping[str, Any]  # for the run's settings
 
 
 def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[str, Any]]) -> CompletionForm:

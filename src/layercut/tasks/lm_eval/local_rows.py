@@ -29,8 +29,7 @@ def reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
 
     class LocalTask(ConfigurableTask):  # type: ignore[misc]
         missing_examples: str | None = None
-        places: Mapping[str, Sequence[str]]
-        """Places of the rows of each split in the user's files."""
+        places: Mapping[str, Sequence[str]]  # places of the rows of each split in the user's files
 
         def __init__(self, config: dict[str, Any]) -> None:
             try:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.tasks.lm_eval.subject import reason
 
-NOTHING_FOUND = "[invalid]"
-"""Result of lm-eval's filters where they find no answer."""
+NOTHING_FOUND = "[invalid]"  # result of lm-eval's filters where they find no answer
 
 
 class Measure(NamedTuple):
@@ -18,18 +17,15 @@ class Measure(NamedTuple):
 
     filter: str
     metric: str
-    over_items: Callable[[Sequence[Any]], Any]
-    """lm-eval's own way from the items' values to the task's number."""
-    is_mean: bool
-    """True if that way is the mean, so that an item's value is a number of its own."""
+    over_items: Callable[[Sequence[Any]], Any]  # lm-eval's own way from the items' values to the task's number
+    is_mean: bool  # True if that way is the mean, so that an item's value is a number of its own
     higher_is_better: bool
 
 
 class Graded(NamedTuple):
     """lm-eval's grade of one answer."""
 
-    found: str
-    """The answer that its first filter takes from the text; empty where it takes none."""
+    found: str  # the answer that its first filter takes from the text; empty where it takes none
     values: Mapping[str, Any]
     """By the measure's name, what its metric gives: a number, or parts of one that needs all items."""
 

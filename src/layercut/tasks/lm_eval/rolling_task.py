@@ -11,10 +11,8 @@ from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample, Score
 from layercut.tasks.lm_eval.subject import Asked, Item, Subject
 from layercut.tasks.lm_eval.subjects_task import SubjectsTask
 
-VERSION = 1
-"""Raised by any change here that can move scores. lm-eval's own versions stand in the settings."""
-BITS = "neg_bits_per_byte"
-"""Minus the bits that a document takes per byte, so that higher is better."""
+VERSION = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
+BITS = "neg_bits_per_byte"  # minus the bits that a document takes per byte, so that higher is better
 _SHOWN = 200
 
 

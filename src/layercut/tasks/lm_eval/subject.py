@@ -12,8 +12,7 @@ from layercut.errors import InputError
 from layercut.tasks.few_shot import content_id
 from layercut.tasks.lm_eval.labels import options_and_gold
 
-FEWSHOT_SEED = 1234
-"""Seed of lm-eval's own runs, by which worked examples are drawn."""
+FEWSHOT_SEED = 1234  # seed of lm-eval's own runs, by which worked examples are drawn
 
 _SHARED = ("subject", "passage", "article")
 """Fields of data sets that several items have in common: subjects of MMLU, texts of BoolQ and RACE."""
@@ -30,15 +29,11 @@ class Item(NamedTuple):
     """One row of a subject."""
 
     doc: Mapping[str, Any]
-    question: str
-    """The context without worked examples; of Winogrande, the sentence with its gap."""
-    asked: Asked
-    """As plain text without worked examples; what an item's id is made from."""
-    golds: tuple[str, ...]
-    """The right answers; one of them for most tasks, none where a program judges."""
+    question: str  # the context without worked examples; of Winogrande, the sentence with its gap
+    asked: Asked  # as plain text without worked examples; what an item's id is made from
+    golds: tuple[str, ...]  # the right answers; one of them for most tasks, none where a program judges
     options: tuple[str, ...] = ()
-    examples: tuple[Mapping[str, Any], ...] = ()
-    """Rows that stand before it as worked examples."""
+    examples: tuple[Mapping[str, Any], ...] = ()  # rows that stand before it as worked examples
 
     @property
     def gold(self) -> str:

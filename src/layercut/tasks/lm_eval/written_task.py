@@ -14,10 +14,8 @@ from layercut.tasks.lm_eval.measures import Graded, graded, measures, number, ov
 from layercut.tasks.lm_eval.subject import Asked, Item, Subject
 from layercut.tasks.lm_eval.subjects_task import SubjectsTask
 
-VERSION = 1
-"""Raised by any change here that can move scores. lm-eval's own versions stand in the settings."""
-MAX_NEW_TOKENS = 256
-"""Longest answer of a task whose file names none, as in lm-eval's Hugging Face model."""
+VERSION = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
+MAX_NEW_TOKENS = 256  # longest answer of a task whose file names none, as in lm-eval's Hugging Face model
 
 
 class WrittenSubject(Subject):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from layercut.tasks.checked import Check, CheckedTask, ends
 
-VERSION = 1
-"""Raised by any change of the requests or the rule."""
+VERSION = 1  # raised by any change of the requests or the rule
 _TOPICS = """
     gravity; inflation in an economy; photosynthesis; a contract; the water cycle; a vaccine; democracy; an
     atom; a novel; compost; a mortgage; an algorithm; the moon; a metaphor; electricity; a virus; insurance; a

@@ -10,8 +10,7 @@ from typing import Any
 from layercut.engine.base import Completion
 from layercut.tasks.checked import Check, CheckedTask
 
-VERSION = 1
-"""Raised by any change of the requests or the rules."""
+VERSION = 1  # raised by any change of the requests or the rules
 _TOPICS = ("a walk in the forest", "a new bicycle", "cooking for friends", "a train that is late")
 _BULLET = re.compile(r"^\s*[-*•] ", re.MULTILINE)
 

@@ -7,8 +7,7 @@ from functools import partial
 from layercut.engine.base import Completion
 from layercut.tasks.checked import Check, CheckedTask
 
-VERSION = 1
-"""Raised by any change of the requests or the rule."""
+VERSION = 1  # raised by any change of the requests or the rule
 _REQUESTS = {
     "de": (
         "Warum ist der Himmel blau? Antworte in zwei Sätzen.",

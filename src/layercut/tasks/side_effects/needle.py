@@ -8,11 +8,9 @@ from random import Random
 from layercut.engine.base import Completion
 from layercut.tasks.checked import Check, CheckedTask
 
-VERSION = 1
-"""Raised by any change of the texts or the rule."""
+VERSION = 1  # raised by any change of the texts or the rule
 NUM = 24
-_WORDS = {2000: 1300, 8000: 5200}
-"""Words of a text by its tokens; tokenizers make 1.2 to 1.5 tokens of a word here."""
+_WORDS = {2000: 1300, 8000: 5200}  # words of a text by its tokens; tokenizers make 1.2 to 1.5 tokens of a word here
 _PLACES = """Ashford Benton Carlow Dunmore Elstree Farnham Grafton Halden Ipsley Jarrow Kelso Ludlow Marton Newbury
     Oakham Penrith Quenby Romsey Selby Thornton Upton Verwood Wexford Yarmouth""".split()  # noqa: SIM905
 _WHO = ("The baker", "A teacher", "The old sailor", "My neighbour", "The gardener", "A young nurse", "The postman")
