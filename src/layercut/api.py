@@ -17,17 +17,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from layercut.errors import InputError, unknown
+from layercut.progress.heartbeat import SafeConsole
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
+from layercut.text.tables import printed
 from layercut.verbs import verb_class
 from layercut.verbs.base import Slot, Verb, slots
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from layercut.engine.base import Decoding, Engine
     from layercut.engine.handle import ModelHandle
     from layercut.models.sources import ModelSource
@@ -68,7 +74,8 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
         verb = kind.of(**given)
         verb.fit()
         with verb.tracked():
-            return verb.returned(verb.run(io._replace(loaded=loaded)))
+            done = verb.run(io._replace(loaded=loaded))
+        return printed(verb.returned(done), _Drawing(verb, done, io))
 
     listed = {one: slot.info.description or "" for one, slot in known.items()} | door
     lines = "".join(f"        {one}: {' '.join(text.split())}\n" for one, text in listed.items())
@@ -85,6 +92,26 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
     result = gives.__annotations__["return"]
     call.__signature__ = inspect.Signature(parameters, return_annotation=result)  # type: ignore[attr-defined]
     return call
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    """The tables and lines of a result, as the command line shows them."""
+
+    verb: Verb
+    done: Any
+    io: Io
+
+    def __call__(self, width: int | None) -> Console:
+        shown, console = self.verb.show(self.done, self.io), SafeConsole(record=True, file=StringIO(), width=width)
+        for block in shown.blocks:
+            console.print(block)
+        for line in (*shown.lines, *(f"note: {note}" for note in shown.notes)):
+            console.print(line, soft_wrap=True)
+        return console
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # results that are pickled print as plain data
 
 
 def _refusing(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -133,8 +160,6 @@ def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -
 
 def _heard(progress: bool, say: Any) -> Io:
     """Progress and lines for people on stderr, in a notebook too, or nowhere."""
-    from layercut.progress.heartbeat import SafeConsole
-
     console = SafeConsole(stderr=True, quiet=not progress, force_jupyter=False)
     return Io(console, say or (lambda text: console.print(text, soft_wrap=True)))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import json
+import pickle
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import layercut
 from layercut.errors import InputError
 from layercut.settings import CalibrationSettings, TaskSettings
+from layercut.text.tables import bare_table
+from layercut.verbs import VERBS, verb_class
+from layercut.verbs.base import Shown
 from layercut.verbs.select import SelectVerb
 from tests.support.pruning import choice_file, spare_model
 from tests.support.tiny import save_tiny
@@ -166,6 +173,8 @@ def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
         tiny, "block_influence", "2 layers", out=tmp_path / "bi", protect="first:1,last:1", calibration=text
     )
     assert len(plan.removed) == 2 and not {0, 5} & set(plan.removed)
+    assert str(plan).startswith("rank  layer  importance") and f"{tmp_path}/bi/plan.json" in str(plan)
+    assert str(pickle.loads(pickle.dumps(plan))) == plan.describe() and pickle.loads(pickle.dumps(plan)) == plan
     assert layercut.CutPlan.load(tmp_path / "bi" / "plan.json").removed == plan.removed
     assert set(plan.scores["importance"]) == set("1234")  # of the layers that may go
     cut = layercut.cut(tiny, plan, tmp_path / "cut", say=said.append)
@@ -332,6 +341,31 @@ def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path: Path) -> None:
     assert set(done.kept) == {"mine.jsonl"} and done.report.is_file()
     again = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
     assert again.result == done.result
+
+
+@pytest.mark.parametrize("step", [name for name in STEPS if name not in ("evaluate_task", "cut", "heal", "push")])
+def test_a_result_prints_what_the_terminal_shows(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    returns = inspect.signature(getattr(layercut, step)).return_annotation
+    kind = list if returns.startswith("list[") else getattr(layercut, returns.partition(" ")[0])
+    given = kind.__new__(kind, *map(str, getattr(kind, "_fields", ())))
+    table = bare_table()
+    table.add_column("layer")
+    table.add_row("12")
+    verb = SimpleNamespace(
+        fit=lambda: None,
+        tracked=nullcontext,
+        run=lambda io: "done",
+        returned=lambda done: given,
+        show=lambda done, io: Shown(None, [table], [f"[{done}]"], notes=["short"]),
+    )
+    name = next(name for name in VERBS if step in (name, verb_class(name).FUNCTION))
+    monkeypatch.setattr(verb_class(name), "of", lambda **given: verb)
+    result = getattr(layercut, step)()
+    assert str(result) == "layer\n─────\n12   \n[done]\nnote: short"
+    assert re.search(r"<pre[^>]*><span [^>]*>layer</span>\n─────\n12   \n\[done\]", result._repr_html_())
+    assert isinstance(result, kind) and repr(result) == repr(copy.copy(result)) and len(repr(result)) < 500
+    if kind in (list, layercut.Evaluated):
+        assert result == given == pickle.loads(pickle.dumps(result))
 
 
 def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ layers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import arm_name
-from layercut.models.loading import load_tokenizer
+from layercut.models.weightless import WeightlessModel
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
@@ -41,7 +43,7 @@ from layercut.tasks.run import slug
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
-LIMIT = 16  # default items of each kind of question for ``diagnose_layers``: every layer is asked all of them
+LIMIT = 16  # default items of each kind of question for ``plan_layers``: every layer is asked all of them
 _STEPS = 1000
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
@@ -64,7 +66,52 @@ class Diagnosed(NamedTuple):
         return self.file.with_suffix(".md")
 
 
-def diagnose_model(
+@dataclass(frozen=True, kw_only=True)
+class PlannedDiagnosis:
+    """A diagnosis that can be run."""
+
+    folder: Path
+    arms: Sequence[SessionModel]  # the original model first
+    names: Sequence[str]  # diagnostics, of ``forms``
+    how: DiagnoseSettings
+    settings: Mapping[str, Any]  # settings that decide the numbers in the folder, beside given arithmetic problems
+    head: Mapping[str, Any]
+    """The first entries of ``file``, in which results of an earlier command on the same models stay."""
+    forms: Mapping[str, KnownDiagnostic] = field(default_factory=lambda: DIAGNOSTICS)
+    file: str = DIAGNOSIS
+
+    def outline(self) -> Outline:
+        """What would be asked."""
+        asked = [f"{name}: {self.forms[name].summary}" for name in self.names]
+        asked.append(f"at most {counted(self.how.limit, 'item')} of each kind, of {counted(len(self.arms), 'model')}")
+        return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=self.folder, more=tuple(asked))
+
+    def run(self, console: Console, say: Say) -> Diagnosed:
+        """Run the diagnostics one after the other in the folder, and write ``file`` after each."""
+        isolation = None
+        if "brackets" in self.names:  # the diagnostic that runs programs
+            isolation = describe_or_why_not()
+            say(f"isolation of generated programs: {isolation}")
+        num_layers = self.arms[0].plan.num_layers
+        with RunFolder.begin(self.folder, self.settings, flags=_FLAGS, sandbox=isolation) as run:
+            data: dict[str, Any] = {
+                "format_version": FORMAT_VERSION,
+                **self.head,
+                "arms": [
+                    {"name": arm.name, "describe": _describe(arm, num_layers), "layers": list(arm.layers)}
+                    for arm in self.arms
+                ],
+                "limit": self.how.limit,
+                "seed": self.how.seed,
+                "diagnostics": _earlier(run.path, self.file, self.arms),
+            }
+            _ask_all(run, self, data, console, say)
+            if not run.is_finished:
+                run.write_metrics([])
+            return Diagnosed(run.path / self.file, data)
+
+
+def plan_diagnosis(
     model: ModelSettings,
     cuts: Sequence[str] | Mapping[str, str],
     *,
@@ -74,11 +121,9 @@ def diagnose_model(
     layers: str | None = None,
     out: Path | None,
     seed: int,
-    dry_run: bool,
-    console: Console,
     say: Say,
-) -> Diagnosed | Outline:
-    """Diagnose pruned models; ``layercut diagnose``. A dry run gives what would be asked.
+) -> PlannedDiagnosis:
+    """The diagnosis of pruned models; ``layercut diagnose``.
 
     Args:
         model: the original model.
@@ -115,20 +160,12 @@ def diagnose_model(
         "num_samples": num_samples,
         "seed": seed,
     }
-    return run_diagnostics(
-        out or Path("runs", slug(f"{model.model}-diagnose")),
-        arms,
-        names,
-        how,
-        settings=settings,
-        head={"model": model.model},
-        dry_run=dry_run,
-        console=console,
-        say=say,
-    )
+    folder = out or Path("runs", slug(f"{model.model}-diagnose"))
+    head = {"model": model.model}
+    return PlannedDiagnosis(folder=folder, arms=arms, names=names, how=how, settings=settings, head=head)
 
 
-def diagnose_layers(
+def plan_layers(
     model: ModelSettings,
     *,
     layers: str | None = None,
@@ -136,11 +173,9 @@ def diagnose_layers(
     limit: int = LIMIT,
     out: Path | None,
     seed: int,
-    dry_run: bool,
-    console: Console,
     say: Say,
-) -> Diagnosed | Outline:
-    """Diagnose the model without each layer; ``layercut sweep --diagnose``. A dry run gives what would be asked.
+) -> PlannedDiagnosis:
+    """The diagnosis of the model without each layer; ``layercut sweep --diagnose``.
 
     Args:
         layers: which layers are skipped, as people write them; all of them if left out.
@@ -155,75 +190,18 @@ def diagnose_layers(
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
-    return run_diagnostics(
-        out or Path("runs", slug(f"{model.model}-layers")),
-        [
-            _model(handle, UNCUT, handle.plan()),
-            *(
-                _model(handle, arm_name(layer), CutPlan(num_layers=handle.num_layers, removed=(layer,)))
-                for layer in wanted
-            ),
-        ],
-        names,
-        DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
+    plans = {arm_name(layer): CutPlan(num_layers=handle.num_layers, removed=(layer,)) for layer in wanted}
+    return PlannedDiagnosis(
+        folder=out or Path("runs", slug(f"{model.model}-layers")),
+        arms=[_model(handle, name, plan) for name, plan in {UNCUT: handle.plan(), **plans}.items()],
+        names=names,
+        how=DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
         # The layers and diagnostics are no part of the settings: a second command may add some.
         settings={**handle.describe(), "limit": limit, "seed": seed, "per_layer": True},
         head={"model": model.model, "num_layers": handle.num_layers},
-        dry_run=dry_run,
-        console=console,
-        say=say,
         forms=LAYER_FORMS,
         file=LAYERS,
     )
-
-
-def run_diagnostics(
-    folder: Path,
-    arms: Sequence[SessionModel],
-    names: Sequence[str],
-    how: DiagnoseSettings,
-    *,
-    settings: Mapping[str, Any],
-    head: Mapping[str, Any],
-    dry_run: bool,
-    console: Console,
-    say: Say,
-    forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS,
-    file: str = DIAGNOSIS,
-) -> Diagnosed | Outline:
-    """Run diagnostics one after the other in a run folder, and write ``file`` after each.
-
-    Args:
-        arms: the original model first.
-        names: which diagnostics of ``forms``.
-        settings: what decides the numbers in the folder, beside given arithmetic problems.
-        head: what ``file`` records first. Results of an earlier command on the same models stay in it.
-        dry_run: only say what would be asked.
-    """
-    if dry_run:
-        asked = [f"{name}: {forms[name].summary}" for name in names]
-        asked.append(f"at most {counted(how.limit, 'item')} of each kind, of {counted(len(arms), 'model')}")
-        return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=folder, more=tuple(asked))
-    isolation = None
-    if "brackets" in names:  # the diagnostic that runs programs
-        isolation = describe_or_why_not()
-        say(f"isolation of generated programs: {isolation}")
-    num_layers = arms[0].plan.num_layers
-    with RunFolder.begin(folder, settings, flags=_FLAGS, sandbox=isolation) as run:
-        data: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            **head,
-            "arms": [
-                {"name": arm.name, "describe": _describe(arm, num_layers), "layers": list(arm.layers)} for arm in arms
-            ],
-            "limit": how.limit,
-            "seed": how.seed,
-            "diagnostics": _earlier(run.path, file, arms),
-        }
-        _ask_all(run, arms, names, how, data, console, say, forms, file)
-        if not run.is_finished:
-            run.write_metrics([])
-        return Diagnosed(run.path / file, data)
 
 
 def _earlier(folder: Path, file: str, arms: Sequence[SessionModel]) -> dict[str, Any]:
@@ -236,17 +214,8 @@ def _earlier(folder: Path, file: str, arms: Sequence[SessionModel]) -> dict[str,
     return found
 
 
-def _ask_all(
-    run: RunFolder,
-    arms: Sequence[SessionModel],
-    names: Sequence[str],
-    how: DiagnoseSettings,
-    data: dict[str, Any],
-    console: Console,
-    say: Say,
-    forms: Mapping[str, KnownDiagnostic],
-    file: str,
-) -> None:
+def _ask_all(run: RunFolder, planned: PlannedDiagnosis, data: dict[str, Any], console: Console, say: Say) -> None:
+    names, forms = planned.names, planned.forms
     work = [(name, Workload(kind=name, num_items=_STEPS)) for name in names]
     progress = Progressing(work, console, verb="Diagnosing", unit=None)
     said: list[str] = []
@@ -255,9 +224,9 @@ def _ask_all(
     @cache
     def session_of(needs: Needs) -> DiagnosticSession:
         return DiagnosticSession(
-            [arm for arm in arms if needs in arm.shares],
+            [arm for arm in planned.arms if needs in arm.shares],
             run.journal,
-            **{name: getattr(how, name) for name in DiagnoseSettings.model_fields},
+            **{name: getattr(planned.how, name) for name in DiagnoseSettings.model_fields},
             on_progress=lambda stage, done, total: on_stage(stage, done, total),
         )
 
@@ -274,7 +243,7 @@ def _ask_all(
                 said += session.shortfalls
                 on_progress(_STEPS, _STEPS)
             data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
-            write_json(run.path / file, data)
+            write_json(run.path / planned.file, data)
     for line in dict.fromkeys(said):
         say(line)
 
@@ -351,8 +320,11 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, say: Say) -> frozenset[Needs]:
     """Needs that two models share: questions, and tokens where both have one tokenizer."""
-    vocabularies = [load_tokenizer(one.source, one.settings.trust_remote_code).get_vocab() for one in (uncut, other)]
-    if vocabularies[0] != vocabularies[1]:
+
+    def read(reader: WeightlessModel) -> str:
+        return sha256(json.dumps(reader.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+
+    if uncut.read("vocabularies", None, read) != other.read("vocabularies", None, read):
         say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
         return frozenset({"text"})
     return frozenset({"text", "tokens"})

@@ -29,7 +29,7 @@ from layercut.drafting.forecast import Drafted, best_window, forecast
 from layercut.drafting.measure import MeasuredAnswer, measure, times_within
 from layercut.drafting.outcome import outcome
 from layercut.drafting.search import DraftSearch, TriedDraft, fastest_of_each
-from layercut.drafting.settings import DraftSettings
+from layercut.drafting.settings import ASKED, DraftSettings
 from layercut.drafting.times import StepTimes, measure_draft, measure_times
 from layercut.drafting.view import draft_view
 from layercut.engine.handle import ModelHandle
@@ -56,7 +56,7 @@ from layercut.surgery.width import MlpWidth, mlp_width_in
 
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
-ASKED, RANKED = 32, 16  # selection items of each task that are asked, and answers by which channels are ranked
+RANKED = 16  # answers by which channels are ranked
 DRAWN = 16  # answers to report items on which drawn tokens are forecast
 LOOPS = 2  # answers to selection items that are written to time both models within the loops of transformers
 _CRITERION, _STEP = "draft", "step"
@@ -188,7 +188,7 @@ class _Job:
         if file.is_file():
             return StepTimes.load(file)
         given = "serve" in settings.model_fields_set
-        profile = fitted(settings.serve, self._model.weightless.context_length, given)
+        profile = fitted(settings.serve, self._model.context_length, given)
         found = measure_times(
             self._model.loaded, self._timed_plans(), profile, settings.window, self._seed, self._progress
         )

@@ -18,10 +18,10 @@ from layercut.engine.handle import ModelHandle
 from layercut.evidence.intervals import Estimate
 from layercut.evidence.paired import sums_ratio
 from layercut.models.weights import read_config, stored_tensors
-from layercut.pruning.path import measured
 from layercut.pruning.sizes import unread_bytes
 from layercut.runs.draft import PLAN, DraftMeasured, DraftPlan, DraftResult, DraftTask, DraftVerdict
 from layercut.runs.environment import command_line, machine
+from layercut.runs.prune import measured
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layercut.drafting.job import ASKED
-from layercut.drafting.settings import DraftSettings
+from layercut.drafting.settings import ASKED, DraftSettings
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import fitted
@@ -29,7 +28,7 @@ def draft_outline(
     handle = ModelHandle(model)
     if settings.draft is not None:
         ModelHandle(model.replace(model=settings.draft, revision=None))  # refused where there is none
-    fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
+    fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     searches = settings.remove is None and settings.draft is None
     steps: list[PlannedStep] = []
     for part in [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]:

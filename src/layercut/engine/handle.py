@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property, partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from layercut.engines import ENGINES
 from layercut.errors import InputError
+from layercut.models.cache import remembered
 from layercut.models.counts import WeightCounts, weight_counts
 from layercut.models.placement import dtype_as_set, give_back_memory
 from layercut.models.quantise import quantise, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import earlier_plans, healings, plan_cut, with_earlier
+from layercut.surgery.checkpoint import earlier_plans, files_to_copy, healings, plan_cut, with_earlier
 from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from layercut.engine.base import Engine
     from layercut.models.loading import LoadedModel
     from layercut.models.weightless import WeightlessModel
@@ -82,6 +86,28 @@ class ModelHandle:
         return load_without_weights(
             self.source, dtype=wanted.dtype, device=wanted.device, trust_remote_code=wanted.trust_remote_code
         )
+
+    def read(self, kind: str, asked: Any, read: Callable[[WeightlessModel], Any]) -> Any:
+        """``read(self.weightless)``, remembered, so that a dry run loads no tokenizer for what was counted before."""
+        _ = self.dtype  # refuses a device that this machine does not have
+        return remembered(kind, [self._texts, self.settings.trust_remote_code, asked], lambda: read(self.weightless))
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        """SHA-256 of the files that say how the model reads texts."""
+        names = ("config.json", *files_to_copy(self.source.path))
+        return {name: sha256((self.source.path / name).read_bytes()).hexdigest() for name in names}
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model takes, by its config; None where the config names no limit."""
+        length: int | None = self.read("contexts", None, lambda model: model.context_length)
+        return length
+
+    @property
+    def has_chat_template(self) -> bool:
+        """True if conversations can be rendered for it."""
+        return bool(self.read("templates", None, lambda model: model.has_chat_template))
 
     @property
     def reader(self) -> LoadedModel | WeightlessModel:
@@ -150,6 +176,11 @@ class ModelHandle:
     def earlier_plans(self) -> list[CutPlan]:
         """Plans by which this very checkpoint was cut before, oldest first; empty for a model that is whole."""
         return earlier_plans(self.source.path)
+
+    @property
+    def last_cut(self) -> CutPlan:
+        """The plan of the last cut; an empty one for a model that is whole."""
+        return self.earlier_plans[-1] if self.earlier_plans else CutPlan(num_layers=self.num_layers)
 
     @cached_property
     def healings(self) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,8 @@ from layercut.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from layercut.engine.handle import ModelHandle
 
 _LONG = 2000  # characters of a prompt from which a dry run counts its tokens
 
@@ -156,18 +158,20 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     return GenerationRow(request, prompt, min(request.max_new_tokens, room), given)
 
 
-def check_longest(reader: Callable[[], Reader], requests: Iterable[GenerationRequest | LikelihoodRequest]) -> None:
+def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | LikelihoodRequest]) -> None:
     """Refuse the longest prompt that is to be answered where it leaves no space in the context, as a run would later.
 
     Args:
-        reader: gives the tokenizer; called only where a prompt is long.
+        handle: the model; its tokenizer is loaded only where a prompt is long.
 
     Raises:
         InputError: see ``generation_row``.
     """
     written = [one for one in requests if isinstance(one, GenerationRequest) and len(str(one.prompt)) > _LONG]
-    for longest in sorted(written, key=lambda one: -len(str(one.prompt)))[:1]:
-        generation_row(reader(), longest)
+    if written:
+        longest = max(written, key=lambda request: len(str(request.prompt)))
+        asked = [longest.prompt, longest.begins, longest.max_new_tokens]
+        handle.read("longest", asked, lambda reader: generation_row(reader, longest).limit)
 
 
 def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:

@@ -31,6 +31,7 @@ from layercut.evidence.uses import USES, Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.prune import RESULT, VERSUS, PruneResult
 from layercut.runs.settings import shown
+from layercut.text.tables import Printed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +75,8 @@ class JudgedPlan(JudgedDepth):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Advice:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Advice(Printed):
     """The answer for one use of one model, and all that it rests on."""
 
     use: Use

@@ -13,8 +13,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from layercut.errors import InputError
 
@@ -81,7 +81,7 @@ def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -
 def half_width(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
     """Half of an interval of a mean: clustered standard error times Student's t with K - 1 degrees of freedom."""
     k = int(codes.max()) + 1
-    return float(t.ppf((1 + confidence) / 2, k - 1)) * clustered_standard_error(values, codes)
+    return float(scipy.stats.t.ppf((1 + confidence) / 2, k - 1)) * clustered_standard_error(values, codes)
 
 
 def cluster_sums(values: Array, codes: NDArray[np.intp]) -> Array:
@@ -103,4 +103,4 @@ def cluster_weights(k: int, confidence: float, rng: np.random.Generator, num_res
 
 def _shrinkage(k: int, confidence: float) -> float:
     tail = (1 + confidence) / 2
-    return math.pow(float(norm.ppf(tail)) / float(t.ppf(tail, k - 1)), 2)
+    return math.pow(float(scipy.stats.norm.ppf(tail)) / float(scipy.stats.t.ppf(tail, k - 1)), 2)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import norm, spearmanr
+import scipy
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import Estimate, finite_array
@@ -48,9 +48,9 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], confidence
         return RankCorrelation(None, f"a correlation needs at least {_FEWEST} values, not {n}")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return RankCorrelation(None, "all values on one side are equal, so they have no order")
-    value = float(np.clip(float(spearmanr(a, b).statistic), -1.0, 1.0))
+    value = float(np.clip(float(scipy.stats.spearmanr(a, b).statistic), -1.0, 1.0))
     if n <= 3 or math.isclose(abs(value), 1.0):
         return RankCorrelation(Estimate(value, None, None, n, "none"), "")
-    reach = float(norm.ppf((1 + confidence) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    reach = float(scipy.stats.norm.ppf((1 + confidence) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
     low, high = math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
     return RankCorrelation(Estimate(value, low, high, n, "fisher"), "")

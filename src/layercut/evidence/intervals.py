@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap, norm, t
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes, effective_items, half_width
@@ -69,7 +69,7 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
 
 @lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
 def _wilson_ends(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -109,7 +109,7 @@ def mean_interval(
         return Estimate(mean, mean - reach, mean + reach, len(array), "clustered t")
     for method in ("BCa", "percentile"):
         with np.errstate(all="ignore"):
-            interval = bootstrap(
+            interval = scipy.stats.bootstrap(
                 (array,),
                 np.mean,
                 confidence_level=confidence,
@@ -133,13 +133,13 @@ def mean_ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
     n, mean = len(logs), float(logs.mean())
     if n < 2 or np.ptp(logs) == 0:
         return Estimate(math.exp(mean), None, None, n, "none")
-    reach = float(t.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
+    reach = float(scipy.stats.t.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
     return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n, "t of logarithms")
 
 
 def _wilson(share: float, n: int, effective: float, confidence: float) -> Estimate:
     """Wilson's interval of a share for a number of items that is not whole; scipy's takes whole counts only."""
-    z_squared = float(norm.ppf((1 + confidence) / 2)) ** 2
+    z_squared = float(scipy.stats.norm.ppf((1 + confidence) / 2)) ** 2
     centre = (share + z_squared / (2 * effective)) / (1 + z_squared / effective)
     reach = math.sqrt(z_squared * (share * (1 - share) / effective + z_squared / (4 * effective**2)))
     reach /= 1 + z_squared / effective

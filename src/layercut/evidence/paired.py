@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, permutation_test
+import scipy
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_sums
@@ -259,7 +259,7 @@ def _sign_flip(differences: Array, seed: int) -> float:
     def mean(values: Array, axis: int) -> Array:
         return np.asarray(values.mean(axis=axis))
 
-    result = permutation_test(
+    result = scipy.stats.permutation_test(
         (differences,),
         mean,
         permutation_type="samples",
@@ -304,4 +304,4 @@ def mcnemar(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McN
     if not (is_binary(before) and is_binary(after)):
         raise InputError("McNemar's test takes values of 0 and 1; for other scores use compare_paired.")
     lost, gained = int((before > after).sum()), int((after > before).sum())
-    return McNemar(lost, gained, float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0)
+    return McNemar(lost, gained, float(scipy.stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0)

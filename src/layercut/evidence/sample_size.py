@@ -15,8 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
-from scipy.stats import binom, norm
+import scipy
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes, cluster_sums
@@ -168,7 +167,7 @@ def items_needed(
         )
     level = alpha / comparisons
     psi = expected.outcomes.lost + expected.outcomes.gained
-    z_alpha, z_power = float(norm.ppf(1 - level / 2)), float(norm.ppf(power))
+    z_alpha, z_power = float(scipy.stats.norm.ppf(1 - level / 2)), float(scipy.stats.norm.ppf(power))
     formula = (z_alpha * math.sqrt(psi) + z_power * math.sqrt(max(0.0, psi - delta**2))) ** 2 / delta**2
     ratio = expected.retention
     per_item = (
@@ -176,7 +175,7 @@ def items_needed(
         + ratio**2 * expected.baseline * (1 - expected.baseline)
         - 2 * ratio * (expected.outcomes.both - expected.baseline * expected.cut)
     )
-    z = float(norm.ppf(1 - alpha / 2))
+    z = float(scipy.stats.norm.ppf(1 - alpha / 2))
     interval = z**2 * per_item / (half_width * (expected.baseline - expected.chance)) ** 2
     if max(formula, interval) > _MOST_ITEMS:
         raise InputError(f"that takes {max(formula, interval):,.0f} items; ask for a larger difference or half-width.")
@@ -193,13 +192,13 @@ def mcnemar_power(n: int, outcomes: Outcomes, alpha: float = 0.05) -> float:
     Binomial(M, lost / psi) are lost, and the test compares that with Binomial(M, 1/2).
     """
     psi = outcomes.lost + outcomes.gained
-    m = np.arange(int(binom.ppf(1e-9, n, psi)), int(binom.ppf(1 - 1e-9, n, psi)) + 1)
-    edge = binom.ppf(alpha / 2, m, 0.5)
+    m = np.arange(int(scipy.stats.binom.ppf(1e-9, n, psi)), int(scipy.stats.binom.ppf(1 - 1e-9, n, psi)) + 1)
+    edge = scipy.stats.binom.ppf(alpha / 2, m, 0.5)
     # The largest count whose two-sided p-value lies below alpha; -1 where even 0 of M is no finding.
-    edge = np.where(2 * binom.cdf(edge, m, 0.5) < alpha, edge, edge - 1)
+    edge = np.where(2 * scipy.stats.binom.cdf(edge, m, 0.5) < alpha, edge, edge - 1)
     share = outcomes.gained / psi
-    reject = binom.cdf(edge, m, share) + binom.cdf(edge, m, 1 - share)
-    return float(np.clip(reject, 0.0, 1.0) @ binom.pmf(m, n, psi))
+    reject = scipy.stats.binom.cdf(edge, m, share) + scipy.stats.binom.cdf(edge, m, 1 - share)
+    return float(np.clip(reject, 0.0, 1.0) @ scipy.stats.binom.pmf(m, n, psi))
 
 
 POWER = 0.8
@@ -306,6 +305,6 @@ def _below_zero(x: Array, counts: Array) -> Array:
     w = np.sign(t) * np.sqrt(np.maximum(-2 * height, 0.0))
     u = t * np.sqrt((counts * (x / scaled) ** 2).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        tail = ndtr(w) + np.exp(-(w**2) / 2) / math.sqrt(2 * math.pi) * (1 / w - 1 / u)
+        tail = scipy.special.ndtr(w) + np.exp(-(w**2) / 2) / math.sqrt(2 * math.pi) * (1 / w - 1 / u)
     result[mixed] = np.where(np.abs(w) < 1e-4, 0.5, tail)
     return result

@@ -18,6 +18,7 @@ from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
 from layercut.runs.settings import FORMAT_VERSION, check_version, read_json, shown
+from layercut.text.tables import Printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +118,8 @@ class Agreement(NamedTuple):
         return {"first": self.first, "second": self.second, "kind": self.kind, "rho": rho, "refused": refused}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sweep(Printed):
     """All that a sweep found."""
 
     model: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layercut.errors import InputError, MissingExtra
+from layercut.errors import InputError
 from layercut.healing.examples import (
     Data,
     TrainingExample,
@@ -16,19 +15,13 @@ from layercut.healing.examples import (
     match_tokens,
     num_loss_tokens,
 )
-from layercut.healing.filters import FilterSettings, ReportItems, decontaminate, filter_responses
-from layercut.healing.prompt_sources import PromptGroup, PromptSource
+from layercut.healing.filters import ReportItems, decontaminate, filter_responses
+from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.prompts import AnswerRecord, plain_prompt
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
-from layercut.tasks import TASKS, base_name, load_task
-from layercut.tasks.base import Split, Task
-from layercut.tasks.reported import reported_split, selection_part
-from layercut.tasks.selected_items import merge_items
 from layercut.text.counting import counted
-
-BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
 
 
 def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:
@@ -65,46 +58,6 @@ def _records(part: PromptGroup) -> list[AnswerRecord]:
         for one in part.answered
     ]
     return records
-
-
-def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
-    """Tasks whose report items training data must not hold, by base name; ``data``: local files by name."""
-    tasks = {}
-    # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
-    for base, name in {base_name(name): name for name in names}.items():
-        try:
-            tasks[base] = load_task(name, data=data.get(name))
-        except MissingExtra as error:
-            raise InputError(f"the report items of {name} cannot be read: {error}") from error
-    return tasks
-
-
-def full_test_sets(tasks: Mapping[str, Task], source: PromptSource) -> tuple[str, ...]:
-    """Those of the tasks of which no item is a prompt, and selection items are part of the test set.
-
-    A model healed with these prompts may be reported on all of that test set, so training data must hold none of it.
-    """
-    used = frozenset(chain(*source.items.values()))
-    return tuple(name for name, task in tasks.items() if reported_split(task, used) == "full")
-
-
-def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: PromptSource) -> dict[str, frozenset[str]]:
-    """By task, ids of the items that are prompts or that training data was not checked for, if they may be reported."""
-    unchecked = {task.name: selection_part(task) for name, task in tasks.items() if name not in in_full}
-    return {name: ids for name, ids in merge_items(source.items, unchecked).items() if ids}
-
-
-def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) -> ReportItems:
-    """Questions of the report items of tasks, and of the whole test sets of ``in_full``; says what was not checked."""
-    splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
-    questions = {name: [one.question for one in task.samples(splits[name], None)] for name, task in tasks.items()}
-    missing = [name for name in TASKS if name not in tasks]
-    if missing:
-        say(
-            f"training data was not checked for report items of {', '.join(missing)}; to check it, use `decontaminate` "
-            f"{missing[0]} or `data` {missing[0]}=PATH"
-        )
-    return ReportItems(questions)
 
 
 def examples_of(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
-from pydantic import Field, model_validator
-
-from layercut.base_settings import Settings
-from layercut.errors import InputError
+from layercut.errors import InputError, MissingExtra
+from layercut.healing.prompt_sources import PromptSource
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.settings import FilterSettings
+from layercut.progress import Say
+from layercut.tasks import TASKS, base_name, load_task
+from layercut.tasks.base import Split, Task
+from layercut.tasks.reported import reported_split, selection_part
+from layercut.tasks.selected_items import merge_items
 from layercut.text.counting import counted
 
 Words = tuple[str, ...]
@@ -27,26 +32,8 @@ FEWEST = 3
 questions, and contaminate only as a whole line.
 """
 
+BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
 _OPERATORS = frozenset("+-*/×÷−")
-
-
-class FilterSettings(Settings):
-    """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
-
-    max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
-    min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")
-    finished_only: bool = Field(
-        True, description="Drop answers that ran into the length limit: they would teach the model not to stop."
-    )
-    right_only: bool = Field(
-        False, description="Drop answers that the task's grader finds wrong; answers that nothing grades stay."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
-            raise InputError(f"max_tokens {self.max_tokens} removes every answer; write a larger number.")
-        return self
 
 
 class Filtered(NamedTuple):
@@ -218,3 +205,43 @@ def _goes_on(neighbours: Words) -> bool:
     (False, True)
     """
     return any(word.isdigit() or word in _OPERATORS for word in neighbours)
+
+
+def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
+    """Tasks whose report items training data must not hold, by base name; ``data``: local files by name."""
+    tasks = {}
+    # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
+    for base, name in {base_name(name): name for name in names}.items():
+        try:
+            tasks[base] = load_task(name, data=data.get(name))
+        except MissingExtra as error:
+            raise InputError(f"the report items of {name} cannot be read: {error}") from error
+    return tasks
+
+
+def full_test_sets(tasks: Mapping[str, Task], source: PromptSource) -> tuple[str, ...]:
+    """Those of the tasks of which no item is a prompt, and selection items are part of the test set.
+
+    A model healed with these prompts may be reported on all of that test set, so training data must hold none of it.
+    """
+    used = frozenset(chain(*source.items.values()))
+    return tuple(name for name, task in tasks.items() if reported_split(task, used) == "full")
+
+
+def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: PromptSource) -> dict[str, frozenset[str]]:
+    """By task, ids of the items that are prompts or that training data was not checked for, if they may be reported."""
+    unchecked = {task.name: selection_part(task) for name, task in tasks.items() if name not in in_full}
+    return {name: ids for name, ids in merge_items(source.items, unchecked).items() if ids}
+
+
+def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) -> ReportItems:
+    """Questions of the report items of tasks, and of the whole test sets of ``in_full``; says what was not checked."""
+    splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
+    questions = {name: [one.question for one in task.samples(splits[name], None)] for name, task in tasks.items()}
+    missing = [name for name in TASKS if name not in tasks]
+    if missing:
+        say(
+            f"training data was not checked for report items of {', '.join(missing)}; to check it, use `decontaminate` "
+            f"{missing[0]} or `data` {missing[0]}=PATH"
+        )
+    return ReportItems(questions)

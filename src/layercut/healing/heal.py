@@ -11,43 +11,29 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError, unknown
-from layercut.healing.data import (
-    BUILT_IN,
-    examples_of,
-    full_test_sets,
-    items_used,
-    matched,
-    original_records,
-    question_examples,
-    report_items,
-    split,
-    tasks_to_check,
-)
+from layercut.errors import InputError
+from layercut.healing.data import examples_of, matched, original_records, question_examples, split
+from layercut.healing.filters import BUILT_IN, full_test_sets, items_used, report_items, tasks_to_check
 from layercut.healing.generate import answers_of
 from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
-from layercut.healing.outline import healing_outline
-from layercut.healing.pair import load_pair, plan_of
+from layercut.healing.outline import IN_FULL, check_method, check_models
+from layercut.healing.pair import load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.prompts import AnswerRecord
-from layercut.healing.settings import RESPONSES, HealSettings, TrainSettings
+from layercut.healing.settings import RESPONSES, HealSettings
 from layercut.healing.trainable import remove_weights
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
-from layercut.runs.dry_run import Outline
 from layercut.runs.healing import CHECKPOINT, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
-IN_FULL = "full_test_sets"
-"""In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
 
@@ -98,7 +84,7 @@ def heal_model(
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_sources(train, source)
     check_method(train, group)
-    plan, is_another = _checked(cut, teacher, source, settings, is_control=is_control)
+    plan, is_another = check_models(cut, teacher, source, settings, is_control=is_control)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
     to_check = cache(lambda: tasks_to_check(named, settings.data))
     if in_full is None:
@@ -186,77 +172,6 @@ def ended(run: RunFolder, plan: CutPlan) -> Healed:
     run.write_metrics([], plan=plan.to_dict())
     folder = run.path / CHECKPOINT
     return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
-
-
-def outline_heal(
-    cut_model: ModelSettings,
-    teacher_model: ModelSettings,
-    source: PromptSource,
-    settings: HealSettings,
-    how: Answering,
-    *,
-    out: Path,
-) -> Outline:
-    """What ``heal_model`` would do; nothing is loaded or written. Raises what it raises at its beginning."""
-    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
-    check_method(settings.train, ProcessGroup(0, 1))
-    _checked(cut, teacher, source, settings)
-    return healing_outline(cut, teacher, source, settings, how, out=out)
-
-
-def _checked(
-    cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
-) -> tuple[CutPlan, bool]:
-    """The plan of the pruned model, and whether it was cut from another model than the teacher."""
-    cut.source.refuse_adapter("healing")
-    if not is_control and cut.metadata.model_hash == teacher.metadata.model_hash:
-        raise InputError(
-            f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
-            f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
-        )
-    if settings.filters.right_only and source.parts and not source.tasks:
-        raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
-    plan = plan_of(cut)
-    known = [made.model_hash for made in cut.earlier_plans if not made.is_uncut and made.model_hash]
-    is_another = bool(known) and teacher.metadata.model_hash not in known
-    if is_another and not cut.settings.plan_from_another_model:
-        raise InputError(
-            f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher.metadata.model_hash}). Use that model as the "
-            "teacher, or heal anyway with `plan_from_another_model`."
-        )
-    _check_scale(cut, settings.train)
-    return plan, is_another
-
-
-def check_method(train: TrainSettings, group: ProcessGroup) -> None:
-    """Raise InputError or MissingExtra now for what would fail after hours of answering."""
-    if group.size > 1 and train.graded:
-        raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
-    if group.size > 1 and (train.method in ("seam", "qlora") or train.answers_itself):
-        what = train.objective if train.answers_itself else train.method
-        raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
-    if train.method == "qlora":
-        from layercut.healing.trainable import quantization
-
-        quantization()
-    if train.method != "seam":
-        train.batches(group.size)
-        from layercut.healing.sft import OptimizerNames
-
-        if train.optimizer not in (names := [name.value for name in OptimizerNames]):
-            raise unknown("optimizer", train.optimizer, names)
-
-
-def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
-    """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
-    is_cut = (cut.source.path / PLAN_FILE).is_file()
-    earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
-    if train.method == "seam" and any(entry.get("seam_map") == "magnitude" for entry in earlier):
-        raise InputError(
-            f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
-            "original model's and the two cannot be compared; heal the pruned model itself, or train it."
-        )
 
 
 def _self_records(

@@ -14,7 +14,7 @@ import psutil
 from layercut.engine.handle import ModelHandle
 from layercut.healing.settings import TrainSettings
 from layercut.models.counts import WeightCounts
-from layercut.models.placement import pick_device
+from layercut.models.placement import device_type
 from layercut.progress import Say
 
 if TYPE_CHECKING:
@@ -130,14 +130,16 @@ def training_disk(counts: WeightCounts, train: TrainSettings) -> int:
 
 def is_on_gpu(handle: ModelHandle) -> bool:
     """True if the model will run on a CUDA device."""
-    return pick_device(handle.settings.device).type == "cuda"
+    return device_type(handle.settings.device) == "cuda"
 
 
 def has_bfloat16(handle: ModelHandle) -> bool:
     """True if the model will run on a GPU that has it."""
-    import torch  # not for a dry run
+    if not is_on_gpu(handle):
+        return False
+    import torch
 
-    return is_on_gpu(handle) and torch.cuda.is_bf16_supported()
+    return bool(torch.cuda.is_bf16_supported())
 
 
 def _taken(parts: dict[str, int]) -> int:

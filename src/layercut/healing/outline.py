@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
+from layercut.errors import InputError, MissingExtra, unknown
 from layercut.healing.memory import Longest, training_disk, training_parts
+from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
-from layercut.healing.settings import HealSettings, num_held_out
+from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
+from layercut.models.cache import remembered
+from layercut.models.weights import PLAN_FILE
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.records import read_records
+from layercut.settings import ModelSettings
+from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.plan import CutPlan
 
+IN_FULL = "full_test_sets"
+"""In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
 _RECORD = 2000  # bytes of a record with its prompt and answer, about
 
 
@@ -34,20 +43,18 @@ def answers_outline(
 
 
 def healing_outline(
-    cut: ModelHandle,
-    teacher: ModelHandle,
+    cut_model: ModelSettings,
+    teacher_model: ModelSettings,
     source: PromptSource,
     settings: HealSettings,
     how: Answering,
     *,
     out: Path,
 ) -> Outline:
-    """The steps of ``layercut heal``.
-
-    Raises:
-        InputError: an objective that these prompts do not allow.
-    """
-    train = settings.train
+    """The steps of ``layercut heal``; nothing is loaded or written. Raises what ``heal_model`` would at first."""
+    cut, teacher, train = ModelHandle(cut_model), ModelHandle(teacher_model), settings.train
+    check_method(train, ProcessGroup(0, 1))
+    check_models(cut, teacher, source, settings)
     check_sources(train, source)
     longest = _encodes(cut, source)
     counts, uncut = (handle.counts for handle in (cut, teacher))
@@ -96,4 +103,66 @@ def _encodes(handle: ModelHandle, source: PromptSource) -> int:
     if source.records is not None:
         prompts = [record_prompt(one) for one in source.records]
     longest = max(prompts, key=lambda prompt: len(str(prompt)), default="")
-    return len(encode_prompt(handle.weightless.tokenizer, longest, handle.settings.model))
+    name = handle.settings.model
+    return int(handle.read("prompts", longest, lambda reader: len(encode_prompt(reader.tokenizer, longest, name))))
+
+
+def check_models(
+    cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
+) -> tuple[CutPlan, bool]:
+    """The plan of the pruned model, and whether it was cut from another model than the teacher."""
+    cut.source.refuse_adapter("healing")
+    if not is_control and cut.metadata.model_hash == teacher.metadata.model_hash:
+        raise InputError(
+            f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
+            f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
+        )
+    if settings.filters.right_only and source.parts and not source.tasks:
+        raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
+    plan = cut.last_cut
+    known = [made.model_hash for made in cut.earlier_plans if not made.is_uncut and made.model_hash]
+    is_another = bool(known) and teacher.metadata.model_hash not in known
+    if is_another and not cut.settings.plan_from_another_model:
+        raise InputError(
+            f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
+            f"{teacher.settings.model} is another model ({teacher.metadata.model_hash}). Use that model as the "
+            "teacher, or heal anyway with `plan_from_another_model`."
+        )
+    _check_scale(cut, settings.train)
+    return plan, is_another
+
+
+def check_method(train: TrainSettings, group: ProcessGroup) -> None:
+    """Raise InputError or MissingExtra now for what would fail after hours of answering."""
+    if group.size > 1 and train.graded:
+        raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
+    if group.size > 1 and (train.method in ("seam", "qlora") or train.answers_itself):
+        what = train.objective if train.answers_itself else train.method
+        raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
+    if train.method == "qlora":
+        from layercut.healing.trainable import quantization
+
+        quantization()
+    if train.method != "seam":
+        train.batches(group.size)
+        if find_spec("trl") is None:
+            raise MissingExtra("healing by training", "heal")
+        if train.optimizer not in (names := remembered("optimizers", None, _read_optimizers)):
+            raise unknown("optimizer", train.optimizer, names)
+
+
+def _read_optimizers() -> list[str]:
+    from layercut.healing.sft import OptimizerNames
+
+    return [name.value for name in OptimizerNames]
+
+
+def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
+    """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
+    is_cut = (cut.source.path / PLAN_FILE).is_file()
+    earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
+    if train.method == "seam" and any(entry.get("seam_map") == "magnitude" for entry in earlier):
+        raise InputError(
+            f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
+            "original model's and the two cannot be compared; heal the pruned model itself, or train it."
+        )

@@ -23,7 +23,6 @@ from layercut.healing.trainable import load_for_training
 from layercut.models.loading import LoadedModel, load_tokenizer
 from layercut.models.weights import num_elements, read_config, stored_tensors
 from layercut.surgery.checkpoint import changed_since
-from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
 
 if TYPE_CHECKING:
@@ -35,11 +34,6 @@ class Pair(NamedTuple):
 
     cut: LoadedModel
     uncut: LoadedModel | None  # None where it is not needed in training, or has weights of its own and is loaded later
-
-
-def plan_of(cut: ModelHandle) -> CutPlan:
-    """The plan of the last cut of a model; an empty one for a model that is whole."""
-    return cut.earlier_plans[-1] if cut.earlier_plans else CutPlan(num_layers=cut.num_layers)
 
 
 def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> int | None:
@@ -55,9 +49,9 @@ def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings)
         return None
     if cut.metadata.model_hash == teacher.metadata.model_hash:
         return 0
-    if plan_of(cut).model_hash != teacher.metadata.model_hash:
+    if cut.last_cut.model_hash != teacher.metadata.model_hash:
         return None
-    changed = changed_since(teacher.source.path, plan_of(cut), cut.source.path)
+    changed = changed_since(teacher.source.path, cut.last_cut, cut.source.path)
     own = None if changed is None else sum(one.num_parameters for one in changed)
     return None if own == num_elements(cut.source.path) else own
 
@@ -70,7 +64,7 @@ def load_pair(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> P
     uncut = load_cut(teacher, train)
     model = second_tree(uncut.model)
     if cut.metadata.model_hash != teacher.metadata.model_hash:
-        remove_layers(model, plan_of(cut))
+        remove_layers(model, cut.last_cut)
     if own and not put_changed(model, cut.source.path):
         loaded = load_cut(cut, train)
         take_equal(loaded.model, model)

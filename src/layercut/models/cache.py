@@ -1,10 +1,20 @@
-"""The cache folder of layercut: models converted from other formats."""
+"""The cache folder of layercut: converted models, and what follows from the small files of models."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from layercut.runs.atomic import write_json
+from layercut.runs.json_text import load
 
 ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"  # advice for a cache that cannot be written
 
@@ -20,3 +30,27 @@ def cache_dir() -> Path:
     if sys.platform == "win32" and (base := os.environ.get("LOCALAPPDATA")):
         return Path(base) / "layercut" / "Cache"
     return Path.home() / ".cache" / "layercut"
+
+
+def remembered(kind: str, given: Any, compute: Callable[[], Any]) -> Any:
+    """``compute()``, as JSON has it; kept on disk, because what it needs, torch and transformers, take seconds to load.
+
+    Args:
+        kind: folder of the cache.
+        given: all that it follows from, besides the code of layercut and the version of transformers.
+    """
+    key = hashlib.sha256(json.dumps([given, _code()], sort_keys=True).encode()).hexdigest()[:32]
+    file = cache_dir() / kind / f"{key}.json"
+    try:
+        return load(file)
+    except (OSError, ValueError):  # not there, or not whole
+        made = compute()
+    with suppress(OSError, ValueError):  # it only saves time
+        write_json(file, made)
+    return json.loads(json.dumps(made))
+
+
+@cache
+def _code() -> list[str]:
+    sources = sorted(Path(__file__).parents[1].glob("*/*.py"))
+    return [hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest(), version("transformers")]

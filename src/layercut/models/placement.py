@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,7 @@ def pick_dtype(
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if dtype != "auto" or device_map is not None or pick_device(device).type != "cpu":
+    if dtype != "auto" or device_map is not None or device_type(device) != "cpu":
         return dtype
     if "quantization_config" in read_config(folder):
         return dtype
@@ -84,6 +86,13 @@ def pick_device(device: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"this machine has no device {device!r}; use auto or cpu.") from error
     return chosen
+
+
+def device_type(device: str = "auto") -> str:
+    """``pick_device(device).type``, without torch where the CPU was named or its wheel is for CPUs alone."""
+    if device == "cpu" or (device == "auto" and "torch" not in sys.modules and version("torch").endswith("+cpu")):
+        return "cpu"
+    return pick_device(device).type
 
 
 def give_back_memory() -> None:

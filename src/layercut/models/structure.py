@@ -9,22 +9,16 @@ found before any weight is read. No type of model is named here but in ``EXCEPTI
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
-from importlib.metadata import version
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from layercut.errors import CheckpointError, InputError, one_line
-from layercut.models.cache import cache_dir
-from layercut.runs.atomic import write_json
-from layercut.runs.json_text import load
+from layercut.models.cache import remembered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,33 +110,24 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
         CheckpointError: a config that transformers does not accept.
     """
     listed = sorted(tensors)
-    file = cache_dir() / "structures" / f"{_cache_key(config, listed)}.json"
-    try:
-        known = load(file)
-        return Structure(**known | {key: tuple(known[key]) for key in ("embeddings", "stored")})
-    except (OSError, ValueError, TypeError, KeyError):  # not there, or not whole
-        found, stored = _laid_out(json.dumps(config, sort_keys=True), name)
-        structure = replace(found, stored=_heads(found, lambda tensor: stored(tensor)[0], listed))
-    with suppress(OSError):  # it only saves time
-        write_json(file, asdict(structure))
-    return structure
+
+    def find() -> dict[str, Any]:
+        structure, stored = _laid_out(json.dumps(config, sort_keys=True), name)
+        return asdict(replace(structure, stored=_heads(structure, lambda tensor: stored(tensor)[0], listed)))
+
+    known = remembered("structures", [config, listed], find)
+    return Structure(**known | {key: tuple(known[key]) for key in ("embeddings", "stored")})
 
 
-def _cache_key(config: Mapping[str, Any], tensors: Sequence[str]) -> str:
-    """Of all that a structure follows from: the checkpoint and what finds it."""
-    parts = (config, tensors, _found_by())
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
+    """By a tensor's name in a checkpoint, the parameter that it becomes a part of, and transformers' operations."""
 
+    def rename() -> dict[str, Any]:
+        stored = _laid_out(json.dumps(config, sort_keys=True), name)[1]
+        return {tensor: stored(tensor) for tensor in tensors}
 
-@cache
-def _found_by() -> tuple[str, str]:
-    """This file, and the version of transformers, which takes seconds to load."""
-    return Path(__file__).read_text("utf-8"), version("transformers")
-
-
-def stored_as(config: Mapping[str, Any], name: str) -> Stored:
-    """A function from a tensor's name in a checkpoint to the parameter that it becomes a part of."""
-    return _laid_out(json.dumps(config, sort_keys=True), name)[1]
+    found: dict[str, tuple[str, list[str]]] = remembered("stored", [config, [*tensors]], rename)
+    return found
 
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:

@@ -123,8 +123,10 @@ def find_equal_head(
     tensors: Iterable[TensorSpan], structure: Structure, config: Mapping[str, Any], name: str
 ) -> TensorSpan | None:
     """The head of a checkpoint, where it is stored and equals the embeddings bit by bit; None otherwise."""
-    stored = stored_as(config, name)
-    by_parameter = {stored(tensor.name)[0]: tensor for tensor in tensors}
+    by_name = {tensor.name: tensor for tensor in tensors}
+    by_parameter = {
+        parameter: by_name[stored] for stored, (parameter, _) in stored_as(config, name, [*by_name]).items()
+    }
     embeddings, head = (by_parameter.get(parameter) for parameter in structure.embeddings or ("", ""))
     if embeddings is None or head is None:
         return None

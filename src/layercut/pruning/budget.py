@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from layercut.evidence.sample_size import CORRELATION, MANY, POWER, Differences, decides, least, outcomes_of
+from layercut.selection.answers import ObjectiveTask
+from layercut.tasks import load_task
+from layercut.tasks.general import CODE, GENERAL
 
 SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
 FEWEST, MOST = 16, 500
@@ -22,6 +25,14 @@ PATH, CONFIRM = 0.35, 0.35
 """Shares of the time for the search, and for the report items at least. The rest is for loading, healing, the
 checkpoint and the speed."""
 ERROR = 0.05
+HEALING_ITEMS, FEWEST_FRESH = 48, 24
+"""Items of each task that healing learns from at most, and how many there must be beside those that judge."""
+REQUESTS = 12  # general requests of each list
+
+
+def general_tasks() -> tuple[ObjectiveTask, ...]:
+    """General requests, which count with the goal's tasks where channels are chosen and plans are healed."""
+    return tuple(ObjectiveTask(task=load_task(name), readout="short", limit=REQUESTS) for name in (GENERAL, CODE))
 
 
 class Yardstick(NamedTuple):

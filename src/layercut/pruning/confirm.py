@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
-from layercut.pruning.path import measured
 from layercut.runs.directory import RunFolder
-from layercut.runs.prune import Alternative, TaskKept, TaskScore, TestedDepth
+from layercut.runs.prune import Alternative, TaskKept, TaskScore, TestedDepth, measured
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 

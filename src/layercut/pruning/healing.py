@@ -12,16 +12,17 @@ import torch
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.healing.data import BUILT_IN
+from layercut.healing.filters import BUILT_IN
 from layercut.healing.fold import gain, last_projection, run_until, takes_maps
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
+from layercut.pruning.budget import FEWEST_FRESH
 from layercut.pruning.context import PruneContext
-from layercut.pruning.path import FEWEST_FRESH, PlanPath
-from layercut.pruning.settings import LAYER, TRAINED
+from layercut.pruning.path import PlanPath
+from layercut.pruning.settings import LAYER, SEAM, TRAINED
 from layercut.selection.objective import TaskRecords
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
@@ -30,7 +31,6 @@ from layercut.surgery.remove import decoder_layers
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
-SEAM = "seam"  # in closed form
 SHORT: Mapping[str, Any] = {
     "method": "lora", "objective": "forward-kl", "schedule": "linear", "warmup_steps": 5, "save_every": 16
 }  # fmt: skip

@@ -36,10 +36,11 @@ from layercut.pruning.context import PruneContext
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import OriginalModel
 from layercut.pruning.outcome import outcome_of
-from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
+from layercut.pruning.outline import FLAGS, refuse_early, settings_of_run, size_unit, units_of
+from layercut.pruning.profile import fitted
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.search import PathSearch
-from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
+from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.pruning.side_effects import FOLDER as SIDE_EFFECTS_FOLDER
 from layercut.pruning.side_effects import SIDE_EFFECTS, checks_for, side_effects
 from layercut.pruning.sizes import Sizes, on_experts
@@ -51,9 +52,8 @@ from layercut.runs.directory import METRICS, PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.environment import shown
 from layercut.runs.json_text import load
-from layercut.runs.prune import BYTES, MODEL, RESULT, SECONDS, PruneResult, SideEffect, least_kept
+from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect, least_kept
 from layercut.runs.study import ARMS
-from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.settings import UNCUT, ModelSettings
@@ -62,13 +62,9 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
-from layercut.tasks.grading import chance_of
-from layercut.tasks.own_file import OwnFile
 from layercut.text.counting import counted
 
 WRITTEN = "fingerprint of the checkpoint"  # a note: its weights, when they were verified
-_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
-FLAGS = {"limit": "items", "objective": "tasks"}
 _STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
 """Of a run, in order; other models are asked while plans are confirmed."""
 
@@ -104,7 +100,7 @@ def prune_model(
     unit = size_unit(settings)
     sizes = () if units == LAYER else Sizes(handle).wanted(settings, unit)
     depth = settings.num_plans(sizes, handle.num_layers)
-    profile = fitted(settings.serve, handle.weightless.context_length, "serve" in settings.model_fields_set)
+    profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
         if note:
             say(note)
@@ -155,45 +151,6 @@ def prune_model(
         return Pruned(run.path, found, handle.settings)
 
 
-def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
-    """Raise InputError for what would stop the run after hours."""
-    if profile.engine != TRANSFORMERS:
-        timer_of(model, profile=profile)
-    for name in settings.versus:
-        other_model(model.settings, name)
-    own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
-    alike = [one.label for one in own if 1 in chance_of(one.task, "selection", one.readout).values()]
-    if len(alike) == len(parts):
-        raise InputError(
-            f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
-            "shown; give rows with different answers."
-        )
-
-
-def units_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> str:
-    """Units to remove: as wanted, or layers where MLPs cannot be thinned.
-
-    Raises:
-        InputError: MLPs that cannot be thinned, where only width was asked for.
-    """
-    wanted = settings.wanted_units
-    if wanted == LAYER:
-        return LAYER
-    try:
-        Sizes(model)
-    except InputError as error:
-        if wanted == WIDTH:
-            raise
-        say(f"layers alone are removed: {error}")
-        return LAYER
-    return wanted
-
-
-def size_unit(settings: PruneSettings) -> str:
-    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
-    return BYTES if settings.faster is None or settings.smaller is not None else SECONDS
-
-
 def has_checkpoint(run: RunFolder) -> bool:
     """True if the checkpoint is there, as it was verified.
 
@@ -209,18 +166,6 @@ def has_checkpoint(run: RunFolder) -> bool:
             "them. Move that folder elsewhere, and the same command writes it again."
         )
     return True
-
-
-def settings_of_run(
-    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
-) -> dict[str, Any]:
-    """All that decides the numbers; the same command goes on only with the same."""
-    return {
-        **handle.describe(),
-        "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
-        "seed": seed,
-    }
 
 
 class PruneJob:
@@ -239,7 +184,7 @@ class PruneJob:
             state.put("shared", [] if "report_items" in state else list(self._settings.versus))
         if "general" not in state:  # a path that was begun without general requests goes on without
             wanted = not self._settings.goal_alone and "path" not in state
-            state.put("general", wanted and self._model.weightless.has_chat_template)
+            state.put("general", wanted and self._model.has_chat_template)
         with self._progress.running():
             with self._stage("original"):
                 self._original.measure()
@@ -429,7 +374,7 @@ class PruneJob:
 
     def _check(self, arm: Arm) -> tuple[SideEffect, ...]:
         """Abilities outside the goal that the checkpoint lost."""
-        checks = checks_for(self._model.weightless, self._context.seed)
+        checks = checks_for(self._model, self._context.seed)
         if not checks:
             self._progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
             return ()

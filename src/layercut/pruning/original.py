@@ -16,13 +16,14 @@ from layercut.pruning.budget import (
     MOST,
     SELECTION_ITEMS,
     Yardstick,
+    general_tasks,
     items_for,
     report_items_in,
     resolution,
     selection_items_in,
 )
 from layercut.pruning.context import PruneContext
-from layercut.pruning.path import PlanPath, general_tasks
+from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import LAYER, NONE
 from layercut.pruning.verdict import lacking
 from layercut.runs.prune import PathStep

@@ -17,7 +17,6 @@ from layercut.models.weights import safetensors_files
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, gone_of, original_scores
 from layercut.pruning.context import PruneContext
 from layercut.pruning.original import OriginalModel
-from layercut.pruning.path import measured
 from layercut.pruning.speed import request_time, speeds
 from layercut.pruning.verdict import answer_of, beside, fastest, next_step
 from layercut.runs.directory import RunFolder
@@ -35,6 +34,7 @@ from layercut.runs.prune import (
     SideEffect,
     Size,
     TaskCost,
+    measured,
 )
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut

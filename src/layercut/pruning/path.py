@@ -14,49 +14,46 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from layercut.engine.base import Decoding, Engine, LikelihoodRequest
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress
-from layercut.pruning.budget import CANDIDATES
-from layercut.runs.prune import Estimated, TaskKept
+from layercut.pruning.budget import CANDIDATES, FEWEST_FRESH, HEALING_ITEMS
+from layercut.pruning.sizes import Sizes
+from layercut.runs.prune import TaskKept, measured
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.base import Context
 from layercut.selection.calibration import Calibration
+from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
 from layercut.selection.criteria import block_influence
 from layercut.selection.greedy import best_of, stand
 from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.perplexity import TextObjective
 from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.trace_damage import correct_traces, first_traces
+from layercut.selection.trace_damage import correct_traces, first_traces, right_answers
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import load_task
 from layercut.tasks.base import GENERATED, generates
-from layercut.tasks.general import CODE, GENERAL
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+
+if TYPE_CHECKING:
+    from layercut.pruning.speed import RequestTimes
 
 CRITERION = "prune"  # criterion of the plans of a path
 TRACES, ALONE = 16, 8
 """Right answers of each task that trace damage reads and channels are ranked on, and of each layer alone. Eight ranked
 channels as well as 32 (SmolLM2, docs/experiments/width.md).
 """
-HEALING_ITEMS, FEWEST_FRESH = 48, 24
-"""Items of each task that healing learns from at most, and how many there must be beside those that judge."""
-REQUESTS = 12  # general requests of each list
 _TEXTS = 8  # right answers of each task that block influence reads
+LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone
 _FEWEST = 8  # layers that the first sieve lets through at least
-
-
-def general_tasks() -> tuple[ObjectiveTask, ...]:
-    """General requests, which count with the goal's tasks where channels are chosen and plans are healed."""
-    return tuple(ObjectiveTask(task=load_task(name), readout="short", limit=REQUESTS) for name in (GENERAL, CODE))
 
 
 class NextLayer(NamedTuple):
@@ -243,6 +240,64 @@ class PlanPath:
         return correct_traces(self.objective).by_task
 
 
+class SizedPlan(NamedTuple):
+    """The plan of one size."""
+
+    plan: CutPlan
+    num_candidates: int
+
+
+class SizePath:
+    """Finds the plan of each size, from that of the size before."""
+
+    def __init__(self, model: ModelHandle, *, layers: bool, times: RequestTimes | None = None) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            layers: False: MLPs alone become thinner.
+            times: sizes are shares of these seconds, and not of the bytes.
+        """
+        self._model, self._layers = model, layers
+        self.sizes = Sizes(model)
+        self._share = self.sizes.share if times is None else times.share
+        self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
+
+    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> SizedPlan:
+        """The plan that is smaller by this share, and removes these layers at least.
+
+        Args:
+            path: the measurements, over the model in memory.
+
+        Raises:
+            InputError: no plan is as small.
+        """
+        tried = [removed]
+        if self._layers:
+            tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
+        shares = {layers: self._share(layers, smaller) for layers in tried}
+        plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
+        if not plans:
+            raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
+        return SizedPlan(plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans))
+
+    def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
+        if removed not in self._ranked:
+            loaded, traces = self._model.loaded, path.traces
+            few = {name: requests[:TRACES] for name, requests in traces.items()}
+            texts = {name: answers_as_texts(loaded, requests) for name, requests in few.items() if requests}
+            read = texts or {"selection items": texts_as_read(loaded, path.read_texts())}
+            if path.general:  # as one more task
+                general = {answered.task.task.name: right_answers(answered) for answered in path.general}
+                read["general requests"] = answers_as_texts(loaded, first_traces(general, TRACES))
+            self._ranked[removed] = rank_channels(loaded, removed, read)
+        mlp = self.sizes.mlp
+        return CutPlan(
+            num_layers=self._model.num_layers,
+            removed=removed,
+            channels=keep_most(mlp, self._ranked[removed], share),
+        )
+
+
 def kept_of(
     part: ObjectiveTask,
     metric: str,
@@ -269,10 +324,3 @@ def correlation_of(before: Sequence[float], after: Sequence[float]) -> float:
     """Pearson's, with half an item added to each of the four outcomes, as the paired intervals have it."""
     pairs = np.array([[*before, 1.0, 1.0, 0.0, 0.0], [*after, 1.0, 0.0, 1.0, 0.0]])
     return float(np.corrcoef(np.repeat(pairs, [2] * len(before) + [1] * 4, axis=1))[0, 1])
-
-
-def measured(estimate: Any) -> Estimated:
-    """An estimate as results hold it; an end that is not finite is left out."""
-    ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
-    low, high = ends
-    return Estimated(value=estimate.value, low=low, high=high, n=estimate.n)

@@ -13,6 +13,7 @@ from layercut.runs.frame import frame
 from layercut.runs.prune import RESULT, Estimated, PruneResult
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
+from layercut.text.tables import Printed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 
-@dataclass(frozen=True)
-class Pruned:
+@dataclass(frozen=True, repr=False)
+class Pruned(Printed):
     """The result and its folder."""
 
     folder: Path

@@ -15,10 +15,10 @@ from layercut.progress.cost import clock
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import gone_of
 from layercut.pruning.context import PruneContext
-from layercut.pruning.healing import SEAM, TRAINING_ITEMS, DepthHealer, healing_prompts, training_prompts
+from layercut.pruning.healing import TRAINING_ITEMS, DepthHealer, healing_prompts, training_prompts
 from layercut.pruning.original import OriginalModel
-from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE, TRAINED
-from layercut.pruning.sizes import SizePath
+from layercut.pruning.path import SizePath
+from layercut.pruning.settings import AUTO, BOTH, LAYER, NONE, SEAM, TRAINED
 from layercut.pruning.speed import RequestTimes, measure_request_times
 from layercut.pruning.versus import timer_of
 from layercut.runs.prune import SECONDS, SHARED, PathStep, TaskKept, Tried, least_kept, stage_of

@@ -18,8 +18,8 @@ from layercut.settings import Depth
 AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
-TRAINED = "seam+lora"
-"""In closed form, and then LoRA on the original model's distributions.
+SEAM, TRAINED = "seam", "seam+lora"
+"""In closed form; and then LoRA on the original model's distributions.
 
 Training from the seam brought back more than training the cut on answers (three seeds, docs/experiments/healing.md).
 """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
 from layercut.evidence.intervals import ALPHA, holm
 from layercut.evidence.two_runs import compare_two
-from layercut.pruning.path import measured
 from layercut.runs.directory import RunFolder
-from layercut.runs.prune import SideEffect
+from layercut.runs.prune import SideEffect, measured
 from layercut.tasks.cells import Cell, make_cells
 from layercut.tasks.suites import suite
 
@@ -21,20 +23,27 @@ _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
 
 
-def checks_for(reader: Reader, seed: int) -> list[Cell]:
+def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
     """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
-    cells = []
-    for cell in make_cells(suite("side_effects", limit=ITEMS), seed):
-        if cell.task.name.startswith(_LONG):
-            continue
-        requests = [cell.task.request(sample, cell.readout) for sample in cell.samples]
-        try:
-            for request in requests:
-                generation_row(reader, request)  # type: ignore[arg-type]
-        except InputError:
-            continue
-        cells.append(cell)
-    return cells
+    cells = make_cells(suite("side_effects", limit=ITEMS), seed)
+    requests: dict[str, list[Any]] = {
+        cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
+        for cell in cells
+        if not cell.task.name.startswith(_LONG)
+    }
+
+    def accepted(reader: Reader) -> list[str]:
+        labels = []
+        for label, asked in requests.items():
+            with suppress(InputError):
+                for request in asked:
+                    generation_row(reader, request)
+                labels.append(label)
+        return labels
+
+    given = [(label, one.prompt, one.begins, one.max_new_tokens) for label, asked in requests.items() for one in asked]
+    labels = model.read("side_effects", given, accepted)
+    return [cell for cell in cells if cell.label in labels]
 
 
 def side_effects(uncut: Path, cut: Path, seed: int) -> tuple[SideEffect, ...]:

@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
-from layercut.pruning.path import TRACES, PlanPath
 from layercut.pruning.settings import WIDTH, PruneSettings
-from layercut.pruning.speed import RequestTimes
 from layercut.runs.prune import BYTES
-from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
-from layercut.selection.trace_damage import first_traces, right_answers
-from layercut.surgery.plan import CutPlan
 from layercut.surgery.stored_slots import stored_slots
 from layercut.surgery.width import mlp_width_of
 
 STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before
 MOST, MOST_FOR_SPEED = 0.3, 0.6
 """Share of the bytes that may go where nothing else was asked for, and where a speed was."""
-LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone
-
-
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -54,13 +46,6 @@ def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int
     vocabulary = config.get("text_config", config).get("vocab_size")
     tables = [one.entry.num_bytes for one in stored if one.entry.shape[:1] == (vocabulary,)]
     return tables[0] if len(tables) > 1 else 0
-
-
-class SizedPlan(NamedTuple):
-    """The plan of one size."""
-
-    plan: CutPlan
-    num_candidates: int
 
 
 class Sizes:
@@ -142,54 +127,3 @@ class Sizes:
         gone = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:num_layers])
         thin = sum(self._channels[layer] * self.mlp.width for layer in self._channels if layer not in gone)
         return (sum(self._layers[layer] for layer in gone) + thin) / self.total
-
-
-class SizePath:
-    """Finds the plan of each size, from that of the size before."""
-
-    def __init__(self, model: ModelHandle, *, layers: bool, times: RequestTimes | None = None) -> None:
-        """Nothing is measured yet.
-
-        Args:
-            layers: False: MLPs alone become thinner.
-            times: sizes are shares of these seconds, and not of the bytes.
-        """
-        self._model, self._layers = model, layers
-        self.sizes = Sizes(model)
-        self._share = self.sizes.share if times is None else times.share
-        self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
-
-    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> SizedPlan:
-        """The plan that is smaller by this share, and removes these layers at least.
-
-        Args:
-            path: the measurements, over the model in memory.
-
-        Raises:
-            InputError: no plan is as small.
-        """
-        tried = [removed]
-        if self._layers:
-            tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
-        shares = {layers: self._share(layers, smaller) for layers in tried}
-        plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
-        if not plans:
-            raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
-        return SizedPlan(plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans))
-
-    def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
-        if removed not in self._ranked:
-            loaded, traces = self._model.loaded, path.traces
-            few = {name: requests[:TRACES] for name, requests in traces.items()}
-            texts = {name: answers_as_texts(loaded, requests) for name, requests in few.items() if requests}
-            read = texts or {"selection items": texts_as_read(loaded, path.read_texts())}
-            if path.general:  # as one more task
-                general = {answered.task.task.name: right_answers(answered) for answered in path.general}
-                read["general requests"] = answers_as_texts(loaded, first_traces(general, TRACES))
-            self._ranked[removed] = rank_channels(loaded, removed, read)
-        mlp = self.sizes.mlp
-        return CutPlan(
-            num_layers=self._model.num_layers,
-            removed=removed,
-            channels=keep_most(mlp, self._ranked[removed], share),
-        )

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import scipy
 from pydantic import BaseModel
-from scipy.optimize import nnls
 
 from layercut.evidence.intervals import mean_ratio
-from layercut.pruning.path import measured
 from layercut.pruning.profile import Profile
-from layercut.runs.prune import Estimated, TimedSpeed
+from layercut.runs.prune import Estimated, TimedSpeed, measured
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import MlpWidth
@@ -122,7 +121,9 @@ class TimeParts(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def fitted(cls, stay: Sequence[tuple[float, float]], seconds: Sequence[float]) -> TimeParts:
         """Least squares without negative parts, over plans with so many layers and this share of their channels."""
-        parts, _ = nnls(np.array([[1.0, layers, layers * share] for layers, share in stay]), np.array(seconds))
+        parts, _ = scipy.optimize.nnls(
+            np.array([[1.0, layers, layers * share] for layers, share in stay]), np.array(seconds)
+        )
         return cls(**dict(zip(("fixed", "layer", "channels"), map(float, parts), strict=True)))
 
     def seconds(self, layers: float, channels: float = 1.0) -> float:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.llamacpp import GgufTimer
-from layercut.engine.timing import CheckpointTimer, Timer
 from layercut.engines import ENGINES
 from layercut.errors import InputError, MissingExtra
 from layercut.pruning.profile import LLAMA_CPP, Profile
@@ -16,6 +15,9 @@ from layercut.settings import QUANTISED, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.run import slug
+
+if TYPE_CHECKING:
+    from layercut.engine.timing import Timer
 
 _KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)  # a kind of quantised weights, as people write it
 
@@ -57,6 +59,9 @@ def timer_of(model: ModelHandle, plan: CutPlan | None = None, profile: Profile |
         InputError: the engine is llama.cpp, and the model is no GGUF file.
         MissingExtra: it is not installed.
     """
+    from layercut.engine.llamacpp import GgufTimer
+    from layercut.engine.timing import CheckpointTimer
+
     plan, settings = plan or CutPlan(num_layers=model.num_layers), model.settings
     if profile is not None and profile.engine == LLAMA_CPP:
         if gguf_file(settings.model) is None:

@@ -61,6 +61,9 @@ class RunFolder:
         self.settings = settings  # the resolved settings, as they stand in config.yaml
         self._lock = lock
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @classmethod
     def begin(
         cls,

@@ -12,6 +12,7 @@ from layercut.runs.atomic import write_json
 from layercut.runs.prune import Estimated
 from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.text.removal import Removal
+from layercut.text.tables import Printed
 
 DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""
@@ -69,7 +70,7 @@ class DraftMeasured(_Plain):
     expected_rounds: int
 
 
-class DraftResult(_Plain):
+class DraftResult(Printed, _Plain):
     """All of it."""
 
     format_version: int = FORMAT_VERSION

@@ -15,6 +15,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.text.removal import Removal, amount, format_layers
+from layercut.text.tables import Printed
 
 RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune
@@ -39,6 +40,13 @@ class Estimated(_Plain):
     low: float | None = None  # None where the items cannot say
     high: float | None = None
     n: int  # items, or timed rounds
+
+
+def measured(estimate: Any) -> Estimated:
+    """An estimate as results hold it; an end that is not finite is left out."""
+    ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
+    low, high = ends
+    return Estimated(value=estimate.value, low=low, high=high, n=estimate.n)
 
 
 class GoalTask(_Plain):
@@ -304,7 +312,7 @@ def side_effect_words(effects: Sequence[SideEffect]) -> str:
     return f"{worse or 'none shown'} ({len(effects)} checks, {sum(one.cut.n for one in effects)} items)"
 
 
-class PruneResult(_Plain):
+class PruneResult(Printed, _Plain):
     """All that a finished ``layercut prune`` found."""
 
     format_version: int = FORMAT_VERSION

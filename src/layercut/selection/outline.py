@@ -94,7 +94,7 @@ def planned(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample],
             f"{part.label} has no item for this: {what}. The prompt decides which items choose and which are reported; "
             "give more rows with different prompts."
         )
-    check_longest(lambda: handle.weightless, (part.task.request(sample, part.readout) for sample in samples))
+    check_longest(handle, (part.task.request(sample, part.readout) for sample in samples))
     return PlannedStep(f"{part.label}, {what}", plans * len(samples))
 
 

@@ -79,7 +79,47 @@ class SweptTask:
         return tuple(sample.id for sample in self.samples)
 
 
-def sweep_model(
+@dataclass(frozen=True, kw_only=True)
+class PlannedSweep:
+    """A sweep that can be run."""
+
+    folder: Path
+    handle: ModelHandle
+    layers: tuple[int, ...]  # the skipped ones
+    asked: list[SweptTask]
+    split: Split
+    rankings: list[Ranking]
+    draw: Decoding
+    isolation: str | None  # of generated programs
+
+    def outline(self) -> Outline:
+        """What would be asked."""
+        parts = [(one.part, one.samples) for one in self.asked]
+        return sweep_outline(self.handle, parts, len(self.layers), self.folder)
+
+    def run(self, console: Console, say: Say) -> Swept:
+        """Skip each layer alone and measure all tasks."""
+        handle, asked = self.handle, self.asked
+        settings = sweep_settings(handle.describe(), [one.part for one in asked], self.draw, self.split)
+        flags = {"limit": "limit", "objective": "objective"}
+        with RunFolder.begin(self.folder, settings, flags=flags, sandbox=self.isolation) as run:
+            rows = measure(run, asked, self.layers, handle, self.draw, console, say)
+            sweep = Sweep(
+                model=handle.settings.model,
+                model_hash=handle.metadata.model_hash,
+                num_layers=handle.num_layers,
+                split=self.split,
+                items={task: items_hash(ids) for task, ids in _items(asked).items()},
+                rows=tuple(rows),
+                rankings=tuple(self.rankings),
+            )
+            sweep.save(run.path)
+            if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
+                run.write_metrics([])
+            return Swept(run.path, sweep)
+
+
+def plan_sweep(
     model: ModelSettings,
     *,
     objective: Sequence[TaskSettings],
@@ -89,11 +129,9 @@ def sweep_model(
     out: Path | None,
     seed: int,
     decoding: DecodingSettings,
-    dry_run: bool,
-    console: Console,
     say: Say,
-) -> Swept | Outline:
-    """Skip each layer alone and measure all tasks; ``layercut sweep``. A dry run gives what would be asked.
+) -> PlannedSweep:
+    """The sweep of a model, each layer skipped alone; ``layercut sweep``.
 
     Args:
         objective: tasks, readouts and numbers of items.
@@ -119,32 +157,21 @@ def sweep_model(
         asked={task: ids for task, ids in _items(asked).items() if split == "selection"},
         from_another_model=model.plan_from_another_model,
     )
-    folder = out or Path("runs", slug(f"{model.model}-sweep"))
     if (whole := handle.plan()).earlier:
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
     isolation = announce_isolation((one.part.task for one in asked), say)
     tell_shortfalls((one.part for one in asked), split, say)
-    if dry_run:
-        return sweep_outline(handle, [(one.part, one.samples) for one in asked], len(wanted), folder)
-    draw = Decoding(**decoding.as_dict(), seed=seed)
-    settings = sweep_settings(handle.describe(), [one.part for one in asked], draw, split)
-    flags = {"limit": "limit", "objective": "objective"}
-    with RunFolder.begin(folder, settings, flags=flags, sandbox=isolation) as run:
-        rows = measure(run, asked, wanted, handle, draw, console, say)
-        sweep = Sweep(
-            model=model.model,
-            model_hash=handle.metadata.model_hash,
-            num_layers=handle.num_layers,
-            split=split,
-            items={task: items_hash(ids) for task, ids in _items(asked).items()},
-            rows=tuple(rows),
-            rankings=tuple(rankings),
-        )
-        sweep.save(run.path)
-        if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
-            run.write_metrics([])
-        return Swept(run.path, sweep)
+    return PlannedSweep(
+        folder=out or Path("runs", slug(f"{model.model}-sweep")),
+        handle=handle,
+        layers=wanted,
+        asked=asked,
+        split=split,
+        rankings=rankings,
+        draw=Decoding(**decoding.as_dict(), seed=seed),
+        isolation=isolation,
+    )
 
 
 def sweep_settings(

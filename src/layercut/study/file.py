@@ -14,9 +14,8 @@ import yaml
 from layercut.base_settings import Settings
 from layercut.diagnostics import known
 from layercut.errors import InputError, first_line, unknown
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
@@ -27,13 +26,6 @@ from layercut.tasks.suites import check_tasks, suite, with_data
 
 Built = TypeVar("Built", bound=Settings)
 Asking = TypeVar("Asking", CriterionSettings, SweepStep)
-
-KEYS = (
-    "models", "plans", "criteria", "depths", "healing", "seed", "seeds", "tasks", "suite", "data_dir", "sweep",
-    "diagnose", "out", "include_path",
-)  # fmt: skip
-"""Keys of a study beside the model's own, decoding and checkpoints."""
-
 
 _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source")
 """Keys of a healing arm that each of its sources may have as well."""
@@ -75,7 +67,8 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings are keys beside the study's."""
-    _check_keys(data, {*ModelSettings.model_fields, *KEYS, "decoding", "checkpoints"})
+    more = ("seed", "suite", "data_dir", "include_path")
+    _check_keys(data, {*ModelSettings.model_fields, *StudySettings.model_fields, *more})
     for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
             raise InputError(
@@ -86,7 +79,7 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     if "include_path" in given:
         given = of_folder(given, Path(str(given["include_path"])))
     rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
-    rest |= {key: read(given[key]) for key, read in _READ.items() if key in given}
+    rest |= _read({key: value for key, value in given.items() if key in StudySettings.model_fields and key not in rest})
     if "data_dir" in given:
         rest = _with_folder(rest, Path(str(given["data_dir"])))
     if "seed" in given:
@@ -114,7 +107,7 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
     if shared.get("trust_remote_code"):
         check_trust("trust_remote_code: true")
     if "models" not in given:
-        _expect(given, "model", str, "the name or path of a model")
+        _expect(given.get("model"), "model", str, "the name or path of a model")
         return (_build(ModelSettings, shared),)
     if "model" in given:
         raise InputError("the study gives model and models; write one of the two.")
@@ -131,13 +124,13 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
 
 def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
     """The suite's tasks and the listed ones; a listed one replaces the suite's."""
-    listed = tuple(_task(entry) for entry in _list(given.get("tasks", []), "tasks"))
+    listed = _listed_tasks(given.get("tasks", []), "tasks")
     named = {task.task for task in listed}
     of_suite: tuple[TaskSettings, ...] = ()
     if "suite" in given:
         wanted = given["suite"] if isinstance(given["suite"], dict) else {"name": given["suite"]}
         _check_keys(wanted, ("name", "limit"))
-        _expect(wanted, "name", str, "the name of a suite")
+        _expect(wanted.get("name"), "name", str, "the name of a suite")
         of_suite = tuple(task for task in suite(wanted["name"], limit=wanted.get("limit")) if task.task not in named)
     return (*of_suite, *listed)
 
@@ -190,15 +183,7 @@ def _criterion(entry: Any) -> CriterionSettings:
         raise InputError(
             f"criteria: {entry!r} is none; write its name, or keys such as criterion, objective, settings."
         )
-    data = dict(entry)
-    if "objective" in data:
-        data["objective"] = tuple(_task(one) for one in _list(data["objective"], "objective"))
-    if "calibration" in data:
-        wanted = data["calibration"]
-        data["calibration"] = _build(CalibrationSettings, wanted if isinstance(wanted, dict) else {"source": wanted})
-    if "settings" in data:
-        _expect(data, "settings", dict, "keys and values, such as form: contiguous")
-    return _build(CriterionSettings, data)
+    return _build(CriterionSettings, entry)
 
 
 def _arm(entry: Any) -> HealingArm:
@@ -215,23 +200,10 @@ def _arm(entry: Any) -> HealingArm:
         data = {key: entry[key] for key in own if key in entry}
         data["prompts"] = _prompts(expanded)
         if "decoding" in data:
-            data["decoding"] = _decoding(data["decoding"])
+            data |= _read({"decoding": data["decoding"]})
         data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})
         data["filters"] = FilterSettings(**{key: entry[key] for key in FilterSettings.model_fields if key in entry})
     return HealingArm(**data)
-
-
-def _sweep(value: Any) -> SweepStep:
-    _expect({"sweep": value}, "sweep", dict, "keys and values, such as layers: 0-9; {} for the study's tasks")
-    data = dict(value)
-    if "objective" in data:
-        data["objective"] = tuple(_task(one) for one in _list(data["objective"], "objective"))
-    return _build(SweepStep, data)
-
-
-def _diagnose(value: Any) -> DiagnoseStep:
-    _expect({"diagnose": value}, "diagnose", dict, "keys and values, such as only: [brackets]; {} for all")
-    return _build(DiagnoseStep, value)
 
 
 def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
@@ -244,9 +216,8 @@ def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     )
 
 
-def _decoding(value: Any) -> DecodingSettings:
-    _expect({"decoding": value}, "decoding", dict, "keys and values (temperature, top_p, top_k)")
-    return _build(DecodingSettings, value)
+def _listed_tasks(value: Any, name: str) -> tuple[TaskSettings, ...]:
+    return tuple(map(_task, _list(value, name)))
 
 
 def _task(entry: Any) -> TaskSettings:
@@ -262,7 +233,12 @@ def _task(entry: Any) -> TaskSettings:
 
 def _build(kind: type[Built], data: Mapping[Any, Any]) -> Built:
     """Settings from a mapping of the file, whose keys may be anything."""
-    return kind(**{str(key): value for key, value in data.items()})
+    return kind(**_read(data))
+
+
+def _read(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values of keys, those of sections as settings."""
+    return {str(key): _READ[key](value) if key in _READ else value for key, value in data.items()}
 
 
 @contextmanager
@@ -280,9 +256,14 @@ def _list(value: Any, name: str) -> list[Any]:
     return list(value)
 
 
-def _expect(data: Mapping[str, Any], key: str, kind: type, what: str) -> None:
-    if not isinstance(data.get(key), kind):
-        raise InputError(f"{key}: {data.get(key)!r} is not {what}.")
+def _expect(value: Any, key: str, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise InputError(f"{key}: {value!r} is not {what}.")
+    return value
+
+
+def _section(key: str, kind: type[Settings], such_as: str) -> Callable[[Any], Settings]:
+    return lambda value: _build(kind, _expect(value, key, dict, f"keys and values{such_as}"))
 
 
 def _check_keys(data: Mapping[str, Any], known: Any) -> None:
@@ -291,7 +272,7 @@ def _check_keys(data: Mapping[str, Any], known: Any) -> None:
             raise unknown("key", str(key), known)
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
+_READ: dict[Any, Callable[[Any], Any]] = {
     "plans": _plans,
     "criteria": lambda value: tuple(_criterion(entry) for entry in _list(value, "criteria")),
     "depths": lambda value: tuple(Depth(text=str(entry)) for entry in _list(value, "depths")),
@@ -299,9 +280,11 @@ _READ: dict[str, Callable[[Any], Any]] = {
         _arm(entry) for entry in _list(value, "healing") if entry not in ("none", {"name": "none"})
     ),
     "seeds": lambda value: tuple(_list(value, "seeds")),
-    "decoding": _decoding,
-    "checkpoints": lambda value: value,
-    "sweep": _sweep,
-    "diagnose": _diagnose,
+    "decoding": _section("decoding", DecodingSettings, " (temperature, top_p, top_k)"),
+    "sweep": _section("sweep", SweepStep, ", such as layers: 0-9; {} for the study's tasks"),
+    "diagnose": _section("diagnose", DiagnoseStep, ", such as only: [brackets]; {} for all"),
+    "objective": lambda value: _listed_tasks(value, "objective"),
+    "calibration": lambda value: _build(CalibrationSettings, value if isinstance(value, dict) else {"source": value}),
+    "settings": lambda value: _expect(value, "settings", dict, "keys and values, such as form: contiguous"),
 }
-"""Readers of the values of a study's own keys."""
+"""Readers of the values of keys, of a study and of its sections."""

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from layercut.engine.base import Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
+from layercut.healing.filters import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
-from layercut.healing.heal import IN_FULL, Healed, check_method, heal_model
+from layercut.healing.outline import IN_FULL, check_method
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
 from layercut.healing.prompts import AnswerRecord
@@ -29,6 +29,9 @@ from layercut.study.settings import HealingArm
 from layercut.surgery.checkpoint import read_plans
 from layercut.tasks import base_name
 from layercut.tasks.base import Task
+
+if TYPE_CHECKING:
+    from layercut.healing.heal import Healed
 
 
 class Healer:
@@ -108,6 +111,8 @@ class Healer:
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
         """Heal a pruned or healed checkpoint, or train the original model for None; see ``heal_model``."""
+        from layercut.healing.heal import heal_model
+
         source, how = _prompts(self.arm)
         model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
         settings = self.settings

@@ -12,9 +12,8 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names, Seed, Settings, one_of
 from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
-from layercut.healing.settings import ArmSettings, TrainSettings
+from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
 from layercut.runs.study import STEPS
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings

@@ -11,25 +11,28 @@ from pathlib import Path
 from rich.console import Console
 
 from layercut.diagnostics import known
-from layercut.diagnostics.diagnose import diagnose_model
+from layercut.diagnostics.diagnose import plan_diagnosis
 from layercut.errors import InputError, unknown
 from layercut.progress import Say
 from layercut.runs.directory import METRICS
-from layercut.runs.dry_run import Outline
 from layercut.runs.study import DIAGNOSE, SWEEP
-from layercut.selection.sweep import Swept, sweep_model
+from layercut.selection.sweep import PlannedSweep, plan_sweep
 from layercut.study.work import StudyArm, StudyWork
 from layercut.text.counting import counted
 
 
-def sweep_step(work: StudyWork, *, console: Console, say: Say, dry_run: bool = False) -> Swept | Outline:
-    """Skip each layer alone on the tasks of the step, or those of the study; see ``sweep_model``."""
+def sweep_step(work: StudyWork, *, console: Console, say: Say) -> None:
+    """Skip each layer alone on the tasks of the step, or those of the study."""
+    _planned_sweep(work, say).run(console, say)
+
+
+def _planned_sweep(work: StudyWork, say: Say) -> PlannedSweep:
     step = work.settings.sweep
     assert step is not None
     limits = [task.limit or step.limit for task in step.objective]
     limits = limits or [step.limit] * len(work.settings.tasks)
     tasks = zip(step.objective or work.settings.tasks, limits, strict=True)
-    return sweep_model(
+    return plan_sweep(
         work.model.settings,
         objective=[task.replace(limit=_lowered(work, limit)) for task, limit in tasks],
         layers=step.layers,
@@ -37,14 +40,12 @@ def sweep_step(work: StudyWork, *, console: Console, say: Say, dry_run: bool = F
         out=work.folder / SWEEP,
         seed=work.settings.seed,
         decoding=work.settings.decoding,
-        dry_run=dry_run,
-        console=console,
         say=say,
     )
 
 
 def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
-    """Diagnose the arms of the study; see ``diagnose_model``.
+    """Diagnose the arms of the study; see ``plan_diagnosis``.
 
     Raises:
         InputError: an arm that was asked for has no plan, or no checkpoint on disk.
@@ -65,7 +66,7 @@ def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
         if not arm.healing and (same := first.setdefault(work.plan(arm).key, arm.name)) != arm.name:
             say(f"diagnose: {arm.name} removes the same layers as {same}")
             del cuts[arm.name]
-    diagnose_model(
+    plan_diagnosis(
         work.model.settings,
         cuts,
         only=step.only,
@@ -73,10 +74,8 @@ def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
         num_samples=step.num_samples,
         out=work.folder / DIAGNOSE,
         seed=step.seed if "seed" in step.model_fields_set else work.settings.seed,
-        dry_run=False,
-        console=console,
         say=say,
-    )
+    ).run(console, say)
 
 
 def diagnosed(work: StudyWork) -> list[StudyArm]:
@@ -97,8 +96,7 @@ def planned(work: StudyWork) -> list[str]:
     lines: list[str] = []
     if sweep is not None and not (work.folder / SWEEP / METRICS).is_file():
         said: list[str] = []
-        outline = sweep_step(work, console=Console(quiet=True), say=said.append, dry_run=True)
-        assert isinstance(outline, Outline)
+        outline = _planned_sweep(work, said.append).outline()
         lines += [f"sweep: {line}" for line in (*said, *(step.describe() for step in outline.steps))]
     if step is not None and not (work.folder / DIAGNOSE / METRICS).is_file():
         models = counted(len(diagnosed(work)) + 1, "model")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models.cache import remembered
 from layercut.models.convert import SOURCE_FILE, read_source
 from layercut.models.older_fields import with_older_fields
 from layercut.models.sources import ModelSource
@@ -194,7 +195,10 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         metadata = {**read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     text = structure.text_config(raw)
-    cut, config = _pruned_configs(raw, plan, structure, source)
+    following = [raw, asdict(structure), plan.num_layers, plan.removed]
+    cut = remembered("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
+    cut = thin_config(cut, plan.channels)
+    config = structure.with_text_config(raw, cut)
     head = find_equal_head(before, structure, raw, str(source))
     copy, left_out = _copy_of_embeddings(source, head)
     if plan.tied:
@@ -228,16 +232,13 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     return _Work(config, shards, report, follow_files(source, modules))
 
 
-def _pruned_configs(
-    raw: Mapping[str, Any], plan: CutPlan, structure: Structure, source: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The section for the language model, and the whole, of the pruned model's config.json.
+def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
+    """The section for the language model of the pruned model's config.json, with MLPs as they were.
 
     Raises:
         InputError: a layer that stays would become another one.
     """
     whole = config_of(raw, str(source))
-    depth = plan.depth_only
     cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
     config = structure.with_text_config(raw, cut)
     try:
@@ -253,8 +254,7 @@ def _pruned_configs(
                 f"{cut[name]}; the type {structure.model_type} cannot express this plan."
             )
     check_kinds(whole, pruned, depth)
-    thin = thin_config(cut, plan.channels)
-    return thin, structure.with_text_config(raw, thin)
+    return cut
 
 
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
@@ -365,7 +365,12 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
     """Lists whose entries are not what a model of this type and depth would have by itself."""
     lists = {name for name in LISTS if isinstance(cut.get(name), list)}
     bare = structure.with_text_config(config, {name: value for name, value in cut.items() if name not in lists})
-    default = _text_of(config_of(bare, str(source))) if lists else {}
+
+    def read_lists() -> dict[str, Any]:
+        whole = _text_of(config_of(bare, str(source))) if lists else {}
+        return {name: whole.get(name) for name in sorted(lists)}
+
+    default = remembered("lists", [bare, sorted(lists)], read_lists)
     return tuple(
         f"{name} of the kept layers differs from the default of {structure.model_type} for this depth. transformers "
         "reads it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "

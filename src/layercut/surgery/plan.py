@@ -19,6 +19,7 @@ from layercut.runs.environment import hide_home
 from layercut.runs.json_text import load
 from layercut.surgery.channels import Channels
 from layercut.text.removal import format_layers, label_of
+from layercut.text.tables import Printed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +31,8 @@ HEAD_COPY = "the output head, a copy of the embeddings"
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CutPlan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CutPlan(Printed):
     """The removed layers and MLP channels. A plan that removes nothing is the original model, so that both run through
     the same code.
     """

@@ -24,16 +24,17 @@ def stored_slots(
     Tensors that are stored in a way that is not known, such as transposed, are not among them.
     """
     by_name = {(layer, slot.name): slot for layer, own in mlp.slots.items() for slot in own}
-    stored, inside = stored_as(config, name), re.compile(rf"^{re.escape(structure.layers)}\.(\d+)\.(.+)$")
+    stored = stored_as(config, name, [piece.name for piece in pieces])
+    inside = re.compile(rf"^{re.escape(structure.layers)}\.(\d+)\.(.+)$")
     found = {}
     for piece in pieces:
         match = structure.tensor_pattern.match(piece.name)
         if match is None:
             continue
         slot = by_name.get((int(match[2]), match[3].removeprefix(".")))
-        operations: tuple[str, ...] = ()
+        operations: list[str] = []
         if slot is None or slot.is_stacked:
-            parameter, operations = stored(piece.name)
+            parameter, operations = stored[piece.name]
             own = inside.match(parameter)
             slot = by_name.get((int(own[1]), own[2])) if own else None
         if slot is not None and _JOINED.issuperset(operations) and (its := _slot_in(piece, slot, mlp.width)):

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models.cache import remembered
 from layercut.models.structure import blueprint, config_of, structure_in
 from layercut.surgery.channels import EXPERT_BLOCK, Channels, num_kept
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
@@ -91,7 +92,11 @@ def mlp_width_of(config: Mapping[str, Any], name: str) -> MlpWidth:
     Raises:
         InputError: a quantised model, or structure does not show it; says why.
     """
-    return _mlp_width(json.dumps(config, sort_keys=True), None, name)
+    text = json.dumps(config, sort_keys=True)
+    field, width, slots = remembered("widths", text, lambda: _mlp_width(text, None, name))
+    return MlpWidth(
+        field, width, {int(layer): tuple(ChannelSlot(*slot) for slot in own) for layer, own in slots.items()}
+    )
 
 
 def mlp_width_in(model: PreTrainedModel) -> MlpWidth:

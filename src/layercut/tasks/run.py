@@ -82,9 +82,8 @@ def evaluation_outline(
     """What ``evaluate_model`` would ask. Raises InputError for what it would refuse."""
     cells, _ = _prepare(model, plan, tasks, out, seed, say)
     if isinstance(model, ModelHandle):
-        handle = model
         for cell in cells:
-            check_longest(lambda: handle.weightless, (cell.task.request(one, cell.readout) for one in cell.samples))
+            check_longest(model, (cell.task.request(one, cell.readout) for one in cell.samples))
     steps = tuple(PlannedStep(cell.label, len(cell.samples)) for cell in cells)
     disk = ANSWER_BYTES * sum(step.items for step in steps)
     return Outline(steps=steps, disk_bytes=disk, memory_bytes=0, folder=out)

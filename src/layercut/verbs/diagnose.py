@@ -9,14 +9,13 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names
 from layercut.diagnostics import DIAGNOSTICS, is_plan, known
 from layercut.errors import InputError
-from layercut.runs.dry_run import Outline
 from layercut.selection.specs import LayerSpec, fits
 from layercut.settings import ModelSettings
 from layercut.verbs.base import SHOWN_OF_MODEL, ASeed, Flag, Out, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.diagnose import Diagnosed
+    from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis
 
 
 class DiagnoseVerb(Verb):
@@ -68,16 +67,13 @@ class DiagnoseVerb(Verb):
         """Ask all models and compare."""
         from layercut.report.reports import write_reports
 
-        done = self._diagnose(io, dry_run=False)
-        assert not isinstance(done, Outline)
+        done = self._planned(io).run(io.console, io.say)
         write_reports(done.folder)
         return done
 
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``."""
-        outline = self._diagnose(io, dry_run=True)
-        assert isinstance(outline, Outline)
-        return shown_outlines(outline)
+        return shown_outlines(self._planned(io).outline())
 
     def show(self, done: Diagnosed, io: Io) -> Shown:
         """See ``Verb``."""
@@ -87,10 +83,10 @@ class DiagnoseVerb(Verb):
         page = [f"page: {done.folder / PAGE}"] if (done.folder / PAGE).is_file() else []
         return Shown(done.data, lines=[*summary_lines(done.data), f"report: {done.report}", *page])
 
-    def _diagnose(self, io: Io, *, dry_run: bool) -> Diagnosed | Outline:
-        from layercut.diagnostics.diagnose import diagnose_model
+    def _planned(self, io: Io) -> PlannedDiagnosis:
+        from layercut.diagnostics.diagnose import plan_diagnosis
 
-        return diagnose_model(
+        return plan_diagnosis(
             self.model,
             self.cuts,
             only=self.only,
@@ -99,7 +95,5 @@ class DiagnoseVerb(Verb):
             layers=self.layers,
             out=self.out,
             seed=self.seed,
-            dry_run=dry_run,
-            console=io.console,
             say=io.say,
         )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
@@ -18,7 +17,7 @@ from layercut.healing.prompt_sources import (
     prompt_specs,
     under_preset,
 )
-from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.healing.settings import FilterSettings, HealSettings, TrainSettings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs.base import (
@@ -159,10 +158,10 @@ class HealVerb(Verb):
 
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.healing.heal import outline_heal
+        from layercut.healing.outline import healing_outline
 
         how = self.source(), self.settings, self.how
-        return shown_outlines(outline_heal(self.model, self.uncut, *how, out=self.out))
+        return shown_outlines(healing_outline(self.model, self.uncut, *how, out=self.out))
 
     def show(self, done: Healed | None, io: Io) -> Shown:
         """See ``Verb``."""

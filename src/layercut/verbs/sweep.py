@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names, one_of
 from layercut.diagnostics import LAYER_FORMS, known
 from layercut.errors import InputError
-from layercut.runs.dry_run import Outline
 from layercut.selection.specs import fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.base import Split
@@ -35,8 +34,8 @@ from layercut.verbs.base import (
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.diagnostics.diagnose import Diagnosed
-    from layercut.selection.sweep import Swept
+    from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis
+    from layercut.selection.sweep import PlannedSweep, Swept
 
 
 class SweepVerb(Verb):
@@ -121,41 +120,29 @@ class SweepVerb(Verb):
         """
         from layercut.report.reports import write_reports
 
-        done = self._sweep(io, dry_run=False)
-        assert not isinstance(done, Outline)
+        done = self._planned(io).run(io.console, io.say)
         write_reports(done.folder)
         return done
 
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``."""
-        outline = self._sweep(io, dry_run=True)
-        assert isinstance(outline, Outline)
-        return shown_outlines(outline)
+        return shown_outlines(self._planned(io).outline())
 
-    def _sweep(self, io: Io, *, dry_run: bool) -> Swept | Diagnosed | Outline:
-        from layercut.diagnostics.diagnose import LIMIT, diagnose_layers
-        from layercut.selection.sweep import sweep_model
-
-        shared: dict[str, Any] = {"out": self.out, "seed": self.seed, "dry_run": dry_run, "say": io.say}
+    def _planned(self, io: Io) -> PlannedSweep | PlannedDiagnosis:
+        shared: dict[str, Any] = {"layers": self.layers, "out": self.out, "seed": self.seed, "say": io.say}
         if self.diagnose:
-            return diagnose_layers(
-                self.model,
-                layers=self.layers,
-                only=self.only,
-                limit=self.limit or LIMIT,
-                console=io.console,
-                **shared,
-            )
-        return sweep_model(
-            self.model,
-            objective=self.tasks,
-            layers=self.layers,
-            split=self.split,
-            compare=self.compare,
-            decoding=self.decoding,
-            console=io.console,
-            **shared,
-        )
+            from layercut.diagnostics.diagnose import LIMIT, plan_layers
+
+            return plan_layers(self.model, only=self.only, limit=self.limit or LIMIT, **shared)
+        from layercut.selection.sweep import plan_sweep
+
+        given: dict[str, Any] = {
+            "objective": self.tasks,
+            "split": self.split,
+            "compare": self.compare,
+            "decoding": self.decoding,
+        }
+        return plan_sweep(self.model, **given, **shared)
 
     def show(self, done: Swept | Diagnosed, io: Io) -> Shown:
         """See ``Verb``."""

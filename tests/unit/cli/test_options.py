@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from layercut.cli import options
 from layercut.cli.main import verbs
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import PromptReading, under_preset
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.selection import CRITERIA
 from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, ModelSettings

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-HEAVY = ("torch", "transformers", "lm_eval", "matplotlib", "scipy")
+from layercut.surgery.checkpoint import cut_checkpoint
+from layercut.surgery.plan import CutPlan
+
+HEAVY = ("torch", "transformers", "lm_eval", "matplotlib", "scipy.stats")
 MAIN = f"""
 import contextlib, io, json, sys
 from layercut.cli.main import main
@@ -112,6 +115,18 @@ KEYS = {
 }
 
 
+DRY = (
+    "eval MODEL --tasks copy --remove reverse:2",
+    "select MODEL --criterion task_accuracy --objective copy --remove 2layers --out OUT",
+    "sweep MODEL --objective copy --out OUT",
+    "diagnose MODEL reverse:1 CUT --out OUT",
+    "cut MODEL --remove 3 --out OUT",
+    "generate MODEL --prompts task:copy --out OUT",
+    "heal CUT --teacher MODEL --prompts task:copy --out OUT --method lora",
+    "prune MODEL --use copy --out OUT",
+    "draft MODEL --use copy --out OUT",
+    "run STUDY",
+)
 NAMES = {"lm-eval:sciqq": "Did you mean sciq?", "foo": "unknown lm-eval"}
 
 
@@ -141,11 +156,16 @@ def answers(tiny: Path, folder: Path) -> dict[tuple[str, str], Answer]:
         commands["name", name] = ["eval", str(tiny), "--tasks", name]
     file = write_gguf(folder / "tiny.gguf")
     commands["layer", "gguf"] = ["eval", str(file), "--tasks", "copy", "--remove", "99"]
-    text = json.dumps([*commands.values()])
+    return dict(zip(commands, answers_to([*commands.values()]), strict=True))
+
+
+def answers_to(commands: list[list[str]]) -> list[Answer]:
+    """What one process answers to command lines."""
+    text = json.dumps(commands)
     ran = subprocess.run([sys.executable, "-c", MAIN], input=text, capture_output=True, text=True, check=False)
     lines = ran.stdout.splitlines()
     assert len(lines) == len(commands), ran.stderr
-    return {name: Answer(*json.loads(line)) for name, line in zip(commands, lines, strict=True)}
+    return [Answer(*json.loads(line)) for line in lines]
 
 
 def refused(answer: Answer, message: str) -> None:
@@ -166,6 +186,20 @@ def test_a_mistake_in_a_study_file_is_answered_at_once(mistake: str, answers: di
 
 def test_a_mistake_leaves_no_file(answers: dict[Any, Answer], folder: Path) -> None:
     assert {file.name for file in folder.iterdir()} == {"tiny.gguf", *(f"{name}.yaml" for name in KEYS)}
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_a_second_dry_run_loads_neither_torch_nor_transformers(tiny: Path, tmp_path: Path) -> None:
+    cut_checkpoint(tiny, CutPlan(num_layers=6, removed=(5,)), tmp_path / "cut")
+    study = {**STUDY, "model": str(tiny), "device": "cpu", "healing": [HEALING], "out": str(tmp_path / "study")}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    places = {"MODEL": tiny, "CUT": tmp_path / "cut", "OUT": tmp_path / "out", "STUDY": tmp_path / "study.yaml"}
+    commands = [[str(places.get(word, word)) for word in f"{one} --dry-run".split()] for one in DRY]
+    commands = [one if one[0] == "run" else [*one, "--device", "cpu"] for one in commands]
+    answers_to(commands)
+    for one, answer in zip(commands, answers_to(commands), strict=True):
+        assert (answer.code, answer.heavy) == (0, []), (one, answer.err)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is None, reason="names of lm-eval: pip install 'layercut[lm-eval]'")

@@ -12,8 +12,7 @@ from pydantic.fields import FieldInfo
 from layercut.base_settings import limits
 from layercut.cli.main import verbs
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.base import SearchSettings
 from layercut.selection.specs import LayerSpec

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings, N, ReportItems, decontaminate, filter_responses, words
+from layercut.healing.filters import N, ReportItems, decontaminate, filter_responses, words
+from layercut.healing.settings import FilterSettings
 from tests.support.healing import record
 
 STORY = (

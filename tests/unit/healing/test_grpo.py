@@ -13,7 +13,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.heal import check_method
+from layercut.healing.outline import check_method
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.filters import FilterSettings
 from layercut.healing.prompt_sources import (
     Answering,
     PromptSpec,
@@ -15,7 +14,7 @@ from layercut.healing.prompt_sources import (
     prompt_source,
     prompt_specs,
 )
-from layercut.healing.settings import SYSTEM
+from layercut.healing.settings import SYSTEM, FilterSettings
 from layercut.settings import DecodingSettings
 from layercut.study.file import study_from_dict
 from layercut.study.settings import HealingArm

@@ -24,9 +24,10 @@ from layercut.errors import InputError, RunMismatch
 from layercut.evidence.advice import advise
 from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import silent
+from layercut.pruning.budget import general_tasks
 from layercut.pruning.healing import DepthHealer, healing_prompts, short_rate
 from layercut.pruning.job import prune_model
-from layercut.pruning.path import ALONE, TRACES, PlanPath, general_tasks
+from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes

@@ -18,11 +18,12 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.progress import silent
 from layercut.pruning import search
-from layercut.pruning.job import prune_model, size_unit
-from layercut.pruning.path import TRACES, PlanPath
+from layercut.pruning.job import prune_model
+from layercut.pruning.outline import size_unit
+from layercut.pruning.path import TRACES, PlanPath, SizePath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
-from layercut.pruning.sizes import SizePath, Sizes, on_experts
+from layercut.pruning.sizes import Sizes, on_experts
 from layercut.pruning.speed import RequestTimes
 from layercut.report.first import first_of_prune
 from layercut.runs.prune import BYTES, SECONDS

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from layercut.diagnostics.diagnose import diagnose_model
+from layercut.diagnostics.diagnose import plan_diagnosis
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
 from layercut.report.reports import write_reports
 from layercut.selection.select import select_layers
-from layercut.selection.sweep import sweep_model
+from layercut.selection.sweep import plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study
@@ -67,13 +67,11 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
     said: list[str] = []
     tasks = (TaskSettings(task=LETTERS, limit=limit),)
     more: dict[str, Any] = {"seed": 0, "decoding": DecodingSettings(), "say": said.append}
-    dry: dict[str, Any] = {**more, "dry_run": True, "out": tmp_path / "out"}
-    quiet = Console(file=StringIO())
     if verb == "eval":
         handle = ModelHandle(tiny)
         evaluation_outline(handle, handle.plan(), tasks, tmp_path / "out", 0, said.append)
     elif verb == "sweep":
-        sweep_model(tiny, objective=tasks, console=quiet, **dry)
+        plan_sweep(tiny, objective=tasks, out=tmp_path / "out", **more).outline()
     elif verb == "select":
         select_layers(
             tiny, criterion="task_accuracy", num_remove=1, out=tmp_path / "out", tasks=tasks, progress=silent, **more
@@ -105,7 +103,7 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(
 ) -> None:
     monkeypatch.setattr("layercut.diagnostics.functions.NUM_FUNCTIONS", 2)
     said: list[str] = []
-    done = diagnose_model(
+    diagnosis = plan_diagnosis(
         tiny,
         ["reverse:1"],
         only=["brackets"],
@@ -113,11 +111,9 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(
         num_samples=1,
         out=tmp_path / "out",
         seed=0,
-        dry_run=False,
-        console=Console(file=StringIO()),
         say=said.append,
     )
-    assert done is not None
+    done = diagnosis.run(Console(file=StringIO()), said.append)
     line = "functions: only 2 of the 3 requested items; there are no more"
     assert said[-1] == line and line in done.data["diagnostics"]["brackets"]["notes"]
     assert line in write_reports(done.folder)["report"].read_text()
