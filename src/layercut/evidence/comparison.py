@@ -10,6 +10,7 @@ from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import ALPHA, Estimate, holm, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
+from layercut.runs.records import NO_SHARE
 from layercut.surgery.plan import lost_since, mlp_share, origin_of
 from layercut.text.counting import counted, of_test_set
 from layercut.text.removal import Removal
@@ -90,7 +91,7 @@ class ComparisonRow(TaskRow):
     is_headline: bool
     """True for the first metric of a task and readout, which is the main one."""
     is_share: bool
-    """True where all values lie between 0 and 1, to be shown in percent."""
+    """True where all values lie between 0 and 1, to be shown in percent; never for a perplexity or log-likelihood."""
     uncut_outcomes: Mapping[str, int]
     """Number of answers by outcome: right, wrong, no_answer, cut (by the length limit)."""
     cut_outcomes: Mapping[str, int]
@@ -314,7 +315,7 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
     note = ""
     if len(ids) < max(len(before), len(after)):
         note = (
-            f"{counted(len(ids), 'item')} in common ({base.arm.name} has {len(before)}, "
+            f"{counted(len(ids), 'item')} of {task} in common ({base.arm.name} has {len(before)}, "
             f"{run.arm.name} has {len(after)})"
         )
     if any(side.get("selection_items") for side in (row, other)):
@@ -332,7 +333,8 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         readout=readout,
         metric=metric,
         is_headline=first["metric"] == metric,
-        is_share=all(0 <= value <= 1 for value in [*uncut_values, *cut_values, chance or 0.0]),
+        is_share=not NO_SHARE.search(metric)
+        and all(0 <= value <= 1 for value in [*uncut_values, *cut_values, chance or 0.0]),
         chance=chance,
         limit=row["limit"] if row["limit"] is not None else other["limit"],
         seed=seed,

@@ -19,15 +19,13 @@ from layercut.runs.atomic import nearest_existing
 from layercut.runs.disk import size
 from layercut.text.counting import counted
 
-ANSWER_BYTES = 1000
-"""Of an answer on disk, with its text."""
+ANSWER_BYTES = 1000  # of an answer on disk, with its text
 
 
 class PlannedStep(NamedTuple):
     """One step of a command."""
 
-    name: str
-    """Such as ``answers`` or ``training``."""
+    name: str  # such as ``answers`` or ``training``
     items: int
     unit: str = "item"
 
@@ -41,20 +39,14 @@ class Outline:
     """What a command would do."""
 
     steps: tuple[PlannedStep, ...]
-    checkpoints: int = 0
-    """That stay at the end."""
-    disk_bytes: int
-    """At the fullest moment."""
-    stays_bytes: int | None = None
-    """Bytes that are left at the end; None for all of them."""
-    memory_bytes: int
-    """At the fullest moment; 0 where it is not counted, as torch would have to be loaded."""
+    checkpoints: int = 0  # that stay at the end
+    disk_bytes: int  # at the fullest moment
+    stays_bytes: int | None = None  # bytes that are left at the end; None for all of them
+    memory_bytes: int  # at the fullest moment; 0 where it is not counted, as torch would have to be loaded
     memory_parts: Mapping[str, int] = field(default_factory=dict)
     """Memory by part, in bytes; empty where that is not counted by part."""
-    folder: Path | None
-    """That is written to."""
-    more: tuple[str, ...] = ()
-    """Further lines about what would be made."""
+    folder: Path | None  # that is written to
+    more: tuple[str, ...] = ()  # further lines about what would be made
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``--json``."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-DEEPEST = 100
-"""Nested lists and objects. No file of layercut, and no data set that it reads, comes near."""
-LARGEST = 2**26
-"""Bytes of a file of settings, a plan or metrics: 64 MiB."""
+from pydantic import BaseModel, ValidationError
+
+from layercut.errors import InputError
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+DEEPEST = 100  # nested lists and objects. No file of layercut, and no data set that it reads, comes near.
+LARGEST = 2**26  # bytes of a file of settings, a plan or metrics: 64 MiB
 
 
 def parse(text: str | bytes, *, halves: bool = False) -> Any:
@@ -33,6 +37,18 @@ def parse(text: str | bytes, *, halves: bool = False) -> Any:
 def load(path: Path) -> Any:
     """The JSON of a file of at most 64 MiB; OSError if it cannot be read, ValueError as ``parse``."""
     return parse(read_small(path))
+
+
+def check_fields(fields: type[Fields], data: Any, where: str, remedy: str) -> Fields:
+    """The fields of parsed JSON that are read; InputError, which begins with ``where``, for the first that is wrong."""
+    try:
+        return fields.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"])) or "the whole"
+        message = first["msg"].removeprefix("Value error, ").replace("Input", "it").partition(" or instance")[0]
+        problem = "is missing" if first["type"] == "missing" else f"is {first['input']!r:.60}: {message}"
+        raise InputError(" ".join(f"{where}: {name} {problem}. {remedy}".split())) from error
 
 
 def read_small(path: Path, largest: int = LARGEST) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +48,9 @@ class MetricRow(TypedDict):
 
 
 _TEXTS = ("id", "question", "gold", "answer", "outcome", "finish_reason", "completion")
-_LARGEST = 1e100  # above any score; the perplexity of a broken model comes nearest
+LARGEST_SCORE = 1e100  # above any score; the perplexity of a broken model comes nearest
+NO_SHARE = re.compile(r"perplexity|log_?(?:likelihood|prob)|(?:^|_)(?:ppl|nll|bits_per_byte)(?:$|_)")
+"""In names of perplexities and log-likelihoods, which have no score of guessing and are never shown in percent."""
 
 
 class Journal:
@@ -158,7 +161,7 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
 def are_numbers(scores: Any, *, may_lack: bool = False) -> bool:
     """True if these are scores by name, finite and small enough to be squared and added up."""
     return isinstance(scores, dict) and all(
-        (value is None and may_lack) or (isinstance(value, int | float) and abs(value) < _LARGEST)
+        (value is None and may_lack) or (isinstance(value, int | float) and abs(value) < LARGEST_SCORE)
         for value in scores.values()
     )
 

@@ -14,10 +14,8 @@ import yaml
 from layercut.errors import one_line
 from layercut.runs.json_text import DEEPEST, check_text, read_small
 
-LARGEST = 2**21
-"""Bytes of a file, 2 MiB: PyYAML reads about 1 MiB in three seconds."""
-MOST_NODES = 100_000
-"""Keys and values, with aliases (``*name``) written out."""
+LARGEST = 2**21  # bytes of a file, 2 MiB: PyYAML reads about 1 MiB in three seconds
+MOST_NODES = 100_000  # keys and values, with aliases (``*name``) written out
 _LONGEST_NUMBER = 1000
 _TEXT = "tag:yaml.org,2002:str"
 

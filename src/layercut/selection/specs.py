@@ -277,11 +277,9 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
     Raises:
         InputError: a plan without rounds, or one whose first round keeps less.
     """
-    rounds, uncut = plan.scores.get("rounds"), plan.scores.get("uncut")
-    if not isinstance(rounds, list):
-        rounds = []
-    values = [one.get("value") for one in rounds]
-    if not values or len(values) != len(plan.removed) or not isinstance(uncut, int | float) or not uncut > 0:
+    rounds, uncut = plan.scores.get("rounds", []), plan.scores.get("uncut") or 0.0
+    values = [outcome.get("value") for outcome in rounds]
+    if not values or len(values) != len(plan.removed) or uncut <= 0:
         raise InputError(
             f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
             "choose the layers by task_accuracy."

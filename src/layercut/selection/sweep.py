@@ -8,7 +8,6 @@ reuses answers of a search by task scores in the same folder.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -371,24 +370,10 @@ def _importance(scores: Mapping[str, Any]) -> dict[int, float]:
 
     Layers without a finite score are skipped.
     """
-    given = scores.get("importance")
-    if isinstance(given, Mapping) and given:
-        return _finite(given)
-    rounds = scores.get("rounds")
-    first = rounds[0] if isinstance(rounds, list) and rounds and isinstance(rounds[0], Mapping) else {}
-    candidates, values = first.get("candidates"), first.get("values")
-    if isinstance(candidates, list) and isinstance(values, list) and len(candidates) == len(values):
-        found = _finite(dict(zip(candidates, values, strict=True)))
-        return {layer: -value for layer, value in found.items()}
-    return {}
-
-
-def _finite(values: Mapping[Any, Any]) -> dict[int, float]:
-    return {
-        int(layer): float(value)
-        for layer, value in values.items()
-        if isinstance(value, (int, float)) and math.isfinite(value)
-    }
+    first: Mapping[str, Any] = next(iter(scores.get("rounds", ())), {})
+    values = dict(zip(first.get("candidates", ()), first.get("values", ()), strict=False))
+    importance = scores.get("importance") or {layer: -value for layer, value in values.items() if value is not None}
+    return {int(layer): float(value) for layer, value in importance.items() if value is not None}
 
 
 def _note(plan: CutPlan, asked: Mapping[str, frozenset[str]], where: str) -> str:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import AliasPath, BaseModel, Field
 
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.environment import hide_home
-from layercut.runs.json_text import load
+from layercut.runs.json_text import check_fields
+from layercut.runs.settings import read_json
 from layercut.surgery.channels import Channels
 from layercut.text.removal import format_layers, label_of
 from layercut.text.tables import Printed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000  # no model has as many. A plan or a layer list beyond is a mistake, and would fill the memory.
@@ -70,7 +74,7 @@ class CutPlan(Printed):
                     f"layer {index} is not in {self.model or 'the model'}, which has {self.num_layers} decoder layers "
                     f"(0-{last}, counted in the original model)."
                 )
-        doubled = sorted({i for i in self.removed if self.removed.count(i) > 1})
+        doubled = sorted(layer for layer, times in Counter(self.removed).items() if times > 1)
         if doubled:
             raise InputError(
                 f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once."
@@ -155,25 +159,17 @@ class CutPlan(Printed):
         write_json(path, self.to_dict())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "plan") -> CutPlan:
+    def from_dict(cls, data: Any, where: str = "plan") -> CutPlan:
         """The inverse of ``to_dict``.
 
         Raises:
             InputError: another format version, or no plan; ``where`` says in the message where it came from.
         """
-        version = data.get("format_version")
-        if version != FORMAT_VERSION:
-            raise InputError(
-                f"{where}: plan format {version!r} is not known here; this layercut reads {FORMAT_VERSION}."
-            )
-        for name, is_fine, fine in _FIELDS:
-            if name in data and not is_fine(data[name]):
-                raise InputError(
-                    f"{where}: not a plan of layercut ({name} is {data[name]!r:.60}, and {fine} is needed). "
-                    "Make the plan again with layercut select or layercut cut."
-                )
+        remedy = "Make the plan again with layercut select or layercut cut."
+        check_fields(_PlanFile, data, f"{where}: not a plan of layercut", remedy)
         channels = Channels.from_dict(data["channels"], where) if data.get("channels") else None
         try:
+            json.dumps(data, allow_nan=False)  # NaN could not be written again
             known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
             return cls(**known | {"channels": channels})
         except (TypeError, ValueError) as error:
@@ -182,55 +178,51 @@ class CutPlan(Printed):
     @classmethod
     def load(cls, path: Path) -> CutPlan:
         """Read a ``plan.json``. Raises InputError: no such file, or not a plan of layercut."""
-        try:
-            data = load(path)
-        except OSError as error:
-            raise InputError(f"{path}: no plan can be read here ({error.strerror})") from error
-        except ValueError as error:
-            raise InputError(f"{path}: not a plan.json of layercut ({error})") from error
-        if not isinstance(data, dict):
-            raise InputError(f"{path}: not a plan.json of layercut (a JSON object was expected)")
+        data = read_json(path, f"{path}: no plan can be read here")
         return cls.from_dict(data, str(path))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Layers = list[Annotated[int, Field(ge=0, lt=MOST_LAYERS)]]
 
 
-def _is_step(value: object) -> bool:
-    """True if it is one of the earlier cuts."""
-    return (
-        isinstance(value, dict)
-        and _is_number(value.get("num_layers"))
-        and isinstance(value.get("removed"), list | tuple)
-        and all(map(_is_number, value["removed"]))
-        and isinstance(value.get("healed", []), list | tuple)
-        and all(isinstance(one, str) for one in value.get("healed", []))
-        and isinstance(value.get("mlp", 0.0), int | float)
-    )
+class _Model(BaseModel, strict=True):
+    model: str | None = None
+    model_hash: str | None = None
 
 
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
+class _Cut(_Model):
+    num_layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+    removed: _Layers
+    mlp: Annotated[float, Field(ge=0, le=1)] = 0.0
+    healed: list[str] = []
 
 
-_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("num_layers", lambda value: _is_number(value) and 0 < value <= MOST_LAYERS, f"a number from 1 to {MOST_LAYERS}"),
-    (
-        "removed",
-        lambda value: isinstance(value, list | tuple) and all(map(_is_number, value)),
-        "a list of whole numbers",
-    ),
-    ("tied", lambda value: isinstance(value, bool), "true or false"),
-    ("criterion", lambda value: isinstance(value, str), "a name"),
-    ("model", _is_text_or_none, "a name or null"),
-    ("model_hash", _is_text_or_none, "a hash or null"),
-    ("settings", lambda value: isinstance(value, dict), "an object"),
-    ("scores", lambda value: isinstance(value, dict), "an object"),
-    ("chosen_on", lambda value: isinstance(value, dict), "an object"),
-    ("earlier", lambda value: isinstance(value, list | tuple) and all(map(_is_step, value)), "a list of cuts"),
-)
-"""Of a plan.json: name, what is fine, and the words for it."""
+class _Round(BaseModel, strict=True):
+    value: _Number | None = None
+    candidates: _Layers = []
+    values: list[_Number | None] = []
+
+
+class _Scores(BaseModel, strict=True):
+    uncut: _Number | None = None
+    rounds: list[_Round] = []
+    importance: dict[Annotated[int, Field(strict=False)], _Number | None] = {}
+    selection_items: dict[str, Any] = {}
+    held_out: dict[str, Any] = {}
+    held_out_items: dict[str, Any] = Field({}, validation_alias=AliasPath("held_out", "items"))
+
+
+class _PlanFile(_Cut):
+    format_version: Literal[1]
+    removed: _Layers = []
+    tied: bool = False
+    criterion: str = "explicit"
+    settings: dict[str, Any] = {}
+    scores: _Scores = _Scores()
+    chosen_on: _Model = _Model()
+    earlier: list[_Cut] = []
+    healing: list[dict[str, Any]] = []
 
 
 def origin_of(plan: Mapping[str, Any]) -> str:
@@ -296,12 +288,12 @@ def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tu
         num_layers: of the model that the first one was made for.
 
     Returns:
-        None where a cut was made for another depth than the one before left.
+        None where a cut was made for another depth than the one before left, or names a layer beyond it.
     """
     left = list(range(num_layers))
     removed: tuple[int, ...] = ()
     for depth, layers in cuts:
-        if depth != len(left):
+        if depth != len(left) or max(layers, default=0) >= depth:
             return None
         gone = tuple(left[layer] for layer in layers)
         left, removed = [layer for layer in left if layer not in gone], removed + gone
@@ -333,7 +325,7 @@ def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutP
     if isinstance(plan, CutPlan):
         return plan
     layers = parse_layers(plan) if isinstance(plan, str) else tuple(plan or ())
-    if not all(map(_is_number, layers)):
+    if not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers):
         raise InputError(f"{plan!r:.60} is no plan; give layers such as '24-26' or [24, 25, 26], or a CutPlan.")
     return CutPlan(num_layers=num_layers, removed=layers)
 

@@ -72,12 +72,13 @@ def _ids(items: Mapping[str, Any], where: str) -> dict[str, frozenset[str]]:
     found = {}
     for task, recorded in items.items():
         try:
-            ids, fingerprint = frozenset(recorded["ids"]), recorded["hash"]
+            ids = frozenset(recorded["ids"])
+            is_same = items_hash(ids) == recorded["hash"]
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{where} does not record on which items of {task} it was selected; select again."
             ) from error
-        if items_hash(ids) != fingerprint:
+        if not is_same:
             raise InputError(
                 f"{where} was changed: its selection items of {task} do not match their hash; select again."
             )

@@ -81,7 +81,7 @@ def test_format_is_the_inverse_of_parse(layers: tuple[int, ...]) -> None:
 def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: object) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**CutPlan(num_layers=6, removed=(1,)).to_dict(), field: value}))
-    with pytest.raises(InputError, match=r"plan\.json: not a plan") as caught:
+    with pytest.raises(InputError, match=r"plan\.json(: not a plan| is damaged)") as caught:
         CutPlan.load(path)
     assert "\n" not in str(caught.value)
 
@@ -89,7 +89,7 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: o
 @pytest.mark.parametrize("content", [b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, b"\xff\xfe", b"[" * 500 + b"]" * 500])
 def test_a_plan_that_no_reader_takes_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"not a plan\.json") as caught:
+    with pytest.raises(InputError, match=r"plan\.json is damaged: it is not JSON") as caught:
         CutPlan.load(tmp_path / "plan.json")
     assert "\n" not in str(caught.value)
 

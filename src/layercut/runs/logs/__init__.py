@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from layercut.errors import InputError
 from layercut.runs.logs import evalplus, inspect_ai, lm_eval
 from layercut.runs.logs.logged import LoggedRun
 from layercut.runs.settings import shown
 
-
-class LogReader(Protocol):
-    """A module that reads the logs of one tool."""
-
-    FILES: str
-    """Files that it reads, in words."""
-
-    def are_here(self, path: Path) -> bool:
-        """True if a path is such a log."""
-        ...
-
-    def read(self, path: Path) -> LoggedRun:
-        """The evaluation. Raises InputError: it is damaged."""
-        ...
-
-
-READERS: tuple[LogReader, ...] = (lm_eval, inspect_ai, evalplus)
+READERS = (lm_eval, inspect_ai, evalplus)
+"""Modules that each read the logs of one tool, by ``FILES`` (in words), ``are_here`` and ``read``."""
 
 
 def open_log(path: Path) -> LoggedRun | None:
@@ -38,7 +22,8 @@ def open_log(path: Path) -> LoggedRun | None:
     path = Path(path)
     for reader in READERS:
         if reader.are_here(path):
-            return reader.read(path)
+            run: LoggedRun = reader.read(path)
+            return run
     if path.is_file():
         kinds = "; ".join(reader.FILES for reader in READERS)
         raise InputError(f"{shown(path)} is no evaluation that is known. These are read: {kinds}; and run folders.")

@@ -6,134 +6,149 @@ Each epoch of a sample is an item, and the epochs of one sample share a cluster.
 
 from __future__ import annotations
 
-import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from layercut.errors import InputError
-from layercut.runs.json_text import load, parse
-from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, guessing, outcome_of
+from pydantic import AliasPath, BaseModel, BeforeValidator, Field
+
+from layercut.errors import InputError, one_line
+from layercut.runs.json_text import LARGEST, check_fields, parse
+from layercut.runs.logs import logged
+from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
 from layercut.runs.settings import shown
 
 FILES = "inspect_ai's .eval or .json logs"
-VERSION = 2
-_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _ASKED = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "longest answer"}
-_LARGEST = 2**28
-"""Bytes of one sample, unpacked: 256 MiB."""
+_HEADER = "header.json"
+_REMEDY = "Write the log again with inspect_ai."
+_LARGEST_SAMPLE = 2**28  # bytes, unpacked
+_CHUNK = 4096  # bytes that are unpacked at once, for libraries that cannot stop midway
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, 93)  # 93: Zstandard; bzip2 makes gigabytes of one chunk
+
+
+def _scores_of(value: Any) -> dict[str, float]:
+    """The numbers of a score by name; one that is a single number has no name."""
+    parts = value if isinstance(value, dict) else {"": value}
+    values = {
+        name: _VALUES.get(part, _VALUES.get(part.strip().lower())) if isinstance(part, str) else part
+        for name, part in parts.items()
+    }
+    return {name: score for name, part in values.items() if (score := logged.score_of(part)) is not None}
+
+
+class _Score(BaseModel):
+    value: Annotated[dict[str, float], BeforeValidator(_scores_of)] = {}
+    answer: Any = None
+
+
+class _Sample(BaseModel, strict=True):
+    id: int | str
+    epoch: int = 1
+    input: Any = None
+    target: Any = None
+    choices: list[Any] | None = None
+    scores: dict[str, _Score] | None = None
+    completion: Any = Field(None, validation_alias=AliasPath("output", "completion"))
+    num_new_tokens: Any = Field(None, validation_alias=AliasPath("output", "usage", "output_tokens"))
+
+
+class _Header(BaseModel, strict=True):
+    version: Literal[2]
+    samples: list[Any] | None = None
+    task: str = Field(validation_alias=AliasPath("eval", "task"))
+    task_version: Any = Field(None, validation_alias=AliasPath("eval", "task_version"))
+    model: Any = Field(None, validation_alias=AliasPath("eval", "model"))
+    model_settings: dict[str, Any] | None = Field(None, validation_alias=AliasPath("eval", "model_generate_config"))
+    plan_settings: dict[str, Any] | None = Field(None, validation_alias=AliasPath("plan", "config"))
 
 
 def are_here(path: Path) -> bool:
     """True if a path is such a file."""
-    if not path.is_file():
-        return False
-    if path.suffix == ".eval":
-        return True
-    if path.suffix != ".json":
-        return False
-    try:
-        head = load(path)
-    except (OSError, ValueError):
-        return False
-    return isinstance(head, dict) and {"version", "eval", "samples"} <= {*head}
+    return (path.is_file() and path.suffix == ".eval") or {"version", "eval", "samples"} <= {*json_object(path)}
 
 
 def read(path: Path) -> LoggedRun:
     """The samples of one log.
 
     Raises:
-        InputError: another version of the schema, an archive that is damaged or packed with a library that is not
-            there, or a log without samples.
+        InputError: another version of the schema, an archive that is damaged, encrypted, too large or packed with a
+            library that is not there, or a log without samples.
     """
-    try:
-        head, samples = _archive(path) if path.suffix == ".eval" else _plain(path)
-        if head.get("version") != VERSION:
-            raise InputError(f"{shown(path)} has version {head.get('version')} of inspect_ai's log; {VERSION} is read.")
-        about = head["eval"]
-        config = {**(about.get("model_generate_config") or {}), **((head.get("plan") or {}).get("config") or {})}
-        asked = {words: config[name] for name, words in _ASKED.items() if config.get(name) is not None}
-        items = [_record(sample) for sample in samples]
-        is_ranked = bool(items) and all("options" in record for record in items)
-        task = LoggedTask(
-            name=str(about["task"]).rpartition("/")[2],
-            readout=RANKED if is_ranked else WRITTEN,
-            records=items,
-            chance=guessing([len(record["options"]) for record in items]) if is_ranked else 0.0,
-            version=str(about.get("task_version") or ""),
-            asked=asked,
-        )
-        return LoggedRun(path, "inspect_ai", str(about.get("model") or ""), [task])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{shown(path)} is no log of inspect_ai that can be read ({error!r:.100}).") from error
+    parts = _unpack(path) if path.suffix == ".eval" else iter([(shown(path), json_object(path))])
+    place, data = next(parts)
+    head = check_fields(_Header, data, place, _REMEDY)
+    settings = (head.model_settings or {}) | (head.plan_settings or {})
+    listed = ((f"{shown(path)}: sample {number}", sample) for number, sample in enumerate(head.samples or [], start=1))
+    items = [_record(check_fields(_Sample, sample, place, _REMEDY)) for place, sample in chain(parts, listed)]
+    is_ranked = bool(items) and all("options" in record for record in items)
+    task = LoggedTask(
+        name=head.task.rpartition("/")[2],
+        readout=RANKED if is_ranked else WRITTEN,
+        records=items,
+        chance=logged.guessing([len(record["options"]) for record in items]) if is_ranked else 0.0,
+        version=str(head.task_version or ""),
+        asked={words: settings[name] for name, words in _ASKED.items() if settings.get(name) is not None},
+    )
+    return LoggedRun(path, "inspect_ai", str(head.model or ""), [task])
 
 
-def _plain(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    data = json.loads(path.read_bytes())
-    return data, data.get("samples") or []
-
-
-def _archive(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+def _unpack(path: Path) -> Iterator[tuple[str, Any]]:
+    """The header, then the samples of an archive, each with its place for a message."""
     with suppress(ImportError):
         import zipfile_zstd  # noqa: F401  # teaches zipfile what newer versions of inspect_ai pack with
-    files = zipfile.ZipFile(path)
+    place = shown(path)
     try:
-        head = parse(files.read("header.json"), halves=True)
+        files = zipfile.ZipFile(path)
+        names = sorted(name for name in files.namelist() if name.startswith("samples/") and name.endswith(".json"))
+        if _HEADER not in files.namelist():
+            raise ValueError(f"it holds no {_HEADER}: the evaluation has not ended")
+        for name in (_HEADER, *names):
+            place = f"{shown(path)}: {name}"
+            info, largest = files.getinfo(name), LARGEST if name == _HEADER else _LARGEST_SAMPLE
+            if info.file_size > largest or info.compress_type not in _PACKINGS:
+                size = f"{info.file_size >> 20:,} MiB, packed by method {info.compress_type}"
+                raise ValueError(f"{size}; at most {largest >> 20} MiB of deflate or Zstandard are read")
+            with files.open(name) as packed:  # never gives more than the size that was checked
+                data = b"".join(iter(lambda: packed.read(_CHUNK), b""))
+            yield place, parse(data, halves=True)
     except NotImplementedError as error:
-        raise InputError(
-            f"{shown(path)} is packed with Zstandard, which this Python cannot read: pip install zipfile-zstd."
-        ) from error
-    except KeyError as error:
-        raise InputError(f"{shown(path)} holds no header.json: the evaluation has not ended.") from error
-    names = sorted(name for name in files.namelist() if name.startswith("samples/"))
-    if any(files.getinfo(name).file_size > _LARGEST for name in names):
-        raise InputError(f"{shown(path)} holds a sample of more than {_LARGEST >> 20} MiB.")
-    return head, (parse(files.read(name), halves=True) for name in names)
+        raise InputError(f"{place} cannot be unpacked ({error}). Zstandard needs: pip install zipfile-zstd") from error
+    except Exception as error:  # libraries that unpack raise what they like
+        raise InputError(f"{place} cannot be read ({one_line(error)}). {_REMEDY}") from error
 
 
-def _record(sample: Mapping[str, Any]) -> dict[str, Any]:
-    target = sample.get("target")
-    metrics: dict[str, float] = {}
-    answer = ""
-    for scorer, score in (sample.get("scores") or {}).items():
-        answer = answer or str(score.get("answer") or "")
-        value = score.get("value")
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        for name, part in parts:
-            if (number := _number(part)) is not None:
-                metrics[f"{scorer} {name}".strip()] = number
-    output = sample.get("output") or {}
-    usage = output.get("usage") or {}
+def _record(sample: _Sample) -> dict[str, Any]:
+    scores = sample.scores or {}
+    metrics = dict(
+        logged.name_metric(f"{scorer} {name}".strip(), value)
+        for scorer, score in scores.items()
+        for name, value in score.value.items()
+    )
+    target, text = sample.target, _text(sample.input)
     record: dict[str, Any] = {
-        "id": f"{sample['id']}#{sample['epoch']}" if sample.get("epoch", 1) != 1 else str(sample["id"]),
-        "cluster": str(sample["id"]),
+        "id": f"{sample.id}#{sample.epoch}" if sample.epoch != 1 else str(sample.id),
+        "cluster": str(sample.id),
         "gold": "; ".join(map(str, target)) if isinstance(target, list) else str(target),
         "metrics": metrics,
-        "outcome": outcome_of(next(iter(metrics.values()), -1.0)),
-        "question": _text(sample.get("input")),
-        "answer": answer,
-        "completion": str(output.get("completion") or ""),
-        "prompt": _text(sample.get("input")),
+        "outcome": logged.outcome_of(metrics),
+        "question": text,
+        "answer": next((str(score.answer) for score in scores.values() if score.answer), ""),
+        "completion": str(sample.completion or ""),
+        "prompt": text,
     }
-    if isinstance(tokens := usage.get("output_tokens"), int):
-        record["num_new_tokens"] = tokens
-    if sample.get("choices"):
-        record["options"] = [str(one) for one in sample["choices"]]
+    if isinstance(sample.num_new_tokens, int):
+        record["num_new_tokens"] = sample.num_new_tokens
+    if sample.choices:
+        record["options"] = [str(choice) for choice in sample.choices]
     return record
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        text = value.strip().lower()
-        return _VALUES.get(value, {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}.get(text))
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _text(found: Any) -> str:
-    if isinstance(found, list):
-        return "\n".join(_text(one.get("content")) for one in found if isinstance(one, dict))
-    return str(found or "")
+def _text(message: Any) -> str:
+    if isinstance(message, list):
+        return "\n".join(_text(part.get("content")) for part in message if isinstance(part, dict))
+    return str(message or "")

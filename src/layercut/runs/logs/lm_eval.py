@@ -1,20 +1,25 @@
 """lm-eval's ``samples_TASK_DATE.jsonl`` (``--log_samples``), with the ``results_DATE.json`` beside them.
 
-A task behind several filters is several readouts. Items are known by the hash of their document; of prompts the hash is
-kept, to say where they differ. Values that only make sense over all items (perplexity, F1 of a corpus) are left out.
+A task behind several filters is several readouts. Items are known by the hash of their document, equal documents by
+their ``doc_id`` as well; of prompts the hash is kept, to say where they differ. Values that only make sense over all
+items (perplexity of a text, F1 of a corpus) are left out.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from layercut.errors import InputError
-from layercut.runs.json_text import load, parse
-from layercut.runs.logs.logged import NEGATED, RANKED, WRITTEN, LoggedRun, LoggedTask, guessing, outcome_of
+from layercut.runs.json_text import LARGEST, check_fields, parse
+from layercut.runs.logs import logged
+from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
 from layercut.runs.settings import shown
 
 FILES = "lm-eval's samples_TASK_DATE.jsonl, or a folder of them"
@@ -22,10 +27,33 @@ _NAME = re.compile(r"samples_(.+?)(?:_(\d{4}-\d\d-\d\dT[\d\-.]+))?\.jsonl")
 _ASKED = {"num_fewshot": "few-shot examples", "generation_kwargs": "decoding", "filter_list": "filters"}
 
 
+class _Sample(BaseModel, strict=True, extra="allow"):
+    __pydantic_extra__: dict[str, Annotated[float | None, BeforeValidator(logged.score_of)]]
+    doc_id: int
+    doc_hash: str | None = None
+    arguments: dict[str, dict[str, Any]]
+    doc: Any = None
+    resps: list[list[Any]]
+    filtered_resps: list[Any] | None = None
+    filter: str | None = None
+    target: Any = Field(None, validation_alias=AliasChoices("target", "target_hash"))
+    prompt_hash: Any = None
+    metrics: list[str]
+
+
+class _Results(BaseModel, strict=True):
+    configs: dict[str, dict[str, Any]] = {}
+    higher_is_better: dict[str, dict[str, bool | None]] = {}
+    num_shots: dict[str, Any] = Field({}, validation_alias="n-shot")
+    versions: dict[str, Any] = {}
+    model_name: Any = None
+    model_source: Any = None
+
+
 def are_here(path: Path) -> bool:
     """True if a path is such a file, or a folder that holds some."""
     if path.is_file():
-        return path.suffix == ".jsonl" and "doc_id" in next(iter(_rows(path)), {})
+        return path.suffix == ".jsonl" and "doc_id" in next(_rows(path), ("", {}))[1]
     return path.is_dir() and bool(_samples_in(path))
 
 
@@ -34,7 +62,7 @@ def read(path: Path) -> LoggedRun:
     pairs = [(file, _results(file)) for file in ([path] if path.is_file() else _samples_in(path))]
     tasks = [task for file, results in pairs for task in _tasks(file, results)]
     about = pairs[-1][1]
-    return LoggedRun(path, "lm-eval", str(about.get("model_name") or about.get("model_source") or ""), tasks)
+    return LoggedRun(path, "lm-eval", str(about.model_name or about.model_source or ""), tasks)
 
 
 def _samples_in(folder: Path) -> list[Path]:
@@ -51,102 +79,88 @@ def _samples_in(folder: Path) -> list[Path]:
     return list(newest.values())
 
 
-def _results(samples: Path) -> dict[str, Any]:
+def _results(samples: Path) -> _Results:
     """The results of the date of the samples, or without a date the newest in their folder; empty if there are none."""
     match = _NAME.fullmatch(samples.name)
     files = sorted(samples.parent.glob(f"results_{match[2] if match and match[2] else '*'}.json"))
-    try:
-        data = load(files[-1]) if files else {}
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    if not files:
+        return _Results()
+    return check_fields(
+        _Results, json_object(files[-1]), shown(files[-1]), "Remove that file to read the samples alone."
+    )
 
 
-def _tasks(file: Path, results: Mapping[str, Any]) -> Iterator[LoggedTask]:
+def _tasks(file: Path, results: _Results) -> Iterator[LoggedTask]:
     match = _NAME.fullmatch(file.name)
     name = match[1] if match else file.stem
-    tables = {key: value for key, value in results.items() if isinstance(value, dict)}
-    configs = tables.get("configs", {})
-    if name not in configs and len(configs) == 1:  # a file that was renamed
-        name = str(*configs)
-    values = (configs.get(name), tables.get("higher_is_better", {}).get(name))
-    config, senses = (value if isinstance(value, dict) else {} for value in values)
+    if name not in results.configs and len(results.configs) == 1:  # a file that was renamed
+        name = str(*results.configs)
+    config, senses = results.configs.get(name, {}), results.higher_is_better.get(name, {})
     asked = {words: config[key] for key, words in _ASKED.items() if config.get(key) is not None}
-    shots, version = (tables.get(key, {}).get(name) for key in ("n-shot", "versions"))
-    asked |= {} if shots is None else {"few-shot examples": shots}
+    if (shots := results.num_shots.get(name)) is not None:
+        asked["few-shot examples"] = shots
+    version = str(results.versions.get(name) or "")
     remark = "" if senses else f"{name}: no results_DATE.json says for which metrics lower is better; higher is taken"
-    found: dict[str, LoggedTask] = {}
-    seen: Counter[tuple[str, str]] = Counter()
-    options: dict[str, list[int]] = {}
-    for row in _rows(file):
-        try:
-            kind, record, count = _record(row, senses)
-        except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
-            raise InputError(
-                f"{shown(file)}: an item cannot be read ({error!r:.100}); log the samples again with lm-eval 0.4.4 or "
-                "later."
-            ) from error
-        chain = str(row.get("filter") or "none")
+    tasks: dict[str, LoggedTask] = {}
+    for where, row in _rows(file):
+        sample = check_fields(_Sample, row, where, "Log the samples again with lm-eval 0.4.4 or later.")
+        record = _record(sample, senses)
+        kind, chain = RANKED if "options" in record else WRITTEN, sample.filter or "none"
         readout = kind if chain == "none" or kind == RANKED else chain
-        task = LoggedTask(name=name, readout=readout, asked=asked, version=str(version or ""), remark=remark)
-        task = found.setdefault(readout, task)
-        seen[readout, record["id"]] += 1
-        if (times := seen[readout, record["id"]]) > 1:  # documents that are equal
-            record["id"] += f"#{times}"
-        task.records.append(record)
-        options.setdefault(readout, []).append(count)
-    for readout, task in found.items():
-        task.chance = guessing(options[readout]) if readout == RANKED else 0.0
+        task = LoggedTask(name=name, readout=readout, asked=asked, version=version, remark=remark)
+        tasks.setdefault(readout, task).records.append(record)
+    for readout, task in tasks.items():
+        times: Counter[str] = Counter()
+        for record in sorted(task.records, key=itemgetter("doc_id")):  # equal documents, by their place in the data
+            item = f"{record['id']}#{record['doc_id']}" if record["id"] in times else record["id"]
+            times[item] += 1
+            record["id"] = item if times[item] == 1 else f"{item}#{times[item]}"
+        counts = [len(record.get("options", ())) for record in task.records]
+        task.chance = logged.guessing(counts) if readout == RANKED else 0.0
         yield task
 
 
-def _record(row: Mapping[str, Any], senses: Mapping[str, Any]) -> tuple[str, dict[str, Any], int]:
-    """The kind of answer, the record, and how many options there were.
-
-    Metrics of which lower is better (false in ``senses``) are negated and named ``neg_...``, as ``eval`` does.
-    """
-    metrics = {name: row[name] for name in row["metrics"]}
-    requests = [list(one.values()) for one in row["arguments"].values()]
-    responses, doc = row["resps"], row["doc"]
-    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-    lower = {name for name in numbers if senses.get(name) is False}
-    values = {
-        f"{NEGATED}{name}" if name in lower else name: 0.0 - value if name in lower else value
-        for name, value in numbers.items()
-    }
-    headline = next(iter(numbers), "")
-    is_ranked = bool(requests) and len(requests[0]) > 1 and isinstance(requests[0][1], str) and len(requests) > 1
+def _record(sample: _Sample, senses: Mapping[str, bool | None]) -> dict[str, Any]:
+    requests = [list(request.values()) for request in sample.arguments.values()]
+    scores = {name: score for name in sample.metrics if (score := (sample.model_extra or {}).get(name)) is not None}
+    metrics = dict(logged.name_metric(name, score, senses.get(name)) for name, score in scores.items())
     record: dict[str, Any] = {
-        "id": str(row.get("doc_hash") or row["doc_id"]),
-        "gold": str(row.get("target", row.get("target_hash"))),
-        "metrics": values,
-        "outcome": outcome_of(1 - numbers[headline] if headline in lower else numbers.get(headline, -1.0)),
-        "question": _question(doc, requests),
-        "answer": str((row.get("filtered_resps") or [""])[0]),
-        "prompt": row.get("prompt_hash"),
+        "id": sample.doc_hash or str(sample.doc_id),
+        "doc_id": sample.doc_id,
+        "gold": str(sample.target),
+        "metrics": metrics,
+        "outcome": logged.outcome_of(metrics),
+        "question": _question(sample.doc, requests),
+        "answer": str((sample.filtered_resps or [""])[0]),
+        "prompt": sample.prompt_hash,
     }
-    if "acc_mutual_info" in metrics:  # the second half are the options again, without the question
-        requests = requests[: len(requests) // 2]
-    if is_ranked:
-        record |= {"options": [str(one[1]).strip() for one in requests]}
-    else:
-        record |= {"completion": str(responses[0][0] if responses and responses[0] else "")}
-    return (RANKED if is_ranked else WRITTEN), record, len(requests)
+    if len(requests) > 1 and len(requests[0]) > 1 and isinstance(requests[0][1], str):
+        if "acc_mutual_info" in sample.metrics:  # the second half are the options again, without the question
+            requests = requests[: len(requests) // 2]
+        return record | {"options": [str(request[1]).strip() for request in requests if len(request) > 1]}
+    return record | {"completion": str(sample.resps[0][0] if sample.resps and sample.resps[0] else "")}
 
 
-def _question(doc: Any, requests: list[list[Any]]) -> str:
+def _question(doc: Any, requests: Sequence[Sequence[Any]]) -> str:
     for name in ("question", "query", "problem", "prompt", "text", "input"):
         if isinstance(doc, dict) and isinstance(doc.get(name), str):
             return str(doc[name])
     return str(requests[0][0]) if requests and requests[0] else ""
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file, with their place for a message."""
+    number = 0
     try:
         with file.open("rb") as lines:
-            for row in (parse(line, halves=True) for line in lines if line.strip()):
-                if not isinstance(row, dict):
-                    raise ValueError("a line is no object")
-                yield row
+            while line := lines.readline(LARGEST + 1):
+                number += 1
+                if len(line) > LARGEST:
+                    raise ValueError(f"longer than {LARGEST >> 20} MiB")
+                if line.strip():
+                    row = parse(line, halves=True)
+                    if not isinstance(row, dict):
+                        raise ValueError("no object")
+                    yield f"{shown(file)}: line {number}", row
     except (OSError, ValueError) as error:
-        raise InputError(f"{shown(file)} cannot be read ({error}).") from error
+        raise InputError(f"{shown(file)}: line {number} cannot be read ({error}).") from error

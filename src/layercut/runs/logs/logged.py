@@ -10,12 +10,11 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.runs.settings import shown
+from layercut.runs.records import LARGEST_SCORE, NO_SHARE
+from layercut.runs.settings import read_json, shown
 
-RANKED, WRITTEN = "rank", "written"
-"""Readouts: options that the model ranked, and text that it wrote."""
-NEGATED = "neg_"
-"""Begins the name of a metric that was negated, because lower is better; it has no score of guessing."""
+RANKED, WRITTEN = "rank", "written"  # readouts: options that the model ranked, and text that it wrote
+NEGATED = "neg_"  # begins the name of a metric that was negated, because lower is better; it has no score of guessing
 
 
 @dataclass(kw_only=True)
@@ -26,15 +25,12 @@ class LoggedTask:
     readout: str
     records: list[dict[str, Any]] = field(default_factory=list)
     """One an item, with ``id``, ``gold`` and ``metrics``; ``cluster`` where several are of one item."""
-    chance: float | None = None
-    """Score of guessing; None where it is not known, or the metric has none."""
-    version: str = ""
-    """Of the task, where the log names one; scores of two versions are not compared."""
+    chance: float | None = None  # score of guessing; None where it is not known, or the metric has none
+    version: str = ""  # of the task, where the log names one; scores of two versions are not compared
     asked: Mapping[str, Any] = field(default_factory=dict)
     """How the items were asked, by name: few-shot examples, filters, decoding. Two logs that differ are compared, and
     the difference is named."""
-    remark: str = ""
-    """A line on what the log does not hold."""
+    remark: str = ""  # a line on what the log does not hold
 
 
 class LoggedRun(RunFolder):
@@ -48,13 +44,18 @@ class LoggedRun(RunFolder):
             model: its name there; empty where the log names none.
 
         Raises:
-            InputError: no task with an item whose metric is a number.
+            InputError: no task with a metric that is a number for every item.
         """
         super().__init__(path, {"model": model}, None)
         self.tool, self.model = tool, model
-        self.tasks = [task for task in tasks if any(record["metrics"] for record in task.records)]
+        read = list(tasks)
+        self.tasks = [task for task in read if _rows(task)]
         if not self.tasks:
-            raise InputError(f"{shown(path)} ({tool}) holds no item with a score, so there is nothing to compare.")
+            names = " ".join(", ".join(dict.fromkeys(task.name for task in read)).split())
+            raise InputError(
+                f"{shown(path)} ({tool}) holds no metric that is a number for every item of {names or 'a task'}, so "
+                "there is nothing to compare."
+            )
 
     @property
     def name(self) -> str:
@@ -79,27 +80,57 @@ class LoggedRun(RunFolder):
         return {"plan": None, "rows": [row for task in self.tasks for row in _rows(task)]}
 
 
-def _rows(task: LoggedTask) -> Iterable[dict[str, Any]]:
+def _rows(task: LoggedTask) -> list[dict[str, Any]]:
     """A row for each metric that every item has."""
-    first, *others = (record["metrics"] for record in task.records)
-    for metric in first:
-        if all(metric in other for other in others):
-            yield {
-                "task": task.name,
-                "version": task.version,
-                "readout": task.readout,
-                "metric": metric,
-                "value": fmean(record["metrics"][metric] for record in task.records),
-                "n": len(task.records),
-                "chance": None if metric.startswith(NEGATED) else task.chance,
-                "finish": None,
-                "limit": None,
-            }
+    metrics = [record["metrics"] for record in task.records]
+    return [
+        {
+            "task": task.name,
+            "version": task.version,
+            "readout": task.readout,
+            "metric": metric,
+            "value": fmean(item[metric] for item in metrics),
+            "n": len(metrics),
+            "chance": None if metric.startswith(NEGATED) or NO_SHARE.search(metric) else task.chance,
+            "finish": None,
+            "limit": None,
+        }
+        for metric in (metrics[0] if metrics else ())
+        if all(metric in item for item in metrics)
+    ]
 
 
-def outcome_of(value: float) -> str:
-    """``right``, ``wrong``, or nothing where a score is neither."""
-    return {1.0: "right", 0.0: "wrong"}.get(value, "")
+def json_object(path: Path) -> dict[str, Any]:
+    """The object in a .json file; empty for any other path or content. Raises InputError: a file that is no JSON."""
+    is_file = path.suffix == ".json" and path.is_file()
+    data = read_json(path, f"{shown(path)} cannot be read") if is_file else None
+    return data if isinstance(data, dict) else {}
+
+
+def score_of(value: Any) -> float | None:
+    """A metric of one item; None for what is no number, such as parts of one that needs all items. Refuses NaN."""
+    if not isinstance(value, int | float):
+        return None
+    if not abs(value) < LARGEST_SCORE:
+        raise ValueError("it should be a finite number")
+    return float(value)
+
+
+def name_metric(name: str, value: float, is_higher_better: bool | None = None) -> tuple[str, float]:
+    """A metric as comparisons name it: one of which lower is better is negated, and its name says so.
+
+    lm-eval logs the log-likelihood of an item, which is never above 0, as its ``perplexity``, which is never below 1.
+    """
+    if "perplexity" in name and value <= 0:
+        return "log_likelihood", value
+    is_lower = is_higher_better is False or (is_higher_better is None and "perplexity" in name)
+    return (f"{NEGATED}{name}", 0.0 - value) if is_lower else (name, value)
+
+
+def outcome_of(metrics: Mapping[str, float]) -> str:
+    """``right``, ``wrong``, or nothing where the first metric is neither."""
+    name, value = next(iter(metrics.items()), ("", -1.0))
+    return "" if NO_SHARE.search(name) else {1.0: "right", 0.0: "wrong"}.get(value + name.startswith(NEGATED), "")
 
 
 def guessing(options: Sequence[int]) -> float | None:

@@ -45,5 +45,5 @@ def test_programs_of_a_problem_share_a_cluster(tmp_path: Path) -> None:
 def test_a_program_without_a_grade_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text(json.dumps({"eval": {"HumanEval/0": [{"solution": ""}]}}))
-    with pytest.raises(InputError, match="a program lacks 'base_status'"):
+    with pytest.raises(InputError, match=r"a\.json: eval\.HumanEval/0\.0\.base_status is missing"):
         open_log(file)

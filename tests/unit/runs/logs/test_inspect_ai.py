@@ -76,11 +76,17 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.eval"
     damaged.write_bytes(b"no archive")
     for file, message in (
-        (write_eval(tmp_path / "old.eval", [sample(1, "C")], head(version=1)), "has version 1 of inspect_ai's log"),
+        (
+            write_eval(tmp_path / "old.eval", [sample(1, "C")], head(version=1)),
+            "header.json: version is 1: it should be 2",
+        ),
         (write_eval(tmp_path / "running.eval", [sample(1, "C")], None), "the evaluation has not ended"),
-        (write_eval(tmp_path / "empty.eval", [], head()), "holds no item with a score"),
-        (write_eval(tmp_path / "text.eval", [sample(1, "a word")], head()), "holds no item with a score"),
-        (damaged, "is no log of inspect_ai that can be read"),
+        (write_eval(tmp_path / "empty.eval", [], head()), "holds no metric that is a number for every item of gsm8k"),
+        (
+            write_eval(tmp_path / "text.eval", [sample(1, "a word")], head()),
+            "holds no metric that is a number for every item",
+        ),
+        (damaged, "damaged.eval cannot be read (File is not a zip file)"),
     ):
         with pytest.raises(InputError) as caught:
             open_log(file)
@@ -95,6 +101,6 @@ def test_an_archive_that_python_cannot_unpack_says_what_to_install(
     def refuse(self: zipfile.ZipFile, name: str, *more: Any) -> bytes:
         raise NotImplementedError("That compression method is not supported")
 
-    monkeypatch.setattr(zipfile.ZipFile, "read", refuse)
+    monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
     with pytest.raises(InputError, match="pip install zipfile-zstd"):
         open_log(file)

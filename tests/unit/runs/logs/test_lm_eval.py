@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.two_runs import compare_two, notes, open_run
+from layercut.evidence.two_runs import compare_two, notes, open_run, verdict
 from layercut.runs.logs import open_log
 from tests.support.harness import run_of_lm_eval, scripted, with_rows, write_rows
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401
@@ -122,12 +122,54 @@ def test_equal_documents_are_paired_by_their_order(logs: dict[str, Path], tmp_pa
     assert [row.n for row in found] == [2 * NUMBER] * 2 and not any(row.values.lost for row in found)
 
 
+def test_equal_documents_are_paired_by_doc_id(tmp_path: Path) -> None:
+    lines = [{**line(number, 0, acc=float(number % 2)), "doc_hash": f"d{number // 2}"} for number in range(12)]
+    first = open_run(write_samples(tmp_path / "a" / "samples_x.jsonl", lines))
+    second = open_run(write_samples(tmp_path / "b" / "samples_x.jsonl", [*reversed(lines)][2:]))
+    (row,) = compare_two(first, second)
+    assert (row.n, row.values.lost, row.values.gained) == (10, 0, 0)
+    assert row.note == "10 items of x in common (a/samples_x has 12, b/samples_x has 10)"
+
+
+@pytest.mark.parametrize("results", [{}, {"higher_is_better": {"lambada": {"perplexity": False, "acc": True}}}])
+def test_a_log_likelihood_is_not_the_perplexity_that_lm_eval_calls_it(tmp_path: Path, results: dict[str, Any]) -> None:
+    runs = []
+    for name, nats in (("a", 0.1), ("b", 0.3)):
+        lines = [
+            line(n, 0, acc=1.0) | {"metrics": ["perplexity", "acc"], "perplexity": -nats * (1 + n / 100)}
+            for n in range(60)
+        ]
+        runs.append(open_run(write_samples(tmp_path / name / "samples_lambada.jsonl", lines, **results)))
+    row, acc = compare_two(*runs)
+    assert (row.metric, verdict(row), row.chance) == ("log_likelihood", "worse", None)
+    assert not row.is_share and acc.is_share
+    assert (
+        row.values.cut.value == pytest.approx(-0.3885) and row.values.lost is None and row.uncut_outcomes["right"] == 0
+    )
+
+
+def test_a_task_whose_metrics_need_all_items_is_named(tmp_path: Path) -> None:
+    lines = [line(n, 0) | {"metrics": ["word_perplexity"], "word_perplexity": [-9.0, 3]} for n in range(3)]
+    file = write_samples(tmp_path / "samples_wikitext.jsonl", lines)
+    with pytest.raises(InputError, match="holds no metric that is a number for every item of wikitext, so"):
+        open_run(file)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "cannot be read (KeyError('arguments'))"),
-        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}', "cannot be read (TypeError("),
-        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no item with a score"),
+        (
+            '{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}',
+            "samples_x.jsonl: line 1: arguments is missing. Log the samples again",
+        ),
+        (
+            '{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}',
+            "line 1: resps is 5: it should be a valid list",
+        ),
+        (
+            '{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}',
+            "holds no metric that is a number for every item of x",
+        ),
         ('{"other": 1}', "is no evaluation that is known"),
         ("not JSON", "cannot be read"),
     ],
@@ -191,7 +233,7 @@ def test_where_lower_is_better_more_is_worse(tmp_path: Path, layercut: Run, opti
 def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path: Path) -> None:
     runs = [
         open_run(write_samples(tmp_path / name / "samples_x.jsonl", [line(0, 0, errs=1.0)], **results))
-        for name, results in (("a", {}), ("b", {"higher_is_better": {"x": 5}, "configs": 3, "versions": {"x": 1}}))
+        for name, results in (("a", {}), ("b", {"higher_is_better": {"y": {"errs": False}}, "versions": {"x": 1}}))
     ]
     assert [one for one in notes(*runs) if "higher is taken" in one] == [
         "x: no results_DATE.json says for which metrics lower is better; higher is taken"

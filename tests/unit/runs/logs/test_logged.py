@@ -8,7 +8,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.two_runs import compare_two, notes, open_run
-from layercut.runs.logs.logged import LoggedRun, LoggedTask, differences, guessing
+from layercut.runs.logs.logged import LoggedRun, LoggedTask, differences, guessing, name_metric, outcome_of
 from tests.support.run_builder import Result, build_run
 
 
@@ -23,7 +23,7 @@ def logged(path: Path, values: list[float], **more: object) -> LoggedRun:
 def test_other_items_are_paired_where_they_can_be(tmp_path: Path) -> None:
     first, second = logged(tmp_path / "a", [1.0, 0.0, 1.0]), logged(tmp_path / "b", [1.0, 1.0])
     (row,) = compare_two(first, second)
-    assert row.n == 2 and "2 items in common (a has 3, b has 2)" in row.note
+    assert row.n == 2 and "2 items of sums in common (a has 3, b has 2)" in row.note
     assert differences(first, second) == []
 
 
@@ -43,6 +43,14 @@ def test_a_run_and_a_log_have_no_task_in_common(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="have no task in common"):
         compare_two(run, log)
     assert "prompts were not compared" in notes(run, log)[-1]
+
+
+def test_a_metric_is_named_so_that_higher_is_better() -> None:
+    assert name_metric("acc", 1.0) == ("acc", 1.0) and name_metric("errs", 1.0, False) == ("neg_errs", -1.0)
+    assert name_metric("word_perplexity", 12.0) == ("neg_word_perplexity", -12.0)
+    assert name_metric("perplexity", -2.5, False) == ("log_likelihood", -2.5)
+    assert outcome_of({"neg_errs": -1.0}) == "wrong" and outcome_of({"neg_errs": 0.0, "acc": 1.0}) == "right"
+    assert outcome_of({"log_likelihood": 0.0}) == outcome_of({"perplexity": 1.0}) == outcome_of({}) == ""
 
 
 def test_chance_of_guessing() -> None:
