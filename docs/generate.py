@@ -77,7 +77,7 @@ EXIT_CODES = (
     ("130", "stopped by Ctrl-C; what was measured is saved"),
 )
 VARIABLES = (
-    ("`LAYERCUT_CACHE`", "where converted models are kept"),
+    ("`LAYERCUT_CACHE`", "where converted models, and what dry runs remember, are kept"),
     ("`LAYERCUT_TRACEBACK=1`", "show where an error arose"),
 )
 
