@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property, partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.cache import remembered
+from layercut.models.convert import file_sha256
 from layercut.models.counts import WeightCounts, weight_counts
 from layercut.models.placement import dtype_as_set, give_back_memory
 from layercut.models.quantise import quantise, stored_bytes
@@ -96,7 +96,7 @@ class ModelHandle:
     def _texts(self) -> dict[str, str]:
         """SHA-256 of the files that say how the model reads texts."""
         names = ("config.json", *files_to_copy(self.source.path))
-        return {name: sha256((self.source.path / name).read_bytes()).hexdigest() for name in names}
+        return {name: file_sha256(self.source.path / name) for name in names}
 
     @property
     def context_length(self) -> int | None:

@@ -126,8 +126,8 @@ def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> d
         stored = _laid_out(json.dumps(config, sort_keys=True), name)[1]
         return {tensor: stored(tensor) for tensor in tensors}
 
-    found: dict[str, tuple[str, list[str]]] = remembered("stored", [config, [*tensors]], rename)
-    return found
+    by_name: dict[str, tuple[str, list[str]]] = remembered("stored", [config, [*tensors]], rename)
+    return by_name
 
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:

@@ -168,7 +168,7 @@ def test_weights_are_in_memory_once_and_both_models_are_whole(family: str, tmp_p
 def test_a_cut_is_recognised_without_writing_it_again(tmp_path: Path) -> None:
     for family in ("llama", "gemma3_text", "gpt2", "qwen3_moe"):
         cut, teacher = models(tmp_path / family, family)
-        assert changed_since(teacher.source.path, pairs.plan_of(cut), cut.source.path) == []
+        assert changed_since(teacher.source.path, cut.last_cut, cut.source.path) == []
     empty = CutPlan(num_layers=NUM_LAYERS)
     assert changed_since(teacher.source.path, empty, teacher.source.path) == []
     assert changed_since(teacher.source.path, empty, cut.source.path) is None, "it has fewer layers"
