@@ -38,37 +38,29 @@ if TYPE_CHECKING:
 class Fields(NamedTuple):
     """Marks a group of settings whose fields are a request's: ``Annotated[TrainSettings, Fields(...)]``."""
 
-    panel: str | None = None
-    """Heading in ``--help``."""
-    shown: str = ""
-    """Fields that ``--help`` shows; ``--help-all`` shows the others."""
-    without: str = ""
-    """Fields that this verb does not take."""
-    names: Mapping[str, str] = {}
-    """Flags whose name is not the field's."""
+    panel: str | None = None  # heading in ``--help``
+    shown: str = ""  # fields that ``--help`` shows; ``--help-all`` shows the others
+    without: str = ""  # fields that this verb does not take
+    names: Mapping[str, str] = {}  # flags whose name is not the field's
 
 
 class Flag(NamedTuple):
     """Marks a plain field, for the command line."""
 
     metavar: str | None = None
-    spelled: str = ""
-    """The flag, where it is not the field's name: ``--set``, ``--verify/--no-verify``."""
+    spelled: str = ""  # the flag, where it is not the field's name: ``--set``, ``--verify/--no-verify``
     hidden: bool = False
     argument: bool = False
-    repeated: bool = False
-    """Written once for each entry; other lists are text with commas."""
+    repeated: bool = False  # written once for each entry; other lists are text with commas
 
 
 class Slot(NamedTuple):
     """One name that a request takes."""
 
     name: str
-    group: str | None
-    """Field of the request that holds the settings; None for a plain field."""
+    group: str | None  # field of the request that holds the settings; None for a plain field
     field: str
-    kind: type[Settings]
-    """Class that declares the field."""
+    kind: type[Settings]  # class that declares the field
     how: Fields | Flag
 
     @property
@@ -96,15 +88,11 @@ class Slot(NamedTuple):
 class Shown(NamedTuple):
     """A result, as the command line shows it."""
 
-    data: Any
-    """All of it, for ``--json``."""
-    blocks: Iterable[RenderableType] = ()
-    """Tables, above the lines."""
+    data: Any  # all of it, for ``--json``
+    blocks: Iterable[RenderableType] = ()  # tables, above the lines
     lines: Iterable[str] = ()
-    notes: Sequence[str] = ()
-    """Lines on stderr that should not be overlooked."""
-    failed: bool = False
-    """True for the exit code 1."""
+    notes: Sequence[str] = ()  # lines on stderr that should not be overlooked
+    failed: bool = False  # True for the exit code 1
 
 
 def shown_outlines(*outlines: Outline) -> Shown:
@@ -123,16 +111,12 @@ class Verb(Settings, arbitrary_types_allowed=True):
     """Base of all verbs. The class docstring is the help."""
 
     VERB: ClassVar[str]
-    FUNCTION: ClassVar[str] = ""
-    """Its name in Python, where that is another one."""
-    POSITIONAL: ClassVar[tuple[str, ...]] = ()
-    """Fields that may be given by position in Python."""
-    RETURNS: ClassVar[str] = ""
-    """What the Python function returns, for its help."""
+    FUNCTION: ClassVar[str] = ""  # its name in Python, where that is another one
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()  # fields that may be given by position in Python
+    RETURNS: ClassVar[str] = ""  # what the Python function returns, for its help
     RUNS_PROGRAMS: ClassVar[bool] = False
     """True if tasks may run programs that the model writes: the verb takes ``--unsafe-exec``."""
-    HIDDEN: ClassVar[str] = ""
-    """Options of the command line that ``--help`` does not show, of json and unsafe_exec."""
+    HIDDEN: ClassVar[str] = ""  # options of the command line that ``--help`` does not show, of json and unsafe_exec
 
     def run(self, io: Io) -> Any:
         """Do it, reports included."""

@@ -18,8 +18,7 @@ class Io(NamedTuple):
 
     console: Console
     say: Say
-    loaded: Mapping[str, ModelHandle] = {}
-    """By the name of their settings."""
+    loaded: Mapping[str, ModelHandle] = {}  # by the name of their settings
 
     def handle(self, settings: ModelSettings) -> ModelHandle:
         """The model: the one in memory, or its files."""

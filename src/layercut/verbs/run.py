@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from layercut.study.run import StudyOutcome
 
 
-MOST_LINES = 4
-"""Checkpoints that are listed one by one."""
+MOST_LINES = 4  # checkpoints that are listed one by one
 
 
 class RunVerb(Verb):
