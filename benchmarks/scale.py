@@ -30,7 +30,6 @@ from layercut.selection.task_accuracy import task_accuracy
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task
-from layercut.tasks.base import known_readouts
 
 
 def main() -> None:
@@ -101,7 +100,7 @@ def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
     parts = [
         ObjectiveTask(task=task, readout=asked.readout, limit=asked.items)
         for task in tasks
-        if asked.readout in known_readouts(task)
+        if asked.readout in task.all_readouts
     ]
     journal = SearchJournal()
     objective = TaskObjective(engine, parts, journal=journal)

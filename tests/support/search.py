@@ -9,7 +9,7 @@ from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.base import Readout, Sample, Score, Split, Task
 from tests.support.fake_engine import FakeEngine
 
 Layers = frozenset[int]
@@ -41,7 +41,7 @@ def random_table(seed: int, levels: int = 1_000_000) -> Callable[[Layers], float
 
 
 @dataclass
-class NeedyTask:
+class NeedyTask(Task):
     """Every item is answered right as long as the layers that it needs are there.
 
     With ``partial`` the metric is no accuracy: an item scores 0.2 for any text, and 1 for the right one.
@@ -84,12 +84,6 @@ class NeedyTask:
         right = text == sample.gold
         metrics = {"overlap": 1.0 if right else 0.2} if self.partial else {"accuracy": float(right)}
         return Score(metrics, text, "right" if right else "wrong")
-
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        return False
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        return ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {"overlap" if self.partial else "accuracy": self.chance_level}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from layercut.engine.base import Completion, LikelihoodRequest, Likelihoods
 from layercut.selection.base import Context, Selection
-from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.base import Readout, Sample, Score, Split, Task
 
 BREAK = "LAYERCUT_TEST_BREAK"
 """While the file that this variable names is there, the task cannot grade and the criterion cannot choose."""
@@ -21,7 +21,7 @@ def _is_broken() -> bool:
 
 
 @dataclass(frozen=True)
-class Letters:
+class Letters(Task):
     """Which of two letters comes next? Ranked, so that a tiny model answers at once."""
 
     name: str = "letters"
@@ -47,12 +47,6 @@ class Letters:
         assert isinstance(answer, Likelihoods)
         best = answer.log_likelihoods.index(max(answer.log_likelihoods))
         return Score({"accuracy": float(best == 0)}, sample.options[best], "right" if best == 0 else "wrong")
-
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        return False
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        return ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {"accuracy": 0.5}

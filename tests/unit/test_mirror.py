@@ -29,10 +29,9 @@ selection/base selection/position
 study/growth study/choosing study/file study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
 surgery/cut surgery/remove
-tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
-tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/forms
-tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task
-tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/mbpp tasks/own_rows tasks/program_parts tasks/rows_task
+tasks/base tasks/benchmarks/code_problems tasks/benchmarks/rows_task tasks/builtin/lines tasks/cells
+tasks/lm_eval/by_name tasks/lm_eval/forms tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures
+tasks/lm_eval/names tasks/lm_eval/rolling_task tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/own_rows
 tasks/run
 text/counting text/markup text/tables
 verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/generate verbs/heal verbs/io verbs/prune verbs/results

@@ -21,8 +21,8 @@ from layercut.diagnostics.measures import by_group, examples_of, rows_of
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Completion, LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.tasks.arithmetic import find_number, same_number
 from layercut.tasks.base import Readout, Sample
+from layercut.tasks.builtin.lines import find_number, same_number
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
 

@@ -17,7 +17,7 @@ from layercut.diagnostics.session import DiagnosticSession
 from layercut.diagnostics.written_programs import written_programs
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.tasks.brackets import closing, find_brackets
+from layercut.tasks.builtin.lines import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
 NAME = "brackets"

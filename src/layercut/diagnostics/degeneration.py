@@ -15,7 +15,7 @@ from layercut.diagnostics.session import Answers, DiagnosticSession, SessionMode
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.evidence.degeneration import NAME, degeneration_notes, degeneration_rows, is_broken, look
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.tasks.few_shot import content_id
+from layercut.tasks.base import content_id
 from layercut.text.counting import counted
 
 MAX_NEW_TOKENS = 128

@@ -7,7 +7,7 @@ from random import Random
 from typing import NamedTuple
 
 from layercut.engine.base import GenerationRequest
-from layercut.tasks.few_shot import content_id
+from layercut.tasks.base import content_id
 
 MAX_NEW_TOKENS = 80
 STOP = ("\ndef ", "\nclass ", "\nprint", "\nif __name__", "\n\n\n", "\n#", "\n```")

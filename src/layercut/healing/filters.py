@@ -14,7 +14,7 @@ from layercut.healing.settings import FilterSettings
 from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.tasks.base import Split, Task
-from layercut.tasks.reported import reported_split, selection_part
+from layercut.tasks.reported import reported_split
 from layercut.tasks.selected_items import merge_items
 from layercut.text.counting import counted
 
@@ -230,7 +230,7 @@ def full_test_sets(tasks: Mapping[str, Task], source: PromptSource) -> tuple[str
 
 def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: PromptSource) -> dict[str, frozenset[str]]:
     """By task, ids of the items that are prompts or that training data was not checked for, if they may be reported."""
-    unchecked = {task.name: selection_part(task) for name, task in tasks.items() if name not in in_full}
+    unchecked = {task.name: task.selection_part for name, task in tasks.items() if name not in in_full}
     return {name: ids for name, ids in merge_items(source.items, unchecked).items() if ids}
 
 

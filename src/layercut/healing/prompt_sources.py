@@ -19,8 +19,7 @@ from layercut.healing.settings import SYSTEM, TrainSettings
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
-from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
-from layercut.tasks.grading import scores_of
+from layercut.tasks.base import GENERATED, Readout, Sample, Task
 from layercut.tasks.hub import HUB, hub_rows
 from layercut.tasks.reported import shortfall
 from layercut.tasks.selected_items import merge_items
@@ -116,7 +115,7 @@ class TaskPrompts(NamedTuple):
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
         """The same for an engine's answers under the ids of their prompts; programs run side by side."""
-        scores = scores_of(self.task, self.readout, [(self.samples[answer.id], answer) for answer in answers])
+        scores = self.task.grade_all([self.samples[answer.id] for answer in answers], self.readout, answers)
         return [next(iter(score.metrics.values())) >= 1 for score in scores]
 
 
@@ -131,7 +130,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.
     """
-    generated = [name for name in known_readouts(task) if name in GENERATED]
+    generated = [name for name in task.all_readouts if name in GENERATED]
     if not generated:
         raise InputError(f"{task.name} is scored by likelihood only, so it has no prompts to answer; use another task.")
     if readout is not None and readout not in generated:

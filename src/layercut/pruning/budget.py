@@ -13,7 +13,7 @@ from typing import NamedTuple
 from layercut.evidence.sample_size import CORRELATION, MANY, POWER, Differences, decides, least, outcomes_of
 from layercut.selection.answers import ObjectiveTask
 from layercut.tasks import load_task
-from layercut.tasks.general import CODE, GENERAL
+from layercut.tasks.builtin.checked import CODE, GENERAL
 
 SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
 FEWEST, MOST = 16, 500

@@ -23,7 +23,6 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
-from layercut.tasks.grading import chance_of
 from layercut.tasks.own_file import OwnFile
 
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
@@ -99,7 +98,7 @@ def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, 
     for name in settings.versus:
         other_model(model.settings, name)
     own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
-    alike = [one.label for one in own if 1 in chance_of(one.task, "selection", one.readout).values()]
+    alike = [one.label for one in own if 1 in one.task.split_chance("selection", one.readout).values()]
     if len(alike) == len(parts):
         raise InputError(
             f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -93,11 +93,6 @@ def describe() -> str:
         "bubblewrap": "bubblewrap and limits",
         "none": "limits only, no isolation (--unsafe-exec)",
     }[in_force()]
-
-
-def isolation_of(tasks: Iterable[object]) -> str | None:
-    """The isolation for the programs of these tasks; None without programs; InputError if no sandbox works here."""
-    return describe() if any(getattr(task, "runs_programs", False) for task in tasks) else None
 
 
 def describe_or_why_not() -> str:

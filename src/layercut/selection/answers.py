@@ -13,7 +13,7 @@ from layercut.progress import Progress, silent
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
+from layercut.tasks.base import GENERATED, Readout, Sample, Task
 from layercut.tasks.evaluate import Questions, ask_under, share_prompt
 
 CHUNK_SIZE = 16
@@ -34,8 +34,8 @@ class ObjectiveTask:
     limit: int | None = 100  # most selection items. arXiv:2602.01997 takes 100.
 
     def __post_init__(self) -> None:
-        if self.readout not in known_readouts(self.task):
-            raise unknown(f"readout of {self.task.name}", self.readout, known_readouts(self.task))
+        if self.readout not in self.task.all_readouts:
+            raise unknown(f"readout of {self.task.name}", self.readout, self.task.all_readouts)
 
     @property
     def label(self) -> str:

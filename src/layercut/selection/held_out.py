@@ -19,7 +19,6 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Sample
-from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import record_items
 
 Records = Sequence[Mapping[str, Any]]
@@ -103,7 +102,7 @@ def _compared(
     part: ObjectiveTask, samples: Sequence[Sample], uncut: Records, cut: Records, seed: int
 ) -> dict[str, Any]:
     metric = _headline(uncut)
-    chance = chance_of(part.task, "selection", part.readout).get(metric)
+    chance = part.task.split_chance("selection", part.readout).get(metric)
     found = compare_paired(
         _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
     )

@@ -18,7 +18,6 @@ from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
-from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
@@ -225,7 +224,7 @@ class TaskObjective:
         estimate = mean_interval(values)._replace(value=_mean(records, metric))  # to the last bit as for other plans
         if metric == LOG_LIKELIHOOD:
             return Uncut(metric, estimate, None, 0.0, is_log=True)
-        chance = chance_of(part.task, "selection", part.readout).get(metric)
+        chance = part.task.split_chance("selection", part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
         if lowest <= guessing + _ROUNDING:

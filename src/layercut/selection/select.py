@@ -33,7 +33,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettin
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
-from layercut.tasks.base import generates, known_readouts
+from layercut.tasks.base import generates
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.selected_items import HELD_OUT, SELECTION_ITEMS, merge_items, record_items, selection_items
@@ -246,8 +246,8 @@ def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)
     for readout in readouts:
-        if readout not in known_readouts(task):
-            raise unknown(f"readout of {task.name}", readout, known_readouts(task))
+        if readout not in task.all_readouts:
+            raise unknown(f"readout of {task.name}", readout, task.all_readouts)
     return [ObjectiveTask(task=task, readout=name, limit=wanted.limit or 100) for name in readouts]
 
 

@@ -40,7 +40,6 @@ from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Sample, Split
 from layercut.tasks.cells import announce_isolation, make_cells
-from layercut.tasks.grading import chance_of
 from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.run import slug
 from layercut.tasks.selected_items import selection_items
@@ -291,7 +290,7 @@ def _row(
     task, readout = one.part.task, one.part.readout
     metric = next(iter(uncut[0]["metrics"]))
     before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    chance = chance_of(task, one.split, readout).get(metric)
+    chance = task.split_chance(one.split, readout).get(metric)
     return SweepRow(
         layer=layer,
         task=task.name,

@@ -221,7 +221,7 @@ class StudyWork:
         searched = [
             load_task(one.task, data=one.data, seed=settings.seed) for by in settings.criteria for one in by.objective
         ]
-        known = [task.samples("selection", None) for task in searched if hasattr(task, "shares_test_set")]
+        known = [task.samples("selection", None) for task in searched if task.shares_test_set is not None]
         healed = [ids for arm in settings.healing for ids in items_of(arm).values()]
         return used.union(*({sample.id for sample in samples} for samples in known), *healed)
 

@@ -28,79 +28,71 @@ _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?
 
 
 OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")  # readouts that a task of lm-eval may have
-_BY_LM_EVAL = "layercut.tasks.lm_eval.by_name:"
+_BY_LM_EVAL = "lm_eval.by_name:"
 
 
 class KnownTask(NamedTuple):
     """One line of the list of tasks."""
 
-    factory: str  # ``module:function``; the function takes the options that the task has and returns it
+    factory: str  # ``module:function`` below layercut.tasks; the function takes the options that the task has
     summary: str
     worked: str = ""  # the task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one
 
 
 TASKS = {
     "arithmetic": KnownTask(
-        "layercut.tasks.arithmetic:arithmetic", "sums, differences and products of one and two digits (built in)"
+        "builtin.lines:arithmetic", "sums, differences and products of one and two digits (built in)"
     ),
-    "brackets": KnownTask("layercut.tasks.brackets:brackets", "close open brackets: ( [ { (built in)"),
-    "copy": KnownTask("layercut.tasks.copying:copying", "repeat a list of four to eight words (built in)"),
-    "chain_sum": KnownTask(
-        "layercut.tasks.chain_sum:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"
-    ),
+    "brackets": KnownTask("builtin.lines:brackets", "close open brackets: ( [ { (built in)"),
+    "copy": KnownTask("builtin.lines:copying", "repeat a list of four to eight words (built in)"),
+    "chain_sum": KnownTask("builtin.steps:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"),
     "gsm_symbolic": KnownTask(
-        "layercut.tasks.gsm_symbolic:gsm_symbolic", "grade-school word problems made from templates (built in)"
+        "builtin.steps:gsm_symbolic", "grade-school word problems made from templates (built in)"
     ),
     "gsm8k": KnownTask(
-        "layercut.tasks.gsm8k:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)", "gsm8k_cot"
+        "benchmarks.boxed:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)", "gsm8k_cot"
     ),
     "humaneval": KnownTask(
-        "layercut.tasks.humaneval:humaneval", "complete a Python function (openai/openai_humaneval, or a local copy)"
+        "benchmarks.code_problems:humaneval", "complete a Python function (openai/openai_humaneval, or a local copy)"
     ),
     "humaneval_plus": KnownTask(
-        "layercut.tasks.humaneval:humaneval_plus", "the same, many more tests (evalplus/humanevalplus, or a local copy)"
+        "benchmarks.code_problems:humaneval_plus", "the same, many more tests (evalplus/humanevalplus, or a local copy)"
     ),
     "mbpp": KnownTask(
-        "layercut.tasks.mbpp:mbpp", "short Python problems (google-research-datasets/mbpp, or a local copy)"
+        "benchmarks.code_problems:mbpp", "short Python problems (google-research-datasets/mbpp, or a local copy)"
     ),
     "mbpp_plus": KnownTask(
-        "layercut.tasks.mbpp:mbpp_plus", "the same, many more tests (evalplus/mbppplus, or a local copy)"
+        "benchmarks.code_problems:mbpp_plus", "the same, many more tests (evalplus/mbppplus, or a local copy)"
     ),
     "math500": KnownTask(
-        "layercut.tasks.math500:math500", "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)"
+        "benchmarks.boxed:math500", "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)"
     ),
-    "xsum": KnownTask(
-        "layercut.tasks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"
-    ),
-    "arc_easy": KnownTask("layercut.tasks.lm_eval.by_name:arc_easy", "science questions with three to five choices"),
-    "arc_challenge": KnownTask("layercut.tasks.lm_eval.by_name:arc_challenge", "the harder of these science questions"),
-    "hellaswag": KnownTask("layercut.tasks.lm_eval.by_name:hellaswag", "which of four sentences continues a text"),
-    "mmlu": KnownTask("layercut.tasks.lm_eval.by_name:mmlu", "exam questions of 57 subjects with four choices"),
-    "openbookqa": KnownTask("layercut.tasks.lm_eval.by_name:openbookqa", "elementary science with four choices"),
-    "piqa": KnownTask("layercut.tasks.lm_eval.by_name:piqa", "which of two ways reaches an everyday goal"),
-    "winogrande": KnownTask("layercut.tasks.lm_eval.by_name:winogrande", "which of two names fits into a sentence"),
-    "general": KnownTask("layercut.tasks.general:general", "everyday requests, to choose and heal with (built in)"),
+    "xsum": KnownTask("benchmarks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"),
+    "arc_easy": KnownTask("lm_eval.by_name:arc_easy", "science questions with three to five choices"),
+    "arc_challenge": KnownTask("lm_eval.by_name:arc_challenge", "the harder of these science questions"),
+    "hellaswag": KnownTask("lm_eval.by_name:hellaswag", "which of four sentences continues a text"),
+    "mmlu": KnownTask("lm_eval.by_name:mmlu", "exam questions of 57 subjects with four choices"),
+    "openbookqa": KnownTask("lm_eval.by_name:openbookqa", "elementary science with four choices"),
+    "piqa": KnownTask("lm_eval.by_name:piqa", "which of two ways reaches an everyday goal"),
+    "winogrande": KnownTask("lm_eval.by_name:winogrande", "which of two names fits into a sentence"),
+    "general": KnownTask("builtin.checked:general", "everyday requests, to choose and heal with (built in)"),
     "general_code": KnownTask(
-        "layercut.tasks.general:general_code", "short programs to write and explain, to choose and heal with (built in)"
+        "builtin.checked:general_code", "short programs to write and explain, to choose and heal with (built in)"
     ),
     "endings": KnownTask(
-        "layercut.tasks.side_effects.endings:endings",
+        "builtin.side_effects:endings",
         "answers of one or two sentences that end by themselves (built in)",
     ),
     "same_language": KnownTask(
-        "layercut.tasks.side_effects.language:same_language",
+        "builtin.side_effects:same_language",
         "answers in the language of the request, one of ten (built in)",
     ),
     "instructions": KnownTask(
-        "layercut.tasks.side_effects.instructions:instructions",
+        "builtin.side_effects:instructions",
         "instructions about an answer's form, after IFEval (built in)",
     ),
-    "needle_2k": KnownTask(
-        "layercut.tasks.side_effects.needle:needle_2k", "a number in a text of 2,000 tokens (built in)"
-    ),
-    "needle_8k": KnownTask(
-        "layercut.tasks.side_effects.needle:needle_8k", "a number in a text of 8,000 tokens (built in)"
-    ),
+    "needle_2k": KnownTask("builtin.side_effects:needle_2k", "a number in a text of 2,000 tokens (built in)"),
+    "needle_8k": KnownTask("builtin.side_effects:needle_8k", "a number in a text of 8,000 tokens (built in)"),
 }
 
 
@@ -133,14 +125,18 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     options |= {option: value for option, value in given.items() if value is not None}
     if "seed" in parameters:
         options["seed"] = seed
-    task: Task = factory(**options)
+    from layercut.tasks.base import Task  # imported here, because lists of names need no engine
+
+    task = factory(**options)
+    if not isinstance(task, Task):
+        raise InputError(f"the task {name} gives a {type(task).__name__}; it must be a layercut.tasks.base.Task.")
     return task
 
 
 def check_task(
     name: str, readouts: Sequence[str] | None = None, *, data: str | None = None, max_new_tokens: int | None = None
 ) -> None:
-    """Refuse, before torch or lm-eval is imported, what ``load_task`` and ``check_readout`` would refuse later.
+    """Refuse, before torch or lm-eval is imported, what ``load_task`` and ``Task.check_readout`` would refuse later.
 
     A task of one's own is not imported for it, and lm-eval has the last word on its own.
 
@@ -152,7 +148,7 @@ def check_task(
     Raises:
         InputError: no such task, an option or a readout that it does not have.
     """
-    from layercut.tasks.base import check_known, check_readout
+    from layercut.tasks.base import check_known
 
     base, num_shots, _ = _asked(name)
     own = _own_file(base) is not None
@@ -164,7 +160,7 @@ def check_task(
         if own:
             task.samples("report", None)  # refuses a bad row before a model is loaded
         for readout in readouts or ():
-            check_readout(task, readout)
+            task.check_readout(readout)
         return
     if base not in TASKS:
         _factory(name)  # refuses one of ours that is misspelt
@@ -256,7 +252,7 @@ def _only_lm_eval_may_know(name: str) -> bool:
 def _resolve(name: str) -> Any:
     if name in TASKS:
         module, _, function = TASKS[name].factory.partition(":")
-        return getattr(import_module(module), function)
+        return getattr(import_module(f"layercut.tasks.{module}"), function)
     if ":" not in name:
         hint = f"Or {LM_EVAL}NAME for a task of lm-eval, my.jsonl or module:function for your own."
         raise unknown("task", name, TASKS, hint)

@@ -11,9 +11,11 @@ One item, several readouts. The same item id and question can be read
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import unknown
@@ -65,35 +67,62 @@ class Score(NamedTuple):
     """The end of an answer's program, a class of ``layercut.evidence.program_classes``; empty without one."""
 
 
-class Task(Protocol):
+class Task:
     """The source of questions, their prompts and the grading of answers.
 
-    A task whose benchmark has numbers that are no means over items may have ``over_items(samples, readout, records)``,
-    which gives them by name.
-
-    A task with a test set has ``shares_test_set``: whether its selection items are part of that test set. Where it is
-    there, ``samples`` takes the split ``full`` as well.
+    A task has ``settings``, ``samples``, ``request``, ``chance``, and ``grade`` or ``grade_all``; others have defaults.
     """
 
     name: str
     version: int  # raised with every change that can move scores
     readouts: tuple[Readout, ...]
-    """The readouts that are asked where none is named; the first is the default. A task may have ``extra_readouts`` as
-    well, which are asked by name; see ``known_readouts``."""
+    """The readouts that are asked where none is named; the first is the default."""
+    chance_items: int | None = None
+    """Number of first items of a split that ``chance`` is computed on, where it is slow; None for all."""
+
+    @property
+    def extra_readouts(self) -> tuple[Readout, ...]:
+        """Readouts that are asked only by name."""
+        return ()
+
+    @property
+    def shares_test_set(self) -> bool | None:
+        """Whether selection items are part of the test set; None of a task without one, whose items are made."""
+        return None
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether answers are graded by running them, in a sandbox."""
+        return False
 
     def settings(self) -> Mapping[str, Any]:
         """Settings that decide the samples and prompts, for the run: version, seed, hash of the data file ..."""
+        raise NotImplementedError
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first ``limit`` samples of a split, in a fixed order; a smaller limit gives a prefix of a larger one.
 
         Selection and report samples never overlap.
         """
+        raise NotImplementedError
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """The request to the engine. Its id is the sample's id."""
+        raise NotImplementedError
 
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score: ...
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """The score of one answer."""
+        return self.grade_all([sample], readout, [answer])[0]
+
+    def grade_all(
+        self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
+    ) -> list[Score]:
+        """The score of each answer; a sample may have several. A task that runs programs runs them side by side.
+
+        Raises:
+            InputError: programs are to be run, and no sandbox works here.
+        """
+        return [self.grade(sample, readout, answer) for sample, answer in zip(samples, answers, strict=True)]
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         """Early verdict: whether an answer that begins with ``text`` gets the same metrics however it goes on.
@@ -112,11 +141,57 @@ class Task(Protocol):
         """
         return ""
 
+    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
+        """Characters of a completion before its answer; None where there is none or the grader does not report it."""
+        return None
+
+    def over_items(
+        self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        """Numbers of the benchmark that are no means over items, by name."""
+        return {}
+
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the
-        share that the most common right answer would get (a constant answerer). Nothing for a metric without one.
+        share that the most common right answer would get (a constant answerer). Nothing for a metric without one."""
+        raise NotImplementedError
 
-        Results carry that of all samples of a split, whatever the limit: see ``layercut.tasks.grading``."""
+    def split_chance(self, split: Split, readout: Readout) -> Mapping[str, float]:
+        """Score of guessing per metric over a whole split, whatever the limit.
+
+        A share of the most common right answer among a few items is too high: of 4 GSM8K items it is at least 25 %, of
+        all 1,319 it is 3 %.
+
+        Raises:
+            InputError: a row of the split that cannot be used.
+        """
+        kept: dict[tuple[Split, Readout], Mapping[str, float]]
+        kept = self.__dict__.setdefault("_split_chances", {})  # every cut of a study asks again
+        if (split, readout) not in kept:
+            kept[split, readout] = self.chance(self.samples(split, self.chance_items), readout)
+        return kept[split, readout]
+
+    @cached_property
+    def test_set_size(self) -> int | None:
+        """Number of items of the test set; None for a task whose items are made."""
+        return None if self.shares_test_set is None else len(self.samples("full", None))
+
+    @cached_property
+    def selection_part(self) -> frozenset[str]:
+        """Ids of the items of the test set that are no report items; empty where selection items lie elsewhere."""
+        if not self.shares_test_set:
+            return frozenset()
+        report = {sample.id for sample in self.samples("report", None)}
+        return frozenset({sample.id for sample in self.samples("full", None)} - report)
+
+    @property
+    def all_readouts(self) -> tuple[Readout, ...]:
+        """All readouts that the task has, those that are asked only by name last."""
+        return (*self.readouts, *self.extra_readouts)
+
+    def check_readout(self, readout: Readout) -> None:
+        """Refuse what the task cannot be asked. Raises InputError: a readout that it does not have."""
+        check_known(self.name, readout, self.all_readouts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,24 +207,6 @@ class Asking:
     decoding: Decoding
 
 
-def known_readouts(task: Task) -> tuple[Readout, ...]:
-    """All readouts that a task has, those that are asked only by name last.
-
-    A task may list extra ones in the optional attribute ``extra_readouts``.
-    """
-    extra: tuple[Readout, ...] = getattr(task, "extra_readouts", ())
-    return (*task.readouts, *extra)
-
-
-def check_readout(task: Task, readout: Readout) -> None:
-    """Refuse what a task cannot be asked.
-
-    Raises:
-        InputError: a readout that it does not have.
-    """
-    check_known(task.name, readout, known_readouts(task))
-
-
 def check_known(name: str, readout: Readout, readouts: Sequence[Readout]) -> None:
     """Refuse a readout that is not among those of the task ``name``. Raises InputError."""
     if readout not in readouts:
@@ -161,10 +218,11 @@ def generates(readout: Readout) -> bool:
     return readout in GENERATED
 
 
-def answer_start(task: Task, sample: Sample, readout: Readout, text: str) -> int | None:
-    """Characters of a completion before its answer; None where there is none or the grader does not report it.
+def content_id(task: str, *content: str) -> str:
+    """A stable id made from what an item says: the task's name and 48 bits of SHA-256.
 
-    From the task's method ``answer_start(sample, readout, text)``, which it need not have.
+    >>> content_id("copy", "river stone")
+    'copy-50567bc616a2'
     """
-    find = getattr(task, "answer_start", None)
-    return None if find is None else find(sample, readout, text)
+    text = "\x1f".join((task, *content))
+    return f"{task}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

@@ -15,11 +15,11 @@ from layercut.errors import InputError
 from layercut.progress import OnProgress
 from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
-from layercut.sandbox.runner import isolation_of
+from layercut.sandbox.runner import describe
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Sample, Split, Task, check_readout, generates
+from layercut.tasks.base import Readout, Sample, Split, Task, generates
 from layercut.tasks.evaluate import Records, TaskResult, evaluate
 from layercut.tasks.reported import FULL, ITEMS
 from layercut.tasks.selected_items import check_report_items
@@ -127,7 +127,7 @@ def make_cells(
                 f"{twin.path} and {task.path} have one name, and so would their answers; rename one."  # type: ignore[attr-defined]
             )
         for readout in wanted.readouts or task.readouts:
-            check_readout(task, readout)
+            task.check_readout(readout)
             limits = [number for number in (wanted.limit, limit) if number is not None]
             several = wanted.samples if generates(readout) else 1
             most = min(limits, default=None)
@@ -141,9 +141,10 @@ def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str
     Raises:
         InputError: programs are to be run, and no sandbox works here.
     """
-    isolation = isolation_of(tasks)
-    if isolation is not None:
-        say(f"isolation of generated programs: {isolation}")
+    if not any(task.runs_programs for task in tasks):
+        return None
+    isolation = describe()
+    say(f"isolation of generated programs: {isolation}")
     return isolation
 
 

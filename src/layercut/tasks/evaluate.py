@@ -36,11 +36,8 @@ from layercut.tasks.base import (
     Score,
     Split,
     Task,
-    check_readout,
     generates,
 )
-from layercut.tasks.grading import chance_of, scores_of
-from layercut.tasks.reported import full_size, shares_test_set
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
@@ -131,7 +128,7 @@ def evaluate(
         RunMismatch: the journal holds another version of the task, or items that are not asked here.
     """
     readout = readout or task.readouts[0]
-    check_readout(task, readout)
+    task.check_readout(readout)
     decoding = decoding or Decoding()
     samples = task.samples(split, limit)
     if not samples:
@@ -165,14 +162,13 @@ def evaluate(
         ask_under(engine, [plan], [questions], decoding=decoding, early=False)
     records = {record["id"]: record for record in held.records}
     ordered = [records[sample.id] for sample in samples]
-    chance = chance_of(task, split, readout)
+    chance = task.split_chance(split, readout)
     rows = _rows(task, readout, ordered, chance, decoding.seed, limit)
-    if split != "selection" and (size := full_size(task)) is not None:
+    if split != "selection" and task.test_set_size is not None:
         for row in rows:
-            row["split"], row["test_set"] = split if shares_test_set(task) else "full", size
-    over_items = getattr(task, "over_items", None)
-    if over_items is not None and (found := over_items(samples, readout, ordered)):
-        rows[0]["over_items"] = found
+            row["split"], row["test_set"] = split if task.shares_test_set else "full", task.test_set_size
+    if over_items := task.over_items(samples, readout, ordered):
+        rows[0]["over_items"] = over_items
     return TaskResult(metrics=rows, records=ordered)
 
 
@@ -266,25 +262,26 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
 
 
 def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
-    """The request, with the task's draft and early verdict if it has them."""
+    """The request, with the task's draft and early verdict."""
     request = task.request(sample, readout)
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
-    draft, settled = getattr(task, "draft", None), getattr(task, "settled", None) if early else None
     return replace(
         request,
         group=task.name,
-        draft=request.draft if draft is None else draft(sample, readout),
-        settled=request.settled if settled is None else partial(settled, sample, readout),
+        draft=task.draft(sample, readout),
+        settled=partial(task.settled, sample, readout) if early else None,
     )
 
 
 def _repeated(asked: Asking, num_samples: int) -> Iterator[list[dict[str, Any]]]:
     """New records of items that are answered several times, a batch at a time."""
     for items in repeats.answers(asked, num_samples):
-        scores = scores_of(
-            asked.task, asked.readout, [(item.sample, answer) for item in items for answer in item.answers]
+        scores = asked.task.grade_all(
+            [item.sample for item in items for _ in item.answers],
+            asked.readout,
+            [answer for item in items for answer in item.answers],
         )
         fresh = []
         for place, item in enumerate(items):
@@ -298,7 +295,7 @@ def _records(
     task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
 ) -> list[dict[str, Any]]:
     """Graded answers; all at once where a task can, as those that run programs do."""
-    scores = scores_of(task, readout, answered)
+    scores = task.grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
     return [
         _record(task, readout, sample, answer, score) for (sample, answer), score in zip(answered, scores, strict=True)
     ]

@@ -11,7 +11,6 @@ likeliest letter is the answer, one token in the usual vocabularies.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.evidence.splits import half_of
 from layercut.tasks import lettered
-from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split
+from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, content_id
 from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
 
 NUM_LETTERED = 4  # worked examples of ``token``
@@ -40,7 +39,7 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewShotTask:
+class FewShotTask(Task):
     """A task whose problems are generated; see layercut.tasks.base.Task."""
 
     name: str
@@ -112,7 +111,7 @@ class FewShotTask:
         )
 
     def _by_letter(self, sample: Sample) -> LikelihoodRequest:
-        shown = [one for one in self._shown if one.id != sample.id][:NUM_LETTERED]
+        shown = [other for other in self._shown if other.id != sample.id][:NUM_LETTERED]
         examples = "".join(f"{_listed(one)} {lettered.letters(one.options)[one.gold_index]}\n\n" for one in shown)
         letters = tuple(f" {letter}" for letter in lettered.letters(sample.options))
         return LikelihoodRequest(id=sample.id, prompt=examples + _listed(sample), continuations=letters)
@@ -153,47 +152,11 @@ class FewShotTask:
         return guessing(samples, readout, ("accuracy",))
 
 
-def line_task(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTask:
-    """A task that is asked as ``question mark`` and answered on the rest of the line.
-
-    Args:
-        mark: what ends a question, such as ``=``.
-        examples: right answers of the worked examples by their questions.
-        task: the other fields of FewShotTask.
-    """
-
-    def prompt(question: str) -> str:
-        return f"{question} {mark}"
-
-    def answer(option: str) -> str:
-        return f" {option}\n"
-
-    return FewShotTask(
-        readouts=("short", "rank"),
-        examples="".join(prompt(question) + answer(right) for question, right in examples.items()),
-        example_questions=frozenset(examples),
-        prompt=prompt,
-        answer=answer,
-        stop=("\n",),
-        **task,
-    )
-
-
 def _listed(sample: Sample) -> str:
     return f"{sample.question}\n{lettered.lettered(sample.options)}\nAnswer:"
 
 
-def content_id(task: str, *content: str) -> str:
-    """A stable id made from what an item says: the task's name and 48 bits of SHA-256.
-
-    >>> content_id("copy", "river stone")
-    'copy-50567bc616a2'
-    """
-    text = "\x1f".join((task, *content))
-    return f"{task}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-
-
-def drawn(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> Iterator[str]:
+def draw_questions(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> Iterator[str]:
     """Questions without end, each from its own generator seeded by (task, version, seed, index)."""
     for index in count():
         yield draw(Random(f"{task} {version} {seed} {index}"))

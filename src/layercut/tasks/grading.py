@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from layercut.engine.base import Completion, Likelihoods
-from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score, Split, Task
+from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
@@ -187,32 +187,3 @@ def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]
     else:
         share = sum(1 / len(sample.options) for sample in samples) / len(samples)
     return dict.fromkeys(metrics, share)
-
-
-def chance_of(task: Task, split: Split, readout: Readout) -> Mapping[str, float]:
-    """Score of guessing per metric, as ``Task.chance`` gives it for the whole split.
-
-    A share of the most common right answer among a few items is too high: of 4 GSM8K items it is at least 25 %, of all
-    1,319 it is 3 %. A task whose chance is slow to compute names the
-    number of first items that it takes, whatever the limit, in ``chance_items``.
-
-    Raises:
-        InputError: a row of the split that cannot be used.
-    """
-    # Kept in the task, as a cached_property would be: every cut of a study asks again.
-    kept: dict[tuple[Split, Readout], Mapping[str, float]]
-    kept = getattr(task, "__dict__", {}).setdefault("_chance_of", {})
-    if (split, readout) not in kept:
-        kept[split, readout] = task.chance(task.samples(split, getattr(task, "chance_items", None)), readout)
-    return kept[split, readout]
-
-
-def scores_of(
-    task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
-) -> Sequence[Score]:
-    """The score of each answer; a sample may have several. Programs run side by side."""
-    grade_all = getattr(task, "grade_all", None)
-    if grade_all is None:
-        return [task.grade(sample, readout, answer) for sample, answer in answered]
-    scores: Sequence[Score] = grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
-    return scores

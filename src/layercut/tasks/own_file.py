@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import regex
 
@@ -21,12 +20,12 @@ from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, in_force, run_programs
 from layercut.tasks import lettered
-from layercut.tasks.base import Readout, Sample, Score, Split
-from layercut.tasks.boxed import last_boxed, same_value
-from layercut.tasks.code_answers import OPENED, STOP, find_program, program_class
+from layercut.tasks.base import Readout, Sample, Score, Split, Task
+from layercut.tasks.benchmarks.boxed import last_boxed, same_value
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.grading import all_numbers, grade_rank, grade_text, guessing
 from layercut.tasks.own_rows import Grade, check_grade, check_one_kind, sample_of
+from layercut.tasks.program_answers import OPENED, STOP, find_program, program_class
 from layercut.tasks.splits import SplitNames, balanced, first_of
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None 
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnFile:
+class OwnFile(Task):
     """Prompts with answers from a file; selection and report items are halves of it, by the hash of the prompt.
 
     Grades, the first five of what the model writes (readout ``short``):
@@ -84,15 +83,18 @@ class OwnFile:
     nothing longer can be right or is needed (``exact``, ``contains``, written ``choice``); else 256."""
     seed: int = 0  # seed of the draw of rows
     version: int = VERSION
-    shares_test_set: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return Path(self.path).name
+
+    @property
+    def shares_test_set(self) -> bool:
+        return True
 
     @property
     def runs_programs(self) -> bool:
@@ -100,7 +102,7 @@ class OwnFile:
         return any(sample.data["grade"] == "code" for sample in self._samples)
 
     @property
-    def readouts(self) -> tuple[Readout, ...]:
+    def readouts(self) -> tuple[Readout, ...]:  # type: ignore[override]
         """By the grade of the rows."""
         return ({"choice": "rank", "likelihood": "likelihood"}.get(self._samples[0].data["grade"], "short"),)
 
@@ -175,9 +177,6 @@ class OwnFile:
         return GenerationRequest(
             id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop, where=sample.data["where"]
         )
-
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]

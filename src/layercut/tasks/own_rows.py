@@ -10,12 +10,11 @@ import regex
 
 from layercut.engine.base import Message
 from layercut.errors import InputError, one_line, unknown
-from layercut.tasks.base import Sample
+from layercut.tasks.base import Sample, content_id
 from layercut.tasks.data_files import DataRow
-from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import parse_number
 from layercut.tasks.lettered import LETTERS
-from layercut.tasks.program_parts import NOT_PYTHON, undefined
+from layercut.tasks.program_answers import NOT_PYTHON, undefined
 
 Grade = Literal["exact", "number", "contains", "regex", "code", "choice", "likelihood"]
 GRADES: tuple[Grade, ...] = get_args(Grade)

@@ -7,13 +7,12 @@ reported on all items, so that its score can be compared with published ones; an
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from layercut.tasks.base import Split, Task
 
 ITEMS, FULL = "items", "full test set"
 """The entry in a run's settings for a task whose whole test set is asked; they say nothing of one where it is not."""
-_Kept = TypeVar("_Kept")
 
 
 def reported_split(task: Task, used: Collection[str] | None) -> Split:
@@ -23,9 +22,9 @@ def reported_split(task: Task, used: Collection[str] | None) -> Split:
         used: ids of the items that the plan and the healing behind a model used, of whatever task; None where that is
             not known.
     """
-    if not shares_test_set(task) or used is None:
+    if not task.shares_test_set or used is None:
         return "report"
-    return "full" if selection_part(task).isdisjoint(used) else "report"
+    return "full" if task.selection_part.isdisjoint(used) else "report"
 
 
 def decided(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Callable[[Task], Split]:
@@ -41,39 +40,6 @@ def decided(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Ca
         if isinstance(one, dict) and "task" in one
     }
     return lambda task: known.get(task.name) or reported_split(task, used)
-
-
-def selection_part(task: Task) -> frozenset[str]:
-    """Ids of the items of a test set that are no report items; empty where selection items come from elsewhere."""
-
-    def find() -> frozenset[str]:
-        full, report = ({sample.id for sample in task.samples(split, None)} for split in _BOTH)
-        return frozenset(full - report)
-
-    return _once(task, "_selection_part", find) if shares_test_set(task) else frozenset()
-
-
-def shares_test_set(task: Task) -> bool:
-    """True if selection items are part of the test set."""
-    return bool(getattr(task, "shares_test_set", False))
-
-
-def full_size(task: Task) -> int | None:
-    """Number of items of the test set; None for a task whose items are made."""
-    if not hasattr(task, "shares_test_set"):
-        return None
-    return _once(task, "_full_size", lambda: len(task.samples("full", None)))
-
-
-_BOTH: tuple[Split, Split] = ("full", "report")
-
-
-def _once(task: Task, name: str, find: Callable[[], _Kept]) -> _Kept:
-    """Kept in the task, as a cached_property would be: every cell of every arm asks again."""
-    kept: dict[str, _Kept] = task.__dict__
-    if name not in kept:
-        kept[name] = find()
-    return kept[name]
 
 
 class Limited(Protocol):

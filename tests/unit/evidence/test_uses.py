@@ -10,7 +10,6 @@ import pytest
 from layercut.errors import InputError
 from layercut.evidence.uses import USES, AskedTask, named_use, tasks_for
 from layercut.tasks import OF_LM_EVAL, TASKS, load_task
-from layercut.tasks.base import check_readout
 
 
 def test_all_uses_of_the_issue_are_there() -> None:
@@ -25,10 +24,10 @@ def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
     assert asked and with_data
     for task, readout in (*asked, *with_data):
         assert use.speaks_of(task) and use.counts(readout), (task, readout)
-        if TASKS[task].factory.startswith("layercut.tasks.lm_eval."):
+        if TASKS[task].factory.startswith("lm_eval."):
             assert readout in OF_LM_EVAL
         else:
-            check_readout(load_task(task), readout)
+            load_task(task).check_readout(readout)
     for task, _ in asked:
         load_task(task).samples("report", 1)  # built in: needs no data
 

@@ -13,7 +13,6 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Task
 from layercut.tasks.evaluate import evaluate
-from layercut.tasks.grading import chance_of
 from tests.support.fake_engine import FakeEngine
 
 UNCUT = CutPlan(num_layers=4)
@@ -52,4 +51,4 @@ def test_a_limit_does_not_move_the_chance_of_a_data_file(tmp_path: Path) -> None
 
 
 def test_gold_has_no_chance() -> None:
-    assert chance_of(load_task("chain_sum"), "report", "gold") == {}
+    assert load_task("chain_sum").split_chance("report", "gold") == {}

@@ -13,7 +13,7 @@ import pytest
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.brackets import closing
+from layercut.tasks.builtin.lines import closing
 from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
 
 BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
@@ -257,11 +257,11 @@ def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_pro
 
 
 def test_gsm_symbolic_does_not_depend_on_how_many_problems_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import layercut.tasks.gsm_symbolic as module
+    import layercut.tasks.builtin.steps as module
 
-    whole = list(islice(module._problems(5), 40))
+    whole = list(islice(module._word_problems(5), 40))
     monkeypatch.setattr(module, "_PART", 64)
-    assert list(islice(module._problems(5), 40)) == whole
+    assert list(islice(module._word_problems(5), 40)) == whole
 
 
 @pytest.mark.parametrize("name", BUILTIN)

@@ -9,7 +9,7 @@ import pytest
 from layercut.tasks.few_shot import near_numbers
 from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number
 
-MODULES = ("arithmetic", "boxed", "brackets", "copying", "few_shot", "grading", "in_steps", "chain_sum", "splits")
+MODULES = ("base", "benchmarks.boxed", "builtin.lines", "builtin.steps", "grading", "splits")
 
 
 @pytest.mark.parametrize("name", MODULES)

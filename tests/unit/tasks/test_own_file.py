@@ -19,7 +19,6 @@ from layercut.errors import InputError
 from layercut.sandbox import runner as sandbox
 from layercut.tasks import base_name, check_name, check_task, load_task, own_file
 from layercut.tasks.base import Sample, Score, Task
-from layercut.tasks.grading import chance_of, scores_of
 
 SUMS = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "grade": "number"} for i in range(40)]
 
@@ -145,14 +144,14 @@ def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
     nothing = graded(tmp_path, row, "I cannot.")
     task, sample = only(tmp_path, row)
     texts = ("def double(x):\n    return 2 * x", "I cannot.", "def double(x):\n    return x")
-    scores = scores_of(task, "short", [(sample, completion(sample, text)) for text in texts])
+    scores = task.grade_all([sample] * len(texts), "short", [completion(sample, text) for text in texts])
     assert [score.metrics["accuracy"] for score in scores] == [1.0, 0.0, 0.0], "several answers to one item"
     assert [score.program for score in scores] == ["passed", "no_code", "wrong_answer"]
     assert (failed.program, nothing.outcome, nothing.program) == ("wrong_answer", "no_answer", "no_code")
     task, sample = only(tmp_path, row)
     request = task.request(sample, "short")
     assert isinstance(request.prompt, tuple) and request.prompt[-1] == Message("assistant", "```python\n")
-    assert getattr(task, "runs_programs") is True  # noqa: B009
+    assert task.runs_programs
     assert task.chance([sample], "short") == {"accuracy": 0.0}
 
 
@@ -259,7 +258,7 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
     task = load_task(write(tmp_path / "my.jsonl", rows))
     samples = task.samples("report", None)
     share = sum(sample.gold in ("yes", "^y") for sample in samples) / len(samples)
-    assert chance_of(task, "report", "short") == {"accuracy": share} and 0.6 < share < 1
+    assert task.split_chance("report", "short") == {"accuracy": share} and 0.6 < share < 1
 
 
 @pytest.mark.parametrize(

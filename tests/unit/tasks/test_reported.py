@@ -29,7 +29,7 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.cells import make_cells
-from layercut.tasks.reported import decided, full_size, reported_split, selection_part
+from layercut.tasks.reported import decided, reported_split
 from layercut.tasks.run import evaluate_model
 from layercut.tasks.selected_items import record_items, used_items
 from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
@@ -57,7 +57,7 @@ def test_a_benchmark_is_whole_until_some_of_it_is_used(name: str, benchmark_data
         (cell,) = make_cells(wanted, 0, split_of=decided(used_items([plan]), None))
         return {sample.id for sample in cell.samples}
 
-    assert len(asked(UNCUT)) == full == full_size(task)
+    assert len(asked(UNCUT)) == full == task.test_set_size
     plan = chosen_on(task, 100)
     assert len(asked(plan)) == rest and asked(plan) <= asked(UNCUT)
     assert asked(plan).isdisjoint(used_items([plan]) or ())
@@ -77,7 +77,7 @@ def test_items_count_as_used_in_every_task_that_has_them(
 def test_worked_examples_are_not_asked(benchmark_data: Path) -> None:
     task = load_task("mbpp_plus:3", data=str(benchmark_data / "mbpp_plus"))
     assert {"mbpp-2", "mbpp-3", "mbpp-4"}.isdisjoint(sample.id for sample in task.samples("full", None))
-    assert full_size(task) == 371
+    assert task.test_set_size == 371
 
 
 def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(
     task = load_task("math500", data=str(tmp_path))
     (sample,) = task.samples("selection", None)
     assert (sample.question, sample.gold) == ("2 + 2?", "4")
-    assert reported_split(task, frozenset()) == "report" and full_size(task) == 1
+    assert reported_split(task, frozenset()) == "report" and task.test_set_size == 1
 
 
 def test_a_task_that_makes_its_items_has_no_test_set() -> None:
     task = load_task("copy")
-    assert reported_split(task, frozenset()) == "report" and full_size(task) is None and not selection_part(task)
+    assert reported_split(task, frozenset()) == "report" and task.test_set_size is None and not task.selection_part
     assert task.samples("full", 5) == task.samples("report", 5)
 
 
@@ -253,4 +253,4 @@ def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
     found = [report_items(tasks, names, lambda text: None).found_in(taken.question, "") for names in ([str(mine)], [])]
     assert found == [{str(mine)}, set()]
     assert items_used(tasks, [str(mine)], other) == {}
-    assert items_used(tasks, [], own) == {task.name: selection_part(task)}, "those that were not checked count as used"
+    assert items_used(tasks, [], own) == {task.name: task.selection_part}, "those that were not checked count as used"

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from layercut.tasks.base import Sample
-from layercut.tasks.few_shot import content_id
+from layercut.tasks.base import Sample, content_id
 from layercut.tasks.splits import SplitNames, balanced, choose_splits, first_of
 
 

@@ -9,7 +9,6 @@ import pytest
 from layercut.errors import InputError
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, base_name, load_task
-from layercut.tasks.base import known_readouts
 from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite, with_data
 
 
@@ -22,7 +21,7 @@ def test_the_tasks_of_every_suite_are_known() -> None:
 
 def test_builtin_asks_for_every_readout_that_its_tasks_have() -> None:
     for wanted in suite("builtin"):
-        assert set(wanted.readouts or ()) == set(known_readouts(load_task(wanted.task)))
+        assert set(wanted.readouts or ()) == set(load_task(wanted.task).all_readouts)
 
 
 def test_a_limit_lowers_and_readouts_replace() -> None:

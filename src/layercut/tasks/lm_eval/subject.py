@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
-from layercut.tasks.few_shot import content_id
+from layercut.tasks.base import content_id
 from layercut.tasks.lm_eval.labels import options_and_gold
 
 FEWSHOT_SEED = 1234  # seed of lm-eval's own runs, by which worked examples are drawn

@@ -6,8 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from layercut.tasks.base import Sample, Split, Task
-from layercut.tasks.few_shot import content_id
+from layercut.tasks.base import Sample, Split, Task, content_id
 from layercut.tasks.lm_eval.subject import Item, Subject
 from layercut.tasks.splits import SplitNames, choose_splits, first_of
 

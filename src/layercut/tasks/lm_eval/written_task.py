@@ -106,9 +106,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
         longest = self._max_new_tokens or subject.max_new_tokens
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=subject.stop)
 
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        return self.grade_all([sample], readout, [answer])[0]
-
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:

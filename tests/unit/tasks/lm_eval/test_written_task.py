@@ -10,8 +10,6 @@ import pytest
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import InputError
 from layercut.tasks import check_task, load_task
-from layercut.tasks.base import check_readout
-from layercut.tasks.grading import chance_of
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
@@ -79,15 +77,15 @@ def test_chance_is_the_best_constant_answer_on_the_whole_split(gsm_folder: str) 
     golds = [i % 4 + i % 3 for i in range(12)]
     share = max(golds.count(one) for one in golds) / 12
     task = load_task("lm-eval:gsm8k", data=gsm_folder)
-    assert set(chance_of(task, "report", "chain").values()) == {share}
+    assert set(task.split_chance("report", "chain").values()) == {share}
     # The right answers of gsm8k_cot are bare numbers, which its strict filter does not read; "The answer is 5." of a
     # worked example is.
-    found = chance_of(load_task("gsm8k_cot", data=gsm_folder), "report", "chain")
+    found = load_task("gsm8k_cot", data=gsm_folder).split_chance("report", "chain")
     assert found == {
         "strict-match": golds.count(5) / 12,
         "flexible-extract": share,
     }
-    without = chance_of(load_task("gsm8k_cot:0", data=gsm_folder), "report", "chain")
+    without = load_task("gsm8k_cot:0", data=gsm_folder).split_chance("report", "chain")
     assert without["strict-match"] == 0.0 and without["flexible-extract"] == share
 
 
@@ -99,15 +97,15 @@ def test_the_right_answer_can_be_scored_after_the_same_prompt(gsm_folder: str) -
     assert scored.prompt == asked.prompt and scored.continuations == (" Steps.\n#### 0",)
     answer = Likelihoods(id="a", log_likelihoods=(-6.0,), num_tokens=(3,), is_greedy=(False,), num_prompt_tokens=1)
     assert task.grade(sample, "gold", answer).metrics == {"log_likelihood": -2.0}
-    assert chance_of(task, "report", "gold") == {}
+    assert task.split_chance("report", "gold") == {}
 
 
 def test_readouts_are_checked(gsm_folder: str) -> None:
     task = load_task("lm-eval:gsm8k", data=gsm_folder)
-    check_readout(task, "gold")
+    task.check_readout("gold")
     for name in ("rank", "short"):
         with pytest.raises(InputError, match="Known: chain, gold"):
-            check_readout(task, name)
+            task.check_readout(name)
     check_task("lm-eval:gsm8k", ["chain"], data=gsm_folder)
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, run_programs
-from layercut.tasks.code_answers import STOP, _longest, find_program
-from layercut.tasks.program_parts import defined, needed, undefined
+from layercut.tasks.program_answers import STOP, _longest, defined, find_program, needed, undefined
 
 DOUBLE = 'def double(x):\n    """Twice x."""'
 CYCLIC = (

@@ -17,8 +17,9 @@ from layercut.sandbox.judge import _free_names
 from layercut.sandbox.runner import Program, run_programs
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Score, Split
-from layercut.tasks.code_answers import OPENED, STOP
-from layercut.tasks.code_task import CodeTask
+from layercut.tasks.benchmarks.programs import CodeTask
+from layercut.tasks.cells import announce_isolation
+from layercut.tasks.program_answers import OPENED, STOP
 from tests.support.sandbox import without_bubblewrap
 
 HEAD = 'def double(x):\n    """Twice x."""'
@@ -253,12 +254,12 @@ def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pyte
 
 
 def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sandbox.isolation_of([load_task("copy"), small]) == sandbox.describe()
+    assert announce_isolation([load_task("copy"), small], print) == sandbox.describe()
     without_bubblewrap(monkeypatch)
-    assert sandbox.isolation_of([load_task("copy")]) is None
+    assert announce_isolation([load_task("copy")], print) is None
     with pytest.raises(InputError, match="cannot be run safely"):
-        sandbox.isolation_of([small])
+        announce_isolation([small], print)
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
         pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
-    assert sandbox.isolation_of([small]) == "limits only, no isolation (--unsafe-exec)"
+    assert announce_isolation([small], print) == "limits only, no isolation (--unsafe-exec)"

@@ -11,7 +11,7 @@ from layercut.engine.base import Completion, GenerationRequest, Message
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.gsm8k import last_boxed, same_value
+from layercut.tasks.benchmarks.boxed import last_boxed, same_value
 
 ROWS = [{"question": f"What is {i} + 1000?", "answer": f"It is.\n#### {i + 1000:,}"} for i in range(40)]
 SAMPLE = Sample(id="a", question="q", gold="18")

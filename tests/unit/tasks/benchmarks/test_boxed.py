@@ -14,7 +14,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.boxed import found_in, last_box, same_value
+from layercut.tasks.benchmarks.boxed import found_in, last_box, same_value
 
 ROWS = [
     {
@@ -170,7 +170,7 @@ def test_a_megabyte_is_graded_within_seconds(text: str) -> None:
 def test_an_answer_that_takes_too_long_is_not_printed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("layercut.tasks.boxed._SECONDS", 1)
+    monkeypatch.setattr("layercut.tasks.benchmarks.boxed._SECONDS", 1)
     assert not found_in("12 " * 33_000, "4") and not caplog.text
 
 

@@ -18,14 +18,12 @@ from random import Random
 from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
-from layercut.tasks.base import Readout, Sample, Score
+from layercut.tasks.base import Readout, Sample, Score, content_id
+from layercut.tasks.benchmarks.rows_task import RowsTask
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.few_shot import content_id
 from layercut.tasks.grading import grade_gold, outcome
-from layercut.tasks.rows_task import RowsTask
 
 VERSION = 1  # raised by any change of the prompt or the grading
-DATASET = "EdinburghNLP/xsum"
 METRICS = ("rougeL", "rouge1", "rouge2")
 
 _WISH = "Write a concise one-sentence summary of this article, and nothing else."
@@ -46,7 +44,7 @@ class XSum(RowsTask):
     needs no model; ``no_answer`` where nothing is written. No early verdict: every further word moves the score.
     """
 
-    dataset = DATASET
+    dataset = "EdinburghNLP/xsum"
     hub_splits = ("validation", "test")
     selection = ("validation", "train")
     chance_items = 1000  # chance is computed on at most this many items of a split: a ROUGE takes a millisecond

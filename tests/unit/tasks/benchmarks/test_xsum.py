@@ -11,7 +11,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.xsum import XSum, lead, rouge
+from layercut.tasks.benchmarks.xsum import XSum, lead, rouge
 
 ROWS = [
     {

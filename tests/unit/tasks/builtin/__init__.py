@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from layercut.engine.base import Completion, FinishReason
 from layercut.tasks.base import Sample, Score
-from layercut.tasks.checked import CheckedTask
+from layercut.tasks.builtin.checked import CheckedTask
 
 
 def graded(task: CheckedTask, sample: Sample, text: str, finish_reason: FinishReason = "stop") -> Score:

@@ -1,21 +1,36 @@
-"""CodeTask: problems answered by a program, graded by running it against tests in a sandbox."""
+"""CodeTask: problems answered by a program, graded by running it against tests in a sandbox.
+
+The tests are upstream's (OpenAI's and Google's published files, and EvalPlus': Liu et al., arXiv:2305.01210, with its
+tolerances and special judges), with their errors fixed.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, ProgramResult, in_force, run_programs
 from layercut.tasks.base import Readout, Sample, Score, Split
-from layercut.tasks.code_answers import OPENED, STOP, find_program, program_class
+from layercut.tasks.benchmarks.rows_task import RowsTask
 from layercut.tasks.data_files import DataRow
 from layercut.tasks.grading import outcome
 from layercut.tasks.lm_eval.forms import CompletionForm
-from layercut.tasks.rows_task import RowsTask
+from layercut.tasks.program_answers import (
+    NOT_PYTHON,
+    OPENED,
+    STOP,
+    defined,
+    find_program,
+    needed,
+    program_class,
+    undefined,
+)
 from layercut.tasks.splits import SplitNames, first_of
 
 
@@ -33,8 +48,6 @@ class CodeTask(RowsTask):
     """
 
     runs_programs: ClassVar[bool] = True
-    """Printed where programs are isolated: see ``layercut.sandbox.runner.isolation_of``."""
-
     name: str
     dataset: str  # on the hub
     published_as: str  # name of the file in which the benchmark is published, without its ending
@@ -56,13 +69,8 @@ class CodeTask(RowsTask):
     readouts: tuple[Readout, ...] = ("chain",)
 
     def settings(self) -> Mapping[str, Any]:
-        return {
-            "version": self.version,
-            "max_new_tokens": self.max_new_tokens,
-            "data": self._rows.sha256,
-            "splits": "as published" if self.split_of else self._split_names.describe(),
-            **({} if self._form is None else self._form.described),
-        }
+        published = {"splits": "as published"} if self.split_of else {}
+        return {**super().settings(), **published, **({} if self._form is None else self._form.described)}
 
     @property
     def shares_test_set(self) -> bool:
@@ -97,9 +105,6 @@ class CodeTask(RowsTask):
             max_new_tokens=self.max_new_tokens,
             stop=STOP,
         )
-
-    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        return self.grade_all([sample], readout, [answer])[0]
 
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
@@ -140,3 +145,63 @@ def _score(result: ProgramResult | None, source: str, head: str, answer: Complet
         said = "passed" if right else f"{result.failure}: {result.detail}".removesuffix(": ")
     kind = outcome(right=right, answer=said, finish_reason=answer.finish_reason)
     return Score({"pass": float(right)}, said, kind, program_class(source, head, answer, result))
+
+
+PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)
+"""A few reference solutions take ten seconds and over a gigabyte on the largest inputs."""
+
+_MENDS = (
+    # An empty list is close to everything, and a number is compared with each item of a list. EvalPlus' own evaluator
+    # (0.3.1) compares types and lengths first; the published tests do not.
+    (
+        "assert np.allclose(out, exp, rtol=1e-07, atol=atol)",
+        "assert type(out) == type(exp) and np.shape(out) == np.shape(exp)\n"
+        "        assert np.allclose(out, exp, rtol=1e-07, atol=atol)",
+    ),
+    # HumanEval/32 passes the root where the coefficients belong, so that no program passes.
+    ("assert _poly(*candidate(*inp), inp) <= 0.0001", "assert abs(_poly(*inp, candidate(*inp))) <= 0.0001"),
+    # The judge of Mbpp/737, 787 and 794 compares and then forgets to assert, so that every program passes.
+    ("exact_match = exp == (out is not None)\n", "exact_match = exp == (out is not None)\n    assert exact_match\n"),
+)
+
+
+def mend_tests(tests: str, row: DataRow, reference: str, names: Sequence[str]) -> str:
+    """Tests that take from the program under test only what it is asked for.
+
+    Args:
+        tests: as published.
+        reference: the solution that they were published with, signature included.
+        names: what the program is asked for.
+
+    What else the tests use and the reference defines, such as the encoder that a decoder is tested with, is taken from
+    the reference: a program could redefine it so that it passes. Classes remain the program's, since their objects
+    are given to it.
+
+    Raises:
+        InputError: the tests or the reference are not Python.
+    """
+    for fault, mend in _MENDS:
+        tests = tests.replace(fault, mend)
+    try:
+        offered = defined(reference) - set(names)
+        if not any(re.search(rf"\b{name}\b", tests) for name in offered):  # parsing megabytes of tests takes seconds
+            return tests
+        borrowed = sorted(offered & undefined(tests))
+        return f"{needed(reference, borrowed)}\n{tests}" if borrowed else tests
+    except NOT_PYTHON as error:
+        raise InputError(
+            f"{row.where}: the tests or the solution are not Python: {error}. Mend or remove the row."
+        ) from error
+
+
+def refuse_inputs_only(row: DataRow, fine: str) -> None:
+    """Refuse EvalPlus' own layout, whose ``test`` field (where there is one) holds the base tests alone.
+
+    Raises:
+        InputError: the row has inputs in place of tests.
+    """
+    if "plus_input" in row.fields:
+        raise InputError(
+            f"{row.where}: holds the plus inputs without the results that are right, so its plus tests cannot be run. "
+            f"Give {fine} of the same release, or the hub's copy."
+        )

@@ -1,0 +1,1 @@
+"""Published benchmarks that layercut asks and grades itself."""

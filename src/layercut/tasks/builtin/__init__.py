@@ -1,0 +1,1 @@
+"""Tasks that make their items, or bring them along."""
