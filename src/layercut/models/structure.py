@@ -157,6 +157,20 @@ def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
     return made
 
 
+def with_text_fields(config: PretrainedConfig, fields: Mapping[str, Any]) -> PretrainedConfig:
+    """A copy of a config with other fields of the language model. CheckpointError: its class accepts none such."""
+    made = copy.deepcopy(config)
+    text = made.get_text_config(decoder=True)
+    try:
+        new: PretrainedConfig = type(text).from_dict(dict(fields))
+    except Exception as error:  # whatever the config class finds wrong
+        raise CheckpointError(one_line(error)) from error
+    if text is made:
+        return new
+    setattr(made, next(name for name in SECTIONS if getattr(made, name, None) is text), new)
+    return made
+
+
 def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
     """transformers' loader for models of this kind: for language models, or for those that also see.
 

@@ -16,6 +16,7 @@ from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.models.wider import widened
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
+from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, masked
 from layercut.surgery.width import mlp_width_in
 
@@ -101,36 +102,54 @@ def verify_cut(
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
     cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
     batch = _batch(model)
+    # Alone, because some attention turns padding into NaN in float64.
+    texts = [
+        {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
+    ]
+    dtype = model.dtype
+
+    def run_texts(bypassed: PreTrainedModel) -> _Run:
+        batches = [batch] if bypassed.dtype == dtype else texts
+        logits_NV = torch.cat([_logits(bypassed, some) for some in batches])
+        return _Run(logits_NV, [_written(bypassed, some) for some in batches], bypassed.dtype)
+
+    def run_one(one: PreTrainedModel) -> _Run:
+        return _Run(_logits(one, texts[-1]), [], one.dtype)
+
+    def run_skipped(whole: PreTrainedModel) -> _Run:
+        with skipped(whole, plan.removed):
+            return run_one(whole)
+
     readers = _last_matrices(model, plan) if rounds else ()
     with bypass(model, plan):
         for name in sorted(LISTS | INDEX_LISTS):
-            wanted, found = (getattr(text_config_of(one), name, None) for one in (model, cut))
-            if wanted != found:
-                raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
-        thin = _prompted(model, batch) if plan.channels else None
-        eps = torch.finfo(model.dtype).eps
+            wanted, held = (getattr(text_config_of(each), name, None) for each in (model, cut))
+            if wanted != held:
+                raise VerificationError(f"{path}: {name} is {held} after reloading, but should be {wanted}.")
+        thin_NV = _logits(model, batch) if plan.channels else None
         with _with_last_matrices_of(cut, model, readers, path) as rounding:
             _refuse_other_tensors(model, cut, path)
             try:
-                expected = _run(model, [batch])
+                expected = run_texts(model)
             except Exception as error:  # whatever the model's own code raises
+                removed = f"layers {plan.label}" if plan.removed else plan.label
                 raise InputError(
-                    f"transformers cannot run {uncut.name} without {_gone(plan)}: {one_line(error)}. Remove others, "
-                    "or write the checkpoint without this comparison: `verify=false`."
+                    f"transformers cannot run {uncut.name} without {removed}: {one_line(error)}. Remove others, or "
+                    "write the checkpoint without this comparison: `verify=false`."
                 ) from error
-            result = _compared(expected, _run(cut, [batch]), eps)
-            if not result.passes:
-                result = _in_wider(model, cut, batch, eps) or result
-        result = replace(result, rounding=rounding)
-    if thin is not None:
-        _refuse_dependent(model, plan, batch, thin, path)
+            result = _compared(expected, (model, run_texts), (cut, run_texts))
+    if thin_NV is not None:
+        _refuse_dependent(model, plan, batch, thin_NV, path)
     if not result.passes:
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
-    return result
-
-
-def _gone(plan: CutPlan) -> str:
-    return f"layers {plan.label}" if plan.removed else plan.label
+    if plan.removed and plan.channels is None:
+        reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_one))
+        if not reference.passes:
+            raise VerificationError(
+                f"{path} is not the model that was asked for: its logits differ by {reference.max_abs_diff:g} from "
+                f"those of the original model with layers {plan.label} skipped in place ({reference.dtype})."
+            )
+    return replace(result, rounding=rounding)
 
 
 def _last_matrices(model: PreTrainedModel, plan: CutPlan) -> list[str]:
@@ -183,45 +202,16 @@ def _refuse_dependent(
     Raises:
         VerificationError: they differ by more than a tenth of what thinning changes.
     """
-    with bypass(model, plan.depth_only):
-        whole_NV = _prompted(model, batch)
-    with masked(model, plan), bypass(model, plan.depth_only):
-        masked_NV = _prompted(model, batch)
+    with skipped(model, plan.removed):
+        whole_NV = _logits(model, batch)
+        with masked(model, plan):
+            masked_NV = _logits(model, batch)
     change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
     if not wrong <= 0.1 * change:
         raise VerificationError(
             f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits differ "
             f"by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
         )
-
-
-@torch.no_grad()
-def _prompted(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
-    """Logits (N, V) of the tokens that are no padding, in float32."""
-    logits: Tensor = model(**batch, use_cache=False).logits
-    return logits[batch["attention_mask"].bool()].float()
-
-
-def _in_wider(
-    model: PreTrainedModel, cut: PreTrainedModel, batch: dict[str, Tensor], eps: float
-) -> Verification | None:
-    """The comparison in a wider dtype; None where that cannot be computed here.
-
-    Each text is alone: some attention turns padding into NaN in float64.
-    """
-    texts = [
-        {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
-    ]
-    runs = []
-    for one in (model, cut):  # one copy at a time
-        wide = widened(one)
-        if wide is None:
-            return None
-        try:
-            runs.append(_run(wide, texts))
-        except (RuntimeError, NotImplementedError):  # a kernel that has no such dtype
-            return None
-    return _compared(runs[0], runs[1], eps)
 
 
 def _refuse_other_tensors(model: PreTrainedModel, cut: PreTrainedModel, path: Path) -> None:
@@ -288,17 +278,35 @@ class _Run(NamedTuple):
     dtype: torch.dtype
 
 
-def _run(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> _Run:
-    logits_NV = torch.cat([_logits(model, batch) for batch in batches])
-    return _Run(logits_NV, [_written(model, batch) for batch in batches], model.dtype)
+def _compared(expected: _Run, *runs: tuple[PreTrainedModel, Callable[[PreTrainedModel], _Run]]) -> Verification:
+    """Compare two models, each with the function that runs it, and again in a wider dtype where they differ there.
+
+    ``expected`` is the first one's run.
+    """
+    (model, _), (cut, run_cut) = runs
+    eps = torch.finfo(model.dtype).eps
+    result = _difference(expected, run_cut(cut), eps)
+    if result.passes:
+        return result
+    wide_runs = []
+    for narrow, run in runs:  # one copy at a time
+        wide = widened(narrow)
+        if wide is None:
+            return result
+        try:
+            wide_runs.append(run(wide))
+        except (RuntimeError, NotImplementedError):  # a kernel that has no such dtype
+            return result
+    return _difference(wide_runs[0], wide_runs[1], eps)
 
 
-def _compared(expected: _Run, found: _Run, eps: float) -> Verification:
+def _difference(expected: _Run, found: _Run, eps: float) -> Verification:
     pairs = zip(expected.written, found.written, strict=True)
     steps = [step for one, other in pairs for step in _same_so_far(one, other)]
+    written = [(one - other).abs().max() for one, other in steps]
     return Verification(
         max_abs_diff=(found.logits_NV - expected.logits_NV).abs().max().item(),
-        max_written_diff=torch.stack([(one - other).abs().max() for one, other in steps]).max().item(),
+        max_written_diff=torch.stack(written).max().item() if written else 0.0,
         tolerance=ROUNDING_STEPS * eps * max(1.0, expected.logits_NV.abs().max().item()),
         dtype=str(expected.dtype).removeprefix("torch."),
         num_tokens=len(expected.logits_NV),

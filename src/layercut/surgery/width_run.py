@@ -7,14 +7,13 @@ both orders is refused.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError, one_line
-from layercut.models.structure import SECTIONS, blueprint, config_of, plain_experts, structure_in
+from layercut.errors import CheckpointError, InputError
+from layercut.models.structure import blueprint, config_of, plain_experts, structure_in, with_text_fields
 from layercut.surgery.slots import ChannelSlot, Order, taken, zeroed
 
 if TYPE_CHECKING:
@@ -29,18 +28,15 @@ _CLOSE = 1e-5
 
 def with_width(config: str, field: str, width: int, name: str) -> PretrainedConfig:
     """The config of the model with another width of its MLPs. InputError: transformers accepts none such."""
-    made = copy.deepcopy(config_of(json.loads(config), name))
-    text = made.get_text_config(decoder=True)
+    whole = config_of(json.loads(config), name)
+    text = whole.get_text_config(decoder=True)
     held = getattr(text, field, None)
-    fields = {**text.to_dict(), field: [width] * len(held) if isinstance(held, list) else width}
     try:
-        thin = type(text).from_dict(fields)
-    except Exception as error:  # whatever the config class finds wrong
-        raise InputError(f"transformers accepts no {name} of {field} {width}: {one_line(error)}") from error
-    if text is made:
-        return thin
-    setattr(made, next(key for key in SECTIONS if getattr(made, key, None) is text), thin)
-    return made
+        return with_text_fields(
+            whole, {**text.to_dict(), field: [width] * len(held) if isinstance(held, list) else width}
+        )
+    except CheckpointError as error:
+        raise InputError(f"transformers accepts no {name} of {field} {width}: {error}") from error
 
 
 def in_order(config: str, kind: Any, field: str, name: str, slots: Mapping[int, Slots]) -> dict[int, Slots]:
