@@ -15,7 +15,7 @@ engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs
 healing/data healing/heal healing/job healing/outline healing/trainable
-models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
+models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/path
 pruning/pruned pruning/verdict
 report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections

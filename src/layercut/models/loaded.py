@@ -69,7 +69,7 @@ def wrap_loaded(
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
     own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source, trust_remote_code=False)
-    return LoadedModel(model, padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers)
+    return LoadedModel(padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers, model)
 
 
 def settings_of(loaded: LoadedModel) -> ModelSettings:

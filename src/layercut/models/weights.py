@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from layercut.errors import CheckpointError, one_line
+from layercut.models.structure import Structure, text_part
 from layercut.runs.json_text import load
 
 SINGLE_FILE = "model.safetensors"
@@ -32,6 +33,8 @@ DTYPE_BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # by torch's names, of dtypes to compute in
 
 CHUNK = 2**20  # bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy
 
@@ -280,6 +283,45 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
     return value
+
+
+class WeightCounts(NamedTuple):
+    """A model's weights."""
+
+    parameters: int
+    stored_bytes: int
+    in_layers: int  # parameters of the decoder layers
+    of_adapters: int  # parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers
+    num_layers: int
+    hidden_size: int
+    vocabulary: int
+
+    def in_memory(self, dtype: str) -> int:
+        """Bytes in a dtype; those on disk for any but those of ``DTYPE_BYTES``."""
+        return DTYPE_BYTES[dtype] * self.parameters if dtype in DTYPE_BYTES else self.stored_bytes
+
+
+def weight_counts(folder: Path, num_layers: int, structure: Structure) -> WeightCounts:
+    """Counts of a checkpoint on disk."""
+    tensors, config = stored_tensors(folder), text_part(read_config(folder))
+    layers = [tensor.entry for tensor in tensors if structure.tensor_pattern.match(tensor.name)]
+    return WeightCounts(
+        parameters=sum(tensor.entry.num_parameters for tensor in tensors),
+        stored_bytes=sum(tensor.entry.num_bytes for tensor in tensors),
+        in_layers=sum(entry.num_parameters for entry in layers),
+        of_adapters=sum(sum(entry.shape) for entry in layers if len(entry.shape) == 2),
+        num_layers=num_layers,
+        hidden_size=config.get("hidden_size") or config.get("n_embd") or 0,
+        vocabulary=config.get("vocab_size", 0),
+    )
+
+
+def cached_values(folder: Path) -> int:
+    """Numbers that keys and values of one token are, in one layer."""
+    config = text_part(read_config(folder))
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))
 
 
 def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered
 from layercut.models.convert import SOURCE_FILE, read_source
-from layercut.models.older_fields import with_older_fields
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.tied import describe_copy, find_equal_head
@@ -31,12 +30,12 @@ from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, writing
 from layercut.runs.settings import read_json
 from layercut.surgery.channels import Channels
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
-from layercut.surgery.stored_slots import stored_slots
+from layercut.surgery.slots import stored_slots
 from layercut.surgery.width import mlp_width_of, thin_config
 
 if TYPE_CHECKING:

@@ -230,6 +230,27 @@ def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
                 )
 
 
+def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with ``rope_theta``, and ``rope_scaling`` where positions are scaled, also in ``text_config``.
+
+    transformers 5 writes the base of rotary positions into ``rope_parameters`` alone. mlx-lm 0.32 reads ``rope_theta``
+    for most families, takes its own default where that is missing, and writes other text without a warning.
+
+    >>> with_older_fields({"rope_parameters": {"rope_theta": 1e5, "rope_type": "default"}})["rope_theta"]
+    100000.0
+    """
+    full = dict(config)
+    if isinstance(inner := full.get("text_config"), dict):
+        full["text_config"] = with_older_fields(inner)
+    rope = full.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" not in rope:
+        return full  # none, or one for each kind of layer, which older fields cannot say
+    full.setdefault("rope_theta", rope["rope_theta"])
+    if rope.get("rope_type", "default") != "default":
+        full.setdefault("rope_scaling", rope)
+    return full
+
+
 def cut_field(name: str, value: Any, plan: CutPlan) -> Any:
     """Step two: one field, cut to the layers that stay and counted in new indices."""
     for names, kind, rule in _RULES:

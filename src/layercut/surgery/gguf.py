@@ -41,11 +41,11 @@ from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.cut import CutDone
-from layercut.surgery.gguf_healed import HealedCut
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.gguf_width import (
     LAST,
     FromCheckpoint,
+    HealedCut,
     Part,
     Requantised,
     Slices,

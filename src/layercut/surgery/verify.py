@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
+from layercut.models.quantise import widened
 from layercut.models.structure import auto_class, structure_in, text_config_of
-from layercut.models.wider import widened
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, masked

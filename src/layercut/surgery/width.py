@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered
 from layercut.models.structure import blueprint, config_of, structure_in
-from layercut.surgery.channels import EXPERT_BLOCK, Channels, num_kept
+from layercut.surgery.channels import Channels
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
 from layercut.surgery.quantized import is_quantized
-from layercut.surgery.slots import ChannelSlot
+from layercut.surgery.slots import ChannelSlot, MlpWidth
 from layercut.surgery.width_run import in_order, with_width
 
 if TYPE_CHECKING:
@@ -28,53 +28,6 @@ FIELDS = (
     "mlp_hidden_size", "d_inner", "dim_feedforward",
 )  # fmt: skip
 """Keys of configs that hold the width of an MLP; the first whose change changes the layers counts."""
-
-
-class MlpWidth(NamedTuple):
-    """The place of the MLP channels in one model."""
-
-    field: str  # key of the config
-    width: int
-    slots: Mapping[int, tuple[ChannelSlot, ...]]  # by layer; layers without such an MLP are not there
-
-    def readers(self, layer: int) -> tuple[ChannelSlot, ...]:
-        """The last matrices of a layer's MLPs; those of experts are one slot."""
-        return tuple(slot for slot in self.slots[layer] if slot.reads)
-
-    def mlps(self, layer: int) -> int:
-        """MLPs of a layer: one, or the experts."""
-        return max(slot.first + slot.mlps for slot in self.slots[layer])
-
-    @property
-    def has_stacked_experts(self) -> bool:
-        """True if one tensor holds the channels of several experts."""
-        return any(slot.is_stacked for slots in self.slots.values() for slot in slots)
-
-    def num_kept(self, share: float) -> int:
-        """Channels that stay in each MLP if about ``share`` of them goes. InputError: a share that leaves none."""
-        return num_kept(self.width, share, least_block=EXPERT_BLOCK if self.has_stacked_experts else 1)
-
-    def first_channels(self, number: int) -> Channels:
-        """The first ones of each MLP, for what depends on their number alone, such as times."""
-        kept = {
-            layer: tuple(mlp * self.width + channel for mlp in range(self.mlps(layer)) for channel in range(number))
-            for layer in self.slots
-        }
-        return Channels(field=self.field, width=self.width, kept=kept)
-
-    def check(self, channels: Channels) -> None:
-        """Raise InputError if the channels are those of another model, or its experts cannot be as wide."""
-        mlps = {layer: self.mlps(layer) for layer in self.slots}
-        if (channels.field, channels.width, channels.mlps) != (self.field, self.width, mlps):
-            raise InputError(
-                f"the plan names MLP channels of {len(channels.kept)} layers with {channels.field} {channels.width}; "
-                f"this model has {len(self.slots)} with {self.field} {self.width}. Use a plan made for this very model."
-            )
-        if self.has_stacked_experts and channels.num_kept % EXPERT_BLOCK:
-            raise InputError(
-                f"the plan keeps {channels.num_kept} MLP channels of each expert, and torch multiplies stacked experts "
-                f"only where that is a multiple of {EXPERT_BLOCK}; make the plan again with layercut select."
-            )
 
 
 def thin_config(config: Mapping[str, Any], channels: Channels | None) -> dict[str, Any]:
