@@ -91,10 +91,8 @@ def bundled_model(source: str) -> Bundled:
 
 def bundled_file(row: Bundled) -> Path:
     """The GGUF file of the installed packages. Parts are joined once, in the cache.
-
-    Raises:
-        InputError: a package is not installed, its file is missing, or the cache has no space.
-        CheckpointError: the joined file is another one than is recorded.
+    Raises InputError: a package is not installed, its file is missing, or the cache has no space; CheckpointError: the
+    joined file is another one than is recorded.
     """
     parts = [package.path for package in row.packages]
     found = [path for path in parts if path is not None]

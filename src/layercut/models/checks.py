@@ -43,8 +43,7 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
 
     Tied parameters do not count as missing: transformers takes them off the list itself.
 
-    Raises:
-        CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
+    Raises CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
     """
     if missing := sorted(info.get("missing_keys") or ()):
         some = missing[0] if len(missing) == 1 else f"{len(missing)} parameters (such as {missing[0]})"
@@ -69,8 +68,7 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
     A config that counts fewer layers than the weights hold would load without a word, as another model. Layers for
     predicting several tokens at once, which some models store behind the decoder layers, are not counted.
 
-    Raises:
-        CheckpointError: fewer, more or other layers in the weights than the config counts.
+    Raises CheckpointError: fewer, more or other layers in the weights than the config counts.
     """
     matches = (structure.tensor_pattern.match(name) for name in tensors)
     found = sorted({int(match[2]) for match in matches if match})
@@ -85,9 +83,7 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
 
 def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
     """Refuse a number of layers that the weights cannot hold, before anything of that size is laid out.
-
-    Raises:
-        CheckpointError: the config counts more layers than there are tensors, or no number.
+    Raises CheckpointError: the config counts more layers than there are tensors, or no number.
     """
     names = list(tensors)
     field, counted = counted_field(config)
@@ -172,9 +168,7 @@ def _is_default(config: Mapping[str, Any], name: str) -> bool:
 
 def refuse_no_window(config: PretrainedConfig, where: str) -> None:
     """Refuse layers with a sliding window whose size config.json does not give.
-
-    Raises:
-        CheckpointError: ``sliding_window`` is null or 0, and ``layer_types`` or the family has such layers.
+    Raises CheckpointError: ``sliding_window`` is null or 0, and ``layer_types`` or the family has such layers.
     """
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ()
@@ -226,9 +220,7 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
 
 def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> None:
     """Raise if the tokenizer gives ids that the model has no embedding for; unused special tokens do not count.
-
-    Raises:
-        CheckpointError: such an id; names the token.
+    Raises CheckpointError: such an id; names the token.
     """
     used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1], reverse=True):
@@ -245,9 +237,7 @@ def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: 
 
 def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
     """Raise if a parameter holds NaN or infinity.
-
-    Raises:
-        CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
+    Raises CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
     """
     parameters = dict(model.named_parameters())
     bad = next((name for name, tensor in parameters.items() if not tensor.is_meta and not is_finite(tensor)), None)

@@ -94,9 +94,7 @@ class GgufHead:
 
 def read_gguf_head(path: Path) -> GgufHead:
     """Read a GGUF file's metadata and check that it is whole.
-
-    Raises:
-        CheckpointError: no GGUF file, one that is cut short or damaged, an old version, or one part of several.
+    Raises CheckpointError: no GGUF file, one that is cut short or damaged, an old version, or one part of several.
     """
     path = Path(path)
     try:
@@ -134,9 +132,7 @@ def read_gguf_head(path: Path) -> GgufHead:
 
 def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
     """The plans by which layercut cut a file, oldest first, as plan.json holds them.
-
-    Raises:
-        CheckpointError: something else.
+    Raises CheckpointError: something else.
     """
     plans: list[Any] = []
     for key in (EARLIER, PLAN):

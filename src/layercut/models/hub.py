@@ -63,9 +63,7 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False,
 @contextmanager
 def refusals(repo: str, revision: str | None) -> Iterator[None]:
     """Turn a refusal of the hub inside the block into one line for the user.
-
-    Raises:
-        InputError: no such model or revision, no access, or no network and nothing in the cache.
+    Raises InputError: no such model or revision, no access, or no network and nothing in the cache.
     """
     from huggingface_hub import errors
 

@@ -107,9 +107,7 @@ def prepare(folder: Path, repo: str) -> Upload:
 
 def push(upload: Upload, *, private: bool = False) -> str:
     """Create the repository, if it is not there, and upload in one commit; gives its address.
-
-    Raises:
-        InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
+    Raises InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 

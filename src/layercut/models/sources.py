@@ -102,10 +102,8 @@ class SourceFacts(NamedTuple):
 
 def describe_source(source: ModelSource) -> SourceFacts:
     """Structure, depth and hash of a model, from its config and the heads of its weight files.
-
-    Raises:
-        InputError: no decoder that transformers knows.
-        CheckpointError: damaged or missing files, or a config that counts other layers than the weights hold.
+    Raises InputError: no decoder that transformers knows; CheckpointError: damaged or missing files, or a config that
+    counts other layers than the weights hold.
     """
     config = read_config(source.path)
     tensors = stored_tensors(source.path)

@@ -132,10 +132,8 @@ def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> d
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
     """The config object that transformers makes of config.json.
-
-    Raises:
-        InputError: a type that transformers does not know.
-        CheckpointError: a config that transformers does not accept.
+    Raises InputError: a type that transformers does not know; CheckpointError: a config that transformers does not
+    accept.
     """
     from transformers import CONFIG_MAPPING, __version__
 
@@ -173,9 +171,7 @@ def with_text_fields(config: PretrainedConfig, fields: Mapping[str, Any]) -> Pre
 
 def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
     """transformers' loader for models of this kind: for language models, or for those that also see.
-
-    Raises:
-        InputError: an encoder, an encoder-decoder, or a model of another kind.
+    Raises InputError: an encoder, an encoder-decoder, or a model of another kind.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import (
@@ -200,10 +196,7 @@ def blueprint(
     config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, name: str = "this model"
 ) -> PreTrainedModel:
     """The model laid out without memory, on torch's meta device; of the class that transformers takes, without another.
-
-    Raises:
-        InputError: no decoder.
-        CheckpointError: transformers cannot build it.
+    Raises InputError: no decoder; CheckpointError: transformers cannot build it.
     """
     import torch
 
@@ -224,9 +217,7 @@ _configs: WeakKeyDictionary[nn.Module, list[PretrainedConfig]] = WeakKeyDictiona
 
 def structure_in(model: PreTrainedModel) -> Structure:
     """The structure of a model in memory, found once.
-
-    Raises:
-        InputError: no list of decoder layers, or more than one.
+    Raises InputError: no list of decoder layers, or more than one.
     """
     if model not in _known:
         _known[model] = _find(model, type(model).__name__)
@@ -321,9 +312,7 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
 
 def _refuse_shared(stack: nn.ModuleList, name: str, model_type: str) -> None:
     """Layers that are one module or share a weight are not each a layer's worth of the checkpoint.
-
-    Raises:
-        InputError: such layers.
+    Raises InputError: such layers.
     """
     owner: dict[int, int] = {}
     for index, layer in enumerate(stack):

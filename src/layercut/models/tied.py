@@ -56,8 +56,7 @@ def find_copy(path: Path) -> Copy | None:
 
     Reads both matrices, once for each file: ten seconds for two of 233 million values.
 
-    Raises:
-        CheckpointError: as ``read_gguf_head``.
+    Raises CheckpointError: as ``read_gguf_head``.
     """
     state = path.stat()
     return _find_copy(path, state.st_mtime_ns, state.st_size)

@@ -88,9 +88,7 @@ class TensorSpan(NamedTuple):
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, at most ``CHUNK`` at a time; a part of a tensor comes whole.
-
-        Raises:
-            CheckpointError: the file became shorter.
+        Raises CheckpointError: the file became shorter.
         """
         if self.part is not None:
             yield self.part.read(self)
@@ -135,10 +133,8 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Header of one safetensors file, which the safetensors library checks. No tensor is read.
-
-    Raises:
-        CheckpointError: no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or leave
-            holes.
+    Raises CheckpointError: no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or
+    leave holes.
     """
     path = Path(path)
     try:
@@ -171,9 +167,8 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
 
     Every header is read, so a missing or truncated shard is found here.
 
-    Raises:
-        CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does not
-            agree with its shards.
+    Raises CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does
+    not agree with its shards.
     """
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
@@ -272,9 +267,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """A file of a checkpoint that holds a JSON object.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds something else.
+    Raises CheckpointError: it cannot be read, or holds something else.
     """
     try:
         value = load(path)

@@ -40,7 +40,6 @@ from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
-from layercut.surgery.cut import CutDone
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.gguf_width import (
     LAST,
@@ -92,9 +91,7 @@ def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
 
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder.
-
-    Raises:
-        InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
+    Raises InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
     """
     if out is None or out.suffix.lower() != SUFFIX:
         return None
@@ -119,7 +116,7 @@ def cut_gguf(
     healed: Path | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda text: None,
-) -> CutDone:
+) -> CutReport:
     """Write the pruned GGUF file to ``out``, or say what would be written.
 
     The file takes its name after the checks. These always compare names, shapes, types, metadata and the bytes of every
@@ -189,7 +186,7 @@ def cut_gguf(
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
-        return CutDone(work.report, "")
+        return work.report
     with writing(out, _ELSEWHERE), new_file(out) as part:
         check_room(out, work.num_bytes, _ELSEWHERE)
         _write(work, file, part)
@@ -208,7 +205,7 @@ def cut_gguf(
             verified = f"{verified}; {verdict.describe(of)}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
-    return CutDone(replace(work.report, out=out), verified)
+    return replace(work.report, out=out, verified=verified)
 
 
 class _Moved(NamedTuple):
@@ -297,9 +294,7 @@ def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
 
 def _sliced(moved: _Moved, width: int, plan: CutPlan) -> _Moved:
     """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
-
-    Raises:
-        CheckpointError: it is of another size than the metadata say, or its blocks span layers.
+    Raises CheckpointError: it is of another size than the metadata say, or its blocks span layers.
     """
     axis = _PER_LAYER[moved.name]
     inner, outer = math.prod(moved.shape[:axis]), math.prod(moved.shape[axis + 1 :])
@@ -322,7 +317,6 @@ def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy:
     return CutReport(
         plan=plan,
         source=file,
-        out=None,
         bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
         bytes_after=sum(moved.num_bytes for moved in kept),
         parameters_before=head.num_parameters - left_out["parameters"],
@@ -330,7 +324,6 @@ def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy:
         tensors_before=len(head.tensors),
         tensors_after=len(kept),
         shards=(file.name,),
-        copied=(),
         warnings=(said,) if said else (),
         copy=describe_copy(left_out) if copy else "",
     )
@@ -369,9 +362,7 @@ def _record(
 
 def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
     """A plan.json on a file whose hash is not known: its name must do, and the plan records no hash of this model.
-
-    Raises:
-        InputError: a plan made for a model of another name, where that is not allowed.
+    Raises InputError: a plan made for a model of another name, where that is not allowed.
     """
     if plan.model == model:
         return replace(plan, model_hash=None)
@@ -386,9 +377,7 @@ def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPla
 
 def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
     """A plan that also says what its model lost before, if the file was cut by layercut.
-
-    Raises:
-        InputError: the file holds something else under layercut's keys.
+    Raises InputError: the file holds something else under layercut's keys.
     """
     before = [CutPlan.from_dict(data, PLAN) for data in recorded_plans(head)]
     return replace(plan, earlier=tuple(map(step_of, before))) if before else plan
@@ -433,9 +422,7 @@ def _write(work: _Work, file: Path, part: Path) -> None:
 
 def _check_written(work: _Work, file: Path, part: Path) -> None:
     """Read the new file again and compare it with what it was cut from, byte for byte.
-
-    Raises:
-        VerificationError: a name, shape, type, key or byte is not what it should be.
+    Raises VerificationError: a name, shape, type, key or byte is not what it should be.
     """
     old, new = read_gguf_head(file), read_gguf_head(part)
     wanted = [(moved.name, moved.shape, moved.kind) for moved in work.tensors]

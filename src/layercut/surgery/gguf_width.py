@@ -237,9 +237,7 @@ class HealedCut(NamedTuple):
     @classmethod
     def read(cls, folder: Path, original: Path, plan: CutPlan) -> HealedCut:
         """Compare a healed checkpoint with the original model's folder.
-
-        Raises:
-            InputError: it was cut by another plan, in several steps, or healed otherwise.
+        Raises InputError: it was cut by another plan, in several steps, or healed otherwise.
         """
         plans = read_plans(folder)
         healed = [entry for one in plans for entry in one.get("healing", ())]

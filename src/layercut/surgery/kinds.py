@@ -224,9 +224,7 @@ def _followed(before: Attributes, after: Attributes, plan: CutPlan, old: int, ne
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:
     """Changes outside of the layers. Parts of a kind of layer that has none left (its rotary angles) may stay.
-
-    Raises:
-        InputError: a weight that has a dimension for the layers.
+    Raises InputError: a weight that has a dimension for the layers.
     """
     settings = []
     for place in sorted(before.keys() & after.keys()):

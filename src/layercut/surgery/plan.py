@@ -161,9 +161,7 @@ class CutPlan(Printed):
     @classmethod
     def from_dict(cls, data: Any, where: str = "plan") -> CutPlan:
         """The inverse of ``to_dict``.
-
-        Raises:
-            InputError: another format version, or no plan; ``where`` says in the message where it came from.
+        Raises InputError: another format version, or no plan; ``where`` says in the message where it came from.
         """
         remedy = "Make the plan again with layercut select or layercut cut."
         check_fields(_PlanFile, data, f"{where}: not a plan of layercut", remedy)
@@ -332,9 +330,7 @@ def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutP
 
 def parse_layers(text: str) -> tuple[int, ...]:
     """Layer list as people write it: ``3,8,21-24`` is 3, 8, 21, 22, 23, 24 (inclusive at both ends), in that order.
-
-    Raises:
-        InputError: nothing named, a part that is no number or range, or a range that runs backwards.
+    Raises InputError: nothing named, a part that is no number or range, or a range that runs backwards.
     """
     layers: list[int] = []
     for part in text.replace(" ", "").split(","):

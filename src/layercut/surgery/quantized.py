@@ -134,10 +134,7 @@ def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Mo
 
 def follow_files(source: Path, modules: Modules) -> dict[str, str]:
     """Text of the files beside config.json that name modules, for the pruned model, by name.
-
-    Raises:
-        InputError: as ``follow_config``.
-        CheckpointError: such a file holds no JSON.
+    Raises InputError: as ``follow_config``; CheckpointError: such a file holds no JSON.
     """
     texts = {}
     for name in FILES:
@@ -218,8 +215,7 @@ def _matcher(body: str, sign: str) -> Callable[[str], bool]:
     Regular expressions after a sign match from the beginning (compressed-tensors, GPTQ). A bare star is a wildcard
     (ModelOpt). Other expressions match up to the end of a part of the name (transformers).
 
-    Raises:
-        re.error: no regular expression.
+    Raises re.error: no regular expression.
     """
     if not sign and not _META.search(body.replace("*", "")):
         return lambda name: fnmatch.fnmatchcase(name, body)

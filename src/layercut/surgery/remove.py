@@ -70,9 +70,7 @@ def remove_layers(
 
 def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, part: Part = taken) -> ExitStack:
     """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
-
-    Raises:
-        InputError: the plan does not fit the model, or a bypass is active on it.
+    Raises InputError: the plan does not fit the model, or a bypass is active on it.
     """
     if getattr(model, ACTIVE, None) is not None:
         raise InputError(
@@ -127,9 +125,7 @@ def refuse_reordered(model: PreTrainedModel, plan: CutPlan) -> None:
 
 def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
     """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
-
-    Raises:
-        InputError: such a layer.
+    Raises InputError: such a layer.
     """
     known = _checked.setdefault(model, set())
     if plan.key not in known:

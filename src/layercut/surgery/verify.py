@@ -94,9 +94,8 @@ def verify_cut(
     dtype, if memory allows. Layer kinds are compared by name too, since short texts do not show a sliding window of
     thousands of tokens.
 
-    Raises:
-        VerificationError: weights are missing or other ones, a layer is of another kind, or a logit differs by more
-            than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
+    Raises VerificationError: weights are missing or other ones, a layer is of another kind, or a logit differs by more
+    than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
     """
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
@@ -168,9 +167,7 @@ def _with_last_matrices_of(
     cut: PreTrainedModel, model: PreTrainedModel, names: Sequence[str], path: Path
 ) -> Iterator[float | None]:
     """Within it ``model``, under a bypass, has the named tensors of ``cut``; gives the largest relative change.
-
-    Raises:
-        VerificationError: a change by more than MOST_ROUNDING, or another shape.
+    Raises VerificationError: a change by more than MOST_ROUNDING, or another shape.
     """
     largest = 0.0
     with ExitStack() as undo:
@@ -199,8 +196,7 @@ def _refuse_dependent(
     The two take sums of different length, so they differ by rounding in every layer; what a channel at the wrong place
     changes is as large as what thinning changes.
 
-    Raises:
-        VerificationError: they differ by more than a tenth of what thinning changes.
+    Raises VerificationError: they differ by more than a tenth of what thinning changes.
     """
     with skipped(model, plan.removed):
         whole_NV = _logits(model, batch)

@@ -41,9 +41,7 @@ def thin_config(config: Mapping[str, Any], channels: Channels | None) -> dict[st
 
 def mlp_width_of(config: Mapping[str, Any], name: str) -> MlpWidth:
     """The place of the channels in the model that a config.json describes.
-
-    Raises:
-        InputError: a quantised model, or structure does not show it; says why.
+    Raises InputError: a quantised model, or structure does not show it; says why.
     """
     text = json.dumps(config, sort_keys=True)
     field, width, slots = remembered("widths", text, lambda: _mlp_width(text, None, name))
@@ -115,9 +113,7 @@ class _Change(NamedTuple):
 
 def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_Change]:
     """The tensors of a layer that are others at the width ``new``.
-
-    Raises:
-        InputError: one holds the channels in a way that is not known.
+    Raises InputError: one holds the channels in a way that is not known.
     """
     found = []
     for (module, name), shape in old.items():
@@ -138,9 +134,7 @@ def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_C
 
 def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
     """The tensors of a layer with the channels; two entries a channel are taken for halves, until it is run.
-
-    Raises:
-        InputError: MLPs that are no linear layers, or without one last matrix each.
+    Raises InputError: MLPs that are no linear layers, or without one last matrix each.
     """
     slots: list[ChannelSlot] = []
     for tensors in _by_mlp(changes):

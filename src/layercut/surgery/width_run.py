@@ -41,9 +41,7 @@ def with_width(config: str, field: str, width: int, name: str) -> PretrainedConf
 
 def in_order(config: str, kind: Any, field: str, name: str, slots: Mapping[int, Slots]) -> dict[int, Slots]:
     """The slots of each layer with the order of two entries a channel, by running one layer of each kind.
-
-    Raises:
-        InputError: the channels of an MLP are not independent of each other.
+    Raises InputError: the channels of an MLP are not independent of each other.
     """
     known: dict[Slots, Slots] = {}
     for layer, own in slots.items():

@@ -19,7 +19,8 @@ from layercut.verbs.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep,
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.surgery.cut import CutDone, CutSource
+    from layercut.surgery.checkpoint import CutReport
+    from layercut.surgery.cut import CutSource
     from layercut.surgery.plan import CutPlan
 
 MAX_SHARD_GB = 5.0
@@ -100,7 +101,7 @@ class CutVerb(Verb):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, [self.removed], self.seed)
 
-    def run(self, io: Io) -> CutDone:
+    def run(self, io: Io) -> CutReport:
         """Write the smaller model."""
         return self._cut(io, dry_run=False)
 
@@ -108,15 +109,15 @@ class CutVerb(Verb):
         """See ``Verb``."""
         return self.show(self._cut(io, dry_run=True), io)
 
-    def show(self, done: CutDone, io: Io) -> Shown:
+    def show(self, done: CutReport, io: Io) -> Shown:
         """See ``Verb``."""
         return Shown(done.to_dict(), lines=done.lines(), notes=done.warnings)
 
-    def returned(self, done: CutDone) -> Path:
+    def returned(self, done: CutReport) -> Path:
         """See ``Verb``."""
         return cast("Path", self.out)
 
-    def _cut(self, io: Io, *, dry_run: bool) -> CutDone:
+    def _cut(self, io: Io, *, dry_run: bool) -> CutReport:
         """Write the smaller model; a dry run says what would be written.
 
         Raises:
@@ -160,7 +161,7 @@ class CutVerb(Verb):
         )
         file = gguf_file(self.model.model)
         gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan, tie=self.model.tie))
-        return done._replace(gguf=gguf, mergekit=self.mergekit)
+        return replace(done, gguf=gguf, mergekit=self.mergekit)
 
     def _source(self, io: Io) -> CutSource:
         """The model in memory, or its files, with the plan."""

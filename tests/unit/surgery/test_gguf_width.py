@@ -93,7 +93,7 @@ def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, af
     plan = CutPlan(num_layers=4, channels=channels_of(4, kept))
     done = cut(file, plan, tmp_path / "thin.gguf")
     said = f"the last matrices of 4 MLPs are quantised again: 4 from {before.name} to {after.name}"
-    assert said in done.verified and done.report.warnings == (said,) and "within" in done.verified
+    assert said in done.verified and done.warnings == (said,) and "within" in done.verified
     old, new = tensors(file), tensors(tmp_path / "thin.gguf")
     at = list(plan.channels.kept[2]) if plan.channels else []
     rows = np.frombuffer(old["blk.2.ffn_gate.weight"][2], dtype=np.uint8).reshape(WIDTH, -1)
@@ -105,7 +105,7 @@ def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, af
     written = np.frombuffer(data, dtype=np.uint8).reshape(128, -1)
     error = np.linalg.norm(gguf.quants.dequantize(written, after) - exact) / np.linalg.norm(exact)
     assert error < {Kind.Q8_0: 0.01, Kind.Q4_1: 0.1, Kind.Q5_0: 0.05, Kind.F16: 0.001}[after]
-    saved = done.report.bytes_before - done.report.bytes_after
+    saved = done.bytes_before - done.bytes_after
     assert gguf_bytes(file, plan, tie=True) == file.stat().st_size - saved
 
 
