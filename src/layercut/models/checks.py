@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.structure import blueprint, config_of, counted_field, text_part
@@ -29,13 +29,6 @@ _COUNTS = frozenset(
 )
 """Fields of config.json that count something there must be one of."""
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
-
-
-class BadTensor(NamedTuple):
-    """A tensor that holds a number which is none."""
-
-    file: Path
-    tensor: str
 
 
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
@@ -112,14 +105,10 @@ def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) 
 def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, where: str) -> None:
     """Refuse counts below 1, and a vocabulary that is not that of the embedding in the header of its file.
 
-    Args:
-        config: config.json.
-        embedding: shape of the token embedding, (vocabulary, hidden size); None where it is packed or not found.
-        where: the model, for messages.
+    ``embedding`` is (vocabulary, hidden size); None where it is packed or not found.
 
-    Raises:
-        CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that is
-            below 1, or more experts for a token than there are.
+    Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
+    is below 1, or more experts for a token than there are.
     """
     whole, config = config, text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
@@ -135,8 +124,8 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
         for name in names:
             if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
-                if embedding in _embeddings(whole, where):
-                    return  # rows or columns that the type adds by itself
+                if _adds_by_itself(whole, embedding, where):
+                    return
                 raise _to_mend(
                     f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
                     f"config.json says {name} = {config[name]!r}"
@@ -149,13 +138,14 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         )
 
 
-def _embeddings(config: Mapping[str, Any], where: str) -> set[tuple[int, ...]]:
-    """Shapes of the token embeddings of the model that config.json describes; empty where it describes none."""
+def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
+    """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
     try:
         model = blueprint(config_of(config, where), name=where)
     except InputError:
-        return set()
-    return {tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)}
+        return False
+    shapes = [tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)]
+    return embedding in shapes
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
@@ -182,26 +172,15 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
 
 def embedding_shape(entries: Mapping[str, TensorEntry]) -> tuple[int, ...] | None:
     """Shape of the token embedding among the tensors of a checkpoint; None where it is packed or not there."""
-    for name, entry in entries.items():
-        if _EMBEDDING.search(name) and entry.dtype in _PLAIN:
-            return entry.shape
-    return None
+    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
+    return next(plain, None)
 
 
 def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
-    """Raise if the config describes a model far larger than the weights, before anything of its size is built.
+    """Raise if the config describes far more than the ``stored`` elements, before anything of its size is built.
 
-    The model is laid out without memory (on torch's meta device) and its parameters counted.
-
-    Args:
-        config: as transformers reads it; its number of layers was checked before.
-        stored: elements of all tensors that the weights hold.
-        where: the model, for messages.
-        trust_remote_code: let the model's repository run its own code.
-
-    Raises:
-        CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are for
-            ``refuse_incomplete``, which names the tensor.
+    Raises CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are
+    for ``refuse_incomplete``, which names the tensor.
     """
     import torch
 
@@ -245,7 +224,7 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
         return
     if culprit := find_nonfinite(folder):
         raise CheckpointError(
-            f"{culprit.file} holds NaN or infinite numbers in the tensor {culprit.tensor}; nothing can be measured "
+            f"{culprit[0]} holds NaN or infinite numbers in the tensor {culprit[1]}; nothing can be measured "
             "with it. Fetch the checkpoint again, or save it again where it was made."
         )
     if bad is not None:
@@ -255,16 +234,14 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
         )
 
 
-def find_nonfinite(folder: Path) -> BadTensor | None:
-    """The first tensor of a checkpoint folder that holds NaN or infinity, reading one tensor at a time."""
+def find_nonfinite(folder: Path) -> tuple[Path, str] | None:
+    """File and name of the first tensor of a checkpoint folder that holds NaN or infinity; reads one at a time."""
     from safetensors import safe_open
 
-    files = safetensors_files(folder)
-    for path in dict.fromkeys(files.values()):
+    for name, path in safetensors_files(folder).items():
         with safe_open(path, framework="pt") as shard:
-            for name in (name for name, file in files.items() if file == path):
-                if not is_finite(shard.get_tensor(name)):
-                    return BadTensor(path, name)
+            if not is_finite(shard.get_tensor(name)):
+                return path, name
     return None
 
 

@@ -167,14 +167,7 @@ def _load_weights(
 def load_without_weights(
     source: ModelSource, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
 ) -> WeightlessModel:
-    """Read everything but the weights.
-
-    Args:
-        source: what ``resolve`` gave.
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
-            ``pick_dtype``.
-        device: where it will be.
-        trust_remote_code: let the model's repository run its own code.
+    """Read everything but the weights of what ``resolve`` gave; ``dtype`` and ``device`` are as in ``load_model``.
 
     Raises:
         InputError: a dtype or device that is not known, or no decoder.

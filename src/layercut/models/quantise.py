@@ -22,9 +22,7 @@ _OUTPUTS = 16  # its kernel takes multiples of this many outputs
 def quantise(model: nn.Module, kind: str, name: str) -> None:
     """Replace the weights of all linear layers; the products are computed in the model's dtype.
 
-    Args:
-        kind: one of ``layercut.settings.QUANTISED``.
-        name: of the model, for messages.
+    ``kind`` is one of ``layercut.settings.QUANTISED``, and ``name`` the model's, for messages.
 
     Raises:
         MissingExtra: torchao is not installed.

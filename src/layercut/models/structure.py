@@ -100,10 +100,7 @@ def counted_layers(config: Mapping[str, Any]) -> int | None:
 def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = ()) -> Structure:
     """The structure of the model that a config.json describes.
 
-    Args:
-        config: config.json.
-        name: the model, for messages.
-        tensors: names of the checkpoint's tensors; without them, the checkpoint is taken to use the model's own names.
+    Without ``tensors``, the checkpoint is taken to use the model's own names.
 
     Raises:
         InputError: no decoder that transformers knows, or one that no layer can be removed from.
@@ -116,7 +113,8 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
         return asdict(replace(structure, stored=_heads(structure, lambda tensor: stored(tensor)[0], listed)))
 
     known = remembered("structures", [config, listed], find)
-    return Structure(**known | {key: tuple(known[key]) for key in ("embeddings", "stored")})
+    fields: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in known.items()}
+    return Structure(**fields)
 
 
 def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
@@ -273,15 +271,12 @@ def _laid_out(config_json: str, name: str) -> tuple[Structure, Stored]:
     model = blueprint(config, name=name)
     text = config.get_text_config(decoder=True)
     section = next((key for key in SECTIONS if getattr(config, key, None) is text), "")
-    known = replace(_find(model, name), model_type=config.model_type, section=section, embeddings=_embeddings(model))
+    paths = {module: path for path, module in model.named_modules()}
+    ends: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    both = all(end in paths for end in ends)
+    embeddings = tuple(f"{paths[end]}.weight" for end in ends) if both else ()
+    known = replace(_find(model, name), model_type=config.model_type, section=section, embeddings=embeddings)
     return known, _renaming(model)
-
-
-def _embeddings(model: PreTrainedModel) -> tuple[str, ...]:
-    modules = {module: path for path, module in model.named_modules()}
-    parts: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
-    paths = [modules.get(part) for part in parts if part is not None]
-    return tuple(f"{path}.weight" for path in paths) if len(paths) == 2 and None not in paths else ()
 
 
 def _find(model: PreTrainedModel, name: str) -> Structure:
@@ -311,24 +306,19 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
 
 
 def _refuse_shared(stack: nn.ModuleList, name: str, model_type: str) -> None:
-    """Layers that are one module or share a weight are not each a layer's worth of the checkpoint.
-    Raises InputError: such layers.
-    """
+    """Raise InputError for layers that are one module or share a weight: none is a layer's worth of the checkpoint."""
+    from torch import nn
+
     owner: dict[int, int] = {}
     for index, layer in enumerate(stack):
         for part in (*layer.modules(), *layer.parameters()):
             other = owner.setdefault(id(part), index)
-            if other != index and not _is_stateless(part):
+            is_stateless = isinstance(part, nn.Module) and next(part.parameters(), None) is None
+            if other != index and not is_stateless:
                 raise InputError(
                     f"layers {other} and {index} of {name} ({model_type}) share weights, so no layer of it can be "
                     "removed by itself."
                 )
-
-
-def _is_stateless(part: Any) -> bool:
-    from torch import nn
-
-    return isinstance(part, nn.Module) and next(part.parameters(), None) is None
 
 
 def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str]) -> tuple[str, ...]:

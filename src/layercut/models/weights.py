@@ -26,7 +26,7 @@ PLAN_FILE, EARLIER_PLANS_FILE = "plan.json", "earlier_plans.json"
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 DTYPE_BITS = {
-    **dict.fromkeys(("F4",), 4),
+    "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -162,6 +162,11 @@ def read_header(path: Path) -> Header:
     return Header(tensors, 8 + length, metadata)
 
 
+def _tensors_in(file: Path) -> list[TensorSpan]:
+    header = read_header(file)
+    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
+
+
 def stored_tensors(folder: Path) -> list[TensorSpan]:
     """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes.
 
@@ -197,11 +202,6 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
     if not tensors:
         raise CheckpointError(f"{index} names no tensors.")
     return tensors
-
-
-def _tensors_in(file: Path) -> list[TensorSpan]:
-    header = read_header(file)
-    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
 
 
 def safetensors_files(folder: Path) -> dict[str, Path]:
@@ -336,16 +336,20 @@ def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
     return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
 
 
+def pickled_only(model: object, file: str) -> str:
+    """The line for a folder or repository whose weights are pickled."""
+    return (
+        f"{model} has only pickled weights ({file}), which can run code when read; layercut reads safetensors. Convert "
+        f"it once: AutoModelForCausalLM.from_pretrained({str(model)!r}).save_pretrained(NEW_FOLDER)"
+    )
+
+
 def _no_weights(folder: Path) -> CheckpointError:
     """Say what is there instead, and what to do about it."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     pickled = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
     if pickled:
-        return CheckpointError(
-            f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
-            "layercut reads safetensors."
-            f" Convert it once: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
-        )
+        return CheckpointError(pickled_only(folder, pickled[0]))
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:
         return CheckpointError(
             f"{folder} holds an adapter, not a model; remove its config.json to load it on top of its base model."

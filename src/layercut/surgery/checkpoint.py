@@ -173,13 +173,7 @@ def cut_checkpoint(
     Weights are copied byte by byte and only their names change, or entries of MLP channels are left out, so dtypes,
     quantization and tied weights stay as they are, and memory does not grow with the model. ``plan.json`` lies in the
     folder; when the original model was itself cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
-
-    Args:
-        source: folder of the original model, with safetensors weights.
-        plan: what goes.
-        out: the new folder; it must not exist, or be empty.
-        max_shard_bytes: largest weight file.
-        check: called with the finished folder and the report before it takes its name; if it raises, nothing is left.
+    ``check`` gets the finished folder and the report before it takes its name; if it raises, nothing is left.
 
     Raises:
         InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full.

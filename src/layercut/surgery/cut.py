@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut import __version__
 from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.weights import read_config
@@ -32,15 +31,8 @@ def cut_model(
 ) -> CutReport:
     """Write the pruned checkpoint to ``out``; with ``out`` None, only say what would be written.
 
-    The folder takes its name after the comparison, so a checkpoint that is there has passed it.
-
-    Args:
-        source: the original model.
-        plan: what goes.
-        out: the new folder.
-        uncut: loads the original model to compare with; with None nothing is compared, and no model is loaded.
-        max_shard_bytes: largest weight file.
-        say: called with a line before slow work.
+    The folder takes its name after the comparison, so a checkpoint that is there has passed it. ``uncut`` loads the
+    original model to compare with; with None nothing is compared, and no model is loaded.
 
     Raises:
         InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.
@@ -70,19 +62,7 @@ def cut_model(
 
             say("reloading the checkpoint and comparing it with the bypassed model ...")
             verified = verify_cut(loaded or uncut(), plan, folder).describe()
-        card = model_card(
-            plan,
-            source_name=source.name,
-            revision=source.revision,
-            base_model=source.origin.get("base_model"),
-            license_name=source.origin.get("license"),
-            num_parameters_before=expected.parameters_before,
-            num_parameters_after=expected.parameters_after,
-            size=weights_size(folder),
-            warnings=(*expected.warnings, *([expected.copy] if expected.copy and not plan.tied else [])),
-            verified=verified or None,
-            layercut_version=__version__,
-        )
+        card = model_card(replace(expected, verified=verified), source, weights_size(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     report = cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
@@ -98,14 +78,8 @@ class CutSource(NamedTuple):
 
 
 def cut_source(settings: ModelSettings, make_plan: Callable[..., CutPlan]) -> CutSource:
-    """Find a model and make the plan of its cut.
-
-    Args:
-        settings: the model.
-        make_plan: gives the plan for ``num_layers``, ``model`` and ``model_hash``.
-
-    Raises:
-        InputError: no such model, or a plan that does not fit it.
+    """Find a model and make the plan of its cut, for its ``num_layers``, ``model`` and ``model_hash``.
+    Raises InputError: no such model, or a plan that does not fit it.
     """
     from layercut.models.loading import load_as_set
 

@@ -54,14 +54,7 @@ class _Model(NamedTuple):
 
 def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan) -> None:
     """Refuse a plan under which transformers would build a layer that stays as another one.
-
-    Args:
-        before: config of the original model.
-        after: of the pruned model, as it will be read from config.json.
-        plan: what goes.
-
-    Raises:
-        InputError: such a layer, or a tensor that has a dimension for the layers.
+    Raises InputError: such a layer, or a tensor that has a dimension for the layers.
     """
     if not plan.is_uncut:
         _check_attention_stays(before, plan)
@@ -70,14 +63,7 @@ def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan
 
 def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig, plan: CutPlan) -> tuple[Setting, ...]:
     """The attributes of a model's modules that are other under a plan, with their values.
-
-    Args:
-        model_class: of the model.
-        config: of the whole model; it is not changed.
-        plan: what goes.
-
-    Raises:
-        InputError: a layer that stays would be another one, or a tensor has a dimension for the layers.
+    Raises InputError: a layer that stays would be another one, or a tensor has a dimension for the layers.
     """
     if plan.is_uncut:
         return ()

@@ -281,12 +281,8 @@ def mlp_share(plan: Mapping[str, Any]) -> float:
 def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
     """The layers that several cuts take from a model of this depth, in order and in its numbers.
 
-    Args:
-        cuts: of each the depth of the model that it was made for, and the layers removed from that.
-        num_layers: of the model that the first one was made for.
-
-    Returns:
-        None where a cut was made for another depth than the one before left, or names a layer beyond it.
+    ``cuts`` are each a depth and the layers removed from a model of it. None where one was made for another depth than
+    the one before left, or names a layer beyond it.
     """
     left = list(range(num_layers))
     removed: tuple[int, ...] = ()

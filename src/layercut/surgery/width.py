@@ -144,51 +144,51 @@ def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
 
 def _by_mlp(changes: Sequence[_Change]) -> list[list[_Change]]:
     """The tensors of each MLP of a layer, and of all its stacked experts together."""
-    stacked = list(dict.fromkeys(one.module for one in changes if len(one.shape) == 3))
-    linear = [one for one in changes if one.module not in stacked]
-    for one in linear:
-        if not one.kind.endswith(("Linear", "Conv1D")) or len(one.shape) > 2:
+    stacked = list(dict.fromkeys(change.module for change in changes if len(change.shape) == 3))
+    linear = [change for change in changes if change.module not in stacked]
+    for change in linear:
+        if not change.kind.endswith(("Linear", "Conv1D")) or len(change.shape) > 2:
             raise InputError(
-                f"{one.module} is a {one.kind} over MLP channels, and layercut thins MLPs of linear layers and stacked "
-                "experts; remove layers."
+                f"{change.module} is a {change.kind} over MLP channels, and layercut thins MLPs of linear layers and "
+                "stacked experts; remove layers."
             )
-    if sum(map(_reads, linear)) == 1:
-        mlps = [linear]
-    else:
-        parents = dict.fromkeys(one.module.rpartition(".")[0] for one in linear)
-        mlps = [[one for one in linear if one.module.rpartition(".")[0] == parent] for parent in parents]
-    return [*([one for one in changes if one.module == module] for module in stacked), *mlps]
+    by_parent: dict[str, list[_Change]] = {}
+    for change in linear:
+        parent = "" if sum(map(_reads, linear)) == 1 else change.module.rpartition(".")[0]
+        by_parent.setdefault(parent, []).append(change)
+    return [*([change for change in changes if change.module == module] for module in stacked), *by_parent.values()]
 
 
 def _slots_of(tensors: Sequence[_Change], first: int) -> list[ChannelSlot]:
     """The slots of an MLP, which may be as wide as several of the config's width, or of stacked experts."""
-    is_stacked = any(len(one.shape) == 3 for one in tensors)
-    readers = [one for one in tensors if _reads(one)]
-    sizes = {one.shape[0] for one in tensors} if is_stacked else {one.times for one in readers}
+    is_stacked = any(len(change.shape) == 3 for change in tensors)
+    readers = [change for change in tensors if _reads(change)]
+    sizes = {change.shape[0] for change in tensors} if is_stacked else {change.times for change in readers}
     mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
-    if len(readers) != 1 or len(sizes) != 1 or any(one.times not in (times, 2 * times) for one in tensors):
+    if len(readers) != 1 or len(sizes) != 1 or any(change.times not in (times, 2 * times) for change in tensors):
         raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
     return [
         ChannelSlot(
-            one.module,
-            one.tensor,
-            one.dim,
-            "one" if one.times == times else "halves",
-            _reads(one),
+            change.module,
+            change.tensor,
+            change.dim,
+            "one" if change.times == times else "halves",
+            _reads(change),
             first=first,
             mlps=mlps,
             is_stacked=is_stacked,
         )
-        for one in tensors
+        for change in tensors
     ]
 
 
-def _reads(one: _Change) -> bool:
+def _reads(change: _Change) -> bool:
     """True for a last matrix. Stacked ones may be transposed; transformers names the last one ``down_proj``."""
-    if len(one.shape) == 3:
-        return one.tensor.startswith("down")
+    if len(change.shape) == 3:
+        return change.tensor.startswith("down")
     # A Conv1D, of gpt2, holds its weight the other way round.
-    return len(one.shape) == 2 and one.kind.endswith(("Linear", "Conv1D")) and (one.dim == 1) == (one.kind != "Conv1D")
+    is_matrix = len(change.shape) == 2 and change.kind.endswith(("Linear", "Conv1D"))
+    return is_matrix and (change.dim == 1) == (change.kind != "Conv1D")
 
 
 def _other_width(config: str, field: str, name: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import product, takewhile
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError
@@ -114,15 +114,12 @@ def _difference(whole: nn.Module, thin: nn.Module, path: str, slots: Slots) -> f
                 target.data = data if slot is None else taken(data, slot.dim, slot.entries(stay, _FEW))
                 if slot is not None and slot.reads:
                     parameter.data = zeroed(data, slot.dim, slot.entries(gone, _FEW))
-            masked, cut = (_states_of(mlp(states)) for mlp in (whole, thin))
+            outputs = [mlp(states) for mlp in (whole, thin)]
+            # Those of experts may come with the router's numbers.
+            masked, cut = (output[0] if isinstance(output, tuple) else output for output in outputs)
     except Exception:  # whatever its code raises on states alone
         return None
     return float((masked - cut).abs().max() / masked.abs().max().clamp(min=1e-9))
-
-
-def _states_of(given: Any) -> Any:
-    """The states that a module gives; those of experts may come with the router's numbers."""
-    return given[0] if isinstance(given, tuple) else given
 
 
 def _inside(slot: ChannelSlot, path: str) -> str:
@@ -131,10 +128,5 @@ def _inside(slot: ChannelSlot, path: str) -> str:
 
 def _common(paths: Sequence[str]) -> str:
     """The module that holds all of them."""
-    parts = [path.split(".")[:-1] for path in paths]
-    shared = []
-    for level in zip(*parts, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared.append(level[0])
-    return ".".join(shared)
+    levels = zip(*(path.split(".")[:-1] for path in paths), strict=False)
+    return ".".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))

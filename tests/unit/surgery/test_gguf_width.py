@@ -21,7 +21,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.gguf import cut_gguf, gguf_bytes
-from layercut.surgery.gguf_width import Requantised, Thin, check_channels, thinned, with_matrix
+from layercut.surgery.gguf_width import Part, Requantised, check_channels, thinned, with_matrix
 from layercut.surgery.plan import CutPlan
 from layercut.verbs.cut import CutVerb
 from tests.support.tiny_gguf import TINY, build, write
@@ -46,9 +46,10 @@ def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
     return cut_gguf(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
 
 
-def written_by(thin: Thin, data: np.ndarray) -> bytes:
+def written_by(part: Part | None, data: np.ndarray) -> bytes:
     whole = data.tobytes()
-    return b"".join(thin.part.chunks(lambda begin, size: whole[begin : begin + size]))
+    assert part is not None
+    return b"".join(part.chunks(lambda begin, size: whole[begin : begin + size]))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2"])
@@ -138,10 +139,10 @@ def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, af
     data = np.random.default_rng(0).integers(0, 60, (4, 2 * block_bytes), dtype=np.uint8)  # small scales
     tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0, data.size)
     kept = tuple(range(3, 3 + 2 * 224, 2))
-    thin = thinned(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
-    assert thin is not None and thin.kind == after and thin.shape == (224, 4)
+    thin, part = thinned(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
+    assert thin.kind == after and thin.shape == (224, 4)
     whole = gguf.quants.dequantize(data, before)
-    written = written_by(thin, data)
+    written = written_by(part, data)
     assert written == gguf.quants.quantize(whole[:, kept], after).tobytes()
     assert thin.num_bytes == len(written)
 
@@ -150,10 +151,10 @@ def test_gate_and_up_in_one_tensor_are_halves() -> None:
     data = np.arange(2 * WIDTH * 8, dtype=np.float32).reshape(2 * WIDTH, 8)
     tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0, data.nbytes)
     channels = channels_of(2)
-    thin = thinned(tensor, channels)
-    assert thin is not None and thin.shape == (8, 2 * KEPT)
+    thin, part = thinned(tensor, channels)
+    assert thin.shape == (8, 2 * KEPT)
     at = [*channels.kept[1], *(WIDTH + channel for channel in channels.kept[1])]
-    assert written_by(thin, data) == data[at].tobytes()
+    assert written_by(part, data) == data[at].tobytes()
 
 
 def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +245,7 @@ def test_it_has_the_matrices_that_healing_solved_for(
 def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[before]
     tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0, 8 * 256 // block * block_bytes)
-    thin = with_matrix(tensor, Path("model.safetensors"), "down", width)
+    thin, _ = with_matrix(tensor, Path("model.safetensors"), "down", width)
     assert (thin.kind, thin.shape) == (after, (width, 8))
     block, block_bytes = gguf.GGML_QUANT_SIZES[after]
     assert thin.num_bytes == 8 * width // block * block_bytes
