@@ -28,7 +28,7 @@ sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position
 study/growth study/choosing study/file study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
-surgery/cut surgery/remove
+surgery/remove
 tasks/arithmetic tasks/base tasks/boxed tasks/brackets tasks/cells tasks/code_tests tasks/copying tasks/gsm_symbolic
 tasks/humaneval tasks/in_steps tasks/lm_eval/by_name tasks/lm_eval/forms
 tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task

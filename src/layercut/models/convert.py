@@ -184,7 +184,13 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
         tokenizer.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
         shutil.copymode(folder / "config.json", weights)
-    _use_common_class(folder / "tokenizer_config.json")
+    # The tokenizer's class as transformers 4 and 5 both know it; what it does is written in tokenizer.json.
+    settings = read_object(folder / "tokenizer_config.json")
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
+        settings.pop(passing, None)
+    write_json(folder / "tokenizer_config.json", settings)
 
 
 def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str) -> None:
@@ -201,13 +207,3 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
         )
     elif rule not in _GPT2_RULE:
         logger.warning("%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", name, rule)
-
-
-def _use_common_class(path: Path) -> None:
-    """Name the tokenizer's class as transformers 4 and 5 both know it; what it does stands in tokenizer.json."""
-    settings = read_object(path)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
-        settings.pop(passing, None)
-    write_json(path, settings)

@@ -239,7 +239,11 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
                 "out."
             )
         before = before if head is None else [piece for piece in before if piece is not head]
-        config = _tied(config)
+        # In each section that says so.
+        for name, part in config.items():
+            if isinstance(part, dict) and "tie_word_embeddings" in part:
+                config[name] = {**part, "tie_word_embeddings": True}
+        config["tie_word_embeddings"] = True
     thin = before if plan.channels is None else thinned_tensors(before, plan.channels, structure, raw, source)
     # Some models store layers for multi-token prediction behind the decoder layers.
     after = renamed_tensors(thin, plan, structure, source, has_extra=bool(text.get("num_nextn_predict_layers")))
@@ -303,16 +307,6 @@ def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int
     if not isinstance(copy, dict):
         return "", 0
     return describe_copy(copy), 2 * int(copy["parameters"])  # in bfloat16
-
-
-def _tied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a model that uses its embeddings as output head, in each section that says so."""
-    sections = {
-        name: {**part, "tie_word_embeddings": True}
-        for name, part in config.items()
-        if isinstance(part, dict) and "tie_word_embeddings" in part
-    }
-    return {**config, **sections, "tie_word_embeddings": True}
 
 
 def _num_parameters(pieces: list[TensorSpan], copy: TensorSpan | None) -> int:

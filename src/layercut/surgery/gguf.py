@@ -380,8 +380,7 @@ def _write(work: _Work, file: Path, part: Path) -> None:
     with file.open("rb") as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
         for moved in work.tensors:
-            for chunk in _chunks(source, moved):
-                target.write(chunk)
+            target.writelines(_chunks(source, moved))
             target.write(bytes(-moved.new.num_bytes % work.alignment))
         os.fsync(target.fileno())
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +69,8 @@ def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig,
     if plan.is_uncut:
         return ()
     _check_attention_stays(config, plan)
-    return _settings(_Key(model_class, config), plan.num_layers, frozenset(plan.removed))
+    key = _Key(model_class, json.dumps(config.to_dict(), sort_keys=True, default=str), config)
+    return _settings(key, plan.num_layers, frozenset(plan.removed))
 
 
 def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
@@ -86,26 +88,24 @@ def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
             )
 
 
+@dataclass(frozen=True)
 class _Key:
     """A config as a key of caches."""
 
-    def __init__(self, model_class: type[PreTrainedModel], config: PretrainedConfig) -> None:
-        self.model_class, self.config = model_class, config
-        self._text = json.dumps(config.to_dict(), sort_keys=True, default=str)
-
-    def __hash__(self) -> int:
-        return hash((self.model_class, self._text))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and (self.model_class, self._text) == (other.model_class, other._text)
+    model_class: type[PreTrainedModel]
+    text: str
+    config: PretrainedConfig = field(compare=False)
 
 
 @lru_cache(maxsize=1024)
 def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Setting, ...]:
     plan = CutPlan(num_layers=num_layers, removed=tuple(sorted(removed)))
     before = _original(key)
-    positions = _positions(before.layers)
-    if positions is not None and _rest_is_constant(key, num_layers):
+    first = before.layers[0]
+    positions = [place for place in first if any(layer.get(place) != first[place] for layer in before.layers)]
+    is_alike = all(layer.keys() == first.keys() for layer in before.layers)
+    # Where layers are the same but for their positions, each takes on those of the layer whose place it takes.
+    if is_alike and all(name in POSITIONS for _, name in positions) and _rest_is_constant(key, num_layers):
         return tuple(
             Setting(old, module, name, before.layers[new][module, name])
             for new, old in enumerate(plan.kept)
@@ -177,15 +177,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_is_plain(part) for pair in value.items() for part in pair)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
-    """If all layers are the same but for their positions: the attributes that hold these."""
-    first = layers[0]
-    if any(layer.keys() != first.keys() for layer in layers):
-        return None
-    other = [place for place in first if any(layer[place] != first[place] for layer in layers)]
-    return other if all(name in POSITIONS for _, name in other) else None
 
 
 def _followed(before: Attributes, after: Attributes, plan: CutPlan, old: int, new: int) -> list[Setting]:

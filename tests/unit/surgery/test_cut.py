@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from layercut.models.sources import ModelSource
-from layercut.surgery.card import model_card
 from layercut.surgery.channels import Channels
 from layercut.surgery.checkpoint import CutReport
+from layercut.surgery.cut import model_card
 from layercut.surgery.plan import CutPlan
 
 PLAN = CutPlan(
