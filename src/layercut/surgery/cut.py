@@ -191,6 +191,13 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     amounts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
     amounts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
     amounts += ["a copy of the embeddings"] if plan.tied else []
+    some = "layers" if len(plan.removed) > 1 else "layer"
+    parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
+    parts += [plan.channels.describe()] if plan.channels else []
+    parts += [HEAD_COPY] if plan.tied else []
+    sentence = f"{escape(name)} without {' and '.join(parts)}."
+    if plan.is_uncut:
+        sentence = f"{escape(name)}, written again without a cut."
     title = "uncut" if plan.is_uncut else f"{' and '.join(amounts)} removed"
     rows = "\n".join(table(["", ""], ((key, escape(value)) for key, value in facts)))
     listed = "".join(f"- {warning}\n" for warning in warnings)
@@ -198,22 +205,12 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}",
         unmeasured=UNMEASURED,
-        sentence=_sentence(plan, name),
+        sentence=sentence,
         rows=rows,
         whole=whole,
         verified=report.verified or "Nothing was verified after writing.",
         warnings=f"## Warnings\n\n{listed}\n" if listed else "",
     )
-
-
-def _sentence(plan: CutPlan, name: str) -> str:
-    if plan.is_uncut:
-        return f"{escape(name)}, written again without a cut."
-    some = "layers" if len(plan.removed) > 1 else "layer"
-    parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
-    parts += [plan.channels.describe()] if plan.channels else []
-    parts += [HEAD_COPY] if plan.tied else []
-    return f"{escape(name)} without {' and '.join(parts)}."
 
 
 def _criterion(plan: CutPlan) -> str:

@@ -330,7 +330,6 @@ def _record(
     """Keys that say what was cut, with types: the parent, its layers, the plan with what healed it, and those of
     earlier cuts.
     """
-    earlier = recorded_plans(head)
     record: dict[str, tuple[int, Any]] = {
         "layercut.version": (STRING, __version__),
         "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
@@ -340,7 +339,7 @@ def _record(
     }
     if sha256 is not None:
         record["layercut.parent_sha256"] = (STRING, sha256)
-    if earlier:
+    if earlier := recorded_plans(head):
         record[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
     return record
 

@@ -17,7 +17,7 @@ from layercut.models.structure import blueprint, config_of, structure_in
 from layercut.surgery.channels import Channels
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
 from layercut.surgery.quantized import is_quantized
-from layercut.surgery.slots import ChannelSlot, MlpWidth
+from layercut.surgery.slots import ChannelSlot, MlpWidth, Order
 from layercut.surgery.width_run import in_order, with_width
 
 if TYPE_CHECKING:
@@ -132,16 +132,6 @@ def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_C
     return found
 
 
-def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
-    """The tensors of a layer with the channels; two entries a channel are taken for halves, until it is run.
-    Raises InputError: MLPs that are no linear layers, or without one last matrix each.
-    """
-    slots: list[ChannelSlot] = []
-    for tensors in _by_mlp(changes):
-        slots += _slots_of(tensors, first=max((slot.first + slot.mlps for slot in slots), default=0))
-    return tuple(slots)
-
-
 def _by_mlp(changes: Sequence[_Change]) -> list[list[_Change]]:
     """The tensors of each MLP of a layer, and of all its stacked experts together."""
     stacked = list(dict.fromkeys(change.module for change in changes if len(change.shape) == 3))
@@ -159,27 +149,25 @@ def _by_mlp(changes: Sequence[_Change]) -> list[list[_Change]]:
     return [*([change for change in changes if change.module == module] for module in stacked), *by_parent.values()]
 
 
-def _slots_of(tensors: Sequence[_Change], first: int) -> list[ChannelSlot]:
-    """The slots of an MLP, which may be as wide as several of the config's width, or of stacked experts."""
-    is_stacked = any(len(change.shape) == 3 for change in tensors)
-    readers = [change for change in tensors if _reads(change)]
-    sizes = {change.shape[0] for change in tensors} if is_stacked else {change.times for change in readers}
-    mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
-    if len(readers) != 1 or len(sizes) != 1 or any(change.times not in (times, 2 * times) for change in tensors):
-        raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
-    return [
-        ChannelSlot(
-            change.module,
-            change.tensor,
-            change.dim,
-            "one" if change.times == times else "halves",
-            _reads(change),
-            first=first,
-            mlps=mlps,
-            is_stacked=is_stacked,
-        )
-        for change in tensors
-    ]
+def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
+    """The tensors of a layer with the channels; two entries a channel are taken for halves, until it is run.
+    Raises InputError: MLPs that are no linear layers, or without one last matrix each.
+    """
+    slots: list[ChannelSlot] = []
+    for tensors in _by_mlp(changes):
+        # An MLP may be as wide as several of the config's width, or be stacked experts.
+        is_stacked = any(len(change.shape) == 3 for change in tensors)
+        readers = [change for change in tensors if _reads(change)]
+        sizes = {change.shape[0] for change in tensors} if is_stacked else {change.times for change in readers}
+        mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
+        if len(readers) != 1 or len(sizes) != 1 or any(change.times not in (times, 2 * times) for change in tensors):
+            raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
+        first = max((slot.first + slot.mlps for slot in slots), default=0)
+        for change in tensors:
+            order: Order = "one" if change.times == times else "halves"
+            place = (change.module, change.tensor, change.dim, order, _reads(change))
+            slots.append(ChannelSlot(*place, first=first, mlps=mlps, is_stacked=is_stacked))
+    return tuple(slots)
 
 
 def _reads(change: _Change) -> bool:
