@@ -42,7 +42,7 @@ source, remove, out, shard = sys.argv[1:]
 began, began_cpu = time.perf_counter(), time.process_time()
 handle = ModelHandle(ModelSettings(model=source))
 done = cut_model(handle.source, plan_of(handle, remove, 0), Path(out), uncut=None, max_shard_bytes=int(shard))
-print(done.report.bytes_after, time.perf_counter() - began, time.process_time() - began_cpu)
+print(done.bytes_after, time.perf_counter() - began, time.process_time() - began_cpu)
 """
 
 

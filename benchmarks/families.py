@@ -6,7 +6,7 @@
 
 For each causal language model, and for the language model inside each one that also sees, it removes layers 1 and 3 of
 6, or other ones where the type does not allow these. Four ways must agree: the layers skipped in place in the original
-model, without a cache (the reference, which shares no code with layercut), a bypass, removal in memory, and a
+model, without a cache (the reference, which shares no code with the cut), a bypass, removal in memory, and a
 checkpoint cut on disk and loaded again. Compared are logits of left-padded texts, and greedy text with the cache.
 Results are kept, one line a type, and the same command goes on where it stopped.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel, __version__
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -43,6 +43,7 @@ from layercut.cli.main import verb
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, auto_class, blueprint, structure_in
 from layercut.surgery.plan import CutPlan
+from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, decoder_layers, remove_layers
 from tests.support.tiny import byte_tokenizer
 
@@ -264,51 +265,6 @@ def text_of(model: PreTrainedModel, *, use_cache: bool = True) -> list[list[int]
         **batch, max_new_tokens=8, do_sample=False, use_cache=use_cache, eos_token_id=None, pad_token_id=PAD
     )
     return list(ids[:, batch["input_ids"].shape[1] :].tolist())
-
-
-@contextmanager
-def skipped(model: PreTrainedModel, removed: tuple[int, ...]) -> Iterator[None]:
-    """The layers hand their input on, in the original model: every other layer keeps its index, and all else too."""
-    layers = decoder_layers(model)
-    outputs: dict[int, Any] = {}
-    hooks = [
-        layers[index].register_forward_hook(lambda *call, index=index: outputs.update({index: call[-1]}))
-        for index in removed
-    ]
-    logits_of(model)
-    for hook in hooks:
-        hook.remove()
-    own = {index: layers[index] for index in outputs}  # some layers run for pictures only
-    for index in own:
-        layers[index] = _HandOn(own[index], outputs[index])
-    try:
-        yield
-    finally:
-        for index, layer in own.items():
-            layers[index] = layer
-
-
-class _HandOn(nn.Module):
-    def __init__(self, layer: nn.Module, output: Any) -> None:
-        super().__init__()
-        object.__setattr__(self, "_layer", layer)
-        self._shape = type(output) if isinstance(output, (tuple, list)) else None
-        self._rest = list(output[1:]) if self._shape else []
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        states = args[0] if args else kwargs["hidden_states"]
-        if self._shape is None:
-            return states
-        # What comes behind the states goes from layer to layer, or is for callers who are not there.
-        before = [value for name, value in kwargs.items() if name.startswith("prev")]
-        handed = [*args[1:], *before, *(None for _ in self._rest)][: len(self._rest)]
-        return self._shape([states, *handed])
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(object.__getattribute__(self, "_layer"), name)
 
 
 def compare(model_type: str) -> dict[str, Any]:

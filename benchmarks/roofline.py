@@ -103,7 +103,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.engine.base import Decoding, GenerationRequest
     from layercut.engine.handle import ModelHandle
     from layercut.engine.stack import Stack
-    from layercut.models.counts import cached_values
+    from layercut.models.weights import cached_values
     from layercut.settings import ModelSettings
     from layercut.surgery.plan import CutPlan
 

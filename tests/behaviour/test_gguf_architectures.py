@@ -52,7 +52,7 @@ def test_accepted_plans_keep_what_the_layers_compute(tmp_path: Path, name: str, 
 def cut(whole: Path, plan: str, out: Path) -> tuple[int, ...]:
     settings = ModelSettings(model=str(whole))
     done = cut_gguf(settings, LayerSpec.parse(plan).bind, whole, out, verify=False)
-    return done.report.plan.removed
+    return done.plan.removed
 
 
 def without(model: PreTrainedModel, removed: tuple[int, ...]) -> PreTrainedModel:

@@ -25,9 +25,8 @@ from layercut.engine.vllm_layers import VERIFIED
 from layercut.engine.vllm_start import CPU_BLOCK
 from layercut.errors import InputError
 from layercut.models.bundled import bundled_file, bundled_model
-from layercut.models.loading import LoadedModel, load_model
+from layercut.models.loading import LoadedModel, load_model, load_without_weights
 from layercut.models.sources import resolve
-from layercut.models.weightless import load_without_weights
 from layercut.surgery.plan import CutPlan
 from tests.support import tiny
 

@@ -29,6 +29,7 @@ KINDS = {
     "llama4": "chunks, layers without rotary embedding, experts by period",
     "qwen3_next": "linear and full attention",
     "mamba": "a recurrent state alone",
+    "rwkv": "states that are halved every few layers",
     "jamba": "kinds by period, without a list",
     "nemotron_h": "a list of kinds that also counts the layers",
     "recurrent_gemma": "a pattern that is repeated",

@@ -26,7 +26,7 @@ from layercut.diagnostics.settings import DiagnoseSettings
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import arm_name
-from layercut.models.weightless import WeightlessModel
+from layercut.models.loading import WeightlessModel
 from layercut.progress import OnProgress, Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload

@@ -52,7 +52,8 @@ from layercut.selection.specs import LayerSpec
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan
-from layercut.surgery.width import MlpWidth, mlp_width_in
+from layercut.surgery.slots import MlpWidth
+from layercut.surgery.width import mlp_width_in
 
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""

@@ -10,10 +10,10 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.cache import remembered
 from layercut.models.convert import file_sha256
-from layercut.models.counts import WeightCounts, weight_counts
 from layercut.models.placement import dtype_as_set, give_back_memory
 from layercut.models.quantise import quantise, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.weights import WeightCounts, weight_counts
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, healings, plan_cut, with_earlier
 from layercut.surgery.gguf import gguf_bytes, gguf_file
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from layercut.engine.base import Engine
-    from layercut.models.loading import LoadedModel
-    from layercut.models.weightless import WeightlessModel
+    from layercut.models.loading import LoadedModel, WeightlessModel
 
 
 class ModelHandle:
@@ -80,7 +79,7 @@ class ModelHandle:
     @cached_property
     def weightless(self) -> WeightlessModel:
         """The model without its weights."""
-        from layercut.models.weightless import load_without_weights
+        from layercut.models.loading import load_without_weights
 
         wanted = self.settings
         return load_without_weights(

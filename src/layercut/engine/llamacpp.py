@@ -44,7 +44,7 @@ from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
-from layercut.models.counts import cached_values
+from layercut.models.weights import cached_values
 from layercut.progress.activity import wrote
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file
@@ -52,7 +52,7 @@ from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
-    from layercut.models.weightless import WeightlessModel
+    from layercut.models.loading import WeightlessModel
 
 BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its slot for the next one
 _FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it

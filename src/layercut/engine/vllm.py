@@ -43,7 +43,7 @@ from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
-    from layercut.models.weightless import WeightlessModel
+    from layercut.models.loading import WeightlessModel
     from layercut.surgery.plan import CutPlan
 
 logger = logging.getLogger(__name__)

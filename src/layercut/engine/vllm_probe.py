@@ -17,7 +17,7 @@ from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
-    from layercut.models.weightless import WeightlessModel
+    from layercut.models.loading import WeightlessModel
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog. 12 + 30 = 42, and 7 times 6 is the same. " * 3,

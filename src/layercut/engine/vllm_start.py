@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError, MissingExtra, first_line
 
 if TYPE_CHECKING:
-    from layercut.models.weightless import WeightlessModel
+    from layercut.models.loading import WeightlessModel
 
 CPU_BLOCK = 32
 """Tokens of a cache block on a CPU. vLLM's own number, 128, is longer than most prefixes that are shared here."""

@@ -30,15 +30,15 @@ from layercut.healing.examples import Data, TrainingExample, in_loss, padded
 from layercut.healing.logits import lazy_logits_in_loss, over_rows
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
-from layercut.models.older_fields import with_older_fields
 from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, stored_tensors
 from layercut.runs.atomic import new_directory, write_json
 from layercut.runs.healing import healing_lines
-from layercut.surgery.card import UNMEASURED, with_weights_of
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
+from layercut.surgery.config_fields import with_older_fields
+from layercut.surgery.cut import UNMEASURED, with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
 from layercut.text.markup import escape, escaped, table

@@ -13,8 +13,8 @@ import psutil
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.settings import TrainSettings
-from layercut.models.counts import WeightCounts
 from layercut.models.placement import device_type
+from layercut.models.weights import WeightCounts
 from layercut.progress import Say
 
 if TYPE_CHECKING:

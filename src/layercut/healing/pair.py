@@ -72,7 +72,7 @@ def load_pair(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> P
     model.name_or_path = model.config.name_or_path = str(cut.source.path)  # as if loaded from there
     metadata, tokenizer = cut.metadata, load_tokenizer(cut.source, False)
     return Pair(
-        LoadedModel(model, tokenizer, metadata.structure, cut.source, metadata.model_hash, cut.num_layers), uncut
+        LoadedModel(tokenizer, metadata.structure, cut.source, metadata.model_hash, cut.num_layers, model), uncut
     )
 
 

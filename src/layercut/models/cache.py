@@ -35,9 +35,7 @@ def cache_dir() -> Path:
 def remembered(kind: str, given: Any, compute: Callable[[], Any]) -> Any:
     """``compute()``, as JSON has it; kept on disk, because what it needs, torch and transformers, take seconds to load.
 
-    Args:
-        kind: folder of the cache.
-        given: all that it follows from, besides the code of layercut and the version of transformers.
+    ``kind`` is a folder of the cache, and ``given`` all that it follows from, besides layercut's code and transformers.
     """
     key = hashlib.sha256(json.dumps([given, _code()], sort_keys=True).encode()).hexdigest()[:32]
     file = cache_dir() / kind / f"{key}.json"

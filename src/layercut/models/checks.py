@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.structure import blueprint, config_of, counted_field, text_part
@@ -31,20 +31,12 @@ _COUNTS = frozenset(
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
-class BadTensor(NamedTuple):
-    """A tensor that holds a number which is none."""
-
-    file: Path
-    tensor: str
-
-
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
     """Raise if transformers did not find every parameter, given its ``output_loading_info``.
 
     Tied parameters do not count as missing: transformers takes them off the list itself.
 
-    Raises:
-        CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
+    Raises CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
     """
     if missing := sorted(info.get("missing_keys") or ()):
         some = missing[0] if len(missing) == 1 else f"{len(missing)} parameters (such as {missing[0]})"
@@ -69,8 +61,7 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
     A config that counts fewer layers than the weights hold would load without a word, as another model. Layers for
     predicting several tokens at once, which some models store behind the decoder layers, are not counted.
 
-    Raises:
-        CheckpointError: fewer, more or other layers in the weights than the config counts.
+    Raises CheckpointError: fewer, more or other layers in the weights than the config counts.
     """
     matches = (structure.tensor_pattern.match(name) for name in tensors)
     found = sorted({int(match[2]) for match in matches if match})
@@ -85,9 +76,7 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
 
 def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
     """Refuse a number of layers that the weights cannot hold, before anything of that size is laid out.
-
-    Raises:
-        CheckpointError: the config counts more layers than there are tensors, or no number.
+    Raises CheckpointError: the config counts more layers than there are tensors, or no number.
     """
     names = list(tensors)
     field, counted = counted_field(config)
@@ -116,14 +105,10 @@ def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) 
 def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, where: str) -> None:
     """Refuse counts below 1, and a vocabulary that is not that of the embedding in the header of its file.
 
-    Args:
-        config: config.json.
-        embedding: shape of the token embedding, (vocabulary, hidden size); None where it is packed or not found.
-        where: the model, for messages.
+    ``embedding`` is (vocabulary, hidden size); None where it is packed or not found.
 
-    Raises:
-        CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that is
-            below 1, or more experts for a token than there are.
+    Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
+    is below 1, or more experts for a token than there are.
     """
     whole, config = config, text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
@@ -139,8 +124,8 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
         for name in names:
             if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
-                if embedding in _embeddings(whole, where):
-                    return  # rows or columns that the type adds by itself
+                if _adds_by_itself(whole, embedding, where):
+                    return
                 raise _to_mend(
                     f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
                     f"config.json says {name} = {config[name]!r}"
@@ -153,13 +138,14 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         )
 
 
-def _embeddings(config: Mapping[str, Any], where: str) -> set[tuple[int, ...]]:
-    """Shapes of the token embeddings of the model that config.json describes; empty where it describes none."""
+def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
+    """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
     try:
         model = blueprint(config_of(config, where), name=where)
     except InputError:
-        return set()
-    return {tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)}
+        return False
+    shapes = [tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)]
+    return embedding in shapes
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
@@ -172,9 +158,7 @@ def _is_default(config: Mapping[str, Any], name: str) -> bool:
 
 def refuse_no_window(config: PretrainedConfig, where: str) -> None:
     """Refuse layers with a sliding window whose size config.json does not give.
-
-    Raises:
-        CheckpointError: ``sliding_window`` is null or 0, and ``layer_types`` or the family has such layers.
+    Raises CheckpointError: ``sliding_window`` is null or 0, and ``layer_types`` or the family has such layers.
     """
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ()
@@ -188,26 +172,15 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
 
 def embedding_shape(entries: Mapping[str, TensorEntry]) -> tuple[int, ...] | None:
     """Shape of the token embedding among the tensors of a checkpoint; None where it is packed or not there."""
-    for name, entry in entries.items():
-        if _EMBEDDING.search(name) and entry.dtype in _PLAIN:
-            return entry.shape
-    return None
+    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
+    return next(plain, None)
 
 
 def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
-    """Raise if the config describes a model far larger than the weights, before anything of its size is built.
+    """Raise if the config describes far more than the ``stored`` elements, before anything of its size is built.
 
-    The model is laid out without memory (on torch's meta device) and its parameters counted.
-
-    Args:
-        config: as transformers reads it; its number of layers was checked before.
-        stored: elements of all tensors that the weights hold.
-        where: the model, for messages.
-        trust_remote_code: let the model's repository run its own code.
-
-    Raises:
-        CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are for
-            ``refuse_incomplete``, which names the tensor.
+    Raises CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are
+    for ``refuse_incomplete``, which names the tensor.
     """
     import torch
 
@@ -226,9 +199,7 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
 
 def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> None:
     """Raise if the tokenizer gives ids that the model has no embedding for; unused special tokens do not count.
-
-    Raises:
-        CheckpointError: such an id; names the token.
+    Raises CheckpointError: such an id; names the token.
     """
     used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1], reverse=True):
@@ -245,9 +216,7 @@ def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: 
 
 def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
     """Raise if a parameter holds NaN or infinity.
-
-    Raises:
-        CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
+    Raises CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
     """
     parameters = dict(model.named_parameters())
     bad = next((name for name, tensor in parameters.items() if not tensor.is_meta and not is_finite(tensor)), None)
@@ -255,7 +224,7 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
         return
     if culprit := find_nonfinite(folder):
         raise CheckpointError(
-            f"{culprit.file} holds NaN or infinite numbers in the tensor {culprit.tensor}; nothing can be measured "
+            f"{culprit[0]} holds NaN or infinite numbers in the tensor {culprit[1]}; nothing can be measured "
             "with it. Fetch the checkpoint again, or save it again where it was made."
         )
     if bad is not None:
@@ -265,16 +234,14 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
         )
 
 
-def find_nonfinite(folder: Path) -> BadTensor | None:
-    """The first tensor of a checkpoint folder that holds NaN or infinity, reading one tensor at a time."""
+def find_nonfinite(folder: Path) -> tuple[Path, str] | None:
+    """File and name of the first tensor of a checkpoint folder that holds NaN or infinity; reads one at a time."""
     from safetensors import safe_open
 
-    files = safetensors_files(folder)
-    for path in dict.fromkeys(files.values()):
+    for name, path in safetensors_files(folder).items():
         with safe_open(path, framework="pt") as shard:
-            for name in (name for name, file in files.items() if file == path):
-                if not is_finite(shard.get_tensor(name)):
-                    return BadTensor(path, name)
+            if not is_finite(shard.get_tensor(name)):
+                return path, name
     return None
 
 

@@ -10,8 +10,8 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Mapping
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +48,10 @@ def convert_gguf(
     The folder takes its name only when it is whole, so neither a killed conversion nor two at once leave a broken one.
 
     Args:
-        path: the GGUF file.
         label: how the folder's name begins; the file's stem when None.
         sha256: what the file must hash to; not checked when None.
         tie: where head and embeddings are quantisations of one matrix, use the finer for both.
-        recorded: goes into the folder's ``layercut_source.json`` beside hash, file name and versions.
+        recorded: goes into the folder's ``layercut_source.json`` with hash, file name and versions.
 
     Raises:
         CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
@@ -81,9 +80,25 @@ def convert_gguf(
                 check_room(target, 2 * head.num_parameters, ELSEWHERE)
                 copy = find_copy(path) if tie else None
                 _write_checkpoint(path, head, folder, copy)
-                _write_plans(head, folder)
-                files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
-                write_json(folder / SOURCE_FILE, _provenance(path, head, digest, copy, recorded) | {"files": files})
+                # The plans by which layercut cut the file, as a folder that it cut holds them.
+                if plans := recorded_plans(head):
+                    write_json(folder / PLAN_FILE, plans[-1])
+                if plans[:-1]:
+                    write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
+                record = {
+                    "format_version": FORMAT_VERSION,
+                    "kind": "gguf",
+                    "file": path.name,
+                    "sha256": digest,
+                    "name": head.metadata.get("general.name"),
+                    "license": head.metadata.get("general.license"),
+                    "dtype": "bfloat16",
+                    **({"copy": copy.to_dict()} if copy else {}),
+                    "transformers": version("transformers"),
+                    **recorded,
+                    "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
+                }
+                write_json(folder / SOURCE_FILE, record)
     return target
 
 
@@ -113,34 +128,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _provenance(
-    path: Path, head: GgufHead, digest: str, copy: Copy | None, recorded: Mapping[str, Any]
-) -> dict[str, Any]:
-    import transformers
-
-    return {
-        "format_version": FORMAT_VERSION,
-        "kind": "gguf",
-        "file": path.name,
-        "sha256": digest,
-        "name": head.metadata.get("general.name"),
-        "license": head.metadata.get("general.license"),
-        "dtype": "bfloat16",
-        **({"copy": copy.to_dict()} if copy else {}),
-        "transformers": transformers.__version__,
-        **recorded,
-    }
-
-
-def _write_plans(head: GgufHead, folder: Path) -> None:
-    """The plans by which layercut cut the file, as a folder that it cut holds them."""
-    plans = recorded_plans(head)
-    if plans:
-        write_json(folder / PLAN_FILE, plans[-1])
-    if plans[:-1]:
-        write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
-
-
 def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
     import torch
     from transformers import AutoConfig, AutoTokenizer, GgufConfig
@@ -149,9 +136,9 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     from layercut.models.quiet import quiet_transformers
 
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
-    if blocks > head.num_tensors:
+    if blocks > len(head.tensors):
         raise CheckpointError(
-            f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {head.num_tensors} "
+            f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {len(head.tensors)} "
             "tensors; fetch it again."
         )
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
@@ -175,9 +162,17 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
                 f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
             ) from error
         refuse_incomplete(info, str(path))
-        if copy is not None:
-            _tie(model, is_head_kept=copy.kept.name == HEAD)
-        _set_generation(model.generation_config, head)
+        if copy is not None:  # one matrix as embeddings and as head
+            embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+            embeddings.weight = output.weight = (output if copy.kept.name == HEAD else embeddings).weight
+            for section in (model.config, model.config.get_text_config(decoder=True)):
+                section.tie_word_embeddings = True
+        # Begin, end and padding tokens as the file names them; end of text and end of turn both stop an answer.
+        if stops := head.token_ids("eos", "eot", "eom"):
+            model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+        for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
+            if ids := head.token_ids(key):
+                setattr(model.generation_config, name, ids[0])
         _set_splitting(tokenizer, head, path.name)
         # transformers 5.24 has texts begin with the BOS token where the file says so, 5.19 does not.
         begins = head.metadata.get("tokenizer.ggml.add_bos_token")
@@ -189,25 +184,13 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
         tokenizer.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
         shutil.copymode(folder / "config.json", weights)
-    _use_common_class(folder / "tokenizer_config.json")
-
-
-def _tie(model: Any, *, is_head_kept: bool) -> None:
-    """Use one matrix as embeddings and as head."""
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    embeddings.weight = head.weight = head.weight if is_head_kept else embeddings.weight
-    for config in (model.config, model.config.get_text_config(decoder=True)):
-        config.tie_word_embeddings = True
-
-
-def _set_generation(generation: Any, head: GgufHead) -> None:
-    """Begin, end and padding tokens as the file names them; end of text and end of turn both stop an answer."""
-    stops = head.token_ids("eos", "eot", "eom")
-    if stops:
-        generation.eos_token_id = stops if len(stops) > 1 else stops[0]
-    for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
-        if found := head.token_ids(key):
-            setattr(generation, name, found[0])
+    # The tokenizer's class as transformers 4 and 5 both know it; what it does is written in tokenizer.json.
+    settings = read_object(folder / "tokenizer_config.json")
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
+        settings.pop(passing, None)
+    write_json(folder / "tokenizer_config.json", settings)
 
 
 def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str) -> None:
@@ -224,13 +207,3 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
         )
     elif rule not in _GPT2_RULE:
         logger.warning("%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", name, rule)
-
-
-def _use_common_class(path: Path) -> None:
-    """Name the tokenizer's class as transformers 4 and 5 both know it; what it does stands in tokenizer.json."""
-    settings = read_object(path)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
-        settings.pop(passing, None)
-    write_json(path, settings)

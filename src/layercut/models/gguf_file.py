@@ -32,7 +32,6 @@ class GgufField(NamedTuple):
     """One key of the metadata."""
 
     kind: int  # number of the value's type; of an array's entries for an array
-    length: int | None  # entries of an array; None for a single value
     raw: bytes  # key and value as they are in the file
 
 
@@ -76,11 +75,6 @@ class GgufHead:
             return None
         return self.num_blocks - int(self.metadata.get(f"{self.architecture}.nextn_predict_layers", 0))
 
-    @property
-    def num_tensors(self) -> int:
-        """Tensors in the file."""
-        return len(self.tensors)
-
     @cached_property
     def num_parameters(self) -> int:
         """Of all tensors."""
@@ -94,9 +88,7 @@ class GgufHead:
 
 def read_gguf_head(path: Path) -> GgufHead:
     """Read a GGUF file's metadata and check that it is whole.
-
-    Raises:
-        CheckpointError: no GGUF file, one that is cut short or damaged, an old version, or one part of several.
+    Raises CheckpointError: no GGUF file, one that is cut short or damaged, an old version, or one part of several.
     """
     path = Path(path)
     try:
@@ -122,7 +114,7 @@ def read_gguf_head(path: Path) -> GgufHead:
         raise CheckpointError(f"{path} does not say what architecture it holds; it is no language model in GGUF.")
     if (parts := head.metadata.get("split.count", 1)) > 1:
         raise CheckpointError(f"{path} is one of {parts} parts; join them with `llama-gguf-split --merge` first.")
-    if not head.num_tensors:
+    if not head.tensors:
         raise CheckpointError(f"{path} holds no tensors, only a vocabulary or metadata.")
     end = max(tensor.offset + tensor.num_bytes for tensor in head.tensors)
     if end > (size := path.stat().st_size):
@@ -134,9 +126,7 @@ def read_gguf_head(path: Path) -> GgufHead:
 
 def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
     """The plans by which layercut cut a file, oldest first, as plan.json holds them.
-
-    Raises:
-        CheckpointError: something else.
+    Raises CheckpointError: something else.
     """
     plans: list[Any] = []
     for key in (EARLIER, PLAN):
@@ -204,13 +194,14 @@ def _read(data: mmap.mmap, path: Path) -> GgufHead:
     fields: dict[str, GgufField] = {}
     for _ in range(num_keys):
         begin = data.tell()
-        key, kind, length = _string(data), _number(data, "<I"), None
+        key, kind = _string(data), _number(data, "<I")
+        values = arrays if kind == ARRAY else metadata
         value_begin, value = data.tell(), _value(data, kind)
         if kind == ARRAY:
-            kind, length = struct.unpack_from("<IQ", data, value_begin)
-        fields[key] = GgufField(kind, length, data[begin : data.tell()])
+            (kind,) = struct.unpack_from("<I", data, value_begin)
+        fields[key] = GgufField(kind, data[begin : data.tell()])
         if value is not None:
-            (metadata if length is None else arrays)[key] = value
+            values[key] = value
     tensors = []
     for _ in range(num_tensors):
         name = _string(data)
@@ -218,17 +209,14 @@ def _read(data: mmap.mmap, path: Path) -> GgufHead:
             raise IndexError(sizes)
         shape = tuple(_number(data, "<Q") for _ in range(sizes))
         kind, offset = _number(data, "<I"), _number(data, "<Q")
-        tensors.append(GgufTensor(name, shape, kind, offset, _num_bytes(shape, kind, path)))
+        try:
+            num_bytes = tensor_bytes(shape, kind)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{path} holds tensors of the unknown ggml type {kind}.") from error
+        tensors.append(GgufTensor(name, shape, kind, offset, num_bytes))
     unit = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(unit, int) or not 1 <= unit < 2**32:
         raise IndexError(unit)
     start = -(-data.tell() // unit) * unit
     placed = tuple(tensor._replace(offset=start + tensor.offset) for tensor in tensors)
     return GgufHead(metadata, arrays, fields, placed, unit, version)
-
-
-def _num_bytes(shape: tuple[int, ...], kind: int, path: Path) -> int:
-    try:
-        return tensor_bytes(shape, kind)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} holds tensors of the unknown ggml type {kind}.") from error

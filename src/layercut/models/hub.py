@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layercut.errors import CheckpointError, InputError, first_line
+from layercut.models.weights import pickled_only
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -23,21 +24,8 @@ _UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "train
 """Sub-folders (other formats), the same weights a second time, and what training left behind."""
 
 
-class Snapshot(NamedTuple):
-    """A downloaded repository."""
-
-    path: Path
-    commit: str
-
-
-def download(repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True) -> Snapshot:
-    """The snapshot folder of a hub model and the commit it was resolved to, from the hub or from its cache.
-
-    Args:
-        repo: hub id.
-        revision: branch, tag or commit; the default branch when None.
-        with_code: fetch Python files too, for models that are to run their own code.
-        with_weights: fetch the weight files too.
+def download(repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True) -> Path:
+    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; code only if asked for.
 
     Raises:
         InputError: no such model or revision, no access, or no network and nothing in the cache.
@@ -57,15 +45,13 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False,
             etag_timeout=_TIMEOUT,
             local_files_only=not online,
         )
-    return Snapshot(Path(path), Path(path).name)
+    return Path(path)
 
 
 @contextmanager
 def refusals(repo: str, revision: str | None) -> Iterator[None]:
     """Turn a refusal of the hub inside the block into one line for the user.
-
-    Raises:
-        InputError: no such model or revision, no access, or no network and nothing in the cache.
+    Raises InputError: no such model or revision, no access, or no network and nothing in the cache.
     """
     from huggingface_hub import errors
 
@@ -110,17 +96,12 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     except Exception:  # no route, refused, timed out, switched off: each HTTP library has its own classes for these
         return False
     names = [file.rfilename for file in info.siblings or ()]
-    if names and not any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
-        raise CheckpointError(_instead(repo, names))
-    return True
-
-
-def _instead(repo: str, names: list[str]) -> str:
+    if not names or any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
+        return True
     if gguf := sorted(name for name in names if name.endswith(".gguf")):
-        return f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
-    if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
-        return (
-            f"{repo} has only pickled weights ({pickled[0]}), which can run code when read; layercut reads safetensors."
-            f" Convert it once: AutoModelForCausalLM.from_pretrained({repo!r}).save_pretrained(NEW_FOLDER)"
+        raise CheckpointError(
+            f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
         )
-    return f"{repo} has no safetensors weights on the Hugging Face hub."
+    if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
+        raise CheckpointError(pickled_only(repo, pickled[0]))
+    raise CheckpointError(f"{repo} has no safetensors weights on the Hugging Face hub.")

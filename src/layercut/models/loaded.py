@@ -1,8 +1,7 @@
-"""A model that the caller has loaded: its identity, and its files, found where it came from or written once.
+"""A model that the caller has loaded, and its files.
 
-The steps of layercut read weight files: a cut streams them, a healing loads them again. So a loaded model has a folder:
-the one that it was loaded from, if every tensor there is the same as in memory, else a copy in layercut's cache, under
-a name made from its config and all its weights.
+The steps of layercut read weight files. So a loaded model has a folder: the one that it was loaded from, if every
+tensor there is the same as in memory, else a copy in layercut's cache, named by its config and all its weights.
 """
 
 from __future__ import annotations
@@ -28,15 +27,12 @@ if TYPE_CHECKING:
 
 _BOOKKEEPING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
 """Keys of a config that decide no number."""
-_LENGTH = 16
 
 
 def is_loaded(model: object) -> bool:
     """True if it is a transformers model in memory. Does not import transformers: who has one has imported it."""
-    return any(f"{kind.__module__}.{kind.__name__}" == _KIND for kind in type(model).__mro__)
-
-
-_KIND = "transformers.modeling_utils.PreTrainedModel"
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(model).__mro__}
+    return "transformers.modeling_utils.PreTrainedModel" in kinds
 
 
 def wrap_loaded(
@@ -47,13 +43,8 @@ def wrap_loaded(
 ) -> LoadedModel:
     """A loaded model as layercut's own steps take it. The model itself is used, and nothing of it is changed.
 
-    Args:
-        model: a causal language model in evaluation mode.
-        tokenizer: its tokenizer; that of the folder that it was loaded from if left out.
-        say: called with a line where a copy is written.
-
-    Raises:
-        InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
+    Without ``tokenizer`` that of its folder is taken; ``say`` is called with a line where a copy is written.
+    Raises InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
     """
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its answers; call model.eval() first.")
@@ -65,11 +56,16 @@ def wrap_loaded(
     else:
         folder = cache_dir() / "loaded" / loaded_hash(model, tokenizer)
         if not folder.exists():
-            _write(model, tokenizer or _tokenizer_of(origin), folder, say)
+            if tokenizer is None and origin is None:
+                raise InputError(
+                    "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
+                )
+            source = ModelSource(name=str(origin), path=origin or folder)
+            _write(model, tokenizer or load_tokenizer(source, trust_remote_code=False), folder, say)
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
     own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source, trust_remote_code=False)
-    return LoadedModel(model, padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers)
+    return LoadedModel(padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers, model)
 
 
 def settings_of(loaded: LoadedModel) -> ModelSettings:
@@ -89,7 +85,7 @@ def loaded_hash(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
     if tokenizer is not None:
         digest.update(_describe(tokenizer).encode())
-    return digest.hexdigest()[:_LENGTH]
+    return digest.hexdigest()[:16]
 
 
 def _origin(model: PreTrainedModel) -> Path | None:
@@ -126,14 +122,15 @@ def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, 
         return False
     tensors = model.state_dict()
     shared = {tensors[name].data_ptr() for name in files if name in tensors}
-    if any(name not in tensors for name in files) or any(one.data_ptr() not in shared for one in tensors.values()):
+    if any(name not in tensors for name in files) or any(
+        tensor.data_ptr() not in shared for tensor in tensors.values()
+    ):
         return False
-    for file in sorted(set(files.values())):
+    for name, file in files.items():
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  not a dictionary
-                mine, stored = tensors[name].detach().cpu(), opened.get_tensor(name)
-                if mine.shape != stored.shape or not bool((stored.to(mine.dtype) == mine).all()):
-                    return False
+            mine, stored = tensors[name].detach().cpu(), opened.get_tensor(name)
+            if mine.shape != stored.shape or not bool((stored.to(mine.dtype) == mine).all()):
+                return False
     return True
 
 
@@ -151,22 +148,14 @@ def _describe(tokenizer: PreTrainedTokenizerBase) -> str:
     return json.dumps([core, str(tokenizer.chat_template), str(tokenizer.bos_token), str(tokenizer.eos_token)])
 
 
-def _tokenizer_of(origin: Path | None) -> PreTrainedTokenizerBase:
-    if origin is None:
-        raise InputError(
-            "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
-        )
-    return load_tokenizer(ModelSource(name=str(origin), path=origin), trust_remote_code=False)
-
-
 def _write(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, say: Callable[[str], None]
 ) -> None:
     from layercut.models.quiet import quiet_transformers
 
-    size = sum(one.nbytes for one in model.state_dict().values())
     say(f"the loaded model is no checkpoint on this disk; writing a copy of it to {folder} ...")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
     check_room(folder, size, "set LAYERCUT_CACHE to another disk")
     with new_directory(folder) as part, quiet_transformers():
         model.save_pretrained(part)

@@ -25,19 +25,20 @@ from layercut.models.checks import (
 from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.structure import Structure, auto_class
-from layercut.models.weights import num_elements
+from layercut.models.weights import num_elements, stored_tensors
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from layercut.settings import ModelSettings
 
+_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' names of what models compute in
+
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A causal language model in eval mode without gradients, its tokenizer, and where it came from."""
+class ReadableModel:
+    """A tokenizer and the model that it belongs to, which need not be in memory."""
 
-    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     """Pads on the left and has a pad token."""
     structure: Structure
@@ -57,6 +58,13 @@ class LoadedModel:
         """True if conversations can be rendered for it."""
         return bool(self.tokenizer.chat_template)
 
+
+@dataclass(frozen=True)
+class LoadedModel(ReadableModel):
+    """A causal language model in eval mode without gradients, its tokenizer, and where it came from."""
+
+    model: PreTrainedModel
+
     @property
     def context_length(self) -> int | None:
         """Tokens that the model takes, by its config; None where the config names no limit."""
@@ -66,6 +74,16 @@ class LoadedModel:
     def dtype(self) -> str:
         """The dtype that it computes in: ``float32``, ``bfloat16`` or ``float16``."""
         return str(self.model.dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class WeightlessModel(ReadableModel):
+    """A model for an engine that reads the weights itself, such as vLLM."""
+
+    generation_config: GenerationConfig
+    context_length: int | None  # tokens that the model takes, by its config; None where the config names no limit
+    dtype: str  # the dtype to compute in: ``float32``, ``bfloat16`` or ``float16``
+    trust_remote_code: bool = False
 
 
 def load_model(
@@ -102,7 +120,7 @@ def load_model(
     tokenizer = load_tokenizer(source, trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
     refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
-    return LoadedModel(model, tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers)
+    return LoadedModel(tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers, model)
 
 
 def _load_weights(
@@ -144,6 +162,47 @@ def _load_weights(
             model = attach(model, found.adapter)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
+
+
+def load_without_weights(
+    source: ModelSource, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> WeightlessModel:
+    """Read everything but the weights of what ``resolve`` gave; ``dtype`` and ``device`` are as in ``load_model``.
+
+    Raises:
+        InputError: a dtype or device that is not known, or no decoder.
+        CheckpointError: a config or tokenizer that cannot be read.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    dtype = pick_dtype(source.path, dtype, device=device)
+    metadata = describe_source(source)
+    try:
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
+        raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
+    refuse_no_window(config, source.name)
+    try:
+        generation_config = GenerationConfig.from_pretrained(source.path)
+    except OSError:  # not every checkpoint has one; transformers then does the same
+        generation_config = GenerationConfig.from_model_config(config)
+    if dtype == "auto":  # as the config says, else as the first floating-point tensor is stored
+        named = getattr(config.get_text_config(decoder=True), "dtype", None)
+        stored = (_STORED.get(tensor.entry.dtype) for tensor in stored_tensors(source.path))
+        dtype = str(named).removeprefix("torch.") if named is not None else next(filter(None, stored), "float32")
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    refuse_foreign_tokens(tokenizer, config.get_text_config(decoder=True).vocab_size, source.name)
+    return WeightlessModel(
+        tokenizer=tokenizer,
+        generation_config=generation_config,
+        structure=metadata.structure,
+        source=source,
+        model_hash=metadata.model_hash,
+        num_layers=metadata.num_layers,
+        context_length=context_length_of(config),
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:

@@ -34,16 +34,7 @@ def pick_dtype(
     On a CPU ``auto`` is float32. Many CPUs have no instructions for half precision and are about eight times slower in
     it (docs/experiments/log.md), and float32 has the fewest answers that hang on rounding. Quantized weights, and
     weights that would take more than MEMORY_SHARE of the memory in float32, stay as they are, and so does what a
-    ``device_map`` spreads.
-
-    Args:
-        folder: the model's Hugging Face folder.
-        dtype: one of DTYPES.
-        device: where it will be, as in ``pick_device``.
-        device_map: as in ``load_model``.
-
-    Raises:
-        InputError: an unknown dtype or device.
+    ``device_map`` spreads. Raises InputError: an unknown dtype or device.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)

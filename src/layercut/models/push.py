@@ -70,15 +70,11 @@ class Upload:
 
 
 def prepare(folder: Path, repo: str) -> Upload:
-    """Put together what ``push`` uploads; nothing is sent.
+    """Put together what ``push`` uploads to ``user/name``; nothing is sent.
 
-    Args:
-        folder: of a run of prune or heal, or a checkpoint that layercut wrote.
-        repo: ``user/name``.
-
-    Raises:
-        InputError: a folder without a checkpoint or with a damaged card, a link or a file that is none of a model, or
-            no name of a repository.
+    ``folder`` is that of a run of prune or heal, or a checkpoint that layercut wrote.
+    Raises InputError: a folder without a checkpoint or with a damaged card, a link or a file that is none of a model,
+    or no name of a repository.
     """
     check_folder(folder)
     if not _REPO.fullmatch(repo):
@@ -107,9 +103,7 @@ def prepare(folder: Path, repo: str) -> Upload:
 
 def push(upload: Upload, *, private: bool = False) -> str:
     """Create the repository, if it is not there, and upload in one commit; gives its address.
-
-    Raises:
-        InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
+    Raises InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 

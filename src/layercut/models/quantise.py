@@ -1,13 +1,18 @@
-"""Quantise the weights of a loaded model by torchao, to see what smaller weights keep. Nothing is written."""
+"""Weights of a loaded model in other dtypes: quantised by torchao, or a copy in a wider one. Nothing is written."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from layercut.errors import InputError, MissingExtra, one_line
+from layercut.models.structure import plain_experts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 _CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
 _GROUP = 32  # numbers that share a scale in 4 bits on a CPU, as in GGUF's Q4_0 and Q4_1
@@ -17,9 +22,7 @@ _OUTPUTS = 16  # its kernel takes multiples of this many outputs
 def quantise(model: nn.Module, kind: str, name: str) -> None:
     """Replace the weights of all linear layers; the products are computed in the model's dtype.
 
-    Args:
-        kind: one of ``layercut.settings.QUANTISED``.
-        name: of the model, for messages.
+    ``kind`` is one of ``layercut.settings.QUANTISED``, and ``name`` the model's, for messages.
 
     Raises:
         MissingExtra: torchao is not installed.
@@ -80,3 +83,26 @@ def _bytes(tensor: Tensor | Any, each: float | None) -> float:
         return float(tensor.nbytes) if each is None else each * tensor.numel()
     names, _ = tensor.__tensor_flatten__()
     return sum(_bytes(getattr(tensor, name), None) for name in names)
+
+
+def widened(model: PreTrainedModel) -> PreTrainedModel | None:
+    """Copy a model with every weight in the next wider dtype, to tell another model from sums in another order.
+
+    Returns:
+        None for quantized weights, a model that is spread over devices, a device without that dtype, and where the
+        copy would take more than is free.
+    """
+    import torch
+
+    wider = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
+    dtype, device = wider.get(model.dtype), model.device
+    spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+    if dtype is None or spread or device.type not in ("cpu", "cuda") or getattr(model, "quantization_method", None):
+        return None
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if sum(dtype.itemsize * tensor.numel() for tensor in (*model.parameters(), *model.buffers())) > free:
+        return None
+    wide: Any = copy.deepcopy(model)
+    wide.to(dtype)
+    plain_experts(wide)  # grouped products know no float64
+    return wide  # type: ignore[no-any-return]

@@ -87,9 +87,10 @@ def resolve(
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
-    snapshot = download(source, revision=revision, with_code=trust_remote_code)
-    origin = {"kind": "hub", "repo": source, "revision": snapshot.commit}
-    return ModelSource(name=source, path=snapshot.path, revision=snapshot.commit, origin=origin)
+    path = download(source, revision=revision, with_code=trust_remote_code)
+    commit = path.name
+    origin = {"kind": "hub", "repo": source, "revision": commit}
+    return ModelSource(name=source, path=path, revision=commit, origin=origin)
 
 
 class SourceFacts(NamedTuple):
@@ -102,10 +103,8 @@ class SourceFacts(NamedTuple):
 
 def describe_source(source: ModelSource) -> SourceFacts:
     """Structure, depth and hash of a model, from its config and the heads of its weight files.
-
-    Raises:
-        InputError: no decoder that transformers knows.
-        CheckpointError: damaged or missing files, or a config that counts other layers than the weights hold.
+    Raises InputError: no decoder that transformers knows; CheckpointError: damaged or missing files, or a config that
+    counts other layers than the weights hold.
     """
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
@@ -124,11 +123,7 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     """Decoder layers as the config counts them; None where it does not say, or where there is no such model.
 
     Whether the weights hold as many is seen when they are read. Of a hub model that is not in the cache, all but the
-    weights is fetched.
-
-    Args:
-        source: as in ``resolve``.
-        revision: branch, tag or commit, for a hub id.
+    weights is fetched. ``source`` and ``revision`` are as in ``resolve``.
 
     Raises:
         InputError: an unknown bundled model, or a hub that does not give it.
@@ -149,9 +144,9 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
 
     with refusals(source, revision):
         cached = try_to_load_from_cache(source, "config.json", revision=revision)
-    if not isinstance(cached, str):
-        return counted_layers(read_config(download(source, revision=revision, with_weights=False).path))
-    return counted_layers(read_config(Path(cached).parent))
+    if isinstance(cached, str):
+        return counted_layers(read_config(Path(cached).parent))
+    return counted_layers(read_config(download(source, revision=revision, with_weights=False)))
 
 
 def is_hub_id(source: str) -> bool:

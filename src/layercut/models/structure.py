@@ -100,10 +100,7 @@ def counted_layers(config: Mapping[str, Any]) -> int | None:
 def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = ()) -> Structure:
     """The structure of the model that a config.json describes.
 
-    Args:
-        config: config.json.
-        name: the model, for messages.
-        tensors: names of the checkpoint's tensors; without them, the checkpoint is taken to use the model's own names.
+    Without ``tensors``, the checkpoint is taken to use the model's own names.
 
     Raises:
         InputError: no decoder that transformers knows, or one that no layer can be removed from.
@@ -116,7 +113,8 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
         return asdict(replace(structure, stored=_heads(structure, lambda tensor: stored(tensor)[0], listed)))
 
     known = remembered("structures", [config, listed], find)
-    return Structure(**known | {key: tuple(known[key]) for key in ("embeddings", "stored")})
+    fields: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in known.items()}
+    return Structure(**fields)
 
 
 def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
@@ -132,10 +130,8 @@ def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> d
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
     """The config object that transformers makes of config.json.
-
-    Raises:
-        InputError: a type that transformers does not know.
-        CheckpointError: a config that transformers does not accept.
+    Raises InputError: a type that transformers does not know; CheckpointError: a config that transformers does not
+    accept.
     """
     from transformers import CONFIG_MAPPING, __version__
 
@@ -157,11 +153,23 @@ def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
     return made
 
 
+def with_text_fields(config: PretrainedConfig, fields: Mapping[str, Any]) -> PretrainedConfig:
+    """A copy of a config with other fields of the language model. CheckpointError: its class accepts none such."""
+    made = copy.deepcopy(config)
+    text = made.get_text_config(decoder=True)
+    try:
+        new: PretrainedConfig = type(text).from_dict(dict(fields))
+    except Exception as error:  # whatever the config class finds wrong
+        raise CheckpointError(one_line(error)) from error
+    if text is made:
+        return new
+    setattr(made, next(name for name in SECTIONS if getattr(made, name, None) is text), new)
+    return made
+
+
 def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
     """transformers' loader for models of this kind: for language models, or for those that also see.
-
-    Raises:
-        InputError: an encoder, an encoder-decoder, or a model of another kind.
+    Raises InputError: an encoder, an encoder-decoder, or a model of another kind.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import (
@@ -186,10 +194,7 @@ def blueprint(
     config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, name: str = "this model"
 ) -> PreTrainedModel:
     """The model laid out without memory, on torch's meta device; of the class that transformers takes, without another.
-
-    Raises:
-        InputError: no decoder.
-        CheckpointError: transformers cannot build it.
+    Raises InputError: no decoder; CheckpointError: transformers cannot build it.
     """
     import torch
 
@@ -210,9 +215,7 @@ _configs: WeakKeyDictionary[nn.Module, list[PretrainedConfig]] = WeakKeyDictiona
 
 def structure_in(model: PreTrainedModel) -> Structure:
     """The structure of a model in memory, found once.
-
-    Raises:
-        InputError: no list of decoder layers, or more than one.
+    Raises InputError: no list of decoder layers, or more than one.
     """
     if model not in _known:
         _known[model] = _find(model, type(model).__name__)
@@ -268,15 +271,12 @@ def _laid_out(config_json: str, name: str) -> tuple[Structure, Stored]:
     model = blueprint(config, name=name)
     text = config.get_text_config(decoder=True)
     section = next((key for key in SECTIONS if getattr(config, key, None) is text), "")
-    known = replace(_find(model, name), model_type=config.model_type, section=section, embeddings=_embeddings(model))
+    paths = {module: path for path, module in model.named_modules()}
+    ends: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    both = all(end in paths for end in ends)
+    embeddings = tuple(f"{paths[end]}.weight" for end in ends) if both else ()
+    known = replace(_find(model, name), model_type=config.model_type, section=section, embeddings=embeddings)
     return known, _renaming(model)
-
-
-def _embeddings(model: PreTrainedModel) -> tuple[str, ...]:
-    modules = {module: path for path, module in model.named_modules()}
-    parts: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
-    paths = [modules.get(part) for part in parts if part is not None]
-    return tuple(f"{path}.weight" for path in paths) if len(paths) == 2 and None not in paths else ()
 
 
 def _find(model: PreTrainedModel, name: str) -> Structure:
@@ -306,26 +306,19 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
 
 
 def _refuse_shared(stack: nn.ModuleList, name: str, model_type: str) -> None:
-    """Layers that are one module or share a weight are not each a layer's worth of the checkpoint.
+    """Raise InputError for layers that are one module or share a weight: none is a layer's worth of the checkpoint."""
+    from torch import nn
 
-    Raises:
-        InputError: such layers.
-    """
     owner: dict[int, int] = {}
     for index, layer in enumerate(stack):
         for part in (*layer.modules(), *layer.parameters()):
             other = owner.setdefault(id(part), index)
-            if other != index and not _is_stateless(part):
+            is_stateless = isinstance(part, nn.Module) and next(part.parameters(), None) is None
+            if other != index and not is_stateless:
                 raise InputError(
                     f"layers {other} and {index} of {name} ({model_type}) share weights, so no layer of it can be "
                     "removed by itself."
                 )
-
-
-def _is_stateless(part: Any) -> bool:
-    from torch import nn
-
-    return isinstance(part, nn.Module) and next(part.parameters(), None) is None
 
 
 def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str]) -> tuple[str, ...]:

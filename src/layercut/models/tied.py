@@ -56,8 +56,7 @@ def find_copy(path: Path) -> Copy | None:
 
     Reads both matrices, once for each file: ten seconds for two of 233 million values.
 
-    Raises:
-        CheckpointError: as ``read_gguf_head``.
+    Raises CheckpointError: as ``read_gguf_head``.
     """
     state = path.stat()
     return _find_copy(path, state.st_mtime_ns, state.st_size)
@@ -65,6 +64,8 @@ def find_copy(path: Path) -> Copy | None:
 
 @lru_cache(maxsize=4)
 def _find_copy(path: Path, changed: int, size: int) -> Copy | None:
+    import numpy as np
+
     head = read_gguf_head(path)
     tensors = {tensor.name: tensor for tensor in head.tensors}
     embeddings, output = tensors.get(EMBEDDINGS), tensors.get(HEAD)
@@ -75,24 +76,17 @@ def _find_copy(path: Path, changed: int, size: int) -> Copy | None:
     num_rows, num_others, num_zero = embeddings.shape[1], 0, 0
     for begin in range(0, num_rows, _CHUNK):
         count = min(_CHUNK, num_rows - begin)
-        others, zero = _compare_rows(*(_rows(path, tensor, begin, count) for tensor in (embeddings, output)))
-        num_others, num_zero = num_others + others, num_zero + zero
+        (a_ND, a_N), (b_ND, b_N) = (_rows(path, tensor, begin, count) for tensor in (embeddings, output))
+        # Rows that differ by more than rounding explains, and rows of zeros in both.
+        is_other_N = np.linalg.norm(a_ND - b_ND, axis=1) > SLACK * np.sqrt(a_N + b_N)
+        num_others += int(is_other_N.sum())
+        num_zero += int((~a_ND.any(axis=1) & ~b_ND.any(axis=1)).sum())
         if num_others > MOST_OTHERS * num_rows:
             return None
     if num_zero == num_rows or num_others > MOST_OTHERS * (num_rows - num_zero):
         return None
     finer, coarser = (embeddings, output) if embeddings.num_bytes > output.num_bytes else (output, embeddings)
     return Copy(left_out=coarser, kept=finer)
-
-
-def _compare_rows(left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> tuple[int, int]:
-    """Numbers of rows that differ by more than rounding explains, and of rows of zeros in both."""
-    import numpy as np
-
-    (a_ND, a_N), (b_ND, b_N) = left, right
-    distance_N = np.linalg.norm(a_ND - b_ND, axis=1)
-    is_other_N = distance_N > SLACK * np.sqrt(a_N + b_N)
-    return int(is_other_N.sum()), int((~a_ND.any(axis=1) & ~b_ND.any(axis=1)).sum())
 
 
 def _rows(path: Path, tensor: GgufTensor, begin: int, count: int) -> tuple[np.ndarray, np.ndarray]:

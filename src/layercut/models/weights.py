@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from layercut.errors import CheckpointError, one_line
+from layercut.models.structure import Structure, text_part
 from layercut.runs.json_text import load
 
 SINGLE_FILE = "model.safetensors"
@@ -25,13 +26,15 @@ PLAN_FILE, EARLIER_PLANS_FILE = "plan.json", "earlier_plans.json"
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 DTYPE_BITS = {
-    **dict.fromkeys(("F4",), 4),
+    "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # by torch's names, of dtypes to compute in
 
 CHUNK = 2**20  # bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy
 
@@ -85,9 +88,7 @@ class TensorSpan(NamedTuple):
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, at most ``CHUNK`` at a time; a part of a tensor comes whole.
-
-        Raises:
-            CheckpointError: the file became shorter.
+        Raises CheckpointError: the file became shorter.
         """
         if self.part is not None:
             yield self.part.read(self)
@@ -132,10 +133,8 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Header of one safetensors file, which the safetensors library checks. No tensor is read.
-
-    Raises:
-        CheckpointError: no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or leave
-            holes.
+    Raises CheckpointError: no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or
+    leave holes.
     """
     path = Path(path)
     try:
@@ -163,14 +162,18 @@ def read_header(path: Path) -> Header:
     return Header(tensors, 8 + length, metadata)
 
 
+def _tensors_in(file: Path) -> list[TensorSpan]:
+    header = read_header(file)
+    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
+
+
 def stored_tensors(folder: Path) -> list[TensorSpan]:
     """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes.
 
     Every header is read, so a missing or truncated shard is found here.
 
-    Raises:
-        CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does not
-            agree with its shards.
+    Raises CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does
+    not agree with its shards.
     """
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
@@ -199,11 +202,6 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
     if not tensors:
         raise CheckpointError(f"{index} names no tensors.")
     return tensors
-
-
-def _tensors_in(file: Path) -> list[TensorSpan]:
-    header = read_header(file)
-    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
 
 
 def safetensors_files(folder: Path) -> dict[str, Path]:
@@ -269,9 +267,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """A file of a checkpoint that holds a JSON object.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds something else.
+    Raises CheckpointError: it cannot be read, or holds something else.
     """
     try:
         value = load(path)
@@ -280,6 +276,45 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: a JSON object was expected.")
     return value
+
+
+class WeightCounts(NamedTuple):
+    """A model's weights."""
+
+    parameters: int
+    stored_bytes: int
+    in_layers: int  # parameters of the decoder layers
+    of_adapters: int  # parameters of adapters of rank 1: the sum of rows and columns of all matrices in decoder layers
+    num_layers: int
+    hidden_size: int
+    vocabulary: int
+
+    def in_memory(self, dtype: str) -> int:
+        """Bytes in a dtype; those on disk for any but those of ``DTYPE_BYTES``."""
+        return DTYPE_BYTES[dtype] * self.parameters if dtype in DTYPE_BYTES else self.stored_bytes
+
+
+def weight_counts(folder: Path, num_layers: int, structure: Structure) -> WeightCounts:
+    """Counts of a checkpoint on disk."""
+    tensors, config = stored_tensors(folder), text_part(read_config(folder))
+    layers = [tensor.entry for tensor in tensors if structure.tensor_pattern.match(tensor.name)]
+    return WeightCounts(
+        parameters=sum(tensor.entry.num_parameters for tensor in tensors),
+        stored_bytes=sum(tensor.entry.num_bytes for tensor in tensors),
+        in_layers=sum(entry.num_parameters for entry in layers),
+        of_adapters=sum(sum(entry.shape) for entry in layers if len(entry.shape) == 2),
+        num_layers=num_layers,
+        hidden_size=config.get("hidden_size") or config.get("n_embd") or 0,
+        vocabulary=config.get("vocab_size", 0),
+    )
+
+
+def cached_values(folder: Path) -> int:
+    """Numbers that keys and values of one token are, in one layer."""
+    config = text_part(read_config(folder))
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    hidden = config.get("hidden_size") or config.get("n_embd") or 0
+    return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))
 
 
 def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
@@ -301,16 +336,20 @@ def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
     return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
 
 
+def pickled_only(model: object, file: str) -> str:
+    """The line for a folder or repository whose weights are pickled."""
+    return (
+        f"{model} has only pickled weights ({file}), which can run code when read; layercut reads safetensors. Convert "
+        f"it once: AutoModelForCausalLM.from_pretrained({str(model)!r}).save_pretrained(NEW_FOLDER)"
+    )
+
+
 def _no_weights(folder: Path) -> CheckpointError:
     """Say what is there instead, and what to do about it."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     pickled = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
     if pickled:
-        return CheckpointError(
-            f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
-            "layercut reads safetensors."
-            f" Convert it once: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
-        )
+        return CheckpointError(pickled_only(folder, pickled[0]))
     if "adapter_model.safetensors" in names or "adapter_config.json" in names:
         return CheckpointError(
             f"{folder} holds an adapter, not a model; remove its config.json to load it on top of its base model."

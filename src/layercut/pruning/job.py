@@ -57,9 +57,8 @@ from layercut.runs.study import ARMS
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.settings import UNCUT, ModelSettings
-from layercut.surgery.card import UNMEASURED
 from layercut.surgery.checkpoint import plan_cut
-from layercut.surgery.cut import cut_model
+from layercut.surgery.cut import UNMEASURED, cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, announce_isolation, run_cells, run_settings
 from layercut.text.counting import counted

@@ -19,7 +19,7 @@ from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.settings import WIDTH, PruneSettings
 from layercut.runs.prune import BYTES
-from layercut.surgery.stored_slots import stored_slots
+from layercut.surgery.slots import stored_slots
 from layercut.surgery.width import mlp_width_of
 
 STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before

@@ -15,7 +15,7 @@ from layercut.pruning.profile import Profile
 from layercut.runs.prune import Estimated, TimedSpeed, measured
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.width import MlpWidth
+from layercut.surgery.slots import MlpWidth
 
 if TYPE_CHECKING:
     from layercut.engine.timing import Timer

@@ -26,8 +26,8 @@ from layercut.progress import Progress, silent
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
-from layercut.surgery.slots import ChannelSlot
-from layercut.surgery.width import MlpWidth, mlp_width_in
+from layercut.surgery.slots import ChannelSlot, MlpWidth
+from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered
 from layercut.models.convert import SOURCE_FILE, read_source
-from layercut.models.older_fields import with_older_fields
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.tied import describe_copy, find_equal_head
@@ -28,16 +27,22 @@ from layercut.models.weights import (
     stored_tensors,
 )
 from layercut.runs.atomic import new_directory, refuse_used
-from layercut.runs.disk import check_room, writing
+from layercut.runs.disk import check_room, size_change, writing
 from layercut.runs.settings import read_json
-from layercut.surgery.channels import Channels
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config
+from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.shards import Shard, check_written, lay_out, write_shards
-from layercut.surgery.stored_slots import stored_slots
-from layercut.surgery.width import mlp_width_of, thin_config
+from layercut.surgery.shards import (
+    Shard,
+    check_written,
+    lay_out,
+    renamed_tensors,
+    thinned_tensors,
+    write_shards,
+)
+from layercut.surgery.width import thin_config
+from layercut.text.numbers import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,7 +77,7 @@ class CutReport:
 
     plan: CutPlan
     source: Path
-    out: Path | None  # the new folder; None for a dry run
+    out: Path | None = None  # the new folder or GGUF file; None for a dry run
     bytes_before: int  # size of the weights, without headers
     bytes_after: int
     parameters_before: int
@@ -83,19 +88,57 @@ class CutReport:
     tensors_before: int
     tensors_after: int
     shards: tuple[str, ...]  # names of the weight files
-    copied: tuple[str, ...]
+    copied: tuple[str, ...] = ()
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
-    warnings: tuple[str, ...]  # remarks for users of the pruned model
+    warnings: tuple[str, ...] = ()  # remarks for users of the pruned model
     copy: str = ""  # remark on an output head that is a copy of the embeddings; empty where none is
     checked: str = ""  # result of reading the written files again, in words; empty for a dry run
+    verified: str = ""  # result of the comparison with the bypassed model, in words; empty where none was made
+    gguf: tuple[int, int] | None = None
+    """Of a model that is a GGUF file: its bytes, and those without what the plan removes."""
+    mergekit: Path | None = None  # the configuration that was written in place of a checkpoint
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        share = 100 * (1 - self.bytes_after / self.bytes_before)
+        lines = [
+            f"parameters: {parameters(self.parameters_before)} -> {parameters(self.parameters_after)}",
+            f"weights: {_size(self.bytes_before)} -> {_size(self.bytes_after)} ({share:.1f} % less), "
+            f"{self.tensors_before} -> {self.tensors_after} tensors in {len(self.shards)} file(s)",
+        ]
+        if self.gguf is not None:
+            lines.append(f"from GGUF to GGUF: {size_change(*self.gguf)}")
+        lines += [self.copy] if self.copy else []
+        lines += [f"verified: {self.verified}"] if self.verified else []
+        if self.mergekit is not None:
+            return [*lines, f"no checkpoint was written; mergekit-yaml {self.mergekit} DIR writes it"]
+        return [*lines, f"checkpoint: {self.out}" if self.out else "dry run: nothing was written"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "out": str(self.out) if self.out else None,
+            "plan": self.plan.to_dict(),
+            "parameters": [self.parameters_before, self.parameters_after],
+            "bytes": [self.bytes_before, self.bytes_after],
+            "tensors": [self.tensors_before, self.tensors_after],
+            "shards": list(self.shards),
+            "copied": list(self.copied),
+            "warnings": list(self.warnings),
+            "copy": self.copy,
+            "verified": self.verified,
+            **({} if self.gguf is None else {"gguf_bytes": list(self.gguf)}),
+        }
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
     """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files alone.
-
-    Raises:
-        InputError: the plan does not fit the model, or it is no decoder.
-        CheckpointError: files are missing or damaged.
+    Raises InputError: the plan does not fit the model, or it is no decoder; CheckpointError: files are missing or
+    damaged.
     """
     return _prepare(Path(source), plan, max_shard_bytes).report
 
@@ -105,17 +148,16 @@ def changed_since(source: Path, plan: CutPlan, cut: Path) -> list[TensorEntry] |
 
     None where it has tensors of other names, or another architecture.
 
-    Raises:
-        InputError: the plan does not fit the model, or it is no decoder.
-        CheckpointError: files are missing or damaged.
+    Raises InputError: the plan does not fit the model, or it is no decoder; CheckpointError: files are missing or
+    damaged.
     """
     work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
     expected = {piece.name: piece for shard in work.shards for piece in shard.pieces}
-    found = {one.name: one for one in stored_tensors(cut)}
+    stored = {piece.name: piece for piece in stored_tensors(cut)}
     config = with_older_fields(read_config(cut))
-    if found.keys() != expected.keys() or architecture_of(config) != architecture_of(work.config):
+    if stored.keys() != expected.keys() or architecture_of(config) != architecture_of(work.config):
         return None
-    return [one.entry for name, one in found.items() if [*samples_of(one)] != [*samples_of(expected[name])]]
+    return [piece.entry for name, piece in stored.items() if [*samples_of(piece)] != [*samples_of(expected[name])]]
 
 
 def cut_checkpoint(
@@ -124,8 +166,6 @@ def cut_checkpoint(
     out: Path,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    extra_files: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
     check: Callable[[Path, CutReport], object] = lambda folder, report: None,
 ) -> CutReport:
     """Write the pruned model to ``out``, a folder that is there whole or not at all.
@@ -133,16 +173,7 @@ def cut_checkpoint(
     Weights are copied byte by byte and only their names change, or entries of MLP channels are left out, so dtypes,
     quantization and tied weights stay as they are, and memory does not grow with the model. ``plan.json`` lies in the
     folder; when the original model was itself cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
-
-    Args:
-        source: folder of the original model, with safetensors weights.
-        plan: what goes.
-        out: the new folder; it must not exist, or be empty.
-        max_shard_bytes: largest weight file.
-        extra_files: more files by name, such as ``{"README.md": model_card}``. The original model's own card is kept as
-            ``README.uncut.md`` in any case.
-        progress: called with how many bytes of how many are written, after every chunk.
-        check: called with the finished folder and the report before it takes its name; if it raises, nothing is left.
+    ``check`` gets the finished folder and the report before it takes its name; if it raises, nothing is left.
 
     Raises:
         InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full.
@@ -151,28 +182,28 @@ def cut_checkpoint(
     source, out = Path(source), Path(out)
     refuse_used(out)
     work = _prepare(source, plan, max_shard_bytes)
-    total = work.report.bytes_after
-    done = 0
-
-    def count(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        progress(done, total)
-
+    report = work.report
     with writing(out, _ELSEWHERE), new_directory(out) as folder:
-        check_room(out, total + sum((source / name).stat().st_size for name in work.report.copied), _ELSEWHERE)
-        write_shards(work.shards, folder, work.report.parameters_after, count)
-        _write_json(folder / "config.json", work.config)
-        for name in work.report.copied:
+        copied_bytes = sum((source / name).stat().st_size for name in report.copied)
+        check_room(out, report.bytes_after + copied_bytes, _ELSEWHERE)
+        write_shards(work.shards, folder, report.parameters_after)
+        for name in report.copied:
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
-        _write_plans(source, plan, folder)
-        for name, text in {**work.texts, **(extra_files or {})}.items():
+        plan.save(folder / PLAN_FILE)
+        earlier = read_plans(source)
+        texts = {"config.json": _json(work.config), **work.texts}
+        texts |= {EARLIER_PLANS_FILE: _json(earlier)} if (source / PLAN_FILE).is_file() else {}
+        for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        report = replace(work.report, checked=check_written(folder, work.shards))
+        report = replace(report, checked=check_written(folder, work.shards))
         check(folder, report)
     return replace(report, out=out)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 class _Work(NamedTuple):
@@ -208,16 +239,20 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
                 "out."
             )
         before = before if head is None else [piece for piece in before if piece is not head]
-        config = _tied(config)
-    thin = before if plan.channels is None else _thinned(before, plan.channels, structure, raw, source)
-    after = _renamed(thin, plan, structure, text, source)
+        # In each section that says so.
+        for name, part in config.items():
+            if isinstance(part, dict) and "tie_word_embeddings" in part:
+                config[name] = {**part, "tie_word_embeddings": True}
+        config["tie_word_embeddings"] = True
+    thin = before if plan.channels is None else thinned_tensors(before, plan.channels, structure, raw, source)
+    # Some models store layers for multi-token prediction behind the decoder layers.
+    after = renamed_tensors(thin, plan, structure, source, has_extra=bool(text.get("num_nextn_predict_layers")))
     modules = modules_of(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
     shards = lay_out(after, max_shard_bytes, metadata)
     report = CutReport(
         plan=plan,
         source=source,
-        out=None,
         bytes_before=sum(piece.entry.num_bytes for piece in before) + (left_out if plan.tied else 0),
         bytes_after=sum(piece.entry.num_bytes for piece in after),
         parameters_before=_num_parameters(before, head),
@@ -234,9 +269,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
     """The section for the language model of the pruned model's config.json, with MLPs as they were.
-
-    Raises:
-        InputError: a layer that stays would become another one.
+    Raises InputError: a layer that stays would become another one.
     """
     whole = config_of(raw, str(source))
     cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
@@ -259,67 +292,7 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
 
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
     """The section for the language model as transformers completes it."""
-    found: dict[str, Any] = config.get_text_config(decoder=True).to_dict()
-    return found
-
-
-def _renamed(
-    pieces: list[TensorSpan], plan: CutPlan, structure: Structure, text: Mapping[str, Any], source: Path
-) -> list[TensorSpan]:
-    """The tensors that stay, those of decoder layers under their new numbers.
-
-    Some models store layers for multi-token prediction behind the decoder layers (``text`` counts them): they move up.
-    """
-    has_extra = bool(text.get("num_nextn_predict_layers"))
-    pattern = structure.tensor_pattern
-    new = {old: position for position, old in enumerate(plan.kept)}
-    stay, seen = [], set()
-    for piece in pieces:
-        match = pattern.match(piece.name)
-        if match is None:
-            stay.append(piece)
-            continue
-        old = int(match[2])
-        seen.add(old)
-        if old >= plan.num_layers and not has_extra:
-            raise CheckpointError(
-                f"{source} holds {piece.name}, but its config.json says {plan.num_layers} decoder layers (0-"
-                f"{plan.num_layers - 1}); one of the two is wrong."
-            )
-        if old in new or old >= plan.num_layers:
-            position = new.get(old, old - len(plan.removed))
-            stay.append(piece._replace(name=f"{match[1]}{position}{match[3]}"))
-    missing = set(range(plan.num_layers)) - seen
-    if missing:
-        raise CheckpointError(
-            f"{source} has no weights of layer {min(missing)}; its config.json says {plan.num_layers} decoder layers."
-        )
-    return stay
-
-
-def _thinned(
-    pieces: list[TensorSpan], channels: Channels, structure: Structure, raw: Mapping[str, Any], source: Path
-) -> list[TensorSpan]:
-    """The tensors with the MLP channels that stay.
-
-    Raises:
-        InputError: channels of another model, or a checkpoint that stores its MLPs in a way that is not known.
-    """
-    mlp = mlp_width_of(raw, str(source))
-    mlp.check(channels)
-    slots = stored_slots(pieces, mlp, structure, raw, str(source))
-    known = {(layer, slot.name) for layer, slot in slots.values()}
-    for layer, own in mlp.slots.items():
-        for slot in own:
-            if (layer, slot.name) not in known:
-                raise InputError(
-                    f"{source} does not store {slot.name} of layer {layer} as it is in memory, nor each expert's part "
-                    "by itself, so its MLPs cannot be thinned on disk."
-                )
-    thin = {
-        name: (slot.dim, slot.entries(channels.kept[layer], channels.width)) for name, (layer, slot) in slots.items()
-    }
-    return [piece.taking(*thin[piece.name]) if piece.name in thin else piece for piece in pieces]
+    return dict(config.get_text_config(decoder=True).to_dict())
 
 
 def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int]:
@@ -336,21 +309,9 @@ def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int
     return describe_copy(copy), 2 * int(copy["parameters"])  # in bfloat16
 
 
-def _tied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a model that uses its embeddings as output head, in each section that says so."""
-    sections = {
-        name: {**part, "tie_word_embeddings": True}
-        for name, part in config.items()
-        if isinstance(part, dict) and "tie_word_embeddings" in part
-    }
-    return {**config, **sections, "tie_word_embeddings": True}
-
-
 def _num_parameters(pieces: list[TensorSpan], copy: TensorSpan | None) -> int:
-    names = {copy.name} if copy else set()
-    return sum(
-        piece.entry.num_parameters for piece in pieces if piece.name not in names and not _BUFFER.search(piece.name)
-    )
+    counted = (piece for piece in pieces if not (copy and piece.name == copy.name) and not _BUFFER.search(piece.name))
+    return sum(piece.entry.num_parameters for piece in counted)
 
 
 def files_to_copy(source: Path) -> tuple[str, ...]:
@@ -380,23 +341,9 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
     )
 
 
-def _write_plans(source: Path, plan: CutPlan, folder: Path) -> None:
-    """The plan, and those of earlier cuts, oldest first."""
-    before = read_plans(source)
-    plan.save(folder / PLAN_FILE)
-    if (source / PLAN_FILE).is_file():
-        _write_json(folder / EARLIER_PLANS_FILE, before)
-
-
-def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def read_plans(folder: Path) -> list[dict[str, Any]]:
     """The plans by which a checkpoint was cut, oldest first, with its healings; empty for a model that is whole.
-
-    Raises:
-        InputError: a file of plans that holds something else.
+    Raises InputError: a file of plans that holds something else.
     """
     earlier, last = folder / EARLIER_PLANS_FILE, folder / PLAN_FILE
     found = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []

@@ -92,21 +92,14 @@ NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_i
 def cut_config(
     config: Mapping[str, Any], plan: CutPlan, structure: Structure, *, resolved: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The config of the pruned model.
+    """The config of the pruned model; fields that have nothing to do with layers come back as they are.
 
-    Fields that have nothing to do with layers come back as they are, unknown ones too.
+    ``resolved`` is what transformers makes of ``config``, as a dictionary. Per-layer lists that transformers derives
+    from the position (``layer_types`` of gemma2, for one) are taken from there and made explicit: derived again for the
+    pruned model they would give layers that stay another kind.
 
-    Args:
-        config: ``config.json`` as it stands, or ``config.to_dict()``.
-        plan: what goes.
-        structure: of the model: which field counts its layers.
-        resolved: ``to_dict()`` of the config that transformers makes of ``config``. Per-layer lists that transformers
-            derives from the position (``layer_types`` of gemma2, for one) are taken from here and made explicit:
-            derived again for the pruned model they would give layers that stay another kind.
-
-    Raises:
-        InputError: the plan is for another number of layers; a per-layer list of another length; a list with one entry
-            per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
+    Raises InputError: the plan is for another number of layers; a per-layer list of another length; a list with one
+    entry per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
     """
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
     check_depth(full, plan, structure)
@@ -230,6 +223,27 @@ def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
                 )
 
 
+def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with ``rope_theta``, and ``rope_scaling`` where positions are scaled, also in ``text_config``.
+
+    transformers 5 writes the base of rotary positions into ``rope_parameters`` alone. mlx-lm 0.32 reads ``rope_theta``
+    for most families, takes its own default where that is missing, and writes other text without a warning.
+
+    >>> with_older_fields({"rope_parameters": {"rope_theta": 1e5, "rope_type": "default"}})["rope_theta"]
+    100000.0
+    """
+    full = dict(config)
+    if isinstance(inner := full.get("text_config"), dict):
+        full["text_config"] = with_older_fields(inner)
+    rope = full.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" not in rope:
+        return full  # none, or one for each kind of layer, which older fields cannot say
+    full.setdefault("rope_theta", rope["rope_theta"])
+    if rope.get("rope_type", "default") != "default":
+        full.setdefault("rope_scaling", rope)
+    return full
+
+
 def cut_field(name: str, value: Any, plan: CutPlan) -> Any:
     """Step two: one field, cut to the layers that stay and counted in new indices."""
     for names, kind, rule in _RULES:
@@ -247,38 +261,14 @@ def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     return [value[i] for i in plan.kept] if value else value
 
 
-def _maybe_entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
-    return _entries(name, value, plan) if len(value) == plan.num_layers else value
-
-
-def _letters(name: str, value: str, plan: CutPlan) -> str:
-    return "".join(_entries(name, list(value), plan))
-
-
-def _repeated(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
-    return [value[i % len(value)] for i in plan.kept] if value else value
-
-
 def _indices(name: str, value: list[int], plan: CutPlan) -> list[int]:
-    new, size = _new_indices(plan), plan.num_layers
+    new, size = {old: new for new, old in enumerate(plan.kept)}, plan.num_layers
     return [new[i % size] for i in value if i % size in new]
 
 
 def _index_keyed(name: str, value: dict[Any, Any], plan: CutPlan) -> dict[Any, Any]:
-    new = _new_indices(plan)
+    new = {old: new for new, old in enumerate(plan.kept)}
     return {type(key)(new[int(key)]): item for key, item in value.items() if int(key) in new}
-
-
-def _first_count(name: str, value: int, plan: CutPlan) -> int:
-    return sum(i < value for i in plan.kept) + max(0, value - plan.num_layers)
-
-
-def _last_count(name: str, value: int, plan: CutPlan) -> int:
-    return sum(i >= plan.num_layers - value for i in plan.kept)
-
-
-def _last_index(name: str, value: int, plan: CutPlan) -> int:
-    return value if value < 0 else sum(i <= value for i in plan.kept) - 1
 
 
 def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
@@ -287,19 +277,16 @@ def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     return [[_entries(name, kinds, plan), 1]]
 
 
-def _new_indices(plan: CutPlan) -> dict[int, int]:
-    return {old: new for new, old in enumerate(plan.kept)}
-
-
 _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], ...] = (
     (LISTS, list, _entries),
-    (MAYBE_LISTS, list, _maybe_entries),
+    (MAYBE_LISTS, list, lambda name, v, plan: _entries(name, v, plan) if len(v) == plan.num_layers else v),
     (INDEX_LISTS, list, _indices),
-    (REPEATED, list, _repeated),
-    (STRINGS, str, _letters),
+    (REPEATED, list, lambda name, value, plan: [value[i % len(value)] for i in plan.kept] if value else value),
+    (STRINGS, str, lambda name, value, plan: "".join(_entries(name, list(value), plan))),
     (INDEX_KEYED, dict, _index_keyed),
-    (FIRST_COUNTS, int, _first_count),
-    (LAST_COUNTS, int, _last_count),
-    (LAST_INDICES, int, _last_index),
+    (FIRST_COUNTS, int, lambda name, v, plan: sum(i < v for i in plan.kept) + max(0, v - plan.num_layers)),
+    (LAST_COUNTS, int, lambda name, value, plan: sum(i >= plan.num_layers - value for i in plan.kept)),
+    (LAST_INDICES, int, lambda name, value, plan: value if value < 0 else sum(i <= value for i in plan.kept) - 1),
     (frozenset({"attention_types"}), list, _attention_types),
 )
+"""Which fields, of which type, follow the layers that stay, and by which rule of name, value and plan."""

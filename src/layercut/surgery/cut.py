@@ -1,75 +1,73 @@
-"""Cut a checkpoint with verification: write it, reload it, compare it, and only then give it its name."""
+"""Cut a checkpoint with verification and a model card: write it, reload it, compare it, and only then name it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
+
+import yaml
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.weights import read_config
-from layercut.runs.disk import size_change
+from layercut.runs.environment import hide_home
 from layercut.settings import ModelSettings
-from layercut.surgery.card import model_card, weights_size
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
-from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import HEAD_COPY, CutPlan, origin_of
 from layercut.surgery.quantized import is_quantized
+from layercut.text.counting import counted
+from layercut.text.markup import escape, table
 from layercut.text.numbers import parameters
+from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
+UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
+"""The first line of a card, until scores of this very checkpoint are known."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS_ROW = re.compile(r"^\| weights \| .*$", re.MULTILINE)
 
-class CutDone(NamedTuple):
-    """Report of a cut with its verification."""
 
-    report: CutReport
-    verified: str  # result of the comparison with the bypassed model, in words; empty where none was made
-    gguf: tuple[int, int] | None = None
-    """Of a model that is a GGUF file: its bytes, and those without what the plan removes."""
-    mergekit: Path | None = None  # the configuration that was written in place of a checkpoint
+_CARD = """\
+---
+{front}---
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Remarks for users of the pruned model."""
-        return self.report.warnings
+# {title}
 
-    def lines(self) -> list[str]:
-        """The result for people."""
-        report = self.report
-        share = 100 * (1 - report.bytes_after / report.bytes_before)
-        lines = [
-            f"parameters: {parameters(report.parameters_before)} -> {parameters(report.parameters_after)}",
-            f"weights: {_size(report.bytes_before)} -> {_size(report.bytes_after)} ({share:.1f} % less), "
-            f"{report.tensors_before} -> {report.tensors_after} tensors in {len(report.shards)} file(s)",
-        ]
-        if self.gguf is not None:
-            lines.append(f"from GGUF to GGUF: {size_change(*self.gguf)}")
-        lines += [report.copy] if report.copy else []
-        if self.verified:
-            lines.append(f"verified: {self.verified}")
-        if self.mergekit is not None:
-            return [*lines, f"no checkpoint was written; mergekit-yaml {self.mergekit} DIR writes it"]
-        return [*lines, f"checkpoint: {report.out}" if report.out else "dry run: nothing was written"]
+{unmeasured}
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        report = self.report
-        return {
-            "out": str(report.out) if report.out else None,
-            "plan": report.plan.to_dict(),
-            "parameters": [report.parameters_before, report.parameters_after],
-            "bytes": [report.bytes_before, report.bytes_after],
-            "tensors": [report.tensors_before, report.tensors_after],
-            "shards": list(report.shards),
-            "copied": list(report.copied),
-            "warnings": list(report.warnings),
-            "copy": report.copy,
-            "verified": self.verified,
-            **({} if self.gguf is None else {"gguf_bytes": list(self.gguf)}),
-        }
+{sentence} Nothing was trained after the cut.
+
+{rows}
+
+Layer numbers are zero-based and refer to the {whole}. `plan.json` holds the same data for programs.
+
+## Loading
+
+This is an ordinary transformers checkpoint; layercut is not needed.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+## What was verified
+
+{verified}
+
+{warnings}## Limits
+
+Removing layers damages abilities unevenly. A pruned model often still picks the right option where it can no longer \
+write the same answer. Arithmetic and long chains of steps fail first. Measure the tasks you need, for example with \
+`layercut eval`.
+"""
 
 
 def cut_model(
@@ -80,18 +78,11 @@ def cut_model(
     uncut: Callable[[], LoadedModel] | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
-) -> CutDone:
+) -> CutReport:
     """Write the pruned checkpoint to ``out``; with ``out`` None, only say what would be written.
 
-    The folder takes its name after the comparison, so a checkpoint that is there has passed it.
-
-    Args:
-        source: the original model.
-        plan: what goes.
-        out: the new folder.
-        uncut: loads the original model to compare with; with None nothing is compared, and no model is loaded.
-        max_shard_bytes: largest weight file.
-        say: called with a line before slow work.
+    The folder takes its name after the comparison, so a checkpoint that is there has passed it. ``uncut`` loads the
+    original model to compare with; with None nothing is compared, and no model is loaded.
 
     Raises:
         InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.
@@ -101,9 +92,17 @@ def cut_model(
         raise InputError("the plan removes nothing, so there is nothing to cut.")
     source.refuse_adapter("cutting")
     if out is None:
-        return CutDone(plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes), "")
+        return plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)
     verified = ""
-    loaded = _load_quantized(source, uncut) if uncut is not None and is_quantized(read_config(source.path)) else None
+    loaded: LoadedModel | None = None
+    if uncut is not None and is_quantized(read_config(source.path)):
+        try:  # before a byte is written: many formats need a library or an accelerator to run
+            loaded = uncut()
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{str(error).rstrip('.')}. Its layers can be cut without running it: `verify=false` writes the "
+                "checkpoint and checks names, shapes, dtypes and the index, but no logits."
+            ) from error
 
     def check(folder: Path, expected: CutReport) -> None:
         nonlocal verified
@@ -113,60 +112,18 @@ def cut_model(
 
             say("reloading the checkpoint and comparing it with the bypassed model ...")
             verified = verify_cut(loaded or uncut(), plan, folder).describe()
-        card = model_card(
-            plan,
-            source_name=source.name,
-            revision=source.revision,
-            base_model=source.origin.get("base_model"),
-            license_name=source.origin.get("license"),
-            num_parameters_before=expected.parameters_before,
-            num_parameters_after=expected.parameters_after,
-            size=weights_size(folder),
-            warnings=(*expected.warnings, *([expected.copy] if expected.copy and not plan.tied else [])),
-            verified=verified or None,
-            layercut_version=__version__,
-        )
+        card = model_card(replace(expected, verified=verified), source, weights_size(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    return CutDone(cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check), verified)
+    report = cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
+    return replace(report, verified=verified)
 
 
-def _load_quantized(source: ModelSource, uncut: Callable[[], LoadedModel]) -> LoadedModel:
-    """The original model, before a byte is written, as many formats need a library or an accelerator to run.
-
-    Raises:
-        CheckpointError: it cannot be loaded here; says how to cut it all the same.
-    """
-    try:
-        return uncut()
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{str(error).rstrip('.')}. Its layers can be cut without running it: `verify=false` writes the checkpoint "
-            "and checks names, shapes, dtypes and the index, but no logits."
-        ) from error
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-class CutSource(NamedTuple):
-    """A model to be cut, and how."""
-
-    source: ModelSource
-    plan: CutPlan
-    uncut: Callable[[], LoadedModel]  # loads the whole model
-
-
-def cut_source(settings: ModelSettings, make_plan: Callable[..., CutPlan]) -> CutSource:
-    """Find a model and make the plan of its cut.
-
-    Args:
-        settings: the model.
-        make_plan: gives the plan for ``num_layers``, ``model`` and ``model_hash``.
-
-    Raises:
-        InputError: no such model, or a plan that does not fit it.
+def cut_source(
+    settings: ModelSettings, make_plan: Callable[..., CutPlan]
+) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
+    """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
+    Raises InputError: no such model, or a plan that does not fit it.
     """
     from layercut.models.loading import load_as_set
 
@@ -176,6 +133,93 @@ def cut_source(settings: ModelSettings, make_plan: Callable[..., CutPlan]) -> Cu
         trust_remote_code=settings.trust_remote_code,
         tie=settings.tie,
     )
-    found = describe_source(source)
-    plan = make_plan(num_layers=found.num_layers, model=settings.model, model_hash=found.model_hash)
-    return CutSource(source, with_earlier(plan, source), lambda: load_as_set(settings, source))
+    metadata = describe_source(source)
+    plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
+    return source, with_earlier(plan, source), lambda: load_as_set(settings, source)
+
+
+def weights_size(folder: Path) -> str:
+    """Bytes of the weight files in a model folder, headers included, in words."""
+    return f"{sum(file.stat().st_size for file in folder.glob('model*.safetensors')):,} bytes, safetensors"
+
+
+def with_weights_of(card: str, folder: Path) -> str:
+    """The card of a pruned model with the bytes of the weight files in ``folder``."""
+    return _WEIGHTS_ROW.sub(f"| weights | {weights_size(folder)} |", card)
+
+
+def model_card(report: CutReport, source: ModelSource, size: str) -> str:
+    """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads.
+
+    Args:
+        report: of the cut; without ``verified`` the card says that nothing was checked.
+        source: the original model. The home folder of a local path is hidden.
+        size: of the weight files, see ``weights_size``.
+    """
+    plan = report.plan
+    base_model, license_name = source.origin.get("base_model"), source.origin.get("license")
+    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
+    hub_id = base_model or (source.name if _HUB_ID.fullmatch(source.name) else None)
+    front = {
+        **({"base_model": hub_id} if hub_id else {}),
+        **({"license": license_name} if license_name else {}),
+        "library_name": "transformers",
+        "tags": [
+            "layercut",
+            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.tied) else []),
+            *(["width-pruning"] if plan.channels else []),
+        ],
+    }
+    name = hub_id or hide_home(source.name)
+    share = len(plan.removed) / plan.num_layers
+    before, after = report.parameters_before, report.parameters_after
+    whole = "model that was cut" if plan.earlier else "original model"
+    facts = [
+        (whole, name + (f", commit {source.revision}" if source.revision else "")),
+        (f"weights of the {whole}", plan.model_hash or "not recorded"),
+        *([("origin", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
+        ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
+        ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
+        ("kept", format_layers(plan.kept)),
+        *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
+        *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
+        ("chosen by", _criterion(plan)),
+        ("parameters", f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})"),
+        ("weights", size),
+        ("made with", f"layercut {__version__}"),
+    ]
+    amounts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
+    amounts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
+    amounts += ["a copy of the embeddings"] if plan.tied else []
+    some = "layers" if len(plan.removed) > 1 else "layer"
+    parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
+    parts += [plan.channels.describe()] if plan.channels else []
+    parts += [HEAD_COPY] if plan.tied else []
+    sentence = f"{escape(name)} without {' and '.join(parts)}."
+    if plan.is_uncut:
+        sentence = f"{escape(name)}, written again without a cut."
+    title = "uncut" if plan.is_uncut else f"{' and '.join(amounts)} removed"
+    rows = "\n".join(table(["", ""], ((key, escape(value)) for key, value in facts)))
+    listed = "".join(f"- {warning}\n" for warning in warnings)
+    return _CARD.format(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+        title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}",
+        unmeasured=UNMEASURED,
+        sentence=sentence,
+        rows=rows,
+        whole=whole,
+        verified=report.verified or "Nothing was verified after writing.",
+        warnings=f"## Warnings\n\n{listed}\n" if listed else "",
+    )
+
+
+def _criterion(plan: CutPlan) -> str:
+    by = plan.settings.get("channels")
+    thin = f"MLP channels by {by}" if plan.channels and isinstance(by, str) and by != plan.criterion else ""
+    if plan.criterion == "explicit":
+        chosen = "hand (a list of layers)" if plan.removed else ""
+    else:
+        plain = {key: value for key, value in plan.settings.items() if isinstance(value, (str, int, float))}
+        settings = ", ".join(f"{key} {value}" for key, value in plain.items())
+        chosen = f"{plan.criterion} ({settings})" if settings else plan.criterion
+    return "; ".join(filter(None, (chosen, thin)))

@@ -40,12 +40,11 @@ from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
-from layercut.surgery.cut import CutDone
-from layercut.surgery.gguf_healed import HealedCut
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.gguf_width import (
     LAST,
     FromCheckpoint,
+    HealedCut,
     Part,
     Requantised,
     Slices,
@@ -82,8 +81,7 @@ def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
     """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
     gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
     for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
-        thin = thinned(tensor, plan.channels)
-        stays = 0 if tensor.name.startswith(gone) else tensor.num_bytes if thin is None else thin.num_bytes
+        stays = 0 if tensor.name.startswith(gone) else thinned(tensor, plan.channels)[0].num_bytes
         saved += tensor.num_bytes - stays
     if tie and (copy := find_copy(file)):
         saved += copy.left_out.num_bytes
@@ -92,9 +90,7 @@ def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
 
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder.
-
-    Raises:
-        InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
+    Raises InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
     """
     if out is None or out.suffix.lower() != SUFFIX:
         return None
@@ -119,23 +115,17 @@ def cut_gguf(
     healed: Path | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda text: None,
-) -> CutDone:
+) -> CutReport:
     """Write the pruned GGUF file to ``out``, or say what would be written.
 
     The file takes its name after the checks. These always compare names, shapes, types, metadata and the bytes of every
     tensor. ``verify`` also loads it with transformers, dequantised, and compares its logits with those of the
-    bypassed model, if transformers and layercut know the architecture.
+    bypassed model, if transformers and layercut know the architecture; the original is converted for that.
 
     Args:
-        settings: the model, and the dtype and device of the comparison.
         make_plan: gives the plan for ``num_layers``, ``model`` and, where it is known, ``model_hash``.
-        file: the GGUF file of that model.
-        out: the new file; it must not exist.
-        verify: compare logits. The original is converted to a folder in the cache for that, unless it has been.
         healed: a checkpoint of the same plan, healed in closed form, whose last matrices are written and whose logits
             are compared.
-        dry_run: write nothing.
-        say: called with a line before slow work.
 
     Raises:
         InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full.
@@ -171,7 +161,8 @@ def cut_gguf(
     plan = make_plan(**named)
     if not compares and plan.model_hash is not None:
         plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
-    plan = _with_earlier(plan, head)
+    if before := [CutPlan.from_dict(data, PLAN) for data in recorded_plans(head)]:
+        plan = replace(plan, earlier=tuple(map(step_of, before)))
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copy(file) if settings.tie else None
     if plan.is_uncut and copy is None:
@@ -189,7 +180,7 @@ def cut_gguf(
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
-        return CutDone(work.report, "")
+        return work.report
     with writing(out, _ELSEWHERE), new_file(out) as part:
         check_room(out, work.num_bytes, _ELSEWHERE)
         _write(work, file, part)
@@ -208,19 +199,15 @@ def cut_gguf(
             verified = f"{verified}; {verdict.describe(of)}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
-    return CutDone(replace(work.report, out=out), verified)
+    return replace(work.report, out=out, verified=verified)
 
 
 class _Moved(NamedTuple):
     """One tensor of the new file."""
 
-    name: str
-    offset: int  # its first byte, counted from the first tensor of the new file
-    shape: tuple[int, ...]
-    num_bytes: int
-    kind: int  # number of its ggml type
+    new: GgufTensor  # its offset is counted from the first tensor
     old: GgufTensor
-    part: Part | None = None  # what stays of it; None where all of its bytes do
+    part: Part | None  # what stays of it; None where all of its bytes do
 
 
 class _Work(NamedTuple):
@@ -242,6 +229,8 @@ def _prepare(
     copy: Copy | None,
 ) -> _Work:
     """Everything there is to know before the first byte is written."""
+    import gguf
+
     changes = _changes(head, plan)
     stay = new_blocks(head, plan)
     kept, offset = [], 0
@@ -252,21 +241,20 @@ def _prepare(
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
         if copy and tensor == copy.kept:
             name = EMBEDDINGS
-        moved = _Moved(name, offset, tensor.shape, tensor.num_bytes, tensor.kind, tensor)
-        matrix = healed.matrices.get(block[0]) if healed and block and block[1] == LAST else None
-        if matrix is not None:
-            moved = moved._replace(**with_matrix(tensor, *matrix)._asdict())
-        elif (thin := thinned(tensor, plan.channels)) is not None:
-            moved = moved._replace(**thin._asdict())
-        elif tensor.name in _PER_LAYER:
-            moved = _sliced(moved, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
-        kept.append(moved)
-        offset += _padded(moved.num_bytes, head.alignment)
+        new, part = thinned(tensor, plan.channels)
+        if healed and block and block[1] == LAST and block[0] in healed.matrices:
+            new, part = with_matrix(tensor, *healed.matrices[block[0]])
+        elif part is None and tensor.name in _PER_LAYER:
+            new, part = _sliced(tensor, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
+        kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
+        offset += new.num_bytes + -new.num_bytes % head.alignment
     report = _report(file, head, plan, kept, copy)
     if head.metadata.get("general.parameter_count") == head.num_parameters:
         changes["general.parameter_count"] = report.parameters_after
-    if "general.size_label" in head.metadata:
-        changes["general.size_label"] = _size_label(head, kept)
+    if "general.size_label" in head.metadata:  # as llama.cpp's converter writes it, such as 1.5B; none for experts
+        total = report.parameters_after
+        has_experts = f"{head.architecture}.expert_count" in head.metadata
+        changes["general.size_label"] = None if has_experts else str(gguf.size_label(total, total, 0, 0))
     added = _record(plan, head, model, sha256, healed.healing if healed else ())
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
     entries = [
@@ -280,7 +268,11 @@ def _prepare(
             MAGIC,
             struct.pack("<IQQ", head.version, len(kept), len(entries)),
             *entries,
-            *(_tensor_info(moved) for moved in kept),
+            *(
+                _string(new.name)
+                + struct.pack(f"<I{len(new.shape)}QIQ", len(new.shape), *new.shape, new.kind, new.offset)
+                for new, _, _ in kept
+            ),
         )
     )
     header += bytes(-len(header) % head.alignment)
@@ -295,55 +287,41 @@ def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     return thin_metadata(head, plan.channels, cut_metadata(head, plan))
 
 
-def _sliced(moved: _Moved, width: int, plan: CutPlan) -> _Moved:
+def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, Part]:
     """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
-
-    Raises:
-        CheckpointError: it is of another size than the metadata say, or its blocks span layers.
+    Raises CheckpointError: it is of another size than the metadata say, or its blocks span layers.
     """
-    axis = _PER_LAYER[moved.name]
-    inner, outer = math.prod(moved.shape[:axis]), math.prod(moved.shape[axis + 1 :])
-    per_layer, rest = divmod(moved.num_bytes, outer * plan.num_layers)
-    if moved.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(moved.old.kind)[0]:
+    axis = _PER_LAYER[tensor.name]
+    inner, outer = math.prod(tensor.shape[:axis]), math.prod(tensor.shape[axis + 1 :])
+    per_layer, rest = divmod(tensor.num_bytes, outer * plan.num_layers)
+    if tensor.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(tensor.kind)[0]:
         raise CheckpointError(
-            f"{moved.name} has the shape {list(moved.shape)}, which does not hold {_WIDTH} = {width} values in "
+            f"{tensor.name} has the shape {list(tensor.shape)}, which does not hold {_WIDTH} = {width} values in "
             f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
         )
-    shape = (*moved.shape[:axis], width * len(plan.kept), *moved.shape[axis + 1 :])
+    shape = (*tensor.shape[:axis], width * len(plan.kept), *tensor.shape[axis + 1 :])
     ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
-    part = Slices(outer, per_layer * plan.num_layers, ranges)
-    return moved._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept), part=part)
+    new = tensor._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept))
+    return new, Slices(outer, per_layer * plan.num_layers, ranges)
 
 
 def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy: Copy | None) -> CutReport:
     left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
     rounded = [moved for moved in kept if isinstance(moved.part, Requantised | FromCheckpoint)]
-    said = requantised((moved.old.kind, moved.kind) for moved in rounded)
+    said = requantised((moved.old.kind, moved.new.kind) for moved in rounded)
     return CutReport(
         plan=plan,
         source=file,
-        out=None,
         bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
-        bytes_after=sum(moved.num_bytes for moved in kept),
+        bytes_after=sum(moved.new.num_bytes for moved in kept),
         parameters_before=head.num_parameters - left_out["parameters"],
-        parameters_after=sum(math.prod(moved.shape) for moved in kept),
+        parameters_after=sum(math.prod(moved.new.shape) for moved in kept),
         tensors_before=len(head.tensors),
         tensors_after=len(kept),
         shards=(file.name,),
-        copied=(),
         warnings=(said,) if said else (),
         copy=describe_copy(left_out) if copy else "",
     )
-
-
-def _size_label(head: GgufHead, kept: list[_Moved]) -> str | None:
-    """``1.5B`` for the layers that stay, as llama.cpp's converter writes it; None, so that it goes, for experts."""
-    import gguf
-
-    if f"{head.architecture}.expert_count" in head.metadata:
-        return None
-    total = sum(math.prod(moved.shape) for moved in kept)
-    return str(gguf.size_label(total, total, 0, 0))
 
 
 def _record(
@@ -352,7 +330,6 @@ def _record(
     """Keys that say what was cut, with types: the parent, its layers, the plan with what healed it, and those of
     earlier cuts.
     """
-    earlier = recorded_plans(head)
     record: dict[str, tuple[int, Any]] = {
         "layercut.version": (STRING, __version__),
         "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
@@ -362,16 +339,14 @@ def _record(
     }
     if sha256 is not None:
         record["layercut.parent_sha256"] = (STRING, sha256)
-    if earlier:
+    if earlier := recorded_plans(head):
         record[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
     return record
 
 
 def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
     """A plan.json on a file whose hash is not known: its name must do, and the plan records no hash of this model.
-
-    Raises:
-        InputError: a plan made for a model of another name, where that is not allowed.
+    Raises InputError: a plan made for a model of another name, where that is not allowed.
     """
     if plan.model == model:
         return replace(plan, model_hash=None)
@@ -384,62 +359,38 @@ def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPla
     return replace(plan, model=model, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
 
 
-def _with_earlier(plan: CutPlan, head: GgufHead) -> CutPlan:
-    """A plan that also says what its model lost before, if the file was cut by layercut.
-
-    Raises:
-        InputError: the file holds something else under layercut's keys.
-    """
-    before = [CutPlan.from_dict(data, PLAN) for data in recorded_plans(head)]
-    return replace(plan, earlier=tuple(map(step_of, before))) if before else plan
-
-
-def _padded(num_bytes: int, unit: int) -> int:
-    return -(-num_bytes // unit) * unit
-
-
 def _string(text: str) -> bytes:
     raw = text.encode("utf-8")
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(kind: int, value: Any) -> bytes:
-    return _string(value) if kind == STRING else struct.pack(SCALARS[kind], value)
-
-
 def _entry(key: str, kind: int, value: Any) -> bytes:
     """A key with its value, as it stands in the file; a tuple is an array of that kind."""
+
+    def pack(item: Any) -> bytes:
+        return _string(item) if kind == STRING else struct.pack(SCALARS[kind], item)
+
     if isinstance(value, tuple):
-        body = struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(_value(kind, item) for item in value)
-    else:
-        body = struct.pack("<I", kind) + _value(kind, value)
-    return _string(key) + body
-
-
-def _tensor_info(moved: _Moved) -> bytes:
-    shape = moved.shape
-    return _string(moved.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, moved.kind, moved.offset)
+        return _string(key) + struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(map(pack, value))
+    return _string(key) + struct.pack("<I", kind) + pack(value)
 
 
 def _write(work: _Work, file: Path, part: Path) -> None:
     with file.open("rb") as source, part.open("wb", buffering=0) as target:
         target.write(work.header)
         for moved in work.tensors:
-            for chunk in _chunks(source, moved):
-                target.write(chunk)
-            target.write(bytes(_padded(moved.num_bytes, work.alignment) - moved.num_bytes))
+            target.writelines(_chunks(source, moved))
+            target.write(bytes(-moved.new.num_bytes % work.alignment))
         os.fsync(target.fileno())
 
 
 def _check_written(work: _Work, file: Path, part: Path) -> None:
     """Read the new file again and compare it with what it was cut from, byte for byte.
-
-    Raises:
-        VerificationError: a name, shape, type, key or byte is not what it should be.
+    Raises VerificationError: a name, shape, type, key or byte is not what it should be.
     """
     old, new = read_gguf_head(file), read_gguf_head(part)
-    wanted = [(moved.name, moved.shape, moved.kind) for moved in work.tensors]
-    written = [(tensor.name, tensor.shape, tensor.kind) for tensor in new.tensors]
+    wanted = [moved.new[:3] for moved in work.tensors]
+    written = [tensor[:3] for tensor in new.tensors]
     if written != wanted:
         differs = next(pair for pair in itertools.zip_longest(written, wanted) if pair[0] != pair[1])
         raise VerificationError(f"{part} holds the tensor {differs[0]}, and {differs[1]} was to be written.")
@@ -453,7 +404,7 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
         for moved, tensor in zip(work.tensors, new.tensors, strict=True):
             now.seek(tensor.offset)
             if any(now.read(len(chunk)) != chunk for chunk in _chunks(was, moved)):
-                raise VerificationError(f"{part} has other bytes in {moved.name} than {file} in {moved.old.name}.")
+                raise VerificationError(f"{part} has other bytes in {tensor.name} than {file} in {moved.old.name}.")
 
 
 def _chunks(file: BinaryIO, moved: _Moved) -> Iterator[bytes]:
@@ -465,17 +416,16 @@ def _chunks(file: BinaryIO, moved: _Moved) -> Iterator[bytes]:
 
     if moved.part is not None:
         return moved.part.chunks(read)
-    return (read(begin, min(CHUNK, moved.num_bytes - begin)) for begin in range(0, moved.num_bytes, CHUNK))
+    size = moved.new.num_bytes
+    return (read(begin, min(CHUNK, size - begin)) for begin in range(0, size, CHUNK))
 
 
 def _unread(head: GgufHead) -> str | None:
     """Reason why transformers cannot run a GGUF file; None where it can."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-    def plain(name: str) -> str:
-        return name.replace("-", "").replace("_", "")
-
-    if plain(head.architecture) in map(plain, GGUF_SUPPORTED_ARCHITECTURES):
+    known = {name.replace("-", "").replace("_", "") for name in GGUF_SUPPORTED_ARCHITECTURES}
+    if head.architecture.replace("-", "").replace("_", "") in known:
         return None
     return f"transformers does not read the GGUF architecture {head.architecture}"
 

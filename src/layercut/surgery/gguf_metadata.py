@@ -102,10 +102,6 @@ def new_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
 def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """The keys whose values change, with the new values: numbers, or tuples for arrays.
 
-    Args:
-        head: of the original file.
-        plan: what goes; where that is no layer, nothing changes.
-
     Raises:
         InputError: the plan does not fit the file, or no file of this architecture can express it; names the key.
         CheckpointError: the file counts other layers than it holds, or an array of one entry per layer is too short.

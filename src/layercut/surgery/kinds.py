@@ -9,15 +9,16 @@ Any other difference means that the layer would compute something else, and the 
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import InputError, one_line
-from layercut.models.structure import SECTIONS, Structure, blueprint, structure_in
+from layercut.errors import CheckpointError, InputError
+from layercut.models.structure import Structure, blueprint, structure_in, with_text_fields
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.plan import CutPlan
 from layercut.text.removal import format_layers
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 Attributes = Mapping[tuple[str, str], Any]  # by module, named from the layer or the model, and attribute
 NEUTRAL = frozenset({"training", "store_full_length_kv"})
 """Attributes that may change with the plan: they say what is kept for other layers, not what this one computes."""
-INDEX = "layer_idx"  # name of a layer's place in the cache, in transformers
+POSITIONS = frozenset({"layer_id", "layer_idx", "layer_num", "layer_number", "seed"})
+"""Attributes that hold a layer's place in the stack or in the cache, or count from it (big_bird draws by its seed).
+Any other number that grows from layer to layer may be part of what the layer computes (beam's residual)."""
 _ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chunked_attention", "hybrid"})
 """Kinds of layers with attention over cached keys."""
 CLASS, WEIGHT, BUFFER = "class", "shape of ", "shape of buffer "
@@ -52,14 +55,7 @@ class _Model(NamedTuple):
 
 def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan) -> None:
     """Refuse a plan under which transformers would build a layer that stays as another one.
-
-    Args:
-        before: config of the original model.
-        after: of the pruned model, as it will be read from config.json.
-        plan: what goes.
-
-    Raises:
-        InputError: such a layer, or a tensor that has a dimension for the layers.
+    Raises InputError: such a layer, or a tensor that has a dimension for the layers.
     """
     if not plan.is_uncut:
         _check_attention_stays(before, plan)
@@ -68,19 +64,13 @@ def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan
 
 def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig, plan: CutPlan) -> tuple[Setting, ...]:
     """The attributes of a model's modules that are other under a plan, with their values.
-
-    Args:
-        model_class: of the model.
-        config: of the whole model; it is not changed.
-        plan: what goes.
-
-    Raises:
-        InputError: a layer that stays would be another one, or a tensor has a dimension for the layers.
+    Raises InputError: a layer that stays would be another one, or a tensor has a dimension for the layers.
     """
     if plan.is_uncut:
         return ()
     _check_attention_stays(config, plan)
-    return _settings(_Key(model_class, config), plan.num_layers, frozenset(plan.removed))
+    key = _Key(model_class, json.dumps(config.to_dict(), sort_keys=True, default=str), config)
+    return _settings(key, plan.num_layers, frozenset(plan.removed))
 
 
 def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
@@ -98,26 +88,24 @@ def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
             )
 
 
+@dataclass(frozen=True)
 class _Key:
     """A config as a key of caches."""
 
-    def __init__(self, model_class: type[PreTrainedModel], config: PretrainedConfig) -> None:
-        self.model_class, self.config = model_class, config
-        self._text = json.dumps(config.to_dict(), sort_keys=True, default=str)
-
-    def __hash__(self) -> int:
-        return hash((self.model_class, self._text))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and (self.model_class, self._text) == (other.model_class, other._text)
+    model_class: type[PreTrainedModel]
+    text: str
+    config: PretrainedConfig = field(compare=False)
 
 
 @lru_cache(maxsize=1024)
 def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Setting, ...]:
     plan = CutPlan(num_layers=num_layers, removed=tuple(sorted(removed)))
     before = _original(key)
-    positions = _positions(before.layers)
-    if positions is not None and _rest_is_constant(key, num_layers):
+    first = before.layers[0]
+    positions = [place for place in first if any(layer.get(place) != first[place] for layer in before.layers)]
+    is_alike = all(layer.keys() == first.keys() for layer in before.layers)
+    # Where layers are the same but for their positions, each takes on those of the layer whose place it takes.
+    if is_alike and all(name in POSITIONS for _, name in positions) and _rest_is_constant(key, num_layers):
         return tuple(
             Setting(old, module, name, before.layers[new][module, name])
             for new, old in enumerate(plan.kept)
@@ -128,12 +116,8 @@ def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Sett
 
 
 def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ...]:
-    found = [
-        setting
-        for new, old in enumerate(plan.kept)
-        for setting in _followed(before.layers, old, after.layers[new], plan)
-    ]
-    return (*found, *_outside(before.rest, after.rest))
+    layers = [_followed(before.layers[old], after.layers[new], plan, old, new) for new, old in enumerate(plan.kept)]
+    return (*chain.from_iterable(layers), *_outside(before.rest, after.rest))
 
 
 @lru_cache(maxsize=16)
@@ -149,18 +133,12 @@ def _rest_is_constant(key: _Key, num_layers: int) -> bool:
 
 
 def _under(key: _Key, plan: CutPlan) -> _Model:
-    config = copy.deepcopy(key.config)
-    text = config.get_text_config(decoder=True)
-    fields = cut_config(text.to_dict(), plan, _original(key).structure)
+    text = key.config.get_text_config(decoder=True).to_dict()
     try:
-        cut = type(text).from_dict(fields)
-    except Exception as error:  # whatever the config class finds wrong
-        raise InputError(f"transformers accepts no such pruned model: {one_line(error)}") from error
-    if text is config:
-        return _model(blueprint(cut, key.model_class))
-    section = next(name for name in SECTIONS if getattr(config, name, None) is text)
-    setattr(config, section, cut)
-    return _model(blueprint(config, key.model_class))
+        cut = with_text_fields(key.config, cut_config(text, plan, _original(key).structure))
+    except CheckpointError as error:
+        raise InputError(f"transformers accepts no such pruned model: {error}") from error
+    return _model(blueprint(cut, key.model_class))
 
 
 def _model(model: PreTrainedModel) -> _Model:
@@ -201,66 +179,29 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _positions(layers: Sequence[Attributes]) -> list[tuple[str, str]] | None:
-    """If all layers are the same but for their positions: the attributes that hold these."""
-    first = layers[0]
-    if any(layer.keys() != first.keys() for layer in layers):
-        return None
-    positions = []
-    for place in first:
-        values = [layer[place] for layer in layers]
-        if all(value == values[0] for value in values):
-            continue
-        if not _are_positions(place[1], list(enumerate(values))):
-            return None
-        positions.append(place)
-    return positions
-
-
-def _are_positions(name: str, values: Sequence[tuple[int, Any]]) -> bool:
-    """True if an attribute is the layer's index, or counts from another number; the places of a layer in the cache
-    may be several, and then count in larger steps."""
-    if len(values) < 2 or not all(type(value) is int for _, value in values):
-        return False
-    (start, first), (end, last) = values[0], values[-1]
-    step = (last - first) // (end - start)
-    return (step == 1 or name == INDEX) and all(value == first + step * (at - start) for at, value in values)
-
-
-def _followed(layers: Sequence[Attributes], old: int, after: Attributes, plan: CutPlan) -> list[Setting]:
+def _followed(before: Attributes, after: Attributes, plan: CutPlan, old: int, new: int) -> list[Setting]:
     """The positions that one layer holds, as they are in the pruned model. Raises InputError: another difference."""
-    before = layers[old]
-    new_of = {kept: new for new, kept in enumerate(plan.kept)}
     settings = []
     for module, name in sorted(before.keys() | after.keys(), key=lambda place: (place[1] != CLASS, place)):
         was, is_now = before.get((module, name)), after.get((module, name))
         if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
             continue
-        held = [(index, layer[module, name]) for index, layer in enumerate(layers) if (module, name) in layer]
-        is_target = type(was) is int and name.endswith(("layer_index", "layer_idx")) and new_of.get(was) == is_now
-        is_position = _are_positions(name, held) or (is_target and name != INDEX) or _is_of_kept(was, is_now, plan)
-        if not is_position and name not in NEUTRAL:
+        # A list with an entry for every layer may be cut to those that stay.
+        of_all = was if isinstance(was, (list, tuple)) and len(was) == plan.num_layers else ()
+        is_list_of_kept = of_all and is_now in ([of_all[at] for at in plan.kept], tuple(of_all[at] for at in plan.kept))
+        if name not in POSITIONS | NEUTRAL and not is_list_of_kept:
             what = f"{module}.{name}" if module else name
             raise InputError(
-                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new_of[old]} of "
+                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new} of "
                 f"the pruned model; keep layers 0-{old}."
             )
         settings.append(Setting(old, module, name, is_now))
     return settings
 
 
-def _is_of_kept(was: Any, is_now: Any, plan: CutPlan) -> bool:
-    """True if a list with an entry for every layer was cut to those that stay."""
-    if not isinstance(was, (list, tuple)) or not isinstance(is_now, (list, tuple)) or len(was) != plan.num_layers:
-        return False
-    return [was[index] for index in plan.kept] == list(is_now)
-
-
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:
     """Changes outside of the layers. Parts of a kind of layer that has none left (its rotary angles) may stay.
-
-    Raises:
-        InputError: a weight that has a dimension for the layers.
+    Raises InputError: a weight that has a dimension for the layers.
     """
     settings = []
     for place in sorted(before.keys() & after.keys()):

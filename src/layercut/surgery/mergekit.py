@@ -21,10 +21,8 @@ MARK = "# written by layercut cut\n"
 
 def read_slices(file: Path) -> tuple[range, ...]:
     """The layers that stay, in the file's order.
-
-    Raises:
-        InputError: no such file, another merge method, two models, layers twice or out of order, or slices that only a
-            merge can make.
+    Raises InputError: no such file, another merge method, two models, layers twice or out of order, or slices that only
+    a merge can make.
     """
     try:
         data = load_yaml(file)
@@ -67,11 +65,7 @@ def _only(part: dict[Any, Any], known: tuple[str, ...], file: Path, where: str) 
 
 
 def removed_by_slices(kept: tuple[range, ...], num_layers: int, file: str) -> tuple[int, ...]:
-    """The layers that no slice keeps.
-
-    Raises:
-        InputError: a slice goes past the last layer.
-    """
+    """The layers that no slice keeps. Raises InputError: a slice goes past the last layer."""
     if not kept or kept[-1].stop > num_layers:
         raise InputError(f"{file} keeps layers up to {kept[-1].stop - 1 if kept else 0}; this model has {num_layers}.")
     stays = {layer for part in kept for layer in part}
@@ -79,11 +73,7 @@ def removed_by_slices(kept: tuple[range, ...], num_layers: int, file: str) -> tu
 
 
 def to_mergekit(plan: CutPlan, model: str, dtype: str) -> str:
-    """A plan as a configuration for ``mergekit-yaml``.
-
-    Raises:
-        InputError: a plan that removes MLP channels.
-    """
+    """A plan as a configuration for ``mergekit-yaml``. Raises InputError: a plan that removes MLP channels."""
     if plan.channels is not None:
         raise InputError("mergekit removes no MLP channels; write plans with thinner MLPs with layercut cut.")
     stays = [layer for layer in range(plan.num_layers) if layer not in plan.removed]

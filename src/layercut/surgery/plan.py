@@ -161,9 +161,7 @@ class CutPlan(Printed):
     @classmethod
     def from_dict(cls, data: Any, where: str = "plan") -> CutPlan:
         """The inverse of ``to_dict``.
-
-        Raises:
-            InputError: another format version, or no plan; ``where`` says in the message where it came from.
+        Raises InputError: another format version, or no plan; ``where`` says in the message where it came from.
         """
         remedy = "Make the plan again with layercut select or layercut cut."
         check_fields(_PlanFile, data, f"{where}: not a plan of layercut", remedy)
@@ -283,12 +281,8 @@ def mlp_share(plan: Mapping[str, Any]) -> float:
 def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
     """The layers that several cuts take from a model of this depth, in order and in its numbers.
 
-    Args:
-        cuts: of each the depth of the model that it was made for, and the layers removed from that.
-        num_layers: of the model that the first one was made for.
-
-    Returns:
-        None where a cut was made for another depth than the one before left, or names a layer beyond it.
+    ``cuts`` are each a depth and the layers removed from a model of it. None where one was made for another depth than
+    the one before left, or names a layer beyond it.
     """
     left = list(range(num_layers))
     removed: tuple[int, ...] = ()
@@ -332,9 +326,7 @@ def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutP
 
 def parse_layers(text: str) -> tuple[int, ...]:
     """Layer list as people write it: ``3,8,21-24`` is 3, 8, 21, 22, 23, 24 (inclusive at both ends), in that order.
-
-    Raises:
-        InputError: nothing named, a part that is no number or range, or a range that runs backwards.
+    Raises InputError: nothing named, a part that is no number or range, or a range that runs backwards.
     """
     layers: list[int] = []
     for part in text.replace(" ", "").split(","):

@@ -15,12 +15,11 @@ import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import CheckpointError, InputError
-from layercut.runs.json_text import load
+from layercut.errors import InputError
+from layercut.models.weights import read_object
 
 if TYPE_CHECKING:
     from layercut.models.weights import TensorSpan
@@ -46,16 +45,11 @@ class Modules:
         self.num_layers = plan.num_layers
         self.renamed = {_module_of(name): _module_of(renamed[name]) for name in before if name in renamed}
         """Old to new name of each module that stays."""
-        self.old = frozenset(map(_module_of, before))
+        self.old, self.new = frozenset(map(_module_of, before)), frozenset(self.renamed.values())
         moved = [name for name in before if renamed.get(name) != name]
         self.stacks = frozenset(filter(None, map(_stack_of, moved)))
         """Names of the lists of decoder layers, such as ``model.layers``."""
         self._others = frozenset(filter(None, map(_stack_of, before))) - self.stacks
-
-    @cached_property
-    def new(self) -> frozenset[str]:
-        """New names of all modules that stay."""
-        return frozenset(self.renamed.values())
 
     def stays(self, name: str) -> str | None:
         """The name that a module is written by; None if its layer is removed. Other text comes back unchanged.
@@ -75,13 +69,8 @@ class Modules:
 
     def _is_decoder(self, head: str) -> bool:
         """True if ``head`` names the decoder's list of layers, and not that of a vision tower."""
-
-        def ends(longer: str, shorter: str) -> bool:
-            return longer == shorter or longer.endswith(f".{shorter}")
-
-        if any(head == other for other in self._others):
-            return False
-        return any(ends(stack, head) or ends(head, stack) for stack in self.stacks)
+        pairs = [(f".{stack}", f".{head}") for stack in self.stacks]
+        return head not in self._others and any(one.endswith(other) or other.endswith(one) for one, other in pairs)
 
     def with_numbers(self, pattern: str) -> str | None:
         """A regular expression or wildcard with its layer numbers replaced; None if one of them is removed."""
@@ -114,13 +103,8 @@ def is_quantized(config: Mapping[str, Any]) -> bool:
 def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Modules) -> dict[str, Any]:
     """The config of a pruned model with the fields that name modules, in nested sections too.
 
-    Args:
-        config: of the pruned model, in all other fields.
-        raw: the original's config.json.
-        modules: of the original.
-
-    Raises:
-        InputError: an entry that cannot be written for the pruned model; names the field.
+    ``raw`` is the original's config.json, and ``modules`` are of the original.
+    Raises InputError: an entry that cannot be written for the pruned model; names the field.
     """
     return {
         name: value
@@ -134,20 +118,13 @@ def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Mo
 
 def follow_files(source: Path, modules: Modules) -> dict[str, str]:
     """Text of the files beside config.json that name modules, for the pruned model, by name.
-
-    Raises:
-        InputError: as ``follow_config``.
-        CheckpointError: such a file holds no JSON.
+    Raises InputError: as ``follow_config``; CheckpointError: such a file holds no JSON.
     """
     texts = {}
     for name in FILES:
-        if not (source / name).is_file():
-            continue
-        try:
-            data = load(source / name)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{source / name} is damaged: {error}.") from error
-        texts[name] = json.dumps(follow(data, modules, name), indent=2, ensure_ascii=False) + "\n"
+        if (source / name).is_file():
+            followed = follow(read_object(source / name), modules, name)
+            texts[name] = json.dumps(followed, indent=2, ensure_ascii=False) + "\n"
     return texts
 
 
@@ -218,8 +195,7 @@ def _matcher(body: str, sign: str) -> Callable[[str], bool]:
     Regular expressions after a sign match from the beginning (compressed-tensors, GPTQ). A bare star is a wildcard
     (ModelOpt). Other expressions match up to the end of a part of the name (transformers).
 
-    Raises:
-        re.error: no regular expression.
+    Raises re.error: no regular expression.
     """
     if not sign and not _META.search(body.replace("*", "")):
         return lambda name: fnmatch.fnmatchcase(name, body)

@@ -70,10 +70,11 @@ def remove_layers(
 
 def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, part: Part = taken) -> ExitStack:
     """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
-
-    Raises:
-        InputError: the plan does not fit the model, or a bypass is active on it.
+    Raises InputError: the plan does not fit the model, or a bypass is active on it.
     """
+    from transformers import PreTrainedModel
+    from transformers.utils.output_capturing import maybe_install_capturing_hooks
+
     if getattr(model, ACTIVE, None) is not None:
         raise InputError(
             f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all "
@@ -87,7 +88,10 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, p
     if len(layers) != plan.num_layers:
         raise plan.unfit(f"this one has {len(layers)}")
     refuse_reordered(model, plan)
-    _install_output_hooks(parent)
+    # transformers puts its output recording hooks on the layers once per model, when hidden states are first asked for.
+    # Inside a bypass, the layers that are out would never get theirs, and the restored model would return too few.
+    if isinstance(parent, PreTrainedModel):
+        maybe_install_capturing_hooks(parent)
     old, new, settings = _followed(model, plan)
     with ExitStack() as undo:
         for setting in settings:
@@ -127,9 +131,7 @@ def refuse_reordered(model: PreTrainedModel, plan: CutPlan) -> None:
 
 def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
     """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
-
-    Raises:
-        InputError: such a layer.
+    Raises InputError: such a layer.
     """
     known = _checked.setdefault(model, set())
     if plan.key not in known:
@@ -159,34 +161,21 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
     for layer, channels in plan.channels.kept.items():
         for slot in slots[layer] if layer in plan.kept else ():
             module = layers[layer].get_submodule(slot.module)
-            before = getattr(module, slot.tensor)
+            before: nn.Parameter = getattr(module, slot.tensor)
             key = (plan.channels.key, layer, slot.name)
-            found = held.get(key)
-            if found is None or found[0] is not before or found[1] != before._version:
+            whole, version, thin = held.get(key, (None, 0, before))
+            if whole is not before or version != before._version:
                 data = part(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
                 thin = nn.Parameter(data, requires_grad=before.requires_grad)
-                held[key] = found = (before, before._version, thin)
+                held[key] = (before, before._version, thin)
             undo.callback(module._parameters.__setitem__, slot.tensor, before)
-            module._parameters[slot.tensor] = found[2]
+            module._parameters[slot.tensor] = thin
 
 
 def _owners(model: nn.Module) -> dict[int, str]:
     """The name of one tensor of each module that has tensors of its own, by the module's identity."""
     tensors = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
     return {id(model.get_submodule(name.rpartition(".")[0])): name for name, _ in tensors}
-
-
-def _install_output_hooks(parent: nn.Module) -> None:
-    """Have transformers put its output recording hooks on *all* layers now.
-
-    It does so once per model, when hidden states or attentions are first asked for. Were that inside a bypass, the
-    layers that are out would never get theirs, and the restored model would return fewer hidden states than it has.
-    """
-    from transformers import PreTrainedModel
-    from transformers.utils.output_capturing import maybe_install_capturing_hooks
-
-    if isinstance(parent, PreTrainedModel):
-        maybe_install_capturing_hooks(parent)
 
 
 def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Safetensors files written from byte ranges of other safetensors files, in constant memory.
+"""The weight files of a pruned checkpoint: byte ranges of other safetensors files, in constant memory.
 
 No tensor is decoded: a header is written first, then the bytes are copied. So every dtype works, fp8 and packed
 integers too. ``safetensors.torch.save_file`` would hold a whole file in memory, and takes twice as long.
@@ -7,13 +7,18 @@ integers too. ``safetensors.torch.save_file`` would hold a whole file in memory,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layercut.errors import VerificationError
+from layercut.errors import CheckpointError, InputError, VerificationError
+from layercut.models.structure import Structure
 from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
+from layercut.surgery.channels import Channels
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.slots import stored_slots
+from layercut.surgery.width import mlp_width_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,63 @@ class Shard:
         return len(raw).to_bytes(8, "little") + raw
 
 
+def renamed_tensors(
+    pieces: Iterable[TensorSpan], plan: CutPlan, structure: Structure, source: Path, *, has_extra: bool
+) -> list[TensorSpan]:
+    """The tensors that stay, those of decoder layers under their new numbers.
+
+    With ``has_extra`` the model may store other layers behind the decoder layers: they move up.
+
+    Raises CheckpointError: weights of more or fewer layers than the config counts.
+    """
+    new = {old: position for position, old in enumerate(plan.kept)}
+    stay, seen = [], set()
+    for piece in pieces:
+        match = structure.tensor_pattern.match(piece.name)
+        if match is None:
+            stay.append(piece)
+            continue
+        old = int(match[2])
+        seen.add(old)
+        if old >= plan.num_layers and not has_extra:
+            raise CheckpointError(
+                f"{source} holds {piece.name}, but its config.json says {plan.num_layers} decoder layers (0-"
+                f"{plan.num_layers - 1}); one of the two is wrong."
+            )
+        if old in new or old >= plan.num_layers:
+            position = new.get(old, old - len(plan.removed))
+            stay.append(piece._replace(name=f"{match[1]}{position}{match[3]}"))
+    missing = set(range(plan.num_layers)) - seen
+    if missing:
+        raise CheckpointError(
+            f"{source} has no weights of layer {min(missing)}; its config.json says {plan.num_layers} decoder layers."
+        )
+    return stay
+
+
+def thinned_tensors(
+    pieces: list[TensorSpan], channels: Channels, structure: Structure, raw: Mapping[str, Any], source: Path
+) -> list[TensorSpan]:
+    """The tensors with the MLP channels that stay.
+    Raises InputError: channels of another model, or a checkpoint that stores its MLPs in a way that is not known.
+    """
+    mlp = mlp_width_of(raw, str(source))
+    mlp.check(channels)
+    slots = stored_slots(pieces, mlp, structure, raw, str(source))
+    known = {(layer, slot.name) for layer, slot in slots.values()}
+    for layer, own in mlp.slots.items():
+        for slot in own:
+            if (layer, slot.name) not in known:
+                raise InputError(
+                    f"{source} does not store {slot.name} of layer {layer} as it is in memory, nor each expert's part "
+                    "by itself, so its MLPs cannot be thinned on disk."
+                )
+    thin = {
+        name: (slot.dim, slot.entries(channels.kept[layer], channels.width)) for name, (layer, slot) in slots.items()
+    }
+    return [piece.taking(*thin[piece.name]) if piece.name in thin else piece for piece in pieces]
+
+
 def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
 
@@ -69,21 +131,16 @@ def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mappin
     )
 
 
-def write_shards(
-    shards: Iterable[Shard], folder: Path, num_parameters: int, progress: Callable[[int], None] = lambda count: None
-) -> None:
-    """Write the files, and their index if there are several. ``progress`` gets the bytes of each copied chunk.
+def write_shards(shards: Sequence[Shard], folder: Path, num_parameters: int) -> None:
+    """Write the files, and their index if there are several.
 
     The files are not synced to disk one by one: that would cost more than the copying.
     """
-    shards = tuple(shards)
     for shard in shards:
         with (folder / shard.name).open("wb") as target:
             target.write(shard.header())
             for piece in shard.pieces:
-                for data in piece.chunks():
-                    target.write(data)
-                    progress(len(data))
+                target.writelines(piece.chunks())
     if len(shards) > 1:
         index = {
             "metadata": {"total_parameters": num_parameters, "total_size": sum(shard.num_bytes for shard in shards)},
@@ -94,9 +151,7 @@ def write_shards(
 
 def check_written(folder: Path, shards: Sequence[Shard]) -> str:
     """Read the heads of the weight files again and compare them with what was to be written; gives that in words.
-
-    Raises:
-        VerificationError: a tensor is missing, of another shape or dtype, or not where the index says.
+    Raises VerificationError: a tensor is missing, of another shape or dtype, or not where the index says.
     """
     wanted = {piece.name: (shard.name, *piece.entry[:2]) for shard in shards for piece in shard.pieces}
     written = {piece.name: (piece.file.name, *piece.entry[:2]) for piece in stored_tensors(folder)}

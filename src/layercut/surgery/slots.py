@@ -8,12 +8,21 @@ mixture of experts has one for each expert, all in one stacked tensor, and its s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from layercut.errors import InputError
+from layercut.models.structure import Structure, stored_as
+from layercut.models.weights import TensorSpan
+from layercut.surgery.channels import EXPERT_BLOCK, Channels, num_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_EXPERT = re.compile(r"\bexperts\.(\d+)\.")
+_JOINED = frozenset({"MergeModulelist", "Concatenate"})
+"""transformers' operations that make one tensor of what a checkpoint stores: experts stacked, gates and ups joined."""
 Order = Literal["one", "halves", "pairs"]
 Entries = Sequence[int] | Sequence[Sequence[int]]
 """Places along one dimension; of a stacked tensor a list for each expert, all of one length."""
@@ -67,6 +76,53 @@ class ChannelSlot(NamedTuple):
         return [place for channel in channels for place in (2 * channel, 2 * channel + 1)]
 
 
+class MlpWidth(NamedTuple):
+    """The place of the MLP channels in one model."""
+
+    field: str  # key of the config
+    width: int
+    slots: Mapping[int, tuple[ChannelSlot, ...]]  # by layer; layers without such an MLP are not there
+
+    def readers(self, layer: int) -> tuple[ChannelSlot, ...]:
+        """The last matrices of a layer's MLPs; those of experts are one slot."""
+        return tuple(slot for slot in self.slots[layer] if slot.reads)
+
+    def mlps(self, layer: int) -> int:
+        """MLPs of a layer: one, or the experts."""
+        return max(slot.first + slot.mlps for slot in self.slots[layer])
+
+    @property
+    def has_stacked_experts(self) -> bool:
+        """True if one tensor holds the channels of several experts."""
+        return any(slot.is_stacked for slots in self.slots.values() for slot in slots)
+
+    def num_kept(self, share: float) -> int:
+        """Channels that stay in each MLP if about ``share`` of them goes. InputError: a share that leaves none."""
+        return num_kept(self.width, share, least_block=EXPERT_BLOCK if self.has_stacked_experts else 1)
+
+    def first_channels(self, number: int) -> Channels:
+        """The first ones of each MLP, for what depends on their number alone, such as times."""
+        kept = {
+            layer: tuple(mlp * self.width + channel for mlp in range(self.mlps(layer)) for channel in range(number))
+            for layer in self.slots
+        }
+        return Channels(field=self.field, width=self.width, kept=kept)
+
+    def check(self, channels: Channels) -> None:
+        """Raise InputError if the channels are those of another model, or its experts cannot be as wide."""
+        mlps = {layer: self.mlps(layer) for layer in self.slots}
+        if (channels.field, channels.width, channels.mlps) != (self.field, self.width, mlps):
+            raise InputError(
+                f"the plan names MLP channels of {len(channels.kept)} layers with {channels.field} {channels.width}; "
+                f"this model has {len(self.slots)} with {self.field} {self.width}. Use a plan made for this very model."
+            )
+        if self.has_stacked_experts and channels.num_kept % EXPERT_BLOCK:
+            raise InputError(
+                f"the plan keeps {channels.num_kept} MLP channels of each expert, and torch multiplies stacked experts "
+                f"only where that is a multiple of {EXPERT_BLOCK}; make the plan again with layercut select."
+            )
+
+
 def taken(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     """The entries of a tensor along one dimension, in memory of its own."""
     import torch
@@ -74,7 +130,7 @@ def taken(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     index = torch.tensor(entries, device=tensor.device)
     if index.dim() == 1:
         return tensor.index_select(dim, index).contiguous()
-    return torch.stack([one.index_select(dim - 1, own) for one, own in zip(tensor, index, strict=True)])
+    return torch.stack([matrix.index_select(dim - 1, own) for matrix, own in zip(tensor, index, strict=True)])
 
 
 def zeroed(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
@@ -84,4 +140,43 @@ def zeroed(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     index = torch.tensor(entries, device=tensor.device)
     if index.dim() == 1:
         return tensor.index_fill(dim, index, 0.0)
-    return torch.stack([one.index_fill(dim - 1, own, 0.0) for one, own in zip(tensor, index, strict=True)])
+    return torch.stack([matrix.index_fill(dim - 1, own, 0.0) for matrix, own in zip(tensor, index, strict=True)])
+
+
+def stored_slots(
+    pieces: Sequence[TensorSpan], mlp: MlpWidth, structure: Structure, config: Mapping[str, Any], name: str
+) -> dict[str, tuple[int, ChannelSlot]]:
+    """By the names of a checkpoint's tensors that hold channels, their layer and their slots.
+
+    They are stored as in memory, or each expert's matrices by themselves. Tensors that are stored in a way that is not
+    known, such as transposed, are not among them.
+    """
+    by_name = {(layer, slot.name): slot for layer, own in mlp.slots.items() for slot in own}
+    stored = stored_as(config, name, [piece.name for piece in pieces])
+    inside = re.compile(rf"^{re.escape(structure.layers)}\.(\d+)\.(.+)$")
+    slots = {}
+    for piece in pieces:
+        match = structure.tensor_pattern.match(piece.name)
+        if match is None:
+            continue
+        slot = by_name.get((int(match[2]), match[3].removeprefix(".")))
+        operations: list[str] = []
+        if slot is None or slot.is_stacked:
+            parameter, operations = stored[piece.name]
+            own = inside.match(parameter)
+            slot = by_name.get((int(own[1]), own[2])) if own else None
+        if slot is not None and _JOINED.issuperset(operations) and (fitting := _slot_in(piece, slot, mlp.width)):
+            slots[piece.name] = (int(match[2]), fitting)
+    return slots
+
+
+def _slot_in(piece: TensorSpan, slot: ChannelSlot, width: int) -> ChannelSlot | None:
+    """The slot by the shape of what is stored; None where that is no such shape."""
+    times = {"one": 1}.get(slot.order, 2)
+    shape, expert = piece.entry.shape, _EXPERT.search(piece.name)
+    if not slot.is_stacked:
+        return slot if shape[slot.dim] == times * slot.mlps * width else None
+    if expert is None:
+        return slot if len(shape) > slot.dim and shape[slot.dim] == times * width else None
+    size = shape[slot.dim - 1] if len(shape) >= slot.dim else 0
+    return slot.of_expert(int(expert[1]), is_half=size == width) if size in (width, times * width) else None

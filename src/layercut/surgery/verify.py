@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
+from layercut.models.quantise import widened
 from layercut.models.structure import auto_class, structure_in, text_config_of
-from layercut.models.wider import widened
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
+from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, masked
 from layercut.surgery.width import mlp_width_in
 
@@ -37,7 +38,9 @@ ROUNDING_STEPS = 4
 arithmetic to the last bit. Where weights lie in memory, and which kernels an accelerator chooses, sets the order of
 sums; what that explains vanishes in a wider dtype, where the same tolerance holds."""
 
-
+REFERENCE_TOLERANCE = 1e-4
+"""Difference from the reference that passes, as a share of the largest logit: rwkv halves its states every few layers,
+and a norm whose epsilon then weighs more gives other digits, where a wrong layer gives other logits."""
 MOST_ROUNDING = 0.2
 """Relative change of a matrix that may come from quantising it again: 4 bits change normal numbers by 8 %, and other
 channels in its place by 140 %."""
@@ -89,59 +92,69 @@ def verify_cut(
 
     All tensors must be equal, bit by bit. Both models then run in the dtype and on the device of ``uncut``, on the same
     seeded tokens (TEXT_LENGTHS, left-padded), and write NEW_TOKENS behind them, which shows a cache or a recurrent
-    state that belongs to another layer. Where logits differ by more than rounding, both are computed again in a wider
-    dtype, if memory allows. Layer kinds are compared by name too, since short texts do not show a sliding window of
-    thousands of tokens.
+    state that belongs to another layer. Layer kinds are compared by name too, since short texts do not show a sliding
+    window of thousands of tokens. At last the longest text is compared with the original model whose layers are skipped
+    in place. Where logits differ by more than rounding, both are computed again in a wider dtype, if memory allows.
 
-    Raises:
-        VerificationError: weights are missing or other ones, a layer is of another kind, or a logit differs by more
-            than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
+    Raises VerificationError: weights are missing or other ones, a layer is of another kind, or a logit differs by more
+    than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
     """
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
     cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
     batch = _batch(model)
-    readers = _last_matrices(model, plan) if rounds else ()
+    # Alone, because some attention turns padding into NaN in float64.
+    texts = [
+        {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
+    ]
+    dtype = model.dtype
+
+    def run_texts(bypassed: PreTrainedModel) -> _Run:
+        batches = [batch] if bypassed.dtype == dtype else texts
+        logits_NV = torch.cat([_logits(bypassed, some) for some in batches])
+        return _Run(logits_NV, [_written(bypassed, some) for some in batches], bypassed.dtype)
+
+    def run_one(one: PreTrainedModel) -> _Run:
+        return _Run(_logits(one, texts[-1]), [], one.dtype)
+
+    def run_skipped(whole: PreTrainedModel) -> _Run:
+        with skipped(whole, plan.removed):
+            return run_one(whole)
+
+    readers: list[str] = []  # paths of the last matrices of the MLPs that stay, in the pruned model
+    if rounds:
+        width, stack = mlp_width_in(model), structure_in(model).layers
+        thinned = [(new, old) for new, old in enumerate(plan.kept) if old in width.slots]
+        readers = [f"{stack}.{new}.{slot.name}" for new, old in thinned for slot in width.readers(old)]
     with bypass(model, plan):
         for name in sorted(LISTS | INDEX_LISTS):
-            wanted, found = (getattr(text_config_of(one), name, None) for one in (model, cut))
-            if wanted != found:
-                raise VerificationError(f"{path}: {name} is {found} after reloading, but should be {wanted}.")
-        thin = _prompted(model, batch) if plan.channels else None
-        eps = torch.finfo(model.dtype).eps
+            wanted, held = (getattr(text_config_of(each), name, None) for each in (model, cut))
+            if wanted != held:
+                raise VerificationError(f"{path}: {name} is {held} after reloading, but should be {wanted}.")
+        thin_NV = _logits(model, batch) if plan.channels else None
         with _with_last_matrices_of(cut, model, readers, path) as rounding:
             _refuse_other_tensors(model, cut, path)
             try:
-                expected = _run(model, [batch])
+                expected = run_texts(model)
             except Exception as error:  # whatever the model's own code raises
+                removed = f"layers {plan.label}" if plan.removed else plan.label
                 raise InputError(
-                    f"transformers cannot run {uncut.name} without {_gone(plan)}: {one_line(error)}. Remove others, "
-                    "or write the checkpoint without this comparison: `verify=false`."
+                    f"transformers cannot run {uncut.name} without {removed}: {one_line(error)}. Remove others, or "
+                    "write the checkpoint without this comparison: `verify=false`."
                 ) from error
-            result = _compared(expected, _run(cut, [batch]), eps)
-            if not result.passes:
-                result = _in_wider(model, cut, batch, eps) or result
-        result = replace(result, rounding=rounding)
-    if thin is not None:
-        _refuse_dependent(model, plan, batch, thin, path)
+            result = _compared(expected, (model, run_texts), (cut, run_texts))
+    if thin_NV is not None:
+        _refuse_dependent(model, plan, batch, thin_NV, path)
     if not result.passes:
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
-    return result
-
-
-def _gone(plan: CutPlan) -> str:
-    return f"layers {plan.label}" if plan.removed else plan.label
-
-
-def _last_matrices(model: PreTrainedModel, plan: CutPlan) -> list[str]:
-    """Paths of the last matrices of the MLPs that stay, in the pruned model."""
-    width, path = mlp_width_in(model), structure_in(model).layers
-    return [
-        f"{path}.{new}.{slot.name}"
-        for new, old in enumerate(plan.kept)
-        if old in width.slots
-        for slot in width.readers(old)
-    ]
+    if plan.removed and plan.channels is None:
+        reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_one), least=REFERENCE_TOLERANCE)
+        if not reference.passes:
+            raise VerificationError(
+                f"{path} is not the model that was asked for: its logits differ by {reference.max_abs_diff:g} from "
+                f"those of the original model with layers {plan.label} skipped in place ({reference.dtype})."
+            )
+    return replace(result, rounding=rounding)
 
 
 @contextmanager
@@ -149,9 +162,7 @@ def _with_last_matrices_of(
     cut: PreTrainedModel, model: PreTrainedModel, names: Sequence[str], path: Path
 ) -> Iterator[float | None]:
     """Within it ``model``, under a bypass, has the named tensors of ``cut``; gives the largest relative change.
-
-    Raises:
-        VerificationError: a change by more than MOST_ROUNDING, or another shape.
+    Raises VerificationError: a change by more than MOST_ROUNDING, or another shape.
     """
     largest = 0.0
     with ExitStack() as undo:
@@ -180,48 +191,18 @@ def _refuse_dependent(
     The two take sums of different length, so they differ by rounding in every layer; what a channel at the wrong place
     changes is as large as what thinning changes.
 
-    Raises:
-        VerificationError: they differ by more than a tenth of what thinning changes.
+    Raises VerificationError: they differ by more than a tenth of what thinning changes.
     """
-    with bypass(model, plan.depth_only):
-        whole_NV = _prompted(model, batch)
-    with masked(model, plan), bypass(model, plan.depth_only):
-        masked_NV = _prompted(model, batch)
+    with skipped(model, plan.removed):
+        whole_NV = _logits(model, batch)
+        with masked(model, plan):
+            masked_NV = _logits(model, batch)
     change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
     if not wrong <= 0.1 * change:
         raise VerificationError(
             f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits differ "
             f"by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
         )
-
-
-@torch.no_grad()
-def _prompted(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
-    """Logits (N, V) of the tokens that are no padding, in float32."""
-    logits: Tensor = model(**batch, use_cache=False).logits
-    return logits[batch["attention_mask"].bool()].float()
-
-
-def _in_wider(
-    model: PreTrainedModel, cut: PreTrainedModel, batch: dict[str, Tensor], eps: float
-) -> Verification | None:
-    """The comparison in a wider dtype; None where that cannot be computed here.
-
-    Each text is alone: some attention turns padding into NaN in float64.
-    """
-    texts = [
-        {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
-    ]
-    runs = []
-    for one in (model, cut):  # one copy at a time
-        wide = widened(one)
-        if wide is None:
-            return None
-        try:
-            runs.append(_run(wide, texts))
-        except (RuntimeError, NotImplementedError):  # a kernel that has no such dtype
-            return None
-    return _compared(runs[0], runs[1], eps)
 
 
 def _refuse_other_tensors(model: PreTrainedModel, cut: PreTrainedModel, path: Path) -> None:
@@ -241,13 +222,17 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
 
     from layercut.models.quiet import quiet_transformers
 
+    config: Any = model.config
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+    # Each part with a config of its own may have another attention.
+    parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
+    own = {name: part._attn_implementation for name, part in parts.items() if part is not None}
     with quiet_transformers():
         loaded: Any = auto_class(AutoConfig.from_pretrained(path, local_files_only=True)).from_pretrained(
             path,
             dtype=model.dtype,
             device_map="auto" if spread else model.device,
-            attn_implementation=_attention_of(model),
+            attn_implementation={"": config._attn_implementation, **own},
             local_files_only=True,
             output_loading_info=True,
         )
@@ -257,14 +242,6 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
         raise VerificationError(f"{path} lacks weights that transformers asks for: {', '.join(sorted(absent)[:3])}.")
     reloaded: PreTrainedModel = cut.eval()
     return reloaded
-
-
-def _attention_of(model: PreTrainedModel) -> dict[str, str | None]:
-    """The attention of the model and of each part with a config of its own, which need not be the same."""
-    config: Any = model.config
-    parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
-    own = {name: part._attn_implementation for name, part in parts.items() if part is not None}
-    return {"": config._attn_implementation, **own}
 
 
 def _batch(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -288,18 +265,38 @@ class _Run(NamedTuple):
     dtype: torch.dtype
 
 
-def _run(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> _Run:
-    logits_NV = torch.cat([_logits(model, batch) for batch in batches])
-    return _Run(logits_NV, [_written(model, batch) for batch in batches], model.dtype)
+def _compared(
+    expected: _Run, *runs: tuple[PreTrainedModel, Callable[[PreTrainedModel], _Run]], least: float = 0.0
+) -> Verification:
+    """Compare two models, each with the function that runs it, and again in a wider dtype where they differ there.
+
+    ``expected`` is the first one's run, and ``least`` the least tolerance as a share of the largest logit.
+    """
+    (model, _), (cut, run_cut) = runs
+    share = max(ROUNDING_STEPS * torch.finfo(model.dtype).eps, least)
+    result = _difference(expected, run_cut(cut), share)
+    if result.passes:
+        return result
+    wide_runs = []
+    for narrow, run in runs:  # one copy at a time
+        wide = widened(narrow)
+        if wide is None:
+            return result
+        try:
+            wide_runs.append(run(wide))
+        except (RuntimeError, NotImplementedError):  # a kernel that has no such dtype
+            return result
+    return _difference(wide_runs[0], wide_runs[1], share)
 
 
-def _compared(expected: _Run, found: _Run, eps: float) -> Verification:
+def _difference(expected: _Run, found: _Run, share: float) -> Verification:
     pairs = zip(expected.written, found.written, strict=True)
     steps = [step for one, other in pairs for step in _same_so_far(one, other)]
+    written = [(one - other).abs().max() for one, other in steps]
     return Verification(
         max_abs_diff=(found.logits_NV - expected.logits_NV).abs().max().item(),
-        max_written_diff=torch.stack([(one - other).abs().max() for one, other in steps]).max().item(),
-        tolerance=ROUNDING_STEPS * eps * max(1.0, expected.logits_NV.abs().max().item()),
+        max_written_diff=torch.stack(written).max().item() if written else 0.0,
+        tolerance=share * max(1.0, expected.logits_NV.abs().max().item()),
         dtype=str(expected.dtype).removeprefix("torch."),
         num_tokens=len(expected.logits_NV),
         num_new_tokens=sum(len(one) for one, _ in steps),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered
 from layercut.models.structure import blueprint, config_of, structure_in
-from layercut.surgery.channels import EXPERT_BLOCK, Channels, num_kept
+from layercut.surgery.channels import Channels
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
 from layercut.surgery.quantized import is_quantized
-from layercut.surgery.slots import ChannelSlot
+from layercut.surgery.slots import ChannelSlot, MlpWidth, Order
 from layercut.surgery.width_run import in_order, with_width
 
 if TYPE_CHECKING:
@@ -28,53 +28,6 @@ FIELDS = (
     "mlp_hidden_size", "d_inner", "dim_feedforward",
 )  # fmt: skip
 """Keys of configs that hold the width of an MLP; the first whose change changes the layers counts."""
-
-
-class MlpWidth(NamedTuple):
-    """The place of the MLP channels in one model."""
-
-    field: str  # key of the config
-    width: int
-    slots: Mapping[int, tuple[ChannelSlot, ...]]  # by layer; layers without such an MLP are not there
-
-    def readers(self, layer: int) -> tuple[ChannelSlot, ...]:
-        """The last matrices of a layer's MLPs; those of experts are one slot."""
-        return tuple(slot for slot in self.slots[layer] if slot.reads)
-
-    def mlps(self, layer: int) -> int:
-        """MLPs of a layer: one, or the experts."""
-        return max(slot.first + slot.mlps for slot in self.slots[layer])
-
-    @property
-    def has_stacked_experts(self) -> bool:
-        """True if one tensor holds the channels of several experts."""
-        return any(slot.is_stacked for slots in self.slots.values() for slot in slots)
-
-    def num_kept(self, share: float) -> int:
-        """Channels that stay in each MLP if about ``share`` of them goes. InputError: a share that leaves none."""
-        return num_kept(self.width, share, least_block=EXPERT_BLOCK if self.has_stacked_experts else 1)
-
-    def first_channels(self, number: int) -> Channels:
-        """The first ones of each MLP, for what depends on their number alone, such as times."""
-        kept = {
-            layer: tuple(mlp * self.width + channel for mlp in range(self.mlps(layer)) for channel in range(number))
-            for layer in self.slots
-        }
-        return Channels(field=self.field, width=self.width, kept=kept)
-
-    def check(self, channels: Channels) -> None:
-        """Raise InputError if the channels are those of another model, or its experts cannot be as wide."""
-        mlps = {layer: self.mlps(layer) for layer in self.slots}
-        if (channels.field, channels.width, channels.mlps) != (self.field, self.width, mlps):
-            raise InputError(
-                f"the plan names MLP channels of {len(channels.kept)} layers with {channels.field} {channels.width}; "
-                f"this model has {len(self.slots)} with {self.field} {self.width}. Use a plan made for this very model."
-            )
-        if self.has_stacked_experts and channels.num_kept % EXPERT_BLOCK:
-            raise InputError(
-                f"the plan keeps {channels.num_kept} MLP channels of each expert, and torch multiplies stacked experts "
-                f"only where that is a multiple of {EXPERT_BLOCK}; make the plan again with layercut select."
-            )
 
 
 def thin_config(config: Mapping[str, Any], channels: Channels | None) -> dict[str, Any]:
@@ -88,9 +41,7 @@ def thin_config(config: Mapping[str, Any], channels: Channels | None) -> dict[st
 
 def mlp_width_of(config: Mapping[str, Any], name: str) -> MlpWidth:
     """The place of the channels in the model that a config.json describes.
-
-    Raises:
-        InputError: a quantised model, or structure does not show it; says why.
+    Raises InputError: a quantised model, or structure does not show it; says why.
     """
     text = json.dumps(config, sort_keys=True)
     field, width, slots = remembered("widths", text, lambda: _mlp_width(text, None, name))
@@ -162,9 +113,7 @@ class _Change(NamedTuple):
 
 def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_Change]:
     """The tensors of a layer that are others at the width ``new``.
-
-    Raises:
-        InputError: one holds the channels in a way that is not known.
+    Raises InputError: one holds the channels in a way that is not known.
     """
     found = []
     for (module, name), shape in old.items():
@@ -183,65 +132,51 @@ def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_C
     return found
 
 
+def _by_mlp(changes: Sequence[_Change]) -> list[list[_Change]]:
+    """The tensors of each MLP of a layer, and of all its stacked experts together."""
+    stacked = list(dict.fromkeys(change.module for change in changes if len(change.shape) == 3))
+    linear = [change for change in changes if change.module not in stacked]
+    for change in linear:
+        if not change.kind.endswith(("Linear", "Conv1D")) or len(change.shape) > 2:
+            raise InputError(
+                f"{change.module} is a {change.kind} over MLP channels, and layercut thins MLPs of linear layers and "
+                "stacked experts; remove layers."
+            )
+    by_parent: dict[str, list[_Change]] = {}
+    for change in linear:
+        parent = "" if sum(map(_reads, linear)) == 1 else change.module.rpartition(".")[0]
+        by_parent.setdefault(parent, []).append(change)
+    return [*([change for change in changes if change.module == module] for module in stacked), *by_parent.values()]
+
+
 def _slots(changes: Sequence[_Change]) -> tuple[ChannelSlot, ...]:
     """The tensors of a layer with the channels; two entries a channel are taken for halves, until it is run.
-
-    Raises:
-        InputError: MLPs that are no linear layers, or without one last matrix each.
+    Raises InputError: MLPs that are no linear layers, or without one last matrix each.
     """
     slots: list[ChannelSlot] = []
     for tensors in _by_mlp(changes):
-        slots += _slots_of(tensors, first=max((slot.first + slot.mlps for slot in slots), default=0))
+        # An MLP may be as wide as several of the config's width, or be stacked experts.
+        is_stacked = any(len(change.shape) == 3 for change in tensors)
+        readers = [change for change in tensors if _reads(change)]
+        sizes = {change.shape[0] for change in tensors} if is_stacked else {change.times for change in readers}
+        mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
+        if len(readers) != 1 or len(sizes) != 1 or any(change.times not in (times, 2 * times) for change in tensors):
+            raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
+        first = max((slot.first + slot.mlps for slot in slots), default=0)
+        for change in tensors:
+            order: Order = "one" if change.times == times else "halves"
+            place = (change.module, change.tensor, change.dim, order, _reads(change))
+            slots.append(ChannelSlot(*place, first=first, mlps=mlps, is_stacked=is_stacked))
     return tuple(slots)
 
 
-def _by_mlp(changes: Sequence[_Change]) -> list[list[_Change]]:
-    """The tensors of each MLP of a layer, and of all its stacked experts together."""
-    stacked = list(dict.fromkeys(one.module for one in changes if len(one.shape) == 3))
-    linear = [one for one in changes if one.module not in stacked]
-    for one in linear:
-        if not one.kind.endswith(("Linear", "Conv1D")) or len(one.shape) > 2:
-            raise InputError(
-                f"{one.module} is a {one.kind} over MLP channels, and layercut thins MLPs of linear layers and stacked "
-                "experts; remove layers."
-            )
-    if sum(map(_reads, linear)) == 1:
-        mlps = [linear]
-    else:
-        parents = dict.fromkeys(one.module.rpartition(".")[0] for one in linear)
-        mlps = [[one for one in linear if one.module.rpartition(".")[0] == parent] for parent in parents]
-    return [*([one for one in changes if one.module == module] for module in stacked), *mlps]
-
-
-def _slots_of(tensors: Sequence[_Change], first: int) -> list[ChannelSlot]:
-    """The slots of an MLP, which may be as wide as several of the config's width, or of stacked experts."""
-    is_stacked = any(len(one.shape) == 3 for one in tensors)
-    readers = [one for one in tensors if _reads(one)]
-    sizes = {one.shape[0] for one in tensors} if is_stacked else {one.times for one in readers}
-    mlps, times = max(sizes, default=0), 1 if is_stacked else max(sizes, default=0)
-    if len(readers) != 1 or len(sizes) != 1 or any(one.times not in (times, 2 * times) for one in tensors):
-        raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
-    return [
-        ChannelSlot(
-            one.module,
-            one.tensor,
-            one.dim,
-            "one" if one.times == times else "halves",
-            _reads(one),
-            first=first,
-            mlps=mlps,
-            is_stacked=is_stacked,
-        )
-        for one in tensors
-    ]
-
-
-def _reads(one: _Change) -> bool:
+def _reads(change: _Change) -> bool:
     """True for a last matrix. Stacked ones may be transposed; transformers names the last one ``down_proj``."""
-    if len(one.shape) == 3:
-        return one.tensor.startswith("down")
+    if len(change.shape) == 3:
+        return change.tensor.startswith("down")
     # A Conv1D, of gpt2, holds its weight the other way round.
-    return len(one.shape) == 2 and one.kind.endswith(("Linear", "Conv1D")) and (one.dim == 1) == (one.kind != "Conv1D")
+    is_matrix = len(change.shape) == 2 and change.kind.endswith(("Linear", "Conv1D"))
+    return is_matrix and (change.dim == 1) == (change.kind != "Conv1D")
 
 
 def _other_width(config: str, field: str, name: str) -> int | None:

@@ -7,14 +7,13 @@ both orders is refused.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import product, takewhile
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError, one_line
-from layercut.models.structure import SECTIONS, blueprint, config_of, plain_experts, structure_in
+from layercut.errors import CheckpointError, InputError
+from layercut.models.structure import blueprint, config_of, plain_experts, structure_in, with_text_fields
 from layercut.surgery.slots import ChannelSlot, Order, taken, zeroed
 
 if TYPE_CHECKING:
@@ -29,25 +28,20 @@ _CLOSE = 1e-5
 
 def with_width(config: str, field: str, width: int, name: str) -> PretrainedConfig:
     """The config of the model with another width of its MLPs. InputError: transformers accepts none such."""
-    made = copy.deepcopy(config_of(json.loads(config), name))
-    text = made.get_text_config(decoder=True)
+    whole = config_of(json.loads(config), name)
+    text = whole.get_text_config(decoder=True)
     held = getattr(text, field, None)
-    fields = {**text.to_dict(), field: [width] * len(held) if isinstance(held, list) else width}
     try:
-        thin = type(text).from_dict(fields)
-    except Exception as error:  # whatever the config class finds wrong
-        raise InputError(f"transformers accepts no {name} of {field} {width}: {one_line(error)}") from error
-    if text is made:
-        return thin
-    setattr(made, next(key for key in SECTIONS if getattr(made, key, None) is text), thin)
-    return made
+        return with_text_fields(
+            whole, {**text.to_dict(), field: [width] * len(held) if isinstance(held, list) else width}
+        )
+    except CheckpointError as error:
+        raise InputError(f"transformers accepts no {name} of {field} {width}: {error}") from error
 
 
 def in_order(config: str, kind: Any, field: str, name: str, slots: Mapping[int, Slots]) -> dict[int, Slots]:
     """The slots of each layer with the order of two entries a channel, by running one layer of each kind.
-
-    Raises:
-        InputError: the channels of an MLP are not independent of each other.
+    Raises InputError: the channels of an MLP are not independent of each other.
     """
     known: dict[Slots, Slots] = {}
     for layer, own in slots.items():
@@ -120,15 +114,12 @@ def _difference(whole: nn.Module, thin: nn.Module, path: str, slots: Slots) -> f
                 target.data = data if slot is None else taken(data, slot.dim, slot.entries(stay, _FEW))
                 if slot is not None and slot.reads:
                     parameter.data = zeroed(data, slot.dim, slot.entries(gone, _FEW))
-            masked, cut = (_states_of(mlp(states)) for mlp in (whole, thin))
+            outputs = [mlp(states) for mlp in (whole, thin)]
+            # Those of experts may come with the router's numbers.
+            masked, cut = (output[0] if isinstance(output, tuple) else output for output in outputs)
     except Exception:  # whatever its code raises on states alone
         return None
     return float((masked - cut).abs().max() / masked.abs().max().clamp(min=1e-9))
-
-
-def _states_of(given: Any) -> Any:
-    """The states that a module gives; those of experts may come with the router's numbers."""
-    return given[0] if isinstance(given, tuple) else given
 
 
 def _inside(slot: ChannelSlot, path: str) -> str:
@@ -137,10 +128,5 @@ def _inside(slot: ChannelSlot, path: str) -> str:
 
 def _common(paths: Sequence[str]) -> str:
     """The module that holds all of them."""
-    parts = [path.split(".")[:-1] for path in paths]
-    shared = []
-    for level in zip(*parts, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared.append(level[0])
-    return ".".join(shared)
+    levels = zip(*(path.split(".")[:-1] for path in paths), strict=False)
+    return ".".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))

@@ -19,7 +19,11 @@ from layercut.verbs.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep,
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.surgery.cut import CutDone, CutSource
+    from collections.abc import Callable
+
+    from layercut.models.loading import LoadedModel
+    from layercut.models.sources import ModelSource
+    from layercut.surgery.checkpoint import CutReport
     from layercut.surgery.plan import CutPlan
 
 MAX_SHARD_GB = 5.0
@@ -100,7 +104,7 @@ class CutVerb(Verb):
         """Check that the model has the layers. Raises InputError."""
         fits(self.model, [self.removed], self.seed)
 
-    def run(self, io: Io) -> CutDone:
+    def run(self, io: Io) -> CutReport:
         """Write the smaller model."""
         return self._cut(io, dry_run=False)
 
@@ -108,15 +112,15 @@ class CutVerb(Verb):
         """See ``Verb``."""
         return self.show(self._cut(io, dry_run=True), io)
 
-    def show(self, done: CutDone, io: Io) -> Shown:
+    def show(self, done: CutReport, io: Io) -> Shown:
         """See ``Verb``."""
         return Shown(done.to_dict(), lines=done.lines(), notes=done.warnings)
 
-    def returned(self, done: CutDone) -> Path:
+    def returned(self, done: CutReport) -> Path:
         """See ``Verb``."""
         return cast("Path", self.out)
 
-    def _cut(self, io: Io, *, dry_run: bool) -> CutDone:
+    def _cut(self, io: Io, *, dry_run: bool) -> CutReport:
         """Write the smaller model; a dry run says what would be written.
 
         Raises:
@@ -141,30 +145,30 @@ class CutVerb(Verb):
             )  # fmt: skip
         if self.healed is not None:
             raise InputError("`healed` writes a GGUF file; give `out` FILE.gguf.")
-        found = self._source(io)
-        io.say(f"{self.model.model}: {found.plan.describe()}")
+        source, plan, uncut = self._source(io)
+        io.say(f"{self.model.model}: {plan.describe()}")
         if self.mergekit is not None:
-            config = read_config(found.source.path)
+            config = read_config(source.path)
             dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-            write_output(self.mergekit, to_mergekit(found.plan, self.model.model, dtype), MARK)
+            write_output(self.mergekit, to_mergekit(plan, self.model.model, dtype), MARK)
             io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
         if dry_run and out is not None:
             refuse_used(out)
         done = cut_model(
-            found.source,
-            found.plan,
+            source,
+            plan,
             None if dry_run else out,
-            uncut=found.uncut if self.verify and not dry_run else None,
+            uncut=uncut if self.verify and not dry_run else None,
             max_shard_bytes=round(self.max_shard_gb * 1e9),
             say=io.say,
         )
         file = gguf_file(self.model.model)
-        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, found.plan, tie=self.model.tie))
-        return done._replace(gguf=gguf, mergekit=self.mergekit)
+        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, plan, tie=self.model.tie))
+        return replace(done, gguf=gguf, mergekit=self.mergekit)
 
-    def _source(self, io: Io) -> CutSource:
-        """The model in memory, or its files, with the plan."""
-        from layercut.surgery.cut import CutSource, cut_source
+    def _source(self, io: Io) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
+        """The model in memory, or its files, with the plan, and a function that loads it."""
+        from layercut.surgery.cut import cut_source
 
         make = self._planned(io)
         handle = io.loaded.get(self.model.model)
@@ -172,7 +176,7 @@ class CutVerb(Verb):
             return cut_source(self.model, make)
         made_for = {"model": handle.settings.model, "model_hash": handle.metadata.model_hash}
         plan = handle.plan(make(num_layers=handle.num_layers, **made_for))
-        return CutSource(handle.source, plan, lambda: handle.loaded)
+        return handle.source, plan, lambda: handle.loaded
 
     def _planned(self, io: Io) -> Any:
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""

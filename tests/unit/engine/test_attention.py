@@ -30,7 +30,7 @@ def with_sinks() -> LoadedModel:
     config = AutoConfig.for_model("gpt_oss", **CONFIGS["mixtral"], layer_types=["full_attention"] * 6)
     model = AutoModelForCausalLM.from_config(config).eval()
     source = ModelSource(name="tiny-gpt-oss", path=Path(__file__))
-    return LoadedModel(model, byte_tokenizer(), structure_in(model), source, "0" * 16, 6)
+    return LoadedModel(byte_tokenizer(), structure_in(model), source, "0" * 16, 6, model)
 
 
 def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine() -> None:

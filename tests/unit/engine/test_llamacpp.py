@@ -13,9 +13,8 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.llamacpp import LlamaCppEngine
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
-from layercut.models.loading import load_model
+from layercut.models.loading import load_model, load_without_weights
 from layercut.models.sources import resolve
-from layercut.models.weightless import load_without_weights
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan

@@ -26,7 +26,7 @@ from tests.support.tiny import CONFIGS, byte_tokenizer
 def loaded(model_type: str) -> LoadedModel:
     model = tiny_model(tiny_config(model_type)).requires_grad_(False)
     source = ModelSource(name=f"tiny-{model_type}", path=Path("nowhere"))
-    return LoadedModel(model, byte_tokenizer(), structure_in(model), source, "0" * 16, NUM_LAYERS)
+    return LoadedModel(byte_tokenizer(), structure_in(model), source, "0" * 16, NUM_LAYERS, model)
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
@@ -85,7 +85,7 @@ def deep_in_bfloat16() -> LoadedModel:
         if weight.dim() > 1:
             weight.normal_(std=0.15 if "embed" in name else 0.3)
     source = ModelSource(name="tiny-qwen2", path=Path("nowhere"))
-    return LoadedModel(model.bfloat16(), byte_tokenizer(), structure_in(model), source, "0" * 16, 24)
+    return LoadedModel(byte_tokenizer(), structure_in(model), source, "0" * 16, 24, model.bfloat16())
 
 
 def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_engine() -> None:

@@ -24,10 +24,9 @@ from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
 from layercut.engine.vllm_start import _lora
 from layercut.errors import InputError, MissingExtra
 from layercut.models.adapter import Adapter
-from layercut.models.loading import load_model
+from layercut.models.loading import WeightlessModel, load_model, load_without_weights
 from layercut.models.sources import resolve
 from layercut.models.structure import Structure
-from layercut.models.weightless import WeightlessModel, load_without_weights
 from layercut.surgery.plan import CutPlan
 from tests.support.fake_vllm import FakeVllm, ToyModel
 from tests.support.tiny import NUM_LAYERS, save_tiny

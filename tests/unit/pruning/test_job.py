@@ -37,7 +37,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces
 from layercut.settings import ModelSettings
-from layercut.surgery.card import UNMEASURED
+from layercut.surgery.cut import UNMEASURED
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.tasks import load_task

@@ -91,7 +91,7 @@ def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -
         assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in again.parameters())
     assert plan.channels is not None and getattr(again.config, plan.channels.field) == plan.channels.width // 2
     stored = [*again.parameters(), *(one for name, one in again.named_buffers() if "correction" in name)]
-    assert done.report.parameters_after == sum(one.numel() for one in stored)
+    assert done.parameters_after == sum(one.numel() for one in stored)
     assert changed_since(tmp_path / "whole", plan, tmp_path / "thin") == []
 
 
