@@ -10,12 +10,12 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from layercut.report.diagnosis.sections import SECTIONS
+from layercut.report.html import page
 
 import layercut
 from layercut.cli.main import main
 from layercut.diagnostics import DIAGNOSTICS
-from layercut.report.diagnosis.sections import SECTIONS
-from layercut.report.html import page
 from tests.support.tiny import save_tiny
 
 BRIGHT = "tests.support.studies:bright"

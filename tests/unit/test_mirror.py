@@ -18,11 +18,8 @@ healing/data healing/heal healing/job healing/outline healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider
 pruning/budget pruning/confirm pruning/context pruning/goal pruning/healing pruning/path
 pruning/pruned pruning/verdict
-report/advice_text report/diagnosis/layers report/diagnosis/page report/diagnosis/sections
-report/draft report/figures/charts report/figures/diagnosis report/figures/picture report/figures/scores
-report/html/answers report/html/damage report/html/layout report/html/page
-report/html/provenance report/html/scores report/provenance report/reports report/source report/study_tables
-report/sweep_text report/words
+report/advice_text report/charts report/diagnostics report/draft report/layers report/picture report/provenance
+report/reports report/retention report/scores report/source report/words report/writers
 runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
 selection/base selection/position

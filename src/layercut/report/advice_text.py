@@ -12,7 +12,7 @@ from layercut.evidence.study import checkpoint_of, is_of_single_runs, study_file
 from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.front import front_of_advice, front_table
-from layercut.report.table import Column, Table, markdown
+from layercut.report.table import Column, Table, markdown_lines
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
 from layercut.text.counting import counted
@@ -55,9 +55,9 @@ def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
     parts = argument(advice)
     if (front := front_of_advice(advice)) is not None:
-        parts += ["\n".join(markdown(front_table(front))), front.note]
+        parts += ["\n".join(markdown_lines(front_table(front))), front.note]
     if any(plan.tasks for plan in (*advice.plans, *advice.others)):
-        parts += ["\n".join(markdown(bounds_table(advice))), how_made(advice)]
+        parts += ["\n".join(markdown_lines(bounds_table(advice))), how_made(advice)]
     return joined(parts)
 
 

@@ -12,13 +12,12 @@ from rich.padding import Padding
 from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
 from layercut.evidence.two_runs import verdict
 from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.study_tables import form_mean_lines
-from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, raw_estimates, raw_values, terminal
+from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values, terminal
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
@@ -27,13 +26,11 @@ if TYPE_CHECKING:
 
     from layercut.runs.directory import RunFolder
 
-_TEXT = Surface.TERMINAL | Surface.MARKDOWN
-
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:
     """A line for each run, task, readout and metric; the CSV has every number unrounded.
 
-    The terminal and Markdown show a table of one run, the page one of all runs.
+    The terminal shows a table of one run, reports one of all runs.
     """
     return Table(
         name="scores",
@@ -65,10 +62,10 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
     run: dict[str, Callable[[Any], Any]] = {"removed": lambda row: " ".join(map(str, row.cut.removed))}
     run |= raw_values(mlp="cut.mlp", num_layers="cut.num_layers")
     return [
-        Column("plan", attrgetter("cut.name"), on=Surface.PAGE | csv, raw=raw_values(run="cut.name") | run),
+        Column("plan", attrgetter("cut.name"), on=reports | csv, raw=raw_values(run="cut.name") | run),
         Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
         Column("readout", _readout_of(rows), raw=raw_values(readout="readout", metric="metric")),
-        Column("finding", finding, on=Surface.PAGE),
+        Column("finding", finding, on=reports),
         Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw=raw_values(n="n", items="asked", limit="limit")),
         Column("chance", _chance, brief=_brief_chance, numeric=True, raw=raw_values(chance="chance")),
         *_score("uncut"),
@@ -77,7 +74,7 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column(
             "retention",
             lambda row: words.retained(row.values.retention),
-            on=_TEXT | csv,
+            on=Surface.TERMINAL | Surface.MARKDOWN | csv,
             narrow=(3, 5),
             raw=raw_estimates(retention="values.retention"),
         ),
@@ -101,7 +98,7 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column(
             "finding",
             lambda row: Styled(row.finding, words.LOOKS.get(row.finding, "faint")),
-            on=_TEXT | csv,
+            on=Surface.TERMINAL | csv,
             raw=raw_values(finding="finding", seed="seed", note="note"),
         ),
     ]
@@ -186,6 +183,21 @@ def _one_run(rows: Sequence[ComparisonRow]) -> RenderableType:
         *([Text(f"items: {sets}", style="dim")] if (sets := words.test_sets(rows)) else []),
         *(Text(f"note: {note}", style="yellow") for note in notes),
     )
+
+
+def form_mean_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """A line for each form of one run's rows.
+
+    ``mean of 7 ranked tasks, n 448: uncut 50, cut 45, difference -6 [-9, -2]; retention 88 [82, 96], above chance ...``
+    """
+    lines = []
+    for one in form_means(rows):
+        mean = one.mean
+        kept = f"retention {words.retained(mean.retention)}, above chance {words.retained(mean.retention_above_chance)}"
+        scores = f"uncut {number(mean.uncut)}, cut {number(mean.cut)}"
+        difference = with_interval(mean.difference, sign=True)
+        lines.append(f"{one.words}: {scores}, difference {difference}; {kept}")
+    return lines
 
 
 def _dim(lines: Sequence[str]) -> RenderableType:
@@ -304,21 +316,6 @@ def discordance_table(found: Sequence[Discordance]) -> Table:
     )
 
 
-def discordance_section(found: Sequence[Discordance]) -> list[Part]:
-    """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
-    if not found:
-        return []
-    return [
-        "## The same items, scored by likelihood and by generation",
-        "",
-        "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
-        "right than writings, so compare the models, not the columns.",
-        "",
-        discordance_table(found),
-        "",
-    ]
-
-
 def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
     right = [
         {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
@@ -326,11 +323,6 @@ def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
     ]
     counts = Counter((right[0][item], right[1][item]) for item in right[0] if item in right[1])
     return Discordance(run.name, task, ranked, written, counts)
-
-
-def kept(estimate: Estimate | None) -> str:
-    """A retention with its interval in percent, as in report.md."""
-    return "n/a" if estimate is None else f"{with_interval(estimate)} %"
 
 
 def about(row: ComparisonRow) -> dict[str, str]:
@@ -344,7 +336,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
         "plan": row.cut.name,
         "removed": f"{row.cut.amount}: {row.cut.label}",
         "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "kept of the score" if row.chance is None else "kept above chance": kept(row.kept_share),
+        "kept of the score" if row.chance is None else "kept above chance": words.kept(row.kept_share),
         "score": f"{before}{unit} uncut, {after}{unit} cut, guessing {chance}",
         "items": f"n {row.n:,}; lost/gained {words.swapped(row)}"
         + ("" if contexts is None else f"; {counted(contexts, 'context')}"),

@@ -11,17 +11,26 @@ from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advic
 from layercut.evidence.study import checkpoint_of
 from layercut.report import advice_text, words
 from layercut.report.advice_text import ask_more
-from layercut.report.comparison import finding, kept, score_table
-from layercut.report.elements import Figure, share_cell, side_effect_table, task_cell, verdict_cell
-from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
-from layercut.report.table import Cell, Column, Part, Table, terminal, texts
+from layercut.report.comparison import finding, score_table
+from layercut.report.elements import Block, Figure, bullets
+from layercut.report.front import (
+    front_figure,
+    front_of,
+    front_of_advice,
+    front_table,
+    share_cell,
+    task_cell,
+    unweighed_words,
+    verdict_cell,
+)
+from layercut.report.table import Cell, Column, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import at_least, number, parameters, two_decimals, with_interval
+from layercut.text.numbers import at_least, number, p_value, parameters, two_decimals, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -45,13 +54,8 @@ class FirstScreen:
     """Retained score of each task."""
     figure: Figure | None = None
     """Models on the same items, by size and by what they keep."""
-    behind: Sequence[Part] = ()
+    behind: Sequence[Block] = ()
     """The evidence, to be unfolded."""
-
-
-def title_of(first: FirstScreen | None, model: str) -> str:
-    """Title of a study's report."""
-    return ((first.title if first else "") or "What MODEL loses with layers removed").replace("MODEL", model, 1)
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
@@ -89,15 +93,10 @@ def first_of_study(study: StudyResults) -> FirstScreen:
         table=_kept_rows(plan.arm.name, rows),
         figure=figure,
         behind=[
-            *((front_table(front), "", front.note, "") if front else ()),
             uses,
-            "",
             advice_text.evidence(every),
-            "",
             advice_text.bounds_table(every),
-            "",
             advice_text.how_made(every),
-            "",
             asked,
         ],
     )
@@ -152,7 +151,7 @@ def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
 def _keeps(row: ComparisonRow) -> str:
     if row.uncut_is_at_chance or row.kept_share is None:
         return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
-    return kept(row.kept_share)
+    return words.kept(row.kept_share)
 
 
 def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> FirstScreen:
@@ -186,35 +185,25 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         ("made by", _command(result.command)),
     ]
     depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
-    ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
     front = front_of(result, drafted)
-    costs = costs_table(result)
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
+    tables = [depths_table(result), ways_table(result), costs_table(result), side_effect_table(result)]
+    notes = [
+        *(f"{escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored),
+        f"{escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
+        f"Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That needs "
+        "no correction for their number.",
+        *(["Channels were chosen, and plans healed, on answers to general requests too."] if result.general else []),
+        *([f"Checkpoint: {escape(result.verified)}."] if result.verified else []),
+        f"Timed on {escape(result.where)}. Time used: {stages}.",
+    ]
     return FirstScreen(
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
         title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
         table=None if tested is None else _kept_tasks(tested, goal.keep),
         figure=front and front_figure(front),
-        behind=[
-            depths_table(result),
-            "",
-            *((ways_table(result), "") if any(len(step.tried) > 1 for step in result.path) else ()),
-            *((front_table(front), "", front.note, "") if front else ()),
-            *((costs, "") if costs.rows else ()),
-            *((side_effect_table(result), "") if result.side_effects else ()),
-            *ignored,
-            f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
-            f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
-            "needs no correction for their number.",
-            *(
-                ["- Channels were chosen, and plans healed, on answers to general requests too."]
-                if result.general
-                else []
-            ),
-            *([f"- Checkpoint: {escape(result.verified)}."] if result.verified else []),
-            f"- Timed on {escape(result.where)}. Time used: {stages}.",
-        ],
+        behind=[*(table for table in tables if table.rows), bullets(notes)],
     )
 
 
@@ -300,8 +289,12 @@ class _Way(NamedTuple):
 
 
 def ways_table(result: PruneResult) -> Table:
-    """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed."""
-    ways = [_Way(step, one, kept) for step in result.path for one in step.tried for kept in one.kept]
+    """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed.
+
+    No rows where no plan had a choice.
+    """
+    has_choice = any(len(step.tried) > 1 for step in result.path)
+    ways = [_Way(step, one, kept) for step in result.path if has_choice for one in step.tried for kept in one.kept]
 
     def chosen(way: _Way) -> str:
         return "chosen" if way.tried.healing == way.step.healing else "-"
@@ -344,6 +337,24 @@ def costs_table(result: PruneResult) -> Table:
             Column("seconds a solved one", both("per_solved")),
         ],
         rows=lines,
+    )
+
+
+def side_effect_table(result: PruneResult) -> Table:
+    """Every check of both models."""
+    return Table(
+        name="side_effects",
+        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
+        "p adjusted (Holm)",
+        columns=[
+            Column("check", lambda effect: effect.what),
+            Column("original", lambda effect: f"{number(effect.uncut.value)} %", numeric=True),
+            Column("pruned", lambda effect: f"{number(effect.cut.value)} %", numeric=True),
+            Column("difference, points", lambda effect: with_interval(effect.difference, sign=True)),
+            Column("p", lambda effect: p_value(effect.p), numeric=True),
+            Column("n", lambda effect: f"{effect.cut.n:,}", numeric=True),
+        ],
+        rows=result.side_effects,
     )
 
 

@@ -9,20 +9,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.elements import Figure, Key, Panel, Share, share_cell, task_cell, verdict_cell
-from layercut.report.figures import charts
+from layercut.report import charts, words
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.disk import size
 from layercut.runs.prune import Estimated, TimedSpeed
-from layercut.text.numbers import at_least
+from layercut.text.numbers import HasInterval, at_least, with_interval
 
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice
     from layercut.evidence.fixed_sequence import TestVerdict
     from layercut.runs.draft import DraftResult
-    from layercut.runs.prune import Alternative, PruneResult, TestedDepth
+    from layercut.runs.prune import Alternative, PruneResult, TaskKept, TestedDepth
 
 PLANS, OTHERS, DRAFTED, BEHIND = "plans", "other models", "the original with a draft", "not on the front"
+
+
+class Share(NamedTuple):
+    """Retention of one task."""
+
+    task: str
+    readout: str
+    kept: HasInterval | None
+    bound: float | None
+    """At least this, by a one-sided bound."""
+
+
+def task_cell(task: str, readout: str) -> Styled:
+    """A task, and below it how it is answered."""
+    return Styled(task, "plain", below=(words.readout_words(readout),))
+
+
+def share_cell(share: TaskKept | Share) -> str:
+    """The share that is kept, with its interval."""
+    return "n/a" if share.kept is None else f"{with_interval(share.kept)} %"
+
+
+def verdict_cell(passed: bool, otherwise: str) -> Styled:
+    """``passed``, or the verdict ``otherwise``."""
+    return (
+        Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

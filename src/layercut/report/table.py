@@ -139,10 +139,6 @@ class Table:
         return f"data:text/csv;charset=utf-8;base64,{data}"
 
 
-Part = str | Table
-"""A piece of a report for both Markdown and the page: a line of Markdown, or a table."""
-
-
 def raw_values(**paths: str) -> dict[str, Callable[[Any], Any]]:
     """Columns of a CSV file: names and the attributes that they hold, such as ``lost="values.lost"``."""
     return {name: attrgetter(path) for name, path in paths.items()}
@@ -196,14 +192,8 @@ def _csv_cell(cell: Any) -> Any:
     return f"'{text}" if text and runs and not _NUMBER.fullmatch(text) and text != "-" else text
 
 
-def markdown(parts: Sequence[Part] | Table) -> list[str]:
-    """Lines of Markdown, tables among them laid out."""
-    if isinstance(parts, Table):
-        return _markdown_table(parts)
-    return [line for part in parts for line in ([part] if isinstance(part, str) else _markdown_table(part))]
-
-
-def _markdown_table(table: Table) -> list[str]:
+def markdown_lines(table: Table) -> list[str]:
+    """A table as lines of Markdown."""
     columns = table.on(Surface.MARKDOWN)
     rows = ([_markdown_cell(column.value(row)) for column in columns] for row in table.rows)
     numeric = {place for place, column in enumerate(columns) if column.numeric}
@@ -216,7 +206,8 @@ def _markdown_cell(cell: Cell) -> str:
     if cell.style == "code":
         return code(cell.text) + cell.mark
     text = escaped(cell.text)
-    return (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
+    text = (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
+    return ", ".join([text, *map(escaped, cell.below)])
 
 
 def terminal(table: Table) -> RenderableType:

@@ -118,6 +118,11 @@ def retained(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else with_interval(estimate)
 
 
+def kept(estimate: Estimate | None) -> str:
+    """A retention with its interval in percent."""
+    return "n/a" if estimate is None else f"{with_interval(estimate)} %"
+
+
 def scores_in(shares: Iterable[bool]) -> str:
     """The unit of scores, by whether each is a share; gold scores are nats."""
     units = {True: "%", False: "nats a token (gold) or the metric's own unit"}
@@ -125,11 +130,11 @@ def scores_in(shares: Iterable[bool]) -> str:
 
 
 def isolation(environment: Mapping[str, Any]) -> list[str]:
-    """A line of Markdown that names the isolation of generated programs, first and after each resumption under
-    another one; none where no program was run."""
+    """A sentence that names the isolation of generated programs, first and after each resumption under another one;
+    none where no program was run."""
     entries = [environment, *environment.get("resumed", ())]
     named = list(dict.fromkeys(entry["sandbox"] for entry in entries if "sandbox" in entry))
-    return [f"- Isolation of generated programs: {'; later '.join(named)}."] if named else []
+    return [f"Isolation of generated programs: {'; later '.join(named)}."] if named else []
 
 
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:

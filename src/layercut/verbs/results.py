@@ -106,7 +106,7 @@ class CompareVerb(Verb):
         if self.page is not None:
             from layercut.evidence.study import StudyResults
             from layercut.report.comparison import two_runs
-            from layercut.report.html.page import write_comparison
+            from layercut.report.reports import write_comparison
 
             study = StudyResults(runs[0], [runs[1]], done.rows, self.seed, [])
             io.say(f"page: {write_comparison(self.page, study, two_runs(done.rows, done.notes))}")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from layercut.report.elements import share_cell, task_cell, verdict_cell
+from layercut.report.front import share_cell, task_cell, verdict_cell
 from layercut.report.table import plain
 from layercut.runs.prune import Estimated, TaskKept
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from layercut.evidence.study import study_results
 from layercut.report import words
 from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
-from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import Table, plain, terminal, texts
+from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from layercut.surgery.channels import Channels
 from tests.support.html_page import read_page

@@ -1,13 +1,13 @@
-"""diagnose.md: for each pruned model what broke first, with examples, and all diagnostics."""
+"""Diagnostics of pruned models: what broke first, all measures, and examples."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.completions import first_difference
 from layercut.evidence.diagnosis import (
@@ -17,62 +17,59 @@ from layercut.evidence.diagnosis import (
     MeasureRow,
     damages,
     likely_kind,
-    load,
     with_rows,
 )
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnosis.sections import SECTIONS
-from layercut.report.figures.picture import save
-from layercut.report.provenance import write_report
-from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values
-from layercut.runs.directory import RunFolder
-from layercut.runs.environment import hide_home
+from layercut.report.diagnostics import SECTIONS
+from layercut.report.elements import Block, Details, Example, Section, Side, bullets
+from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values
 from layercut.text.counting import counted
-from layercut.text.markup import code, escape, fenced
+from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
-REPORT = "diagnose.md"
+if TYPE_CHECKING:
+    from layercut.report.source import Source
+
 NUM_EXAMPLES = 2
 """Examples of each diagnostic and pruned model."""
 
 
-def diagnosis_report(folder: Path, *, texts: bool = True) -> Path:
-    """Write diagnose.md and its pictures again from what the run folder holds; gives the path of diagnose.md.
+def broken(source: Source) -> Section | None:
+    """Make the section of diagnostics; None without a diagnosis."""
+    if source.diagnosis is None:
+        return None
+    data = source.diagnosis
+    diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
+    arms = [arm["name"] for arm in data["arms"][1:]]
+    blocks: list[Block] = [bullets(f"{escape(arm['name'])}: {escape(arm['describe'])}" for arm in data["arms"])]
+    for name in arms:
+        first, *rest = summary(diagnoses, name)
+        blocks.append("\n".join([f"**{escape(name)}.** {first}", *rest]))
+    for name, diagnosis in diagnoses.items():
+        blocks += _diagnostic_blocks(name, diagnosis, arms, data["seed"])
+    blocks.append(Details(summary="How to read this", blocks=[bullets(_how_made(data))]))
+    return Section(
+        name="broken",
+        title="What exactly broke",
+        short="Damage",
+        lead="Each diagnostic asks the original and the pruned models the same questions: at most "
+        f"{counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. Intervals are "
+        "95 %.",
+        blocks=blocks,
+        on=Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE,
+    )
 
-    ``texts``: whether examples of questions and answers are shown.
 
-    Raises:
-        InputError: no run folder, or no diagnosis in it.
-    """
-    run = RunFolder.open(folder)
-    data = load(run.path)
-    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
-    arms = data["arms"]
-    names = [arm["name"] for arm in arms[1:]]
-    lines: list[Part] = [
-        f"# What broke in {escape(hide_home(data['model']))}",
-        "",
-        f"At most {counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. All "
-        "pruned models answer the items of the original model. Intervals are 95 %.",
-        "",
-    ]
-    lines += [f"- uncut: {escape(arms[0]['describe'])}"]
-    lines += [f"- {escape(arm['name'])}: {escape(arm['describe'])}" for arm in arms[1:]]
-    lines.append("")
-    for arm in arms[1:]:
-        lines += [f"## {escape(arm['name'])}: what broke first", "", *summary(diagnoses, arm["name"]), ""]
-        lines += _examples(diagnoses, arm["name"]) if texts else []
-    for name, found in diagnoses.items():
-        section = SECTIONS[name]
-        lines += [f"## {section.title}", "", section.question, ""]
-        picture = f"diagnose-{name}.png"
-        if save(section.figure(found, names), run.path / picture):
-            lines += [f"![{section.title}]({picture})", ""]
-        if found["rows"]:
-            lines += [measure_table(found["rows"]), ""]
-        lines += section.lines(found)
-        lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    return write_report(run, REPORT, [*lines, *how_made(data)])
+def _diagnostic_blocks(name: str, diagnosis: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
+    section = SECTIONS[name]
+    table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{section.title}: all measures, shares in %")
+    blocks: list[Block] = [f"**{section.title}.** {section.question}"]
+    if figure := section.figure(diagnosis, arms):
+        caption, file = f"{figure.caption} Seed {seed}.", f"diagnose-{name}.png"
+        blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
+    elif table.rows:
+        blocks.append(table)
+    return [*blocks, *section.lines(diagnosis), bullets(map(escape, diagnosis["notes"]))]
 
 
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
@@ -123,53 +120,38 @@ def _words(found: Damage) -> str:
     return f"{escape(text)} (n {row.n}, p {p_value(found.p_adjusted)})"
 
 
-def _examples(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
-    """Two items of each diagnostic, picked by the hash of their id, with the first wrong token marked."""
-    lines = []
-    for found in diagnoses.values():
-        for one in picked(found["examples"], arm):
-            gold = f", right answer {code(one['gold'])}" if one["gold"] else ""
-            lines += [f"{one['diagnostic'].capitalize()}, item {code(one['id'])}{gold}:", ""]
-            lines += [*fenced(_side_by_side(one)), ""]
-    if lines:
-        lines[:0] = ["### Examples", "", "⟦ ⟧ mark the first token that differs from the original model's answer.", ""]
-    return lines
+def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
+    """By diagnostic, two items for each pruned model, picked by the hash of their id; none for one without examples."""
+    shown: dict[str, list[Example]] = {}
+    for name, diagnosis in data["diagnostics"].items():
+        for arm in data["arms"][1:]:
+            own = [item for item in diagnosis["examples"] if item["arm"] == arm["name"]]
+            own.sort(key=lambda item: hashlib.sha256(item["id"].encode()).digest())
+            shown.setdefault(name, []).extend(map(_example, own[:NUM_EXAMPLES]))
+    return {name: examples for name, examples in shown.items() if examples}
 
 
-def picked(examples: Sequence[DiagnosisExample], arm: str) -> list[DiagnosisExample]:
-    """Those of one pruned model that are shown, by the hash of their id."""
-    mine = [one for one in examples if one["arm"] == arm]
-    return sorted(mine, key=lambda one: hashlib.sha256(one["id"].encode()).digest())[:NUM_EXAMPLES]
+def _example(item: DiagnosisExample) -> Example:
+    sides = [
+        Side(name="uncut", text=item["uncut"], ended="right"),
+        different_side(item["arm"], item["cut"], item["uncut"], tokens=item["tokens"]),
+    ]
+    return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", sides)])
 
 
-def _side_by_side(one: DiagnosisExample) -> str:
-    """Question and answers, long ones around the first difference."""
-    start, _ = first_difference(one["uncut"], one["cut"], one["tokens"])
-    question = one["question"] if len(one["question"]) <= 160 else "[...] " + one["question"][-150:]
-    uncut, cut = _around(one["uncut"], start), _around(marked(one), start)
-    return f"{question}\n--- uncut:\n{uncut}\n--- {one['arm']}:\n{cut}"
+def different_side(name: str, text: str, uncut: str, *, ended: str = "", tokens: Sequence[str] = ()) -> Side:
+    """A pruned model's answer with its first difference from the original model's.
 
-
-def _around(text: str, place: int) -> str:
-    first, last = max(0, place - 60), place + 120
-    return "[...] " * (first > 0) + text[first:last] + " [...]" * (last < len(text))
-
-
-def marked(example: DiagnosisExample) -> str:
-    """The cut answer, its first token that differs from the uncut answer between ⟦ and ⟧.
-
-    Tokens are those of the uncut answer where they are known, else digits, words and signs. An answer that only ends
-    too early has no mark, or an empty one.
+    ``tokens``: those of the original model's answer where they are known, else digits, words and signs are compared.
     """
-    start, end = first_difference(example["uncut"], example["cut"], example["tokens"])
-    cut = example["cut"]
-    return cut if start == end else f"{cut[:start]}⟦{cut[start:end]}⟧{cut[end:]}"
+    difference = None if text == uncut else first_difference(uncut, text, tokens)
+    return Side(name=name, text=text, ended=ended, difference=difference)
 
 
-def measure_table(rows: Sequence[MeasureRow], diagnostic: str = "", caption: str = "") -> Table:
+def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> Table:
     """The measures of one diagnostic; the CSV has every number unrounded."""
     columns = _COLUMNS if rows else [Column("measure", _measure)]
-    return Table(name=f"diagnosis-{diagnostic}", caption=caption, columns=columns, rows=rows)
+    return Table(name=name, caption=caption, columns=columns, rows=rows)
 
 
 def measure_column(
@@ -230,19 +212,16 @@ _COLUMNS = [
 ]
 
 
-def how_made(data: Mapping[str, Any]) -> list[str]:
+def _how_made(data: Mapping[str, Any]) -> list[str]:
     """Meaning of shares, intervals, p-values and *first*."""
     return [
-        "## How to read this",
-        "",
-        "- Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
+        "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
         "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
-        "- p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
+        "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
         f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
         "correction over all headline measures of a model.",
-        "- *First* means the largest share lost of the original model's value, not the first in time. Where an answer "
+        "*First* means the largest share lost of the original model's value, not the first in time. Where an answer "
         "first goes wrong is reported beside it.",
-        "- Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
-        f"- Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
-        "",
+        "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
+        f"Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
     ]
