@@ -26,10 +26,10 @@ from layercut.evidence.fixed_sequence import (
     judge_depth,
 )
 from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
-from layercut.evidence.study import study_runs
+from layercut.evidence.study import prune_result, study_runs
 from layercut.evidence.uses import USES, Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
-from layercut.runs.prune import RESULT, VERSUS, PruneResult
+from layercut.runs.prune import VERSUS, PruneResult
 from layercut.runs.settings import shown
 from layercut.text.tables import Printed
 
@@ -271,11 +271,6 @@ def judge(
         folder=folder,
         pruned=pruned,
     )
-
-
-def prune_result(folder: Path) -> PruneResult | None:
-    """The result of prune, where the folder holds one."""
-    return PruneResult.load(folder) if (Path(folder) / RESULT).is_file() else None
 
 
 def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]:

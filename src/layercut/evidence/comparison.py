@@ -26,7 +26,9 @@ SELECTED_ON = "the plan was selected on some of these items, so the score is too
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
 
-Finding = Literal["kept", "better", "gained", "damaged", "lost", "undecided", "at chance"]
+Finding = Literal[
+    "passed", "shown to fail", "kept", "better", "gained", "damaged", "lost", "undecided", "at chance"
+]  # fmt: skip
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 
@@ -103,6 +105,10 @@ class ComparisonRow(TaskRow):
     """``report`` where one of the runs leaves out items of the test set that chose layers or healed; else ``full``."""
     p_adjusted: float | None = None
     """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
+    judged: Finding | None = None
+    """Verdict of the rule of ``layercut prune``, where it tested this row; it is then the finding."""
+    bound: float | None = None
+    """One-sided lower bound of the retention, by which that rule decides."""
 
     @property
     def asked(self) -> str:
@@ -137,7 +143,10 @@ class ComparisonRow(TaskRow):
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
         ``undecided``: these items show neither a loss nor that at least 90 % is kept.
+        ``passed``, ``shown to fail``, or ``undecided``: by the rule of ``layercut prune``, of a row that it tested.
         """
+        if self.judged is not None:
+            return self.judged
         difference, kept = self.values.difference, self.kept_share
         changed = self.p_value < ALPHA
         is_better = difference.low is not None and difference.low > 0 and changed

@@ -6,15 +6,17 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
 from layercut.runs.healing import ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
 from layercut.runs.json_text import load
+from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
 from layercut.runs.settings import shown
 from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, UNCUT, arms_in, failures_in
 
@@ -84,7 +86,36 @@ def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
     own = runs.uncut.settings.get("seed")
     used = seed if seed is not None else own if isinstance(own, int) else 0
     failed = [failure.describe() for failure in failures_in(folder)]
-    return StudyResults(runs.uncut, runs.cuts, compare_runs(runs.uncut, runs.cuts, seed=used), used, failed)
+    rows = compare_runs(runs.uncut, runs.cuts, seed=used)
+    if (result := prune_result(folder)) is not None:
+        rows = judged_rows(rows, result)
+    return StudyResults(runs.uncut, runs.cuts, rows, used, failed)
+
+
+def prune_result(folder: Path) -> PruneResult | None:
+    """The result of prune, where the folder holds one."""
+    return PruneResult.load(folder) if (Path(folder) / RESULT).is_file() else None
+
+
+def judged_rows(rows: Sequence[ComparisonRow], result: PruneResult) -> list[ComparisonRow]:
+    """The rows, those that prune tested with its verdict and bound."""
+    tested = {(plan.name, kept.task, kept.readout): (plan, kept) for plan in result.tested for kept in plan.kept}
+    judged = []
+    for row in rows:
+        key = (row.cut.name, row.task, row.readout)
+        if row.is_headline and key in tested:
+            plan, kept = tested[key]
+            row = replace(row, judged=task_verdict(plan, kept, result.goal.keep), bound=kept.bound)
+        judged.append(row)
+    return judged
+
+
+def task_verdict(plan: TestedDepth | Alternative, kept: TaskKept, keep: float) -> Finding:
+    """The verdict of prune's rule on one task of a plan; one that is shown to fail may do so by one of its tasks."""
+    if kept.passed:
+        return "passed"
+    is_less = kept.kept is not None and kept.kept.high is not None and kept.kept.high < keep
+    return "shown to fail" if plan.verdict == "shown to fail" and is_less else "undecided"
 
 
 def further_reports(folder: Path) -> list[Path]:

@@ -335,7 +335,7 @@ def bounds_table(advice: Advice) -> Table:
             Column("n", lambda line: f"{line.task.n:,}", numeric=True),
             Column("keeps at least", lambda line: _bound(line.task.low, round_down=True), numeric=True),
             Column("at most", lambda line: _bound(line.task.high, round_down=False), numeric=True),
-            Column("verdict", lambda line: "fails" if line.task.verdict == "shown to fail" else line.task.verdict),
+            Column("verdict", lambda line: words.finding_cell(line.task.verdict)),
             Column("items in all to settle", lambda line: _needed(line.task), numeric=True, narrow=(2,)),
         ],
         rows=lines,

@@ -17,7 +17,7 @@ from layercut.evidence.means import form_means
 from layercut.evidence.two_runs import verdict
 from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values, terminal
+from layercut.report.table import Column, Styled, Surface, Table, raw_estimates, raw_values, terminal
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
@@ -65,7 +65,7 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column("plan", attrgetter("cut.name"), on=reports | csv, raw=raw_values(run="cut.name") | run),
         Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
         Column("readout", _readout_of(rows), raw=raw_values(readout="readout", metric="metric")),
-        Column("finding", finding, on=reports),
+        Column("finding", lambda row: words.finding_cell(row.finding), on=reports),
         Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw=raw_values(n="n", items="asked", limit="limit")),
         Column("chance", _chance, brief=_brief_chance, numeric=True, raw=raw_values(chance="chance")),
         *_score("uncut"),
@@ -97,7 +97,7 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column("p", _holm, numeric=True, on=Surface.TERMINAL, narrow=tests),
         Column(
             "finding",
-            lambda row: Styled(row.finding, words.LOOKS.get(row.finding, "faint")),
+            lambda row: words.finding_cell(row.finding, "faint"),
             on=Surface.TERMINAL | csv,
             raw=raw_values(finding="finding", seed="seed", note="note"),
         ),
@@ -154,12 +154,6 @@ def _p(row: ComparisonRow) -> str:
 
 def _holm(row: ComparisonRow) -> str:
     return p_value(row.p_value)
-
-
-def finding(row: ComparisonRow) -> Cell:
-    """The finding of a row with its colour."""
-    look = words.LOOKS.get(row.finding)
-    return row.finding if look is None else Styled(row.finding, look)
 
 
 def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:

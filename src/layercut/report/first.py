@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
-from layercut.evidence.study import checkpoint_of
+from layercut.evidence.study import checkpoint_of, task_verdict
 from layercut.report import advice_text, words
 from layercut.report.advice_text import ask_more
-from layercut.report.comparison import finding, score_table
+from layercut.report.comparison import score_table
 from layercut.report.elements import Block, Figure, bullets
 from layercut.report.front import (
     front_figure,
@@ -21,7 +21,6 @@ from layercut.report.front import (
     share_cell,
     task_cell,
     unweighed_words,
-    verdict_cell,
 )
 from layercut.report.table import Cell, Column, Table, terminal, texts
 from layercut.runs.directory import PAGE
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth
+    from layercut.runs.prune import BothEstimated, TaskCost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     if not (folder / RESULT).is_file():
         return first_of_study(study)
     drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
-    return first_of_prune(PruneResult.load(folder), drafted)
+    return first_of_prune(PruneResult.load(folder), study.rows, drafted)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
@@ -90,9 +89,10 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     return FirstScreen(
         answer=advice_text.answer(every),
         facts=_study_facts(study, every, plan),
-        table=_kept_rows(plan.arm.name, rows),
+        table=_kept_by_task(plan.arm.name, rows),
         figure=figure,
         behind=[
+            *([front.note] if front else []),
             uses,
             advice_text.evidence(every),
             advice_text.bounds_table(every),
@@ -128,17 +128,30 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     return [*facts, ("made by", _command(run.environment["command"]))]
 
 
-def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
+def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
+    """What one plan keeps of each task."""
+
     def score(of: str) -> Callable[[ComparisonRow], str]:
         return lambda row: number(getattr(row.values, of).value, share=row.is_share) + " %" * row.is_share
 
+    def keeps(row: ComparisonRow) -> str:
+        if row.uncut_is_at_chance or row.kept_share is None:
+            return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
+        return words.kept(row.kept_share)
+
+    def bound(row: ComparisonRow) -> str:
+        return "n/a" if row.bound is None else f"{at_least(row.bound)} %"
+
+    is_judged = any(row.judged for row in rows)
+    decides = "; at least: the one-sided bound that decides" if is_judged else ""
     return Table(
         name="kept",
-        caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
+        caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals{decides}",
         columns=[
             Column("task", lambda row: task_cell(row.task, row.readout)),
-            Column("finding", finding),
-            Column("keeps", _keeps),
+            Column("finding", lambda row: words.finding_cell(row.finding)),
+            Column("keeps", keeps),
+            *([Column("at least", bound, numeric=True)] if is_judged else []),
             Column("original", score("uncut"), numeric=True),
             Column("pruned", score("cut"), numeric=True),
             Column("n", lambda row: f"{row.n:,}", numeric=True),
@@ -148,20 +161,22 @@ def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
     )
 
 
-def _keeps(row: ComparisonRow) -> str:
-    if row.uncut_is_at_chance or row.kept_share is None:
-        return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
-    return words.kept(row.kept_share)
+def first_of_prune(
+    result: PruneResult, rows: Sequence[ComparisonRow] = (), drafted: DraftResult | None = None
+) -> FirstScreen:
+    """The answer of ``layercut prune``.
 
-
-def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> FirstScreen:
-    """The answer of ``layercut prune``; ``drafted``: what the original model does with a draft of itself."""
+    Args:
+        result: what it found.
+        rows: of the runs in its folder, judged by its rule.
+        drafted: what the original model does with a draft of itself.
+    """
     chosen, goal = result.chosen, result.goal
     start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
     start = f"Take {escaped(result.better.model)}." if result.better else start
     why = escaped(f"{result.why} {result.fastest}".rstrip())
     note = f" {escape(goal.note)}" if goal.note else ""
-    tested = next((one for one in result.tested if one.name == chosen.name), None)
+    rows = [row for row in rows if row.judged and row.cut.name == chosen.name]
     tasks = ", ".join(f"{one.task} ({words.readout_words(one.readout)})" for one in goal.tasks)
     use = f" for {goal.use}" if goal.use else ""
     asked = f"at least {goal.keep:.0%} of the score above chance{use}, on {tasks}"
@@ -201,9 +216,9 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
         title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
-        table=None if tested is None else _kept_tasks(tested, goal.keep),
+        table=_kept_by_task(chosen.name, rows) if rows else None,
         figure=front and front_figure(front),
-        behind=[*(table for table in tables if table.rows), bullets(notes)],
+        behind=[*(table for table in tables if table.rows), *([front.note] if front else []), bullets(notes)],
     )
 
 
@@ -273,7 +288,9 @@ def depths_table(result: PruneResult) -> Table:
                     share_cell(one),
                     "-" if shown is None else share_cell(shown),
                     "-" if shown is None or shown.bound is None else f"{at_least(shown.bound)} %",
-                    "not tested" if found is None else verdict_cell(found.passed, found.verdict),
+                    "not tested"
+                    if found is None or shown is None
+                    else words.finding_cell(task_verdict(found, shown, result.goal.keep)),
                 ]
             )
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
@@ -363,29 +380,6 @@ def _both(found: BothEstimated | None) -> str:
         return "n/a"
     values = " to ".join(f"{one.value:.3g}" for one in (found.uncut, found.this))
     return f"{values} (x {two_decimals(found.ratio)})"
-
-
-def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
-    def passed(one: TaskKept) -> Cell:
-        # A depth that is shown to fail may do so by one of its tasks.
-        is_shown = tested.verdict == "shown to fail" and one.kept is not None and (one.kept.high or 1) < keep
-        return "-" if one.passed is None else verdict_cell(one.passed, "shown to fail" if is_shown else "undecided")
-
-    return Table(
-        name="kept",
-        caption=f"What {tested.name} keeps of the original model's score above chance, with 95 % intervals; at least: "
-        "the one-sided bound that decides",
-        columns=[
-            Column("task", lambda one: task_cell(one.task, one.readout)),
-            Column("verdict", passed),
-            Column("keeps", share_cell),
-            Column("at least", lambda one: "n/a" if one.bound is None else f"{at_least(one.bound)} %", numeric=True),
-            Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
-            Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
-            Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
-        ],
-        rows=tested.kept,
-    )
 
 
 def size_words(result: PruneResult) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from layercut.evidence.study import task_verdict
 from layercut.report import charts, words
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.table import Column, Styled, Table
@@ -18,7 +19,6 @@ from layercut.text.numbers import HasInterval, at_least, with_interval
 
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice
-    from layercut.evidence.fixed_sequence import TestVerdict
     from layercut.runs.draft import DraftResult
     from layercut.runs.prune import Alternative, PruneResult, TaskKept, TestedDepth
 
@@ -33,6 +33,7 @@ class Share(NamedTuple):
     kept: HasInterval | None
     bound: float | None
     """At least this, by a one-sided bound."""
+    verdict: str
 
 
 def task_cell(task: str, readout: str) -> Styled:
@@ -45,21 +46,12 @@ def share_cell(share: TaskKept | Share) -> str:
     return "n/a" if share.kept is None else f"{with_interval(share.kept)} %"
 
 
-def verdict_cell(passed: bool, otherwise: str) -> Styled:
-    """``passed``, or the verdict ``otherwise``."""
-    return (
-        Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Weighed:
     """One model of the front."""
 
     label: str
     kept: Sequence[Share]
-    passed: bool
-    verdict: TestVerdict
     disk_bytes: int
     change: float
     """Of the bytes, as a share of the original model's."""
@@ -110,9 +102,10 @@ def front_of(result: PruneResult, drafted: DraftResult | None = None) -> Front |
     weighed = [
         Weighed(
             label=label,
-            kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
-            passed=one.passed,
-            verdict=one.verdict,
+            kept=[
+                Share(kept.task, kept.readout, kept.kept, kept.bound, task_verdict(one, kept, result.goal.keep))
+                for kept in one.kept
+            ],
             disk_bytes=one.disk_bytes or 0,
             change=(one.disk_bytes or 0) / uncut - 1,
             series=series,
@@ -148,9 +141,7 @@ def _with_draft(result: PruneResult, drafted: DraftResult) -> Weighed | None:
     whole = Estimated(value=1.0, low=None, high=None, n=before.n)
     return Weighed(
         label=DRAFTED,
-        kept=[Share(one.task, one.readout, whole, 1.0) for one in result.goal.tasks],
-        passed=True,
-        verdict="passed",
+        kept=[Share(one.task, one.readout, whole, 1.0, "passed") for one in result.goal.tasks],
         disk_bytes=result.size["uncut"].disk_bytes,
         change=0.0,
         series=DRAFTED,
@@ -171,9 +162,7 @@ def front_of_advice(advice: Advice) -> Front | None:
             [
                 Weighed(
                     label=one.arm.other or one.arm.name,
-                    kept=[Share(task.task, task.readout, task.interval, task.low) for task in one.tasks],
-                    passed=one.passed,
-                    verdict=one.verdict,
+                    kept=[Share(task.task, task.readout, task.interval, task.low, task.verdict) for task in one.tasks],
                     disk_bytes=one.arm.disk_bytes or 0,
                     change=(one.arm.disk_bytes or 0) / uncut - 1,
                     series=OTHERS if one.arm.other else PLANS,
@@ -234,7 +223,7 @@ def front_table(front: Front) -> Table:
             numeric=True,
             narrow=(1,),
         ),
-        Column("verdict", lambda line: verdict_cell(line.model.passed, line.model.verdict)),
+        Column("verdict", lambda line: words.finding_cell(line.kept.verdict)),
         Column("front", lambda line: _place(line.model)),
     ]
     caption = "Plans and other models on the same items, with 95 % intervals"
@@ -259,7 +248,7 @@ def front_figure(front: Front) -> Figure:
         name="front",
         title="What each model keeps, against its bytes" + (" and seconds" if timed else ""),
         panels=panels,
-        caption=f"The further left, the smaller or faster; filled: what the answer takes. {front.note}",
+        caption="The further left, the smaller or faster; filled: what the answer takes.",
         columns=min(2, len(panels)),
         legend=[Key(label=name, colour=colour, line=False) for name, colour in colours.items()],
         table=front_table(front),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
@@ -13,7 +14,7 @@ from layercut.report.comparison import discordance_table, discordances, score_ta
 from layercut.report.elements import Block, Details, Section, bullets
 from layercut.report.retention import MOST_PANELS, readouts_figure
 from layercut.report.runs import scores_legend, scores_table
-from layercut.report.table import Column, Styled, Table, units
+from layercut.report.table import Column, Styled, Table
 from layercut.report.words import readout_name, retained
 from layercut.text.counting import counted
 from layercut.text.markup import escape
@@ -49,7 +50,7 @@ def scores(source: Source) -> Section | None:
     notes += dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note)
     refused = (row for row in rows if row.values.refused)
     meaning = [
-        *(f"{name}: {meaning}." for name, meaning in words.FINDINGS.items()),
+        *(f"{name}: {words.FINDINGS[name]}." for name in words.FINDINGS if any(row.finding == name for row in rows)),
         f"p: McNemar's exact test; sign flips for scores that are not 0/1 or items that share a context. Holm: p "
         f"corrected for all {counted(len(rows), 'row')}; findings use it. -/+: items lost and gained.",
         *words.how_made(rows),
@@ -131,13 +132,10 @@ def _cell(row: ComparisonRow) -> Styled:
     kept, tests = row.kept_share, f"p {p_value(row.values.p_value)}, Holm {p_value(row.p_value)}"
     if row.uncut_is_at_chance or kept is None:
         change = with_interval(row.values.difference, share=row.is_share, sign=True)
-        return Styled(
-            row.finding, words.LOOKS.get(row.finding, "faint"), below=(units(f"difference {change}"), units(tests))
-        )
+        return replace(words.finding_cell(row.finding, "faint"), below=(f"difference {change}", tests))
     interval = with_interval(kept).partition(" ")[2]
-    return Styled(
-        f"{number(kept.value)} % {row.finding}", words.LOOKS.get(row.finding, "plain"), below=(interval, tests)
-    )
+    cell = words.finding_cell(row.finding)
+    return replace(cell, text=f"{number(kept.value)} % {row.finding}", below=(interval, tests))
 
 
 def form_mean_tables(rows: Sequence[ComparisonRow]) -> list[Table]:
