@@ -272,17 +272,10 @@ def _point_layers(encoding: Mapping[str, Any]) -> list[Spec]:
 
 def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]) -> list[Spec]:
     """A triangle where an interval goes on beyond the scale, and the number where the value itself does."""
-    triangle: Spec = {"size": 44, "filled": True, "opacity": 1}
-    layers = [
-        _layer(
-            "point",
-            {**encoding, way: {**axis, "field": end}},
-            only=f"isValid(datum.{end})",
-            shape=f"triangle-{shape}",
-            **triangle,
-        )
-        for end, shape in zip(("top", "bottom"), shapes, strict=True)
-    ]
+    layers = []
+    for end, shape in zip(("top", "bottom"), shapes, strict=True):
+        look: Spec = {"shape": f"triangle-{shape}", "size": 44, "filled": True, "opacity": 1}
+        layers.append(_layer("point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})", **look))
     middle = sum(encoding["x"]["scale"]["domain"]) / 2
     x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
     for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):

@@ -8,7 +8,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Group
-from rich.padding import Padding
 from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
@@ -50,7 +49,7 @@ def kept_table(
         *of_plan,
         Column("task", attrgetter("task")),
         Column("readout", attrgetter("readout")),
-        Column("n", _n, numeric=True),
+        Column("n", lambda row: f"{row.n:,}", numeric=True),
         Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
         *last,
     ]
@@ -66,11 +65,22 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
         Column("readout", _readout_of(rows), raw=raw_values(readout="readout", metric="metric")),
         Column("finding", lambda row: words.finding_cell(row.finding), on=reports),
-        Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw=raw_values(n="n", items="asked", limit="limit")),
-        Column("chance", _chance, brief=_brief_chance, numeric=True, raw=raw_values(chance="chance")),
+        Column(
+            "n",
+            lambda row: f"{row.n:,}",
+            numeric=True,
+            narrow=(2, 3, 4, 5),
+            raw=raw_values(n="n", items="asked", limit="limit"),
+        ),
+        Column("chance", _chance, brief=lambda row: _chance(row, 0), numeric=True, raw=raw_values(chance="chance")),
         *_score("uncut"),
         *_score("cut"),
-        Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
+        Column(
+            "difference",
+            _difference,
+            brief=lambda row: _difference(row, 0),
+            raw=raw_estimates(difference="values.difference"),
+        ),
         Column(
             "retention",
             lambda row: words.retained(row.values.retention),
@@ -86,15 +96,21 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column(
             "-/+", words.swapped, numeric=True, narrow=tests, raw=raw_values(lost="values.lost", gained="values.gained")
         ),
-        Column("p", _p, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
+        Column(
+            "p",
+            lambda row: p_value(row.values.p_value),
+            numeric=True,
+            on=reports | csv,
+            raw=raw_values(p_value="values.p_value"),
+        ),
         Column(
             "Holm",
-            _holm,
+            lambda row: p_value(row.p_value),
             numeric=True,
             on=reports | csv,
             raw=raw_values(p_holm="p_value", test="values.test", contexts="values.num_clusters"),
         ),
-        Column("p", _holm, numeric=True, on=Surface.TERMINAL, narrow=tests),
+        Column("p", lambda row: p_value(row.p_value), numeric=True, on=Surface.TERMINAL, narrow=tests),
         Column(
             "finding",
             lambda row: words.finding_cell(row.finding, "faint"),
@@ -128,32 +144,12 @@ def _readout_of(rows: Sequence[ComparisonRow]) -> Any:
     return lambda row: words.readout_name(row, by_run[row.cut.name])
 
 
-def _n(row: ComparisonRow) -> str:
-    return f"{row.n:,}"
-
-
 def _chance(row: ComparisonRow, digits: int = 1) -> str:
     return "-" if row.chance is None else number(row.chance, share=row.is_share, digits=digits)
 
 
-def _brief_chance(row: ComparisonRow) -> str:
-    return _chance(row, digits=0)
-
-
 def _difference(row: ComparisonRow, digits: int = 1) -> str:
     return with_interval(row.values.difference, share=row.is_share, digits=digits, sign=True)
-
-
-def _brief_difference(row: ComparisonRow) -> str:
-    return _difference(row, digits=0)
-
-
-def _p(row: ComparisonRow) -> str:
-    return p_value(row.values.p_value)
-
-
-def _holm(row: ComparisonRow) -> str:
-    return p_value(row.p_value)
 
 
 def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
@@ -164,7 +160,7 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
     blocks: list[RenderableType] = [_one_run([row for row in rows if row.cut.name == name]) for name in names]
     found = [name for name in words.FINDINGS if any(row.finding == name for row in rows)]
     lines = [*words.how_made(rows), *(f"{name}: {words.FINDINGS[name]}." for name in found)]
-    return [*blocks, _dim(lines)]
+    return [*blocks, Text("\n".join(["", *lines]), style="dim")]
 
 
 def _one_run(rows: Sequence[ComparisonRow]) -> RenderableType:
@@ -194,10 +190,6 @@ def form_mean_lines(rows: Sequence[ComparisonRow]) -> list[str]:
     return lines
 
 
-def _dim(lines: Sequence[str]) -> RenderableType:
-    return Padding(Text("\n".join(lines), style="dim"), (1, 0, 0, 0))
-
-
 class TwoRuns(NamedTuple):
     """Any two runs, as all that show them have it."""
 
@@ -225,18 +217,23 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> TwoRun
         "interval without 0. kept: of A's score above chance.",
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]
+
+    def finding(row: ComparisonRow) -> Styled:
+        relation = verdict(row)
+        return Styled(relation, "right" if relation == "better" else "wrong" if relation == "worse" else "faint")
+
     columns = [
         Column("task", attrgetter("task"), once=True),
         Column("readout", _readout_of(rows)),
-        Column("n", _n, numeric=True),
-        Column("chance", _brief_chance, numeric=True, narrow=(1, 2, 3)),
+        Column("n", lambda row: f"{row.n:,}", numeric=True),
+        Column("chance", lambda row: _chance(row, 0), numeric=True, narrow=(1, 2, 3)),
         Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
         Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
-        Column("B - A", _brief_difference),
+        Column("B - A", lambda row: _difference(row, 0)),
         Column("-/+", words.swapped, numeric=True),
-        Column("p", _holm, numeric=True),
+        Column("p", lambda row: p_value(row.p_value), numeric=True),
         Column("kept", lambda row: words.retained(row.kept_share), narrow=(2, 3)),
-        Column("finding", _verdict),
+        Column("finding", finding),
     ]
     means = [
         f"{one.words}: A {number(one.mean.uncut)}, B {number(one.mean.cut)}, "
@@ -249,12 +246,12 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> TwoRun
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
     """Two runs on a terminal; what is printed one after the other."""
     found = two_runs(rows, notes)
-    return [Text("\n".join(["", *found.scope])), terminal(found.table), *map(Text, found.means), _dim(found.legend)]
-
-
-def _verdict(row: ComparisonRow) -> Styled:
-    found = verdict(row)
-    return Styled(found, "right" if found == "better" else "wrong" if found == "worse" else "faint")
+    return [
+        Text("\n".join(["", *found.scope])),
+        terminal(found.table),
+        *map(Text, found.means),
+        Text("\n".join(["", *found.legend]), style="dim"),
+    ]
 
 
 class Discordance(NamedTuple):
@@ -287,7 +284,12 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
                 asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
                 for place, run in enumerate(runs):
                     if place == 0 or run.name in asked:
-                        found.append(_count(run, task, ranked, written))
+                        right = [
+                            {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
+                            for readout in (ranked, written)
+                        ]
+                        counts = Counter((right[0][item], right[1][item]) for item in right[0] if item in right[1])
+                        found.append(Discordance(run.name, task, ranked, written, counts))
     return found
 
 
@@ -310,15 +312,6 @@ def discordance_table(found: Sequence[Discordance]) -> Table:
     )
 
 
-def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
-    right = [
-        {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
-        for readout in (ranked, written)
-    ]
-    counts = Counter((right[0][item], right[1][item]) for item in right[0] if item in right[1])
-    return Discordance(run.name, task, ranked, written, counts)
-
-
 def about(row: ComparisonRow) -> dict[str, str]:
     """The tooltip of a point of a pruned model."""
     share = row.is_share
@@ -334,7 +327,7 @@ def about(row: ComparisonRow) -> dict[str, str]:
         "score": f"{before}{unit} uncut, {after}{unit} cut, guessing {chance}",
         "items": f"n {row.n:,}; lost/gained {words.swapped(row)}"
         + ("" if contexts is None else f"; {counted(contexts, 'context')}"),
-        "p (Holm)": _holm(row),
+        "p (Holm)": p_value(row.p_value),
         "finding": row.finding,
     }
 

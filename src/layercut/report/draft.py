@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from layercut.report import charts
 from layercut.report.elements import Block, Figure, Key, Lead, Panel, Section
 from layercut.report.table import Column, Styled, Table
-from layercut.runs.draft import DraftPlan, DraftResult
+from layercut.runs.draft import DraftResult
 from layercut.runs.prune import Estimated
 from layercut.text.markup import fenced
 from layercut.text.numbers import number, two_decimals
@@ -117,9 +117,9 @@ class _Line(NamedTuple):
 
 
 def _figure(result: DraftResult) -> Figure:
-    lines = [_Line(_name(one), FORECAST, one.speedup) for one in result.plans]
+    lines = [_Line(f"{one.words}, {one.window} at a time", FORECAST, one.speedup) for one in result.plans]
     if result.measured is not None:
-        lines.append(_Line(_name(result.chosen), MEASURED, result.measured.speedup))
+        lines.append(lines[0]._replace(series=MEASURED, found=result.measured.speedup))
     if len(result.tasks) > 1:
         lines += [_Line(task.task, FORECAST, task.speedup) for task in result.tasks]
     colours = {FORECAST: charts.SERIES[0], MEASURED: charts.SERIES[1]}
@@ -150,7 +150,3 @@ def _figure(result: DraftResult) -> Figure:
         columns=1,
         table=_plans(result),
     )
-
-
-def _name(plan: DraftPlan) -> str:
-    return f"{plan.words}, {plan.window} at a time"

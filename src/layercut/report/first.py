@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
 from layercut.evidence.study import checkpoint_of, task_verdict
@@ -26,7 +26,7 @@ from layercut.report.table import Cell, Column, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
+from layercut.runs.prune import RESULT, SHARED, PruneResult, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
 from layercut.text.numbers import at_least, number, p_value, parameters, two_decimals, with_interval
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import BothEstimated, TaskCost
+    from layercut.runs.prune import BothEstimated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +182,9 @@ def first_of_prune(
     asked = f"at least {goal.keep:.0%} of the score above chance{use}, on {tasks}"
     healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
     place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
+    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else counted(goal.max_depth, "layer")
     facts = [
-        ("asked for", f"{escape(asked)}; at most {_most(goal)}"),
+        ("asked for", f"{escape(asked)}; at most {most}"),
         ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
         (
             ("removed", f"{chosen.label}{healed}")
@@ -222,19 +223,25 @@ def first_of_prune(
     )
 
 
-def _most(goal: Goal) -> str:
-    if goal.smaller is None:
-        return counted(goal.max_depth, "layer")
-    return f"{goal.smaller:.0%} of {SHARED[goal.unit]}"
-
-
 def answer_lines(result: PruneResult, folder: Path) -> list[str]:
     """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files.
 
     Args:
         folder: the run folder.
     """
-    lines = [f"{result.why} {result.fastest}".rstrip(), *filter(None, [_smaller_and_faster(result)])]
+    lines = [f"{result.why} {result.fastest}".rstrip()]
+    before, after = result.size.get("uncut"), result.size.get("cut")
+    if before is not None and after is not None:
+        text = f"{1 - after.disk_bytes / before.disk_bytes:.0%} fewer bytes"
+        text += f" ({size(before.disk_bytes)} to {size(after.disk_bytes)}"
+        if before.gguf_bytes and after.gguf_bytes:
+            text += f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
+        text += ")"
+        for one in result.speed:
+            if one.name == "request" and one.ratio.low and one.ratio.high:
+                ends = f"[{1 / one.ratio.high:.2f}, {1 / one.ratio.low:.2f}]"
+                text += f", {1 / one.ratio.value:.2f} {ends} times as fast ({result.serve}, n = {one.ratio.n})"
+        lines.append(f"{text}.")
     if result.side_effects:
         worse = any(one.is_shown for one in result.side_effects)
         lines += [f"{'Watch out' if worse else 'Side effects'}: {side_effect_words(result.side_effects)}."]
@@ -245,23 +252,6 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
     none = "none, because no plan passed; --anyway writes the best one"
     lines += [f"Checkpoint: {folder / result.checkpoint if result.checkpoint else none}"]
     return [*lines, f"Report: {folder / PAGE}"]
-
-
-def _smaller_and_faster(result: PruneResult) -> str:
-    """Bytes and speed of a request, original to this model, in a sentence; empty where nothing was timed."""
-    before, after = result.size.get("uncut"), result.size.get("cut")
-    if before is None or after is None:
-        return ""
-    fewer = f"{1 - after.disk_bytes / before.disk_bytes:.0%} fewer bytes"
-    text = f"{fewer} ({size(before.disk_bytes)} to {size(after.disk_bytes)}"
-    if before.gguf_bytes and after.gguf_bytes:
-        text += f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
-    text += ")"
-    for one in result.speed:
-        if one.name == "request" and one.ratio.low and one.ratio.high:
-            ends = f"[{1 / one.ratio.high:.2f}, {1 / one.ratio.low:.2f}]"
-            text += f", {1 / one.ratio.value:.2f} {ends} times as fast ({result.serve}, n = {one.ratio.n})"
-    return f"{text}."
 
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
@@ -299,61 +289,45 @@ def depths_table(result: PruneResult) -> Table:
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
 
 
-class _Way(NamedTuple):
-    step: PathStep
-    tried: Tried
-    kept: TaskKept
-
-
 def ways_table(result: PruneResult) -> Table:
     """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed.
 
     No rows where no plan had a choice.
     """
-    has_choice = any(len(step.tried) > 1 for step in result.path)
-    ways = [_Way(step, one, kept) for step in result.path if has_choice for one in step.tried for kept in one.kept]
-
-    def chosen(way: _Way) -> str:
-        return "chosen" if way.tried.healing == way.step.healing else "-"
-
-    return Table(
-        name="ways",
-        caption="Ways of making the model of each plan, on selection items, with 95 % intervals",
-        columns=[
-            Column("removed", lambda way: way.step.label),
-            Column("healed", lambda way: way.tried.healing or "-"),
-            Column("task", lambda way: task_cell(way.kept.task, way.kept.readout)),
-            Column("keeps", lambda way: share_cell(way.kept)),
-            Column(
-                "healing took",
-                lambda way: "-" if not way.tried.healing else f"{way.tried.seconds:,.0f} s",
-                numeric=True,
-            ),
-            Column("", chosen),
-        ],
-        rows=ways,
-    )
+    rows: list[list[Cell]] = []
+    for step in result.path if any(len(step.tried) > 1 for step in result.path) else ():
+        for way in step.tried:
+            took = f"{way.seconds:,.0f} s" if way.healing else "-"
+            chosen = "chosen" if way.healing == step.healing else "-"
+            for kept in way.kept:
+                task = task_cell(kept.task, kept.readout)
+                rows.append([step.label, way.healing or "-", task, share_cell(kept), took, chosen])
+    columns = texts("removed", "healed", "task", "keeps", "healing took", "", numeric=["healing took"])
+    caption = "Ways of making the model of each plan, on selection items, with 95 % intervals"
+    return Table(name="ways", caption=caption, columns=columns, rows=rows)
 
 
 def costs_table(result: PruneResult) -> Table:
     """Tokens and seconds of the answers of every model that was timed; no rows where options were ranked."""
     labels = {one.name: one.label for one in result.tested} | {one.run: one.model for one in result.versus}
-    lines = [(labels.get(one.run, one.run), cost) for one in result.served for cost in one.costs]
 
-    def both(name: str) -> Callable[[tuple[str, TaskCost]], str]:
-        return lambda line: _both(getattr(line[1], name))
+    def both(cost: BothEstimated | None) -> str:
+        if cost is None:
+            return "n/a"
+        values = " to ".join(f"{one.value:.3g}" for one in (cost.uncut, cost.this))
+        return f"{values} (x {two_decimals(cost.ratio)})"
 
+    rows: list[list[Cell]] = []
+    for served in result.served:
+        for cost in served.costs:
+            costs = map(both, (cost.tokens, cost.seconds, cost.per_solved))
+            rows.append([labels.get(served.run, served.run), task_cell(cost.task, cost.readout), *costs])
+    names = ("model", "task", "tokens a request", "seconds a request", "seconds a solved one")
     return Table(
         name="costs",
         caption=f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})",
-        columns=[
-            Column("model", lambda line: line[0]),
-            Column("task", lambda line: task_cell(line[1].task, line[1].readout)),
-            Column("tokens a request", both("tokens"), narrow=(2,)),
-            Column("seconds a request", both("seconds"), narrow=(1, 2)),
-            Column("seconds a solved one", both("per_solved")),
-        ],
-        rows=lines,
+        columns=texts(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]}),
+        rows=rows,
     )
 
 
@@ -373,13 +347,6 @@ def side_effect_table(result: PruneResult) -> Table:
         ],
         rows=result.side_effects,
     )
-
-
-def _both(found: BothEstimated | None) -> str:
-    if found is None:
-        return "n/a"
-    values = " to ".join(f"{one.value:.3g}" for one in (found.uncut, found.this))
-    return f"{values} (x {two_decimals(found.ratio)})"
 
 
 def size_words(result: PruneResult) -> str:

@@ -178,27 +178,22 @@ def front_of_advice(advice: Advice) -> Front | None:
 
 
 def _ranked(models: Sequence[Weighed]) -> list[Weighed]:
-    """The models with their places on both fronts, the largest first."""
+    """The models with their places on both fronts, by their worst task; the largest first."""
+    least = {one.label: min((share.kept.value for share in one.kept if share.kept), default=None) for one in models}
 
-    def is_front(one: Weighed, cost: dict[str, float]) -> bool:
-        own = _least(one)
-        if own is None or one.label not in cost:
+    def is_front(label: str, cost: dict[str, float]) -> bool:
+        own = least[label]
+        if own is None or label not in cost:
             return False
-        return not any(
-            (known := _least(other)) is not None and known >= own and cost[other.label] < cost[one.label]
-            for other in models
-            if other.label in cost
-        )
+        smaller = [least[other] for other in cost if cost[other] < cost[label]]
+        return not any(kept is not None and kept >= own for kept in smaller)
 
     num_bytes = {one.label: float(one.disk_bytes) for one in models if one.disk_bytes}
     seconds = {one.label: one.seconds.value for one in models if one.seconds is not None}
-    found = [replace(one, smallest=is_front(one, num_bytes), fastest=is_front(one, seconds)) for one in models]
-    return sorted(found, key=lambda one: -one.disk_bytes)
-
-
-def _least(one: Weighed) -> float | None:
-    """Kept of its worst task."""
-    return min((share.kept.value for share in one.kept if share.kept is not None), default=None)
+    ranked = [
+        replace(one, smallest=is_front(one.label, num_bytes), fastest=is_front(one.label, seconds)) for one in models
+    ]
+    return sorted(ranked, key=lambda one: -one.disk_bytes)
 
 
 class _Line(NamedTuple):

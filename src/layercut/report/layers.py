@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report import charts
 from layercut.report.diagnosis import measure_column, measure_table
 from layercut.report.elements import Block, Figure, Panel, Section, bullets
-from layercut.report.table import Column, Table, plain, terminal
+from layercut.report.table import Column, InParts, Table, terminal
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
@@ -37,8 +36,6 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("propagation", "KL"): "KL",
 }
 """Measures of the overview, and their names there."""
-WIDTH = 80
-"""Characters that a table in the terminal may take."""
 _UNITS = {"KL": "KL, nats a token", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
@@ -138,18 +135,11 @@ def legend() -> list[str]:
 
 
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
-    """Blocks for the terminal, to be printed one after the other: tables that are not too wide,
-    and one of the layers without which something broke."""
+    """Blocks for the terminal, to be printed one after the other: the overview, and the layers without which something
+    broke."""
     whole = overview(data)
     layer, *measures, broke_first = whole.columns
-    width = {
-        column: max(len(plain(cell)) for cell in (column.name, *map(column.value, whole.rows))) + 2
-        for column in (layer, *measures)
-    }
-    num_tables = math.ceil(sum(width[one] for one in measures) / (WIDTH - width[layer]))
-    size = math.ceil(len(measures) / num_tables)
-    parts = [[layer, *measures[start : start + size]] for start in range(0, len(measures), size)]
-    tables = [terminal(replace(whole, columns=columns)) for columns in parts]
+    tables: list[RenderableType] = [InParts(replace(whole, columns=[layer, *measures]))]
     broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
     if broken:
         tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))

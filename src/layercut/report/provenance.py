@@ -145,31 +145,25 @@ def version_of(environment: Mapping[str, Any]) -> str:
     return version + (" with changes" if git and git["dirty"] else "")
 
 
-def python_of(environment: Mapping[str, Any]) -> str:
-    """Python and the packages that decide numbers, with their versions."""
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    return f"Python {environment['python']}, {packages}"
-
-
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
     arms = {run.name: arm_of(run) for run in runs}
+
+    def removed(run: RunFolder) -> str:
+        arm = arms[run.name]
+        return " ".join(filter(None, (", ".join(map(str, arm.removed)), label_of((), arm.mlp)))) or "none"
+
     return Table(
         name="provenance-runs",
         caption="Plans, commands and versions",
         columns=[
             Column("run", lambda run: run.name),
-            Column("removed, in order", lambda run: removed_in_order(arms[run.name]) or "none"),
+            Column("removed, in order", removed),
             Column("chosen by", lambda run: chosen_by(arms[run.name])),
             Column("command", lambda run: Styled(run.environment["command"], "code")),
             Column("layercut", lambda run: version_of(run.environment)),
         ],
         rows=runs,
     )
-
-
-def removed_in_order(arm: ComparedRun) -> str:
-    """The layers in order of removal, and the share of MLP channels."""
-    return " ".join(filter(None, (", ".join(map(str, arm.removed)), label_of((), arm.mlp))))
 
 
 def chosen_by(arm: ComparedRun) -> str:
@@ -224,7 +218,8 @@ def _facts(run: RunFolder, source: Source) -> list[list[str]]:
     scope.append(["seed", str(settings.get("seed", "-"))])
     scope.append(["command", environment["command"]])
     scope.append(["layercut", version_of(environment)])
-    scope.append(["versions", python_of(environment)])
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    scope.append(["versions", f"Python {environment['python']}, {packages}"])
     machine = [environment["cpu"], f"{environment['cores']} cores", f"{environment['memory_gib']} GiB"]
     machine.append(environment["accelerator"] or "no accelerator")
     scope.append(["machine", ", ".join(str(part) for part in machine)])

@@ -139,7 +139,8 @@ def write_reports(
         InputError: no finished run in the folder, or one of another model (see read_source).
     """
     folder = Path(folder)
-    source = read_source(folder, more=[*more, *_own_parts(folder)], seed=seed, study=study, texts=texts)
+    parts = [report.parent for report in further_reports(folder)]
+    source = read_source(folder, more=[*more, *parts], seed=seed, study=study, texts=texts)
     kind = KINDS[source.kind]
     made = [section for make in kind.sections if (section := make(source)) is not None]
     title = (source.first.title if source.first else "") or kind.title
@@ -150,11 +151,6 @@ def write_reports(
         written["page"] = folder / PAGE
         _write_page(folder, title, made, source.model)
     return written
-
-
-def _own_parts(folder: Path) -> list[Path]:
-    """The finished sweep and diagnosis inside the folder of a study."""
-    return [report.parent for report in further_reports(folder)]
 
 
 def _write_page(folder: Path, title: str, sections: Sequence[Section], model: str) -> None:
@@ -183,9 +179,9 @@ def study_reports(folder: Path, study: StudyResults | None) -> dict[str, Path]:
         InputError: see ``write_reports``.
     """
     _healing_reports(folder)
-    for part in _own_parts(folder):
-        write_reports(part)
     parts = {path.parent.name: path for path in further_reports(folder)}
+    for path in parts.values():
+        write_reports(path.parent)
     return parts if study is None else write_reports(folder, seed=study.seed, study=study) | parts
 
 

@@ -132,21 +132,18 @@ def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     return "study", study_results(folder, seed=seed)
 
 
-def _fingerprint(run: RunFolder) -> str:
-    """Fingerprint of the weights of a run's model; its name where the run does not record one."""
-    model = run.settings.get("model")
-    known = model if isinstance(model, dict) else run.settings
-    return str(known.get("model_hash") or known.get("model"))
-
-
 def _check_model(source: Source) -> None:
-    first = source.runs[0]
-    for run in source.runs[1:]:
-        if source.study is not None and run in source.study.cuts:
-            continue  # compare_runs has paired their items
-        names = [_fingerprint(one) for one in (first, run)]
-        if names[0] != names[1]:
+    """Refuse runs of different models, by the fingerprint of their weights, or their name where there is none."""
+    others = source.own_runs.values() if source.study is None else [source.study.uncut, *source.own_runs.values()]
+    named = []
+    for run in others:  # pruned runs of a study are paired with the original one item by item
+        model = run.settings.get("model")
+        known = model if isinstance(model, dict) else run.settings
+        named.append((run.path, str(known.get("model_hash") or known.get("model"))))
+    first = named[0]
+    for path, model in named[1:]:
+        if model != first[1]:
             raise InputError(
-                f"{shown(run.path)} is of another model ({names[1]}) than {shown(first.path)} ({names[0]}); "
-                "one page shows one model."
+                f"{shown(path)} is of another model ({model}) than {shown(first[0])} ({first[1]}); one page shows one "
+                "model."
             )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from layercut.evidence.completions import diagnose_sweep
@@ -16,15 +14,25 @@ from layercut.evidence.sweep import Agreement, Curve, Sweep, SweepRow
 from layercut.report import charts, words
 from layercut.report.answers import answer_details
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullets
-from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values, terminal
+from layercut.report.table import (
+    Cell,
+    Column,
+    InParts,
+    Styled,
+    Surface,
+    Table,
+    plain,
+    raw_estimates,
+    raw_values,
+    terminal,
+)
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, two_decimals, with_interval
 from layercut.text.removal import format_layers
-from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import RenderableType
 
     from layercut.report.source import Source
 
@@ -72,7 +80,8 @@ def findings(sweep: Sweep) -> list[str]:
     lines = []
     for curve in sweep.curves:
         uncut = curve.rows[0].values.uncut
-        start = f"{curve.label}, uncut {_score(uncut.value, curve)}"
+        is_share = _is_share(curve)
+        start = f"{curve.label}, uncut {number(uncut.value, share=is_share)}{' %' if is_share else ''}"
         if curve.refused:
             lines.append(f"{start}: no retention, because {curve.refused}.")
             continue
@@ -114,51 +123,13 @@ def how_made(sweep: Sweep) -> list[str]:
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), _Retention(sweep)]
+    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), InParts(overview_table(sweep))]
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
     if agreements:
         blocks.append(Padding(terminal(agreement_table(agreements)), (1, 0, 0, 0)))
     legend = "\n".join(how_made(sweep) + (about_agreements(sweep) if agreements else []))
     return [*blocks, Padding(Text(legend, style="dim"), (1, 0, 0, 0))]
-
-
-class _Retention:
-    """A line for each layer, a column for each task and readout; as many columns side by side as fit."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        left = self.sweep.curves
-        while left:
-            taken = 1
-            while taken < len(left) and self._fits(left[: taken + 1], console, options):
-                taken += 1
-            yield self.table(left[:taken])
-            yield Text()
-            left = left[taken:]
-
-    def _fits(self, curves: Sequence[Curve], console: Console, options: ConsoleOptions) -> bool:
-        wide = options.update(max_width=10_000)
-        return Measurement.get(console, wide, self.table(curves)).maximum <= options.max_width
-
-    def table(self, curves: Sequence[Curve]) -> RichTable:
-        """The bare table."""
-        table = bare_table()
-        table.add_column("layer", justify="right")
-        for curve in curves:
-            table.add_column(f"{curve.task}\n{curve.readout}")
-        by_layer = [{row.layer: row for row in curve.rows} for curve in curves]
-        significant = [curve.significant for curve in curves]
-        for layer in self.sweep.layers:
-            cells = []
-            for rows, stands in zip(by_layer, significant, strict=True):
-                row = rows[layer]
-                style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
-                cells.append(Text(words.retained(row.kept_share) + "*" * (layer in stands), style=style))
-            table.add_row(str(layer), *cells)
-        return table
 
 
 def overview_table(sweep: Sweep) -> Table:
@@ -181,7 +152,11 @@ def _of_curve(curve: Curve) -> Column:
         text = words.retained(row.kept_share)
         return Styled(text, "strong", star) if row.shows_loss and row.kept_share else text + star
 
-    return Column(curve.label, value)
+    def brief(layer: int) -> Cell:
+        row, cell = by_layer[layer], plain(value(layer))
+        return Styled(cell, "faint" if row.kept_share is None else "wrong" if row.shows_loss else "plain")
+
+    return Column(curve.label, value, brief=brief)
 
 
 def _every_number(sweep: Sweep) -> Table:
@@ -251,10 +226,6 @@ def _resolution(curve: Curve) -> str:
     return f" The interval of a difference typically reaches {reach} to each side."
 
 
-def _score(value: float, curve: Curve) -> str:
-    return f"{number(value, share=_is_share(curve))}{' %' if _is_share(curve) else ''}"
-
-
 def _is_share(curve: Curve) -> bool:
     """Return True where scores are shown in percent: all of them lie between 0 and 1."""
     return all(0 <= value <= 1 for row in curve.rows for value in (row.values.uncut.value, row.values.cut.value))
@@ -262,6 +233,11 @@ def _is_share(curve: Curve) -> bool:
 
 def agreement_table(agreements: Sequence[Agreement]) -> Table:
     """A line for each two rankings."""
+
+    def rho(agreement: Agreement) -> str:
+        estimate, refused = agreement.rho
+        return f"n/a: {refused}" if estimate is None else two_decimals(estimate)
+
     return Table(
         name="agreement",
         caption="Spearman's rank correlation of every two rankings of the layers",
@@ -269,15 +245,10 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
             Column("ranking", lambda one: one.first),
             Column("and", lambda one: "itself, on the other half of its items" if one.kind == "halves" else one.second),
             Column("layers", lambda one: "-" if one.rho[0] is None else str(one.rho[0].n), numeric=True),
-            Column("Spearman's rho", _rho),
+            Column("Spearman's rho", rho),
         ],
         rows=agreements,
     )
-
-
-def _rho(one: Agreement) -> str:
-    estimate, refused = one.rho
-    return f"n/a: {refused}" if estimate is None else two_decimals(estimate)
 
 
 def _agreement_blocks(sweep: Sweep) -> list[Block]:
@@ -361,17 +332,14 @@ def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         marks=((100, "uncut"), (0, "guessing")),
         bands=True,
     )
-    label = "; ".join(_description(curve) for curve in curves)
-    return Panel(spec=spec, title=curves[0].task, label=f"Line plot over layers. {label}.")
-
-
-def _description(curve: Curve) -> str:
-    least = min((row for row in curve.rows if row.kept_share), key=lambda row: row.values.cut.value)
-    return (
-        f"{curve.label}: a loss stands at {len(curve.significant)} of "
-        f"{counted(len(curve.rows), 'layer')}; the least is kept without layer {least.layer}: "
-        f"{words.kept(least.kept_share)}"
-    )
+    labels = []
+    for curve in curves:
+        least = min((row for row in curve.rows if row.kept_share), key=lambda row: row.values.cut.value)
+        labels.append(
+            f"{curve.label}: a loss stands at {len(curve.significant)} of {counted(len(curve.rows), 'layer')}; the "
+            f"least is kept without layer {least.layer}: {words.kept(least.kept_share)}"
+        )
+    return Panel(spec=spec, title=curves[0].task, label=f"Line plot over layers. {'; '.join(labels)}.")
 
 
 def _about_layer(row: SweepRow, p: float) -> dict[str, str]:

@@ -59,8 +59,7 @@ class AdviseVerb(Verb):
 
     def show(self, done: Advice, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.report.advice_text import FILE
-        from layercut.report.runs import advice_on_terminal
+        from layercut.report.advice_text import FILE, advice_on_terminal
 
         return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
 
