@@ -8,7 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from rich.text import Text
@@ -151,7 +151,7 @@ def errors(source: Source) -> Section | None:
             readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
             if lost := lost_items(runs, task, readouts):
                 title = f"{task}: {counted(len(lost), 'item')} that were right before"
-                blocks.append(Details(summary=title, blocks=[_example(item) for item in lost]))
+                blocks.append(Details(summary=title, blocks=lost))
     if source.diagnosis is not None:
         on = Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE
         for name, shown in diagnosis_examples(source.diagnosis).items():
@@ -169,26 +169,7 @@ def errors(source: Source) -> Section | None:
     )
 
 
-class LostItem(NamedTuple):
-    """An item of a task; lost where the original model gets it right and a pruned model does not."""
-
-    id: str
-    names: list[str]
-    """Names of the runs, the original one first."""
-    readouts: list[str]
-    """Under which the original model was asked this item."""
-    answers: Mapping[tuple[str, str], Mapping[str, Any]]
-    """The record of each run and readout that has the item."""
-
-    def failing(self, readout: str) -> list[str]:
-        """Runs of pruned models that lose the item under a readout."""
-        ended = [str(self.answers.get((name, readout), {}).get("outcome", "")) for name in self.names]
-        if ended[0] != "right":
-            return []
-        return [name for name, outcome in zip(self.names, ended, strict=True) if outcome not in ("right", "")]
-
-
-def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[LostItem]:
+def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[Example]:
     """Up to four items of a task that the first run gets right and another one loses under at least one readout.
 
     The same item is shown under every readout: a model may still rank the right answer first and no longer write it.
@@ -199,47 +180,45 @@ def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) ->
         task: name of the task.
         readouts: those to show, all of them in the uncut run.
     """
+    asked = {run.name: {row["readout"] for row in run.metrics()["rows"] if row["task"] == task} for run in runs}
     records = {
         (run.name, readout): {record["id"]: record for record in run.records(task, readout)}
         for run in runs
         for readout in readouts
-        if any((row["task"], row["readout"]) == (task, readout) for row in run.metrics()["rows"])
+        if readout in asked[run.name]
     }
-    names = [run.name for run in runs]
-    every = [
-        LostItem(
-            id=item,
-            names=names,
-            readouts=[readout for readout in readouts if item in records[names[0], readout]],
-            answers={key: known[item] for key, known in records.items() if item in known},
+    first, *cuts = (run.name for run in runs)
+    failing: dict[str, dict[str, list[str]]] = {}
+    for readout in readouts:
+        for item, record in records[first, readout].items():
+            if record["outcome"] == "right":
+                answers = {name: records[name, readout].get(item) for name in cuts if readout in asked[name]}
+                worse = [name for name, answer in answers.items() if answer and answer["outcome"] != "right"]
+                failing.setdefault(item, {})[readout] = worse
+    lost = [item for item, by_readout in failing.items() if any(by_readout.values())]
+    lost.sort(key=lambda item: hashlib.sha256(item.encode()).digest())
+    examples = []
+    for item in lost[:NUM_EXAMPLES]:
+        shown = [readout for readout in readouts if item in records[first, readout]]
+        answers_in_full = []
+        for readout in shown:
+            uncut, losers = records[first, readout][item], failing[item].get(readout, [])
+            if "completion" in uncut and losers:
+                sides = [Side(name=first, text=uncut["completion"], ended="right")]
+                for name in losers[:MOST_MODELS]:
+                    cut = records[name, readout][item]
+                    sides.append(different_side(name, cut["completion"], uncut["completion"], ended=_ended(cut)))
+                answers_in_full.append((readout_words(readout), sides))
+        record = records[first, shown[0]][item]
+        names = [first, *cuts]
+        rows = [(name, [_brief(records.get((name, readout), {}).get(item)) for readout in shown]) for name in names]
+        head = [readout_words(readout) for readout in shown]
+        examples.append(
+            Example(
+                item=item, question=record["question"], gold=record["gold"], head=head, rows=rows, texts=answers_in_full
+            )
         )
-        for item in dict.fromkeys(item for readout in readouts for item in records[names[0], readout])
-    ]
-    lost = [item for item in every if any(map(item.failing, readouts))]
-    return sorted(lost, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:NUM_EXAMPLES]
-
-
-def _example(item: LostItem) -> Example:
-    first = item.names[0]
-    shown = []
-    for readout in item.readouts:
-        uncut, failing = item.answers[first, readout], item.failing(readout)
-        if "completion" not in uncut or not failing:
-            continue
-        sides = [Side(name=first, text=uncut["completion"], ended="right")]
-        for name in failing[:MOST_MODELS]:
-            record = item.answers[name, readout]
-            sides.append(different_side(name, record["completion"], uncut["completion"], ended=_ended(record)))
-        shown.append((readout_words(readout), sides))
-    record = item.answers[first, item.readouts[0]]
-    return Example(
-        item=item.id,
-        question=record["question"],
-        gold=record["gold"],
-        head=[readout_words(name) for name in item.readouts],
-        rows=[(name, [_brief(item.answers.get((name, one))) for one in item.readouts]) for name in item.names],
-        texts=shown,
-    )
+    return examples
 
 
 def _ended(record: Mapping[str, Any]) -> str:

@@ -178,20 +178,16 @@ def _measure(row: MeasureRow) -> Cell:
     return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
 
 
+def _level(level: Estimate, row: MeasureRow, *, sign: bool = False) -> str:
+    return with_interval(level, share=row.unit == "share", sign=sign)
+
+
 def _chance(row: MeasureRow) -> str:
     return "-" if row.chance is None else number(row.chance, share=row.unit == "share")
 
 
 def _kept(row: MeasureRow) -> str:
     return "-" if row.kept_share is None else with_interval(row.kept_share)
-
-
-def _level(level: Estimate, row: MeasureRow) -> str:
-    return with_interval(level, share=row.unit == "share")
-
-
-def _difference(row: MeasureRow) -> str:
-    return with_interval(row.values.difference, share=row.unit == "share", sign=True)
 
 
 _COLUMNS = [
@@ -201,7 +197,11 @@ _COLUMNS = [
     Column("chance", _chance, numeric=True, raw=raw_values(chance="chance")),
     Column("uncut", lambda row: _level(row.values.uncut, row), raw=raw_estimates(uncut="values.uncut")),
     Column("cut", lambda row: _level(row.values.cut, row), raw=raw_estimates(cut="values.cut")),
-    Column("difference", _difference, raw=raw_estimates(difference="values.difference")),
+    Column(
+        "difference",
+        lambda row: _level(row.values.difference, row, sign=True),
+        raw=raw_estimates(difference="values.difference"),
+    ),
     Column("kept", _kept, raw=raw_estimates(kept="kept_share")),
     Column(
         "p",

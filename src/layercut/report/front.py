@@ -204,11 +204,22 @@ class _Line(NamedTuple):
 def front_table(front: Front) -> Table:
     """A row for each model and task."""
     lines = [_Line(one, kept) for one in front.models for kept in one.kept]
+
+    def weights(line: _Line) -> str:
+        return f"{size(line.model.disk_bytes)} ({100 * line.model.change:+.0f} %)"
+
+    def memory(line: _Line) -> str:
+        return "not timed" if line.model.memory is None else size(line.model.memory)
+
+    def place(line: _Line) -> str:
+        fronts = {"bytes": line.model.smallest, "seconds": line.model.fastest}
+        return " and ".join(name for name, is_on in fronts.items() if is_on) or "-"
+
     timed, in_memory = (any(getattr(one, name) for one in front.models) for name in ("request", "memory"))
     columns = [
         Column("model", lambda line: Styled(line.model.label, "strong" if line.model.picked else "plain")),
-        Column("weights", lambda line: _weights(line.model), numeric=True),
-        *([Column("in memory", lambda line: _memory(line.model), numeric=True, narrow=(1,))] if in_memory else []),
+        Column("weights", weights, numeric=True),
+        *([Column("in memory", memory, numeric=True, narrow=(1,))] if in_memory else []),
         *([Column("a request", lambda line: request_words(line.model.request), numeric=True)] if timed else []),
         Column("task", lambda line: task_cell(line.kept.task, line.kept.readout)),
         Column("keeps", lambda line: share_cell(line.kept)),
@@ -219,7 +230,7 @@ def front_table(front: Front) -> Table:
             narrow=(1,),
         ),
         Column("verdict", lambda line: words.finding_cell(line.kept.verdict)),
-        Column("front", lambda line: _place(line.model)),
+        Column("front", place),
     ]
     caption = "Plans and other models on the same items, with 95 % intervals"
     return Table(name="front", caption=caption, columns=columns, rows=lines)
@@ -322,15 +333,3 @@ def request_words(one: TimedSpeed | None) -> str:
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     return f"{one.cut.value:.3g} s (x {one.ratio.value:.2f}{ends})"
-
-
-def _weights(one: Weighed) -> str:
-    return f"{size(one.disk_bytes)} ({100 * one.change:+.0f} %)"
-
-
-def _memory(one: Weighed) -> str:
-    return "not timed" if one.memory is None else size(one.memory)
-
-
-def _place(one: Weighed) -> str:
-    return " and ".join(name for name, on in (("bytes", one.smallest), ("seconds", one.fastest)) if on) or "-"
