@@ -10,12 +10,12 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from layercut.report.diagnostics import SECTIONS
-from layercut.report.reports import KINDS
 
 import layercut
 from layercut.cli.main import main
 from layercut.diagnostics import DIAGNOSTICS
+from layercut.report.diagnostics import SECTIONS
+from layercut.report.reports import KINDS
 from tests.support.tiny import save_tiny
 
 BRIGHT = "tests.support.studies:bright"
