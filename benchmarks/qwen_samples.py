@@ -14,8 +14,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from layercut.evidence.correlation import rank_correlation
 from layercut.evidence.paired import compare_paired
+from layercut.evidence.sweep import rank_correlation
 from layercut.text.numbers import p_value, two_decimals, with_interval
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "experiments" / "qwen" / "samples.tar.xz"

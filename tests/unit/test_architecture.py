@@ -59,7 +59,7 @@ ONLY_IN = {
     "trl": {"healing/sft.py", "healing/grpo.py"},
     "peft": {"healing/trainable.py", "models/adapter.py"},
     "typer": {"cli"},
-    "vl_convert": {"report/figures/picture.py"},
+    "vl_convert": {"report/picture.py"},
 }
 
 
@@ -145,10 +145,10 @@ def test_every_room_of_the_house_is_checked() -> None:
         "import layercut.cli.main",
         "import layercut.runs.directory, layercut.runs.records, layercut.runs.environment",
         "import layercut.evidence.intervals, layercut.evidence.paired",
-        "import layercut.evidence.comparison, layercut.report.markdown, layercut.report.runs",
-        "import layercut.report.figures.scores, layercut.report.figures.diagnosis",
-        "import layercut.report.diagnosis.page, layercut.diagnostics",
-        "import layercut.report.reports, layercut.report.html.page, layercut.report.comparison",
+        "import layercut.evidence.comparison, layercut.report.writers, layercut.report.runs",
+        "import layercut.report.retention, layercut.report.diagnostics",
+        "import layercut.report.diagnosis, layercut.diagnostics",
+        "import layercut.report.reports, layercut.report.comparison",
         "import layercut.surgery.plan, layercut.surgery.config_fields, layercut.tasks.base, layercut.selection",
     ],
 )

@@ -26,10 +26,10 @@ from layercut.evidence.fixed_sequence import (
     judge_depth,
 )
 from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
-from layercut.evidence.study import study_runs
+from layercut.evidence.study import prune_result, study_runs
 from layercut.evidence.uses import USES, Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
-from layercut.runs.prune import RESULT, VERSUS, PruneResult
+from layercut.runs.prune import VERSUS, PruneResult
 from layercut.runs.settings import shown
 from layercut.text.tables import Printed
 
@@ -234,7 +234,11 @@ def judge(
             f"no measured task covers {use.name}, only {tasks}. Run the study with {use.wanted}, or ask "
             "for another `use`."
         )
-    reasons = _reasons(spoken, use)
+    # One plan without evidence is enough, or plans would be judged by different tasks.
+    reasons: dict[tuple[str, str], str] = {}
+    for row in spoken:
+        if why := _reason(row, use):
+            reasons.setdefault((row.task, row.readout), why)
     usable = [row for row in spoken if (row.task, row.readout) not in reasons]
     wanted = list(dict.fromkeys((row.task, row.readout) for row in usable))
     arms = {row.cut.name: row.cut for row in main}
@@ -271,11 +275,6 @@ def judge(
         folder=folder,
         pruned=pruned,
     )
-
-
-def prune_result(folder: Path) -> PruneResult | None:
-    """The result of prune, where the folder holds one."""
-    return PruneResult.load(folder) if (Path(folder) / RESULT).is_file() else None
 
 
 def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]:
@@ -316,23 +315,11 @@ def _paths(arms: Sequence[ComparedRun], *, is_one: bool) -> dict[str, list[str]]
     return {name: [arm.name for arm in own] for name, own in paths.items()}
 
 
-def _reasons(rows: Sequence[ComparisonRow], use: Use) -> dict[tuple[str, str], str]:
-    """Reasons for which readouts decide nothing. One plan is enough, or plans would be judged by
-    different tasks."""
-    reasons: dict[tuple[str, str], str] = {}
-    for row in rows:
-        why = _reason(row, use)
-        if why:
-            reasons.setdefault((row.task, row.readout), why)
-    return reasons
-
-
 def _reason(row: ComparisonRow, use: Use) -> str:
+    """Why a row decides nothing for a use; empty where it decides."""
     if not use.counts(row.readout):
-        other = (
-            "written, but this use only chooses" if is_written(row.readout) else "only ranked, but this use must write"
-        )
-        return f"answers were {other}"
+        written = "answers were written, but this use only chooses"
+        return written if is_written(row.readout) else "answers were only ranked, but this use must write"
     if SELECTED_ON in row.note:
         return SELECTED_ON
     if row.chance is None or not row.is_share:

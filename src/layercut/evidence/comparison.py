@@ -16,7 +16,7 @@ from layercut.text.counting import counted, of_test_set
 from layercut.text.removal import Removal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from layercut.runs.directory import RunFolder
 
@@ -26,7 +26,9 @@ SELECTED_ON = "the plan was selected on some of these items, so the score is too
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
 
-Finding = Literal["kept", "better", "gained", "damaged", "lost", "undecided", "at chance"]
+Finding = Literal[
+    "passed", "shown to fail", "kept", "better", "gained", "damaged", "lost", "undecided", "at chance"
+]  # fmt: skip
 OUTCOMES = ("right", "wrong", "no_answer", "cut")
 
 
@@ -103,6 +105,10 @@ class ComparisonRow(TaskRow):
     """``report`` where one of the runs leaves out items of the test set that chose layers or healed; else ``full``."""
     p_adjusted: float | None = None
     """The p-value after Holm's correction over all rows that were compared together; None for a row on its own."""
+    judged: Finding | None = None
+    """Verdict of the rule of ``layercut prune``, where it tested this row; it is then the finding."""
+    bound: float | None = None
+    """One-sided lower bound of the retention, by which that rule decides."""
 
     @property
     def asked(self) -> str:
@@ -137,7 +143,10 @@ class ComparisonRow(TaskRow):
         ``damaged``: worse than uncut, and still above chance.
         ``better``: better than uncut.
         ``undecided``: these items show neither a loss nor that at least 90 % is kept.
+        ``passed``, ``shown to fail``, or ``undecided``: by the rule of ``layercut prune``, of a row that it tested.
         """
+        if self.judged is not None:
+            return self.judged
         difference, kept = self.values.difference, self.kept_share
         changed = self.p_value < ALPHA
         is_better = difference.low is not None and difference.low > 0 and changed
@@ -275,10 +284,8 @@ class _Run(NamedTuple):
         return self._replace(arm=arm)
 
     def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-        for row in self.rows:
-            if all(row[key] == wanted[key] for key in ("task", "readout", "metric")):
-                return row
-        return None
+        keys = ("task", "readout", "metric")
+        return next((row for row in self.rows if all(row[key] == wanted[key] for key in keys)), None)
 
     def items(self, task: str, readout: str) -> dict[str, dict[str, Any]]:
         records = self.folder.records(task, readout)
@@ -320,6 +327,10 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         )
     if any(side.get("selection_items") for side in (row, other)):
         note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
+    outcomes = []
+    for answers in (before, after):
+        counts = Counter(answers[item]["outcome"] for item in ids)
+        outcomes.append({name: counts[name] for name in dict.fromkeys([*OUTCOMES, *sorted(counts)])})
     first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
     sizes = {side["test_set"] for side in (row, other) if side.get("test_set") is not None}
     rest = next((side for side in (row, other) if side.get("split") == "report"), None)
@@ -339,15 +350,10 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         limit=row["limit"] if row["limit"] is not None else other["limit"],
         seed=seed,
         values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed, clusters=clusters),
-        uncut_outcomes=_outcomes(before[item] for item in ids),
-        cut_outcomes=_outcomes(after[item] for item in ids),
+        uncut_outcomes=outcomes[0],
+        cut_outcomes=outcomes[1],
         note=note,
         test_set=sizes.pop() if len(sizes) == 1 else None,
         split="full" if rest is None else "report",
         items=PairedItems(uncut_values, cut_values, clusters, ids),
     )
-
-
-def _outcomes(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    counts = Counter(record["outcome"] for record in records)
-    return {name: counts[name] for name in dict.fromkeys([*OUTCOMES, *sorted(counts)])}

@@ -13,6 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -68,11 +69,11 @@ def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = 
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
-    found = _Kept(cache, seed)
+    parts = []
     for task, readout in cells:
         having = [place for place, of_run in enumerate(held) if (task, readout) in of_run]
-        found.add(task, readout, {names[place]: runs[place].records(task, readout) for place in having})
-    return found.cells
+        parts.append((task, readout, {names[place]: runs[place].records(task, readout) for place in having}))
+    return _measured(parts, cache, seed)
 
 
 def diagnose_sweep(run: RunFolder, sweep: Sweep) -> list[DiagnosedAnswers]:
@@ -83,7 +84,7 @@ def diagnose_sweep(run: RunFolder, sweep: Sweep) -> list[DiagnosedAnswers]:
     """
     names = {CutPlan(num_layers=sweep.num_layers, removed=(layer,)).key: f"layer-{layer}" for layer in sweep.layers}
     names = {CutPlan(num_layers=sweep.num_layers).key: "uncut", **names}
-    found = _Kept(run.path, sweep.rows[0].seed)
+    parts = []
     for curve in sweep.curves:
         arms: dict[str, dict[str, Record]] = {name: {} for name in names.values()}
         # sweep.json alone makes the rest of the report.
@@ -94,8 +95,9 @@ def diagnose_sweep(run: RunFolder, sweep: Sweep) -> list[DiagnosedAnswers]:
             if plan in names and "completion" in record and record["finish_reason"] != "settled":
                 arms[names[plan]][record["id"]] = record
         if arms["uncut"]:
-            found.add(curve.task, curve.readout, {name: list(records.values()) for name, records in arms.items()})
-    return found.cells
+            answers = {name: list(of_arm.values()) for name, of_arm in arms.items()}
+            parts.append((curve.task, curve.readout, answers))
+    return _measured(parts, run.path, sweep.rows[0].seed)
 
 
 def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> dict[str, Diagnosis]:
@@ -110,7 +112,8 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     """
     first = next(iter(records.values()))
     found: dict[str, Diagnosis] = {}
-    if any(_are_texts(of_arm) for of_arm in records.values()):
+    long = {name: sum(len(words_of(one["completion"])) >= FEWEST_WORDS for one in own) for name, own in records.items()}
+    if any(2 * count >= len(records[name]) for name, count in long.items()):
         looks = {
             name: [look(one["completion"], one["finish_reason"]) for one in of_arm] for name, of_arm in records.items()
         }
@@ -135,10 +138,6 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     return found
 
 
-def _are_texts(records: Sequence[Record]) -> bool:
-    return 2 * sum(len(words_of(one["completion"])) >= FEWEST_WORDS for one in records) >= len(records)
-
-
 def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[int, int]:
     """Begin and end of the first wrong token of the cut answer; the same place twice where there is none.
 
@@ -157,39 +156,40 @@ def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[
     return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
 
 
-class _Kept:
-    """The measured tasks so far, and those that the folder holds."""
-
-    def __init__(self, folder: Path | None, seed: int) -> None:
-        self._folder, self._seed = folder, seed
-        self.cells: list[DiagnosedAnswers] = []
-        self._known: dict[str, DiagnosedAnswers] = {}
-        if folder is not None and (folder / FILE).is_file():
-            try:
-                self._known = {cell["key"]: _read_cell(cell) for cell in read_format(folder / FILE, "report")["cells"]}
-            except (InputError, KeyError, TypeError, ValueError):  # damaged, or of another version: it is made again
-                self._known = {}
-
-    def add(self, task: str, readout: str, records: Mapping[str, Sequence[Record]]) -> None:
-        """Measure the answers of a task by model, the original one first, unless that was done."""
-        by_id = {name: {one["id"]: one for one in of_arm} for name, of_arm in records.items()}
+def _measured(
+    parts: Sequence[tuple[str, str, Mapping[str, Sequence[Record]]]], folder: Path | None, seed: int
+) -> list[DiagnosedAnswers]:
+    """Measure the answers of tasks and readouts by model, the original one first, unless the folder holds that."""
+    known: dict[str, DiagnosedAnswers] = {}
+    if folder is not None and (folder / FILE).is_file():
+        # A file that is damaged, or of another version, is made again.
+        with suppress(InputError, KeyError, TypeError, ValueError):
+            cells = read_format(folder / FILE, "report")["cells"]
+            known = {cell["key"]: cast("DiagnosedAnswers", with_rows(cell)) for cell in cells}
+    measured: list[DiagnosedAnswers] = []
+    for task, readout, records in parts:
+        by_id = {name: {record["id"]: record for record in of_arm} for name, of_arm in records.items()}
         first = next(iter(by_id.values()))
         shared = [item for item in first if all(item in of_arm for of_arm in by_id.values())]
         answers = {name: [of_arm[item] for item in shared] for name, of_arm in by_id.items()}
         if not shared:
-            return
-        key = _key(task, readout, answers, self._seed)
-        known = self._known.get(key)
-        if known is None:
-            found = {name: _plain(one) for name, one in diagnose_answers(answers, seed=self._seed).items()}
-            # The same form that the file gives, so that both are equal.
-            known = _read_cell({"task": task, "readout": readout, "key": key, "diagnostics": found})
-        self.cells.append(known)
-        if key not in self._known and self._folder is not None:
-            done = {(cell["task"], cell["readout"]) for cell in self.cells}
-            later = [cell for cell in self._known.values() if (cell["task"], cell["readout"]) not in done]
-            cells = as_plain([*self.cells, *later])
-            write_json(self._folder / FILE, {"format_version": FORMAT_VERSION, "cells": cells})
+            continue
+        read = {name: [[record.get(field) for field in _READ] for record in own] for name, own in answers.items()}
+        text = json.dumps([MEASURES_VERSION, task, readout, seed, read], ensure_ascii=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        if key in known:
+            measured.append(known[key])
+            continue
+        found = {name: _plain(diagnosis) for name, diagnosis in diagnose_answers(answers, seed=seed).items()}
+        # The same form that the file gives, so that both are equal.
+        cell = with_rows({"task": task, "readout": readout, "key": key, "diagnostics": found})
+        measured.append(cast("DiagnosedAnswers", cell))
+        if folder is not None:
+            done = {(cell["task"], cell["readout"]) for cell in measured}
+            later = [cell for cell in known.values() if (cell["task"], cell["readout"]) not in done]
+            cells = as_plain([*measured, *later])
+            write_json(folder / FILE, {"format_version": FORMAT_VERSION, "cells": cells})
+    return measured
 
 
 def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
@@ -201,13 +201,3 @@ def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
 
 def _plain(found: Diagnosis) -> dict[str, Any]:
     return {**found, "rows": [row.to_dict() for row in found["rows"]]}
-
-
-def _read_cell(cell: Mapping[str, Any]) -> DiagnosedAnswers:
-    return cast("DiagnosedAnswers", with_rows(cell))
-
-
-def _key(task: str, readout: str, answers: Mapping[str, Sequence[Record]], seed: int) -> str:
-    read = {name: [[one.get(field) for field in _READ] for one in of_arm] for name, of_arm in answers.items()}
-    text = json.dumps([MEASURES_VERSION, task, readout, seed, read], ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -6,15 +6,18 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
 from layercut.runs.healing import ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
 from layercut.runs.json_text import load
+from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
 from layercut.runs.settings import shown
 from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, UNCUT, arms_in, failures_in
 
@@ -84,7 +87,36 @@ def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
     own = runs.uncut.settings.get("seed")
     used = seed if seed is not None else own if isinstance(own, int) else 0
     failed = [failure.describe() for failure in failures_in(folder)]
-    return StudyResults(runs.uncut, runs.cuts, compare_runs(runs.uncut, runs.cuts, seed=used), used, failed)
+    rows = compare_runs(runs.uncut, runs.cuts, seed=used)
+    if (result := prune_result(folder)) is not None:
+        rows = judged_rows(rows, result)
+    return StudyResults(runs.uncut, runs.cuts, rows, used, failed)
+
+
+def prune_result(folder: Path) -> PruneResult | None:
+    """The result of prune, where the folder holds one."""
+    return PruneResult.load(folder) if (Path(folder) / RESULT).is_file() else None
+
+
+def judged_rows(rows: Sequence[ComparisonRow], result: PruneResult) -> list[ComparisonRow]:
+    """The rows, those that prune tested with its verdict and bound."""
+    tested = {(plan.name, kept.task, kept.readout): (plan, kept) for plan in result.tested for kept in plan.kept}
+    judged = []
+    for row in rows:
+        key = (row.cut.name, row.task, row.readout)
+        if row.is_headline and key in tested:
+            plan, kept = tested[key]
+            row = replace(row, judged=task_verdict(plan, kept, result.goal.keep), bound=kept.bound)
+        judged.append(row)
+    return judged
+
+
+def task_verdict(plan: TestedDepth | Alternative, kept: TaskKept, keep: float) -> Finding:
+    """The verdict of prune's rule on one task of a plan; one that is shown to fail may do so by one of its tasks."""
+    if kept.passed:
+        return "passed"
+    is_less = kept.kept is not None and kept.kept.high is not None and kept.kept.high < keep
+    return "shown to fail" if plan.verdict == "shown to fail" and is_less else "undecided"
 
 
 def further_reports(folder: Path) -> list[Path]:
@@ -130,8 +162,20 @@ def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str
     What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
     the criterion is the plan's, and the seed is that of the settings.
     """
-    arms, depths = {row.cut.name: row.cut for row in rows}, {row.cut.name: _depth(row, rows) for row in rows}
-    found = {run.name: _place(run, arms[run.name], depths[run.name]) for run in runs}
+    by_run = {row.cut.name: row for row in rows}
+    by_size = are_thinner(rows)
+    found = {}
+    for run in runs:
+        about, row = run.metrics().get("arm") or {}, by_run[run.name]
+        criterion = str(about.get("criterion") or row.cut.criterion)
+        if criterion in ("", "explicit"):
+            name = str(about.get("plan") or run.name)
+            criterion = re.sub(r"[-_ ]*\d+$", "", name) or name
+        depth: float = row.cut.turn if by_size else row.cut.depth
+        if by_size and row.cut.num_parameters and row.uncut.num_parameters:
+            depth = round(100 * (1 - row.cut.num_parameters / row.uncut.num_parameters), 1)
+        arm, seed = row.cut.healing or NOT_HEALED, about.get("seed", run.settings.get("seed", 0))
+        found[run.name] = Place(criterion, arm, depth, f"{criterion}, {arm}, seed {seed}")
     crowds = Counter((place.part, place.depth) for place in found.values())
     crowded = {part for (part, _), count in crowds.items() if count > 1}
     return {
@@ -162,25 +206,6 @@ def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
     return any(row.cut.mlp for row in rows)
 
 
-def _depth(row: ComparisonRow, rows: Sequence[ComparisonRow]) -> float:
-    if not are_thinner(rows):
-        return row.cut.depth
-    if row.cut.num_parameters and row.uncut.num_parameters:
-        return round(100 * (1 - row.cut.num_parameters / row.uncut.num_parameters), 1)
-    return row.cut.turn
-
-
-def _place(run: RunFolder, model: ComparedRun, depth: float) -> Place:
-    about = run.metrics().get("arm") or {}
-    criterion = str(about.get("criterion") or model.criterion)
-    if criterion in ("", "explicit"):
-        name = str(about.get("plan") or run.name)
-        criterion = re.sub(r"[-_ ]*\d+$", "", name) or name
-    arm = model.healing or NOT_HEALED
-    seed = about.get("seed", run.settings.get("seed", 0))
-    return Place(criterion, arm, depth, f"{criterion}, {arm}, seed {seed}")
-
-
 class OverSeeds(NamedTuple):
     """One metric of one task and readout, over all seeds of a plan."""
 
@@ -205,23 +230,16 @@ def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed
     groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
     for row in rows:
         groups.setdefault((where[row.cut.name], row.task, row.readout, row.metric), []).append(row)
-    return [
-        OverSeeds(tuple(group), _together(group, seed))
-        for group in groups.values()
-        if len({row.cut.seed for row in group}) == len(group) > 1
-    ]
-
-
-def _together(rows: Sequence[ComparisonRow], seed: int) -> Comparison:
-    uncut: list[float] = []
-    cut: list[float] = []
-    clusters: list[str] = []
-    for row in rows:
-        assert row.items is not None, "rows of compare_runs carry their items"
-        uncut += row.items.uncut
-        cut += row.items.cut
-        clusters += row.items.clusters or row.items.ids
-    return compare_paired(uncut, cut, chance=rows[0].chance, seed=seed, clusters=clusters)
+    over = []
+    for group in groups.values():
+        if len({row.cut.seed for row in group}) == len(group) > 1:
+            items = [row.items for row in group if row.items is not None]
+            uncut = [value for side in items for value in side.uncut]
+            cut = [value for side in items for value in side.cut]
+            clusters = [name for side in items for name in side.clusters or side.ids]
+            values = compare_paired(uncut, cut, chance=group[0].chance, seed=seed, clusters=clusters)
+            over.append(OverSeeds(tuple(group), values))
+    return over
 
 
 class FoundCheckpoint(NamedTuple):
@@ -252,8 +270,10 @@ def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
     if healed:
         file, out = study_file(folder), f"{folder}-checkpoints"
         return FoundCheckpoint(None, shlex.join(["layercut", "run", file, "--out", out]))
-    plan = folder / arm.name / "plan.json"
-    words = ["layercut", "cut", _model_of(plan), "--remove", str(plan), "--out", str(place)]
+    plan, model = folder / arm.name / "plan.json", "MODEL"
+    with suppress(OSError, ValueError, AttributeError):
+        model = str(load(plan).get("model") or model)
+    words = ["layercut", "cut", model, "--remove", str(plan), "--out", str(place)]
     return FoundCheckpoint(None, shlex.join(words))
 
 
@@ -271,16 +291,6 @@ def study_file(folder: Path) -> str:
 def command_of(folder: Path) -> str:
     """The command that made the study, as its folder records it; empty where it does not."""
     for place in (folder, folder / "uncut"):
-        try:
-            made = load(place / "environment.json")["command"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return str(made)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(load(place / "environment.json")["command"])
     return ""
-
-
-def _model_of(plan: Path) -> str:
-    try:
-        return str(load(plan).get("model") or "MODEL")
-    except (OSError, ValueError, AttributeError):
-        return "MODEL"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparedRun, ComparisonRow, arm_of, compare_runs, left_out
+from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
 from layercut.evidence.intervals import ALPHA
 from layercut.evidence.means import form_means
 from layercut.runs.directory import RunFolder, is_run
@@ -56,9 +56,14 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     are_logs = any(isinstance(run, LoggedRun) for run in (first, second))
     decoding = [run.settings.get("decoding") for run in (first, second)]
     if decoding[0] != decoding[1] and not are_logs:
+        named = [
+            ", ".join(f"{name} {value}" for name, value in settings.items())
+            if isinstance(settings, dict)
+            else "settings that were not recorded"
+            for settings in decoding
+        ]
         raise InputError(
-            f"{first.name} was decoded with {_words(decoding[0])}, {second.name} with {_words(decoding[1])}; "
-            "run both with the same decoding."
+            f"{first.name} was decoded with {named[0]}, {second.name} with {named[1]}; run both with the same decoding."
         )
     rows = compare_runs(first, [second], seed=seed)
     if are_logs:
@@ -98,16 +103,15 @@ def verdict(row: ComparisonRow) -> Verdict:
     return "better" if low > 0 else "worse"
 
 
-def _thin(arm: ComparedRun) -> dict[str, float]:
-    return {"mlp": arm.mlp} if arm.mlp else {}
-
-
 def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[str, Any]:
     """JSON-able."""
-    first, second = rows[0].uncut, rows[0].cut
+    sides = {"first": rows[0].uncut, "second": rows[0].cut}
+    renamed = {"uncut": "first", "cut": "second"}
     return {
-        "first": {"run": first.name, "removed": list(first.removed), **_thin(first)},
-        "second": {"run": second.name, "removed": list(second.removed), **_thin(second)},
+        **{
+            name: {"run": run.name, "removed": list(run.removed), **({"mlp": run.mlp} if run.mlp else {})}
+            for name, run in sides.items()
+        },
         "rows": [
             {
                 **{name: getattr(row, name) for name in ("task", "version", "readout", "metric", "n")},
@@ -117,26 +121,20 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
                 "first": row.values.uncut._asdict(),
                 "second": row.values.cut._asdict(),
                 "difference": row.values.difference._asdict(),
-                "lost": row.values.lost,
-                "gained": row.values.gained,
-                "p_value": row.values.p_value,
+                **{name: getattr(row.values, name) for name in ("lost", "gained", "p_value")},
                 "p_adjusted": row.p_adjusted,
-                "test": row.values.test,
-                "num_clusters": row.values.num_clusters,
+                **{name: getattr(row.values, name) for name in ("test", "num_clusters")},
                 "verdict": verdict(row),
                 "seed": row.seed,
                 "note": row.note,
             }
             for row in rows
         ],
-        "means": [_first_and_second(mean.to_dict()) for mean in form_means(rows)],
+        "means": [
+            {renamed.get(name, name): value for name, value in mean.to_dict().items()} for mean in form_means(rows)
+        ],
         "notes": list(notes),
     }
-
-
-def _first_and_second(mean: dict[str, Any]) -> dict[str, Any]:
-    """With the names that the rows use."""
-    return {{"uncut": "first", "cut": "second"}.get(name, name): value for name, value in mean.items()}
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:
@@ -157,9 +155,3 @@ def _uncut_model(run: RunFolder) -> str:
             if isinstance(oldest, dict) and oldest.get("model_hash"):
                 return str(oldest["model_hash"])
     return str(run.settings.get("model_hash") or plan.get("model_hash") or named)
-
-
-def _words(decoding: Any) -> str:
-    if not isinstance(decoding, dict):
-        return "settings that were not recorded"
-    return ", ".join(f"{name} {value}" for name, value in decoding.items())

@@ -159,11 +159,8 @@ def tasks_for(name: str, *, data: Collection[str] = ()) -> UseTasks:
         InputError: no such use.
     """
     use = named_use(name)
-    given = tuple(one for one in map(_asked, use.benchmarks) if one.task in data)
-    chosen = given or tuple(map(_asked, use.built_in))
-    return UseTasks(chosen, use.note([one.task for one in chosen]))
-
-
-def _asked(entry: str) -> AskedTask:
-    task, _, readout = entry.partition("/")
-    return AskedTask(task, readout)
+    built_in, benchmarks = (
+        tuple(AskedTask(*entry.split("/")) for entry in entries) for entries in (use.built_in, use.benchmarks)
+    )
+    chosen = tuple(asked for asked in benchmarks if asked.task in data) or built_in
+    return UseTasks(chosen, use.note([asked.task for asked in chosen]))

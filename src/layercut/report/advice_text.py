@@ -7,12 +7,17 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.console import Group
+from rich.text import Text
+
 from layercut.evidence.advice import advise
 from layercut.evidence.study import checkpoint_of, is_of_single_runs, study_file
 from layercut.evidence.uses import is_written
 from layercut.report import words
+from layercut.report.elements import Block, bullets
 from layercut.report.front import front_of_advice, front_table
-from layercut.report.table import Column, Table, markdown
+from layercut.report.table import Column, Table, terminal
+from layercut.report.writers import markdown_of
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
 from layercut.text.counting import counted
@@ -21,6 +26,8 @@ from layercut.text.numbers import at_least, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from layercut.evidence.advice import Advice, JudgedPlan
     from layercut.evidence.comparison import ComparedRun
@@ -45,51 +52,54 @@ def write_advice(
     Raises:
         InputError: see layercut.evidence.advice.advise.
     """
-    found = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
-    text = page(found)
+    advice = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
+    text = page(advice)
     write_text(Path(folder) / FILE, text)
-    return found, text
+    return advice, text
 
 
 def page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
-    parts = argument(advice)
-    if (front := front_of_advice(advice)) is not None:
-        parts += ["\n".join(markdown(front_table(front))), front.note]
-    if any(plan.tasks for plan in (*advice.plans, *advice.others)):
-        parts += ["\n".join(markdown(bounds_table(advice))), how_made(advice)]
-    return joined(parts)
+    return markdown_of(advice_blocks(advice)) + "\n"
 
 
-def joined(parts: Sequence[str]) -> str:
-    """Paragraphs as one text; empty ones are left out."""
-    return "\n\n".join(part for part in parts if part) + "\n"
+def advice_on_terminal(advice: Advice) -> RenderableType:
+    """The same for a terminal; its tables show every plan's whole name, however narrow the terminal is."""
+    from rich.markdown import Markdown
+
+    shown = (terminal(block) if isinstance(block, Table) else Markdown(str(block)) for block in advice_blocks(advice))
+    return Group(*(part for block in shown for part in (block, Text())))
 
 
-def argument(advice: Advice) -> list[str]:
-    """The page without its table."""
-    parts = [f"{answer(advice)} {next_step(advice)}".rstrip()]
+def advice_blocks(advice: Advice) -> list[Block]:
+    """The answer with the next step, losses, what is not excluded, other plans, and the bounds of all."""
+    parts: list[Block] = [f"{answer(advice)} {next_step(advice)}".rstrip()]
     chosen = advice.recommended
     if chosen is not None:
         parts += [_lost(chosen), _unknown(chosen), _gained(advice, chosen)]
-        parts += [_others(advice, [plan for plan in advice.plans if plan.arm.turn > chosen.arm.turn])]
+        parts += [_others([plan for plan in advice.plans if plan.arm.turn > chosen.arm.turn])]
     elif advice.better is not None:
-        parts += [_lost(advice.better), _unknown(advice.better), _others(advice, advice.plans)]
+        parts += [_lost(advice.better), _unknown(advice.better), _others(advice.plans)]
     elif advice.answer == "no evidence":
         parts += [
             f"Run the study with {escape(advice.use.wanted)}, on more items or a model that is above chance there."
         ]
     else:
-        parts += [_others(advice, [plan for plan in advice.plans if plan is not advice.best])]
-    if advice.others:
-        fates = [f"- {_fate(one)}" for one in advice.others if one is not advice.better]
-        parts += ["**Other models:**\n\n" + "\n".join(fates)] if fates else []
-    if any(plan.items_needed for plan in (*advice.plans, *advice.others)):
+        parts += [_others([plan for plan in advice.plans if plan is not advice.best])]
+    if fates := [_fate(model) for model in advice.others if model is not advice.better]:
+        parts.append(f"**Other models:**\n\n{bullets(fates)}")
+    judged = (*advice.plans, *advice.others)
+    if any(plan.items_needed for plan in judged):
         parts.append(
             "Numbers of items are estimates. They assume that the retention measured on these items is the true one, "
             "and give an 80 % probability of a decision."
         )
-    return [*parts, evidence(advice), _ignored(advice)]
+    parts += [evidence(advice), _ignored(advice)]
+    if (front := front_of_advice(advice)) is not None:
+        parts += [front_table(front), front.note]
+    if any(plan.tasks for plan in judged):
+        parts += [bounds_table(advice), how_made(advice)]
+    return [part for part in parts if part]
 
 
 def answer(advice: Advice) -> str:
@@ -132,10 +142,12 @@ def decided_by(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
     have = max((one.n for one in tasks), default=0)
     if items_needed is None:
         return "it is too near the target to say how many more items would decide it"
-    more = f"about {_rounded(max(1, items_needed - have))} more items"
+    more = f"about {_round_up(max(1, items_needed - have)):,} more items"
     clusters = [math.ceil(items_needed / one.n * one.num_clusters) for one in tasks if one.num_clusters]
     # What counts is contexts: more items from the same ones settle little.
-    return f"{more} would decide it" + (f", from about {_rounded(max(clusters))} contexts in all" if clusters else "")
+    return f"{more} would decide it" + (
+        f", from about {_round_up(max(clusters)):,} contexts in all" if clusters else ""
+    )
 
 
 def next_step(advice: Advice) -> str:
@@ -230,11 +242,12 @@ def _lost(plan: JudgedPlan) -> str:
 
 
 def _unknown(plan: JudgedPlan) -> str:
-    open_ends = [
-        f"{_name(one)} up to {_percent(1 - one.low, round_down=False)} ({_items(one)})"
-        for one in plan.tasks
-        if one.low is not None and one.low < 1
-    ]
+    open_ends = []
+    for task in plan.tasks:
+        if task.low is not None and task.low < 1:
+            contexts = f" from {counted(task.num_clusters, 'context')}" if task.num_clusters else ""
+            most = _percent(1 - task.low, round_down=False)
+            open_ends.append(f"{_name(task)} up to {most} ({counted(task.n, 'item')}{contexts})")
     text = f"**Not excluded at this number of items:** a loss on {', '.join(open_ends)}. " if open_ends else ""
     return f"{text}Abilities that were not measured may be lost entirely."
 
@@ -242,23 +255,19 @@ def _unknown(plan: JudgedPlan) -> str:
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
     less = words.size(advice.uncut, plan.arm)
     gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
-    served = next((one for one in (advice.pruned.served if advice.pruned else ()) if one.run == plan.arm.name), None)
-    if advice.pruned is not None:
-        timed = map(words.speed, served.speed) if served else ["its speed was not timed"]
-        return f"**Gained:** {gained}; {'; '.join(timed)}."
-    return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
+    if advice.pruned is None:
+        return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
+    served = [served.speed for served in advice.pruned.served if served.run == plan.arm.name]
+    speeds = [words.speed(speed) for of_model in served for speed in of_model]
+    return f"**Gained:** {gained}; {'; '.join(speeds) or 'its speed was not timed'}."
 
 
-def _others(advice: Advice, plans: Sequence[JudgedPlan]) -> str:
+def _others(plans: Sequence[JudgedPlan]) -> str:
     """A line on each plan that is not recommended and was tested, and one on those whose turn never came."""
-    tested = [plan for plan in plans if plan.verdict != "not tested"]
-    lines = [f"- {_fate(plan)}" for plan in tested]
-    waiting = [plan.arm.name for plan in plans if plan.verdict == "not tested"]
-    if waiting:
-        lines.append(f"- {', '.join(map(escape, waiting))}: not tested, because a shallower plan did not pass.")
-    if not lines:
-        return ""
-    return "**Other plans:**\n\n" + "\n".join(lines)
+    lines = [_fate(plan) for plan in plans if plan.verdict != "not tested"]
+    if waiting := [escape(plan.arm.name) for plan in plans if plan.verdict == "not tested"]:
+        lines.append(f"{', '.join(waiting)}: not tested, because a shallower plan did not pass.")
+    return f"**Other plans:**\n\n{bullets(lines)}" if lines else ""
 
 
 def _fate(plan: JudgedPlan) -> str:
@@ -291,20 +300,17 @@ def evidence(advice: Advice) -> str:
 def _ignored(advice: Advice) -> str:
     """Readouts without evidence, by reason; says so where a written use was only ranked."""
     by_reason: dict[str, list[str]] = {}
-    for one in advice.ignored:
-        by_reason.setdefault(one.reason, []).append(f"{escape(one.task)} ({one.readout})")
-    lines = [f"- {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
-    text = "**Did not decide**\n\n" + "\n".join(lines) if lines else ""
+    for readout in advice.ignored:
+        by_reason.setdefault(readout.reason, []).append(f"{escape(readout.task)} ({readout.readout})")
+    lines = [f"{', '.join(names)}: {reason}." for reason, names in by_reason.items()]
+    text = f"**Did not decide**\n\n{bullets(lines)}" if lines else ""
     if advice.use.answers == "written":
-        written = {one.task for plan in advice.plans for one in plan.tasks}
-        ranked = [task for task in dict.fromkeys(one.task for one in advice.ignored) if task not in written]
-        only = [
-            task for task in ranked if all(not is_written(one.readout) for one in advice.ignored if one.task == task)
-        ]
-        if only:
+        written = {task.task for plan in advice.plans for task in plan.tasks}
+        written |= {readout.task for readout in advice.ignored if is_written(readout.readout)}
+        if only := dict.fromkeys(escape(one.task) for one in advice.ignored if one.task not in written):
             text += (
-                f"\n\nFor {', '.join(map(escape, only))} there is likelihood evidence only. A model that ranks right "
-                "answers may be unable to write them."
+                f"\n\nFor {', '.join(only)} there is likelihood evidence only. A model that ranks right answers may be "
+                "unable to write them."
             )
     return text
 
@@ -316,42 +322,35 @@ class _Line(NamedTuple):
 
 def bounds_table(advice: Advice) -> Table:
     """Every plan and readout that decided, with its bounds."""
-    lines = [_Line(plan.arm, one) for plan in (*advice.plans, *advice.others) for one in plan.tasks]
+    lines = [_Line(plan.arm, task) for plan in (*advice.plans, *advice.others) for task in plan.tasks]
     thin = Column("MLP channels removed, %", lambda line: f"{100 * line.arm.mlp:.1f}", numeric=True)
+
+    def depth(line: _Line) -> str:
+        return "-" if line.arm.other else str(line.arm.depth)
+
+    def bound(share: float | None, *, round_down: bool) -> str:
+        return "n/a" if share is None else _percent(share, round_down=round_down)
+
+    def needed(line: _Line) -> str:
+        return "-" if line.task.items_needed is None else f"~{_round_up(line.task.items_needed):,}"
+
     return Table(
         name="advice",
         caption="Bounds of what each plan keeps, for everything that was measured",
         columns=[
             Column("plan", lambda line: line.arm.name),
-            Column(
-                "layers removed",
-                lambda line: "-" if line.arm.other else str(line.arm.depth),
-                numeric=True,
-                narrow=(1, 2),
-            ),
+            Column("layers removed", depth, numeric=True, narrow=(1, 2)),
             *([thin] if any(line.arm.mlp for line in lines) else []),
             Column("task", lambda line: line.task.task),
             Column("readout", lambda line: line.task.readout),
             Column("n", lambda line: f"{line.task.n:,}", numeric=True),
-            Column("keeps at least", lambda line: _bound(line.task.low, round_down=True), numeric=True),
-            Column("at most", lambda line: _bound(line.task.high, round_down=False), numeric=True),
-            Column("verdict", lambda line: "fails" if line.task.verdict == "shown to fail" else line.task.verdict),
-            Column("items in all to settle", lambda line: _needed(line.task), numeric=True, narrow=(2,)),
+            Column("keeps at least", lambda line: bound(line.task.low, round_down=True), numeric=True),
+            Column("at most", lambda line: bound(line.task.high, round_down=False), numeric=True),
+            Column("verdict", lambda line: words.finding_cell(line.task.verdict)),
+            Column("items in all to settle", needed, numeric=True, narrow=(2,)),
         ],
         rows=lines,
     )
-
-
-def _depth(arm: ComparedRun) -> str:
-    return "-" if arm.other else str(arm.depth)
-
-
-def _bound(share: float | None, *, round_down: bool) -> str:
-    return "n/a" if share is None else _percent(share, round_down=round_down)
-
-
-def _needed(one: JudgedTask) -> str:
-    return "-" if one.items_needed is None else f"~{_rounded(one.items_needed)}"
 
 
 def how_made(advice: Advice) -> str:
@@ -375,11 +374,6 @@ def _name(one: JudgedTask) -> str:
     return f"{escape(one.task)} ({words.readout_words(one.readout)})"
 
 
-def _items(one: JudgedTask) -> str:
-    contexts = f" from {counted(one.num_clusters, 'context')}" if one.num_clusters else ""
-    return counted(one.n, "item") + contexts
-
-
 def _percent(share: float, *, round_down: bool | None = None) -> str:
     """``91 %``; a bound is rounded to its careful side, so that 89.6 % at least is not called 90 %."""
     if round_down is None:
@@ -387,11 +381,7 @@ def _percent(share: float, *, round_down: bool | None = None) -> str:
     return f"{at_least(share) if round_down else number(math.ceil(100 * share - 1e-9) / 100)} %"
 
 
-def _rounded(count: int) -> str:
-    """Two digits of an estimate: 1,234 is 1,300."""
-    return f"{_round_up(count):,}"
-
-
 def _round_up(count: int) -> int:
+    """Two digits of an estimate: 1,234 is 1,300."""
     unit: int = 10 ** max(0, len(str(count)) - 2)
     return math.ceil(count / unit) * unit

@@ -1,29 +1,38 @@
-"""Answers of the models: repetition, failing programs, and items that were lost."""
+"""Answers of the models: all of them before and after, those that were lost, repetition and failing programs."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from rich.text import Text
 
-from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs
+from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs, first_difference
 from layercut.evidence.degeneration import NAME
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow, over_models
-from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnosis.page import measure_column, measure_table
-from layercut.report.diagnosis.sections import PROGRAM_SHARES, program_cell, program_classes, program_words
-from layercut.report.table import Column, Part, Table, terminal
+from layercut.evidence.diagnosis import over_models
+from layercut.evidence.intervals import ALPHA
+from layercut.report.diagnosis import diagnosis_examples, different_side, measure_column, measure_table
+from layercut.report.diagnostics import PROGRAM_SHARES, program_cell, program_classes, program_words
+from layercut.report.elements import Block, Details, Example, Html, Section, Side, bullets
+from layercut.report.table import Column, Surface, Table, terminal, texts
 from layercut.report.words import readout_words
-from layercut.text.markup import code, escape, fenced, table
+from layercut.report.writers import filled
+from layercut.text.counting import counted
+from layercut.text.markup import escape, on_one_line, printable
 from layercut.text.numbers import with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
+    from layercut.report.source import Source
     from layercut.runs.directory import RunFolder
 
 TITLES = {NAME: "Do written answers repeat themselves?", PROGRAMS: "How do programs fail?"}
@@ -50,149 +59,117 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Measures with a column, and their names there."""
-
-
-def study_answers(study: StudyResults) -> list[DiagnosedAnswers]:
-    """The measures of all written answers of a study; kept in its folder, so that they are made once."""
-    folder = study.uncut.path.parent
-    return diagnose_runs([study.uncut, *study.cuts], seed=study.seed, cache=folder)
-
-
-def answer_parts(cells: Sequence[DiagnosedAnswers], diagnostic: str, *, model: str = "model") -> list[Part]:
-    """Every task and readout that has this diagnostic; nothing where none has.
-
-    Args:
-        cells: of ``diagnose_runs`` or ``diagnose_sweep``.
-        diagnostic: ``degeneration`` or ``programs``.
-        model: what the models differ in, for the head of the tables.
-    """
-    parts: list[Part] = []
-    for cell in cells:
-        found = cell["diagnostics"].get(diagnostic)
-        if found is None:
-            continue
-        parts += [f"**{escape(_name(cell))}**", ""]
-        if diagnostic == PROGRAMS:
-            parts += [PROGRAM_SHARES, "", _class_table(found, cell, model), ""]
-        parts += [_models_table(found, cell, model), ""]
-        parts += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    return parts and [*parts, *(f"- {line}" for line in _legend(diagnostic)), ""]
-
-
-def answer_sections(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -> list[Part]:
-    """Markdown of both diagnostics under headings of their own; nothing where answers are neither."""
-    found = [(title, answer_parts(cells, diagnostic, model=model)) for diagnostic, title in TITLES.items()]
-    return [part for title, parts in found if parts for part in (f"## {title}", "", *parts)]
-
-
-def full_tables(cells: Sequence[DiagnosedAnswers], diagnostic: str) -> list[Table]:
-    """A table of all measures and models for each task and readout, its CSV with numbers that are not rounded."""
-    return [
-        measure_table(
-            cell["diagnostics"][diagnostic]["rows"],
-            f"{diagnostic}-{cell['task']}-{cell['readout']}",
-            f"{_name(cell)}, shares in %",
-        )
-        for cell in cells
-        if diagnostic in cell["diagnostics"]
-    ]
-
-
-def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
-    """Tables of these measures for the terminal; nothing where answers are neither texts nor programs."""
-    blocks: list[RenderableType] = []
-    for diagnostic, title in TITLES.items():
-        if parts := [part for part in answer_parts(cells, diagnostic) if part]:
-            shown = (Text(re.sub(r"\*\*|\\", "", one)) if isinstance(one, str) else terminal(one) for one in parts)
-            blocks += [Text(f"\n{title}"), *shown]
-    return blocks
-
-
-def _models_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
-    """A line for each model, the original one first."""
-    diagnostic = found["rows"][0].diagnostic
-    num_items = found["rows"][0].n
-    measures = [
-        measure_column(name, over_models(found, measure), _level) for measure, name in _COLUMNS[diagnostic].items()
-    ]
-    return Table(
-        name=f"{diagnostic}-of-{cell['task']}-{cell['readout']}",
-        caption=f"{_name(cell)}, shares in %",
-        columns=[_arm(model), Column("n", lambda arm: str(num_items), numeric=True), *measures],
-        rows=list(found["data"].get("classes") or found["data"]["finish"]),
-    )
-
-
-def _arm(model: str) -> Column:
-    return Column(model, lambda arm: arm.removeprefix("layer-"))
-
-
-def _name(cell: DiagnosedAnswers) -> str:
-    return f"{cell['task']} ({cell['readout']})"
-
-
-def _class_table(found: Diagnosis, cell: DiagnosedAnswers, model: str) -> Table:
-    classes = found["data"]["classes"]
-
-    def column(name: str) -> Column:
-        return Column(program_words(name), lambda arm: program_cell(classes[arm], name))
-
-    return Table(
-        name=f"classes-of-{cell['task']}-{cell['readout']}",
-        caption=f"{_name(cell)}: programs by how they end",
-        columns=[_arm(model), *map(column, program_classes(classes))],
-        rows=list(classes),
-    )
-
-
-def _level(value: Estimate, row: MeasureRow) -> str:
-    return with_interval(value, share=row.unit == "share")
-
-
-def _legend(diagnostic: str) -> list[str]:
-    about = {
-        NAME: "loops: a unit repeated three times or more is a quarter of the answer. no end: the length limit ended "
-        "it. Rep-4, Self-BLEU-4: higher is more repetition. distinct-2: lower is more repetition.",
-        PROGRAMS: "exception: the program parses and raises one, or exits early. Answers that the length limit ended "
-        "while more text could make them right neither parse nor fail.",
-    }
-    return [
-        about[diagnostic],
-        "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
-        f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
-        "flips).",
-    ]
-
-
+_LEGENDS = {
+    NAME: "loops: a unit repeated three times or more is a quarter of the answer. no end: the length limit ended "
+    "it. Rep-4, Self-BLEU-4: higher is more repetition. distinct-2: lower is more repetition.",
+    PROGRAMS: "exception: the program parses and raises one, or exits early. Answers that the length limit ended "
+    "while more text could make them right neither parse nor fail.",
+}
+OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
 NUM_EXAMPLES = 4
 """Per task."""
-OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
+MOST_MODELS = 4
+"""Pruned models whose answer to an item is shown in full."""
 
 
-class LostItem(NamedTuple):
-    """An item of a task; lost where the original model gets it right and a pruned model does not."""
-
-    id: str
-    names: list[str]
-    """Names of the runs, the original one first."""
-    readouts: list[str]
-    """Under which the original model was asked this item."""
-    answers: Mapping[tuple[str, str], Mapping[str, Any]]
-    """The record of each run and readout that has the item."""
-
-    def outcome(self, name: str, readout: str) -> str | None:
-        """Return how an answer ended; None where the item was not asked."""
-        record = self.answers.get((name, readout))
-        return None if record is None else str(record["outcome"])
-
-    def failing(self, readout: str) -> list[str]:
-        """Runs of pruned models that lose the item under a readout."""
-        if self.outcome(self.names[0], readout) != "right":
-            return []
-        return [name for name in self.names[1:] if self.outcome(name, readout) not in ("right", None)]
+def items(source: Source) -> Section | None:
+    """Make the section of all answers; None without a study, or without texts."""
+    if source.study is None or not source.texts:
+        return None
+    return items_section(source.study)
 
 
-def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[LostItem]:
+def items_section(study: StudyResults, original: str = "", others: str = "Plan") -> Section:
+    """Controls and all answers, packed; a line in place of them where scripts do not run.
+
+    Args:
+        original: name of the model that the others are compared with; empty for the original model.
+        others: heading of their list.
+    """
+    blocks: list[str] = []
+    index = []
+    for task, readout in dict.fromkeys((row.task, row.readout) for row in study.rows):
+        before = {record["id"]: record for record in study.uncut.records(task, readout)}
+        asked = [row.cut.name for row in study.rows if (row.task, row.readout) == (task, readout)]
+        runs = [run for run in study.cuts if run.name in asked]
+        questions = [[printable(record[key]) for key in ("id", "question", "gold")] for record in before.values()]
+        blocks.append(_packed([questions, [_answer(record) for record in before.values()]]))
+        plans = [{"name": printable(run.name), "block": place} for place, run in enumerate(runs, start=len(blocks))]
+        named = {"task": printable(task), "readout": printable(readout), "words": readout_words(readout)}
+        index.append({**named, "block": len(blocks) - 1, "plans": plans})
+        blocks += [_packed(_answers_after(before, run, task, readout)) for run in runs]
+    about = {"tasks": index, "outcomes": OUTCOMES, "original": printable(original or "uncut")}
+    text = Markup(json.dumps(about, ensure_ascii=True).replace("<", "\\u003c"))
+    return Section(
+        name="items",
+        title="Every answer, before and after",
+        short="Answers",
+        lead=f"Marked: the first word or sign that differs from {original or 'the original model'}'s answer.",
+        blocks=(Html(html=filled("browser.html", blocks=blocks, index=text, others=others)),),
+        on=Surface.PAGE,
+    )
+
+
+def _answers_after(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) -> list[Any]:
+    """The pruned model's answer to each item, with the ends of the first difference; None for what it was not asked."""
+    after = {record["id"]: record for record in run.records(task, readout)}
+    answers: list[Any] = []
+    for item, old in before.items():
+        new = after.get(item)
+        if new is None:
+            answers.append(None)
+            continue
+        uncut, cut = _text(old), _text(new)
+        # JavaScript counts UTF-16 code units, of the text as it is shown.
+        ends = [len(printable(cut[:place]).encode("utf-16-le")) // 2 for place in first_difference(uncut, cut)]
+        answers.append([*_answer(new), *(ends if uncut != cut else ())])
+    return answers
+
+
+def _answer(record: Mapping[str, Any]) -> list[str]:
+    """Outcome, graded answer and whole text."""
+    return [record["outcome"], printable(record["answer"]), printable(_text(record))]
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return str(record.get("completion", record["answer"]))
+
+
+def _packed(data: Any) -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
+
+
+def errors(source: Source) -> Section | None:
+    """Make the section of lost items; None where nothing was lost, or texts are left out."""
+    if not source.texts:
+        return None
+    blocks: list[Block] = []
+    if source.study is not None:
+        runs = [source.study.uncut, *source.study.cuts]
+        for task in dict.fromkeys(row.task for row in source.study.rows):
+            readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
+            if lost := lost_items(runs, task, readouts):
+                title = f"{task}: {counted(len(lost), 'item')} that were right before"
+                blocks.append(Details(summary=title, blocks=lost))
+    if source.diagnosis is not None:
+        on = Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE
+        for name, shown in diagnosis_examples(source.diagnosis).items():
+            title = f"Diagnostic {name}: {counted(len(shown), 'item')} that were right before"
+            blocks.append(Details(summary=title, blocks=shown, on=on))
+    if not blocks:
+        return None
+    return Section(
+        name="errors",
+        title="Errors to read",
+        short="Errors",
+        lead="All models side by side on a few items, picked by the hash of their id among those that the original "
+        "model gets right and a pruned one does not. Marked: the first word or sign that differs.",
+        blocks=blocks,
+    )
+
+
+def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[Example]:
     """Up to four items of a task that the first run gets right and another one loses under at least one readout.
 
     The same item is shown under every readout: a model may still rank the right answer first and no longer write it.
@@ -203,60 +180,185 @@ def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) ->
         task: name of the task.
         readouts: those to show, all of them in the uncut run.
     """
+    asked = {run.name: {row["readout"] for row in run.metrics()["rows"] if row["task"] == task} for run in runs}
     records = {
         (run.name, readout): {record["id"]: record for record in run.records(task, readout)}
         for run in runs
         for readout in readouts
-        if any((row["task"], row["readout"]) == (task, readout) for row in run.metrics()["rows"])
+        if readout in asked[run.name]
     }
-    names = [run.name for run in runs]
-    items = [
-        LostItem(
-            id=item,
-            names=names,
-            readouts=[readout for readout in readouts if item in records[names[0], readout]],
-            answers={key: known[item] for key, known in records.items() if item in known},
+    first, *cuts = (run.name for run in runs)
+    failing: dict[str, dict[str, list[str]]] = {}
+    for readout in readouts:
+        for item, record in records[first, readout].items():
+            if record["outcome"] == "right":
+                answers = {name: records[name, readout].get(item) for name in cuts if readout in asked[name]}
+                worse = [name for name, answer in answers.items() if answer and answer["outcome"] != "right"]
+                failing.setdefault(item, {})[readout] = worse
+    lost = [item for item, by_readout in failing.items() if any(by_readout.values())]
+    lost.sort(key=lambda item: hashlib.sha256(item.encode()).digest())
+    examples = []
+    for item in lost[:NUM_EXAMPLES]:
+        shown = [readout for readout in readouts if item in records[first, readout]]
+        answers_in_full = []
+        for readout in shown:
+            uncut, losers = records[first, readout][item], failing[item].get(readout, [])
+            if "completion" in uncut and losers:
+                sides = [Side(name=first, text=uncut["completion"], ended="right")]
+                for name in losers[:MOST_MODELS]:
+                    cut = records[name, readout][item]
+                    sides.append(different_side(name, cut["completion"], uncut["completion"], ended=_ended(cut)))
+                answers_in_full.append((readout_words(readout), sides))
+        record = records[first, shown[0]][item]
+        names = [first, *cuts]
+        rows = [(name, [_brief(records.get((name, readout), {}).get(item)) for readout in shown]) for name in names]
+        head = [readout_words(readout) for readout in shown]
+        examples.append(
+            Example(
+                item=item, question=record["question"], gold=record["gold"], head=head, rows=rows, texts=answers_in_full
+            )
         )
-        for item in dict.fromkeys(item for readout in readouts for item in records[names[0], readout])
+    return examples
+
+
+def _ended(record: Mapping[str, Any]) -> str:
+    return OUTCOMES.get(record["outcome"], str(record["outcome"]))
+
+
+def _brief(record: Mapping[str, Any] | None) -> tuple[str, str]:
+    """An answer and how it ended."""
+    return ("", "not asked") if record is None else (on_one_line(record["answer"]), _ended(record))
+
+
+def endings(source: Source) -> Section | None:
+    """Make the section of endings; None without written answers or a study."""
+    blocks: list[Block] = []
+    if source.study is not None:
+        study = source.study
+        blocks.append(Details(summary="Right, wrong, missing and cut short", blocks=[outcome_table(study.rows)]))
+        # What was measured is kept in the study's folder, so that it is made once.
+        folder = study.uncut.path.parent
+        blocks += answer_details(diagnose_runs([study.uncut, *study.cuts], seed=study.seed, cache=folder))
+    elif source.evaluation is not None:
+        run = source.own_runs["evaluation"]
+        seed = run.settings.get("seed")
+        blocks += answer_details(diagnose_runs([run], seed=seed if isinstance(seed, int) else 0, cache=run.path))
+    if not blocks:
+        return None
+    return Section(
+        name="endings",
+        title="How the answers ended",
+        short="Endings",
+        lead="Wrong, missing, or cut short by the length limit; whether texts repeat themselves; how programs fail.",
+        blocks=blocks,
+    )
+
+
+def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
+    """Number of answers that were right, wrong, missing and cut short."""
+    names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
+    names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
+    lines = []
+    main = [row for row in rows if row.is_headline]
+    for task, readout in dict.fromkeys((row.task, row.readout) for row in main):
+        own = [row for row in main if (row.task, row.readout) == (task, readout)]
+        for run, outcomes in [(own[0].uncut.name, own[0].uncut_outcomes), *((r.cut.name, r.cut_outcomes) for r in own)]:
+            lines.append([task, readout, run, *(str(outcomes.get(name, 0)) for name in names)])
+    shown = [OUTCOMES.get(name, name) for name in names]
+    return Table(
+        name="outcomes",
+        caption="Number of answers by how they ended",
+        columns=texts("task", "readout", "run", *shown, numeric=shown),
+        rows=lines,
+    )
+
+
+def answer_details(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -> list[Block]:
+    """Repetition of answers and failures of programs, folded; nothing where answers are neither texts nor programs.
+
+    Args:
+        cells: of ``diagnose_runs`` or ``diagnose_sweep``.
+        model: what the models differ in, for the head of the tables.
+    """
+    details: list[Block] = []
+    for diagnostic, title in TITLES.items():
+        if blocks := _of_diagnostic(cells, diagnostic, model):
+            full = [
+                measure_table(cell["diagnostics"][diagnostic]["rows"], _table_name(diagnostic, cell), _caption(cell))
+                for cell in cells
+                if diagnostic in cell["diagnostics"]
+            ]
+            more = Details(summary="All measures", blocks=full, on=Surface.PAGE)
+            details.append(Details(summary=title, blocks=[*blocks, more]))
+    return details
+
+
+def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
+    """Tables of these measures for the terminal; nothing where answers are neither texts nor programs."""
+    printed: list[RenderableType] = []
+    for diagnostic, title in TITLES.items():
+        blocks = _of_diagnostic(cells, diagnostic, "model")
+        printed += [Text(f"\n{title}")] if blocks else []
+        for block in blocks:
+            if isinstance(block, Table):
+                printed += [Text(block.caption), terminal(block)]
+            else:
+                printed.append(Text(re.sub(r"\\", "", str(block))))
+    return printed
+
+
+def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: str) -> list[Block]:
+    """A line for each model, the original one first, for every task and readout that has this diagnostic."""
+    blocks: list[Block] = []
+    arm = Column(model, lambda name: name.removeprefix("layer-"))
+    for cell in cells:
+        if (found := cell["diagnostics"].get(diagnostic)) is None:
+            continue
+        if diagnostic == PROGRAMS:
+            blocks.append(_class_table(found["data"]["classes"], cell, arm))
+        measures = [
+            measure_column(
+                name, over_models(found, measure), lambda value, row: with_interval(value, share=row.unit == "share")
+            )
+            for measure, name in _COLUMNS[diagnostic].items()
+        ]
+        blocks.append(
+            Table(
+                name=_table_name(f"{diagnostic}-of", cell),
+                caption=_caption(cell),
+                columns=[arm, _count(found["rows"][0].n), *measures],
+                rows=list(found["data"].get("classes") or found["data"]["finish"]),
+            )
+        )
+        blocks.append(bullets(map(escape, found["notes"])))
+    legend = [
+        _LEGENDS[diagnostic],
+        "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
+        f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
+        "flips).",
     ]
-    lost = [item for item in items if any(map(item.failing, readouts))]
-    return sorted(lost, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:NUM_EXAMPLES]
+    return [*blocks, bullets(legend)] if blocks else []
 
 
-def examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[str]:
-    """Markdown lines with the items of ``lost_items``; nothing where none was lost."""
-    lines: list[str] = []
-    for item in lost_items(runs, task, readouts):
-        lines += _item(item)
-    return lines
+def _count(num_items: int) -> Column:
+    return Column("n", lambda model: str(num_items), numeric=True)
 
 
-def _item(item: LostItem) -> list[str]:
-    first = item.answers[item.names[0], item.readouts[0]]
-    lines = [f"Item {code(item.id)}, right answer {code(first['gold'])}:", "", *fenced(first["question"]), ""]
-    head = ["run", *map(readout_words, item.readouts)]
-    rows = [[escape(name), *(_cell(item.answers.get((name, one))) for one in item.readouts)] for name in item.names]
-    lines += [*table(head, rows), ""]
-    for readout in item.readouts:
-        lines += _in_full(item, readout)
-    return lines
+def _class_table(classes: Mapping[str, Mapping[str, int]], cell: DiagnosedAnswers, arm: Column) -> Table:
+    def column(name: str) -> Column:
+        return Column(program_words(name), lambda model: program_cell(classes[model], name))
+
+    return Table(
+        name=_table_name("classes-of", cell),
+        caption=f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}",
+        columns=[arm, *map(column, program_classes(classes))],
+        rows=list(classes),
+    )
 
 
-def _cell(record: Mapping[str, Any] | None) -> str:
-    if record is None:
-        return "-"
-    outcome = OUTCOMES.get(record["outcome"], record["outcome"])
-    return f"{code(record['answer'])} {outcome}" if record["answer"].strip() else outcome
+def _table_name(kind: str, cell: DiagnosedAnswers) -> str:
+    return f"{kind}-{cell['task']}-{cell['readout']}"
 
 
-def _in_full(item: LostItem, readout: str) -> list[str]:
-    """Texts of the uncut and the first failing pruned model, where they are more than the answers in the table."""
-    first = item.names[0]
-    if "completion" not in item.answers[first, readout] or item.outcome(first, readout) != "right":
-        return []
-    lines: list[str] = []
-    for name in (first, *item.failing(readout)[:1]):
-        record = item.answers[name, readout]
-        if record["completion"].strip() != record["answer"].strip():
-            lines += [f"{escape(name)}, {readout_words(readout)}:", "", *fenced(record["completion"]), ""]
-    return lines
+def _caption(cell: DiagnosedAnswers) -> str:
+    return f"{cell['task']} ({cell['readout']}), shares in %"

@@ -8,17 +8,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Group
-from rich.padding import Padding
 from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
 from layercut.evidence.two_runs import verdict
 from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.study_tables import form_mean_lines
-from layercut.report.table import Cell, Column, Part, Styled, Surface, Table, raw_estimates, raw_values, terminal
+from layercut.report.table import Column, Styled, Surface, Table, raw_estimates, raw_values, terminal
 from layercut.text.counting import counted
 from layercut.text.numbers import number, p_value, with_interval
 
@@ -27,13 +25,11 @@ if TYPE_CHECKING:
 
     from layercut.runs.directory import RunFolder
 
-_TEXT = Surface.TERMINAL | Surface.MARKDOWN
-
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:
     """A line for each run, task, readout and metric; the CSV has every number unrounded.
 
-    The terminal and Markdown show a table of one run, the page one of all runs.
+    The terminal shows a table of one run, reports one of all runs.
     """
     return Table(
         name="scores",
@@ -53,7 +49,7 @@ def kept_table(
         *of_plan,
         Column("task", attrgetter("task")),
         Column("readout", attrgetter("readout")),
-        Column("n", _n, numeric=True),
+        Column("n", lambda row: f"{row.n:,}", numeric=True),
         Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
         *last,
     ]
@@ -65,19 +61,30 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
     run: dict[str, Callable[[Any], Any]] = {"removed": lambda row: " ".join(map(str, row.cut.removed))}
     run |= raw_values(mlp="cut.mlp", num_layers="cut.num_layers")
     return [
-        Column("plan", attrgetter("cut.name"), on=Surface.PAGE | csv, raw=raw_values(run="cut.name") | run),
+        Column("plan", attrgetter("cut.name"), on=reports | csv, raw=raw_values(run="cut.name") | run),
         Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
         Column("readout", _readout_of(rows), raw=raw_values(readout="readout", metric="metric")),
-        Column("finding", finding, on=Surface.PAGE),
-        Column("n", _n, numeric=True, narrow=(2, 3, 4, 5), raw=raw_values(n="n", items="asked", limit="limit")),
-        Column("chance", _chance, brief=_brief_chance, numeric=True, raw=raw_values(chance="chance")),
+        Column("finding", lambda row: words.finding_cell(row.finding), on=reports),
+        Column(
+            "n",
+            lambda row: f"{row.n:,}",
+            numeric=True,
+            narrow=(2, 3, 4, 5),
+            raw=raw_values(n="n", items="asked", limit="limit"),
+        ),
+        Column("chance", _chance, brief=lambda row: _chance(row, 0), numeric=True, raw=raw_values(chance="chance")),
         *_score("uncut"),
         *_score("cut"),
-        Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
+        Column(
+            "difference",
+            _difference,
+            brief=lambda row: _difference(row, 0),
+            raw=raw_estimates(difference="values.difference"),
+        ),
         Column(
             "retention",
             lambda row: words.retained(row.values.retention),
-            on=_TEXT | csv,
+            on=Surface.TERMINAL | Surface.MARKDOWN | csv,
             narrow=(3, 5),
             raw=raw_estimates(retention="values.retention"),
         ),
@@ -89,19 +96,25 @@ def _columns(rows: Sequence[ComparisonRow]) -> list[Column]:
         Column(
             "-/+", words.swapped, numeric=True, narrow=tests, raw=raw_values(lost="values.lost", gained="values.gained")
         ),
-        Column("p", _p, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
+        Column(
+            "p",
+            lambda row: p_value(row.values.p_value),
+            numeric=True,
+            on=reports | csv,
+            raw=raw_values(p_value="values.p_value"),
+        ),
         Column(
             "Holm",
-            _holm,
+            lambda row: p_value(row.p_value),
             numeric=True,
             on=reports | csv,
             raw=raw_values(p_holm="p_value", test="values.test", contexts="values.num_clusters"),
         ),
-        Column("p", _holm, numeric=True, on=Surface.TERMINAL, narrow=tests),
+        Column("p", lambda row: p_value(row.p_value), numeric=True, on=Surface.TERMINAL, narrow=tests),
         Column(
             "finding",
-            lambda row: Styled(row.finding, words.LOOKS.get(row.finding, "faint")),
-            on=_TEXT | csv,
+            lambda row: words.finding_cell(row.finding, "faint"),
+            on=Surface.TERMINAL | csv,
             raw=raw_values(finding="finding", seed="seed", note="note"),
         ),
     ]
@@ -131,38 +144,12 @@ def _readout_of(rows: Sequence[ComparisonRow]) -> Any:
     return lambda row: words.readout_name(row, by_run[row.cut.name])
 
 
-def _n(row: ComparisonRow) -> str:
-    return f"{row.n:,}"
-
-
 def _chance(row: ComparisonRow, digits: int = 1) -> str:
     return "-" if row.chance is None else number(row.chance, share=row.is_share, digits=digits)
 
 
-def _brief_chance(row: ComparisonRow) -> str:
-    return _chance(row, digits=0)
-
-
 def _difference(row: ComparisonRow, digits: int = 1) -> str:
     return with_interval(row.values.difference, share=row.is_share, digits=digits, sign=True)
-
-
-def _brief_difference(row: ComparisonRow) -> str:
-    return _difference(row, digits=0)
-
-
-def _p(row: ComparisonRow) -> str:
-    return p_value(row.values.p_value)
-
-
-def _holm(row: ComparisonRow) -> str:
-    return p_value(row.p_value)
-
-
-def finding(row: ComparisonRow) -> Cell:
-    """The finding of a row with its colour."""
-    look = words.LOOKS.get(row.finding)
-    return row.finding if look is None else Styled(row.finding, look)
 
 
 def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
@@ -173,7 +160,7 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
     blocks: list[RenderableType] = [_one_run([row for row in rows if row.cut.name == name]) for name in names]
     found = [name for name in words.FINDINGS if any(row.finding == name for row in rows)]
     lines = [*words.how_made(rows), *(f"{name}: {words.FINDINGS[name]}." for name in found)]
-    return [*blocks, _dim(lines)]
+    return [*blocks, Text("\n".join(["", *lines]), style="dim")]
 
 
 def _one_run(rows: Sequence[ComparisonRow]) -> RenderableType:
@@ -188,8 +175,19 @@ def _one_run(rows: Sequence[ComparisonRow]) -> RenderableType:
     )
 
 
-def _dim(lines: Sequence[str]) -> RenderableType:
-    return Padding(Text("\n".join(lines), style="dim"), (1, 0, 0, 0))
+def form_mean_lines(rows: Sequence[ComparisonRow]) -> list[str]:
+    """A line for each form of one run's rows.
+
+    ``mean of 7 ranked tasks, n 448: uncut 50, cut 45, difference -6 [-9, -2]; retention 88 [82, 96], above chance ...``
+    """
+    lines = []
+    for one in form_means(rows):
+        mean = one.mean
+        kept = f"retention {words.retained(mean.retention)}, above chance {words.retained(mean.retention_above_chance)}"
+        scores = f"uncut {number(mean.uncut)}, cut {number(mean.cut)}"
+        difference = with_interval(mean.difference, sign=True)
+        lines.append(f"{one.words}: {scores}, difference {difference}; {kept}")
+    return lines
 
 
 class TwoRuns(NamedTuple):
@@ -219,18 +217,23 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> TwoRun
         "interval without 0. kept: of A's score above chance.",
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]
+
+    def finding(row: ComparisonRow) -> Styled:
+        relation = verdict(row)
+        return Styled(relation, "right" if relation == "better" else "wrong" if relation == "worse" else "faint")
+
     columns = [
         Column("task", attrgetter("task"), once=True),
         Column("readout", _readout_of(rows)),
-        Column("n", _n, numeric=True),
-        Column("chance", _brief_chance, numeric=True, narrow=(1, 2, 3)),
+        Column("n", lambda row: f"{row.n:,}", numeric=True),
+        Column("chance", lambda row: _chance(row, 0), numeric=True, narrow=(1, 2, 3)),
         Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
         Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
-        Column("B - A", _brief_difference),
+        Column("B - A", lambda row: _difference(row, 0)),
         Column("-/+", words.swapped, numeric=True),
-        Column("p", _holm, numeric=True),
+        Column("p", lambda row: p_value(row.p_value), numeric=True),
         Column("kept", lambda row: words.retained(row.kept_share), narrow=(2, 3)),
-        Column("finding", _verdict),
+        Column("finding", finding),
     ]
     means = [
         f"{one.words}: A {number(one.mean.uncut)}, B {number(one.mean.cut)}, "
@@ -243,12 +246,12 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> TwoRun
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
     """Two runs on a terminal; what is printed one after the other."""
     found = two_runs(rows, notes)
-    return [Text("\n".join(["", *found.scope])), terminal(found.table), *map(Text, found.means), _dim(found.legend)]
-
-
-def _verdict(row: ComparisonRow) -> Styled:
-    found = verdict(row)
-    return Styled(found, "right" if found == "better" else "wrong" if found == "worse" else "faint")
+    return [
+        Text("\n".join(["", *found.scope])),
+        terminal(found.table),
+        *map(Text, found.means),
+        Text("\n".join(["", *found.legend]), style="dim"),
+    ]
 
 
 class Discordance(NamedTuple):
@@ -281,7 +284,12 @@ def discordances(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> li
                 asked &= {row.cut.name for row in main if row.task == task and row.readout == written}
                 for place, run in enumerate(runs):
                     if place == 0 or run.name in asked:
-                        found.append(_count(run, task, ranked, written))
+                        right = [
+                            {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
+                            for readout in (ranked, written)
+                        ]
+                        counts = Counter((right[0][item], right[1][item]) for item in right[0] if item in right[1])
+                        found.append(Discordance(run.name, task, ranked, written, counts))
     return found
 
 
@@ -304,35 +312,6 @@ def discordance_table(found: Sequence[Discordance]) -> Table:
     )
 
 
-def discordance_section(found: Sequence[Discordance]) -> list[Part]:
-    """Markdown of the whole section; nothing where no task has a ranked and a written readout."""
-    if not found:
-        return []
-    return [
-        "## The same items, scored by likelihood and by generation",
-        "",
-        "Number of items whose right answer a model ranks first, writes, both or neither. Guessing gets more rankings "
-        "right than writings, so compare the models, not the columns.",
-        "",
-        discordance_table(found),
-        "",
-    ]
-
-
-def _count(run: RunFolder, task: str, ranked: str, written: str) -> Discordance:
-    right = [
-        {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
-        for readout in (ranked, written)
-    ]
-    counts = Counter((right[0][item], right[1][item]) for item in right[0] if item in right[1])
-    return Discordance(run.name, task, ranked, written, counts)
-
-
-def kept(estimate: Estimate | None) -> str:
-    """A retention with its interval in percent, as in report.md."""
-    return "n/a" if estimate is None else f"{with_interval(estimate)} %"
-
-
 def about(row: ComparisonRow) -> dict[str, str]:
     """The tooltip of a point of a pruned model."""
     share = row.is_share
@@ -344,11 +323,11 @@ def about(row: ComparisonRow) -> dict[str, str]:
         "plan": row.cut.name,
         "removed": f"{row.cut.amount}: {row.cut.label}",
         "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "kept of the score" if row.chance is None else "kept above chance": kept(row.kept_share),
+        "kept of the score" if row.chance is None else "kept above chance": words.kept(row.kept_share),
         "score": f"{before}{unit} uncut, {after}{unit} cut, guessing {chance}",
         "items": f"n {row.n:,}; lost/gained {words.swapped(row)}"
         + ("" if contexts is None else f"; {counted(contexts, 'context')}"),
-        "p (Holm)": _holm(row),
+        "p (Holm)": p_value(row.p_value),
         "finding": row.finding,
     }
 

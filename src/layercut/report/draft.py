@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from markupsafe import Markup
-
-from layercut.report.elements import Figure, Key, Panel, Section
-from layercut.report.figures import charts
-from layercut.report.html.layout import blocks
-from layercut.report.html.page import laid_out
-from layercut.report.provenance import write_report
-from layercut.report.table import Column, Part, Styled, Table
-from layercut.runs.atomic import write_text
-from layercut.runs.directory import PAGE, REPORT, RunFolder
-from layercut.runs.draft import DraftPlan, DraftResult
+from layercut.report import charts
+from layercut.report.elements import Block, Figure, Key, Lead, Panel, Section
+from layercut.report.table import Column, Styled, Table
+from layercut.runs.draft import DraftResult
 from layercut.runs.prune import Estimated
 from layercut.text.markup import fenced
 from layercut.text.numbers import number, two_decimals
 
+if TYPE_CHECKING:
+    from layercut.report.source import Source
+
 FORECAST, MEASURED = "forecast", "measured"
 
 
-def draft_reports(folder: Path) -> dict[str, Path]:
-    """Write report.md and report.html of a finished draft; gives their paths."""
-    result, run = DraftResult.load(folder), RunFolder.open(folder)
-    parts = _parts(result)
-    title = f"{Path(result.model).name} with a draft of itself"
-    report = write_report(run, REPORT, [f"# {title}", "", result.why, "", *parts])
-    sections = [
-        Section(name="answer", title="Answer", lead=result.why, blocks=(_figure(result),)),
-        Section(name="numbers", title="Numbers", blocks=tuple(blocks(parts[1:]))),
-    ]
-    write_text(folder / PAGE, laid_out(title, Markup("{}").format(title), sections))
-    return {"report": report, "page": folder / PAGE}
+def draft_answer(source: Source) -> Section | None:
+    """Make the section of the answer, with the forecast of every plan; None without a draft."""
+    if source.draft is None:
+        return None
+    top = Lead(lines=[("", source.draft.why)], large=True)
+    return Section(name="answer", title="Lead", blocks=(top, _figure(source.draft), *_legend(source.draft)))
+
+
+def draft_numbers(source: Source) -> Section | None:
+    """Make the section of tasks and measurements; None without a draft."""
+    if source.draft is None:
+        return None
+    result = source.draft
+    blocks: list[Block] = [_tasks(result)] if len(result.tasks) > 1 else []
+    if (measured := result.measured) is not None:
+        blocks.append(
+            f"{measured.speedup.n} answers written twice by turns: {times(measured.speedup)} measured, "
+            f"{times(measured.forecast)} forecast. {measured.num_same} have the same tokens with and without the "
+            f"draft; {measured.num_expected} took as many passes of the original model as forecast "
+            f"({measured.rounds:,} in all, {measured.expected_rounds:,} forecast)."
+        )
+    checks = ", ".join(f"{place}: {check:.2f}" for place, check in enumerate(result.checks, start=1))
+    blocks.append(
+        f"A step of the original model that checks a number of tokens, in times of its step of one token: {checks}."
+    )
+    return Section(name="numbers", title="Tasks and measurements", short="Numbers", blocks=blocks)
+
+
+def serving(source: Source) -> Section | None:
+    """Make the section of the commands that serve it; None without any."""
+    if source.draft is None or not source.draft.commands:
+        return None
+    commands = [f"{engine}:\n\n" + "\n".join(fenced(command)) for engine, command in source.draft.commands]
+    lead = "Relative paths are from this folder."
+    return Section(name="serving", title="Serve it", short="Serve", lead=lead, blocks=commands)
 
 
 def draft_tables(result: DraftResult) -> list[Table]:
@@ -45,24 +63,6 @@ def draft_tables(result: DraftResult) -> list[Table]:
 def times(one: Estimated) -> str:
     """``x 1.31 [1.28, 1.35]``."""
     return f"x {two_decimals(one)}"
-
-
-def _parts(result: DraftResult) -> list[Part]:
-    parts: list[Part] = [_plans(result), "", *_legend(result), ""]
-    if len(result.tasks) > 1:
-        parts += [_tasks(result), ""]
-    if result.measured is not None:
-        parts += ["## Measured", "", *_measured(result), ""]
-    checks = ", ".join(f"{place}: {one:.2f}" for place, one in enumerate(result.checks, start=1))
-    parts += [
-        f"A step of the original model that checks a number of tokens, in times of its step of one token: {checks}.",
-        "",
-    ]
-    if result.commands:
-        parts += ["## Serve it", "", "Relative paths are from this folder.", ""]
-    for engine, command in result.commands:
-        parts += [f"{engine}:", "", *fenced(command), ""]
-    return parts
 
 
 def _plans(result: DraftResult) -> Table:
@@ -110,16 +110,6 @@ def _legend(result: DraftResult) -> list[str]:
     return lines
 
 
-def _measured(result: DraftResult) -> list[str]:
-    one = result.measured
-    assert one is not None
-    return [
-        f"{one.speedup.n} answers written twice by turns: {times(one.speedup)} measured, {times(one.forecast)} "
-        f"forecast. {one.num_same} have the same tokens with and without the draft; {one.num_expected} took as many "
-        f"passes of the original model as forecast ({one.rounds:,} in all, {one.expected_rounds:,} forecast)."
-    ]
-
-
 class _Line(NamedTuple):
     name: str
     series: str
@@ -127,9 +117,9 @@ class _Line(NamedTuple):
 
 
 def _figure(result: DraftResult) -> Figure:
-    lines = [_Line(_name(one), FORECAST, one.speedup) for one in result.plans]
+    lines = [_Line(f"{one.words}, {one.window} at a time", FORECAST, one.speedup) for one in result.plans]
     if result.measured is not None:
-        lines.append(_Line(_name(result.chosen), MEASURED, result.measured.speedup))
+        lines.append(lines[0]._replace(series=MEASURED, found=result.measured.speedup))
     if len(result.tasks) > 1:
         lines += [_Line(task.task, FORECAST, task.speedup) for task in result.tasks]
     colours = {FORECAST: charts.SERIES[0], MEASURED: charts.SERIES[1]}
@@ -160,7 +150,3 @@ def _figure(result: DraftResult) -> Figure:
         columns=1,
         table=_plans(result),
     )
-
-
-def _name(plan: DraftPlan) -> str:
-    return f"{plan.words}, {plan.window} at a time"

@@ -1,55 +1,14 @@
-"""Blocks of a report: sections with prose, tables and figures."""
+"""Blocks of a report: sections with text, tables, figures and examples, the same for the page and for Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 
-from layercut.report import words
-from layercut.report.table import Column, Styled, Table
-from layercut.runs.prune import PruneResult
-from layercut.text.numbers import HasInterval, number, p_value, with_interval
-
-if TYPE_CHECKING:
-    from layercut.runs.prune import TaskKept
-
-
-class Share(NamedTuple):
-    """Retention of one task."""
-
-    task: str
-    readout: str
-    kept: HasInterval | None
-    bound: float | None
-    """At least this, by a one-sided bound."""
-
-
-def task_cell(task: str, readout: str) -> Styled:
-    """A task, and below it how it is answered."""
-    return Styled(task, "plain", below=(words.readout_words(readout),))
-
-
-def share_cell(one: TaskKept | Share) -> str:
-    """The share that is kept, with its interval."""
-    return "n/a" if one.kept is None else f"{with_interval(one.kept)} %"
-
-
-def verdict_cell(passed: bool, otherwise: str) -> Styled:
-    """``passed``, or the verdict ``otherwise``."""
-    return (
-        Styled("passed", "right") if passed else Styled(otherwise, "wrong" if otherwise == "shown to fail" else "weak")
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prose:
-    """Text that is HTML already; see layercut.report.html.layout."""
-
-    html: Markup
-    kind: str = "prose"
+from layercut.report.table import Surface, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +47,77 @@ class Figure:
     panels: Sequence[Panel]
     caption: str
     table: Table | None = None
-    """The page shows it folded below the plots; Markdown has tables of its own."""
+    """The page shows it folded below the plots."""
     legend: Sequence[Key] = ()
     columns: int = 2
     """Number of panels side by side where the width allows."""
+    picture: str = ""
+    """File of its PNG beside a report in Markdown; empty for none."""
+    on: Surface = Surface.REPORTS
     kind: str = "figure"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lead:
+    """The sentences that a report begins with, in Markdown, each with what it is about, which may be empty."""
+
+    lines: Sequence[tuple[str, str]]
+    large: bool = False
+    kind: str = "lead"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names and values; values are a line of Markdown each."""
+
+    facts: Sequence[tuple[str, str]]
+    rows: bool = False
+    """The page sets each in a row of its own."""
+    kind: str = "facts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One answer to the item of an example, with both ends of its first difference from the original model's."""
+
+    name: str
+    text: str
+    ended: str = ""
+    difference: tuple[int, int] | None = None
+    """None where it does not differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One item with the answers of several models."""
+
+    item: str
+    question: str
+    gold: str
+    head: Sequence[str] = ()
+    """Readouts of the table."""
+    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+    """For each model, its answer under each readout and how that ended."""
+    texts: Sequence[tuple[str, Sequence[Side]]] = ()
+    """For each readout with texts, those of the models, the original one's first."""
+    kind: str = "example"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Html:
+    """A part that only the page has."""
+
+    html: Markup
+    kind: str = "html"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Details:
-    """Blocks that are folded away until they are asked for."""
+    """Blocks that the page folds away until they are asked for."""
 
     summary: str
     blocks: Sequence[Block]
+    on: Surface = Surface.REPORTS
     kind: str = "details"
 
 
@@ -112,12 +129,13 @@ class Beside:
     kind: str = "beside"
 
 
-Block = Prose | Table | Figure | Details | Beside
+Block = str | Table | Figure | Lead | Facts | Example | Html | Details | Beside
+"""A text is Markdown without headings and tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page with a heading."""
+    """A part of a report with a heading."""
 
     name: str
     """Its anchor."""
@@ -127,21 +145,9 @@ class Section:
     """The question that the section answers, in a sentence."""
     short: str = ""
     """Its title in the contents, in one or two words."""
+    on: Surface = Surface.REPORTS
 
 
-def side_effect_table(result: PruneResult) -> Table:
-    """Every check of both models."""
-    return Table(
-        name="side_effects",
-        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
-        "p adjusted (Holm)",
-        columns=[
-            Column("check", lambda one: one.what),
-            Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
-            Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
-            Column("difference, points", lambda one: with_interval(one.difference, sign=True)),
-            Column("p", lambda one: p_value(one.p), numeric=True),
-            Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
-        ],
-        rows=result.side_effects,
-    )
+def bullets(lines: Iterable[str]) -> str:
+    """A list of lines of Markdown; empty for none."""
+    return "\n".join(f"- {line}" for line in lines)

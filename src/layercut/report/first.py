@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
-from layercut.evidence.study import checkpoint_of
+from layercut.evidence.study import checkpoint_of, task_verdict
 from layercut.report import advice_text, words
 from layercut.report.advice_text import ask_more
-from layercut.report.comparison import finding, kept, score_table
-from layercut.report.elements import Figure, share_cell, side_effect_table, task_cell, verdict_cell
-from layercut.report.front import front_figure, front_of, front_of_advice, front_table, unweighed_words
-from layercut.report.table import Cell, Column, Part, Table, terminal, texts
+from layercut.report.comparison import score_table
+from layercut.report.elements import Block, Figure, bullets
+from layercut.report.front import (
+    front_figure,
+    front_of,
+    front_of_advice,
+    front_table,
+    share_cell,
+    task_cell,
+    unweighed_words,
+)
+from layercut.report.table import Cell, Column, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, SHARED, Goal, PathStep, PruneResult, TaskKept, Tried, side_effect_words
+from layercut.runs.prune import RESULT, SHARED, PruneResult, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import at_least, number, parameters, two_decimals, with_interval
+from layercut.text.numbers import at_least, number, p_value, parameters, two_decimals, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
-    from layercut.runs.prune import BothEstimated, TaskCost, TestedDepth
+    from layercut.runs.prune import BothEstimated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +53,8 @@ class FirstScreen:
     """Retained score of each task."""
     figure: Figure | None = None
     """Models on the same items, by size and by what they keep."""
-    behind: Sequence[Part] = ()
+    behind: Sequence[Block] = ()
     """The evidence, to be unfolded."""
-
-
-def title_of(first: FirstScreen | None, model: str) -> str:
-    """Title of a study's report."""
-    return ((first.title if first else "") or "What MODEL loses with layers removed").replace("MODEL", model, 1)
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
@@ -59,7 +62,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     if not (folder / RESULT).is_file():
         return first_of_study(study)
     drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
-    return first_of_prune(PruneResult.load(folder), drafted)
+    return first_of_prune(PruneResult.load(folder), study.rows, drafted)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
@@ -86,18 +89,14 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     return FirstScreen(
         answer=advice_text.answer(every),
         facts=_study_facts(study, every, plan),
-        table=_kept_rows(plan.arm.name, rows),
+        table=_kept_by_task(plan.arm.name, rows),
         figure=figure,
         behind=[
-            *((front_table(front), "", front.note, "") if front else ()),
+            *([front.note] if front else []),
             uses,
-            "",
             advice_text.evidence(every),
-            "",
             advice_text.bounds_table(every),
-            "",
             advice_text.how_made(every),
-            "",
             asked,
         ],
     )
@@ -129,17 +128,30 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     return [*facts, ("made by", _command(run.environment["command"]))]
 
 
-def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
+def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
+    """What one plan keeps of each task."""
+
     def score(of: str) -> Callable[[ComparisonRow], str]:
         return lambda row: number(getattr(row.values, of).value, share=row.is_share) + " %" * row.is_share
 
+    def keeps(row: ComparisonRow) -> str:
+        if row.uncut_is_at_chance or row.kept_share is None:
+            return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
+        return words.kept(row.kept_share)
+
+    def bound(row: ComparisonRow) -> str:
+        return "n/a" if row.bound is None else f"{at_least(row.bound)} %"
+
+    is_judged = any(row.judged for row in rows)
+    decides = "; at least: the one-sided bound that decides" if is_judged else ""
     return Table(
         name="kept",
-        caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals",
+        caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals{decides}",
         columns=[
             Column("task", lambda row: task_cell(row.task, row.readout)),
-            Column("finding", finding),
-            Column("keeps", _keeps),
+            Column("finding", lambda row: words.finding_cell(row.finding)),
+            Column("keeps", keeps),
+            *([Column("at least", bound, numeric=True)] if is_judged else []),
             Column("original", score("uncut"), numeric=True),
             Column("pruned", score("cut"), numeric=True),
             Column("n", lambda row: f"{row.n:,}", numeric=True),
@@ -149,27 +161,30 @@ def _kept_rows(name: str, rows: Sequence[ComparisonRow]) -> Table:
     )
 
 
-def _keeps(row: ComparisonRow) -> str:
-    if row.uncut_is_at_chance or row.kept_share is None:
-        return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
-    return kept(row.kept_share)
+def first_of_prune(
+    result: PruneResult, rows: Sequence[ComparisonRow] = (), drafted: DraftResult | None = None
+) -> FirstScreen:
+    """The answer of ``layercut prune``.
 
-
-def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> FirstScreen:
-    """The answer of ``layercut prune``; ``drafted``: what the original model does with a draft of itself."""
+    Args:
+        result: what it found.
+        rows: of the runs in its folder, judged by its rule.
+        drafted: what the original model does with a draft of itself.
+    """
     chosen, goal = result.chosen, result.goal
     start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
     start = f"Take {escaped(result.better.model)}." if result.better else start
     why = escaped(f"{result.why} {result.fastest}".rstrip())
     note = f" {escape(goal.note)}" if goal.note else ""
-    tested = next((one for one in result.tested if one.name == chosen.name), None)
+    rows = [row for row in rows if row.judged and row.cut.name == chosen.name]
     tasks = ", ".join(f"{one.task} ({words.readout_words(one.readout)})" for one in goal.tasks)
     use = f" for {goal.use}" if goal.use else ""
     asked = f"at least {goal.keep:.0%} of the score above chance{use}, on {tasks}"
     healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
     place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
+    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else counted(goal.max_depth, "layer")
     facts = [
-        ("asked for", f"{escape(asked)}; at most {_most(goal)}"),
+        ("asked for", f"{escape(asked)}; at most {most}"),
         ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
         (
             ("removed", f"{chosen.label}{healed}")
@@ -186,42 +201,26 @@ def first_of_prune(result: PruneResult, drafted: DraftResult | None = None) -> F
         ("made by", _command(result.command)),
     ]
     depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
-    ignored = [f"- {escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored]
     front = front_of(result, drafted)
-    costs = costs_table(result)
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
+    tables = [depths_table(result), ways_table(result), costs_table(result), side_effect_table(result)]
+    notes = [
+        *(f"{escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored),
+        f"{escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
+        f"Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That needs "
+        "no correction for their number.",
+        *(["Channels were chosen, and plans healed, on answers to general requests too."] if result.general else []),
+        *([f"Checkpoint: {escape(result.verified)}."] if result.verified else []),
+        f"Timed on {escape(result.where)}. Time used: {stages}.",
+    ]
     return FirstScreen(
         answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
         title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
         facts=facts,
-        table=None if tested is None else _kept_tasks(tested, goal.keep),
+        table=_kept_by_task(chosen.name, rows) if rows else None,
         figure=front and front_figure(front),
-        behind=[
-            depths_table(result),
-            "",
-            *((ways_table(result), "") if any(len(step.tried) > 1 for step in result.path) else ()),
-            *((front_table(front), "", front.note, "") if front else ()),
-            *((costs, "") if costs.rows else ()),
-            *((side_effect_table(result), "") if result.side_effects else ()),
-            *ignored,
-            f"- {escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
-            f"- Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That "
-            "needs no correction for their number.",
-            *(
-                ["- Channels were chosen, and plans healed, on answers to general requests too."]
-                if result.general
-                else []
-            ),
-            *([f"- Checkpoint: {escape(result.verified)}."] if result.verified else []),
-            f"- Timed on {escape(result.where)}. Time used: {stages}.",
-        ],
+        behind=[*(table for table in tables if table.rows), *([front.note] if front else []), bullets(notes)],
     )
-
-
-def _most(goal: Goal) -> str:
-    if goal.smaller is None:
-        return counted(goal.max_depth, "layer")
-    return f"{goal.smaller:.0%} of {SHARED[goal.unit]}"
 
 
 def answer_lines(result: PruneResult, folder: Path) -> list[str]:
@@ -230,7 +229,19 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
     Args:
         folder: the run folder.
     """
-    lines = [f"{result.why} {result.fastest}".rstrip(), *filter(None, [_smaller_and_faster(result)])]
+    lines = [f"{result.why} {result.fastest}".rstrip()]
+    before, after = result.size.get("uncut"), result.size.get("cut")
+    if before is not None and after is not None:
+        text = f"{1 - after.disk_bytes / before.disk_bytes:.0%} fewer bytes"
+        text += f" ({size(before.disk_bytes)} to {size(after.disk_bytes)}"
+        if before.gguf_bytes and after.gguf_bytes:
+            text += f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
+        text += ")"
+        for one in result.speed:
+            if one.name == "request" and one.ratio.low and one.ratio.high:
+                ends = f"[{1 / one.ratio.high:.2f}, {1 / one.ratio.low:.2f}]"
+                text += f", {1 / one.ratio.value:.2f} {ends} times as fast ({result.serve}, n = {one.ratio.n})"
+        lines.append(f"{text}.")
     if result.side_effects:
         worse = any(one.is_shown for one in result.side_effects)
         lines += [f"{'Watch out' if worse else 'Side effects'}: {side_effect_words(result.side_effects)}."]
@@ -241,23 +252,6 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
     none = "none, because no plan passed; --anyway writes the best one"
     lines += [f"Checkpoint: {folder / result.checkpoint if result.checkpoint else none}"]
     return [*lines, f"Report: {folder / PAGE}"]
-
-
-def _smaller_and_faster(result: PruneResult) -> str:
-    """Bytes and speed of a request, original to this model, in a sentence; empty where nothing was timed."""
-    before, after = result.size.get("uncut"), result.size.get("cut")
-    if before is None or after is None:
-        return ""
-    fewer = f"{1 - after.disk_bytes / before.disk_bytes:.0%} fewer bytes"
-    text = f"{fewer} ({size(before.disk_bytes)} to {size(after.disk_bytes)}"
-    if before.gguf_bytes and after.gguf_bytes:
-        text += f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
-    text += ")"
-    for one in result.speed:
-        if one.name == "request" and one.ratio.low and one.ratio.high:
-            ends = f"[{1 / one.ratio.high:.2f}, {1 / one.ratio.low:.2f}]"
-            text += f", {1 / one.ratio.value:.2f} {ends} times as fast ({result.serve}, n = {one.ratio.n})"
-    return f"{text}."
 
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
@@ -284,7 +278,9 @@ def depths_table(result: PruneResult) -> Table:
                     share_cell(one),
                     "-" if shown is None else share_cell(shown),
                     "-" if shown is None or shown.bound is None else f"{at_least(shown.bound)} %",
-                    "not tested" if found is None else verdict_cell(found.passed, found.verdict),
+                    "not tested"
+                    if found is None or shown is None
+                    else words.finding_cell(task_verdict(found, shown, result.goal.keep)),
                 ]
             )
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
@@ -293,87 +289,63 @@ def depths_table(result: PruneResult) -> Table:
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
 
 
-class _Way(NamedTuple):
-    step: PathStep
-    tried: Tried
-    kept: TaskKept
-
-
 def ways_table(result: PruneResult) -> Table:
-    """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed."""
-    ways = [_Way(step, one, kept) for step in result.path for one in step.tried for kept in one.kept]
+    """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed.
 
-    def chosen(way: _Way) -> str:
-        return "chosen" if way.tried.healing == way.step.healing else "-"
-
-    return Table(
-        name="ways",
-        caption="Ways of making the model of each plan, on selection items, with 95 % intervals",
-        columns=[
-            Column("removed", lambda way: way.step.label),
-            Column("healed", lambda way: way.tried.healing or "-"),
-            Column("task", lambda way: task_cell(way.kept.task, way.kept.readout)),
-            Column("keeps", lambda way: share_cell(way.kept)),
-            Column(
-                "healing took",
-                lambda way: "-" if not way.tried.healing else f"{way.tried.seconds:,.0f} s",
-                numeric=True,
-            ),
-            Column("", chosen),
-        ],
-        rows=ways,
-    )
+    No rows where no plan had a choice.
+    """
+    rows: list[list[Cell]] = []
+    for step in result.path if any(len(step.tried) > 1 for step in result.path) else ():
+        for way in step.tried:
+            took = f"{way.seconds:,.0f} s" if way.healing else "-"
+            chosen = "chosen" if way.healing == step.healing else "-"
+            for kept in way.kept:
+                task = task_cell(kept.task, kept.readout)
+                rows.append([step.label, way.healing or "-", task, share_cell(kept), took, chosen])
+    columns = texts("removed", "healed", "task", "keeps", "healing took", "", numeric=["healing took"])
+    caption = "Ways of making the model of each plan, on selection items, with 95 % intervals"
+    return Table(name="ways", caption=caption, columns=columns, rows=rows)
 
 
 def costs_table(result: PruneResult) -> Table:
     """Tokens and seconds of the answers of every model that was timed; no rows where options were ranked."""
     labels = {one.name: one.label for one in result.tested} | {one.run: one.model for one in result.versus}
-    lines = [(labels.get(one.run, one.run), cost) for one in result.served for cost in one.costs]
 
-    def both(name: str) -> Callable[[tuple[str, TaskCost]], str]:
-        return lambda line: _both(getattr(line[1], name))
+    def both(cost: BothEstimated | None) -> str:
+        if cost is None:
+            return "n/a"
+        values = " to ".join(f"{one.value:.3g}" for one in (cost.uncut, cost.this))
+        return f"{values} (x {two_decimals(cost.ratio)})"
 
+    rows: list[list[Cell]] = []
+    for served in result.served:
+        for cost in served.costs:
+            costs = map(both, (cost.tokens, cost.seconds, cost.per_solved))
+            rows.append([labels.get(served.run, served.run), task_cell(cost.task, cost.readout), *costs])
+    names = ("model", "task", "tokens a request", "seconds a request", "seconds a solved one")
     return Table(
         name="costs",
         caption=f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})",
-        columns=[
-            Column("model", lambda line: line[0]),
-            Column("task", lambda line: task_cell(line[1].task, line[1].readout)),
-            Column("tokens a request", both("tokens"), narrow=(2,)),
-            Column("seconds a request", both("seconds"), narrow=(1, 2)),
-            Column("seconds a solved one", both("per_solved")),
-        ],
-        rows=lines,
+        columns=texts(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]}),
+        rows=rows,
     )
 
 
-def _both(found: BothEstimated | None) -> str:
-    if found is None:
-        return "n/a"
-    values = " to ".join(f"{one.value:.3g}" for one in (found.uncut, found.this))
-    return f"{values} (x {two_decimals(found.ratio)})"
-
-
-def _kept_tasks(tested: TestedDepth, keep: float) -> Table:
-    def passed(one: TaskKept) -> Cell:
-        # A depth that is shown to fail may do so by one of its tasks.
-        is_shown = tested.verdict == "shown to fail" and one.kept is not None and (one.kept.high or 1) < keep
-        return "-" if one.passed is None else verdict_cell(one.passed, "shown to fail" if is_shown else "undecided")
-
+def side_effect_table(result: PruneResult) -> Table:
+    """Every check of both models."""
     return Table(
-        name="kept",
-        caption=f"What {tested.name} keeps of the original model's score above chance, with 95 % intervals; at least: "
-        "the one-sided bound that decides",
+        name="side_effects",
+        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
+        "p adjusted (Holm)",
         columns=[
-            Column("task", lambda one: task_cell(one.task, one.readout)),
-            Column("verdict", passed),
-            Column("keeps", share_cell),
-            Column("at least", lambda one: "n/a" if one.bound is None else f"{at_least(one.bound)} %", numeric=True),
-            Column("original", lambda one: f"{number(one.uncut.value)} %", numeric=True),
-            Column("pruned", lambda one: f"{number(one.cut.value)} %", numeric=True),
-            Column("n", lambda one: f"{one.cut.n:,}", numeric=True),
+            Column("check", lambda effect: effect.what),
+            Column("original", lambda effect: f"{number(effect.uncut.value)} %", numeric=True),
+            Column("pruned", lambda effect: f"{number(effect.cut.value)} %", numeric=True),
+            Column("difference, points", lambda effect: with_interval(effect.difference, sign=True)),
+            Column("p", lambda effect: p_value(effect.p), numeric=True),
+            Column("n", lambda effect: f"{effect.cut.n:,}", numeric=True),
         ],
-        rows=tested.kept,
+        rows=result.side_effects,
     )
 
 

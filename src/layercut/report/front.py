@@ -9,20 +9,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.report.elements import Figure, Key, Panel, Share, share_cell, task_cell, verdict_cell
-from layercut.report.figures import charts
+from layercut.evidence.study import task_verdict
+from layercut.report import charts, words
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.disk import size
 from layercut.runs.prune import Estimated, TimedSpeed
-from layercut.text.numbers import at_least
+from layercut.text.numbers import HasInterval, at_least, with_interval
 
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice
-    from layercut.evidence.fixed_sequence import TestVerdict
     from layercut.runs.draft import DraftResult
-    from layercut.runs.prune import Alternative, PruneResult, TestedDepth
+    from layercut.runs.prune import Alternative, PruneResult, TaskKept, TestedDepth
 
 PLANS, OTHERS, DRAFTED, BEHIND = "plans", "other models", "the original with a draft", "not on the front"
+
+
+class Share(NamedTuple):
+    """Retention of one task."""
+
+    task: str
+    readout: str
+    kept: HasInterval | None
+    bound: float | None
+    """At least this, by a one-sided bound."""
+    verdict: str
+
+
+def task_cell(task: str, readout: str) -> Styled:
+    """A task, and below it how it is answered."""
+    return Styled(task, "plain", below=(words.readout_words(readout),))
+
+
+def share_cell(share: TaskKept | Share) -> str:
+    """The share that is kept, with its interval."""
+    return "n/a" if share.kept is None else f"{with_interval(share.kept)} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +52,6 @@ class Weighed:
 
     label: str
     kept: Sequence[Share]
-    passed: bool
-    verdict: TestVerdict
     disk_bytes: int
     change: float
     """Of the bytes, as a share of the original model's."""
@@ -83,9 +102,10 @@ def front_of(result: PruneResult, drafted: DraftResult | None = None) -> Front |
     weighed = [
         Weighed(
             label=label,
-            kept=[Share(kept.task, kept.readout, kept.kept, kept.bound) for kept in one.kept],
-            passed=one.passed,
-            verdict=one.verdict,
+            kept=[
+                Share(kept.task, kept.readout, kept.kept, kept.bound, task_verdict(one, kept, result.goal.keep))
+                for kept in one.kept
+            ],
             disk_bytes=one.disk_bytes or 0,
             change=(one.disk_bytes or 0) / uncut - 1,
             series=series,
@@ -121,9 +141,7 @@ def _with_draft(result: PruneResult, drafted: DraftResult) -> Weighed | None:
     whole = Estimated(value=1.0, low=None, high=None, n=before.n)
     return Weighed(
         label=DRAFTED,
-        kept=[Share(one.task, one.readout, whole, 1.0) for one in result.goal.tasks],
-        passed=True,
-        verdict="passed",
+        kept=[Share(one.task, one.readout, whole, 1.0, "passed") for one in result.goal.tasks],
         disk_bytes=result.size["uncut"].disk_bytes,
         change=0.0,
         series=DRAFTED,
@@ -144,9 +162,7 @@ def front_of_advice(advice: Advice) -> Front | None:
             [
                 Weighed(
                     label=one.arm.other or one.arm.name,
-                    kept=[Share(task.task, task.readout, task.interval, task.low) for task in one.tasks],
-                    passed=one.passed,
-                    verdict=one.verdict,
+                    kept=[Share(task.task, task.readout, task.interval, task.low, task.verdict) for task in one.tasks],
                     disk_bytes=one.arm.disk_bytes or 0,
                     change=(one.arm.disk_bytes or 0) / uncut - 1,
                     series=OTHERS if one.arm.other else PLANS,
@@ -162,27 +178,22 @@ def front_of_advice(advice: Advice) -> Front | None:
 
 
 def _ranked(models: Sequence[Weighed]) -> list[Weighed]:
-    """The models with their places on both fronts, the largest first."""
+    """The models with their places on both fronts, by their worst task; the largest first."""
+    least = {one.label: min((share.kept.value for share in one.kept if share.kept), default=None) for one in models}
 
-    def is_front(one: Weighed, cost: dict[str, float]) -> bool:
-        own = _least(one)
-        if own is None or one.label not in cost:
+    def is_front(label: str, cost: dict[str, float]) -> bool:
+        own = least[label]
+        if own is None or label not in cost:
             return False
-        return not any(
-            (known := _least(other)) is not None and known >= own and cost[other.label] < cost[one.label]
-            for other in models
-            if other.label in cost
-        )
+        smaller = [least[other] for other in cost if cost[other] < cost[label]]
+        return not any(kept is not None and kept >= own for kept in smaller)
 
     num_bytes = {one.label: float(one.disk_bytes) for one in models if one.disk_bytes}
     seconds = {one.label: one.seconds.value for one in models if one.seconds is not None}
-    found = [replace(one, smallest=is_front(one, num_bytes), fastest=is_front(one, seconds)) for one in models]
-    return sorted(found, key=lambda one: -one.disk_bytes)
-
-
-def _least(one: Weighed) -> float | None:
-    """Kept of its worst task."""
-    return min((share.kept.value for share in one.kept if share.kept is not None), default=None)
+    ranked = [
+        replace(one, smallest=is_front(one.label, num_bytes), fastest=is_front(one.label, seconds)) for one in models
+    ]
+    return sorted(ranked, key=lambda one: -one.disk_bytes)
 
 
 class _Line(NamedTuple):
@@ -193,11 +204,22 @@ class _Line(NamedTuple):
 def front_table(front: Front) -> Table:
     """A row for each model and task."""
     lines = [_Line(one, kept) for one in front.models for kept in one.kept]
+
+    def weights(line: _Line) -> str:
+        return f"{size(line.model.disk_bytes)} ({100 * line.model.change:+.0f} %)"
+
+    def memory(line: _Line) -> str:
+        return "not timed" if line.model.memory is None else size(line.model.memory)
+
+    def place(line: _Line) -> str:
+        fronts = {"bytes": line.model.smallest, "seconds": line.model.fastest}
+        return " and ".join(name for name, is_on in fronts.items() if is_on) or "-"
+
     timed, in_memory = (any(getattr(one, name) for one in front.models) for name in ("request", "memory"))
     columns = [
         Column("model", lambda line: Styled(line.model.label, "strong" if line.model.picked else "plain")),
-        Column("weights", lambda line: _weights(line.model), numeric=True),
-        *([Column("in memory", lambda line: _memory(line.model), numeric=True, narrow=(1,))] if in_memory else []),
+        Column("weights", weights, numeric=True),
+        *([Column("in memory", memory, numeric=True, narrow=(1,))] if in_memory else []),
         *([Column("a request", lambda line: request_words(line.model.request), numeric=True)] if timed else []),
         Column("task", lambda line: task_cell(line.kept.task, line.kept.readout)),
         Column("keeps", lambda line: share_cell(line.kept)),
@@ -207,8 +229,8 @@ def front_table(front: Front) -> Table:
             numeric=True,
             narrow=(1,),
         ),
-        Column("verdict", lambda line: verdict_cell(line.model.passed, line.model.verdict)),
-        Column("front", lambda line: _place(line.model)),
+        Column("verdict", lambda line: words.finding_cell(line.kept.verdict)),
+        Column("front", place),
     ]
     caption = "Plans and other models on the same items, with 95 % intervals"
     return Table(name="front", caption=caption, columns=columns, rows=lines)
@@ -232,7 +254,7 @@ def front_figure(front: Front) -> Figure:
         name="front",
         title="What each model keeps, against its bytes" + (" and seconds" if timed else ""),
         panels=panels,
-        caption=f"The further left, the smaller or faster; filled: what the answer takes. {front.note}",
+        caption="The further left, the smaller or faster; filled: what the answer takes.",
         columns=min(2, len(panels)),
         legend=[Key(label=name, colour=colour, line=False) for name, colour in colours.items()],
         table=front_table(front),
@@ -311,15 +333,3 @@ def request_words(one: TimedSpeed | None) -> str:
     low, high = one.ratio.low, one.ratio.high
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     return f"{one.cut.value:.3g} s (x {one.ratio.value:.2f}{ends})"
-
-
-def _weights(one: Weighed) -> str:
-    return f"{size(one.disk_bytes)} ({100 * one.change:+.0f} %)"
-
-
-def _memory(one: Weighed) -> str:
-    return "not timed" if one.memory is None else size(one.memory)
-
-
-def _place(one: Weighed) -> str:
-    return " and ".join(name for name, on in (("bytes", one.smallest), ("seconds", one.fastest)) if on) or "-"

@@ -1,34 +1,26 @@
-"""report.md and report.png of a healing: training data, loss over the steps, held-out questions."""
+"""Report of a healing: training data, loss over the steps, held-out questions."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import Estimate, proportion_interval
-from layercut.report.elements import Figure, Key, Panel
-from layercut.report.figures import charts
-from layercut.report.figures.picture import save
-from layercut.report.provenance import write_report
-from layercut.report.table import Column, Part, Table, texts
-from layercut.runs.directory import REPORT, RunFolder
+from layercut.report import charts
+from layercut.report.elements import Block, Figure, Key, Panel, Section, bullets
+from layercut.report.table import Column, Table, texts
 from layercut.runs.environment import hide_home
-from layercut.runs.healing import (
-    ACCURACY,
-    CHECKPOINT,
-    ON_POLICY,
-    entries_of,
-    healing_lines,
-    is_graded,
-)
+from layercut.runs.healing import ACCURACY, CHECKPOINT, ON_POLICY, healing_lines, is_graded
 from layercut.runs.records import read_records
 from layercut.text.counting import counted
-from layercut.text.markup import escape, escaped
+from layercut.text.markup import escaped
 from layercut.text.numbers import with_interval
 from layercut.text.removal import format_layers
+
+if TYPE_CHECKING:
+    from layercut.report.source import Source
 
 Line = Mapping[str, Any]
 """A line of the loss curve, or the entry of a healing in plan.json."""
@@ -45,58 +37,50 @@ _ANSWERS = {
 _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
 
 
-def healing_report(folder: Path) -> Path:
-    """Write ``report.md``, and ``report.png`` where something was trained, from the folder alone; gives its path.
-
-    Raises:
-        InputError: no run folder, or a healing that has not ended.
-    """
-    run = RunFolder.open(folder)
-    entry = entries_of(run)[-1]
-    curve = read_records(run.path / CHECKPOINT / entry["loss_curve"]) if "loss_curve" in entry else []
-    with_plot = save(_figure(entry, curve), run.path / PLOT)
-    cut = run.settings.get("cut", run.settings.get("uncut", {})).get("model", run.name)
-    lines: list[Part] = [f"# Healing of {escape(hide_home(str(cut)))}", "", escape(_scope(entry)), ""]
-    lines += [*(f"- {escaped(line)}" for line in healing_lines(entry, rows=False)), ""]
-    if with_plot:
-        lines += [f"![Loss, and answers to held-out questions, over the steps]({PLOT})", ""]
-    lines += _evaluations(entry, curve)
-    return write_report(run, REPORT, [*lines, "## Examples", "", _facts(entry), ""])
-
-
-def _scope(entry: Line) -> str:
-    """The plan, the method and the teacher, in a sentence."""
+def healing(source: Source) -> Section | None:
+    """Make the section of the plan, the method and the training data; None without a healing."""
+    if source.healing is None:
+        return None
+    entry = source.healing
     removed = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else "no layer removed"
     if entry.get("channels"):
         removed = f"{removed} and thinner MLPs" if entry["removed"] else "thinner MLPs"
     how = entry["method"] if "seams" in entry else f"{entry['method']}, {entry['objective']}"
     how += f", on {_ANSWERS[ON_POLICY if entry['objective'] == ON_POLICY else entry['responses']]}"
-    return f"{removed.capitalize()}; {how}. Original model: {hide_home(str(entry['teacher']))}."
+    return Section(
+        name="healing",
+        title="Method and training data",
+        lead=f"{removed.capitalize()}; {how}. Original model: {hide_home(str(entry['teacher']))}.",
+        blocks=(bullets(map(escaped, healing_lines(entry, rows=False))), _facts(entry)),
+    )
 
 
-def _evaluations(entry: Line, curve: Sequence[Line]) -> list[Part]:
-    """The table of what was measured while it trained; nothing where nothing was trained."""
-    asked = [line for line in curve if "held_out_loss" in line]
-    if not asked:
-        return []
-    names = list(dict.fromkeys(name for line in asked for name, _ in _scores(entry, line)))
+def training(source: Source) -> Section | None:
+    """Make the section of what was measured while it trained; None where nothing was."""
+    entry = source.healing
+    if entry is None or "loss_curve" not in entry:
+        return None
+    curve = read_records(source.own_runs["healing"].path / CHECKPOINT / entry["loss_curve"])
+    blocks: list[Block] = [figure] if (figure := _figure(entry, curve)) else []
+    evaluations = [line for line in curve if "held_out_loss" in line]
+    if evaluations:
+        names = list(dict.fromkeys(name for line in evaluations for name, _ in _scores(entry, line)))
 
-    def column(name: str) -> Column:
-        def value(line: Line) -> str:
-            found = dict(_scores(entry, line)).get(name)
-            return "" if found is None else with_interval(found)
+        def column(name: str) -> Column:
+            def value(line: Line) -> str:
+                score = dict(_scores(entry, line)).get(name)
+                return "" if score is None else with_interval(score)
 
-        return Column(name, value, numeric=True)
+            return Column(name, value, numeric=True)
 
-    columns = [Column("step", lambda line: str(line["step"]), numeric=True), *map(column, names)]
-    if not is_graded(entry):
-        of_loss = f"held-out loss, n={entry['num_held_out']}"
-        columns.insert(1, Column(of_loss, lambda line: f"{line['held_out_loss']:.4f}", numeric=True))
-    table = Table(name="evaluations", caption="Evaluations", columns=columns, rows=asked)
-    note = "" if is_graded(entry) else "Held-out loss: mean over the held-out examples, in nats a token. "
-    if names:
-        note += "Answers in % with 95 % intervals; they do not decide when training stops."
-    return ["## While it trained", "", table, "", note, ""]
+        columns = [Column("step", lambda line: str(line["step"]), numeric=True), *map(column, names)]
+        note = "Answers in % with 95 % intervals; they do not decide when training stops." if names else ""
+        if not is_graded(entry):
+            of_loss = f"held-out loss, n={entry['num_held_out']}"
+            columns.insert(1, Column(of_loss, lambda line: f"{line['held_out_loss']:.4f}", numeric=True))
+            note = f"Held-out loss: mean over the held-out examples, in nats a token. {note}".rstrip()
+        blocks += [Table(name="evaluations", caption="Evaluations", columns=columns, rows=evaluations), note]
+    return Section(name="training", title="While it trained", blocks=blocks) if blocks else None
 
 
 def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
@@ -120,7 +104,7 @@ def _facts(entry: Line) -> Table:
     left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
     shown["left out"] = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "none"
     shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}
-    rows = [[name.replace("_", " "), str(value)] for name, value in shown.items()]
+    rows = [[name, str(value).replace("_", " ")] for name, value in shown.items()]
     return Table(name="examples", caption="Examples", columns=texts("", ""), rows=rows)
 
 
@@ -131,12 +115,12 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
     losses, scores = [], []
     if is_graded(entry):
         drawn = "answers drawn in training"
-        scores += [charts.point(step, (100 * share, None, None), drawn) for step, share in _means(curve, "reward")]
+        scores += [charts.point((100 * share, None, None), drawn, x=step) for step, share in _means(curve, "reward")]
     else:
-        losses += [charts.point(step, (loss, None, None), "training loss") for step, loss in _means(curve, "loss")]
+        losses += [charts.point((loss, None, None), "training loss", x=step) for step, loss in _means(curve, "loss")]
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
-        losses += [charts.point(step, (loss, None, None), "held-out loss") for step, loss in held_out]
-    scores += [charts.point(line["step"], value, name, 100) for line in curve for name, value in _scores(entry, line)]
+        losses += [charts.point((loss, None, None), "held-out loss", x=step) for step, loss in held_out]
+    scores += [charts.point(value, name, 100, x=line["step"]) for line in curve for name, value in _scores(entry, line)]
     colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
     panels = []
     if losses:
@@ -144,7 +128,9 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
     if scores:
         panels.append(_panel(scores, "right, %", (-4.0, 104.0), colours))
     legend = [Key(label=name, colour=colour) for name, colour in colours.items()]
-    return Figure(name="healing", title="While it trained", panels=panels, caption="", legend=legend, columns=1)
+    return Figure(
+        name="healing", title="While it trained", panels=panels, caption="", legend=legend, columns=1, picture=PLOT
+    )
 
 
 def _means(curve: Sequence[Line], name: str) -> list[tuple[int, float]]:

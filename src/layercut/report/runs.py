@@ -1,4 +1,4 @@
-"""The scores of one run, the list of run folders, and advice, for the terminal; tables adapt to its width."""
+"""The scores of one run, and the list of run folders, for the terminal; tables adapt to its width."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from rich.text import Text
 from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.advice_text import argument, bounds_table, how_made, joined, page
-from layercut.report.front import front_of_advice, front_table
 from layercut.report.table import Column, Table, terminal
 from layercut.surgery.plan import mlp_share, origin_of
 from layercut.text.counting import of_test_set
@@ -24,7 +22,6 @@ from layercut.text.tables import bare_table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from layercut.evidence.advice import Advice
     from layercut.runs.directory import RunSummary
 
 
@@ -115,14 +112,3 @@ def _age(since: timedelta) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{max(seconds, 0)} s"
-
-
-def advice_on_terminal(advice: Advice) -> RenderableType:
-    """The page of advice with a table that shows every plan's whole name, however narrow the terminal is."""
-    from rich.markdown import Markdown
-
-    if not any(plan.tasks for plan in (*advice.plans, *advice.others)):
-        return Markdown(page(advice))
-    front, table = front_of_advice(advice), terminal(bounds_table(advice))
-    weighed = [] if front is None else [terminal(front_table(front)), Markdown(front.note), Text()]
-    return Group(Markdown(joined(argument(advice))), Text(), *weighed, table, Text(), Markdown(how_made(advice)))

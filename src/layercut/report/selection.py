@@ -78,14 +78,30 @@ def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
 
 
 def _rounds(rounds: list[Mapping[str, Any]]) -> Table:
+
+    def next_best(outcome: Mapping[str, Any]) -> str:
+        second = outcome.get("runner_up")
+        return "-" if second is None else str(second)
+
+    def its_objective(outcome: Mapping[str, Any]) -> str:
+        if not outcome.get("runner_up_is_bound"):
+            return _value(outcome.get("runner_up_value"))
+        seen = outcome["num_answered"][outcome["candidates"].index(outcome["runner_up"])]
+        stopped = f"stopped after {seen} of {counted(outcome['num_items'], 'item')}"
+        return f"<= {_value(outcome['runner_up_value'])}, {stopped}"
+
+    def candidates(outcome: Mapping[str, Any]) -> str:
+        stopped = f", {sum(value is None for value in outcome['values'])} stopped" if outcome.get("num_items") else ""
+        return f"{len(outcome['candidates'])}{stopped}"
+
     columns = [
         Column("round", lambda outcome: str(outcome["round"]), numeric=True),
         Column("removed", lambda outcome: str(outcome["chosen"]), numeric=True),
         Column("objective", lambda outcome: _value(outcome["value"]), numeric=True),
-        Column("next best", _next_best, numeric=True),
-        Column("its objective", _runner_up, numeric=True),
+        Column("next best", next_best, numeric=True),
+        Column("its objective", its_objective, numeric=True),
         Column("ties", lambda outcome: ", ".join(map(str, outcome["ties"])) or "-", numeric=True),
-        Column("candidates", _candidates, numeric=True),
+        Column("candidates", candidates, numeric=True),
     ]
     rows = [{**outcome, "round": place} for place, outcome in enumerate(rounds, start=1)]
     return Table(name="ranking", caption="", columns=columns, rows=rows)
@@ -127,26 +143,6 @@ def close_line(num_close: int, num_answers: int) -> str:
         f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to within one "
         "rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
     )
-
-
-def _next_best(outcome: Mapping[str, Any]) -> str:
-    second = outcome.get("runner_up")
-    return "-" if second is None else str(second)
-
-
-def _runner_up(outcome: Mapping[str, Any]) -> str:
-    if not outcome.get("runner_up_is_bound"):
-        return _value(outcome.get("runner_up_value"))
-    place = outcome["candidates"].index(outcome["runner_up"])
-    seen, num_items = outcome["num_answered"][place], outcome["num_items"]
-    return f"<= {_value(outcome['runner_up_value'])}, stopped after {seen} of {counted(num_items, 'item')}"
-
-
-def _candidates(outcome: Mapping[str, Any]) -> str:
-    count = str(len(outcome["candidates"]))
-    if not outcome.get("num_items"):
-        return count
-    return f"{count}, {sum(value is None for value in outcome['values'])} stopped"
 
 
 def _value(value: float | None) -> str:

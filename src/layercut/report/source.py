@@ -2,61 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
+from typing import Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import load
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.first import FirstScreen, first_screen
-from layercut.report.html.layout import browser
-from layercut.runs.directory import DIAGNOSIS, RunFolder
+from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
+from layercut.runs.draft import DRAFT, DraftResult
 from layercut.runs.environment import hide_home
+from layercut.runs.healing import entries_of, is_healing
 from layercut.runs.settings import shown
+from layercut.runs.study import UNCUT
+
+Kind = Literal["study", "sweep", "diagnosis", "layers", "healing", "draft", "evaluation"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """All that sections may show. Numbers are compared once, here; sections only lay them out."""
 
+    folder: Path
+    kind: Kind
+    """Of the folder itself."""
     study: StudyResults | None = None
     sweep: Sweep | None = None
-    sweep_run: RunFolder | None = None
     diagnosis: dict[str, Any] | None = None
     """Content of diagnose.json."""
-    diagnosis_run: RunFolder | None = None
+    layers: dict[str, Any] | None = None
+    """Content of layers.json."""
+    healing: dict[str, Any] | None = None
+    """The last entry of ``healing`` in the checkpoint's plan.json."""
+    draft: DraftResult | None = None
+    evaluation: list[dict[str, Any]] | None = None
+    """Rows of metrics.json."""
+    own_runs: Mapping[str, RunFolder]
+    """The run folder of each part but the study."""
     texts: bool = True
     """Questions and answers are shown."""
 
-    @property
+    @cached_property
     def model(self) -> str:
-        """The original model, as it was named."""
+        """The original model, as it was named, of a path in a study only the last part; of a healing and an evaluation
+        the model that was healed or asked."""
         if self.study is not None:
-            return _model_name(self.study.uncut)
-        named = self.sweep.model if self.sweep is not None else str((self.diagnosis or {}).get("model", "the model"))
-        return hide_home(named)
+            plan = self.study.uncut.metrics().get("plan") or {}
+            name = str(plan.get("model") or "the model")
+            is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
+            return Path(name).name if is_path else name
+        if self.draft is not None:
+            return Path(self.draft.model).name
+        if self.evaluation is not None:
+            return self.own_runs["evaluation"].name
+        if self.healing is not None:
+            run = self.own_runs["healing"]
+            cut = run.settings.get("cut", run.settings.get("uncut", {}))
+            return hide_home(str(cut.get("model", run.name)))
+        named = self.sweep.model if self.sweep is not None else (self.diagnosis or self.layers or {}).get("model")
+        return hide_home(str(named or "the model"))
 
     @cached_property
     def first(self) -> FirstScreen | None:
         """The answer of a study."""
         return None if self.study is None else first_screen(self.study.uncut.path.parent, self.study)
 
-    @cached_property
-    def browser(self) -> Markup | None:
-        """All answers of a study, packed; None of a page without texts."""
-        return browser(self.study) if self.study is not None and self.texts else None
-
     @property
     def runs(self) -> list[RunFolder]:
         """Every run folder that is shown, the original one of a study first."""
-        found = [] if self.study is None else [self.study.uncut, *self.study.cuts]
-        return [*found, *(run for run in (self.sweep_run, self.diagnosis_run) if run is not None)]
+        of_study = [] if self.study is None else [self.study.uncut, *self.study.cuts]
+        return [*of_study, *self.own_runs.values()]
 
 
 def read_source(
@@ -67,52 +86,64 @@ def read_source(
     study: StudyResults | None = None,
     texts: bool = True,
 ) -> Source:
-    """Read a study, a sweep or a diagnosis, and what goes with it; see ``layercut.report.reports.write_reports``.
+    """Read a run folder and what is shown with it; see ``layercut.report.reports.write_reports``.
 
     Raises:
         InputError: a folder that holds no finished run of these kinds, a second one of a kind, or another model.
     """
-    found: dict[str, Any] = {}
-    for path in (Path(folder), *map(Path, more)):
-        if (path / DIAGNOSIS).is_file():
-            parts = {"diagnosis": load(path), "diagnosis_run": RunFolder.open(path)}
-        elif is_sweep(path):
-            parts = {"sweep": Sweep.load(path), "sweep_run": RunFolder.open(path)}
-        else:
-            own = study if path == Path(folder) else None
-            parts = {"study": own or study_results(path, seed=seed)}
-        if found.keys() & parts.keys():
-            kind = next(iter(parts))
-            raise InputError(f"{shown(path)} is a second {kind}; one page shows one study, one sweep, one diagnosis.")
-        found |= parts
-    source = Source(**found, texts=texts)
+    folder = Path(folder)
+    kind: Kind = "study"
+    value: Any = study
+    if study is None:
+        kind, value = _read_alone(folder) or _read(folder, seed)
+    parts: dict[str, Any] = {kind: value}
+    own_runs: dict[str, RunFolder] = {} if kind == "study" else {kind: RunFolder.open(folder)}
+    for path in map(Path, more):
+        other, value = _read(path, seed)
+        if other in parts:
+            raise InputError(f"{shown(path)} is a second {other}; one page shows one study, one sweep, one diagnosis.")
+        parts[other] = value
+        own_runs |= {} if other == "study" else {other: RunFolder.open(path)}
+    source = Source(folder=folder, kind=kind, own_runs=own_runs, texts=texts, **parts)
     _check_model(source)
     return source
 
 
-def _fingerprint(run: RunFolder) -> str:
-    """Fingerprint of the weights of a run's model; its name where the run does not record one."""
-    model = run.settings.get("model")
-    known = model if isinstance(model, dict) else run.settings
-    return str(known.get("model_hash") or known.get("model"))
+def _read_alone(folder: Path) -> tuple[Kind, Any] | None:
+    """A run whose report shows nothing else; None for any other."""
+    if (folder / LAYERS).is_file():
+        return "layers", load(folder, LAYERS)
+    if (folder / DRAFT).is_file():
+        return "draft", DraftResult.load(folder)
+    if is_healing(folder):
+        return "healing", entries_of(RunFolder.open(folder))[-1]
+    is_evaluation = (folder / METRICS).is_file() and not is_run(folder / UNCUT)
+    if is_evaluation and not (folder / DIAGNOSIS).is_file() and not is_sweep(folder):
+        rows = RunFolder.open(folder).metrics()["rows"]
+        return ("evaluation", rows) if rows else None
+    return None
 
 
-def _model_name(run: RunFolder) -> str:
-    """The original model as it was named; of a path only the last part."""
-    plan = run.metrics().get("plan") or {}
-    name = str(plan.get("model") or "the model")
-    is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
-    return Path(name).name if is_path else name
+def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
+    if (folder / DIAGNOSIS).is_file():
+        return "diagnosis", load(folder)
+    if is_sweep(folder):
+        return "sweep", Sweep.load(folder)
+    return "study", study_results(folder, seed=seed)
 
 
 def _check_model(source: Source) -> None:
-    first = source.runs[0]
-    for run in source.runs[1:]:
-        if source.study is not None and run in source.study.cuts:
-            continue  # compare_runs has paired their items
-        names = [_fingerprint(one) for one in (first, run)]
-        if names[0] != names[1]:
+    """Refuse runs of different models, by the fingerprint of their weights, or their name where there is none."""
+    others = source.own_runs.values() if source.study is None else [source.study.uncut, *source.own_runs.values()]
+    named = []
+    for run in others:  # pruned runs of a study are paired with the original one item by item
+        model = run.settings.get("model")
+        known = model if isinstance(model, dict) else run.settings
+        named.append((run.path, str(known.get("model_hash") or known.get("model"))))
+    first = named[0]
+    for path, model in named[1:]:
+        if model != first[1]:
             raise InputError(
-                f"{shown(run.path)} is of another model ({names[1]}) than {shown(first.path)} ({names[0]}); "
-                "one page shows one model."
+                f"{shown(path)} is of another model ({model}) than {shown(first[0])} ({first[1]}); one page shows one "
+                "model."
             )

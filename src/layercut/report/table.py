@@ -139,10 +139,6 @@ class Table:
         return f"data:text/csv;charset=utf-8;base64,{data}"
 
 
-Part = str | Table
-"""A piece of a report for both Markdown and the page: a line of Markdown, or a table."""
-
-
 def raw_values(**paths: str) -> dict[str, Callable[[Any], Any]]:
     """Columns of a CSV file: names and the attributes that they hold, such as ``lost="values.lost"``."""
     return {name: attrgetter(path) for name, path in paths.items()}
@@ -196,14 +192,8 @@ def _csv_cell(cell: Any) -> Any:
     return f"'{text}" if text and runs and not _NUMBER.fullmatch(text) and text != "-" else text
 
 
-def markdown(parts: Sequence[Part] | Table) -> list[str]:
-    """Lines of Markdown, tables among them laid out."""
-    if isinstance(parts, Table):
-        return _markdown_table(parts)
-    return [line for part in parts for line in ([part] if isinstance(part, str) else _markdown_table(part))]
-
-
-def _markdown_table(table: Table) -> list[str]:
+def markdown_lines(table: Table) -> list[str]:
+    """A table as lines of Markdown."""
     columns = table.on(Surface.MARKDOWN)
     rows = ([_markdown_cell(column.value(row)) for column in columns] for row in table.rows)
     numeric = {place for place, column in enumerate(columns) if column.numeric}
@@ -216,7 +206,8 @@ def _markdown_cell(cell: Cell) -> str:
     if cell.style == "code":
         return code(cell.text) + cell.mark
     text = escaped(cell.text)
-    return (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
+    text = (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
+    return ", ".join([text, *map(escaped, cell.below)])
 
 
 def terminal(table: Table) -> RenderableType:
@@ -236,11 +227,30 @@ class _Fitting:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         *wider, last = self._tables
-        for table in wider:
-            if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
-                yield table
-                return
-        yield last
+        yield next((table for table in wider if _fits(table, console, options)), last)
+
+
+def _fits(table: RichTable, console: Console, options: ConsoleOptions) -> bool:
+    return Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width
+
+
+class InParts:
+    """A table for a terminal, in several below each other with as many columns as fit, each with the first one."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first, *left = self._table.on(Surface.TERMINAL)
+        while left:
+            taken = 1
+            while taken < len(left) and _fits(
+                _rich_table(self._table, [first, *left[: taken + 1]], 0), console, options
+            ):
+                taken += 1
+            yield _rich_table(self._table, [first, *left[:taken]], 0)
+            yield Text()
+            left = left[taken:]
 
 
 def _rich_table(table: Table, columns: Sequence[Column], layout: int, *, by_first: bool = False) -> RichTable:
@@ -254,25 +264,15 @@ def _rich_table(table: Table, columns: Sequence[Column], layout: int, *, by_firs
     above = ""
     before: list[Cell] = [""] * len(columns)
     for row in table.rows:
-        if by_first and (name := plain(_brief(first, row))) not in ("", above):
+        if by_first and (name := plain((first.brief or first.value)(row))) not in ("", above):
             shown.add_row(Text(name, style="bold"))
             above = name
-        cells = [_brief(column, row) for column in columns]
+        cells = [(column.brief or column.value)(row) for column in columns]
         is_faint = table.faint is not None and table.faint(row)
-        line = [
-            _text("" if column.once and cell == old else cell, is_faint)
-            for column, cell, old in zip(columns, cells, before, strict=True)
-        ]
+        line = []
+        for column, cell, old in zip(columns, cells, before, strict=True):
+            style = _STYLES[cell.style] if isinstance(cell, Styled) else "dim" if is_faint else ""
+            line.append(Text("" if column.once and cell == old else plain(cell), style=style))
         shown.add_row(*([Text("  ") + line[0], *line[1:]] if by_first else line))
         before = cells
     return shown
-
-
-def _brief(column: Column, row: Any) -> Cell:
-    return (column.brief or column.value)(row)
-
-
-def _text(cell: Cell, is_faint: bool) -> Text:
-    if isinstance(cell, Styled):
-        return Text(plain(cell), style=_STYLES[cell.style])
-    return Text(cell, style="dim" if is_faint else "")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from layercut.evidence.comparison import KEPT
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.evidence.uses import is_written
+from layercut.report.table import Styled
 from layercut.text.counting import counted
-from layercut.text.numbers import number, parameters, with_interval
+from layercut.text.numbers import at_least, number, parameters, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -42,20 +43,28 @@ def readout_order(readout: str) -> tuple[int, str]:
 
 
 FINDINGS = {
+    "passed": "keeps at least what was asked for, by its one-sided lower bound",
+    "shown to fail": "keeps less than was asked for, by its upper bound",
     "kept": f"at least {KEPT:.0%} of the score above chance, over the whole interval",
     "damaged": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), still above chance",
     "lost": f"worse than uncut (interval below 0, p < {ALPHA} by Holm), and not significantly above chance",
     "better": f"better than uncut (interval above 0, p < {ALPHA} by Holm)",
     "gained": "better than uncut and above chance, where uncut is not significantly above chance",
-    "undecided": f"too few items to tell a loss from {KEPT:.0%} kept",
+    "undecided": f"too few items to tell a loss from {KEPT:.0%} kept, or whether what was asked for is kept",
     "at chance": "the original model is not significantly above chance; there is nothing to lose",
 }
 
 
 LOOKS: Mapping[str, Literal["right", "wrong", "weak"]] = {
-    "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right", "gained": "right",
+    "passed": "right", "shown to fail": "wrong", "lost": "wrong", "damaged": "weak", "kept": "right", "better": "right",
+    "gained": "right",
 }  # fmt: skip
 """Colours of findings; the others have none."""
+
+
+def finding_cell(finding: str, otherwise: Literal["plain", "faint"] = "plain") -> Styled:
+    """A finding, or the verdict of a rule, with its colour."""
+    return Styled(finding, LOOKS.get(finding, otherwise))
 
 
 def removal(arm: ComparedRun) -> str:
@@ -118,6 +127,11 @@ def retained(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else with_interval(estimate)
 
 
+def kept(estimate: Estimate | None) -> str:
+    """A retention with its interval in percent."""
+    return "n/a" if estimate is None else f"{with_interval(estimate)} %"
+
+
 def scores_in(shares: Iterable[bool]) -> str:
     """The unit of scores, by whether each is a share; gold scores are nats."""
     units = {True: "%", False: "nats a token (gold) or the metric's own unit"}
@@ -125,11 +139,11 @@ def scores_in(shares: Iterable[bool]) -> str:
 
 
 def isolation(environment: Mapping[str, Any]) -> list[str]:
-    """A line of Markdown that names the isolation of generated programs, first and after each resumption under
-    another one; none where no program was run."""
+    """A sentence that names the isolation of generated programs, first and after each resumption under another one;
+    none where no program was run."""
     entries = [environment, *environment.get("resumed", ())]
     named = list(dict.fromkeys(entry["sandbox"] for entry in entries if "sandbox" in entry))
-    return [f"- Isolation of generated programs: {'; later '.join(named)}."] if named else []
+    return [f"Isolation of generated programs: {'; later '.join(named)}."] if named else []
 
 
 def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
@@ -157,6 +171,8 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 _STARTS = {
+    "passed": "**Passed:**",
+    "shown to fail": "**Shown to fail:**",
     "lost": "**Lost:**",
     "damaged": "**Damaged:**",
     "better": "**Better than uncut:**",
@@ -220,9 +236,10 @@ def _claim(row: ComparisonRow) -> str:
     if row.finding == "lost":
         chance = number(row.chance or 0.0, share=row.is_share)
         return f"{name}, {scores}, not significantly above guessing ({chance}{unit})"
-    if row.finding in ("damaged", "kept") and kept is not None:
+    if (row.judged or row.finding in ("damaged", "kept")) and kept is not None:
         above = "" if row.chance is None else " above chance"
-        return f"{name}, {scores}, keeping {with_interval(kept)} % of its score{above}"
+        bound = "" if row.bound is None else f", at least {at_least(row.bound)} %"
+        return f"{name}, {scores}, keeping {with_interval(kept)} % of its score{above}{bound}"
     difference = with_interval(row.values.difference, share=row.is_share, sign=True)
     return f"{name}, {scores}, a difference of {difference}{' points' if row.is_share else ''}"
 

@@ -77,7 +77,7 @@ class DiagnoseVerb(Verb):
 
     def show(self, done: Diagnosed, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.report.diagnosis.page import summary_lines
+        from layercut.report.diagnosis import summary_lines
         from layercut.runs.directory import PAGE
 
         page = [f"page: {done.folder / PAGE}"] if (done.folder / PAGE).is_file() else []

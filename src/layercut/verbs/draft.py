@@ -79,7 +79,7 @@ class DraftVerb(Verb):
     def run(self, io: Io) -> DraftDone:
         """Search, forecast and measure, or go on with it."""
         from layercut.drafting.job import draft
-        from layercut.report.draft import draft_reports
+        from layercut.report.reports import write_reports
 
         done = draft(
             io.handle(self.model),
@@ -91,7 +91,7 @@ class DraftVerb(Verb):
             say=io.say,
         )
         if done.result is not None:
-            draft_reports(done.folder)
+            write_reports(done.folder)
         return done
 
     def show(self, done: DraftDone, io: Io) -> Shown:

@@ -59,8 +59,7 @@ class AdviseVerb(Verb):
 
     def show(self, done: Advice, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.report.advice_text import FILE
-        from layercut.report.runs import advice_on_terminal
+        from layercut.report.advice_text import FILE, advice_on_terminal
 
         return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
 
@@ -106,7 +105,7 @@ class CompareVerb(Verb):
         if self.page is not None:
             from layercut.evidence.study import StudyResults
             from layercut.report.comparison import two_runs
-            from layercut.report.html.page import write_comparison
+            from layercut.report.reports import write_comparison
 
             study = StudyResults(runs[0], [runs[1]], done.rows, self.seed, [])
             io.say(f"page: {write_comparison(self.page, study, two_runs(done.rows, done.notes))}")

@@ -147,14 +147,14 @@ class SweepVerb(Verb):
     def show(self, done: Swept | Diagnosed, io: Io) -> Shown:
         """See ``Verb``."""
         from layercut.evidence.diagnosis import with_rows
-        from layercut.report import sweep_text
-        from layercut.report.diagnosis import layers
+        from layercut.report import layers, sweep
+        from layercut.report.reports import KINDS
         from layercut.runs.directory import PAGE
         from layercut.selection.sweep import Swept
 
         if isinstance(done, Swept):
-            files = {"report": sweep_text.REPORT, "picture": sweep_text.PLOT, "page": PAGE}
+            files = {"report": KINDS["sweep"].file, "picture": sweep.PLOT, "page": PAGE}
             lines = [f"{name}: {done.folder / file}" for name, file in files.items() if (done.folder / file).is_file()]
-            return Shown(done.sweep.to_dict(), sweep_text.sweep_tables(done.sweep), lines)
+            return Shown(done.sweep.to_dict(), sweep.sweep_tables(done.sweep), lines)
         lines = [f"report: {done.report}", f"picture: {done.report.with_name(layers.PLOT)}"]
         return Shown(done.data, layers.layers_table(with_rows(done.data)), lines)

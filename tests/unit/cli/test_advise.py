@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from layercut.evidence.advice import advise
-from layercut.report.runs import advice_on_terminal
+from layercut.report.advice_text import advice_on_terminal
 from tests.support.run_builder import build_quickstart
 from tests.unit.cli.conftest import Run
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.correlation import rank_correlation
+from layercut.evidence.sweep import rank_correlation
 
 
 def test_equals_the_textbook_formula_without_ties() -> None:

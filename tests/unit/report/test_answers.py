@@ -78,7 +78,7 @@ def test_one_run_has_a_report_of_its_own(study: Path) -> None:
     written = write_reports(study / "last")
     assert list(written) == ["report"]
     text = written["report"].read_text()
-    assert text.startswith("# last\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
+    assert text.startswith("# last\n\n## Scores\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
     assert "| last | 20 | 50 [30, 70] | 0 [0, 16] |" in text and "uncut" not in text
     assert "| humaneval\\_plus | chain | 20 | - | 25 [n/a] |" in text and "## How this was made" in text
 
@@ -93,7 +93,10 @@ def test_a_run_without_scores_is_no_evaluation(tmp_path: Path) -> None:
 def test_two_runs_are_compared_by_their_answers_too(study: Path) -> None:
     command = ["compare", str(study / "uncut"), str(study / "last")]
     shown = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
-    assert shown.exit_code == 0 and "How do programs fail?\nhumaneval_plus (chain)\n" in shown.output
+    assert (
+        shown.exit_code == 0
+        and "How do programs fail?\nhumaneval_plus (chain). Outcomes of the generated programs" in shown.output
+    )
     data = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     cells = {cell["task"]: cell["diagnostics"] for cell in data["answers"]}
     assert cells["humaneval_plus"]["programs"]["data"]["classes"]["last"]["name"] == 5

@@ -9,9 +9,11 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, damages, load
-from layercut.report.diagnosis.layers import COLUMNS, layers_table, token_table
-from layercut.report.diagnosis.page import REPORT, SECTIONS, diagnosis_report, marked, summary
-from layercut.report.figures.diagnosis import share_rows
+from layercut.report.diagnosis import different_side, summary
+from layercut.report.diagnostics import SECTIONS, share_rows
+from layercut.report.layers import COLUMNS, layers_table, token_table
+from layercut.report.reports import write_reports
+from layercut.report.writers import pieces
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from tests.support.accused import accused
 
@@ -117,7 +119,7 @@ def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
             },
         }
         (run.path / DIAGNOSIS).write_text(json.dumps(data))
-        return diagnosis_report(run.path)
+    return write_reports(run.path)["report"]
 
 
 def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
@@ -144,18 +146,18 @@ def test_the_largest_loss_comes_first_in_words() -> None:
 @pytest.mark.parametrize(
     ("uncut", "cut", "tokens", "shown"),
     [
-        (" 12", " 17", [], " 1⟦7⟧"),
-        (" 12", " 17", [" 1", "2"], " 1⟦7⟧"),
-        (" 128", " 17", [" 128"], "⟦ 17⟧"),
-        ("It is so.", "It was so.", [], "It⟦ was⟧ so."),
-        (" ) ]", " )", [], " )"),
-        (" 12", " 12 apples", [], " 12⟦ apples⟧"),
-        ("a b", "a b", [], "a b"),
-        ("abc", "", [], ""),
+        (" 12", " 17", [], (" 1", "7", "")),
+        (" 12", " 17", [" 1", "2"], (" 1", "7", "")),
+        (" 128", " 17", [" 128"], (" ", "17", "")),
+        ("It is so.", "It was so.", [], ("It ", "was", " so.")),
+        (" ) ]", " )", [], (" )", "(ends here)", "")),
+        (" 12", " 12 apples", [], (" 12 ", "apples", "")),
+        ("a b", "a b", [], ("", "", "a b")),
+        ("abc", "", [], ("", "(ends here)", "")),
     ],
 )
-def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: str) -> None:
-    assert marked(example(uncut=uncut, cut=cut, tokens=tokens)) == shown
+def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: tuple[str, str, str]) -> None:
+    assert pieces(different_side("cut", cut, uncut, tokens=tokens)) == shown
 
 
 def test_what_is_demoted_is_told_beside_a_guess(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
     page = written(tmp_path / "run", diagnoses())
     text = page.read_text()
     for name, section in SECTIONS.items():
-        assert f"## {section.title}" in text
+        assert f"**{section.title}.** {section.question}" in text
         assert f"(diagnose-{name}.png)" in text
         assert f"about {name}" in text
         assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -176,7 +178,7 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
     assert "| bracket never closed | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
     assert "(--limit 20), seed 0." in text
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
-    diagnosis_report(tmp_path / "run")
+    write_reports(tmp_path / "run")
     assert files == {name: (tmp_path / "run" / name).read_bytes() for name in files}
 
 
@@ -210,7 +212,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / DIAGNOSIS).write_text('{"format_version": 9}')
     with pytest.raises(InputError, match="format 9 is not known"):
         load(tmp_path)
-    assert REPORT == "diagnose.md"
+    assert written(tmp_path / "run", diagnoses()).name == "diagnose.md"
 
 
 def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The figure of report.md, and figures as PNG: same bytes for the same rows, every number in it."""
+"""Figures of scores, and figures as PNG: same bytes for the same rows, every number in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,25 @@ import pytest
 import vl_convert
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.study import NOT_HEALED, Place, study_results
+from layercut.evidence.study import NOT_HEALED, Place, StudyResults, study_results
+from layercut.report import picture
+from layercut.report.charts import curves
 from layercut.report.elements import Figure, Key, Panel
-from layercut.report.figures import picture
-from layercut.report.figures.charts import curves
-from layercut.report.figures.picture import save, specification
-from layercut.report.figures.scores import _in_rows, _line_styles, retention, scores
+from layercut.report.picture import save, specification
+from layercut.report.retention import _in_rows, _line_styles, readouts_figure, retention_figure
+from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
 
 
-def drawn(figure: Figure | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def figure_of(runs: tuple[RunFolder, list[RunFolder]]) -> Figure:
+    figure = retention_figure(runs[1], compare_runs(*runs))
     assert figure is not None
-    left, right = (panel.spec["data"]["values"] for panel in figure.panels)
-    return left, right
+    return figure
 
 
 def test_same_rows_same_bytes(quickstart, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        assert save(scores(compare_runs(*quickstart)), tmp_path / name)
+        assert save(figure_of(quickstart), tmp_path / name)
     data = (tmp_path / "a.png").read_bytes()
     assert data == (tmp_path / "b.png").read_bytes()
     assert data.startswith(b"\x89PNG")
@@ -40,14 +42,13 @@ def test_same_rows_same_bytes(quickstart, tmp_path: Path) -> None:
 
 def test_with_little_address_space_there_is_no_picture_and_one_line(quickstart, tmp_path: Path) -> None:
     """V8 would end the process: drawing is done in another one."""
-    figure = scores(compare_runs(*quickstart))
-    assert figure is not None
+    figure = replace(figure_of(quickstart), table=None)
     (tmp_path / "figure.pickle").write_bytes(pickle.dumps(figure))
     code = f"""
 import logging, pathlib, pickle, resource
 logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_AS, (10 * 2**30,) * 2)
-from layercut.report.figures.picture import drawn, save
+from layercut.report.picture import drawn, save
 figure = pickle.loads(pathlib.Path({str(tmp_path / "figure.pickle")!r}).read_bytes())
 first, second, *_ = figure.panels
 print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a"), drawn(second, "b"))
@@ -59,50 +60,50 @@ print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a")
 
 
 def test_another_process_draws_the_same_bytes(quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = scores(compare_runs(*quickstart))
-    assert figure is not None and save(figure, tmp_path / "a.png")
+    figure = figure_of(quickstart)
+    assert save(figure, tmp_path / "a.png")
     monkeypatch.setattr(picture, "_in_a_child", lambda: True)
     assert save(figure, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_ranked_and_written_readouts_of_a_task_are_neighbours(quickstart) -> None:
-    left, _ = drawn(scores(compare_runs(*quickstart)))
-    names = list(dict.fromkeys(point["name"].replace("\n", " ") for point in left))
-    assert names[:2] == ["arithmetic: ranked by likelihood", "arithmetic: short answer"]
-    assert names[-1] == "gsm_symbolic: chain of steps"
+def test_every_plan_has_its_point_and_interval(quickstart) -> None:
+    rows = [
+        row for row in compare_runs(*quickstart) if row.is_headline and row.kept_share and not row.uncut_is_at_chance
+    ]
+    study = StudyResults(*quickstart, rows, 0, [])
+    points = {
+        "retention": [panel.spec["data"]["values"] for panel in figure_of(quickstart).panels],
+        "readouts": [panel.spec["data"]["values"] for panel in readouts_figure(study, rows).panels],  # type: ignore[union-attr]
+    }
+    for values in points.values():
+        shown = [point for panel in values for point in panel if point["y"] != 100 or point["low"] != 100]
+        assert sorted(point["y"] for point in shown) == pytest.approx(
+            sorted(min(140, 100 * row.kept_share.value) for row in rows if row.kept_share), abs=0.01
+        )
+        assert all(point["low"] is not None for point in shown)
 
 
-def test_every_model_has_its_point_and_interval(quickstart) -> None:
-    rows = [row for row in compare_runs(*quickstart) if row.is_headline]
-    left, right = drawn(scores(rows))
-    lines = {(row.task, row.readout): row.values.uncut for row in rows}
-    expected = [100 * row.values.cut.value for row in rows] + [100 * one.value for one in lines.values()]
-    assert sorted(point["y"] for point in left) == pytest.approx(sorted(expected), abs=0.01)
-    assert all(point["low"] is not None for point in left)
-    assert sum(point["y"] is not None for point in right) == sum(row.kept_share is not None for row in rows)
-
-
-def test_only_shares_are_drawn_and_extremes_stay_inside(extreme, tmp_path: Path) -> None:
-    figure = scores(compare_runs(*extreme))
-    left, right = drawn(figure)
-    names = {point["name"].replace("\n", " ") for point in left}
-    assert "text: ranked by likelihood" not in names  # not between 0 and 1
-    assert "one_item: short answer" in names
-    assert all(-30 <= point["y"] <= 140 for point in right if point["y"] is not None)
+def test_extremes_stay_inside(extreme, tmp_path: Path) -> None:
+    figure = figure_of(extreme)
+    points = [point for panel in figure.panels for point in panel.spec["data"]["values"]]
+    assert all(-30 <= point["y"] <= 140 for point in points)
     assert save(figure, tmp_path / "a.png")
 
 
 def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:
-    assert scores([]) is None
+    assert retention_figure([], []) is None
     assert not save(None, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
 def test_a_name_of_any_length_is_wrapped(tmp_path: Path) -> None:
-    result = Result(task="a_task_with_a_name_that_is_far_too_long_for_a_plot", readout="rank", score=0.9, n=20)
-    rows = compare_runs(build_run(tmp_path / "uncut", [result]), [build_run(tmp_path / "p", [result], removed=(1,))])
-    assert save(scores(rows), tmp_path / "a.png")
+    names = [f"a_task_with_a_name_that_is_far_too_long_for_a_plot_{number}" for number in range(2)]
+    results = [Result(task=name, readout="rank", score=0.9, n=20) for name in names]
+    build_run(tmp_path / "uncut", results)
+    build_run(tmp_path / "p", results, removed=(1,))
+    study = study_results(tmp_path)
+    assert save(readouts_figure(study, study.rows), tmp_path / "a.png")
 
 
 def test_a_figure_is_one_specification_in_the_pages_light_colours_with_its_legend() -> None:
@@ -171,7 +172,7 @@ def test_retention_has_a_panel_for_what_was_measured_and_no_empty_half(
     for name, removed, score in (("uncut", (), 0.9), ("depth-1", (3,), 0.8)):
         build_run(tmp_path / name, [Result(task="copy", readout=one, score=score) for one in readouts], removed=removed)
     study = study_results(tmp_path)
-    figure = retention(study.cuts, study.rows)
+    figure = retention_figure(study.cuts, study.rows)
     assert figure is not None and len(figure.panels) == figure.columns == len(readouts)
     assert ("Left:" in figure.caption) is ("Right:" in figure.caption) is (len(readouts) == 2)
     assert [panel.column for panel in figure.panels] == ([0] if len(readouts) == 1 else [1, 2])

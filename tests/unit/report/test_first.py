@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import study_results
 from layercut.report import words
 from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
-from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
-from layercut.report.table import Table, plain, terminal, texts
+from layercut.report.scores import _matrix
+from layercut.report.table import Cell, Table, plain, terminal, texts
+from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from layercut.surgery.channels import Channels
 from tests.support.html_page import read_page
@@ -38,7 +40,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
     assert first.table is not None
     (row,) = [[plain(cell) for _, cell in line] for line in first.table.page]
-    assert row == ["arithmetic short answer", "passed", "90 [86, 94] %", "87 %", "80 %", "70 %", "64"]
+    assert row == ["arithmetic short answer", "passed", "102 [89, 118] %", "87 %", "80 %", "81 %", "64"]
 
 
 def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_path: Path) -> None:
@@ -59,19 +61,30 @@ def test_a_draft_in_the_folder_of_a_prune_is_among_the_facts(tmp_path: Path) -> 
     assert dict(first_of(folder).facts)["with a draft"] == "x 1.30. Nothing is lost."
 
 
-@pytest.mark.parametrize("verdict", ["undecided", "shown to fail"])
-def test_a_row_has_one_verdict_in_every_table_and_it_comes_second(verdict: str, tmp_path: Path) -> None:
-    result = PruneResult.load(write_prune(tmp_path, passed=False))
-    (one,) = result.tested
+@pytest.mark.parametrize("verdict", ["passed", "undecided", "shown to fail"])
+def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_path: Path) -> None:
+    result = PruneResult.load(write_prune(tmp_path, passed=verdict == "passed"))
+    one = result.tested[0]
     kept = tuple(task.model_copy(update={"kept": Estimated(value=0.7, low=0.5, high=0.8, n=64)}) for task in one.kept)
-    result = result.model_copy(update={"tested": (one.model_copy(update={"verdict": verdict, "kept": kept}),)})
-    first, depths = first_of_prune(result), depths_table(result)
-    assert first.table is not None and [column.name for column in first.table.columns][:2] == [
-        "task",
-        "verdict",
-    ]  # in sight on a phone
+    one = one.model_copy(update={"verdict": verdict, "kept": kept})
+    result = result.model_copy(update={"tested": (one,)})
+    result.save(tmp_path)
+    rows = [row for row in study_results(tmp_path).rows if row.cut.name == "depth-1"]
+    first, depths = first_of_prune(result, rows), depths_table(result)
+    assert first.table is not None
+    assert [column.name for column in first.table.columns][:2] == ["task", "finding"]  # in sight on a phone
     assert plain(first.table.page[0][1][1]) == verdict
     assert [cell for line in depths.page if (cell := plain(line[-1][1])) != "not tested"] == [verdict]
+    assert [row.finding for row in rows] == [verdict]
+    assert words.summary(rows) == f"{verdict} 1 of 1 readout"
+    assert [plain(cell).split(" % ")[1].split(" [")[0] for cell in _matrix_cells(rows)] == [verdict]
+    written = write_reports(tmp_path)["report"].read_text()
+    assert f"{verdict.capitalize()} 1 of 1 readout." in written and "Kept 1" not in written
+
+
+def _matrix_cells(rows: list[ComparisonRow]) -> list[Cell]:
+    table = _matrix(rows, [(row.task, row.readout) for row in rows])
+    return [cell for _, cell in table.page[0][2:]]
 
 
 def test_both_reports_begin_with_it(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from layercut.report.first import first_of_prune
 from layercut.report.front import BEHIND, DRAFTED, OTHERS, PLANS, Front, front_figure, front_of, front_table
-from layercut.report.html.page import PAGE
 from layercut.report.reports import write_reports
 from layercut.report.table import plain
+from layercut.runs.directory import PAGE
 from layercut.runs.prune import RESULT, Alternative, Estimated, PruneResult, Served, TimedSpeed
 from tests.support.pages import a_draft, write_prune
 

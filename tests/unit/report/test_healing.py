@@ -49,7 +49,7 @@ def test_on_policy_training_is_not_said_to_learn_from_the_answers_of_the_data(tm
     text = write_reports(healed(tmp_path, [trained(objective="on-policy")], curve()))["report"].read_text()
     assert "lora, on-policy, " in text
     assert " 90 prompts\n" in text
-    facts = dict(row[:2] for row in rows(text, "Examples"))
+    facts = dict(row[:2] for row in rows(text, "Method and training data"))
     assert (
         facts["trained on"] == "90 prompts" and facts["held out"] == "10 answers" and "tokens in the loss" not in facts
     )
@@ -64,7 +64,7 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
     folder = healed(tmp_path, [trained()], curve())
     written = write_reports(folder)
     text = written["report"].read_text()
-    assert text.startswith("# Healing of cut-3\n\nLayers 3-5 removed; lora, sft, ")
+    assert text.startswith("# Healing of cut-3\n\n## Method and training data\n\nLayers 3-5 removed; lora, sft, ")
     assert "2.0000 before training, 1.2500 at its best" in text
     assert rows(text, "While it trained") == [
         ["step", "held-out loss, n=10", "held out: copy short, n=8"],
@@ -72,7 +72,7 @@ def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path
         ["0", "2.0000", "25 [7, 59]"],  # Wilson
         ["200", "1.2500", "88 [53, 98]"],
     ]
-    assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Examples")
+    assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Method and training data")
     assert "step 200: accuracy" not in text, "the table has it"
     assert "## Rounds" not in text
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -93,7 +93,7 @@ def test_graded_answers_are_shown_as_shares_and_not_as_a_loss(tmp_path: Path) ->
     assert rows(text, "While it trained") == [
         ["step", "held out, n=10"], ["---:", "---:"], ["0", "10 [2, 40]"], ["1", "40 [17, 69]"],
     ]  # fmt: skip
-    assert ["trained on", "90 prompts"] in rows(text, "Examples") and "nats" not in text
+    assert ["trained on", "90 prompts"] in rows(text, "Method and training data") and "nats" not in text
 
 
 def test_a_seam_has_no_plot_and_no_steps(tmp_path: Path) -> None:

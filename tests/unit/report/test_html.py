@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shutil
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,13 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.completions import first_difference
 from layercut.evidence.study import study_results
 from layercut.evidence.uses import USES
-from layercut.report import advice_text
-from layercut.report.comparison import kept
-from layercut.report.html.answers import ITEMS_PAGE, errors
-from layercut.report.html.layout import ASSETS, blocks, inline
-from layercut.report.html.page import SECTIONS
-from layercut.report.html.scores import retention
-from layercut.report.reports import write_reports
+from layercut.report import advice_text, reports
+from layercut.report.answers import errors
+from layercut.report.reports import ITEMS_PAGE, KINDS, write_reports
+from layercut.report.retention import retention
 from layercut.report.source import read_source
-from layercut.report.table import Table, texts
-from layercut.report.words import readout_words
+from layercut.report.words import kept, readout_words
+from layercut.report.writers import ASSETS, inline, pieces
 from layercut.runs.directory import PAGE
 from layercut.text.numbers import number, p_value
 from tests.support.html_page import Page, read_page
@@ -70,7 +66,8 @@ def test_a_study_has_its_sections_in_order(study: Path) -> None:
 
 
 def test_sections_are_there_where_there_is_something_to_show(whole: Path) -> None:
-    assert sections(read(whole)) == [section.__name__ for section in SECTIONS]
+    every = [make.__name__ for make in KINDS["study"].sections]
+    assert sections(read(whole)) == [name for name in every if name not in ("seeds", "further")]
     root = whole.parent.parent
     alone = sections(read(write_reports(root / "sweep")["page"]))
     assert alone == ["answer", "sensitivity", "provenance"]
@@ -132,21 +129,21 @@ def test_the_same_folder_gives_the_same_bytes(study: Path, tmp_path: Path, monke
     assert str(tmp_path).encode() not in before
 
 
-def test_scores_are_those_of_report_md(study: Path) -> None:
+def test_tables_are_those_of_report_md(study: Path) -> None:
     page = read(study / PAGE)
-    markdown = (study / "report.md").read_text().split("## Scores")[1].split("## The same items")[0]
-    markdown, together = markdown.split("Ranked tasks together")
-    means = [line.strip("|").split("|") for line in together.splitlines() if "|" in line and "---" not in line]
-    assert len(means) > 2
-    assert page.tables["task-means.csv"] == [[cell.strip().replace("\\", "") for cell in line] for line in means]
-    head, *lines_shown = page.tables["scores.csv"]
-    for run in ("reverse-3", "random-3"):
-        lines = [line for line in markdown.split(f"### {run}\n")[1].split("\n### ")[0].splitlines() if "|" in line]
-        expected = [[cell.strip().replace("\\", "") for cell in line.strip("|").split("|")] for line in lines]
-        shown = [head, *(row for row in lines_shown if row[0] == run)]
-        assert len(shown) == 1 + len(QUICKSTART) + 1
-        as_there = [[*row[1:3], *row[4:9], *row[9:], row[3]] for row in shown]
-        assert as_there == [[*row[:7], *row[8:]] for row in (expected[0], *expected[2:])]
+    shown = {table[0][0] + table[0][-1]: table for table in page.tables.values()}
+    markdown = re.findall(r"(?:^\|.*\n)+", (study / "report.md").read_text(), re.MULTILINE)
+    names = set()
+    for text in markdown:
+        head, _, *lines = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines()]
+        if (table := shown.get(head[0] + head[-1])) and len(table) == len(lines) + 1:
+            names.add(head[0] + head[-1])
+            places = [head.index(name) for name in table[0] if name in head]
+            for line, row in zip(lines, table[1:], strict=True):
+                cells = [re.sub(r"[\\`*]", "", line[place]).split(",")[0] for place in places]
+                for cell, as_shown in zip(cells, [row[table[0].index(head[place])] for place in places], strict=True):
+                    assert as_shown.replace("*", "").startswith(cell), (cell, as_shown)
+    assert len(names) >= 8 and "planHolm" in names and "planabove chance" in names
 
 
 def test_the_matrix_has_a_cell_for_every_plan_and_readout(study: Path) -> None:
@@ -276,18 +273,13 @@ def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, sh
         file.write_text("".join(json.dumps({**record, "completion": text}) + "\n" for record in records))
     section = errors(read_source(tmp_path))
     assert section is not None
-    cards = section.blocks[0].blocks  # type: ignore[union-attr]
-    answer = cards[0].html.split('aria-label="Answer of cut">')[1].split("</pre>")[0]  # type: ignore[union-attr]
-    assert answer == shown
+    (card,) = section.blocks[0].blocks[:1]  # type: ignore[union-attr]
+    before, mark, after = pieces(card.texts[0][1][1])  # type: ignore[union-attr]
+    assert (f"{before}<mark>{mark}</mark>{after}" if mark else before + after) == shown
 
 
-def test_parts_become_tables_and_text_without_headings() -> None:
-    table = Table(name="t", caption="c", columns=texts("a", "b", numeric=["b"]), rows=[["x|y", "1*2"]])
-    text, same, end = blocks(["## Left out", "", "Some **bold** <i>x</i>.", "", table, "", "- end"])
-    assert same is table
-    assert text.html == "<p>Some <strong>bold</strong> &lt;i&gt;x&lt;/i&gt;.</p>\n"  # type: ignore[union-attr]
-    assert "<li>end</li>" in end.html  # type: ignore[union-attr]
-    assert inline("[a](http://x.y)") == "[a](http://x.y)"
+def test_markdown_in_a_fact_stays_without_links() -> None:
+    assert inline("[a](http://x.y) **b**") == "[a](http://x.y) <strong>b</strong>"
 
 
 def test_many_plans_become_lines_by_criterion_and_arm(tmp_path: Path) -> None:
@@ -365,8 +357,7 @@ def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, who
 
 
 def test_many_answers_get_a_page_of_their_own(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("page", "answers"):
-        monkeypatch.setattr(sys.modules[f"layercut.report.html.{module}"], "MOST_BYTES", 1000)
+    monkeypatch.setattr(reports, "MOST_BYTES", 1000)
     shutil.copytree(study, tmp_path / "study")
     page = write_reports(tmp_path / "study")["page"]
     assert ITEMS_PAGE in read(page).attributes("href")

@@ -13,9 +13,7 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import StudyResults, study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
-from layercut.report.markdown import study_report
 from layercut.report.reports import write_reports
-from layercut.report.source import read_source
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
 from layercut.text.markup import code, escape, fenced
@@ -25,7 +23,7 @@ from tests.support.run_builder import Result, build_run
 
 def write_report(out, *, uncut, cuts):
     study = StudyResults(uncut, list(cuts), compare_runs(uncut, cuts), 0, [])
-    return study_report(out, read_source(out, study=study))
+    return write_reports(out, study=study)["report"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def report(quickstart, tmp_path_factory):
     uncut, cuts = quickstart
     path = write_report(out, uncut=uncut, cuts=cuts)
     assert path == out / "report.md"
-    assert sorted(p.name for p in out.iterdir()) == ["report.md", "report.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["report.html", "report.md", "report.png"]
     return path.read_text()
 
 
@@ -53,7 +51,7 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
 
 def test_headline_claims_are_the_findings(report, quickstart):
     rows = [row for row in compare_runs(*quickstart) if row.is_headline]
-    head = report.split("## Scores")[0]
+    head = report.split("### Findings of 2 plans")[1].split("\n### ")[0]
     for name in ("reverse-3", "random-3"):
         block = head.split(f"**{name}**")[1].split("\n**")[0]
         for finding, start in (
@@ -73,26 +71,25 @@ def test_headline_claims_are_the_findings(report, quickstart):
 
 def test_every_row_is_in_the_tables(report, quickstart):
     rows = compare_runs(*quickstart)
-    scores = report.split("## Scores")[1].split("## The same items")[0]
-    plans, _ = scores.split("Ranked tasks together")
+    scores = report.split("### Every number of 2 plans")[1].split("\n## ")[0]
     lines = [
-        line for line in plans.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
+        line for line in scores.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
     ]
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert len(cells) == 13
-        assert cells[0] == row.task.replace("_", r"\_")
-        assert cells[4].startswith(f"{100 * row.values.uncut.value:.1f} [")
-        assert cells[9] == f"{row.values.lost}/{row.values.gained}"
-        assert cells[10:12] == [p_value(row.values.p_value), p_value(row.p_value)]
-        assert cells[12] == row.finding
-    assert scores.count("(--limit 64)") == 2
+        assert len(cells) == 14
+        assert cells[:2] == [row.cut.name, row.task.replace("_", r"\_")]
+        assert cells[3] == row.finding
+        assert cells[6].startswith(f"{100 * row.values.uncut.value:.1f} [")
+        assert cells[11] == f"{row.values.lost}/{row.values.gained}"
+        assert cells[12:] == [p_value(row.values.p_value), p_value(row.p_value)]
+    assert report.count("per task (--limit 64)") == 3
     assert "(0.25) on 64 items" in scores
 
 
 def test_items_on_which_two_readouts_disagree_add_up(report, quickstart):
-    section = report.split("## The same items, scored by likelihood and by generation")[1].split("\n## ")[0]
+    section = report.split("### Items that are ranked, written, both or neither")[1].split("\n## ")[0]
     lines = [line.strip("|").split("|") for line in section.splitlines() if re.match(r"\| \w", line)][1:]
     runs = [quickstart[0], *quickstart[1]]
     assert {cells[2].strip() for cells in lines} == {run.name for run in runs}
@@ -107,7 +104,7 @@ def test_items_on_which_two_readouts_disagree_add_up(report, quickstart):
 
 
 def test_outcomes_add_up(report):
-    outcomes = report.split("## How the answers ended")[1].split("\n## ")[0]
+    outcomes = report.split("### Right, wrong, missing and cut short")[1].split("\n##")[0]
     lines = [line for line in outcomes.splitlines() if re.match(r"\| \w", line) and "run |" not in line]
     assert len(lines) == 8 * 3
     for line in lines:
@@ -116,9 +113,9 @@ def test_outcomes_add_up(report):
 
 def test_examples_were_right_and_are_not_now(report, quickstart):
     uncut, cuts = quickstart
-    section = report.split("## Items that were right before")[1].split("## How this was made")[0]
+    section = report.split("## Errors to read")[1].split("## How the answers ended")[0]
     for task in ("arithmetic", "brackets", "copy"):
-        block = section.split(f"### {task}\n")[1].split("\n### ")[0]
+        block = section.split(f"### {task}: ")[1].split("\n### ")[0]
         items = re.findall(r"Item `(\w+)`", block)
         assert 3 <= len(items) <= 5
         for item in items:
@@ -136,17 +133,18 @@ def test_a_chain_is_shown_in_full(tmp_path):
     cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0, "no_answer": 1.0})], removed=(1,))
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     assert re.search(r"uncut, chain of steps:\n\n```text\nAdding 10 to \d gives 1\d\.\n```", text)
-    assert re.search(r"cut, chain of steps:\n\n```text\nAdding 10 to \d gives the the the\.\n```", text)
+    assert re.search(r"cut, chain of steps:\n\n```text\nAdding 10 to \d gives ⟦the⟧ the the\.\n```", text)
     assert "| cut | no answer found |" in text
 
 
 def test_provenance(report):
     made = report.split("## How this was made")[1]
+    assert "10,000 resamples, seed 0" in report
     assert (
         "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
         in made
     )
-    for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d", "10,000 resamples, seed 0"):
+    for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d"):
         assert expected in made
 
 
@@ -166,7 +164,7 @@ def test_the_isolation_of_generated_programs_is_reported():
     assert isolation({"packages": {}}) == []
     later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no isolation (--unsafe-exec)"}]
     assert isolation({"sandbox": "bubblewrap and limits", "resumed": later}) == [
-        "- Isolation of generated programs: bubblewrap and limits; later limits only, no isolation (--unsafe-exec)."
+        "Isolation of generated programs: bubblewrap and limits; later limits only, no isolation (--unsafe-exec)."
     ]
 
 
@@ -189,16 +187,23 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
     file.write_text("\n".join(broken) + "\n")
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     headings = [line for line in _outside_fences(text) if line.startswith("#")]
-    assert [line for line in headings if line != f"## {TITLES['degeneration']}"] == [
+    assert [line for line in headings if line != f"### {TITLES['degeneration']}"] == [
         "# What bundled:smollm2-135m loses with layers removed",
-        "## Every plan",
-        "## Scores",
-        "### cut",
+        "## How many layers can be removed?",
+        "### Evidence behind this answer",
+        "## Scores of every plan",
+        "### Findings of 1 plan",
+        "### Every number of 1 plan: a line for each metric",
+        "### What the findings and numbers mean",
+        "## Retention by number of removed layers",
+        "## Errors to read",
+        "### copy: 4 items that were right before",
         "## How the answers ended",
-        "## Items that were right before",
-        "### copy",
-        "## Evidence behind the answer",
+        "### Right, wrong, missing and cut short",
+        "## What it saves",
+        "### Layers, channels and parameters",
         "## How this was made",
+        "### Plans, commands, versions and settings of the study",
     ]
     for line in _outside_fences(text):
         if line.startswith("| cut | ") and "wrong" in line:
@@ -269,7 +274,7 @@ def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):
     reports = write_reports(tmp_path)
     text = reports["report"].read_text()
     assert re.search(r"^- \*\*Gained,\*\*.*: letters \(", text, re.M)
-    assert re.search(r"^\| letters \|.*\| gained \|$", text, re.M) and re.search(r"\| names \|.*\| at chance \|", text)
+    assert re.search(r"\| letters \|.*\| gained \|", text) and re.search(r"\| names \|.*\| at chance \|", text)
     assert re.search(r"^- \*\*Nothing to lose,\*\*.*: names \(", text, re.M)
     page = reports["page"].read_text()
     assert ": names (rank)." in page

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import Ranking, Sweep, is_sweep
-from layercut.report.figures.picture import save
-from layercut.report.figures.scores import layers
-from layercut.report.sweep_text import findings, how_made, sweep_report, sweep_tables
+from layercut.report.picture import save
+from layercut.report.reports import write_reports
+from layercut.report.sweep import findings, how_made, layers_figure, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
 from tests.support.sweeps import HOLES, curve, sweep_of
 
@@ -41,7 +41,7 @@ def printed(sweep: Sweep, width: int = 100) -> str:
 
 def drawn(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
     """The points of every panel, by its title."""
-    figure = layers(sweep)
+    figure = layers_figure(sweep)
     assert figure is not None
     return {panel.title: panel.spec["data"]["values"] for panel in figure.panels}
 
@@ -76,9 +76,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> N
 def test_report_and_picture_come_from_the_folder_alone(holes: Sweep, tmp_path: Path) -> None:
     with RunFolder.begin(tmp_path / "run", {"model": "m"}, argv=["layercut", "sweep", "m"]) as run:
         holes.save(run.path)
-    report = sweep_report(tmp_path / "run")
+    report = write_reports(tmp_path / "run")["report"]
     first = report.read_bytes(), (tmp_path / "run" / "sweep.png").read_bytes()
-    sweep_report(tmp_path / "run")
+    write_reports(tmp_path / "run")["report"]
     assert first == (report.read_bytes(), (tmp_path / "run" / "sweep.png").read_bytes())
     text = report.read_text()
     assert "(0-29), 64 items per task (--limit 64), selection items" in text
@@ -193,8 +193,8 @@ def test_what_lies_outside_stands_at_the_edge() -> None:
 
 
 def test_same_sweep_same_bytes(holes: Sweep, tmp_path: Path) -> None:
-    assert save(layers(holes), tmp_path / "a.png")
-    assert save(layers(Sweep.load(_saved(holes, tmp_path))), tmp_path / "b.png")
+    assert save(layers_figure(holes), tmp_path / "a.png")
+    assert save(layers_figure(Sweep.load(_saved(holes, tmp_path))), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -221,6 +221,6 @@ def test_items_without_spread_leave_the_band_out() -> None:
 
 
 def test_neither_torch_nor_the_plotting_library_is_needed_before_something_is_drawn() -> None:
-    code = "import sys, layercut.report.sweep_text; print({'torch', 'vl_convert'} & set(sys.modules))"
+    code = "import sys, layercut.report.sweep; print({'torch', 'vl_convert'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

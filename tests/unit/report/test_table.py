@@ -11,8 +11,8 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from layercut.report.html.layout import templates
-from layercut.report.table import Column, Styled, Surface, Table, _csv_cell, markdown, plain, terminal, texts
+from layercut.report.table import Column, Styled, Surface, Table, _csv_cell, markdown_lines, plain, terminal, texts
+from layercut.report.writers import templates
 from tests.support.html_page import read_page
 
 CELLS = ["95 [88, 99]", "1.00 [n/a]", "<0.001", "a|b `c`", "[1](http://x.y)", "<b>x</b>", "*x*", "block_influence"]
@@ -37,10 +37,10 @@ def cells(html: str) -> list[list[str]]:
 
 
 def test_markdown_shows_every_cell_as_it_is() -> None:
-    lines = markdown(["Before.", "", TABLE, "", "After."])
-    assert lines[2:5] == ["| | number | look |", "|---|---:|---|", "| 95 [88, 99] | 0 | 95 [88, 99] |"]
+    lines = markdown_lines(TABLE)
+    assert lines[:3] == ["| | number | look |", "|---|---:|---|", "| 95 [88, 99] | 0 | 95 [88, 99] |"]
     assert r"| strong | 8 | **12 [3, 20]**\* |" in lines
-    html = MarkdownIt().enable("table").render("\n".join(markdown(TABLE)))
+    html = MarkdownIt().enable("table").render("\n".join(markdown_lines(TABLE)))
     assert "href" not in html and "<b>" not in html and html.count("<strong>") == 1 and html.count("<code>") == 1
     assert cells(html)[1:] == SHOWN
 
@@ -71,7 +71,7 @@ COLUMNS = [
 def test_each_surface_shows_its_columns() -> None:
     table = Table(name="t", caption="c", columns=COLUMNS, rows=ROWS)
     assert table.csv.splitlines() == ["task,score,seed", "copy,0.25,0", "copy,0.5,0"]
-    assert markdown(table)[0] == "| task | score | n |" and markdown(table)[2] == "| copy | 25% | 64 |"
+    assert markdown_lines(table)[0] == "| task | score | n |" and markdown_lines(table)[2] == "| copy | 25% | 64 |"
     assert [[cell for _, cell in line] for line in table.page] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
     shown = []
     for width in (20, 11):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layercut.evidence.means import form_means
-from layercut.report.study_tables import form_mean_lines, form_mean_table
+from layercut.report.comparison import form_mean_lines
+from layercut.report.scores import form_mean_tables
 from tests.unit.report.test_advice import row
 
 
@@ -28,9 +29,9 @@ def test_each_task_counts_once_in_its_form() -> None:
     assert "uncut 70, cut 58, difference -12 [" in first
     assert "uncut 70, cut 22, difference -48 [" in second
     assert "above chance 20 [" in second
-    table = form_mean_table(rows)
-    assert table is not None and [[cell for _, cell in line[:4]] for line in table.page] == [
+    (table,) = form_mean_tables(rows)
+    assert [[cell for _, cell in line[:4]] for line in table.page] == [
         ["cut", "ranked", "2", "800"],
         ["cut", "written", "2", "800"],
     ]
-    assert form_mean_table(ranked[:1]) is None
+    assert form_mean_tables(ranked[:1]) == []

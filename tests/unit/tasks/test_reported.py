@@ -19,8 +19,8 @@ from layercut.healing.filters import full_test_sets, items_used, report_items, t
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.report.markdown import score_scope
 from layercut.report.runs import metrics_table
+from layercut.report.words import test_sets as named_sets
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_config
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -154,7 +154,7 @@ def test_an_evaluation_says_which_items_and_a_comparison_pairs_those_in_common(
     (row,) = compare_runs(uncut, [cut])
     assert row.n == len(rest) and f"uncut has {NUM_ROWS}, cut has {len(rest)}" in row.note
     assert row.asked == row.to_dict()["items"] == part and row.chance == rows[1]["chance"]
-    assert part in score_scope([row])
+    assert part in named_sets([row])
     (two,) = compare_two(uncut, cut)
     assert two.n == len(rest) and two.note == row.note, "`layercut compare` does the same"
     (row,) = compare_runs(uncut, [uncut])

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layercut.evidence.study import study_results
-from layercut.report.figures.scores import retention
-from layercut.report.figures.tokens import tokens
+from layercut.report.retention import retention_figure, tokens_figure
 from layercut.runs.directory import METRICS
 from layercut.runs.notes import Notes
 from tests.support.run_builder import Result, build_run
@@ -43,7 +42,7 @@ def write(folder: Path) -> Path:
 
 def test_a_line_for_each_training_from_the_model_that_it_began_with(tmp_path: Path) -> None:
     found = study_results(write(tmp_path))
-    figure = tokens(found.cuts, found.rows)
+    figure = tokens_figure(found.cuts, found.rows)
     assert figure is not None and [key.label for key in figure.legend] == ["three+kl", "seven+kl"]
     (panel,) = figure.panels
     assert panel.spec is not None
@@ -62,8 +61,8 @@ def test_a_line_for_each_training_from_the_model_that_it_began_with(tmp_path: Pa
 
 def test_marks_are_no_lines_over_depth_and_a_training_without_marks_is_no_curve(tmp_path: Path) -> None:
     found = study_results(write(tmp_path))
-    depths = retention(found.cuts, found.rows)
+    depths = retention_figure(found.cuts, found.rows)
     assert depths is not None and not any("@" in key.label for key in depths.legend)
     assert any("once" in key.label for key in depths.legend)
     unmarked = [run for run in found.cuts if "@" not in run.name]
-    assert tokens(unmarked, [row for row in found.rows if "@" not in row.cut.name]) is None
+    assert tokens_figure(unmarked, [row for row in found.rows if "@" not in row.cut.name]) is None

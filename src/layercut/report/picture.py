@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from layercut.report.charts import SCHEMA
 from layercut.report.elements import Figure, Key, Panel
-from layercut.report.figures.charts import SCHEMA
 from layercut.runs.atomic import write_bytes
 from layercut.text.markup import printable
 
 logger = logging.getLogger(__name__)
 
-STYLE = Path(__file__).parents[1] / "html" / "assets" / "report.css"
+STYLE = Path(__file__).parent / "assets" / "report.css"
 _WIDTH, _SCALE = 680, 2
 """Pixels of all panels together, and how many dots each of them has."""
 _GAP, _LETTER, _LINE = 110, 6.4, 20

@@ -1,64 +1,65 @@
-"""A sweep in words and tables, for the terminal and for sweep.md. The same folder gives the same bytes."""
+"""A sweep in words, tables and a plot: the loss of every task without each layer, for reports and the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.intervals import NUM_RESAMPLES
-from layercut.evidence.sweep import Agreement, Curve, Sweep
-from layercut.report import words
-from layercut.report.answers import answer_sections
-from layercut.report.figures.picture import save
-from layercut.report.figures.scores import layers
-from layercut.report.provenance import write_report
-from layercut.report.table import Cell, Column, Part, Styled, Table, raw_estimates, raw_values, terminal
-from layercut.runs.directory import RunFolder
-from layercut.runs.environment import hide_home
+from layercut.evidence.sweep import Agreement, Curve, Sweep, SweepRow
+from layercut.report import charts, words
+from layercut.report.answers import answer_details
+from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullets
+from layercut.report.table import (
+    Cell,
+    Column,
+    InParts,
+    Styled,
+    Surface,
+    Table,
+    plain,
+    raw_estimates,
+    raw_values,
+    terminal,
+)
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, two_decimals, with_interval
 from layercut.text.removal import format_layers
-from layercut.text.tables import bare_table
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import RenderableType
 
-REPORT, PLOT = "sweep.md", "sweep.png"
-BOLD = "Bold: a significant loss; the whole interval of the difference is below 0."
+    from layercut.report.source import Source
+
+PLOT = "sweep.png"
 
 
-def sweep_report(folder: Path) -> Path:
-    """Write sweep.md and sweep.png again from what the run folder holds; gives the path of sweep.md.
-
-    Raises:
-        InputError: no run folder, or no finished sweep in it.
-    """
-    run = RunFolder.open(folder)
-    sweep = Sweep.load(run.path)
-    lines: list[Part] = [f"# What {escape(hide_home(sweep.model))} loses without each of its layers", ""]
-    lines += [f"{escape(scope(sweep))}.", "", *(f"- {escape(line)}" for line in findings(sweep)), ""]
-    if save(layers(sweep), run.path / PLOT):
-        lines += [f"![Retention of every task and readout without each layer]({PLOT})", ""]
-    lines += ["## Retention", "", overview_table(sweep), "", BOLD, "", *(f"- {line}" for line in how_made(sweep)), ""]
-    lines += ["## Do tasks and criteria agree on the layers?", "", *agreement_parts(sweep), ""]
-    lines += answer_sections(diagnose_sweep(run, sweep), model="layer")
-    unit = words.scores_in(map(_is_share, sweep.curves))
-    lines += ["## Every layer in full", "", f"{unit}. -/+: items lost and gained. p: of no change, McNemar's exact"]
-    lines += [
-        "test or, for scores that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers.",
-        "",
-    ]
+def sensitivity(source: Source) -> Section | None:
+    """A panel for each task, the agreement of tasks and criteria, and every layer in full; None without a sweep."""
+    sweep = source.sweep
+    if sweep is None:
+        return None
+    is_own = source.kind == "sweep"  # its findings are then the answer of the report
+    blocks: list[Block] = [] if is_own else [f"{escape(scope(sweep))}.", bullets(map(escape, findings(sweep)))]
+    blocks.append(layers_figure(sweep) or overview_table(sweep))
+    blocks.append(bullets(map(escape, how_made(sweep))))
+    blocks.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=_agreement_blocks(sweep)))
+    blocks += answer_details(diagnose_sweep(source.own_runs["sweep"], sweep), model="layer")
     for curve in sweep.curves:
-        lines += [f"### {escape(curve.label)}", "", *layer_parts(curve), ""]
-    return write_report(run, REPORT, lines)
+        blocks.append(Details(summary=f"Every layer in full: {curve.label}", blocks=_curve_blocks(curve)))
+    return Section(
+        name="sensitivity",
+        title="Each layer alone",
+        short="Layers",
+        lead="Retained score when one layer is skipped and all others are kept.",
+        blocks=blocks,
+        on=Surface.REPORTS if is_own else Surface.PAGE,
+    )
 
 
 def scope(sweep: Sweep) -> str:
@@ -79,7 +80,8 @@ def findings(sweep: Sweep) -> list[str]:
     lines = []
     for curve in sweep.curves:
         uncut = curve.rows[0].values.uncut
-        start = f"{curve.label}, uncut {_score(uncut.value, curve)}"
+        is_share = _is_share(curve)
+        start = f"{curve.label}, uncut {number(uncut.value, share=is_share)}{' %' if is_share else ''}"
         if curve.refused:
             lines.append(f"{start}: no retention, because {curve.refused}.")
             continue
@@ -121,7 +123,7 @@ def how_made(sweep: Sweep) -> list[str]:
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), _Retention(sweep)]
+    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), InParts(overview_table(sweep))]
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
     if agreements:
@@ -130,49 +132,12 @@ def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     return [*blocks, Padding(Text(legend, style="dim"), (1, 0, 0, 0))]
 
 
-class _Retention:
-    """A line for each layer, a column for each task and readout; as many columns side by side as fit."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        left = self.sweep.curves
-        while left:
-            taken = 1
-            while taken < len(left) and self._fits(left[: taken + 1], console, options):
-                taken += 1
-            yield self.table(left[:taken])
-            yield Text()
-            left = left[taken:]
-
-    def _fits(self, curves: Sequence[Curve], console: Console, options: ConsoleOptions) -> bool:
-        wide = options.update(max_width=10_000)
-        return Measurement.get(console, wide, self.table(curves)).maximum <= options.max_width
-
-    def table(self, curves: Sequence[Curve]) -> RichTable:
-        """The bare table."""
-        table = bare_table()
-        table.add_column("layer", justify="right")
-        for curve in curves:
-            table.add_column(f"{curve.task}\n{curve.readout}")
-        by_layer = [{row.layer: row for row in curve.rows} for curve in curves]
-        significant = [curve.significant for curve in curves]
-        for layer in self.sweep.layers:
-            cells = []
-            for rows, stands in zip(by_layer, significant, strict=True):
-                row = rows[layer]
-                style = "dim" if row.kept_share is None else "red" if row.shows_loss else ""
-                cells.append(Text(words.retained(row.kept_share) + "*" * (layer in stands), style=style))
-            table.add_row(str(layer), *cells)
-        return table
-
-
 def overview_table(sweep: Sweep) -> Table:
     """The retention without each layer, a line for each layer; the CSV has every number of every curve."""
     return Table(
         name="layers",
-        caption="Kept above chance without each layer, in %",
+        caption="Kept above chance without each layer, in %; bold: a loss whose whole interval lies below 0; *: a "
+        "significant loss over all layers",
         columns=[Column("layer", str, numeric=True), *(_of_curve(curve) for curve in sweep.curves)],
         rows=sweep.layers,
         download=_every_number(sweep),
@@ -187,7 +152,11 @@ def _of_curve(curve: Curve) -> Column:
         text = words.retained(row.kept_share)
         return Styled(text, "strong", star) if row.shows_loss and row.kept_share else text + star
 
-    return Column(curve.label, value)
+    def brief(layer: int) -> Cell:
+        row, cell = by_layer[layer], plain(value(layer))
+        return Styled(cell, "faint" if row.kept_share is None else "wrong" if row.shows_loss else "plain")
+
+    return Column(curve.label, value, brief=brief)
 
 
 def _every_number(sweep: Sweep) -> Table:
@@ -200,18 +169,21 @@ def _every_number(sweep: Sweep) -> Table:
     return Table(name="layers", caption="", columns=columns, rows=rows)
 
 
-def layer_parts(curve: Curve) -> list[Part]:
+def _curve_blocks(curve: Curve) -> list[Block]:
     """One task and readout in full."""
     first = curve.rows[0]
-    uncut = with_interval(first.values.uncut, share=_is_share(curve), digits=1)
-    chance = "none" if first.chance is None else number(first.chance, share=_is_share(curve), digits=1)
-    parts: list[Part] = [f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}."]
-    if curve.refused:
-        parts += ["", f"No retention above chance, because {escape(curve.refused)}."]
     adjusted, significant, share = curve.p_adjusted, curve.significant, _is_share(curve)
+    uncut = with_interval(first.values.uncut, share=share, digits=1)
+    chance = "none" if first.chance is None else number(first.chance, share=share, digits=1)
+    text = f"Metric {escape(first.metric)}, n {first.values.uncut.n:,}, chance {chance}, uncut {uncut}. "
+    text += f"No retention above chance, because {escape(curve.refused)}. " if curve.refused else ""
+    text += (
+        f"{words.scores_in([share])}. -/+: items lost and gained. p: of no change, McNemar's exact test or, for scores "
+        "that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers."
+    )
     table = Table(
         name=f"layers-{curve.task}-{curve.readout}",
-        caption=f"{curve.label}: every layer in full, scores in %",
+        caption=curve.label,
         columns=[
             Column("layer", lambda row: str(row.layer), numeric=True),
             Column("score", lambda row: with_interval(row.values.cut, share=share, digits=1)),
@@ -226,7 +198,7 @@ def layer_parts(curve: Curve) -> list[Part]:
         ],
         rows=curve.rows,
     )
-    return [*parts, "", table]
+    return [text, table]
 
 
 def _lowest(curve: Curve) -> str:
@@ -254,10 +226,6 @@ def _resolution(curve: Curve) -> str:
     return f" The interval of a difference typically reaches {reach} to each side."
 
 
-def _score(value: float, curve: Curve) -> str:
-    return f"{number(value, share=_is_share(curve))}{' %' if _is_share(curve) else ''}"
-
-
 def _is_share(curve: Curve) -> bool:
     """Return True where scores are shown in percent: all of them lie between 0 and 1."""
     return all(0 <= value <= 1 for row in curve.rows for value in (row.values.uncut.value, row.values.cut.value))
@@ -265,30 +233,29 @@ def _is_share(curve: Curve) -> bool:
 
 def agreement_table(agreements: Sequence[Agreement]) -> Table:
     """A line for each two rankings."""
+
+    def rho(agreement: Agreement) -> str:
+        estimate, refused = agreement.rho
+        return f"n/a: {refused}" if estimate is None else two_decimals(estimate)
+
     return Table(
         name="agreement",
-        caption="Do tasks and criteria agree on the layers?",
+        caption="Spearman's rank correlation of every two rankings of the layers",
         columns=[
             Column("ranking", lambda one: one.first),
             Column("and", lambda one: "itself, on the other half of its items" if one.kind == "halves" else one.second),
             Column("layers", lambda one: "-" if one.rho[0] is None else str(one.rho[0].n), numeric=True),
-            Column("Spearman's rho", _rho),
+            Column("Spearman's rho", rho),
         ],
         rows=agreements,
     )
 
 
-def _rho(one: Agreement) -> str:
-    estimate, refused = one.rho
-    return f"n/a: {refused}" if estimate is None else two_decimals(estimate)
-
-
-def agreement_parts(sweep: Sweep) -> list[Part]:
-    """The table, with what the numbers mean."""
+def _agreement_blocks(sweep: Sweep) -> list[Block]:
     agreements = sweep.agreements()
     if not agreements:
         return ["There is nothing to compare: no task whose uncut score is above chance, and fewer than two criteria."]
-    return [agreement_table(agreements), "", *(f"- {escape(line)}" for line in about_agreements(sweep))]
+    return [agreement_table(agreements), bullets(map(escape, about_agreements(sweep)))]
 
 
 def about_agreements(sweep: Sweep) -> list[str]:
@@ -304,3 +271,99 @@ def about_agreements(sweep: Sweep) -> list[str]:
             "its items, cannot be expected to agree much more than that."
         )
     return [*lines, *(f"{ranking.name}: {ranking.note}." for ranking in sweep.rankings if ranking.note)]
+
+
+def layers_figure(sweep: Sweep) -> Figure | None:
+    """A panel for each task and a line for each readout; None where no task is above chance."""
+    drawn = [curve for curve in sweep.curves if not curve.refused]
+    if not drawn:
+        return None
+    tasks = list(dict.fromkeys(curve.task for curve in drawn))
+    used = list(dict.fromkeys(curve.readout for curve in drawn))
+    n = sorted({curve.rows[0].values.uncut.n for curve in drawn})
+    return Figure(
+        name="layers",
+        title="Score kept above chance without one layer",
+        panels=[_layers_panel([curve for curve in drawn if curve.task == task], sweep) for task in tasks],
+        caption=(
+            "Every point is the model without this one layer. 100 % is the original model, 0 % is guessing. Bands: "
+            f"95 % intervals over the same {sweep.split} items (n {', '.join(map(str, n))}, seed "
+            f"{sweep.rows[0].seed}). Filled points: a significant loss over all layers (p < 0.05 after Holm's "
+            "correction). Open points: no significant loss."
+        ),
+        legend=[
+            *(
+                Key(
+                    label=words.readout_words(name),
+                    colour=charts.readout_colour(name),
+                    dash=" ".join(map(str, charts.readout_dash(name))),
+                )
+                for name in used
+            ),
+            Key(label="significant loss", colour="var(--soft)", line=False),
+            Key(label="not significant", colour="var(--soft)", line=False, hollow=True),
+        ],
+        columns=1,
+        table=overview_table(sweep),
+        picture=PLOT,
+    )
+
+
+def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
+    points: list[dict[str, Any]] = []
+    for curve in curves:
+        adjusted, stands = curve.p_adjusted, curve.significant
+        name = words.readout_words(curve.readout)
+        for number_of_part, part in enumerate(unbroken(curve.rows)):
+            for row in part:
+                assert row.kept_share is not None
+                tooltip = {"without layer": str(row.layer), **_about_layer(row, adjusted[row.layer])}
+                look: dict[str, Any] = {"part": f"{name} {number_of_part}", "hollow": row.layer not in stands}
+                points.append(charts.marked(charts.ends(row.kept_share), name, **look, about=tooltip, x=row.layer))
+    names = {curve.readout: words.readout_words(curve.readout) for curve in curves}
+    spec = charts.curves(
+        points,
+        x_title="skipped decoder layer",
+        y_title="kept, %",
+        x=(sweep.layers[0] - 0.5, sweep.layers[-1] + 0.5),
+        y=(charts.KEPT_LOW, charts.KEPT_HIGH),
+        colours={name: charts.readout_colour(readout) for readout, name in names.items()},
+        dashes={name: charts.readout_dash(readout) for readout, name in names.items()},
+        marks=((100, "uncut"), (0, "guessing")),
+        bands=True,
+    )
+    labels = []
+    for curve in curves:
+        least = min((row for row in curve.rows if row.kept_share), key=lambda row: row.values.cut.value)
+        labels.append(
+            f"{curve.label}: a loss stands at {len(curve.significant)} of {counted(len(curve.rows), 'layer')}; the "
+            f"least is kept without layer {least.layer}: {words.kept(least.kept_share)}"
+        )
+    return Panel(spec=spec, title=curves[0].task, label=f"Line plot over layers. {'; '.join(labels)}.")
+
+
+def _about_layer(row: SweepRow, p: float) -> dict[str, str]:
+    share = all(0 <= value <= 1 for value in (row.values.uncut.value, row.values.cut.value))
+    before, after = (number(one.value, share=share, digits=1) for one in (row.values.uncut, row.values.cut))
+    unit = " %" if share else ""
+    swapped = "" if row.values.lost is None else f"; lost/gained {row.values.lost}/{row.values.gained}"
+    return {
+        "task": f"{row.task}, {words.readout_words(row.readout)}",
+        "kept": words.kept(row.kept_share),
+        "score": f"{before}{unit} uncut, {after}{unit} without it",
+        "items": f"n {row.values.cut.n:,}{swapped}",
+        "p (Holm)": p_value(p),
+    }
+
+
+def unbroken(rows: Sequence[SweepRow]) -> list[list[SweepRow]]:
+    """Neighbouring layers that have a value; a line must not run over layers that were not skipped."""
+    runs: list[list[SweepRow]] = []
+    for row in rows:
+        if row.kept_share is None:
+            continue
+        if runs and row.layer == runs[-1][-1].layer + 1:
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    return runs

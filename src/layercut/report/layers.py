@@ -1,30 +1,27 @@
-"""layers.md: what each layer is needed for. A row per layer, a plot over the depth, and all numbers."""
+"""What each layer is needed for: a row per layer, a plot over the depth, and all numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow, damages, load, over_models
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, damages, over_models
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnosis.page import measure_column, measure_table
-from layercut.report.elements import Figure, Panel
-from layercut.report.figures import charts
-from layercut.report.figures.picture import save
-from layercut.report.provenance import write_report
-from layercut.report.table import Column, Part, Table, plain, terminal
-from layercut.runs.directory import LAYERS, RunFolder
-from layercut.runs.environment import hide_home
+from layercut.report import charts
+from layercut.report.diagnosis import measure_column, measure_table
+from layercut.report.elements import Block, Figure, Panel, Section, bullets
+from layercut.report.table import Column, InParts, Table, terminal
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
-REPORT, PLOT = "layers.md", "layers.png"
+if TYPE_CHECKING:
+    from layercut.report.source import Source
+
+PLOT = "layers.png"
 COLUMNS: Mapping[tuple[str, str], str] = {
     ("arithmetic", "written"): "sums written",
     ("arithmetic", "ranked"): "sums ranked",
@@ -39,36 +36,35 @@ COLUMNS: Mapping[tuple[str, str], str] = {
     ("propagation", "KL"): "KL",
 }
 """Measures of the overview, and their names there."""
-WIDTH = 80
-"""Characters that a table in the terminal may take."""
 _UNITS = {"KL": "KL, nats a token", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
 
 
-def layers_report(folder: Path) -> Path:
-    """Write layers.md and its picture again from what the run folder holds; gives the path of layers.md.
+def each_layer(source: Source) -> Section | None:
+    """Make the section of the overview; None without a diagnosis of layers."""
+    data = source.layers
+    if data is None:
+        return None
+    figure = replace(_figure(data), picture=PLOT, table=overview(data))
+    blocks: list[Block] = [figure, bullets(legend())]
+    return Section(name="layers", title="Each layer skipped alone", lead=scope(data), blocks=blocks)
 
-    Raises:
-        InputError: no run folder, or no diagnosis of layers in it.
-    """
-    run = RunFolder.open(folder)
-    data = load(run.path, LAYERS)
-    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
+
+def layer_measures(source: Source) -> Section | None:
+    """Make the section of all measures; None without a diagnosis of layers."""
+    if source.layers is None:
+        return None
+    diagnoses: Mapping[str, Diagnosis] = source.layers["diagnostics"]
     columns = columns_of(diagnoses)
-    lines: list[Part] = [f"# What each layer of {escape(hide_home(data['model']))} is needed for", ""]
-    lines += [escape(scope(data)), "", overview(data), ""]
-    lines += [f"![Over the layers]({PLOT})", ""] if save(figure(data), run.path / PLOT) else []
-    lines += [*(f"- {line}" for line in legend()), ""]
-    for name, found in diagnoses.items():
-        rows = [row for row in found["rows"] if row.headline or (name, row.metric) in columns]
-        shown = [row for row in rows if not row.group or row.headline]
-        lines += [f"## {name.capitalize()}", ""]
-        if shown:
-            lines += [measure_table(shown), ""]
-        if name == "propagation" and (of_kinds := token_table(data)):
-            lines += [f"### {of_kinds.caption}", "", of_kinds, ""]
-        lines += [*(f"- {escape(note)}" for note in found["notes"]), ""]
-    return write_report(run, REPORT, lines)
+    blocks: list[Block] = []
+    for name, diagnosis in diagnoses.items():
+        rows = [row for row in diagnosis["rows"] if row.headline or ((name, row.metric) in columns and not row.group)]
+        if rows:
+            blocks.append(measure_table(rows, f"layers-{name}", name.capitalize()))
+        if name == "propagation" and (of_kinds := token_table(source.layers)):
+            blocks.append(of_kinds)
+        blocks.append(bullets(map(escape, diagnosis["notes"])))
+    return Section(name="measures", title="All measures", blocks=blocks)
 
 
 def overview(data: Mapping[str, Any]) -> Table:
@@ -139,18 +135,11 @@ def legend() -> list[str]:
 
 
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
-    """Blocks for the terminal, to be printed one after the other: tables that are not too wide,
-    and one of the layers without which something broke."""
+    """Blocks for the terminal, to be printed one after the other: the overview, and the layers without which something
+    broke."""
     whole = overview(data)
     layer, *measures, broke_first = whole.columns
-    width = {
-        column: max(len(plain(cell)) for cell in (column.name, *map(column.value, whole.rows))) + 2
-        for column in (layer, *measures)
-    }
-    num_tables = math.ceil(sum(width[one] for one in measures) / (WIDTH - width[layer]))
-    size = math.ceil(len(measures) / num_tables)
-    parts = [[layer, *measures[start : start + size]] for start in range(0, len(measures), size)]
-    tables = [terminal(replace(whole, columns=columns)) for columns in parts]
+    tables: list[RenderableType] = [InParts(replace(whole, columns=[layer, *measures]))]
     broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
     if broken:
         tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))
@@ -170,7 +159,7 @@ def _value(level: Estimate, row: MeasureRow) -> str:
     return number(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
 
 
-def figure(data: Mapping[str, Any]) -> Figure | None:
+def _figure(data: Mapping[str, Any]) -> Figure:
     """A panel for each measure: its value without each layer, with 95 % intervals; dashed, the original model."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
     panels = [
@@ -183,7 +172,7 @@ def figure(data: Mapping[str, Any]) -> Figure | None:
 
 def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
     times = 100.0 if rows[0].unit == "share" else 1.0
-    points = [charts.point(int(row.arm.removeprefix("layer-")), row.values.cut, name, times) for row in rows]
+    points = [charts.point(row.values.cut, name, times, x=int(row.arm.removeprefix("layer-"))) for row in rows]
     uncut = times * rows[0].values.uncut.value
     scale = "log" if rows[0].metric == "KL" else "linear"  # the first layers are worth a hundred times the others
     unit = _UNITS.get(rows[0].metric, "%")

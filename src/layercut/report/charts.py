@@ -23,7 +23,7 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 """Retention is drawn between these, in percent."""
 CONTAINER = "container"
-"""Width of a plot until layercut.report.figures.picture sets one."""
+"""Width of a plot until layercut.report.picture sets one."""
 
 _LETTERS = 22
 """Most letters in a line of a name at an axis."""
@@ -50,7 +50,7 @@ _CONFIG: Spec = {
     "rule": {"color": "var(--line)"},
 }
 _MARK: Spec = {"field": "mark", "type": "nominal"}
-"""The number of a mark's series and point, which layercut.report.figures.picture reads."""
+"""The number of a mark's series and point, which layercut.report.picture reads."""
 _HAS_INTERVAL = "isValid(datum.low) && isValid(datum.high)"
 
 
@@ -114,10 +114,10 @@ def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]
     return min(values) - margin, max(values) + margin
 
 
-def point(x: float, value: Sequence[Any], series: str, scale: float = 1.0) -> Spec:
-    """A point of ``curves`` by its value, lower and upper end, which may be None; ``scale`` multiplies them."""
+def point(value: Sequence[Any], series: str, scale: float = 1.0, **more: Any) -> Spec:
+    """A point by its value, lower and upper end, which may be None; ``scale`` multiplies them. See ``marked``."""
     y, low, high = (None if end is None else scale * end for end in value[:3])
-    return marked({"y": y, "low": low, "high": high}, series, x=x)
+    return marked({"y": y, "low": low, "high": high}, series, **more)
 
 
 def marked(
@@ -195,7 +195,7 @@ def forest(
     x: tuple[float, float],
     colours: Mapping[str, str],
     marks: Sequence[tuple[float, str]] = (),
-    ticks: Sequence[Mapping[str, Any]] = (),
+    ticks: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """A line of points with their intervals for each name.
 
@@ -204,7 +204,7 @@ def forest(
             ``series``, ``hollow`` and ``about``.
         colours: of each series; within a line, series stand in this order.
         marks: levels with their names, as dashed lines.
-        ticks: ``name`` and ``x`` of the level of guessing, for single lines.
+        ticks: the level of guessing, by name of the line.
     """
     points = [{**point, "name": _wrapped(point["name"])} for point in points]
     names = list(dict.fromkeys(str(point["name"]) for point in points))
@@ -228,7 +228,7 @@ def forest(
     if ticks:
         guessing = {"x": {**value, "field": "x"}, "y": row}
         look: Spec = {"color": "var(--soft)", "thickness": 1.5, "bandSize": 14, "strokeDash": [2, 2]}
-        of_names = {"values": [{**tick, "name": _wrapped(tick["name"])} for tick in ticks]}
+        of_names = {"values": [{"name": _wrapped(name), "x": x} for name, x in ticks.items()]}
         layers.append({**_layer("tick", guessing, **look), "data": of_names})
     encoding = {**place, "x": {**value, "field": "y"}}
     ends = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
@@ -272,17 +272,10 @@ def _point_layers(encoding: Mapping[str, Any]) -> list[Spec]:
 
 def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]) -> list[Spec]:
     """A triangle where an interval goes on beyond the scale, and the number where the value itself does."""
-    triangle: Spec = {"size": 44, "filled": True, "opacity": 1}
-    layers = [
-        _layer(
-            "point",
-            {**encoding, way: {**axis, "field": end}},
-            only=f"isValid(datum.{end})",
-            shape=f"triangle-{shape}",
-            **triangle,
-        )
-        for end, shape in zip(("top", "bottom"), shapes, strict=True)
-    ]
+    layers = []
+    for end, shape in zip(("top", "bottom"), shapes, strict=True):
+        look: Spec = {"shape": f"triangle-{shape}", "size": 44, "filled": True, "opacity": 1}
+        layers.append(_layer("point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})", **look))
     middle = sum(encoding["x"]["scale"]["domain"]) / 2
     x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
     for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):

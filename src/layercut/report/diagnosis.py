@@ -1,0 +1,227 @@
+"""Diagnostics of pruned models: what broke first, all measures, and examples."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from layercut.evidence.completions import first_difference
+from layercut.evidence.diagnosis import (
+    Damage,
+    Diagnosis,
+    DiagnosisExample,
+    MeasureRow,
+    damages,
+    likely_kind,
+    with_rows,
+)
+from layercut.evidence.intervals import ALPHA, Estimate
+from layercut.report.diagnostics import SECTIONS
+from layercut.report.elements import Block, Details, Example, Section, Side, bullets
+from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values
+from layercut.text.counting import counted
+from layercut.text.markup import escape
+from layercut.text.numbers import number, p_value, with_interval
+
+if TYPE_CHECKING:
+    from layercut.report.source import Source
+
+NUM_EXAMPLES = 2
+"""Examples of each diagnostic and pruned model."""
+
+
+def broken(source: Source) -> Section | None:
+    """Make the section of diagnostics; None without a diagnosis."""
+    if source.diagnosis is None:
+        return None
+    data = source.diagnosis
+    diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
+    arms = [arm["name"] for arm in data["arms"][1:]]
+    blocks: list[Block] = [bullets(f"{escape(arm['name'])}: {escape(arm['describe'])}" for arm in data["arms"])]
+    for name in arms:
+        first, *rest = summary(diagnoses, name)
+        blocks.append("\n".join([f"**{escape(name)}.** {first}", *rest]))
+    for name, diagnosis in diagnoses.items():
+        blocks += _diagnostic_blocks(name, diagnosis, arms, data["seed"])
+    blocks.append(Details(summary="How to read this", blocks=[bullets(_how_made(data))]))
+    return Section(
+        name="broken",
+        title="What exactly broke",
+        short="Damage",
+        lead="Each diagnostic asks the original and the pruned models the same questions: at most "
+        f"{counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. Intervals are "
+        "95 %.",
+        blocks=blocks,
+        on=Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE,
+    )
+
+
+def _diagnostic_blocks(name: str, diagnosis: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
+    section = SECTIONS[name]
+    table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{section.title}: all measures, shares in %")
+    blocks: list[Block] = [f"**{section.title}.** {section.question}"]
+    if figure := section.figure(diagnosis, arms):
+        caption, file = f"{figure.caption} Seed {seed}.", f"diagnose-{name}.png"
+        blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
+    elif table.rows:
+        blocks.append(table)
+    return [*blocks, *section.lines(diagnosis), bullets(map(escape, diagnosis["notes"]))]
+
+
+def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+    """List the diagnostics with significant damage in one pruned model, the largest loss first, and those without."""
+    found = damages(diagnoses, arm)
+    judged = [name for name, one in diagnoses.items() if any(row.arm == arm and row.headline for row in one["rows"])]
+    if not judged:
+        return ["None of the chosen diagnostics tests for damage."]
+    if not found:
+        return [f"No significant damage in {', '.join(judged)}. Damage may still exist: see the intervals."]
+    first, rest = found[0], found[1:]
+    lines = [f"**Broke first: {_words(first)}.**"]
+    if rest:
+        lines += ["", "Also significant, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
+    propagation = diagnoses.get("propagation")
+    where = propagation["data"].get("first_wrong", {}).get(arm) if propagation else None
+    if where and (kind := likely_kind(where)):
+        lines.append("")
+        lines.append(
+            f"Its own answers differ from {where['parted']} of {where['traces']} right answers of the original model. "
+            f"The first difference is most often a token of the kind *{kind}* ({where['kinds'][kind]})."
+        )
+    damaged = {one.row.diagnostic for one in found}
+    undamaged = [name for name in judged if name not in damaged]
+    if undamaged:
+        lines += ["", f"No significant damage in {', '.join(undamaged)}."]
+    return lines
+
+
+def summary_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what broke first in each pruned model as plain text; ``data`` is what diagnose.json holds."""
+    diagnoses, lines = with_rows(data)["diagnostics"], []
+    for arm in data["arms"][1:]:
+        found = (re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm["name"]) if line)
+        lines += [arm["name"], *(f"  {line}" for line in found)]
+    return lines
+
+
+def _words(found: Damage) -> str:
+    row = found.row
+    share = row.unit == "share"
+    before, after = (number(level.value, share=share) for level in row.values[:2])
+    unit = " %" if share else ""
+    text = f"{row.diagnostic}, {row.label}: {before}{unit} uncut, {after}{unit} cut"
+    if row.kept_share is not None:
+        above = "" if row.chance is None else " above chance"
+        text += f", {with_interval(row.kept_share)} % kept{above}"
+    return f"{escape(text)} (n {row.n}, p {p_value(found.p_adjusted)})"
+
+
+def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
+    """By diagnostic, two items for each pruned model, picked by the hash of their id; none for one without examples."""
+    shown: dict[str, list[Example]] = {}
+    for name, diagnosis in data["diagnostics"].items():
+        for arm in data["arms"][1:]:
+            own = [item for item in diagnosis["examples"] if item["arm"] == arm["name"]]
+            own.sort(key=lambda item: hashlib.sha256(item["id"].encode()).digest())
+            shown.setdefault(name, []).extend(map(_example, own[:NUM_EXAMPLES]))
+    return {name: examples for name, examples in shown.items() if examples}
+
+
+def _example(item: DiagnosisExample) -> Example:
+    sides = [
+        Side(name="uncut", text=item["uncut"], ended="right"),
+        different_side(item["arm"], item["cut"], item["uncut"], tokens=item["tokens"]),
+    ]
+    return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", sides)])
+
+
+def different_side(name: str, text: str, uncut: str, *, ended: str = "", tokens: Sequence[str] = ()) -> Side:
+    """A pruned model's answer with its first difference from the original model's.
+
+    ``tokens``: those of the original model's answer where they are known, else digits, words and signs are compared.
+    """
+    difference = None if text == uncut else first_difference(uncut, text, tokens)
+    return Side(name=name, text=text, ended=ended, difference=difference)
+
+
+def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> Table:
+    """The measures of one diagnostic; the CSV has every number unrounded."""
+    columns = _COLUMNS if rows else [Column("measure", _measure)]
+    return Table(name=name, caption=caption, columns=columns, rows=rows)
+
+
+def measure_column(
+    name: str,
+    rows: Mapping[str, tuple[MeasureRow, bool]],
+    shown: Callable[[Estimate, MeasureRow], str],
+    *,
+    numeric: bool = False,
+) -> Column:
+    """The values of every model, with a star for a significant loss; a model without a row is the original one."""
+
+    def value(arm: str) -> str:
+        if arm not in rows:
+            first, _ = next(iter(rows.values()))
+            return shown(first.values.uncut, first)
+        row, stands = rows[arm]
+        return shown(row.values.cut, row) + "*" * stands
+
+    return Column(name, value, numeric=numeric)
+
+
+def _measure(row: MeasureRow) -> Cell:
+    name = row.label + ("" if row.unit in ("share", "score") else f" ({row.unit})")
+    return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
+
+
+def _level(level: Estimate, row: MeasureRow, *, sign: bool = False) -> str:
+    return with_interval(level, share=row.unit == "share", sign=sign)
+
+
+def _chance(row: MeasureRow) -> str:
+    return "-" if row.chance is None else number(row.chance, share=row.unit == "share")
+
+
+def _kept(row: MeasureRow) -> str:
+    return "-" if row.kept_share is None else with_interval(row.kept_share)
+
+
+_COLUMNS = [
+    Column("measure", _measure, raw=raw_values(diagnostic="diagnostic", measure="metric", group="group")),
+    Column("model", attrgetter("arm"), raw=raw_values(model="arm", unit="unit")),
+    Column("n", lambda row: str(row.n), numeric=True),
+    Column("chance", _chance, numeric=True, raw=raw_values(chance="chance")),
+    Column("uncut", lambda row: _level(row.values.uncut, row), raw=raw_estimates(uncut="values.uncut")),
+    Column("cut", lambda row: _level(row.values.cut, row), raw=raw_estimates(cut="values.cut")),
+    Column(
+        "difference",
+        lambda row: _level(row.values.difference, row, sign=True),
+        raw=raw_estimates(difference="values.difference"),
+    ),
+    Column("kept", _kept, raw=raw_estimates(kept="kept_share")),
+    Column(
+        "p",
+        lambda row: p_value(row.values.p_value),
+        numeric=True,
+        raw=raw_values(p_value="values.p_value", test="values.test", headline="headline", seed="seed"),
+    ),
+]
+
+
+def _how_made(data: Mapping[str, Any]) -> list[str]:
+    """Meaning of shares, intervals, p-values and *first*."""
+    return [
+        "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
+        "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
+        "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
+        f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
+        "correction over all headline measures of a model.",
+        "*First* means the largest share lost of the original model's value, not the first in time. Where an answer "
+        "first goes wrong is reported beside it.",
+        "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
+        f"Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
+    ]

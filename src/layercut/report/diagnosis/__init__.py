@@ -1,1 +1,0 @@
-"""The report of ``layercut diagnose``: what broke first, and a section and a plot for each diagnostic."""

@@ -1,1 +1,0 @@
-"""Figures of reports: Vega-Lite specifications, drawn by the page, and as PNG for Markdown."""

@@ -1,0 +1,215 @@
+"""Both forms of a report: its sections as one page for a browser, and as Markdown with pictures.
+
+Both are made from the same blocks, so that their numbers and words cannot differ. Templates escape what they are given;
+raw HTML, links and pictures inside Markdown stay plain text. The page's content policy allows its own script, by its
+hash, and no network. The same sections give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup, escape
+
+from layercut.report import picture
+from layercut.report.elements import (
+    Beside,
+    Block,
+    Details,
+    Example,
+    Facts,
+    Figure,
+    Html,
+    Lead,
+    Panel,
+    Section,
+    Side,
+    bullets,
+)
+from layercut.report.table import Surface, Table, markdown_lines, units
+from layercut.text import markup
+from layercut.text.markup import MOST_CHARACTERS, code, escaped, fenced, printable
+
+ASSETS = Path(__file__).parent / "assets"
+MARK = '<meta name="generator" content="layercut">'
+"""Part of page.html, by which a page of layercut is known."""
+_SHORT = 30
+"""Letters of a model's name that fits in a line of the heading."""
+_LEAD = 60
+"""Characters that are shown before the first difference of two long answers."""
+
+
+def page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
+    """A page with these sections; the model's name in its heading is not broken at its hyphens, unless it is long."""
+    script = (ASSETS / "report.js").read_text(encoding="utf-8")
+    assert "</script" not in script.lower(), "a script of the page would end its own tag"
+    assert "<!--" not in script, "a script of the page would open a comment"
+    sections = [section for section in sections if Surface.PAGE in section.on]
+    names = [section.name for section in sections]
+    assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
+    heading = Markup("{}").format(title)
+    if 0 < len(model) <= _SHORT:
+        before, name, after = title.partition(model)
+        heading = Markup('{}<span class="model">{}</span>{}').format(before, name, after)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return filled(
+        "page.html",
+        title=title,
+        heading=heading,
+        sections=sections,
+        style=Markup((ASSETS / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def filled(template: str, **values: Any) -> Markup:
+    """A template of the folder assets with values."""
+    return Markup(templates().get_template(template).render(**values))
+
+
+@lru_cache(maxsize=1)
+def templates() -> Environment:
+    """The templates of the folder assets."""
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "units": units,
+        "drawn": _drawn,
+        "inline": inline,
+        "prose": lambda text: Markup(_markdown().render(text)),
+        "printable": printable,
+        "shortened": shortened,
+        "pieces": pieces,
+    }
+    environment.globals["PAGE"] = Surface.PAGE
+    return environment
+
+
+def inline(text: str) -> Markup:
+    """One line of Markdown as HTML, without a paragraph around it."""
+    return Markup(_markdown().renderInline(text))
+
+
+@lru_cache(maxsize=1)
+def _markdown() -> MarkdownIt:
+    rules = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
+    markdown = MarkdownIt("commonmark", {"html": False}).disable(rules)
+    markdown.add_render_rule("text", _escape_text)
+    return markdown
+
+
+def _escape_text(_: object, tokens: Sequence[Token], place: int, *__: object) -> str:
+    return escape(units(tokens[place].content))
+
+
+def _drawn(panel: Panel, name: str, columns: int) -> Markup:
+    return Markup("").join(Markup(svg) for svg in picture.drawn(panel, name, columns=columns))
+
+
+class MarkedText(NamedTuple):
+    """An answer around its first difference."""
+
+    before: str
+    mark: str
+    after: str
+
+
+def pieces(side: Side) -> MarkedText:
+    """An answer in three pieces, the middle one to be marked; a long one around the first difference."""
+    text, (start, end) = side.text, side.difference or (0, 0)
+    first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
+    last = first + MOST_CHARACTERS
+    wrong = text[start:end].replace("\n", "↵\n")
+    if word := text[start:end].strip():
+        start, wrong = text.index(word, start), word  # the mark begins at the word, not at the space before it
+    is_shorter = side.difference is not None and start == end
+    return MarkedText(
+        ("[...] " if first else "") + printable(text[first:start]),
+        printable(wrong) or ("(ends here)" if is_shorter else ""),
+        printable(text[end:last]) + (" [...]" if last < len(text) else ""),
+    )
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text."""
+    return printable(text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]")
+
+
+def markdown_text(title: str, sections: Sequence[Section], folder: Path) -> str:
+    """A report in Markdown with these sections; its pictures are drawn into ``folder``."""
+    parts = [f"# {markup.escape(title)}"]
+    for section in sections:
+        if Surface.MARKDOWN in section.on:
+            lead = [escaped(section.lead)] if section.lead else []
+            parts += [f"## {escaped(section.title)}", *lead, markdown_of(section.blocks, folder)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def markdown_of(blocks: Iterable[Block], folder: Path | None = None, level: int = 3) -> str:
+    """Blocks as Markdown, one below the other. Without a folder there are no pictures."""
+    return "\n\n".join(filter(None, (_block_markdown(block, folder, level) for block in blocks)))
+
+
+def _block_markdown(block: Block, folder: Path | None, level: int) -> str:
+    match block:
+        case str():
+            return block.strip("\n")
+        case Table():
+            caption = [f"**{escaped(block.caption)}**", ""] if block.caption else []
+            return "\n".join([*caption, *markdown_lines(block)])
+        case Figure() if Surface.MARKDOWN in block.on:
+            has_picture = block.picture and folder is not None and picture.save(block, folder / block.picture)
+            image = [f"![{block.title}]({block.picture})"] if has_picture else []
+            return markdown_of([*image, *([block.table] if block.table else [])])
+        case Lead(lines=[("", text)]):
+            return text
+        case Lead():
+            return bullets(f"**{escaped(about)}:** {text}" if about else text for about, text in block.lines)
+        case Facts():
+            return bullets(f"{name}: {text}" for name, text in block.facts)
+        case Example():
+            return _example_markdown(block)
+        case Details():
+            if Surface.MARKDOWN not in block.on:
+                return ""
+            return f"{'#' * level} {escaped(block.summary)}\n\n{markdown_of(block.blocks, folder, level + 1)}"
+        case Beside():
+            return markdown_of(block.blocks, folder, level)
+        case Html() | Figure():
+            return ""
+
+
+def _example_markdown(example: Example) -> str:
+    """The item with all its answers, and in full the original model's and the first other one's, if they are more."""
+    gold = f", right answer {code(example.gold)}" if example.gold else ""
+    parts = [f"Item {code(example.item)}{gold}:", "\n".join(fenced(example.question))]
+    if example.rows:
+        rows = [
+            [markup.escape(model), *(f"{code(answer)} {ended}" if answer else ended for answer, ended in answers)]
+            for model, answers in example.rows
+        ]
+        parts.append("\n".join(markup.table(["model", *example.head], rows)))
+    brief = {answer for _, answers in example.rows for answer, _ in answers}
+    for readout, sides in example.texts:
+        for side in sides[:2]:
+            if " ".join(printable(side.text).split()) not in brief:
+                before, mark, after = pieces(side)
+                text = f"{before}⟦{mark}⟧{after}" if mark else before + after
+                named = ", ".join(filter(None, (markup.escape(side.name), readout)))
+                parts += [f"{named}:", "\n".join(fenced(text))]
+    return "\n\n".join(parts)
