@@ -25,7 +25,7 @@ report/html/provenance report/html/scores report/provenance report/reports repor
 report/sweep_text report/words
 runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study
 sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process
-selection/base selection/position
+selection/base
 study/growth study/choosing study/file study/healing_arms study/job study/outline study/settings study/steps_beside
 study/store
 surgery/cut surgery/remove

@@ -13,7 +13,7 @@ from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
-from layercut.selection.base import Normalise, Objective, Racing, SearchSettings
+from layercut.selection.base import Objective, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
@@ -72,10 +72,10 @@ class TaskObjective:
         tasks: Sequence[ObjectiveTask],
         *,
         decoding: Decoding | None = None,
-        normalise: Normalise = "raw",
+        normalise: str = "raw",
         journal: SearchJournal | None = None,
         progress: Progress = silent,
-        race: Racing = "exact",
+        race: str = "exact",
     ) -> None:
         """Args:
             tasks: all have the same weight.
@@ -98,7 +98,7 @@ class TaskObjective:
         self._decoding = decoding or Decoding()
         self._normalise = normalise
         self._progress = progress
-        self._race: Racing = race
+        self._race = race
         self._journal = journal or SearchJournal()
         self.samples = [part.task.samples("selection", part.limit) for part in tasks]
         for part, samples in zip(tasks, self.samples, strict=True):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
@@ -14,10 +14,13 @@ from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import whole_numbers
-from layercut.selection.protect import parse_protected
+from layercut.selection.specs import parse_protected
 from layercut.selection.task_accuracy import TRACES
-from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
+from layercut.settings import GENERATED, ModelSettings
 from layercut.tasks.base import Sample, generates
+
+if TYPE_CHECKING:
+    from layercut.selection.select import SelectionRequest
 
 
 def sweep_outline(
@@ -30,21 +33,15 @@ def sweep_outline(
     )
 
 
-def selection_outline(
-    model: ModelSettings,
-    *,
-    criterion: str,
-    num_remove: int,
-    parts: Sequence[ObjectiveTask],
-    calibration: CalibrationSettings,
-    protect: str | None,
-    settings: Mapping[str, Any],
-    num_held_out: int | None,
-    out: Path,
-) -> Outline:
-    """Choosing ``num_remove`` layers; InputError for a model, criterion, task or layer that is unusable."""
-    row, handle = criterion_row(criterion), ModelHandle(model)
-    protected = len(parse_protected(protect, handle.num_layers)) if protect else int(row.protects_first_layer)
+def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: Path) -> Outline:
+    """Choosing layers; InputError for a model, criterion, task or layer that is unusable."""
+    handle, criterion, settings = ModelHandle(model), request.criterion, request.settings
+    assert criterion is not None, "checked"
+    row, calibration = criterion_row(criterion), request.calibration
+    num_remove = request.num_remove(handle.num_layers)
+    protected = int(row.protects_first_layer)
+    if request.protect:
+        protected = len(parse_protected(request.protect, handle.num_layers))
     candidates = handle.num_layers - protected
     greedy = num_greedy(candidates, num_remove)
     steps: list[PlannedStep] = []
@@ -55,7 +52,7 @@ def selection_outline(
         if criterion == "perplexity":
             passes = (greedy if settings.get("search", "greedy") == "greedy" else candidates) + 1
         steps.append(PlannedStep(f"{criterion} on the text, at most", passes * calibration.num_texts, "text"))
-    for part in parts if row.needs_model else ():
+    for part in request.parts() if row.needs_model else ():
         samples = part.task.samples("selection", part.limit)
         plans = greedy
         if criterion == "trace_damage":
@@ -67,8 +64,8 @@ def selection_outline(
             plans = min(greedy, num_remove * numbers["shortlist"])
             steps += _traces(handle, part, samples[: numbers["traces"]], greedy)[1:]
         steps.append(planned(handle, part, samples, plans + 1, f"at most {plans + 1} plans"))
-        if num_held_out != 0:
-            held_out = part.task.samples("selection", len(samples) + (num_held_out or len(samples)))[len(samples) :]
+        if request.held_out != 0:
+            held_out = part.task.samples("selection", len(samples) + (request.held_out or len(samples)))[len(samples) :]
             if held_out:
                 steps.append(planned(handle, part, held_out, 2, "held out, uncut and cut"))
     return _outline(handle, steps, out, loads=row.needs_model)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
+_EDGE = re.compile(r"^(first|last):(\d{1,9})$")
 _COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
 _MLP = re.compile(r"(?:^|\s)mlp:(\S+)")
 _APART = re.compile(r"(?:\d+\.(?:attn|mlp)|attn|heads|\d+\.heads)(?::\S+)?")
@@ -264,39 +265,6 @@ Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), Pla
 """The plan of a setting, written in any of its forms."""
 
 
-def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
-    """The deepest part of a greedy search's plan whose value is still ``keep`` of the original model's.
-
-    The values are those of the selection items, which the search maximised, so they are too high by construction:
-    ``layercut prune`` confirms them on other items.
-
-    Args:
-        plan: of ``task_accuracy``, with its ``rounds``.
-        keep: share of the original model's value.
-
-    Raises:
-        InputError: a plan without rounds, or one whose first round keeps less.
-    """
-    rounds, uncut = plan.scores.get("rounds", []), plan.scores.get("uncut") or 0.0
-    values = [outcome.get("value") for outcome in rounds]
-    if not values or len(values) != len(plan.removed) or uncut <= 0:
-        raise InputError(
-            f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
-            "choose the layers by task_accuracy."
-        )
-    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut - 1e-9]
-    if not fine:
-        best = values[0]
-        what = "no finite value" if best is None else f"{best / uncut:.0%}"
-        raise InputError(f"without its first layer the model keeps {what} on selection items, less than {keep:.0%}.")
-    return replace(
-        plan,
-        removed=plan.removed[: max(fine)],
-        settings={**plan.settings, "keep": keep, "num_remove": max(fine)},
-        scores={**plan.scores, "rounds": rounds[: max(fine)]},
-    )
-
-
 def plan_for_model(
     plan: CutPlan,
     model: str | None,
@@ -320,3 +288,35 @@ def plan_for_model(
         )
     other = {"model": plan.model, "model_hash": plan.model_hash}
     return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)
+
+
+def parse_protected(text: str, num_layers: int) -> frozenset[int]:
+    """The layers that ``text`` protects: ``first:K``, ``last:K``, indices and inclusive ranges; or ``none``.
+
+    ``first:4,last:2`` is the "+" of Mag+ and Taylor+. Kim et al., "Shortened LLaMA", arXiv:2402.02834. Raises
+    InputError for any other text, or a layer that the model does not have.
+
+    >>> sorted(parse_protected("first:2,last:1,4-5", 10))
+    [0, 1, 4, 5, 9]
+    """
+    protected: set[int] = set()
+    for part in text.replace(" ", "").split(",") if text.strip() != "none" else ():
+        if edge := _EDGE.match(part):
+            count = int(edge[2])
+            if count > num_layers:
+                raise InputError(f"{part} protects more layers than the model has ({num_layers}).")
+            protected.update(range(count) if edge[1] == "first" else range(num_layers - count, num_layers))
+            continue
+        try:
+            layers = parse_layers(part)
+        except InputError as error:
+            raise InputError(
+                f"{part!r:.60} does not name the layers to protect ({error}); write first:4, last:2, indices and "
+                "inclusive ranges such as 0,7-9, or none."
+            ) from error
+        if layers[-1] >= num_layers:
+            raise InputError(
+                f"protected layer {layers[-1]} is not in the model, whose decoder layers are 0-{num_layers - 1}."
+            )
+        protected.update(layers)
+    return frozenset(protected)

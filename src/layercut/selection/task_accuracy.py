@@ -10,7 +10,6 @@ from layercut.selection.base import Context, Objective, Selection, check_names, 
 from layercut.selection.greedy import greedy
 from layercut.selection.objective import TaskObjective, selected_on
 from layercut.selection.perplexity import TextObjective
-from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.plan import CutPlan
@@ -43,7 +42,7 @@ def task_accuracy(context: Context) -> Selection:
     check_names("task_accuracy", context.settings, ("shortlist", "traces"))
     if "traces" in context.settings and "shortlist" not in context.settings:
         raise InputError("traces have no effect without a shortlist; give shortlist=8, or leave them out.")
-    context = with_default_protection(context, "task_accuracy")
+    context = context.with_first_protected()
     details: dict[str, Any] = {"protect": sorted(context.protected)}
     if "shortlist" not in context.settings:
         selection = greedy(context, objective, details)
