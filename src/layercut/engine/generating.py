@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
-from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted, distinct
+from layercut.engine.base import Completion, Decoding, Likelihoods, Under, Wanted, distinct
 from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.rows import GenerationRow, ItemRequest, Scoring, Tokens
@@ -90,9 +90,7 @@ class Generating:
         self._pool = DecodingPool(stack, loaded.num_layers, self._next, num_bytes)
         self._ended: list[tuple[CutPlan, Completion]] = []  # answers that were not handed over yet
 
-    def answers(
-        self, blocks: Iterable[PromptBlock], *, packs: bool = False
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def answers(self, blocks: Iterable[PromptBlock], *, packs: bool = False) -> Under[Any]:
         """A plan and its scores of a block, or some of its answers, soon after they ended; ``packs``: see ``Stack``."""
         with self._stack.packed() if packs else nullcontext():
             for block in blocks:
@@ -100,7 +98,7 @@ class Generating:
             yield from self._decode(lambda: self._pool.is_empty)
         yield from self._tell()
 
-    def _begin(self, block: PromptBlock, begun: set[str]) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def _begin(self, block: PromptBlock, begun: set[str]) -> Under[Any]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
         laid, asked = self._lay(block), block.questions
         leaves = block.run(
@@ -213,7 +211,7 @@ class Generating:
             answer for answer in on if answer.take([said[answer.id, step] for step in range(len(answer.draft) + 1)])
         ]
 
-    def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
+    def _decode(self, is_enough: Callable[[], bool]) -> Under[Completion]:
         for number in count():
             if number % _CHECK_EVERY == 0:
                 yield from self._tell()
@@ -222,7 +220,7 @@ class Generating:
                 return
             self._ended += [(row.plan, row.answer.completion()) for row in self._pool.step()]
 
-    def _tell(self) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
+    def _tell(self) -> Under[Completion]:
         """Hand over the answers that have ended, plan by plan."""
         ended, self._ended = self._ended, []
         for plan in distinct([plan for plan, _ in ended]):

@@ -1,7 +1,6 @@
 """PlainEngine: transformers' own ``generate`` and forward pass. The reference that faster engines must equal.
 
-Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. The
-composition of a batch changes answers by rounding only, except in models whose rotary embedding stretches with the
+The composition of a batch changes answers by rounding only, except in models whose rotary embedding stretches with the
 longest position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
 """
 
@@ -9,10 +8,10 @@ longest position in the batch (``longrope``, ``dynamic``) once a text is longer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,10 +21,7 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
-    Engine,
-    GenerationRequest,
     HiddenStates,
-    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
     Plans,
@@ -33,22 +29,14 @@ from layercut.engine.base import (
     Wanted,
     always,
     distinct,
-    not_done,
 )
 from layercut.engine.batching import Backoff, lay_out
+from layercut.engine.by_plan import PlanByPlan
 from layercut.engine.divergence import divergences_of
 from layercut.engine.prompts import decode
-from layercut.engine.rows import (
-    GenerationRow,
-    LikelihoodRow,
-    Scoring,
-    compared_scorings,
-    generation_rows,
-    scorings,
-    text_tokens,
-)
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, compared_scorings, text_tokens
 from layercut.engine.sampling import drawing
-from layercut.engine.scores import ContinuationScore, Sheet, likelihoods
+from layercut.engine.scores import ContinuationScore, Sheet, likelihoods_of
 from layercut.engine.stack import body_of, states_at
 from layercut.engine.stopping import RowStops, TokenCounter, ending, stop_tokens
 from layercut.errors import InputError
@@ -61,16 +49,9 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
-
-class PlainEngine(HoldsModel, Engine):
-    """One loaded model, uncut or under any plan.
-
-    The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left
-    aside: what a Decoding says is all that happens.
-    """
+class PlainEngine(PlanByPlan):
+    """One loaded model, uncut or under any plan."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32) -> None:
         if batch_size < 1:
@@ -86,64 +67,14 @@ class PlainEngine(HoldsModel, Engine):
     def describe(self) -> Mapping[str, Any]:
         return self._described("plain", self._model.device.type)
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """Answer every request that is not done, a batch at a time, those with the most tokens first.
-
-        ``max_new_tokens`` is shortened where the model's context (``max_position_embeddings``) leaves less space.
-
-        Raises:
-            InputError: at once and for any of the requests: two with one id, a conversation and no chat template, a
-                prompt that is empty or leaves no space in the context.
-        """
-        rows = generation_rows(self._loaded, requests)
-        batches = lay_out(rows, self._batch_size, done)
-
-        def answer(batch: Sequence[GenerationRow]) -> list[Completion]:
-            return [
-                completion
-                for group in self._fitting(batch)
-                for part in self._backoff.run(group, lambda part: self._generate(part, decoding))
-                for completion in part
-            ]
-
-        return self._answers(batches, plan, answer)
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """Score every request that is not done, a batch at a time, the longest first.
-
-        What is longer than the model's context loses tokens at its beginning, as in the LM Evaluation Harness.
-
-        Raises:
-            InputError: at once and for any of the requests: two with one id, no continuations, one that has no tokens
-                or is longer than the context, a conversation and no chat template. Later: scores that are not numbers.
-        """
-        work = scorings(self._loaded, requests)
-        return self._answers(lay_out(work, self._batch_size, done), plan, self._score)
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Divergence]]:
-        """See ``divergences_under``."""
-        return (answers for _, answers in self.divergences_under(requests, [plan], reference, not_done(done)))
-
-    def divergences_under(
+    def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """Compare every plan with a reference on every request that is wanted, a batch at a time, the longest first.
-
-        Each batch runs the reference once, and every plan that removes something else. What is longer than the model's
-        context loses tokens at its beginning, as in ``log_likelihoods``.
-
-        Raises:
-            InputError: at once, as in ``log_likelihoods``, and for a request that has not exactly one continuation.
-                Later: values that are not numbers.
+        """See Engine: batch by batch, the longest first; each runs the reference once, and every plan that removes
+        something else.
         """
         each = distinct(plans)
-        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size, ())
+        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size)
 
         def compare(part: Sequence[Scoring], asked: Sequence[CutPlan]) -> list[list[Divergence]]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
@@ -154,34 +85,35 @@ class PlainEngine(HoldsModel, Engine):
                 asked = [plan for plan in each if any(wanted(plan, item.id) for item in batch)]
                 parts = list(self._backoff.run(batch, partial(compare, asked=asked))) if asked else []
                 for place, plan in enumerate(asked):
-                    yield plan, [found for part in parts for found in part[place]]
+                    yield plan, [divergence for part in parts for divergence in part[place]]
 
         return under()
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Hidden states of every text, a batch at a time, the longest first, padded on the right.
-
-        Raises:
-            InputError: at once, for a text without tokens or longer than the model's context.
-        """
+        """See Engine: the longest texts first, padded on the right."""
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
-        starts = range(0, len(order), self._batch_size)
-        batches = [order[start : start + self._batch_size] for start in starts]
 
-        def answer(batch: Sequence[int]) -> list[HiddenStates]:
-            return list(self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part])))
+        def batches() -> Iterator[HiddenStates]:
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                # One batch at a time, so that a caller who stops in the middle finds the model whole.
+                with bypass(self._model, plan):
+                    states = list(
+                        self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part]))
+                    )
+                yield from states
 
-        return (states for found in self._answers(batches, plan, answer) for states in found)
+        return batches()
 
-    def _answers(
-        self, batches: Iterable[Sequence[Item]], plan: CutPlan, answer: Callable[[Sequence[Item]], list[Answer]]
-    ) -> Iterator[list[Answer]]:
-        for batch in batches:
-            # One batch at a time, so that a caller who stops in the middle finds the model whole.
-            with bypass(self._model, plan):
-                answers = answer(batch)
-            yield answers
+    def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+        with bypass(self._model, plan):
+            return [
+                completion
+                for group in self._fitting(rows)
+                for part in self._backoff.run(group, lambda part: self._generate(part, decoding))
+                for completion in part
+            ]
 
     def _fitting(self, rows: Sequence[GenerationRow]) -> Iterator[Sequence[GenerationRow]]:
         """Split rows so that none is carried beyond the context while it waits for the others: learned position
@@ -231,14 +163,11 @@ class PlainEngine(HoldsModel, Engine):
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode(self._tokenizer, tokens)
 
-    def _score(self, batch: Sequence[Scoring]) -> list[Likelihoods]:
-        rows = [row for item in batch for row in item.rows]
-        scores = iter([row for part in self._backoff.run(rows, self._score_rows) for row in part])
-        answers = []
-        for item in batch:
-            of_rows = [next(scores) for _ in item.rows]
-            answers.append(likelihoods(self._loaded, item, [score for row in of_rows for score in row]))
-        return answers
+    def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
+        rows = [row for item in items for row in item.rows]
+        with bypass(self._model, plan):
+            scores = [row for part in self._backoff.run(rows, self._score_rows) for row in part]
+        return likelihoods_of(self._loaded, items, [score for row in scores for score in row])
 
     def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[ContinuationScore]]:
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")

@@ -20,10 +20,10 @@ class MemberMetadata(NamedTuple):
 
 
 class EngineCall(NamedTuple):
-    """One call of an ``_under`` method on some requests and plans."""
+    """One question on some requests and plans."""
 
     number: int  # number of the block, by which plans are dropped
-    method: str  # ``answers_under`` or ``divergences_under``
+    method: str  # ``ask`` or ``compare``
     plans: tuple[CutPlan, ...]
     rest: tuple[Any, ...]  # arguments between plans and wanted: the decoding, or the reference plan
     asked: Mapping[str, frozenset[str]]  # plan key to the ids of the requests that it is to answer

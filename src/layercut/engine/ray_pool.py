@@ -24,9 +24,7 @@ from layercut.engine.base import (
     Engine,
     HiddenStates,
     LikelihoodRequest,
-    ManyPlansAtOnce,
     Plans,
-    Reply,
     Request,
     Under,
     Wanted,
@@ -43,8 +41,10 @@ GROUP_BATCHES = 2
 """Batches of an engine that a group of items fills, so that answers of one may grow while another one's end."""
 
 
-class RayPool(ManyPlansAtOnce):
+class RayPool(Engine):
     """Engine over many processes. Nothing is started before the first question."""
+
+    shares_work = True
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
         """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
@@ -82,15 +82,15 @@ class RayPool(ManyPlansAtOnce):
     def num_deaths(self) -> int:
         return self._members.deaths
 
-    def answers_under(
+    def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
-    ) -> Under[Reply]:
-        return self._run("answers_under", portable(requests), plans, (decoding,), wanted)
+    ) -> Under[Any]:
+        return self._run("ask", portable(requests), plans, (decoding,), wanted)
 
-    def divergences_under(
+    def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        return self._run("divergences_under", requests, plans, (reference,), wanted)
+        return self._run("compare", requests, plans, (reference,), wanted)
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """See Engine; by one member, a batch at a time, because the states are far larger than the texts."""

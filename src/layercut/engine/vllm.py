@@ -13,25 +13,17 @@ plan, and answers from them look fine as long as prompts are shorter than a cach
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    GenerationRequest,
-    HoldsModel,
-    LikelihoodRequest,
-    Likelihoods,
-    TextOnly,
-)
-from layercut.engine.batching import lay_out
+from layercut.engine.base import Completion, Decoding, Likelihoods
+from layercut.engine.by_plan import PlanByPlan
 from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.sampling import Next
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
@@ -51,14 +43,16 @@ logger = logging.getLogger(__name__)
 BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its place for the next one
 
 
-class VllmEngine(HoldsModel, TextOnly):
+class VllmEngine(PlanByPlan):
     """One model in vLLM, uncut or under any plan.
 
-    The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the
-    request's id and the token's place, as in the other engines, but takes vLLM's noise and so gives other texts.
+    A draw depends on the seed, the request's id and the token's place, as in the other engines, but takes vLLM's noise
+    and so gives other texts.
     """
 
     gives_not = "vLLM does not give"
+    _batches_at_once = BLOCK
+    _always_writes = True
 
     def __init__(
         self,
@@ -119,7 +113,7 @@ class VllmEngine(HoldsModel, TextOnly):
         vocabulary = self._engine.model_config.get_vocab_size()
         stops = stop_tokens(model.tokenizer, model.generation_config)
         self._stop_tokens = tuple(token for token in stops if token < vocabulary)
-        if expected is not None and (differs := vllm_probe.difference(expected, self.log_likelihoods, model.dtype)):
+        if expected is not None and (differs := vllm_probe.difference(expected, self, model.dtype)):
             self.close()
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
@@ -131,34 +125,7 @@ class VllmEngine(HoldsModel, TextOnly):
             stop(self._vllm, self._llm)
         self._is_closed = True
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """Answer every request that is not done, some batches at a time, those with the most tokens first.
-
-        Raises:
-            InputError: at once, as PlainEngine; and for a plan where CUDA graphs are on.
-        """
-        rows = generation_rows(self._loaded, requests)
-        self._check(plan)
-        return (self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """Score every request that is not done, some batches at a time, the longest first.
-
-        The context is one token shorter than in other engines, because vLLM always writes a token.
-
-        Raises:
-            InputError: as in ``completions``. Later: scores that are not numbers.
-        """
-        room = self._loaded.context_length
-        work = scorings(replace(self._loaded, context_length=room and room - 1), requests)
-        self._check(plan)
-        return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
-
-    def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+    def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
         left, under_way = sum(answer.num_left for answer in answers), len(answers)
 
@@ -231,8 +198,7 @@ class VllmEngine(HoldsModel, TextOnly):
         self._removed = removed
 
     def _check(self, plan: CutPlan) -> None:
-        if plan.num_layers != self.num_layers:
-            raise plan.unfit(f"this one has {self.num_layers}")
+        super()._check(plan)
         if plan.channels is not None:
             raise InputError(
                 "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "

@@ -24,7 +24,7 @@ from layercut.progress import Progress, silent
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
-from layercut.selection.search_journal import JournalQuestion, SearchJournal
+from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local, read_text
 from layercut.tasks.hub import HUB, hub_rows
@@ -210,19 +210,23 @@ def _generated(
                 GenerationRequest(id=name, prompt=prompt, max_new_tokens=limit, draft=draft)
                 for name, prompt, limit, draft in zip(names, prompts, limits, drafts, strict=True)
             ]
-            known = {record["id"] for record in part.records}
-
-            def tell(known: set[str], limits: Sequence[int], before: int) -> None:
-                done = [limit if name in known else before for name, limit in zip(names, limits, strict=True)]
+            for known in _write_missing(engine, requests, part, uncut, decoding):
+                done = [limit if name in known else reached for name, limit in zip(names, limits, strict=True)]
                 progress("tokens of calibration text", sum(map(min, done, budgets)), sum(budgets))
-
-            tell(known, limits, reached)
-            if not part.is_complete:
-                for batch in engine.completions(requests, uncut, decoding, frozenset(known)):
-                    part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
-                    tell(known := {record["id"] for record in part.records}, limits, reached)
             drafts, reached = [record["completion"] for record in part.records], most or reached
         return [prompt + record["completion"] for prompt, record in zip(prompts, part.records, strict=True)]
+
+
+def _write_missing(
+    engine: Engine, requests: Sequence[GenerationRequest], part: JournalPart, uncut: CutPlan, decoding: Decoding
+) -> Iterator[frozenset[str]]:
+    """Have the texts written that are not known; yields the names of the known ones, first and after each batch."""
+    known = frozenset(record["id"] for record in part.records)
+    yield known
+    if not part.is_complete:
+        for _, batch in engine.ask(requests, [uncut], decoding, lambda _, name: name not in known):
+            part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
+            yield frozenset(record["id"] for record in part.records)
 
 
 def _local(source: str) -> Iterator[str]:

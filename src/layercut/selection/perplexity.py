@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast, get_args
 
-from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Likelihoods, Under, Wanted
+from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
@@ -115,11 +115,10 @@ class TextObjective:
         # The engine gets all texts and plans, the known ones too, so that its batches equal those of an uninterrupted
         # search.
         if self._measure == "nll":
-            found = cast("Under[Likelihoods]", self._engine.answers_under(self._requests, plans, wanted=wanted))
-            for plan, scored in found:
+            for plan, scored in self._engine.ask(self._requests, plans, wanted=wanted):
                 yield plan, [_record(one.id, one.num_tokens[0], nll=-one.log_likelihoods[0]) for one in scored]
             return
-        for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):
+        for plan, compared in self._engine.compare(self._requests, plans, self._uncut, wanted):
             yield plan, [_of_divergence(one) for one in compared]
 
 
