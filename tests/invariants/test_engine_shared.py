@@ -17,7 +17,6 @@ from layercut.engine.base import (
     LikelihoodRequest,
     Likelihoods,
     Message,
-    Reply,
 )
 from layercut.engine.plain import PlainEngine
 from layercut.engine.products import large_layers
@@ -198,7 +197,7 @@ def both() -> list[GenerationRequest | LikelihoodRequest]:
     return [*to_generate, *to_score]
 
 
-def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Reply]]]) -> tuple[Any, Any]:
+def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Completion | Likelihoods]]]) -> tuple[Any, Any]:
     parts = list(found)
     kinds = [[part for part in parts if isinstance(part[1][0], kind)] for kind in (Completion, Likelihoods)]
     assert sum(map(len, kinds)) == len(parts)

@@ -13,7 +13,8 @@ from layercut.progress import Progress, silent
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import GENERATED, Readout, Sample, Task, known_readouts
+from layercut.tasks.base import GENERATED, Sample, Split, known_readouts
+from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Questions, ask_under, share_prompt
 
 CHUNK_SIZE = 16
@@ -26,23 +27,15 @@ ANSWERS = "answers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveTask:
+class ObjectiveTask(Cell):
     """One task under one readout, as part of an objective."""
 
-    task: Task
-    readout: Readout
     limit: int | None = 100  # most selection items. arXiv:2602.01997 takes 100.
+    split: Split = "selection"
 
     def __post_init__(self) -> None:
         if self.readout not in known_readouts(self.task):
             raise unknown(f"readout of {self.task.name}", self.readout, known_readouts(self.task))
-
-    @property
-    def label(self) -> str:
-        return f"{self.task.name} ({self.readout})"
-
-    def describe(self) -> dict[str, Any]:
-        return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
 
 
 class AnswerCounts(NamedTuple):
@@ -57,7 +50,7 @@ class SearchAnswers:
 
     def __init__(
         self,
-        tasks: Sequence[ObjectiveTask],
+        tasks: Sequence[Cell],
         samples: Sequence[Sequence[Sample]],
         *,
         engine: Callable[[], Engine],
@@ -228,7 +221,7 @@ def _are_known(questions: Questions) -> bool:
 
 
 def _groups(
-    tasks: Sequence[ObjectiveTask], ids: Sequence[Sequence[str]], sets: Sequence[tuple[int, ...]]
+    tasks: Sequence[Cell], ids: Sequence[Sequence[str]], sets: Sequence[tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
     """Tasks that are written are asked together, as far as they have no item in common: their answers share steps, and
     those that end last are waited for once. Other sets are asked apart."""
@@ -244,7 +237,7 @@ def _groups(
     return sorted([*([tuple(written)] if written else []), *apart])
 
 
-def _sets(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
+def _sets(tasks: Sequence[Cell], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
     """Each task, with the first later one that scores the same items from the same prompts in the other way."""
     ids = [[sample.id for sample in items] for items in samples]
     sets: list[tuple[int, ...]] = []

@@ -18,11 +18,12 @@ from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
+from layercut.tasks.cells import Cell
 from layercut.tasks.grading import chance_of
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 
-def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[str, Any]:
+def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]:
     """Settings that must be the same for a search to continue in a folder, beside the model and its engine.
 
     These decide the score of an item, and with the limit its batch. The use of the scores may differ between commands

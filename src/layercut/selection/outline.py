@@ -12,25 +12,21 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
-from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import whole_numbers
 from layercut.selection.specs import parse_protected
 from layercut.selection.task_accuracy import TRACES
 from layercut.settings import GENERATED, ModelSettings
 from layercut.tasks.base import Sample, generates
+from layercut.tasks.cells import Cell
 
 if TYPE_CHECKING:
     from layercut.selection.select import SelectionRequest
 
 
-def sweep_outline(
-    handle: ModelHandle, asked_of: Sequence[tuple[ObjectiveTask, Sequence[Sample]]], num_layers: int, folder: Path
-) -> Outline:
+def sweep_outline(handle: ModelHandle, cells: Sequence[Cell], num_layers: int, folder: Path) -> Outline:
     """``num_layers`` layers skipped, each alone, and the original model."""
     plans = num_layers + 1
-    return _outline(
-        handle, [planned(handle, part, samples, plans, f"{plans} plans") for part, samples in asked_of], folder
-    )
+    return _outline(handle, [planned(handle, cell, cell.samples, plans, f"{plans} plans") for cell in cells], folder)
 
 
 def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: Path) -> Outline:
@@ -80,7 +76,7 @@ def num_greedy(candidates: int, num_remove: int) -> int:
     return num_remove * candidates - num_remove * (num_remove - 1) // 2
 
 
-def planned(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
+def planned(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
     """Answers to items under plans.
 
     Raises:
@@ -95,7 +91,7 @@ def planned(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample],
     return PlannedStep(f"{part.label}, {what}", plans * len(samples))
 
 
-def _traces(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], passes: int) -> list[PlannedStep]:
+def _traces(handle: ModelHandle, part: Cell, samples: Sequence[Sample], passes: int) -> list[PlannedStep]:
     """The original model's answers, if it writes any, and reading them under plans."""
     if not generates(part.readout):
         return []

@@ -36,7 +36,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
 from layercut.tasks.base import generates, known_readouts
-from layercut.tasks.cells import announce_isolation
+from layercut.tasks.cells import Cell, announce_isolation
 from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.selected_items import HELD_OUT, SELECTION_ITEMS, merge_items, record_items, selection_items
 from layercut.text.counting import counted
@@ -159,7 +159,7 @@ def select_layers(
 
 def folder_settings(
     model: Mapping[str, Any],
-    parts: Sequence[ObjectiveTask],
+    parts: Sequence[Cell],
     decoding: Decoding,
     calibration: CalibrationSettings | None = None,
 ) -> dict[str, Any]:
