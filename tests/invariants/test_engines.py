@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
+from layercut.engine.handle import handle_of
 from layercut.engine.plain import PlainEngine
-from layercut.engine.served import handle_of
 from layercut.engines import ENGINES, EngineRow
 from layercut.errors import InputError
 from layercut.runs.records import Journal

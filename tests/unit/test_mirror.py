@@ -10,8 +10,8 @@ WITHOUT = """
 base_settings seed
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
-engine/answers engine/base engine/by_plan engine/generating engine/pool_worker engine/ray_members
-engine/rows engine/scores engine/served engine/shared_depth engine/stack engine/vllm_layers
+engine/answers engine/base engine/by_plan engine/generating engine/pool_worker
+engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_requests engine/vllm_start
 evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs
 healing/data healing/heal healing/job healing/outline healing/trainable

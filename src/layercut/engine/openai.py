@@ -48,7 +48,7 @@ from layercut.progress.activity import wrote
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from layercut.engine.served import ServedModel
+    from layercut.engine.handle import ServedModel
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

@@ -94,17 +94,14 @@ class PlainEngine(PlanByPlan):
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
 
-        def batches() -> Iterator[HiddenStates]:
-            for start in range(0, len(order), self._batch_size):
-                batch = order[start : start + self._batch_size]
-                # One batch at a time, so that a caller who stops in the middle finds the model whole.
-                with bypass(self._model, plan):
-                    states = list(
-                        self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part]))
-                    )
-                yield from states
+        def batch(start: int) -> list[HiddenStates]:
+            indices = order[start : start + self._batch_size]
+            # One batch at a time, so that a caller who stops in the middle finds the model whole.
+            with bypass(self._model, plan):
+                run = self._backoff.run(indices, lambda part: self._states(part, [encoded[index] for index in part]))
+                return list(run)
 
-        return batches()
+        return (states for start in range(0, len(order), self._batch_size) for states in batch(start))
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         with bypass(self._model, plan):

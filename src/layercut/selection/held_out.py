@@ -48,20 +48,18 @@ def held_out(
     fresh = [_unseen(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
     chosen = _records(objective, plan, objective.samples, progress)
     unseen = _records(objective, plan, fresh, progress)
-    rows = [
-        {
-            "task": part.task.name,
-            "readout": part.readout,
-            "metric": _headline(on_selection[0]),
-            "selected": _compared(part, samples, *on_selection, seed),
-            "held_out": _compared(part, others, *on_others, seed) if others else None,
-        }
-        for part, samples, on_selection, others, on_others in zip(
-            objective.parts, objective.samples, chosen, fresh, unseen, strict=True
-        )
-    ]
+    rows = []
     ids: dict[str, set[str]] = {}
-    for part, samples in zip(objective.parts, fresh, strict=True):
+    for number, (part, samples) in enumerate(zip(objective.parts, fresh, strict=True)):
+        rows.append(
+            {
+                "task": part.task.name,
+                "readout": part.readout,
+                "metric": _headline(chosen[number][0]),
+                "selected": _compared(part, *chosen[number], seed),
+                "held_out": _compared(part, *unseen[number], seed) if samples else None,
+            }
+        )
         ids.setdefault(part.task.name, set()).update(sample.id for sample in samples)
     return {
         "items": record_items(ids),
@@ -88,31 +86,25 @@ def _records(
     """Answers of the original model and of the plan, per task; empty for a task without samples."""
     uncut = CutPlan(num_layers=plan.num_layers)
     answers = objective.answers_on(samples)
-    asked = [number for number, of_task in enumerate(samples) if of_task]
-    answers.complete(asked, [uncut], whole=True, progress=progress)
-    answers.complete(asked, [plan], whole=False, progress=progress)
+    tasks = [task for task, items in enumerate(samples) if items]
+    answers.complete(tasks, [uncut], whole=True, progress=progress)
+    answers.complete(tasks, [plan], whole=False, progress=progress)
     return [
-        (answers.part(number, uncut, whole=True).records, answers.part(number, plan).records)
-        if number in asked
-        else ([], [])
-        for number in range(len(samples))
+        (answers.part(task, uncut, whole=True).records, answers.part(task, plan).records)
+        for task in range(len(samples))
     ]
 
 
-def _compared(
-    part: ObjectiveTask, samples: Sequence[Sample], uncut: Records, cut: Records, seed: int
-) -> dict[str, Any]:
+def _compared(part: ObjectiveTask, uncut: Records, cut: Records, seed: int) -> dict[str, Any]:
     metric = _headline(uncut)
     chance = chance_of(part.task, "selection", part.readout).get(metric)
-    found = compare_paired(
-        _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
-    )
-    shown = {
-        name: x
-        for name, x in plain_estimates(found._asdict()).items()
-        if name not in ("lost", "gained") or x is not None
-    }
-    return {"chance": chance, "n": len(samples), **shown}
+    before, after = _values(uncut, metric), _values(cut, metric)
+    compared = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
+    shown = plain_estimates(compared._asdict())
+    for name in ("lost", "gained"):
+        if shown[name] is None:
+            del shown[name]
+    return {"chance": chance, "n": len(uncut), **shown}
 
 
 def _objective(

@@ -215,8 +215,10 @@ class TaskObjective:
             }
             for part, uncut, score in zip(self.parts, self.uncut, self.scores(plan), strict=True)
         ]
-        counted = self._answers.count()
-        close = {"close_answers": counted.num_close, "answers": counted.num_answers} if counted.num_close else {}
+        # A close answer has a token whose runner-up was as likely, within one rounding of the model's dtype.
+        answers = self._answers.records()
+        num_close = sum(bool(record.get("num_close")) for record in answers)
+        close = {"close_answers": num_close, "answers": len(answers)} if num_close else {}
         return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
 
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:

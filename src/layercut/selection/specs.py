@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 from pydantic_core.core_schema import ValidationInfo
 
-from layercut.engine.served import ServedModel
+from layercut.engine.handle import ServedModel
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
