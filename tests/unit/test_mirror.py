@@ -12,7 +12,7 @@ diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settin
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
 engine/answers engine/base engine/by_plan engine/generating engine/pool_worker
 engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers
-engine/vllm_probe engine/vllm_requests engine/vllm_start
+engine/vllm_probe engine/vllm_start
 evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs
 healing/data healing/heal healing/job healing/outline healing/trainable
 models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet models/wider

@@ -13,7 +13,7 @@ plan, and answers from them look fine as long as prompts are shorter than a cach
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,11 @@ from layercut.engine.answers import Answer
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.by_plan import PlanByPlan
 from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, Scoring, Tokens
-from layercut.engine.sampling import Next
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
+from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
-from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
 from layercut.engine.vllm_start import device_of, import_vllm, lora_request, start, stop
 from layercut.errors import InputError
 from layercut.progress.activity import wrote
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_TOKEN_IDS = 128  # next tokens that vLLM scores by their ids in one request
 BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its place for the next one
 
 
@@ -140,7 +140,7 @@ class VllmEngine(PlanByPlan):
             wrote(new, left, under_way)
             return has_ended
 
-        asked = [(row.prompt, drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
+        asked = [(row.prompt, _drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
         self._run(asked, plan, take)
         return [answer.completion() for answer in answers]
 
@@ -154,10 +154,10 @@ class VllmEngine(PlanByPlan):
         scores: list[list[ContinuationScore]] = [[] for _ in parts]
 
         def take(index: int, output: Any) -> bool:
-            scores[index] = read_off(*parts[index], output)
+            scores[index] = _read_off(*parts[index], output)
             return True
 
-        asked = [(row.tokens, scoring(self._vllm, row, continuations)) for row, continuations in parts]
+        asked = [(row.tokens, _scoring(self._vllm, row, continuations)) for row, continuations in parts]
         self._run(asked, plan, take)
         return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
@@ -214,6 +214,54 @@ class VllmEngine(PlanByPlan):
                 f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
+
+
+def _drawing(vllm: Any, row: GenerationRow, decoding: Decoding, stop_tokens: Collection[int]) -> Any:
+    """``SamplingParams`` for an answer. The caller checks where it ends, except at stop tokens."""
+    drawn: dict[str, Any] = {}
+    if not decoding.is_greedy:
+        seed = noise_key(decoding.seed, row.id) % 2**63
+        drawn = {"top_p": decoding.top_p, "top_k": decoding.top_k, "seed": seed}
+    return vllm.SamplingParams(
+        temperature=decoding.temperature,
+        max_tokens=row.limit,
+        stop_token_ids=sorted(stop_tokens),
+        ignore_eos=True,  # it is among the stop tokens
+        detokenize=False,
+        output_kind=vllm.sampling_params.RequestOutputKind.DELTA,
+        **drawn,
+    )
+
+
+def _scoring(vllm: Any, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
+    """``SamplingParams`` for scores of continuations that differ in their last token alone.
+
+    That token is scored by its id at the row's end. Only what stands before it, inside of continuations of several
+    tokens, needs scores along the prompt, and only those requests cannot begin with a cached prefix.
+    """
+    return vllm.SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        ignore_eos=True,
+        detokenize=False,
+        prompt_logprobs=None if row.num_scored == 1 else 0,  # 0: of the prompt's own tokens
+        logprob_token_ids=list(dict.fromkeys(tokens[-1] for tokens in continuations)),
+        output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[ContinuationScore]:
+    """Scores from a ``RequestOutput``, as ``_scoring`` asked for them."""
+    inner = row.tokens[len(row.tokens) - row.num_scored + 1 :]
+    along = output.prompt_logprobs[-len(inner) :] if inner else ()
+    read = [entry[token] for token, entry in zip(inner, along, strict=True)]
+    shared, is_greedy = sum(found.logprob for found in read), all(found.rank == 1 for found in read)
+    answer = output.outputs[0]
+    (likeliest,), (after,) = answer.token_ids, answer.logprobs
+    return [
+        ContinuationScore(shared + after[tokens[-1]].logprob, is_greedy and tokens[-1] == likeliest)
+        for tokens in continuations
+    ]
 
 
 def engine_of(handle: ModelHandle) -> VllmEngine:
