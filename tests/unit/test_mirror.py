@@ -10,7 +10,7 @@ WITHOUT = """
 base_settings seed
 diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings
 drafting/agreement drafting/outcome drafting/search drafting/settings drafting/view
-engine/answers engine/base engine/by_plan engine/generating engine/pool_worker
+engine/answers engine/base engine/by_plan engine/generating
 engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers
 engine/vllm_probe engine/vllm_start
 evidence/resampling evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs

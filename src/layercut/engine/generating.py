@@ -153,7 +153,9 @@ class Generating:
 
     def _read(self, laid: _Laid, leaf: Leaf, pack: Pack) -> tuple[list[Likelihoods], list[Answer], list[Answer]]:
         """A block's scores under a plan, its answers as far as their drafts go, and those of them that have ended."""
-        answers = [self._answer(row, draft) for row, draft in zip(laid.rows, laid.drafts, strict=True)]
+        as_text = partial(decode, self._loaded.tokenizer)
+        drafted = zip(laid.rows, laid.drafts, strict=True)
+        answers = [Answer(row, draft, self._stop_tokens, as_text) for row, draft in drafted]
         said: Said = {}
         scores: list[Likelihoods] = []
         if laid.reading.block:
@@ -165,9 +167,6 @@ class Generating:
             start + len(answer.row.prompt) - laid.num_prefix - 1 for answer, start in zip(answers, starts, strict=True)
         ]
         return scores, answers, self._hold_against_drafts(answers, ends, leaf, said)
-
-    def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
-        return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))
 
     def _listener(self, laid: _Laid, answers: Sequence[Answer], said: Said) -> OnLogits:
         """Takes down what the model says along the drafts at positions that are read for the scores anyway."""

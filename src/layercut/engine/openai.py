@@ -41,7 +41,7 @@ from layercut.engine.base import (
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
-from layercut.engine.scores import ContinuationScore, likelihoods
+from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import wrote
 
@@ -287,7 +287,7 @@ class OpenAIEngine(Engine):
     def _score(self, item: Scoring) -> Likelihoods:
         assert self._reader is not None
         scores = [self._score_one(row, continuation) for row in item.rows for continuation in row.continuations]
-        return likelihoods(self._reader, item, scores)
+        return likelihoods_of(self._reader, [item], scores)[0]
 
     def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> ContinuationScore:
         tokens = [*row.tokens, continuation[-1]]

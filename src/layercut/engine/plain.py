@@ -38,7 +38,7 @@ from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, compared
 from layercut.engine.sampling import drawing
 from layercut.engine.scores import ContinuationScore, Sheet, likelihoods_of
 from layercut.engine.stack import body_of, states_at
-from layercut.engine.stopping import RowStops, TokenCounter, ending, stop_tokens
+from layercut.engine.stopping import RowStops, ending, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -126,10 +126,7 @@ class PlainEngine(PlanByPlan):
         ids_BT, mask_BT = self._padded([row.prompt for row in rows], side="left")
         width = ids_BT.shape[1]
         limits = [row.limit for row in rows]
-        stops = [row.request.stop for row in rows]
-        has_own_ends = any(stops) or len(set(limits)) > 1
-        row_stops = RowStops(limits, stops, width, self._decode) if has_own_ends else None
-        criteria = StoppingCriteriaList([TokenCounter(limits, self._stop_tokens, width, row_stops)])
+        stops = RowStops(limits, [row.request.stop for row in rows], width, self._decode, self._stop_tokens)
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max(limits),
             do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
@@ -142,7 +139,7 @@ class PlainEngine(PlanByPlan):
                 attention_mask=mask_BT,
                 generation_config=config,
                 logits_processor=drawing(decoding, [row.id for row in rows], width),
-                stopping_criteria=criteria,
+                stopping_criteria=StoppingCriteriaList([stops]),
             )
         return [self._completion(row, new) for row, new in zip(rows, out_BT[:, width:].tolist(), strict=True)]
 

@@ -34,8 +34,16 @@ from layercut.engine.base import (
     Wanted,
     always,
 )
-from layercut.engine.pool_blocks import Block, blocks_of, group_size, item_groups, portable
-from layercut.engine.pool_worker import EngineCall, MemberMetadata, PoolWorker
+from layercut.engine.pool_blocks import (
+    Block,
+    EngineCall,
+    MemberMetadata,
+    PoolWorker,
+    blocks_of,
+    group_size,
+    item_groups,
+    portable,
+)
 from layercut.errors import InputError, MissingExtra
 from layercut.progress.activity import wrote
 from layercut.settings import PoolAddress

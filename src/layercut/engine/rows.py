@@ -101,7 +101,9 @@ class ItemRequest:
 
     @property
     def id(self) -> str:
-        return (self.row or self._scored).id
+        asked = self.row or self.scoring
+        assert asked is not None, "a question asks for something"
+        return asked.id
 
     @property
     def num_rows(self) -> int:
@@ -120,11 +122,6 @@ class ItemRequest:
             yield self.row.prompt, 1
         if self.scoring is not None:
             yield from ((row.tokens, row.num_scored) for row in self.scoring.rows)
-
-    @property
-    def _scored(self) -> Scoring:
-        assert self.scoring is not None, "a question asks for something"
-        return self.scoring
 
 
 def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[ItemRequest]:

@@ -116,9 +116,13 @@ class SharedEngine(PlainEngine):
         if not to_generate:
             scored = neighbours(scorings(self._loaded, to_score))
             shared = _scored_prefix(scored)
-            score = self._runner(shared, plans, keep=False)
+            run = self._runner(shared, plans, keep=False)
             blocks = lay_out(scored, self._batch_size)
-            return (found for block in blocks for found in self._read(block, shared, score, wanted, self._scoring))
+
+            def scoring(reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Likelihoods]]]:
+                return lambda states: [reading.scores(self._loaded, of_plan) for of_plan in states]
+
+            return (scores for block in blocks for scores in self._read(block, shared, run, wanted, scoring))
         work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
         groups: dict[str, list[ItemRequest]] = {}
         for question in work:
@@ -189,9 +193,6 @@ class SharedEngine(PlainEngine):
                 yield
             finally:
                 self._prefixes = prefixes
-
-    def _scoring(self, reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Likelihoods]]]:
-        return lambda plans: [reading.scores(self._loaded, states) for states in plans]
 
     def _read(
         self,

@@ -164,12 +164,6 @@ def chunks(model: PreTrainedModel, num_positions: int) -> Iterator[slice]:
     return (slice(start, min(start + size, num_positions)) for start in range(0, num_positions, size))
 
 
-@torch.no_grad()
-def logits(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
-    """Logits (C, V) of a chunk of positions."""
-    return logits_with_gradients(model, before, chunk)
-
-
 def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
     """Logits (C, V) of a chunk of positions, through which gradients may flow.
 
@@ -181,6 +175,10 @@ def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slic
         tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
         logits_1CV: Tensor = model(input_ids=tokens_1C, use_cache=False).logits
     return logits_1CV[0]
+
+
+logits = torch.no_grad()(logits_with_gradients)
+"""Logits (C, V) of a chunk of positions."""
 
 
 @contextmanager

@@ -138,9 +138,7 @@ class TaskObjective:
         The sum over tasks is exactly rounded, so the order of the tasks does not matter. Raises InputError if the
         original model is no better than guessing on one of them.
         """
-        self._measure_uncut()
-        self._complete(plans)
-        return [self._value(self._scores(plan)) for plan in plans]
+        return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         """Race the plans; of equals the later one wins. Without racing, the values of all.
@@ -166,11 +164,15 @@ class TaskObjective:
     def racing(self) -> dict[str, Any]:
         return {"mode": self._race}
 
-    def scores(self, plan: CutPlan) -> list[float]:
-        """The plan's score per task, not normalised."""
-        self._measure_uncut()
-        self._complete([plan])
-        return self._scores(plan)
+    def scores(self, plans: Sequence[CutPlan]) -> list[list[float]]:
+        """Each plan's score per task, not normalised."""
+        metrics = [uncut.metric for uncut in self.uncut]  # first, so that a task at chance is refused
+        cut = [plan for plan in plans if not plan.is_uncut]
+        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
+        return [
+            [_mean(self._answers.part(index, plan).records, metric) for index, metric in enumerate(metrics)]
+            for plan in plans
+        ]
 
     def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[TaskRecords]:
         """Whole answers to the selection items of every task with one of these readouts, known or asked now."""
@@ -202,6 +204,7 @@ class TaskObjective:
         ``selected_scores`` are the scores of the choice: the best of many noisy ones, so too high by construction.
         Scores on report items are unbiased.
         """
+        (scores,) = self.scores([plan])
         rows = [
             {
                 "task": part.task.name,
@@ -213,7 +216,7 @@ class TaskObjective:
                 "chance": uncut.chance,
                 "floor": uncut.floor,
             }
-            for part, uncut, score in zip(self.parts, self.uncut, self.scores(plan), strict=True)
+            for part, uncut, score in zip(self.parts, self.uncut, scores, strict=True)
         ]
         # A close answer has a token whose runner-up was as likely, within one rounding of the model's dtype.
         answers = self._answers.records()
@@ -241,20 +244,14 @@ class TaskObjective:
         is_share = all(value in (0, 1) for value in values)
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
-    def _measure_uncut(self) -> None:
-        """Measured first, so that a task at chance is refused before plans are asked."""
-        _ = self.uncut
-
-    def _complete(self, plans: Sequence[CutPlan]) -> None:
-        cut = [plan for plan in plans if not plan.is_uncut]
-        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
-
-    def _scores(self, plan: CutPlan) -> list[float]:
-        return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
-
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""
-        parts = [_part(score, uncut) for score, uncut in zip(scores, self.uncut, strict=True)]
+        parts = [
+            math.exp(score - uncut.estimate.value)
+            if uncut.is_log
+            else (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
+            for score, uncut in zip(scores, self.uncut, strict=True)
+        ]
         return math.fsum(parts) / len(parts)
 
 
@@ -262,12 +259,6 @@ def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
     """Details of a search: the objective, and for task scores those of the plan and the items."""
     report = objective.report(plan) if isinstance(objective, TaskObjective) else {}
     return {"objective": dict(objective.describe()), **report}
-
-
-def _part(score: float, uncut: Uncut) -> float:
-    if uncut.is_log:
-        return math.exp(score - uncut.estimate.value)
-    return (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
 
 
 def _mean(records: Sequence[Mapping[str, Any]], metric: str) -> float:
