@@ -146,9 +146,9 @@ def no_objective(criterion: str) -> InputError:
 
 def check_names(criterion: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuse a setting that a criterion does not have. Raises InputError."""
+    if settings and not known:
+        raise InputError(f"{criterion} has no settings, but {next(iter(settings))!r} was given; leave it out.")
     for name in settings:
-        if not known:
-            raise InputError(f"{criterion} has no settings, but {name!r} was given; leave it out.")
         if name not in known:
             raise unknown(f"setting of {criterion}", name, known)
 

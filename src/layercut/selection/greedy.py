@@ -59,13 +59,18 @@ def greedy(
                 f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
                 "layers, or load the model with another dtype."
             )
-        found = {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}
-        log_numbers(found, step=number + 1)
+        log_numbers(
+            {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}, step=number + 1
+        )
         removed = (*removed, outcome["chosen"])
         rounds.append(outcome)
     context.progress("rounds", context.num_remove, context.num_remove)
-    found = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds, **_race(objective, rounds)}
-    return Selection(removed, details={**(details or {}), **found})
+    measured: dict[str, Any] = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds}
+    if isinstance(objective, RacingObjective) and rounds[0].get("num_items"):
+        answers = sum(sum(outcome["num_answered"]) for outcome in rounds)
+        all_answers = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
+        measured["race"] = {**objective.racing, "answers": answers, "saved": all_answers - answers}
+    return Selection(removed, details={**(details or {}), **measured})
 
 
 def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
@@ -130,12 +135,12 @@ def stand(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
 
 
 def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
-    found = standings.candidates
-    values = [-math.inf if one.value is None else one.value for one in found]
+    results = standings.candidates
+    values = [-math.inf if result.value is None else result.value for result in results]
     best = best_of(values)
     others = [place for place in range(len(values)) if place != best]
     second = max(
-        others, key=lambda place: (rank(found[place].upper_bound), found[place].num_answered, place), default=-1
+        others, key=lambda place: (rank(results[place].upper_bound), results[place].num_answered, place), default=-1
     )
     outcome = {
         "candidates": list(candidates),
@@ -144,21 +149,13 @@ def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
         "value": as_json(values[best]),
         "ties": [candidates[place] for place in others if values[place] == values[best]],
         "runner_up": candidates[second] if others else None,
-        "runner_up_value": as_json(found[second].upper_bound) if others else None,
+        "runner_up_value": as_json(results[second].upper_bound) if others else None,
     }
     if not standings.num_items:
         return outcome
     return outcome | {
-        "upper_bounds": [as_json(one.upper_bound) for one in found],
-        "num_answered": [one.num_answered for one in found],
+        "upper_bounds": [as_json(result.upper_bound) for result in results],
+        "num_answered": [result.num_answered for result in results],
         "num_items": standings.num_items,
-        "runner_up_is_bound": bool(others) and found[second].value is None,
+        "runner_up_is_bound": bool(others) and results[second].value is None,
     }
-
-
-def _race(objective: Objective, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if not isinstance(objective, RacingObjective) or not rounds[0].get("num_items"):
-        return {}
-    answers = sum(sum(outcome["num_answered"]) for outcome in rounds)
-    all_of_them = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
-    return {"race": {**objective.racing, "answers": answers, "saved": all_of_them - answers}}

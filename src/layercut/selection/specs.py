@@ -77,8 +77,8 @@ class LayerSpec:
         if isinstance(given, list | tuple):
             if (below := min((one for one in given if isinstance(one, int)), default=0)) < 0:
                 raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
-            layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
-            return cls(text=",".join(map(str, layers)), layers=layers)
+            removed = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
+            return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
         if TIE in (words := text.split()):
             others = " ".join(word for word in words if word != TIE)
@@ -89,10 +89,16 @@ class LayerSpec:
             return cls(text=text, kept=read_slices(Path(text)))
         if match := _MLP.search(text):
             rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
-            beside = cls.parse(rest) if rest else cls(text="", layers=())
-            if beside.plan or beside.order or beside.mlp is not None:
+            layers = cls.parse(rest) if rest else cls(text="", layers=())
+            if layers.plan or layers.order or layers.mlp is not None:
                 raise InputError(f"{text!r:.60}: write mlp:SHARE once, beside layers or a count of layers alone.")
-            return replace(beside, text=text, mlp=_share(match[1]))
+            try:
+                share = float(match[1][:-1]) / 100 if match[1].endswith("%") else float(match[1])
+            except ValueError:
+                share = 0.0
+            if not 0 < share < 1:
+                raise InputError(f"mlp:{match[1]:.20} is no share of the MLP channels; write mlp:0.28 or mlp:28%.")
+            return replace(layers, text=text, mlp=share)
         if apart := next((part for part in text.split() if _APART.fullmatch(part)), None):
             raise InputError(
                 f"{apart!r:.40}: attention, heads and the MLP of single layers cannot be removed apart, as no config "
@@ -176,28 +182,16 @@ class LayerSpec:
         return replace(plan, removed=removed, criterion=self.order, settings=settings)
 
 
-def _share(text: str) -> float:
-    """A share as people write it, 0.28 or 28%. Raises InputError: none between 0 and 1."""
-    try:
-        found = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < 1:
-        raise InputError(f"mlp:{text:.20} is no share of the MLP channels; write mlp:0.28 or mlp:28%.")
-    return found
-
-
 def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     spec = LayerSpec.parse(given)
-    if spec.is_open:
-        return spec
-    number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
-    told = "the layers themselves" if number is None else f"layer {number}"
-    fine = f"'{counted(number or 3, 'layer')}'"
-    raise InputError(
-        f"`{info.field_name}` {spec.text!r:.60} names {told}, and here it is chosen which layers go; write {fine}, "
-        "or 25%."
-    )
+    if not spec.is_open:
+        number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
+        named = "the layers themselves" if number is None else f"layer {number}"
+        raise InputError(
+            f"`{info.field_name}` {spec.text!r:.60} names {named}, and here it is chosen which layers go; write "
+            f"'{counted(number or 3, 'layer')}', or 25%."
+        )
+    return spec
 
 
 def _counted_layers(given: object, info: ValidationInfo) -> LayerSpec:
@@ -210,13 +204,10 @@ def _counted_layers(given: object, info: ValidationInfo) -> LayerSpec:
     return spec
 
 
-def _written(spec: LayerSpec) -> str:
-    return spec.text if spec.mlp is not None or spec.count is None else spec.count.text
-
-
-Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), PlainSerializer(_written)]
+_WRITTEN = PlainSerializer(lambda spec: spec.text if spec.mlp is not None or spec.count is None else spec.count.text)
+Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 """A field that says how much goes, for what chooses it itself: ``3 layers``, ``25%``, ``mlp:0.28``, ``6,9 mlp:0.1``."""
-Count = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted_layers), PlainSerializer(_written)]
+Count = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted_layers), _WRITTEN]
 """A field that says how many layers go, ``3 layers`` or ``25%``, for what chooses them itself. 3 alone is layer 3."""
 
 
