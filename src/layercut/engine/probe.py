@@ -73,19 +73,19 @@ class _Ways(NamedTuple):
 
 def _probed(loaded: LoadedModel) -> str:
     try:
-        found = _both_ways(loaded)
-        reason = _difference(found, loaded)
-        narrow = reason and loaded.model.dtype in HALF
-        if narrow and (wide := widened(loaded.model)) is not None:
-            exact = _both_ways(wider := replace(loaded, model=wide))
-            return _difference(exact, wider) or ("" if _is_as_near(found, exact) else reason)
-        return reason
-    except _NotRun as error:
+        ways = _both_ways(loaded)
+        reason = _difference(ways, loaded)
+        if not reason or loaded.model.dtype not in HALF or (wide := widened(loaded.model)) is None:
+            return reason
+        exact = _both_ways(wider := replace(loaded, model=wide))
+        # In half precision packed texts must be about as near to float32 as the model itself is.
+        is_as_near = all(
+            bool((packed - right.alone_NV).abs().mean() <= FURTHER * (alone - right.alone_NV).abs().mean())
+            for (_, alone, packed), right in zip(ways, exact, strict=True)
+        )
+        return _difference(exact, wider) or ("" if is_as_near else reason)
+    except InputError as error:
         return str(error)
-
-
-class _NotRun(Exception):
-    """Why the layers do not run over packed texts."""
 
 
 def _both_ways(loaded: LoadedModel) -> list[_Ways]:
@@ -100,7 +100,7 @@ def _both_ways(loaded: LoadedModel) -> list[_Ways]:
     try:
         found = _packed(loaded, plans)
     except Exception as error:  # a model's own code, called in a way that it may not know
-        raise _NotRun(f"its layers do not run over packed texts ({one_line(error)})") from error
+        raise InputError(f"its layers do not run over packed texts ({one_line(error)})") from error
     return [_Ways(*ways) for ways in zip(plans, expected, found, strict=True)]
 
 
@@ -116,20 +116,11 @@ def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
     return ""
 
 
-def _is_as_near(found: list[_Ways], exact: list[_Ways]) -> bool:
-    """True if packed texts in half precision are about as near to float32 as the model itself is."""
-    return all(
-        bool((one.packed_NV - right.alone_NV).abs().mean() <= FURTHER * (one.alone_NV - right.alone_NV).abs().mean())
-        for one, right in zip(found, exact, strict=True)
-    )
-
-
 def _texts(loaded: LoadedModel) -> tuple[list[int], list[list[int]]]:
     """The prefix and what follows it, the same for the same vocabulary."""
     embeddings: Any = loaded.model.get_input_embeddings()
-    size = embeddings.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(size, (PREFIX + sum(LENGTHS),), generator=generator).tolist()
+    tokens = torch.randint(embeddings.weight.shape[0], (PREFIX + sum(LENGTHS),), generator=generator).tolist()
     first, second = LENGTHS
     return tokens[:PREFIX], [tokens[PREFIX : PREFIX + first], tokens[PREFIX + first : PREFIX + first + second]]
 

@@ -10,6 +10,7 @@ from typing import Any
 from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
+from layercut.selection import racing
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
@@ -168,7 +169,7 @@ def race_plans(
         chunks: Sequence[int],
         places: Sequence[int],
         wanted: Callable[[int], bool],
-        learn: Callable[[int, int, Sequence[float]], None],
+        learn: racing.Learn,
     ) -> None:
         running = [plans[place] for place in places]
 

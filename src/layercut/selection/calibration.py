@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
@@ -76,11 +76,6 @@ class Calibration:
     content_hash: str  # SHA-256 of the texts in their order, in hex
 
 
-class _Piece(NamedTuple):
-    text: str
-    num_tokens: int
-
-
 def load_calibration(
     source: str,
     loaded: Reader,
@@ -137,15 +132,15 @@ def load_calibration(
     if not pieces:
         raise InputError(f"{source} holds no text; give rows with a column {' or '.join(COLUMNS)}, or a .txt file.")
     return Calibration(
-        texts=tuple(piece.text for piece in pieces),
-        num_tokens=sum(piece.num_tokens for piece in pieces),
+        texts=tuple(text for text, _ in pieces),
+        num_tokens=sum(num_tokens for _, num_tokens in pieces),
         source=hide_home(source),
-        content_hash=_hash([piece.text for piece in pieces]),
+        content_hash=_hash([text for text, _ in pieces]),
     )
 
 
-def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
-    """The longest beginning of a text with at most this many tokens."""
+def _cut(loaded: Reader, text: str, max_tokens: int) -> tuple[str, int]:
+    """The longest beginning of a text with at most this many tokens, and how many it has."""
 
     def count(length: int) -> int:
         return len(encode_prompt(loaded.tokenizer, text[:length], loaded.name))
@@ -155,14 +150,13 @@ def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
         # Bisection, because not every tokenizer gives the ends of its tokens. A character is a few tokens at most.
         end = max(1, bisect_right(range(end), max_tokens, key=count) - 1)
         num_tokens = count(end)
-    return _Piece(text[:end], num_tokens)
+    return text[:end], num_tokens
 
 
 def _consecutive(loaded: Reader, text: str, max_tokens: int) -> Iterator[str]:
     start = 0
     while start < len(text):
-        window = text[start : start + max_tokens * _CHARACTERS]
-        piece = _cut(loaded, window, max_tokens).text
+        piece, _ = _cut(loaded, text[start : start + max_tokens * _CHARACTERS], max_tokens)
         yield piece
         start += len(piece)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from layercut.progress import OnProgress
 
@@ -40,20 +40,11 @@ class Standings(NamedTuple):
         return cls([Standing(value, value, 0) for value in values], 0)
 
 
-class Ask(Protocol):
-    """Has the candidates at some ``places`` answer some chunks of a group of tasks, of those that each task has.
-
-    It calls ``learn`` (task, place, metrics) with known records and then with new ones, as far as ``wanted``.
-    """
-
-    def __call__(
-        self,
-        group: Sequence[int],
-        chunks: Sequence[int],
-        places: Sequence[int],
-        wanted: Callable[[int], bool],
-        learn: Callable[[int, int, Sequence[float]], None],
-    ) -> None: ...
+Learn = Callable[[int, int, Sequence[float]], None]  # takes a task, a place and metrics
+Ask = Callable[[Sequence[int], Sequence[int], Sequence[int], Callable[[int], bool], Learn], None]
+"""Called with (group, chunks, places, wanted, learn), it has the candidates at these places answer these chunks of a
+group of tasks, of those that each task has. It calls ``learn`` with known records and then with new ones, as far as
+``wanted``."""
 
 
 def race(
