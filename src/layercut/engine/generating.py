@@ -134,13 +134,13 @@ class Generating:
     def _lay(self, block: PromptBlock) -> _Laid:
         rows = [question.row for question in block.questions if question.row is not None]
         drafts = [encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit] for row in rows]
-        of_rows = iter([row.prompt[block.num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
+        own_lines = iter([row.prompt[block.num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
         scorings: list[Scoring | None] = []
         lines: list[list[Tokens]] = []
         places: list[int] = []
         known: dict[Tokens, int] = {}
         for question in block.questions:
-            line = None if question.row is None else next(of_rows)
+            line = None if question.row is None else next(own_lines)
             place = None if line is None or question.scoring is not None else known.get(line)
             if place is None:
                 place = len(lines)

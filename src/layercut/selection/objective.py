@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
 from layercut.tasks.cells import Cell
 from layercut.tasks.grading import chance_of
-from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
 
 
 def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]:
@@ -90,10 +91,9 @@ class TaskObjective:
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
         SearchSettings(normalise=normalise, race=race)
-        labels = [task.label for task in tasks]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise InputError(f"the objective names {label} more than once; name it once.")
+        label, count = Counter(task.label for task in tasks).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"the objective names {label} more than once; name it once.")
         self.engine = engine
         self.parts = tuple(tasks)
         self._decoding = decoding or Decoding()
@@ -127,10 +127,7 @@ class TaskObjective:
 
     @property
     def items(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
-        for part, ids in zip(self.parts, self._ids, strict=True):
-            found[part.task.name] = found.get(part.task.name, frozenset()).union(ids)
-        return found
+        return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self._ids, strict=True)))
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """The original model's value is 1; 0 is the floor, and a plan may fall below it.

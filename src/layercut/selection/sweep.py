@@ -42,7 +42,7 @@ from layercut.tasks.cells import Cell, announce_isolation, make_cells
 from layercut.tasks.grading import chance_of
 from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.run import slug
-from layercut.tasks.selected_items import selection_items
+from layercut.tasks.selected_items import merge_items, selection_items
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
@@ -185,12 +185,11 @@ def swept_cells(objective: Sequence[TaskSettings], seed: int, split: Split) -> l
 
     Raises InputError without tasks, or for one that is named twice, unknown, or without items of this split.
     """
-    names = [wanted.task for wanted in objective]
-    if not names:
+    if not objective:
         raise InputError("a sweep needs at least one task, such as `objective` arithmetic,copy.")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"the objective names {name} more than once; name it once.")
+    name, count = Counter(wanted.task for wanted in objective).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"the objective names {name} more than once; name it once.")
     cells = [
         replace(cell, split=split, num_samples=1)
         for wanted in objective
@@ -204,10 +203,7 @@ def swept_cells(objective: Sequence[TaskSettings], seed: int, split: Split) -> l
 
 def items_of(cells: Sequence[Cell]) -> dict[str, frozenset[str]]:
     """The ids of each task's items."""
-    items: dict[str, frozenset[str]] = {}
-    for cell in cells:
-        items[cell.task.name] = items.get(cell.task.name, frozenset()).union(sample.id for sample in cell.samples)
-    return items
+    return merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in cells))
 
 
 def measure(
