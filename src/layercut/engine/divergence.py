@@ -172,8 +172,8 @@ def divergences_between(
             plan_CV = logits(model, after, chunk)
             parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
             if by_token:
-                found = token_choice(reference, plan_CV, token_C)
-                choices[place].append(torch.stack([value.double() for value in found]).cpu())
+                choice = token_choice(reference, plan_CV, token_C)
+                choices[place].append(torch.stack([value.double() for value in choice]).cpu())
     return [
         _of_requests(loaded, items, torch.cat(values, dim=1).double(), torch.cat(chosen, dim=1) if by_token else None)
         for values, chosen in zip(parts, choices, strict=True)

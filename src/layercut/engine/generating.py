@@ -100,9 +100,10 @@ class Generating:
 
     def _begin(self, block: PromptBlock, begun: set[str]) -> Under[Any]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
-        laid, asked = self._lay(block), block.questions
+        laid, questions = self._lay(block), block.questions
         leaves = block.run(
-            laid.reading.texts, lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in asked)
+            laid.reading.texts,
+            lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in questions),
         )
         while True:
             try:
@@ -111,7 +112,7 @@ class Generating:
                 leaf, pack = found
                 scores, answers, ended = self._read(laid, leaf, pack)
             except RuntimeError as error:
-                if len(asked) == 1 or not should_reduce_batch_size(error):
+                if len(questions) == 1 or not should_reduce_batch_size(error):
                     raise
                 break
             begun.add(leaf.plan.key)
@@ -126,9 +127,9 @@ class Generating:
         # After the handler, because its traceback holds the tensors that filled the memory.
         del leaves
         clear_device_cache(garbage_collection=True)
-        half = len(asked) // 2
-        logger.warning("out of memory with %d prompts at once; going on with %d", len(asked), half)
-        for part in (asked[:half], asked[half:]):
+        half = len(questions) // 2
+        logger.warning("out of memory with %d prompts at once; going on with %d", len(questions), half)
+        for part in (questions[:half], questions[half:]):
             yield from self._begin(block._replace(questions=part), set(begun))
 
     def _lay(self, block: PromptBlock) -> _Laid:

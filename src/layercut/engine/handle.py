@@ -72,10 +72,10 @@ class ModelHandle:
             return self._given
         from layercut.models.loading import load_as_set
 
-        found = load_as_set(self.settings, self.source)
+        model = load_as_set(self.settings, self.source)
         if self.settings.quantize is not None:
-            quantise(found.model, self.settings.quantize, self.settings.model)
-        return found
+            quantise(model.model, self.settings.quantize, self.settings.model)
+        return model
 
     @cached_property
     def weightless(self) -> WeightlessModel:

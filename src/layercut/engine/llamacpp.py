@@ -160,9 +160,9 @@ class LlamaCppEngine(PlanByPlan):
         if not decoding.is_greedy:
             asked |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
             asked["seed"] = noise_key(decoding.seed, answer.id) % 2**31
-        found = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **asked)
+        reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **asked)
         before = answer.num_left
-        any(answer.add(Next(token)) for token in found["tokens"])
+        any(answer.add(Next(token)) for token in reply["tokens"])
         wrote(before - answer.num_left)
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
@@ -277,8 +277,8 @@ def _score(server: ServerInProcess, row: LikelihoodRow, continuation: Tokens, pl
 def _forced(server: ServerInProcess, prompt: Sequence[int], token: int, most: int) -> Any:
     """Log-probabilities of a token after a prompt and of this many of the likeliest; None where it gives none."""
     bias = [[token, _FORCED]]
-    found = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
-    return next(iter(found.get("completion_probabilities") or ()), None)
+    reply = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
+    return next(iter(reply.get("completion_probabilities") or ()), None)
 
 
 class GgufTimer:

@@ -76,15 +76,15 @@ class PlainEngine(PlanByPlan):
         each = distinct(plans)
         batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size)
 
-        def compare(part: Sequence[Scoring], asked: Sequence[CutPlan]) -> list[list[Divergence]]:
+        def compare(part: Sequence[Scoring], due: Sequence[CutPlan]) -> list[list[Divergence]]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
-            return divergences_of(self._loaded, part, ids_BT, asked, reference)
+            return divergences_of(self._loaded, part, ids_BT, due, reference)
 
         def under() -> Under[Divergence]:
             for batch in batches:
-                asked = [plan for plan in each if any(wanted(plan, item.id) for item in batch)]
-                parts = list(self._backoff.run(batch, partial(compare, asked=asked))) if asked else []
-                for place, plan in enumerate(asked):
+                due = [plan for plan in each if any(wanted(plan, item.id) for item in batch)]
+                parts = list(self._backoff.run(batch, partial(compare, due=due))) if due else []
+                for place, plan in enumerate(due):
                     yield plan, [divergence for part in parts for divergence in part[place]]
 
         return under()

@@ -50,7 +50,7 @@ def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
     by_id: dict[str, list[Any]] = {}
     for request in requests:
         by_id.setdefault(request.id, []).append(request)
-    rows = {name: sum(map(_num_rows, found)) for name, found in by_id.items()}
+    rows = {name: sum(map(_num_rows, same)) for name, same in by_id.items()}
     if sum(rows.values()) <= size:
         return [list(requests)] if requests else []
     groups: list[list[Any]] = []

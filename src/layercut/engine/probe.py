@@ -98,15 +98,15 @@ def _both_ways(loaded: LoadedModel) -> list[_Ways]:
         plans = plans[:1]
         expected = [_alone(loaded, plan) for plan in plans]
     try:
-        found = _packed(loaded, plans)
+        packed = _packed(loaded, plans)
     except Exception as error:  # a model's own code, called in a way that it may not know
         raise InputError(f"its layers do not run over packed texts ({one_line(error)})") from error
-    return [_Ways(*ways) for ways in zip(plans, expected, found, strict=True)]
+    return [_Ways(*ways) for ways in zip(plans, expected, packed, strict=True)]
 
 
-def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
+def _difference(ways: list[_Ways], loaded: LoadedModel) -> str:
     """The place where packed texts give other logits than the model itself; empty where rounding explains it."""
-    for plan, alone_NV, packed_NV in found:
+    for plan, alone_NV, packed_NV in ways:
         worst = (packed_NV - alone_NV).abs().max().item()
         share = max(TOLERANCE, STEPS * torch.finfo(loaded.model.dtype).eps)
         bound = share * max(1.0, alone_NV.abs().max().item())
@@ -145,13 +145,13 @@ def _packed(loaded: LoadedModel, plans: list[CutPlan]) -> list[Tensor]:
     device = loaded.model.device
     pack = Pack([PackedText.line(tuple(text)) for text in texts], tuple(prefix), device=device)
     ahead = Pack([PackedText.line(tuple(prefix))], (), device=device)
-    found = {}
+    logits_of = {}
     for leaf in walk(
         stack, pack, tree, tuple(prefix), PrefixCache(2**30), ahead=ahead, keep=False, wanted=lambda plan: True
     ):
         before = stack.leave(leaf.states_1TD[0])
-        found[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
-    return [found[plan.key] for plan in plans]
+        logits_of[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
+    return [logits_of[plan.key] for plan in plans]
 
 
 def engine_of(handle: ModelHandle) -> Engine:

@@ -164,11 +164,13 @@ def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | Li
     Raises:
         InputError: see ``generation_row``.
     """
-    written = [one for one in requests if isinstance(one, GenerationRequest) and len(str(one.prompt)) > _LONG]
+    written = [
+        request for request in requests if isinstance(request, GenerationRequest) and len(str(request.prompt)) > _LONG
+    ]
     if written:
         longest = max(written, key=lambda request: len(str(request.prompt)))
-        asked = [longest.prompt, longest.begins, longest.max_new_tokens]
-        handle.read("longest", asked, lambda reader: generation_row(reader, longest).limit)
+        what = [longest.prompt, longest.begins, longest.max_new_tokens]
+        handle.read("longest", what, lambda reader: generation_row(reader, longest).limit)
 
 
 def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:

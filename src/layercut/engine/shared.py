@@ -255,8 +255,8 @@ class SharedEngine(PlainEngine):
 
 
 def _worthwhile(rows: Iterator[tuple[Tokens, int]]) -> Tokens:
-    found = shared_prefix(rows)
-    return found if len(found) >= SHORTEST_PREFIX else ()
+    prefix = shared_prefix(rows)
+    return prefix if len(prefix) >= SHORTEST_PREFIX else ()
 
 
 def _scored_prefix(work: Sequence[Scoring]) -> Tokens:

@@ -61,9 +61,9 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         except InputError:
             continue
         tail = text[text.rfind(_PROBE) + len(_PROBE) :].lstrip() if _PROBE in text else ""
-        found = [content for content in added if content.strip() and tail.startswith(content)]
-        if found:
-            return added[max(found, key=len)]
+        ends = [content for content in added if content.strip() and tail.startswith(content)]
+        if ends:
+            return added[max(ends, key=len)]
     return None
 
 

@@ -140,8 +140,8 @@ class VllmEngine(PlanByPlan):
             wrote(new, left, under_way)
             return has_ended
 
-        asked = [(row.prompt, _drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
-        self._run(asked, plan, take)
+        prompts = [(row.prompt, _drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
+        self._run(prompts, plan, take)
         return [answer.completion() for answer in answers]
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
@@ -157,11 +157,11 @@ class VllmEngine(PlanByPlan):
             scores[index] = _read_off(*parts[index], output)
             return True
 
-        asked = [(row.tokens, _scoring(self._vllm, row, continuations)) for row, continuations in parts]
-        self._run(asked, plan, take)
+        prompts = [(row.tokens, _scoring(self._vllm, row, continuations)) for row, continuations in parts]
+        self._run(prompts, plan, take)
         return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
-    def _run(self, asked: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
+    def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
         """Run prompts under a plan to their ends.
 
         Args:
@@ -171,7 +171,7 @@ class VllmEngine(PlanByPlan):
         self._switch(frozenset(plan.removed), plan.num_layers)
         open_ids: set[str] = set()
         try:
-            for index, (tokens, parameters) in enumerate(asked):
+            for index, (tokens, parameters) in enumerate(prompts):
                 prompt = {"prompt_token_ids": list(tokens), "cache_salt": plan.key}
                 self._engine.add_request(str(index), prompt, parameters, lora_request=self._lora)
                 open_ids.add(str(index))
@@ -193,8 +193,8 @@ class VllmEngine(PlanByPlan):
         if removed == self._removed:
             return
         self._removed = None  # should it be stopped half-way
-        (found,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
-        assert found == num_layers, f"vLLM's {self._layers} has {found} layers, the checkpoint {num_layers}"
+        (num_found,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
+        assert num_found == num_layers, f"vLLM's {self._layers} has {num_found} layers, the checkpoint {num_layers}"
         self._removed = removed
 
     def _check(self, plan: CutPlan) -> None:

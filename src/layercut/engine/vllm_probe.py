@@ -62,13 +62,13 @@ def difference(expected: ExpectedScores, engine: Engine, dtype: str) -> str:
     for plan, wanted in zip(expected.plans, expected.scores, strict=True):
         under = "with all layers" if plan.is_uncut else f"without layer {plan.removed[0]}"
         try:
-            found = _scores(engine, plan)
+            scores = _scores(engine, plan)
         except Exception as error:  # vLLM's own code, called in a way that it may not know
             return f"{under} it fails ({one_line(error)})"
         worst = max(
             abs(ours - theirs)
             for name, one in wanted.items()
-            for ours, theirs in zip(found[name].log_likelihoods, one.log_likelihoods, strict=True)
+            for ours, theirs in zip(scores[name].log_likelihoods, one.log_likelihoods, strict=True)
         )
         if not worst <= TOLERANCE[dtype]:  # so written, it also catches NaN
             return f"{under} its log-likelihoods differ from those of transformers by {worst:.2g} nats"

@@ -178,7 +178,7 @@ def _generated(
     decoding = Decoding(temperature=1.0, seed=seed)
     prompts = [CALIBRATION_PROMPTS[index % len(CALIBRATION_PROMPTS)] for index in range(num_texts)]
     names = [f"text {index}" for index in range(num_texts)]
-    budgets = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, one, loaded.name))) for one in prompts]
+    budgets = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, prompt, loaded.name))) for prompt in prompts]
     uncut = CutPlan(num_layers=engine.num_layers)
 
     def question(most: int | None) -> JournalQuestion:

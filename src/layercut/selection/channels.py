@@ -109,7 +109,7 @@ def rank_channels(
         for layer in layers
     }
     columns = {(layer, at): own for layer in layers for at, own in _columns(readers[layer])}
-    found = {place: _Moments(own.shape[0]) for place, own in columns.items()}
+    moments_of = {place: _Moments(own.shape[0]) for place, own in columns.items()}
     with bypass(model, plan), ExitStack() as restoring:
         if (experts := plain_experts(model)) is not None:  # one expert at a time, so that each one's input is seen
             restoring.callback(model.set_experts_implementation, experts)
@@ -117,19 +117,19 @@ def rank_channels(
             weight = 1 / max(1, sum(map(len, texts)))
             for text in texts:
                 for place, states_TC in _activations(loaded, stack, readers, text):
-                    found[place].add(states_TC, weight / len(sources))
+                    moments_of[place].add(states_TC, weight / len(sources))
                 done += 1
                 progress("texts", done, total)
     for layer in layers:
         for slot, _ in readers[layer]:
-            seen = (found.get((layer, slot.first + at)) for at in range(slot.mlps))
-            if not any(one is not None and one.weight for one in seen):
+            seen = (moments_of.get((layer, slot.first + at)) for at in range(slot.mlps))
+            if not any(moments is not None and moments.weight for moments in seen):
                 raise InputError(
                     f"what {slot.module} of layer {layer} of {loaded.name} reads could not be seen, so its "
                     "channels cannot be ranked; remove layers."
                 )
         best: list[int] = []
-        for (its, at), moments in found.items():
+        for (its, at), moments in moments_of.items():
             if its == layer:
                 scores = moments.scores(columns[its, at].float(), criterion)
                 order = torch.sort(scores, descending=True, stable=True).indices
@@ -146,7 +146,7 @@ def _columns(readers: Sequence[Reader]) -> Iterator[tuple[int, Tensor]]:
     """By the first MLP, the columns (C, D) of a last matrix; of experts each expert's."""
     for slot, weight in readers:
         if slot.is_stacked:
-            yield from ((slot.first + at, one.movedim(slot.dim - 1, 0)) for at, one in enumerate(weight.detach()))
+            yield from ((slot.first + at, expert.movedim(slot.dim - 1, 0)) for at, expert in enumerate(weight.detach()))
         else:
             yield slot.first, weight.detach().movedim(slot.dim, 0)
 

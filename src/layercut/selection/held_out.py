@@ -118,18 +118,20 @@ def _objective(
     empty = [part.label for part, (before, _) in zip(objective.parts, unseen, strict=True) if not before]
     if empty:
         return {"selected": selected, "held_out": None, "refused": f"no items of {', '.join(empty)} were held out"}
-    found = mean_kept(
-        [
-            TaskValues(
-                part.label, _values(before, one.metric), _values(after, one.metric), one.floor, clusters_of(before),
-                one.is_log,
-            )
-            for part, one, (before, after) in zip(objective.parts, uncut, unseen, strict=True)
-        ],
-        seed=seed,
-    )  # fmt: skip
-    estimate = None if found.estimate is None else found.estimate._asdict()
-    return {"selected": selected, "held_out": estimate, "refused": found.refused}
+    values = [
+        TaskValues(
+            part.label,
+            _values(before, whole.metric),
+            _values(after, whole.metric),
+            whole.floor,
+            clusters_of(before),
+            whole.is_log,
+        )
+        for part, whole, (before, after) in zip(objective.parts, uncut, unseen, strict=True)
+    ]
+    mean = mean_kept(values, seed=seed)
+    estimate = None if mean.estimate is None else mean.estimate._asdict()
+    return {"selected": selected, "held_out": estimate, "refused": mean.refused}
 
 
 def _headline(records: Records) -> str:

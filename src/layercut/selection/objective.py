@@ -152,7 +152,7 @@ class TaskObjective:
         return race_plans(
             self._answers,
             plans,
-            [one.metric for one in self.uncut],
+            [uncut.metric for uncut in self.uncut],
             self._value,
             progress=self._progress,
         )

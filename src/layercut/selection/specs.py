@@ -61,7 +61,7 @@ class LayerSpec:
         return self.text
 
     @classmethod
-    def parse(cls, given: object) -> LayerSpec:
+    def parse(cls, value: object) -> LayerSpec:
         """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan.
 
         >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
@@ -70,16 +70,16 @@ class LayerSpec:
         Raises:
             InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
         """
-        if isinstance(given, LayerSpec):
-            return given
-        if isinstance(given, CutPlan):
-            return cls(text=given.label, plan=given)
-        if isinstance(given, list | tuple):
-            if (below := min((one for one in given if isinstance(one, int)), default=0)) < 0:
+        if isinstance(value, LayerSpec):
+            return value
+        if isinstance(value, CutPlan):
+            return cls(text=value.label, plan=value)
+        if isinstance(value, list | tuple):
+            if (below := min((layer for layer in value if isinstance(layer, int)), default=0)) < 0:
                 raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
-            removed = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
+            removed = as_plan(value, max((layer for layer in value if isinstance(layer, int)), default=0) + 2).removed
             return cls(text=",".join(map(str, removed)), layers=removed)
-        text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
+        text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
         if TIE in (words := text.split()):
             others = " ".join(word for word in words if word != TIE)
             return replace(cls.parse(others) if others else cls(text="", layers=()), text=text, tied=True)
