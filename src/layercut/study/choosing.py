@@ -13,9 +13,9 @@ from layercut.progress import Progress, Say
 from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash
 from layercut.selection import criterion as criterion_of
-from layercut.selection.base import Context
-from layercut.selection.protect import parse_protected
-from layercut.selection.select import select_layers
+from layercut.selection.base import Context, SearchSettings
+from layercut.selection.select import SelectionRequest, select_layers
+from layercut.selection.specs import LayerSpec, parse_protected
 from layercut.settings import GENERATED, DecodingSettings
 from layercut.study.settings import CriterionSettings
 from layercut.study.store import CHOSEN, SEARCHES, CellStore, chosen_in, model_identity
@@ -61,22 +61,18 @@ def choose_plans(
         if plan is None:
             if notes is None:
                 return {}
-            plan = select_layers(
-                model,
+            request = SelectionRequest(
+                remove=LayerSpec.parse(f"{depth} layers"),
                 criterion=criterion.criterion,
-                num_remove=depth,
-                out=folder / SEARCHES / name,
                 tasks=criterion.objective,
                 calibration=criterion.calibration,
                 protect=criterion.protect,
                 settings=criterion.settings,
-                normalise=criterion.normalise,
-                race=criterion.race,
+                search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
                 decoding=decoding,
                 seed=seed,
-                progress=progress,
-                say=say,
-            ).plan
+            )
+            plan = select_layers(model, request, out=folder / SEARCHES / name, progress=progress, say=say).plan
             notes.put(CHOSEN + key, plan.to_dict())
         plans[depth] = plan
     if criterion.is_nested:

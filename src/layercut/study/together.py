@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from layercut.engine.base import Decoding, Engine, ManyPlansAtOnce
+from layercut.engine.base import Decoding, Engine
 from layercut.runs.directory import RunFolder
 from layercut.study.store import Answered, CellStore
 from layercut.study.work import StudyArm
@@ -27,7 +27,7 @@ class Peer(NamedTuple):
 
 def can_share(cell: Cell, engine: Engine) -> bool:
     """True if an engine answers a cell under many plans at once, each item once."""
-    return isinstance(engine, ManyPlansAtOnce) and cell.num_samples == 1
+    return engine.shares_work and cell.num_samples == 1
 
 
 def peers_of(arm: StudyArm, arms: Sequence[StudyArm]) -> Iterator[StudyArm]:

@@ -180,7 +180,7 @@ class CutVerb(Verb):
 
     def _planned(self, io: Io) -> Any:
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""
-        from layercut.selection.specs import prefix_that_keeps
+        from layercut.selection.greedy import prefix_that_keeps
 
         chosen = cache(lambda num_layers: self._chosen(io, num_layers))
 
@@ -198,18 +198,16 @@ class CutVerb(Verb):
         channels by their activations on it.
         """
         from layercut.progress.bars import SelectionProgress
-        from layercut.selection.select import select_layers
+        from layercut.selection.select import SelectionRequest, select_layers
 
         assert self.remove is not None
         count = self.remove.count
-        number = 0 if count is None else count.layers(num_layers)
         if count is not None:
+            number = count.layers(num_layers)
             io.say(f"{count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
         if self.remove.mlp is not None:
             io.say("choosing MLP channels on text that the model itself writes; layercut select does on a task ...")
         with TemporaryDirectory() as scratch, SelectionProgress(io.console).running() as progress:
-            found = select_layers(
-                io.handle(self.model), criterion="block_influence", num_remove=number, layers=self.remove.layers,
-                mlp=self.remove.mlp, out=Path(scratch) / "run", seed=self.seed, progress=progress, say=io.say,
-            )  # fmt: skip
-        return found.plan
+            request = SelectionRequest(remove=self.remove, criterion="block_influence", seed=self.seed)
+            out = Path(scratch) / "run"
+            return select_layers(io.handle(self.model), request, out=out, progress=progress, say=io.say).plan
