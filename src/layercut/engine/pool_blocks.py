@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Engine, GenerationRequest, HiddenStates, Wanted, distinct
@@ -25,15 +26,6 @@ class Block:
     group: int  # which of the item groups it asks
     requests: Sequence[Any]
     plans: list[CutPlan]
-    deaths: int = 0  # members that died over it
-    found: list[tuple[str, list[Any]]] | None = None  # plan keys and answers, once it is done
-    error: Exception | None = None
-    is_lost: bool = False  # True if its member died and it has to be done again
-
-    @property
-    def is_over(self) -> bool:
-        """True if its member is done with it, well or not."""
-        return self.found is not None or self.error is not None or self.is_lost
 
     def asked(self, wanted: Wanted) -> dict[str, frozenset[str]]:
         """Ids that are wanted of it now, by plan key, without plans of which nothing is."""
@@ -125,7 +117,7 @@ def _length(request: Any) -> int:
 
 
 class MemberMetadata(NamedTuple):
-    """Properties of a member that a pool needs."""
+    """Properties of a member that the pool needs."""
 
     num_layers: int
     has_chat_template: bool
@@ -134,7 +126,7 @@ class MemberMetadata(NamedTuple):
 
 
 class EngineCall(NamedTuple):
-    """One question on some requests and plans."""
+    """One question to an engine, on some requests and plans."""
 
     number: int  # number of the block, by which plans are dropped
     method: str  # ``ask`` or ``compare``
@@ -146,36 +138,36 @@ class EngineCall(NamedTuple):
 class PoolWorker:
     """Runs in a process of its own. The engine is built by the first call, so that its errors are raised as such."""
 
-    def __init__(self, build: Callable[[], Engine]) -> None:
+    def __init__(self, build: Callable[[], Engine], place: int) -> None:
         self._build = build
-        self._engine: Engine | None = None
+        self._place = place
         self._dropped: set[tuple[int, str]] = set()
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
         """The engine, over a model of this process's own."""
-        if self._engine is None:
-            self._engine = self._build()
-        return self._engine
+        return self._build()
 
     def metadata(self) -> MemberMetadata:
         engine = self.engine
         return MemberMetadata(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
 
-    def answer(self, call: EngineCall, requests: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-        """Plan keys and answers, as far as they are asked and not dropped meanwhile."""
+    def answer(self, call: EngineCall, requests: Sequence[Any]) -> tuple[int, int, int, list[tuple[str, list[Any]]]]:
+        """Its place and process, the block, and plan keys with answers, as far as asked and not dropped meanwhile."""
 
         def wanted(plan: CutPlan, request_id: str) -> bool:
             return (call.number, plan.key) not in self._dropped and request_id in call.asked[plan.key]
 
-        found = getattr(self.engine, call.method)(requests, call.plans, *call.rest, wanted)
-        answers = [(plan.key, answers) for plan, answers in found]
+        replies = getattr(self.engine, call.method)(requests, call.plans, *call.rest, wanted)
+        answers = [(plan.key, list(some)) for plan, some in replies]
         self._dropped = {(number, key) for number, key in self._dropped if number > call.number}
-        return answers
+        return self._place, os.getpid(), call.number, answers
 
     def drop(self, number: int, keys: Sequence[str]) -> None:
-        """Leave plans of a block that is under way, or will be; called beside ``answer``, from another thread."""
+        """Leave plans of a block that may be under way here; called beside ``answer``, from another thread."""
         self._dropped |= {(number, key) for key in keys}
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        yield from self.engine.hidden_states(texts, plan)
+        # Ray sends into the generator, which an iterator behind `yield from` refuses.
+        for states in self.engine.hidden_states(texts, plan):  # noqa: UP028
+            yield states

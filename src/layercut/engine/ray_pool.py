@@ -1,23 +1,23 @@
-"""RayPool: an engine that runs in many processes, each a Ray actor with its own copy of the model.
+"""RayPool: an engine that runs in many processes, each with its own copy of the model.
 
     pool = RayPool("local:2", build)                  # two processes of this machine
     pool = RayPool("ray://head:10001", build)         # one for each GPU of a cluster
     pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four, over which its model is spread
 
 A call is split into blocks of items and plans (``pool_blocks``); each free member takes the next block. ``wanted`` is
-called before a block is sent and after a block returns, and cancelled plans stop where they run. If a member dies,
-only its current block is lost, and another member repeats it. In float32 the answers equal those of one process; in
-half precision they differ as with other batches, and with another number of members.
+called before a block is sent and while blocks are under way, and cancelled plans stop where they run. Ray starts a
+member that died again and repeats its current block. In float32 the answers equal those of one process; in half
+precision they differ as with other batches, and with another number of members.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -53,28 +53,16 @@ from layercut.text.counting import counted
 try:
     import ray
     from ray.exceptions import RayError, RayTaskError
+    from ray.util import ActorPool
 except ImportError as error:
     raise MissingExtra("a pool of engines", "ray") from error
 
-logger = logging.getLogger(__name__)
 GROUP_BATCHES = 2
 """Batches of an engine that a group of items fills, so that answers of one may grow while another one's end."""
-MOST_DEATHS = 3  # members that may die over one block, or for each place while they start, before the pool gives up
-START_SECONDS = 900.0
-"""Seconds that a pool without any living member waits for one, for example for a machine that is to come back."""
+MOST_DEATHS = 3  # members that may die over one block, or while they start, before the pool gives up
+START_SECONDS = 900.0  # until all members have to be up, for example those of a machine that is to come back
 _CHECK_EVERY = 0.5  # seconds between checks of what is still wanted
-_CONTROL = "control"
-_RAY: Any = ray  # without its types
-
-
-@dataclass(eq=False)
-class _Member:
-    """One actor and what it has in hand."""
-
-    actor: Any
-    pending: Any | None  # the unanswered request: a block, or to start
-    block: Block | None = None
-    pid: int | None = None  # once it is up
+_CONTROL = "control"  # the thread of a member that hears what is not wanted any more
 
 
 class RayPool(Engine):
@@ -91,12 +79,11 @@ class RayPool(Engine):
         self._where = PoolAddress.parse(where)
         self._build = build
         self._numbers = count(1)
-        self._members: list[_Member] = []
+        self._actors: list[Any] = []
+        self._pids: dict[int, int] = {}  # by the place of a member, its process when it was last heard of
         self._metadata: MemberMetadata | None = None
-        self._options: dict[str, Any] = {}
         self._owns_ray = False
-        self._failed_starts = 0
-        self.num_deaths = 0  # members that died so far
+        self.num_deaths = 0  # members that were seen to have died
 
     @property
     def num_layers(self) -> int:
@@ -112,13 +99,9 @@ class RayPool(Engine):
 
     @property
     def pids(self) -> list[int]:
+        """Processes of the members."""
         self._ready()
-        return [member.pid for member in self._members if member.pid is not None]
-
-    def wait(self) -> None:
-        """Until all members are up; work begins as soon as one is."""
-        while len(self.pids) < len(self._members):
-            self._collect()
+        return list(self._pids.values())
 
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
@@ -131,7 +114,7 @@ class RayPool(Engine):
         return self._run("compare", requests, plans, (reference,), wanted)
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine; by one member, because the states are far larger than the texts. Another goes on where it dies.
+        """See Engine; by one member, a batch at a time, because the states are far larger than the texts.
 
         Raises:
             InputError: through ``ray://``, which has no streams.
@@ -141,31 +124,16 @@ class RayPool(Engine):
                 "hidden states cannot be sent through ray://; run layercut on a machine of the cluster, with "
                 "`engine_pool` auto, or without a pool."
             )
-        num_given = num_deaths = 0
-        while True:
-            self._ready()
-            member = next(member for member in self._members if member.pid is not None)
-            method = member.actor.hidden_states.options(num_returns="streaming", _generator_backpressure_num_objects=2)
-            try:
-                for number, batch in enumerate(method.remote(list(texts), plan)):
-                    states = _result(batch)
-                    if number == num_given:
-                        yield states
-                        num_given += 1
-                return
-            except RayError as error:
-                num_deaths += 1
-                if num_deaths >= MOST_DEATHS:
-                    raise InputError(
-                        f"{num_deaths} members of the pool died while computing hidden states ({_line(error)})."
-                    ) from error
-                if member in self._members:
-                    self._replace(member, error)
+        self._ready()
+        method = self._actors[0].hidden_states
+        streamed = method.options(num_returns="streaming", _generator_backpressure_num_objects=2)
+        for batch in streamed.remote(list(texts), plan):
+            yield _result(partial(ray.get, batch), "while computing hidden states")
 
     def close(self) -> None:
-        for member in self._members:
-            ray.kill(member.actor)
-        self._members, self._metadata = [], None
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors, self._metadata, self._pids = [], None, {}
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
@@ -181,139 +149,100 @@ class RayPool(Engine):
     ) -> Under[Any]:
         most = GROUP_BATCHES * int(self._ready().description.get("batch_size", 32))
         by_key = {plan.key: plan for plan in plans}
-        size = group_size(requests, len(by_key), len(self._members), most)
-        queue = deque(blocks_of(item_groups(requests, size), plans, len(self._members), self._numbers))
-        stored: dict[int, Any] = {}  # by group its requests, where all members can read them
-        under_way: list[Block] = []
+        size = group_size(requests, len(by_key), len(self._actors), most)
+        queue = deque(blocks_of(item_groups(requests, size), plans, len(self._actors), self._numbers))
+        pool, kept = ActorPool(self._actors), dict[int, Any]()
+        under_way: dict[int, Block] = {}
         try:
             while queue or under_way:
-                self._ready()  # waits if all have died
-                for member in [member for member in self._members if member.pid and member.pending is None]:
-                    if (block := _next(queue, wanted)) is None:
-                        break
-                    if block.group not in stored:
-                        stored[block.group] = ray.put(list(block.requests))
+                while queue and pool.has_free():
+                    block = queue.popleft()
                     asked = block.asked(wanted)
+                    if not asked:
+                        continue
+                    if block.group not in kept:  # put where all members can read them
+                        kept[block.group] = ray.put(list(block.requests))
                     block.plans = [plan for plan in block.plans if plan.key in asked]
                     call = EngineCall(block.number, method, tuple(block.plans), rest, asked)
-                    member.block, member.pending = block, member.actor.answer.remote(call, stored[block.group])
-                    under_way.append(block)
-                self._collect()
-                for block in [block for block in under_way if block.is_over]:
-                    under_way.remove(block)
-                    if block.error is not None:
-                        raise block.error
-                    if block.is_lost:
-                        block.is_lost = False
-                        queue.appendleft(block)
-                    for key, answers in block.found or ():
+                    pool.submit(lambda actor, what: actor.answer.remote(*what), (call, kept[block.group]))
+                    under_way[block.number] = block
+                if not under_way:
+                    return
+                over = f"on the same {counted(len(next(iter(under_way.values())).requests), 'request')}"
+                with suppress(TimeoutError):
+                    place, pid, number, replies = _result(lambda: pool.get_next_unordered(timeout=_CHECK_EVERY), over)
+                    self._heard_of(place, pid)
+                    del under_way[number]
+                    for key, answers in replies:
                         if tokens := sum(getattr(answer, "num_new_tokens", 0) for answer in answers):
                             wrote(tokens)  # members write elsewhere: their tokens are heard of with their answers
                         yield by_key[key], answers
-                self._drop_unwanted(under_way, wanted)
+                self._drop_unwanted(under_way.values(), wanted)
         finally:
-            self._drop_unwanted(under_way, lambda plan, request_id: False)
+            self._drop_unwanted(under_way.values(), lambda plan, request_id: False)
+            while pool.has_next():
+                with suppress(Exception):  # of a question that nobody waits for any more
+                    pool.get_next_unordered()
 
-    def _drop_unwanted(self, blocks: Sequence[Block], wanted: Wanted) -> None:
+    def _heard_of(self, place: int, pid: int) -> None:
+        self.num_deaths += self._pids.get(place, pid) != pid
+        self._pids[place] = pid
+
+    def _drop_unwanted(self, blocks: Any, wanted: Wanted) -> None:
         """Notify members of plans that were cancelled since their block was sent."""
-        for member in self._members:
-            block = member.block
-            if block is not None and block in blocks:
-                asked = block.asked(wanted)
-                if dropped := [plan.key for plan in block.plans if plan.key not in asked]:
-                    member.actor.drop.options(concurrency_group=_CONTROL).remote(block.number, dropped)
+        for block in blocks:
+            asked = block.asked(wanted)
+            if keys := [plan.key for plan in block.plans if plan.key not in asked]:
+                for actor in self._actors:
+                    actor.drop.options(concurrency_group=_CONTROL).remote(block.number, keys)
                 block.plans = [plan for plan in block.plans if plan.key in asked]
 
     def _ready(self) -> MemberMetadata:
-        """Start the members if there are none, and wait until one is up.
+        """Start the members if there are none, and wait until they are up.
 
         Raises:
             InputError: no cluster, one without space for them, or members that cannot build their engine.
         """
-        if not self._members:
-            self._members = [self._start() for _ in range(self._connect())]
-        began = time.monotonic()
-        while self._metadata is None or not any(member.pid for member in self._members):
-            if time.monotonic() - began > START_SECONDS:
-                raise InputError(
-                    f"no member of the pool started within {START_SECONDS:.0f} s; check free CPUs and GPUs with `ray "
-                    "status`."
-                )
-            self._collect()
-        return self._metadata
-
-    def _collect(self) -> None:
-        """Wait a moment for members to finish what they have in hand, and write it into their blocks."""
-        pending = [member.pending for member in self._members if member.pending is not None]
-        ready = ray.wait(pending, num_returns=1, timeout=_CHECK_EVERY)[0] if pending else []
-        for member in [member for member in self._members if member.pending in ready]:
-            block = member.block
-            try:
-                result = _result(member.pending)
-            except RayError as error:
-                self._replace(member, error)
-                continue
-            except Exception as error:  # what the engine raised: it is raised to the caller
-                member.pending = member.block = None
-                if block is None:
-                    raise
-                block.error = error
-                continue
-            member.pending = member.block = None
-            if block is None:
-                self._started(member, result)
-            else:
-                block.found = result
-
-    def _started(self, member: _Member, metadata: MemberMetadata) -> None:
-        member.pid = metadata.pid
-        self._failed_starts = 0
-        self._metadata = self._metadata or metadata
-        if metadata.description != self._metadata.description:
+        if self._metadata is not None:
+            return self._metadata
+        num_members, options = self._connect()
+        actor_class: Any = ray.remote(**options)(PoolWorker)
+        self._actors = [actor_class.remote(self._build, place) for place in range(num_members)]
+        starting = [actor.metadata.remote() for actor in self._actors]
+        up, _ = ray.wait(starting, num_returns=num_members, timeout=START_SECONDS)
+        if len(up) < num_members:
             raise InputError(
-                f"members of the pool do not run the same model: {metadata.description} is not "
-                f"{self._metadata.description}. Give every machine the same files, devices and versions."
+                f"{num_members - len(up)} of {num_members} members of the pool did not start within "
+                f"{START_SECONDS:.0f} s; check free CPUs and GPUs with `ray status`."
             )
-
-    def _replace(self, member: _Member, error: Exception) -> None:
-        """A member died: its block is to be done again, and another one takes its place."""
-        self.num_deaths += 1
-        logger.warning("a member of the pool died (%s); another one is started", _line(error))
-        ray.kill(member.actor)
-        self._members[self._members.index(member)] = self._start()
-        if member.pid is None:
-            self._failed_starts += 1
-            if self._failed_starts >= MOST_DEATHS * len(self._members):
-                raise InputError(f"members of the pool die while they start ({_line(error)}); see Ray's logs.")
-        if (block := member.block) is not None:
-            block.deaths += 1
-            block.is_lost = True
-            if block.deaths >= MOST_DEATHS:
-                block.error = InputError(
-                    f"{block.deaths} members of the pool died on the same {counted(len(block.requests), 'request')} "
-                    f"({_line(error)}); if memory ran out, use a smaller `batch_size` or fewer members on a machine."
+        members = [_result(partial(ray.get, each), "while they start") for each in starting]
+        first: MemberMetadata = members[0]
+        for place, member in enumerate(members):
+            self._heard_of(place, member.pid)
+            if member.description != first.description:
+                raise InputError(
+                    f"members of the pool do not run the same model: {member.description} is not "
+                    f"{first.description}. Give every machine the same files, devices and versions."
                 )
+        self._metadata = first
+        return first
 
-    def _start(self) -> _Member:
-        actor = _RAY.remote(**self._options)(PoolWorker).remote(self._build)
-        return _Member(actor, actor.metadata.remote())
-
-    def _connect(self) -> int:
-        """Join or start Ray, and find out what a member may use; the number of members."""
-        where = self._where
-        if not _RAY.is_initialized():
+    def _connect(self) -> tuple[int, dict[str, Any]]:
+        """Join or start Ray; the number of members, and the options of an actor: what it may use."""
+        where, api = self._where, ray
+        if not api.is_initialized():
             how = {"address": where.address or "local", **({} if where.address else {"include_dashboard": False})}
             try:
-                _RAY.init(**how, log_to_driver=False, logging_level=logging.ERROR)
+                api.init(**how, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray raises nearly anything here, bare Exceptions too
                 place = where.address or "this machine"
                 token = "; if it asks for a token (~/.ray/auth_token), set RAY_AUTH_MODE=token" if where.address else ""
                 raise InputError(f"no Ray cluster answers at {place}: {_line(error)}{token}.") from error
             self._owns_ray = True
-        resources: Mapping[str, float] = _RAY.cluster_resources()
+        resources: Mapping[str, float] = api.cluster_resources()
         num_gpus, num_cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
         each = min(1.0, num_gpus) if where.gpus is None else where.gpus
-        machines = sum(bool(node["Alive"]) for node in _RAY.nodes())
+        machines = sum(bool(node["Alive"]) for node in api.nodes())
         num = where.members or (int(num_gpus // each) if each else machines)
         if num < 1 or num * each > num_gpus:
             raise InputError(
@@ -322,26 +251,22 @@ class RayPool(Engine):
             )
         # As many threads as cores; where there are more processes than cores they share them.
         cpus = min(1.0, num_cpus) if each else math.floor(num_cpus / num)
-        self._options = {"num_cpus": cpus, "num_gpus": each, "max_restarts": 0, "concurrency_groups": {_CONTROL: 1}}
-        return num
+        again = {"max_restarts": -1, "max_task_retries": MOST_DEATHS - 1}
+        return num, {"num_cpus": cpus, "num_gpus": each, "concurrency_groups": {_CONTROL: 1}, **again}
 
 
-def _next(queue: deque[Block], wanted: Wanted) -> Block | None:
-    """The next block of which something is wanted still."""
-    while queue:
-        block = queue.popleft()
-        if block.asked(wanted):
-            return block
-    return None
-
-
-def _result(reference: Any) -> Any:
-    """The result, or what was raised in the member as if it had been raised here."""
+def _result(get: Callable[[], Any], over: str) -> Any:
+    """The result, or what was raised in the member as if it had been raised here; ``over``: what members died over."""
     try:
-        return ray.get(reference)
+        return get()
     except RayTaskError as error:
         cause = getattr(error, "cause", None)
         raise (cause if isinstance(cause, Exception) else RuntimeError(str(error))) from error
+    except RayError as error:
+        raise InputError(
+            f"{MOST_DEATHS} members of the pool died {over} ({_line(error)}); if memory ran out, use a smaller "
+            "`batch_size` or fewer members on a machine."
+        ) from error
 
 
 def _line(error: Exception) -> str:

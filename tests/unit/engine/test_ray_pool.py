@@ -48,7 +48,6 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slow(notes: Path) -> Iterator[RayPool]:
     """Two members that take 50 ms over an answer; started once, as that takes seconds."""
     with RayPool("local:2", partial(slow_engine, notes, 0.05)) as pool:
-        pool.wait()
         yield pool
 
 
@@ -128,7 +127,6 @@ def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
 
 
 def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
-    slow.wait()
     plans = PLANS[:5]  # two in one block and three in the other, so that both do not end at once
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
