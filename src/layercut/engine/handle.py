@@ -169,6 +169,11 @@ class ModelHandle:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""
         if plan is None:
             plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.metadata.model_hash)
+        if plan.vocabulary is not None:
+            raise InputError(
+                "a plan that removes tokens changes the tokenizer, so it is measured on its files: layercut cut MODEL "
+                "--remove PLAN --out DIR, then give DIR."
+            )
         return with_earlier(plan, self.source)
 
     @cached_property

@@ -4,6 +4,7 @@ LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
 LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
+LayerSpec.parse("vocab:ascii")  the tokens that stay, see selection/vocabulary.py; also beside the rest
 LayerSpec.parse("tie")          an output head that is a copy of the embeddings; also beside layers: "6,9 tie"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
@@ -28,6 +29,7 @@ from layercut.models.sources import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
+from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
@@ -40,6 +42,7 @@ _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?
 _EDGE = re.compile(r"^(first|last):(\d{1,9})$")
 _COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
 _MLP = re.compile(r"(?:^|\s)mlp:(\S+)")
+_VOCABULARY = re.compile(r"(?:^|\s)vocab:(\S+)")
 _APART = re.compile(r"(?:\d+\.(?:attn|mlp)|attn|heads|\d+\.heads)(?::\S+)?")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, a plan.json or mergekit's .yaml"
 
@@ -55,6 +58,7 @@ class LayerSpec:
     plan: CutPlan | None = None
     kept: tuple[range, ...] | None = None  # the layers that stay, of a mergekit configuration
     mlp: float | None = None  # share of the channels of every MLP, beside the layers; it is open which
+    vocabulary: str | None = None  # the tokens that stay, as they are named, beside the rest
     tied: bool = False  # True if an output head goes that is a copy of the embeddings, beside the rest
 
     def __str__(self) -> str:
@@ -83,6 +87,10 @@ class LayerSpec:
         if TIE in (words := text.split()):
             others = " ".join(word for word in words if word != TIE)
             return replace(cls.parse(others) if others else cls(text="", layers=()), text=text, tied=True)
+        if match := _VOCABULARY.search(text):
+            check_vocabulary(match[1])
+            rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
+            return replace(cls.parse(rest) if rest else cls(text="", layers=()), text=text, vocabulary=match[1])
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
         if text.endswith(SUFFIXES):
@@ -146,6 +154,11 @@ class LayerSpec:
             InputError: a bare count, a layer out of range, or a plan made for another model.
         """
         check_seed(seed)
+        if self.vocabulary is not None:
+            raise InputError(
+                f"{self.text} names tokens, and the tokenizer goes with them, so it is a plan for files: layercut cut "
+                f"MODEL --remove '{self.text}' --out DIR, then give DIR."
+            )
         if self.tied:
             rest = replace(self, tied=False).bind(
                 num_layers=num_layers, model=model, model_hash=model_hash, seed=seed,
@@ -184,6 +197,11 @@ class LayerSpec:
 
 def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     spec = LayerSpec.parse(given)
+    if spec.vocabulary is not None:
+        raise InputError(
+            f"`{info.field_name}` {spec.text!r:.60} names tokens, and layers and channels are chosen here; "
+            "layercut cut removes tokens as well."
+        )
     if not spec.is_open:
         number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
         named = "the layers themselves" if number is None else f"layer {number}"
