@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy
 from layercut.errors import VerificationError
 from layercut.healing.examples import Data, TrainingExample, in_loss, padded
 from layercut.healing.logits import lazy_logits_in_loss, over_rows
+from layercut.healing.methods import MethodRow
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
 from layercut.models.placement import give_back_memory
@@ -69,22 +70,22 @@ class TrainedModel(NamedTuple):
     judge: Judge | None
 
 
-def trained_model(cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None) -> TrainedModel:
+def trained_model(cut: ModelSource, final: Path, method: MethodRow, data: Data | None = None) -> TrainedModel:
     """The trained weights as a whole model; VerificationError if the merged model is not the adapter model.
 
     ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``; ``data`` has the examples
     that measure what rounding costs.
     """
-    base = _dequantised(cut) if method == "qlora" else load_model(cut, dtype="float32", device=device).model
+    base = _dequantised(cut) if method.base == "nf4" else load_model(cut, dtype="float32", device="cpu").model
     judge = None if data is None else judged_by(base, data)
-    if method in ("lora", "qlora"):
+    if method.has_adapter:
         merged = merge_adapters(base, final)
         return TrainedModel(merged.model, merged.describe(), judge)
     from transformers import AutoModelForCausalLM
 
     del base
     with quiet_transformers():
-        whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map=device)
+        whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
     return TrainedModel(whole.eval(), "", judge)
 
 

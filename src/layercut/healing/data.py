@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.healing.examples import (
@@ -16,12 +16,26 @@ from layercut.healing.examples import (
     num_loss_tokens,
 )
 from layercut.healing.filters import ReportItems, decontaminate, filter_responses
-from layercut.healing.prompt_sources import PromptGroup
+from layercut.healing.prompt_sources import PromptGroup, TaskPrompts
 from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
 from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Material(NamedTuple):
+    """What the ``options`` of a trainer may be made from."""
+
+    cut: LoadedModel  # the pruned model, which is trained
+    teacher: PreTrainedModel | None  # the original model, for objectives with a divergence
+    settings: TrainSettings
+    data: Data
+    records: Sequence[AnswerRecord]  # the answers that the data come from
+    tasks: Sequence[TaskPrompts]  # grade answers
 
 
 def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:

@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.errors import InputError
+from layercut.healing.data import Material
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.on_policy import BATCH, answering
 from layercut.healing.prompt_sources import TaskPrompts
@@ -74,6 +75,12 @@ class GrpoTrainer(Watched, GRPOTrainer):  # type: ignore[misc]
         """Args beside those of Watched; ``cut``: the model in training, ``questions``: by example."""
         self._cut, self._questions = cut, questions
         super().__init__(*args, reward_funcs=lambda rewards, **_: rewards, rollout_func=self._roll_out, **kwargs)
+
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """See HealingTrainer."""
+        questions = questions_in(material.data, material.tasks, material.settings)
+        return {"cut": material.cut, "questions": questions}
 
     @staticmethod
     def arguments(given: dict[str, Any], settings: TrainSettings) -> GRPOConfig:

@@ -16,6 +16,7 @@ from layercut.healing.data import examples_of, matched, original_records, questi
 from layercut.healing.filters import BUILT_IN, full_test_sets, items_used, report_items, tasks_to_check
 from layercut.healing.generate import answers_of
 from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
+from layercut.healing.methods import METHODS
 from layercut.healing.outline import IN_FULL, check_method, check_models
 from layercut.healing.pair import load_pair
 from layercut.healing.process_group import ProcessGroup
@@ -162,7 +163,7 @@ def heal_model(
             tasks=source.tasks,
         )
         del pair  # the job frees it
-        job.seam() if train.method == "seam" else job.train()
+        job.train() if METHODS[train.method].made_by else job.seam()
         return ended(run, plan)
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
+from layercut.healing.data import Material
 from layercut.healing.examples import Data
 from layercut.healing.memory import has_bfloat16
+from layercut.healing.methods import METHODS, OBJECTIVES, named_in
 from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
@@ -53,25 +55,13 @@ def objective_of(
 
     ``records`` are the answers that the data come from; ``tasks`` grade answers.
     """
-    if settings.objective == "sft":
-        return {}
-    if settings.is_graded:
-        from layercut.healing.grpo import GrpoTrainer, questions_in
-
-        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions_in(shared.data, tasks, settings)}
-    from layercut.healing.distill import DistillTrainer, check_teacher
-    from layercut.healing.examples import encode_example
-    from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
-
-    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
-    check_teacher(loaded.model, uncut.model)
-    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective}
-    if settings.objective != "on-policy":
-        return options | {"trainer": DistillTrainer}
-    by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
-    length = RolloutLength(settings.rollout_start, settings.rollout_max)
-    more = {"kind": "reverse-kl", "cut": loaded, "records": by_prompt, "length": length}
-    return options | more | {"trainer": OnPolicyTrainer}
+    row = OBJECTIVES[settings.objective]
+    trainer = named_in(row.trainer)
+    uncut = (pair.uncut or load_cut(teacher, TrainSettings())).model if row.divergence else None
+    return {
+        "trainer": trainer,
+        **trainer.options(Material(pair.cut, uncut, settings, shared.data, records, tasks)),
+    }
 
 
 def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain) -> None:
@@ -177,8 +167,7 @@ class HealingJob:
         self.say("folding in, writing and comparing with the trained model ...")
         train = self.settings.train
         data = None if train.is_graded else self.data  # a loss on given answers cannot say what rounding costs
-        merges_on = "cpu" if train.method != "qlora" else "cuda"
-        whole = trained_model(self.cut.source, final, train.method, merges_on, data)
+        whole = trained_model(self.cut.source, final, METHODS[train.method], data)
         write = partial(write_healed, whole.model, self.cut.source, dtype=self.settings.save_dtype, judge=whole.judge)
         return self._write(healing, write, whole.checked, curve, out)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
 from layercut.engine.probe import fastest_engine
 from layercut.engine.rows import Tokens
+from layercut.healing.data import Material
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, encode_example, rows
 from layercut.healing.prompt_sources import TaskPrompts
@@ -149,6 +150,14 @@ class OnPolicyTrainer(DistillTrainer):
         self._coming: list[Tokens] = []  # prompts of the current step that are not learned from yet
         self._answers: dict[Tokens, TrainingExample | None] = {}
         """The current weights' answers by prompt; None for one that reached its limit without any text."""
+
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """See HealingTrainer."""
+        cut, settings = material.cut, material.settings
+        by_prompt = {encode_example(cut.tokenizer, one).prompt: one for one in material.records if one["completion"]}
+        length = RolloutLength(settings.rollout_start, settings.rollout_max)
+        return {**super().options(material), "cut": cut, "records": by_prompt, "length": length}
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro batches of the next step. Answers of the last step's weights are forgotten."""

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import nn
 
 from layercut.engine.handle import ModelHandle
+from layercut.healing.methods import METHODS
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import load_for_training
 from layercut.models.loading import LoadedModel, load_tokenizer
@@ -43,7 +44,10 @@ def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings)
     and the dtype and architecture of the cut. Only adapters leave the weights of a model as they are, and quantised
     weights are no plain tensors. Reads headers and samples of weights.
     """
-    if train.method != "lora" or not train.needs_teacher or "quantization_config" in read_config(teacher.source.path):
+    method = METHODS[train.method]
+    if not method.has_adapter or method.base != "stored" or not train.needs_teacher:
+        return None
+    if "quantization_config" in read_config(teacher.source.path):
         return None
     if (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device):
         return None

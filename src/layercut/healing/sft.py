@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from layercut.errors import MissingExtra
+from layercut.healing.data import Material
 from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.process_group import ProcessGroup
@@ -135,6 +136,11 @@ class Watched(Trainer):  # type: ignore[misc]
 
 class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given, without its templates."""
+
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """Arguments of the constructor beside those of all trainers."""
+        return {}
 
     @staticmethod
     def arguments(given: dict[str, Any], settings: TrainSettings) -> SFTConfig:

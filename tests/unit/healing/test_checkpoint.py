@@ -13,6 +13,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 from layercut.errors import InputError, VerificationError
 from layercut.healing import trainable
 from layercut.healing.checkpoint import stored_dtype, trained_model, write_adapter, write_healed
+from layercut.healing.methods import METHODS
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import add_adapters, merge_adapters
 from layercut.models.sources import resolve
@@ -43,7 +44,8 @@ def cut(tmp_path: Path) -> Path:
     save_tiny("llama", tmp_path / "uncut")
     tiny = AutoModelForCausalLM.from_pretrained(tmp_path / "uncut").bfloat16()
     tiny.save_pretrained(tmp_path / "uncut")
-    cut_checkpoint(tmp_path / "uncut", PLAN, tmp_path / "cut", extra_files={"README.md": "the cut's card"})
+    cut_checkpoint(tmp_path / "uncut", PLAN, tmp_path / "cut")
+    (tmp_path / "cut" / "README.md").write_text("the cut's card")
     return tmp_path / "cut"
 
 
@@ -78,7 +80,7 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve(str(cut))
-    model, checked, _ = trained_model(source, tmp_path / "adapter", "lora", "cpu")
+    model, checked, _ = trained_model(source, tmp_path / "adapter", METHODS["lora"])
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
     entry = write_healed(model, source, out=tmp_path / "healed", healing=ENTRY | {"checked": [checked]}, curve=curve)
