@@ -17,7 +17,8 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,7 @@ from layercut.errors import VerificationError
 from layercut.healing.examples import Data, TrainingExample, in_loss, padded
 from layercut.healing.logits import lazy_logits_in_loss, over_rows
 from layercut.healing.methods import MethodRow
+from layercut.healing.record import HealingRecord, healed_card
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
 from layercut.models.placement import give_back_memory
@@ -36,13 +38,11 @@ from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, stored_tensors
 from layercut.runs.atomic import new_directory, write_json
-from layercut.runs.healing import healing_lines
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
 from layercut.surgery.config_fields import with_older_fields
-from layercut.surgery.cut import UNMEASURED, with_weights_of
+from layercut.surgery.cut import with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
-from layercut.text.markup import escape, escaped, table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,7 +94,7 @@ def write_healed(
     cut: ModelSource,
     *,
     out: Path,
-    healing: Mapping[str, Any],
+    record: HealingRecord,
     curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
@@ -109,7 +109,7 @@ def write_healed(
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
         out: the new folder.
-        healing: the entry for plan.json; its ``checked`` gets what is verified here.
+        record: for plan.json; its ``checked`` gets what is verified here.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint.
         judge: measures what rounding costs.
@@ -121,12 +121,12 @@ def write_healed(
     with new_directory(out) as folder:
         written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
         _copy_files(cut.path, folder)
-        shared = {**healing, "written": written.to_dict(judge)}
-        return _describe(cut.path, folder, shared, written.describe(judge), curve)
+        record = replace(record, written=written.to_dict(judge))
+        return _describe(cut.path, folder, record, written.describe(judge), curve)
 
 
 def write_adapter(
-    cut: ModelSource, final: Path, *, out: Path, healing: Mapping[str, Any], curve: Path | None = None
+    cut: ModelSource, final: Path, *, out: Path, record: HealingRecord, curve: Path | None = None
 ) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
     with new_directory(out) as folder:
@@ -135,7 +135,7 @@ def write_adapter(
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
         _copy_files(cut.path, folder)
-        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", curve)
+        return _describe(cut.path, folder, record, f"an adapter for {cut.name}, not merged", curve)
 
 
 def _copy_files(source: Path, folder: Path) -> None:
@@ -147,14 +147,13 @@ def _copy_files(source: Path, folder: Path) -> None:
         shutil.copyfile(source / EARLIER_PLANS_FILE, folder / EARLIER_PLANS_FILE)
 
 
-def _describe(
-    source: Path, folder: Path, healing: Mapping[str, Any], checked: str, curve: Path | None
-) -> dict[str, Any]:
+def _describe(source: Path, folder: Path, record: HealingRecord, checked: str, curve: Path | None) -> dict[str, Any]:
     """Write plan.json, the loss curve and the card; returns the entry of plan.json."""
-    entry = {**healing, "checked": [*healing.get("checked", ()), checked]}
+    record = replace(record, checked=[*record.checked, checked])
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
-        entry["loss_curve"] = CURVE_FILE
+        record = replace(record, loss_curve=CURVE_FILE)
+    entry = record.to_dict()
     plan = _plan_data(source)
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
     card = source / "README.md"
@@ -181,44 +180,6 @@ def _dequantised(cut: ModelSource) -> PreTrainedModel:
         packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
         model: PreTrainedModel = packed.dequantize().float()
     return model
-
-
-_IN_LINES = {"held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
-"""Keys that the card shows in lines, and not in its table."""
-UNTRAINED = "Nothing was trained after the cut."  # a line in the card of a pruned model
-
-
-def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
-    """README.md of a healed checkpoint.
-
-    Args:
-        cut_card: README.md of the pruned checkpoint, whose text stays; empty where there is none.
-        healing: the entry of plan.json.
-    """
-    text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
-    if not text:
-        front = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---"
-        text = f"{front}\n\n# Healed model\n\n{UNMEASURED}"
-    rows = [
-        (name.replace("_", " "), _shown(value))
-        for name, value in healing.items()
-        if value not in (None, [], {}) and name not in _IN_LINES
-    ]
-    lines = [*(f"- {escaped(line)}" for line in healing_lines(healing)), ""]
-    lines += table(["", ""], ((escape(name), escape(value)) for name, value in rows))
-    return "\n".join([text, "", "## Healing", "", *lines, ""])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "ids" in value:  # of items: their number
-        return _shown(value["num_items"])
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
-    if isinstance(value, list | tuple):
-        return "; ".join(map(_shown, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 SHARE = 0.02  # share of the healing gain in loss that rounding may cost

@@ -22,6 +22,7 @@ from layercut.healing.pair import load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.record import HealingRecord
 from layercut.healing.settings import RESPONSES, HealSettings
 from layercut.healing.trainable import remove_weights
 from layercut.models.weights import PLAN_FILE
@@ -33,7 +34,7 @@ from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
-from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+from layercut.tasks.selected_items import record_items
 
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
@@ -130,23 +131,23 @@ def heal_model(
         if settings.match_tokens:
             examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
         data = split(examples, train, say)
-        healing = {
-            "method": train.method,
-            "objective": train.objective,
+        record = HealingRecord(
+            method=train.method,
+            objective=train.objective,
             **plan.gone,
-            "responses": responses,
-            "tokens_matched": settings.match_tokens,
-            "teacher": teacher_model.model,
-            "teacher_hash": teacher.metadata.model_hash,
-            "cut_hash": cut.metadata.model_hash,
-            **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
-            "data_hash": data.hash,
-            "num_examples": len(data.train),
-            "num_held_out": len(data.held_out),
-            **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
+            responses=responses,
+            tokens_matched=settings.match_tokens,
+            teacher=teacher_model.model,
+            teacher_hash=teacher.metadata.model_hash,
+            cut_hash=cut.metadata.model_hash,
+            cut_from={"model": plan.model, "model_hash": plan.model_hash} if is_another else None,
+            data_hash=data.hash,
+            num_examples=len(data.train),
+            num_held_out=len(data.held_out),
+            loss_tokens=None if train.is_graded else data.num_tokens,
             **counts,
-            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
-        }
+            selection_items=record_items(items_used(to_check(), in_full, source)),
+        )
         job = HealingJob(
             run=run,
             cut=cut,
@@ -156,7 +157,7 @@ def heal_model(
             data=data,
             records=records.get(responses, []),
             settings=settings,
-            healing=healing,
+            record=record,
             console=console,
             say=say,
             group=group,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,13 +20,14 @@ from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.record import HealingRecord
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
-from layercut.runs.healing import ACCURACY, ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
+from layercut.runs.healing import ACCURACY, CHECKPOINT, MARKS
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ class HealingJob:
     data: Data
     records: list[AnswerRecord]
     settings: HealSettings
-    healing: dict[str, Any]
+    record: HealingRecord
     console: Console
     say: Say
     group: ProcessGroup
     tasks: list[TaskPrompts]
 
-    def seam(self) -> dict[str, Any]:
+    def seam(self) -> None:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.checkpoint import judged_by, write_healed
         from layercut.healing.seam import places_of, repair_seams
@@ -112,22 +112,23 @@ class HealingJob:
             self.say(fit.describe())
         del uncut
         give_back_memory()
-        healing = self.healing | {
-            "seams": [fit.describe() for fit in fits],
-            "seam_map": self.settings.train.seam,
-            "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
-            "tokens": fits[0].num_tokens,
-            "seconds": round(time.monotonic() - began, 1),
-        }
-        write = partial(write_healed, loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
-        return self._write(healing, write, "")
+        record = replace(
+            self.record,
+            seams=[fit.describe() for fit in fits],
+            seam_map=kind,
+            settings={name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
+            tokens=fits[0].num_tokens,
+            seconds=round(time.monotonic() - began, 1),
+        )
+        out, dtype = self.run.path / CHECKPOINT, self.settings.save_dtype
+        write_healed(loaded.model, self.cut.source, out=out, record=record, dtype=dtype, judge=judge)
 
     @property
     def _loaded(self) -> LoadedModel:
         assert self.pair is not None, "the pruned model is needed"
         return self.pair.cut
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> None:
         """Train, merge and write the checkpoint."""
         from layercut.healing.sft import CURVE, finished, learned
 
@@ -139,37 +140,38 @@ class HealingJob:
             self.group.share(None)
         self.pair = None  # what is written is loaded for itself
         give_back_memory()
-        healing = self.healing | {
-            "settings": settings.in_effect(),
-            "steps": trained.steps,
-            "tokens": trained.tokens,
-            "seconds": round(trained.seconds, 1),
-            "stopped_early": trained.stopped_early,
-            "looks": looks_of(trained.curve),
-            "held_out_loss": trained.held_out,
-        }
+        record = replace(
+            self.record,
+            settings=settings.in_effect(),
+            steps=trained.steps,
+            tokens=trained.tokens,
+            seconds=round(trained.seconds, 1),
+            stopped_early=trained.stopped_early,
+            looks=looks_of(trained.curve),
+            held_out_loss=trained.held_out,
+        )
         if not settings.answers_itself:
-            healing[ANSWER_TOKENS] = [*islice(learned(self.data.train, settings), trained.steps)][-1]
+            tokens = [*islice(learned(self.data.train, settings), trained.steps)]
+            record = replace(record, answer_tokens=tokens[-1])
         for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
             out = self.run.path / MARKS / kept.name
             if not out.exists():
-                self._write_trained(kept, healing | {MARK: int(kept.name)}, out=out)
-        return self._write_trained(trained.final, healing, CURVE)
+                self._write_trained(kept, replace(record, mark=int(kept.name)), out)
+        self._write_trained(trained.final, record, self.run.path / CHECKPOINT, folder / CURVE)
 
-    def _write_trained(
-        self, final: Path, healing: dict[str, Any], curve: str | None = None, out: Path | None = None
-    ) -> dict[str, Any]:
+    def _write_trained(self, final: Path, record: HealingRecord, out: Path, curve: Path | None = None) -> None:
         """Write trained weights: a whole model, or the adapters alone."""
         from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
 
         if self.settings.keep_adapter:
-            return self._write(healing, partial(write_adapter, self.cut.source, final), "", curve, out)
+            write_adapter(self.cut.source, final, out=out, record=record, curve=curve)
+            return
         self.say("folding in, writing and comparing with the trained model ...")
-        train = self.settings.train
+        train, dtype = self.settings.train, self.settings.save_dtype
         data = None if train.is_graded else self.data  # a loss on given answers cannot say what rounding costs
-        whole = trained_model(self.cut.source, final, METHODS[train.method], data)
-        write = partial(write_healed, whole.model, self.cut.source, dtype=self.settings.save_dtype, judge=whole.judge)
-        return self._write(healing, write, whole.checked, curve, out)
+        model, checked, judge = trained_model(self.cut.source, final, METHODS[train.method], data)
+        record = replace(record, checked=[checked] if checked else [])
+        write_healed(model, self.cut.source, out=out, record=record, curve=curve, dtype=dtype, judge=judge)
 
     def _trained(self) -> Trained:
         """Train; its models are freed with this call, apart from the job's pair."""
@@ -195,20 +197,6 @@ class HealingJob:
             trained = train(model, loaded.tokenizer, self.data, settings, folder, on_progress=on_progress, **options)
         self.group.leave()
         return trained
-
-    def _write(
-        self,
-        healing: dict[str, Any],
-        write: Callable[..., dict[str, Any]],
-        checked: str,
-        curve: str | None = None,
-        out: Path | None = None,
-    ) -> dict[str, Any]:
-        return write(
-            out=out or self.run.path / CHECKPOINT,
-            healing=healing | {"checked": [checked] if checked else []},
-            curve=self.run.path / TRAINING / curve if curve else None,
-        )
 
 
 def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
