@@ -47,8 +47,6 @@ from layercut.surgery.verify import ROUNDING_STEPS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from layercut.healing.examples import Data
-
 CURVE_FILE = "healing_loss.jsonl"
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -76,13 +74,18 @@ def trained_model(cut: ModelSource, final: Path, method: MethodRow, data: Data |
     ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``; ``data`` has the examples
     that measure what rounding costs.
     """
-    base = _dequantised(cut) if method.base == "nf4" else load_model(cut, dtype="float32", device="cpu").model
+    from transformers import AutoModelForCausalLM
+
+    if method.base == "nf4":  # the adapter was trained on weights rounded to 4 bits: round them and return
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
+            base: PreTrainedModel = packed.dequantize().float()
+    else:
+        base = load_model(cut, dtype="float32", device="cpu").model
     judge = None if data is None else judged_by(base, data)
     if method.has_adapter:
         merged = merge_adapters(base, final)
         return TrainedModel(merged.model, merged.describe(), judge)
-    from transformers import AutoModelForCausalLM
-
     del base
     with quiet_transformers():
         whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
@@ -108,7 +111,6 @@ def write_healed(
     Args:
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
-        out: the new folder.
         record: for plan.json; its ``checked`` gets what is verified here.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint.
@@ -172,16 +174,6 @@ def _plan_data(source: Path) -> dict[str, Any]:
     return CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
 
 
-def _dequantised(cut: ModelSource) -> PreTrainedModel:
-    """The weights that a qlora adapter was trained on: rounded to 4 bits and back."""
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers():
-        packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
-        model: PreTrainedModel = packed.dequantize().float()
-    return model
-
-
 SHARE = 0.02  # share of the healing gain in loss that rounding may cost
 JUDGED = 64  # most examples for measuring the loss: four passes read them, possibly on a CPU
 _BATCH = 4
@@ -236,6 +228,8 @@ class Written(NamedTuple):
         return text + (f"; {self.note}" if self.note else "")
 
 
+_ROUNDINGS = {"float32": ("none",), "float16": ("nearest",), "bfloat16": ("nearest", "stochastic")}
+"""Ways to round to a dtype, in the order in which they are tried; without a judge the last one alone."""
 _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
@@ -267,17 +261,9 @@ def _sum_of_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
 def write_weights(
     model: PreTrainedModel, folder: Path, *, stored: str, dtype: str = "auto", judge: Judge | None = None
 ) -> Written:
-    """Write ``model`` and read it back.
+    """Write ``model`` and read it back, as ``write_healed`` says.
 
-    Args:
-        model: the trained model in float32. Afterwards it holds the written weights.
-        folder: for config and weights.
-        stored: dtype of the pruned checkpoint.
-        dtype: of the written weights; auto is ``stored``.
-        judge: measures what rounding costs; without one, weights are rounded stochastically to bfloat16.
-
-    Raises:
-        VerificationError: the model on disk is another one.
+    ``stored`` is the dtype of the pruned checkpoint. Without a judge, weights are rounded stochastically to bfloat16.
     """
     model.eval()  # type: ignore[no-untyped-call]
     expected = probe_logits(model)
@@ -285,7 +271,8 @@ def write_weights(
     tries: list[Written] = []
     reloaded: Any = None
     dtype = stored if dtype == "auto" else dtype
-    for rounding in _roundings(dtype, is_judged=judge is not None):
+    roundings = _ROUNDINGS[dtype]
+    for rounding in roundings if judge is not None else roundings[-1:]:
         reloaded = None  # frees the one before
         reloaded = _write(model, folder, dtype, rounding)
         loss = math.nan if judge is None else mean_loss(reloaded, judge.examples)
@@ -302,15 +289,6 @@ def write_weights(
         result = result._replace(note=_note(result, tries[0], judge, trained))
     _check(model, reloaded, folder, dtype)
     return result
-
-
-def _roundings(dtype: str, *, is_judged: bool) -> tuple[str, ...]:
-    """Ways to round to a dtype, in the order in which they are tried."""
-    if dtype == "float32":
-        return ("none",)
-    if dtype != "bfloat16":
-        return ("nearest",)
-    return ("nearest", "stochastic") if is_judged else ("stochastic",)
 
 
 def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:

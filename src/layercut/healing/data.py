@@ -42,13 +42,13 @@ def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:
     """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
-        found = [record | {"finish_reason": "stop"} for record in _records(part) if record["completion"].strip()]
-        if not found:
+        answered = [record | {"finish_reason": "stop"} for record in _records(part) if record["completion"].strip()]
+        if not answered:
             raise InputError(
                 "these prompts come without answers of their own, so there is no original arm; give rows with an "
                 "assistant turn or an output, answer, response or completion, or use `responses` self."
             )
-        records += found
+        records += answered
     return records
 
 
@@ -68,8 +68,8 @@ def _records(part: PromptGroup) -> list[AnswerRecord]:
     made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
     made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
     records: list[Any] = [
-        {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, **made_of}
-        for one in part.answered
+        {"id": row.prompt.id, "prompt": plain_prompt(row.prompt), "completion": row.answer, **made_of}
+        for row in part.answered
     ]
     return records
 

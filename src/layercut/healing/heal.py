@@ -120,16 +120,18 @@ def heal_model(
         if pair.uncut is not None:
             say("weights that the pruned model and its teacher have in common are in memory once")
         items = report_items(to_check(), in_full, say)
-        found = {}
-        for arm, some in records.items():
+        examples_by_arm = {}
+        for arm, answers in records.items():
             # A data set's own answers were not graded and need not be.
             filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
-            found[arm] = examples_of(some, pair.cut, filters, items, train.max_length, arm, say)
+            examples_by_arm[arm] = examples_of(answers, pair.cut, filters, items, train.max_length, arm, say)
         if train.is_graded:
-            found[responses] = question_examples(source.parts, pair.cut, items, train.max_length, say)
-        examples, counts = found[responses]
+            examples_by_arm[responses] = question_examples(source.parts, pair.cut, items, train.max_length, say)
+        examples, counts = examples_by_arm[responses]
         if settings.match_tokens:
-            examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
+            examples = matched(
+                {arm: made for arm, (made, _) in examples_by_arm.items()}, settings.responses, train.seed, say
+            )
         data = split(examples, train, say)
         record = HealingRecord(
             method=train.method,

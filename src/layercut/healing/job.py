@@ -22,7 +22,6 @@ from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.record import HealingRecord
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.models.loading import LoadedModel
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
@@ -98,7 +97,8 @@ class HealingJob:
         from layercut.healing.checkpoint import judged_by, write_healed
         from layercut.healing.seam import places_of, repair_seams
 
-        began, loaded = time.monotonic(), self._loaded
+        assert self.pair is not None, "the pruned model is needed"
+        began, loaded = time.monotonic(), self.pair.cut
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(loaded.model, self.data)
         kind = self.settings.train.seam
@@ -122,11 +122,6 @@ class HealingJob:
         )
         out, dtype = self.run.path / CHECKPOINT, self.settings.save_dtype
         write_healed(loaded.model, self.cut.source, out=out, record=record, dtype=dtype, judge=judge)
-
-    @property
-    def _loaded(self) -> LoadedModel:
-        assert self.pair is not None, "the pruned model is needed"
-        return self.pair.cut
 
     def train(self) -> None:
         """Train, merge and write the checkpoint."""
@@ -180,7 +175,7 @@ class HealingJob:
         from layercut.healing.trainable import make_trainable, num_trainable
 
         assert self.pair is not None, "models are freed after the training"
-        settings, folder, loaded = self.settings.train, self.run.path / TRAINING, self._loaded
+        settings, folder, loaded = self.settings.train, self.run.path / TRAINING, self.pair.cut
         shared = ToTrain(self.data, self.run.path)
         self.group.share(shared)
         options = objective_of(self.pair, self.teacher, settings, shared, self.records, self.tasks)
@@ -202,4 +197,4 @@ class HealingJob:
 def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """The step and the accuracies on held-out questions, of every evaluation that asked some."""
     shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
-    return [{"step": line["step"], **found} for line, found in zip(curve, shares, strict=True) if found]
+    return [{"step": line["step"], **share} for line, share in zip(curve, shares, strict=True) if share]

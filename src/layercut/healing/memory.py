@@ -146,8 +146,8 @@ def _longest(train: TrainSettings, data: Data) -> Longest:
     """The longest example; with answers of the pruned model's own, the longest that may be drawn."""
     own = train.rollout_max if train.answers_itself else 0
     examples = (*data.train, *data.held_out)
-    tokens = max(len(one.prompt) + max(len(one.completion), own) for one in examples)
-    return Longest(min(tokens, train.max_length), max(own, *(len(one.completion) for one in examples)))
+    tokens = max(len(example.prompt) + max(len(example.completion), own) for example in examples)
+    return Longest(min(tokens, train.max_length), max(own, *(len(example.completion) for example in examples)))
 
 
 def _gb(num_bytes: int) -> str:

@@ -112,23 +112,19 @@ def accuracy_of_held_out(
     asked = [(task, [name for name in held_out if name in task.samples][:count]) for task in tasks]
 
     def look(model: Any) -> dict[str, float]:
-        found = {}
+        accuracies = {}
         with answering(model, cut, BATCH) as engine:
             for task, names in asked:
-                if names:
-                    right = _num_right(engine, task, names)
-                    found[f"{ACCURACY}{task.task.name} ({task.readout}, n={len(names)})"] = right / len(names)
-        return found
+                if not names:
+                    continue
+                prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
+                requests = [task.request(prompts[name]) for name in names]
+                batches = engine.completions(requests, CutPlan(num_layers=engine.num_layers), Decoding())
+                right = sum(task.are_right([answer for batch in batches for answer in batch]))
+                accuracies[f"{ACCURACY}{task.task.name} ({task.readout}, n={len(names)})"] = right / len(names)
+        return accuracies
 
     return look
-
-
-def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
-    prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
-    requests = [task.request(prompts[name]) for name in names]
-    uncut = CutPlan(num_layers=engine.num_layers)
-    answers = [answer for batch in engine.completions(requests, uncut, Decoding()) for answer in batch]
-    return sum(task.are_right(answers))
 
 
 class OnPolicyTrainer(DistillTrainer):
@@ -155,7 +151,9 @@ class OnPolicyTrainer(DistillTrainer):
     def options(cls, material: Material) -> dict[str, Any]:
         """See HealingTrainer."""
         cut, settings = material.cut, material.settings
-        by_prompt = {encode_example(cut.tokenizer, one).prompt: one for one in material.records if one["completion"]}
+        by_prompt = {
+            encode_example(cut.tokenizer, record).prompt: record for record in material.records if record["completion"]
+        }
         length = RolloutLength(settings.rollout_start, settings.rollout_max)
         return {**super().options(material), "cut": cut, "records": by_prompt, "length": length}
 

@@ -16,9 +16,6 @@ from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.healing.methods import METHODS, OBJECTIVES, explain, unused_settings
 
-SCHEDULES = ("constant", "linear", "cosine")
-PRECISIONS = ("auto", "float32", "bfloat16")
-CHECKPOINTING = ("auto", "on", "off")
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
@@ -40,7 +37,7 @@ def num_held_out(count: int, share: float) -> int:
 
 
 def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
-    if wrong := [one for one in marks if not (one.isascii() and one.isdigit() and int(one))]:
+    if wrong := [mark for mark in marks if not (mark.isascii() and mark.isdigit() and int(mark))]:
         raise InputError(f"marks {wrong[0]!r:.40} is no number of tokens; write 10000,30000.")
     return marks
 
@@ -68,7 +65,7 @@ class TrainSettings(Settings):
         None, description="Learning rate after the warm-up; by default 1e-5 for full and last-k, else 2e-4."
     )
     """A number once the settings are made."""
-    schedule: Annotated[str, one_of(SCHEDULES)] = Field(
+    schedule: Annotated[str, one_of(("constant", "linear", "cosine"))] = Field(
         "constant", description="Learning rate after the warm-up: constant, or linear or cosine down to 0."
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
@@ -89,13 +86,13 @@ class TrainSettings(Settings):
     epochs: Number = Field(1.0, description="Passes over the examples.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, even within the epochs.")
     max_length: int = Field(8192, ge=2, description="Drop examples of more tokens.")
-    precision: Annotated[str, one_of(PRECISIONS)] = Field(
+    precision: Annotated[str, one_of(("auto", "float32", "bfloat16"))] = Field(
         "auto",
         description="Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that "
         "has it.",
     )
     """Many CPUs are slower with bfloat16, some faster."""
-    gradient_checkpointing: Annotated[str, one_of(CHECKPOINTING)] = Field(
+    gradient_checkpointing: Annotated[str, one_of(("auto", "on", "off"))] = Field(
         "auto",
         description="Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on "
         "a GPU, and where a step would not fit into free memory without it.",

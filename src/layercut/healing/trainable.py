@@ -107,8 +107,6 @@ def load_for_training(
     return load_model(source, dtype=dtype, device=device)
 
 
-logger = logging.getLogger(__name__)
-
 TOLERANCE, SHARE = 1e-4, 1e-2
 """Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
 of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong
