@@ -247,6 +247,10 @@ class Answering(Settings):
     system: str | None = Field(None, description="System message for conversations that have none.")
     max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
 
+    def extra(self) -> dict[str, int]:
+        """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""
+        return {} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens}
+
 
 def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict[str, Any]:
     """Prompts and decoding, for a run's settings; the seed where there is one for the whole run."""
@@ -255,7 +259,7 @@ def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict
         "prompts": described,
         "decoding": how.decoding.as_dict() | ({} if seed is None else {"seed": seed}),
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **({} if how.max_prompt_tokens is None else {"max_prompt_tokens": how.max_prompt_tokens}),
+        **how.extra(),
     }
 
 
