@@ -17,7 +17,8 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,8 @@ from torch.nn.functional import cross_entropy
 from layercut.errors import VerificationError
 from layercut.healing.examples import Data, TrainingExample, in_loss, padded
 from layercut.healing.logits import lazy_logits_in_loss, over_rows
+from layercut.healing.methods import MethodRow
+from layercut.healing.record import HealingRecord, healed_card
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
 from layercut.models.placement import give_back_memory
@@ -35,18 +38,14 @@ from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, stored_tensors
 from layercut.runs.atomic import new_directory, write_json
-from layercut.runs.healing import healing_lines
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
 from layercut.surgery.config_fields import with_older_fields
-from layercut.surgery.cut import UNMEASURED, with_weights_of
+from layercut.surgery.cut import with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
-from layercut.text.markup import escape, escaped, table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.healing.examples import Data
 
 CURVE_FILE = "healing_loss.jsonl"
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -69,22 +68,27 @@ class TrainedModel(NamedTuple):
     judge: Judge | None
 
 
-def trained_model(cut: ModelSource, final: Path, method: str, device: str, data: Data | None = None) -> TrainedModel:
+def trained_model(cut: ModelSource, final: Path, method: MethodRow, data: Data | None = None) -> TrainedModel:
     """The trained weights as a whole model; VerificationError if the merged model is not the adapter model.
 
     ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``; ``data`` has the examples
     that measure what rounding costs.
     """
-    base = _dequantised(cut) if method == "qlora" else load_model(cut, dtype="float32", device=device).model
-    judge = None if data is None else judged_by(base, data)
-    if method in ("lora", "qlora"):
-        merged = merge_adapters(base, final)
-        return TrainedModel(merged.model, merged.describe(), judge)
     from transformers import AutoModelForCausalLM
 
+    if method.base == "nf4":  # the adapter was trained on weights rounded to 4 bits: round them and return
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
+            base: PreTrainedModel = packed.dequantize().float()
+    else:
+        base = load_model(cut, dtype="float32", device="cpu").model
+    judge = None if data is None else judged_by(base, data)
+    if method.has_adapter:
+        merged = merge_adapters(base, final)
+        return TrainedModel(merged.model, merged.describe(), judge)
     del base
     with quiet_transformers():
-        whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map=device)
+        whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
     return TrainedModel(whole.eval(), "", judge)
 
 
@@ -93,7 +97,7 @@ def write_healed(
     cut: ModelSource,
     *,
     out: Path,
-    healing: Mapping[str, Any],
+    record: HealingRecord,
     curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
@@ -107,8 +111,7 @@ def write_healed(
     Args:
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
-        out: the new folder.
-        healing: the entry for plan.json; its ``checked`` gets what is verified here.
+        record: for plan.json; its ``checked`` gets what is verified here.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint.
         judge: measures what rounding costs.
@@ -120,12 +123,12 @@ def write_healed(
     with new_directory(out) as folder:
         written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
         _copy_files(cut.path, folder)
-        shared = {**healing, "written": written.to_dict(judge)}
-        return _describe(cut.path, folder, shared, written.describe(judge), curve)
+        record = replace(record, written=written.to_dict(judge))
+        return _describe(cut.path, folder, record, written.describe(judge), curve)
 
 
 def write_adapter(
-    cut: ModelSource, final: Path, *, out: Path, healing: Mapping[str, Any], curve: Path | None = None
+    cut: ModelSource, final: Path, *, out: Path, record: HealingRecord, curve: Path | None = None
 ) -> dict[str, Any]:
     """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
     with new_directory(out) as folder:
@@ -134,7 +137,7 @@ def write_adapter(
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
         _copy_files(cut.path, folder)
-        return _describe(cut.path, folder, healing, f"an adapter for {cut.name}, not merged", curve)
+        return _describe(cut.path, folder, record, f"an adapter for {cut.name}, not merged", curve)
 
 
 def _copy_files(source: Path, folder: Path) -> None:
@@ -146,14 +149,13 @@ def _copy_files(source: Path, folder: Path) -> None:
         shutil.copyfile(source / EARLIER_PLANS_FILE, folder / EARLIER_PLANS_FILE)
 
 
-def _describe(
-    source: Path, folder: Path, healing: Mapping[str, Any], checked: str, curve: Path | None
-) -> dict[str, Any]:
+def _describe(source: Path, folder: Path, record: HealingRecord, checked: str, curve: Path | None) -> dict[str, Any]:
     """Write plan.json, the loss curve and the card; returns the entry of plan.json."""
-    entry = {**healing, "checked": [*healing.get("checked", ()), checked]}
+    record = replace(record, checked=[*record.checked, checked])
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
-        entry["loss_curve"] = CURVE_FILE
+        record = replace(record, loss_curve=CURVE_FILE)
+    entry = record.to_dict()
     plan = _plan_data(source)
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
     card = source / "README.md"
@@ -170,54 +172,6 @@ def _plan_data(source: Path) -> dict[str, Any]:
         return read_plans(source)[-1]
     metadata = describe_source(ModelSource(name=source.name, path=source))
     return CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
-
-
-def _dequantised(cut: ModelSource) -> PreTrainedModel:
-    """The weights that a qlora adapter was trained on: rounded to 4 bits and back."""
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers():
-        packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
-        model: PreTrainedModel = packed.dequantize().float()
-    return model
-
-
-_IN_LINES = {"held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
-"""Keys that the card shows in lines, and not in its table."""
-UNTRAINED = "Nothing was trained after the cut."  # a line in the card of a pruned model
-
-
-def healed_card(cut_card: str, healing: Mapping[str, Any]) -> str:
-    """README.md of a healed checkpoint.
-
-    Args:
-        cut_card: README.md of the pruned checkpoint, whose text stays; empty where there is none.
-        healing: the entry of plan.json.
-    """
-    text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
-    if not text:
-        front = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---"
-        text = f"{front}\n\n# Healed model\n\n{UNMEASURED}"
-    rows = [
-        (name.replace("_", " "), _shown(value))
-        for name, value in healing.items()
-        if value not in (None, [], {}) and name not in _IN_LINES
-    ]
-    lines = [*(f"- {escaped(line)}" for line in healing_lines(healing)), ""]
-    lines += table(["", ""], ((escape(name), escape(value)) for name, value in rows))
-    return "\n".join([text, "", "## Healing", "", *lines, ""])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "ids" in value:  # of items: their number
-        return _shown(value["num_items"])
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
-    if isinstance(value, list | tuple):
-        return "; ".join(map(_shown, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 SHARE = 0.02  # share of the healing gain in loss that rounding may cost
@@ -274,6 +228,8 @@ class Written(NamedTuple):
         return text + (f"; {self.note}" if self.note else "")
 
 
+_ROUNDINGS = {"float32": ("none",), "float16": ("nearest",), "bfloat16": ("nearest", "stochastic")}
+"""Ways to round to a dtype, in the order in which they are tried; without a judge the last one alone."""
 _WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
 
 
@@ -305,17 +261,9 @@ def _sum_of_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
 def write_weights(
     model: PreTrainedModel, folder: Path, *, stored: str, dtype: str = "auto", judge: Judge | None = None
 ) -> Written:
-    """Write ``model`` and read it back.
+    """Write ``model`` and read it back, as ``write_healed`` says.
 
-    Args:
-        model: the trained model in float32. Afterwards it holds the written weights.
-        folder: for config and weights.
-        stored: dtype of the pruned checkpoint.
-        dtype: of the written weights; auto is ``stored``.
-        judge: measures what rounding costs; without one, weights are rounded stochastically to bfloat16.
-
-    Raises:
-        VerificationError: the model on disk is another one.
+    ``stored`` is the dtype of the pruned checkpoint. Without a judge, weights are rounded stochastically to bfloat16.
     """
     model.eval()  # type: ignore[no-untyped-call]
     expected = probe_logits(model)
@@ -323,7 +271,8 @@ def write_weights(
     tries: list[Written] = []
     reloaded: Any = None
     dtype = stored if dtype == "auto" else dtype
-    for rounding in _roundings(dtype, is_judged=judge is not None):
+    roundings = _ROUNDINGS[dtype]
+    for rounding in roundings if judge is not None else roundings[-1:]:
         reloaded = None  # frees the one before
         reloaded = _write(model, folder, dtype, rounding)
         loss = math.nan if judge is None else mean_loss(reloaded, judge.examples)
@@ -340,15 +289,6 @@ def write_weights(
         result = result._replace(note=_note(result, tries[0], judge, trained))
     _check(model, reloaded, folder, dtype)
     return result
-
-
-def _roundings(dtype: str, *, is_judged: bool) -> tuple[str, ...]:
-    """Ways to round to a dtype, in the order in which they are tried."""
-    if dtype == "float32":
-        return ("none",)
-    if dtype != "bfloat16":
-        return ("nearest",)
-    return ("nearest", "stochastic") if is_judged else ("stochastic",)
 
 
 def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:

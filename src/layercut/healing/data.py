@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError
 from layercut.healing.examples import (
@@ -16,25 +16,39 @@ from layercut.healing.examples import (
     num_loss_tokens,
 )
 from layercut.healing.filters import ReportItems, decontaminate, filter_responses
-from layercut.healing.prompt_sources import PromptGroup
+from layercut.healing.prompt_sources import PromptGroup, TaskPrompts
 from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.progress import Say
 from layercut.text.counting import counted
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Material(NamedTuple):
+    """What the ``options`` of a trainer may be made from."""
+
+    cut: LoadedModel  # the pruned model, which is trained
+    teacher: PreTrainedModel | None  # the original model, for objectives with a divergence
+    settings: TrainSettings
+    data: Data
+    records: Sequence[AnswerRecord]  # the answers that the data come from
+    tasks: Sequence[TaskPrompts]  # grade answers
+
 
 def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:
     """The data sets' own answers as records; InputError if a source gives none."""
     records = []
     for part in parts:
-        found = [record | {"finish_reason": "stop"} for record in _records(part) if record["completion"].strip()]
-        if not found:
+        answered = [record | {"finish_reason": "stop"} for record in _records(part) if record["completion"].strip()]
+        if not answered:
             raise InputError(
                 "these prompts come without answers of their own, so there is no original arm; give rows with an "
                 "assistant turn or an output, answer, response or completion, or use `responses` self."
             )
-        records += found
+        records += answered
     return records
 
 
@@ -54,8 +68,8 @@ def _records(part: PromptGroup) -> list[AnswerRecord]:
     made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
     made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
     records: list[Any] = [
-        {"id": one.prompt.id, "prompt": plain_prompt(one.prompt), "completion": one.answer, **made_of}
-        for one in part.answered
+        {"id": row.prompt.id, "prompt": plain_prompt(row.prompt), "completion": row.answer, **made_of}
+        for row in part.answered
     ]
     return records
 

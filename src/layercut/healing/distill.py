@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.errors import InputError, unknown
+from layercut.healing.data import Material
 from layercut.healing.logits import Logits, at_least_float32, lazy_logits_in_loss, over_rows
+from layercut.healing.methods import OBJECTIVES
 from layercut.healing.sft import HealingTrainer
 
 if TYPE_CHECKING:
@@ -74,6 +76,13 @@ class DistillTrainer(HealingTrainer):
         super().__init__(*args, **kwargs)
         self._teacher = teacher
         self._kind = kind
+
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """See HealingTrainer; raises InputError for a teacher with another vocabulary."""
+        assert material.teacher is not None, "a divergence needs a teacher"
+        check_teacher(material.cut.model, material.teacher)
+        return {"teacher": material.teacher, "kind": OBJECTIVES[material.settings.objective].divergence}
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token in the loss."""

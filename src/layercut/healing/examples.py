@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from layercut.engine.base import GenerationRequest, Prompt
+from layercut.engine.base import GenerationRequest
 from layercut.engine.prompts import encode_begun, encode_draft
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
@@ -70,7 +70,8 @@ class Data(NamedTuple):
     @property
     def hash(self) -> str:
         """First 16 hex digits of SHA-256 over all token ids, training examples first."""
-        return data_hash([*self.train, *self.held_out])
+        content = json.dumps([[example.prompt, example.completion] for example in (*self.train, *self.held_out)])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def encode_example(
@@ -87,7 +88,9 @@ def encode_example(
     prompt = record_prompt(record)
     begun = GenerationRequest(id=record["id"], prompt=prompt, begins=record.get("begins", ""), max_new_tokens=1)
     ids, _ = encode_begun(tokenizer, begun, model)
-    text, end = record["completion"], end_token(tokenizer, prompt)
+    text = record["completion"]
+    end = None if isinstance(prompt, str) else end_of_turn(tokenizer)
+    end = tokenizer.eos_token_id if end is None else end
     ended = record.get("finish_reason", "stop") != "length"
     strings = record.get("stop") or ()
     if ended and strings and isinstance(prompt, str):
@@ -98,13 +101,6 @@ def encode_example(
     if not completion:
         raise InputError(f"the answer to {record['id']} has no tokens; drop empty answers.")
     return TrainingExample(record["id"], ids, completion)
-
-
-def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int | None:
-    """The token that ends an answer to this prompt; None where the tokenizer has none."""
-    turn = None if isinstance(prompt, str) else end_of_turn(tokenizer)
-    eos: int | None = tokenizer.eos_token_id
-    return eos if turn is None else turn
 
 
 def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[TrainingExample]:
@@ -141,12 +137,6 @@ def match_tokens(examples: Sequence[TrainingExample], num_tokens: int, seed: int
 def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:
     """Completion tokens of all examples."""
     return sum(len(example.completion) for example in examples)
-
-
-def data_hash(examples: Sequence[TrainingExample]) -> str:
-    """First 16 hex digits of SHA-256 over the token ids, in their order."""
-    content = json.dumps([[example.prompt, example.completion] for example in examples])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class StepsByLength(Sampler[int]):
@@ -200,8 +190,8 @@ def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
 def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     """``input_ids`` and ``labels`` (B, T) of examples. Padding comes after all real tokens, so no mask is needed."""
     width = max(map(len, examples))
-    ids = [[*one.input_ids, *([one.input_ids[-1]] * (width - len(one)))] for one in examples]
-    labels = [[*one.labels, *([IGNORED] * (width - len(one)))] for one in examples]
+    ids = [[*example.input_ids, *([example.input_ids[-1]] * (width - len(example)))] for example in examples]
+    labels = [[*example.labels, *([IGNORED] * (width - len(example)))] for example in examples]
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 

@@ -165,20 +165,20 @@ class ReportItems:
         expression: ``7 + 5`` in ``7 + 5 - 2`` is another problem. An item of fewer than FEWEST words must be a whole
         line.
         """
-        found: set[str] = set()
+        tasks_found: set[str] = set()
         asked, everything = words(prompt), words(f"{prompt}\n{completion}")
         lines = [words(line) for line in prompt.splitlines()]
         for length, known in self._grams.items():
             is_short = length < SHORT
             text = asked if is_short else everything
             if length < FEWEST:
-                found.update(*(known.get(line, ()) for line in lines))
+                tasks_found.update(*(known.get(line, ()) for line in lines))
                 continue
             for start, gram in enumerate(grams(text, length)):
                 tasks = known.get(gram)
                 if tasks and not (is_short and _goes_on(text[:start][-1:] + text[start + length :][:1])):
-                    found |= tasks
-        return found
+                    tasks_found |= tasks
+        return tasks_found
 
 
 def decontaminate(records: Sequence[AnswerRecord], items: ReportItems) -> Decontaminated:
@@ -190,10 +190,10 @@ def decontaminate(records: Sequence[AnswerRecord], items: ReportItems) -> Decont
     kept = []
     removed = dict.fromkeys(items.tasks, 0)
     for record in records:
-        found = items.found_in(prompt_text(record), record["completion"]) - {record.get("task")}
-        for task in found:
+        tasks = items.found_in(prompt_text(record), record["completion"]) - {record.get("task")}
+        for task in tasks:
             removed[task] += 1
-        if not found:
+        if not tasks:
             kept.append(record)
     return Decontaminated(kept, removed, len(records) - len(kept), items.num_items)
 
@@ -237,7 +237,7 @@ def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: Prom
 def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) -> ReportItems:
     """Questions of the report items of tasks, and of the whole test sets of ``in_full``; says what was not checked."""
     splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
-    questions = {name: [one.question for one in task.samples(splits[name], None)] for name, task in tasks.items()}
+    questions = {name: [item.question for item in task.samples(splits[name], None)] for name, task in tasks.items()}
     missing = [name for name in TASKS if name not in tasks]
     if missing:
         say(

@@ -28,11 +28,7 @@ class HeldStream:
     """The stream of one model; weights of layers above the held one may change meanwhile."""
 
     def __init__(self, model: Any, batches_BT: Sequence[Tensor]) -> None:
-        """Nothing is held yet.
-
-        Args:
-            batches_BT: token ids of each batch, by its place.
-        """
+        """``batches_BT``: token ids of each batch, by its place. Nothing is held yet."""
         self._model, self._layers = model, decoder_layers(model)
         self._batches = batches_BT
         self._held: dict[int, tuple[int, Tensor]] = {}
@@ -67,7 +63,7 @@ class HeldStream:
             run_until(self._layers[layer], self._model, ids_BT)
             return
         below, states_BTD = held
-        stand_ins = [StandIn(one, [], states_BTD) for one in self._layers[: below + 1]]
+        stand_ins = [StandIn(layer_below, [], states_BTD) for layer_below in self._layers[: below + 1]]
         with in_place_of(self._layers, [*stand_ins, *self._layers[below + 1 :]]):
             run_until(self._layers[layer], self._model, ids_BT)
 
@@ -228,8 +224,8 @@ def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:
 
 def _stacked(module: nn.Module) -> nn.Parameter | None:
     """The last weights (E, D, I) of all experts; None without experts."""
-    found = getattr(getattr(module, "experts", None), "down_proj", None)
-    return found if isinstance(found, nn.Parameter) else None
+    weights = getattr(getattr(module, "experts", None), "down_proj", None)
+    return weights if isinstance(weights, nn.Parameter) else None
 
 
 def _projection(module: nn.Module) -> Any:

@@ -37,16 +37,17 @@ def answer_prompts(
     say: Say,
 ) -> list[AnswerRecord]:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
-    handle, plan = model, plan_of(model, remove, seed)
-    say(handle.introduce(plan))
+    plan = plan_of(model, remove, seed)
+    say(model.introduce(plan))
     for note in source.notes:
         say(note)
     if out is None:
         with TemporaryDirectory() as scratch:
-            return answers_of(handle, plan, source, how, seed, Path(scratch), console, say)
-    with resumable(out), RunFolder.begin(out, _settings(handle, plan, source, how, seed)) as run:
+            return answers_of(model, plan, source, how, seed, Path(scratch), console, say)
+    settings = {**model.describe(), **plan.gone, **asked(source, how, seed)}
+    with resumable(out), RunFolder.begin(out, settings) as run:
         plan.save(run.path / "plan.json")
-        answers = answers_of(handle, plan, source, how, seed, run.path, console, say)
+        answers = answers_of(model, plan, source, how, seed, run.path, console, say)
         run.write_metrics([], plan=plan.to_dict())
         return answers
 
@@ -68,14 +69,16 @@ def answers_of(
     decoding, model = Decoding(**how.decoding.as_dict(), seed=seed), handle.settings.model
     parts = _fitting(handle, source, how.max_prompt_tokens, say)
     ids = [prompt.id for part in parts for prompt in part.prompts]
+    known_ids = {record["id"] for record in source.known}
     with Journal(folder / RESPONSES) as journal:
-        missing, given = set(ids) - {one["id"] for one in journal.records}, {one["id"] for one in source.known}
-        journal.append([one for one in source.known if one["id"] in missing])
-        if not set(ids) <= {record["id"] for record in journal.records}:
+        missing = set(ids) - {record["id"] for record in journal.records}
+        known = [record for record in source.known if record["id"] in missing]
+        journal.append(known)
+        if missing - {record["id"] for record in known}:
             with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
                 before = 0
                 for part in parts:
-                    asked_now = [one for one in part.prompts if one.id not in given]
+                    asked_now = [prompt for prompt in part.prompts if prompt.id not in known_ids]
                     before += len(part.prompts) - len(asked_now)
                     generate_responses(
                         handle.engine,
@@ -91,8 +94,8 @@ def answers_of(
                         on_progress=partial(_of_all, on_progress, before, len(ids)),
                     )
                     before += len(asked_now)
-        found: dict[str, Any] = {record["id"]: record for record in journal.records}
-    return [found[name] for name in ids]
+        by_id: dict[str, Any] = {record["id"]: record for record in journal.records}
+    return [by_id[name] for name in ids]
 
 
 def generate_responses(
@@ -172,9 +175,9 @@ def _fitting(handle: ModelHandle, source: PromptSource, max_tokens: int | None, 
     parts = []
     for part in source.parts:
         short = [
-            one
-            for one in part.answered
-            if part.task or len(encode_prompt(reader.tokenizer, one.prompt.prompt, reader.name)) <= max_tokens
+            row
+            for row in part.answered
+            if part.task or len(encode_prompt(reader.tokenizer, row.prompt.prompt, reader.name)) <= max_tokens
         ]
         if len(short) < len(part.answered):
             say(
@@ -189,7 +192,3 @@ def _fitting(handle: ModelHandle, source: PromptSource, max_tokens: int | None, 
 
 def _of_all(on_progress: OnProgress, before: int, total: int, done: int, _: int) -> None:
     on_progress(before + done, total)
-
-
-def _settings(handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, seed: int) -> dict[str, Any]:
-    return {**handle.describe(), **plan.gone, **asked(source, how, seed)}

@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.errors import InputError
+from layercut.healing.data import Material
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.on_policy import BATCH, answering
 from layercut.healing.prompt_sources import TaskPrompts
@@ -58,7 +59,7 @@ def questions_in(data: Data, tasks: Sequence[TaskPrompts], settings: TrainSettin
             f"a step of grpo takes {settings.batch_size} prompts, and there are {len(data.train)} to train on; give "
             "more prompts, or a lower `batch_size`."
         )
-    known = {one.prompt.id: (task, one.prompt) for task in tasks for one in task.answered}
+    known = {answered.prompt.id: (task, answered.prompt) for task in tasks for answered in task.answered}
     questions = {}
     for example in (*data.train, *data.held_out):
         task, prompt = known[example.id]
@@ -75,12 +76,18 @@ class GrpoTrainer(Watched, GRPOTrainer):  # type: ignore[misc]
         self._cut, self._questions = cut, questions
         super().__init__(*args, reward_funcs=lambda rewards, **_: rewards, rollout_func=self._roll_out, **kwargs)
 
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """See HealingTrainer."""
+        questions = questions_in(material.data, material.tasks, material.settings)
+        return {"cut": material.cut, "questions": questions}
+
     @staticmethod
-    def arguments(given: dict[str, Any], settings: TrainSettings) -> GRPOConfig:
+    def arguments(shared: dict[str, Any], settings: TrainSettings) -> GRPOConfig:
         """The arguments of TRL's trainer. Its batches are of answers, those of the settings of prompts."""
-        given["gradient_accumulation_steps"] *= settings.group
+        shared["gradient_accumulation_steps"] *= settings.group
         return GRPOConfig(
-            **given, num_generations=settings.group, num_generations_eval=1, max_completion_length=settings.rollout_max
+            **shared, num_generations=settings.group, num_generations_eval=1, max_completion_length=settings.rollout_max
         )
 
     @staticmethod
@@ -105,8 +112,8 @@ class GrpoTrainer(Watched, GRPOTrainer):  # type: ignore[misc]
         with answering(self.accelerator.unwrap_model(self.model), self._cut, BATCH) as engine:
             requests = [replace(question.request, id=key) for question, key in zip(questions, keys, strict=True)]
             replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
-            found = {answer.id: answer for _, batch in replies for answer in batch}
-        answers = [found[key] for key in keys]
+            by_key = {answer.id: answer for _, batch in replies for answer in batch}
+        answers = [by_key[key] for key in keys]
         return {
             "prompt_ids": [list(question.tokens) for question in questions],
             "completion_ids": [list(answer.tokens) for answer in answers],

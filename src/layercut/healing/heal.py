@@ -16,11 +16,13 @@ from layercut.healing.data import examples_of, matched, original_records, questi
 from layercut.healing.filters import BUILT_IN, full_test_sets, items_used, report_items, tasks_to_check
 from layercut.healing.generate import answers_of
 from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
+from layercut.healing.methods import METHODS
 from layercut.healing.outline import IN_FULL, check_method, check_models
 from layercut.healing.pair import load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.record import HealingRecord
 from layercut.healing.settings import RESPONSES, HealSettings
 from layercut.healing.trainable import remove_weights
 from layercut.models.weights import PLAN_FILE
@@ -32,7 +34,7 @@ from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
-from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+from layercut.tasks.selected_items import record_items
 
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 
@@ -118,34 +120,36 @@ def heal_model(
         if pair.uncut is not None:
             say("weights that the pruned model and its teacher have in common are in memory once")
         items = report_items(to_check(), in_full, say)
-        found = {}
-        for arm, some in records.items():
+        examples_by_arm = {}
+        for arm, answers in records.items():
             # A data set's own answers were not graded and need not be.
             filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
-            found[arm] = examples_of(some, pair.cut, filters, items, train.max_length, arm, say)
+            examples_by_arm[arm] = examples_of(answers, pair.cut, filters, items, train.max_length, arm, say)
         if train.is_graded:
-            found[responses] = question_examples(source.parts, pair.cut, items, train.max_length, say)
-        examples, counts = found[responses]
+            examples_by_arm[responses] = question_examples(source.parts, pair.cut, items, train.max_length, say)
+        examples, counts = examples_by_arm[responses]
         if settings.match_tokens:
-            examples = matched({arm: made for arm, (made, _) in found.items()}, settings.responses, train.seed, say)
+            examples = matched(
+                {arm: made for arm, (made, _) in examples_by_arm.items()}, settings.responses, train.seed, say
+            )
         data = split(examples, train, say)
-        healing = {
-            "method": train.method,
-            "objective": train.objective,
+        record = HealingRecord(
+            method=train.method,
+            objective=train.objective,
             **plan.gone,
-            "responses": responses,
-            "tokens_matched": settings.match_tokens,
-            "teacher": teacher_model.model,
-            "teacher_hash": teacher.metadata.model_hash,
-            "cut_hash": cut.metadata.model_hash,
-            **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
-            "data_hash": data.hash,
-            "num_examples": len(data.train),
-            "num_held_out": len(data.held_out),
-            **({} if train.is_graded else {"loss_tokens": data.num_tokens}),
+            responses=responses,
+            tokens_matched=settings.match_tokens,
+            teacher=teacher_model.model,
+            teacher_hash=teacher.metadata.model_hash,
+            cut_hash=cut.metadata.model_hash,
+            cut_from={"model": plan.model, "model_hash": plan.model_hash} if is_another else None,
+            data_hash=data.hash,
+            num_examples=len(data.train),
+            num_held_out=len(data.held_out),
+            loss_tokens=None if train.is_graded else data.num_tokens,
             **counts,
-            SELECTION_ITEMS: record_items(items_used(to_check(), in_full, source)),
-        }
+            selection_items=record_items(items_used(to_check(), in_full, source)),
+        )
         job = HealingJob(
             run=run,
             cut=cut,
@@ -155,14 +159,14 @@ def heal_model(
             data=data,
             records=records.get(responses, []),
             settings=settings,
-            healing=healing,
+            record=record,
             console=console,
             say=say,
             group=group,
             tasks=source.tasks,
         )
         del pair  # the job frees it
-        job.seam() if train.method == "seam" else job.train()
+        job.train() if METHODS[train.method].made_by else job.seam()
         return ended(run, plan)
 
 

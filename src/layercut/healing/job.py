@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,19 +12,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
+from layercut.healing.data import Material
 from layercut.healing.examples import Data
 from layercut.healing.memory import has_bfloat16
+from layercut.healing.methods import METHODS, OBJECTIVES, named_in
 from layercut.healing.pair import Pair, load_cut, load_pair
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.record import HealingRecord
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.models.loading import LoadedModel
 from layercut.models.placement import give_back_memory
 from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
-from layercut.runs.healing import ACCURACY, ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
+from layercut.runs.healing import ACCURACY, CHECKPOINT, MARKS
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
@@ -53,25 +54,13 @@ def objective_of(
 
     ``records`` are the answers that the data come from; ``tasks`` grade answers.
     """
-    if settings.objective == "sft":
-        return {}
-    if settings.is_graded:
-        from layercut.healing.grpo import GrpoTrainer, questions_in
-
-        return {"trainer": GrpoTrainer, "cut": pair.cut, "questions": questions_in(shared.data, tasks, settings)}
-    from layercut.healing.distill import DistillTrainer, check_teacher
-    from layercut.healing.examples import encode_example
-    from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
-
-    loaded, uncut = pair.cut, pair.uncut or load_cut(teacher, TrainSettings())
-    check_teacher(loaded.model, uncut.model)
-    options: dict[str, Any] = {"teacher": uncut.model, "kind": settings.objective}
-    if settings.objective != "on-policy":
-        return options | {"trainer": DistillTrainer}
-    by_prompt = {encode_example(loaded.tokenizer, one).prompt: one for one in records if one["completion"]}
-    length = RolloutLength(settings.rollout_start, settings.rollout_max)
-    more = {"kind": "reverse-kl", "cut": loaded, "records": by_prompt, "length": length}
-    return options | more | {"trainer": OnPolicyTrainer}
+    row = OBJECTIVES[settings.objective]
+    trainer = named_in(row.trainer)
+    uncut = (pair.uncut or load_cut(teacher, TrainSettings())).model if row.divergence else None
+    return {
+        "trainer": trainer,
+        **trainer.options(Material(pair.cut, uncut, settings, shared.data, records, tasks)),
+    }
 
 
 def train_along(cut: ModelHandle, teacher: ModelHandle, settings: TrainSettings, shared: ToTrain) -> None:
@@ -97,18 +86,19 @@ class HealingJob:
     data: Data
     records: list[AnswerRecord]
     settings: HealSettings
-    healing: dict[str, Any]
+    record: HealingRecord
     console: Console
     say: Say
     group: ProcessGroup
     tasks: list[TaskPrompts]
 
-    def seam(self) -> dict[str, Any]:
+    def seam(self) -> None:
         """Solve for the maps, fold them in and write the checkpoint."""
         from layercut.healing.checkpoint import judged_by, write_healed
         from layercut.healing.seam import places_of, repair_seams
 
-        began, loaded = time.monotonic(), self._loaded
+        assert self.pair is not None, "the pruned model is needed"
+        began, loaded = time.monotonic(), self.pair.cut
         uncut = load_cut(self.teacher, self.settings.train)
         judge = judged_by(loaded.model, self.data)
         kind = self.settings.train.seam
@@ -122,22 +112,18 @@ class HealingJob:
             self.say(fit.describe())
         del uncut
         give_back_memory()
-        healing = self.healing | {
-            "seams": [fit.describe() for fit in fits],
-            "seam_map": self.settings.train.seam,
-            "settings": {name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
-            "tokens": fits[0].num_tokens,
-            "seconds": round(time.monotonic() - began, 1),
-        }
-        write = partial(write_healed, loaded.model, self.cut.source, dtype=self.settings.save_dtype, judge=judge)
-        return self._write(healing, write, "")
+        record = replace(
+            self.record,
+            seams=[fit.describe() for fit in fits],
+            seam_map=kind,
+            settings={name: getattr(self.settings.train, name) for name in ("held_out", "max_length", "seed")},
+            tokens=fits[0].num_tokens,
+            seconds=round(time.monotonic() - began, 1),
+        )
+        out, dtype = self.run.path / CHECKPOINT, self.settings.save_dtype
+        write_healed(loaded.model, self.cut.source, out=out, record=record, dtype=dtype, judge=judge)
 
-    @property
-    def _loaded(self) -> LoadedModel:
-        assert self.pair is not None, "the pruned model is needed"
-        return self.pair.cut
-
-    def train(self) -> dict[str, Any]:
+    def train(self) -> None:
         """Train, merge and write the checkpoint."""
         from layercut.healing.sft import CURVE, finished, learned
 
@@ -149,38 +135,38 @@ class HealingJob:
             self.group.share(None)
         self.pair = None  # what is written is loaded for itself
         give_back_memory()
-        healing = self.healing | {
-            "settings": settings.in_effect(),
-            "steps": trained.steps,
-            "tokens": trained.tokens,
-            "seconds": round(trained.seconds, 1),
-            "stopped_early": trained.stopped_early,
-            "looks": looks_of(trained.curve),
-            "held_out_loss": trained.held_out,
-        }
+        record = replace(
+            self.record,
+            settings=settings.in_effect(),
+            steps=trained.steps,
+            tokens=trained.tokens,
+            seconds=round(trained.seconds, 1),
+            stopped_early=trained.stopped_early,
+            looks=looks_of(trained.curve),
+            held_out_loss=trained.held_out,
+        )
         if not settings.answers_itself:
-            healing[ANSWER_TOKENS] = [*islice(learned(self.data.train, settings), trained.steps)][-1]
+            tokens = [*islice(learned(self.data.train, settings), trained.steps)]
+            record = replace(record, answer_tokens=tokens[-1])
         for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
             out = self.run.path / MARKS / kept.name
             if not out.exists():
-                self._write_trained(kept, healing | {MARK: int(kept.name)}, out=out)
-        return self._write_trained(trained.final, healing, CURVE)
+                self._write_trained(kept, replace(record, mark=int(kept.name)), out)
+        self._write_trained(trained.final, record, self.run.path / CHECKPOINT, folder / CURVE)
 
-    def _write_trained(
-        self, final: Path, healing: dict[str, Any], curve: str | None = None, out: Path | None = None
-    ) -> dict[str, Any]:
+    def _write_trained(self, final: Path, record: HealingRecord, out: Path, curve: Path | None = None) -> None:
         """Write trained weights: a whole model, or the adapters alone."""
         from layercut.healing.checkpoint import trained_model, write_adapter, write_healed
 
         if self.settings.keep_adapter:
-            return self._write(healing, partial(write_adapter, self.cut.source, final), "", curve, out)
+            write_adapter(self.cut.source, final, out=out, record=record, curve=curve)
+            return
         self.say("folding in, writing and comparing with the trained model ...")
-        train = self.settings.train
+        train, dtype = self.settings.train, self.settings.save_dtype
         data = None if train.is_graded else self.data  # a loss on given answers cannot say what rounding costs
-        merges_on = "cpu" if train.method != "qlora" else "cuda"
-        whole = trained_model(self.cut.source, final, train.method, merges_on, data)
-        write = partial(write_healed, whole.model, self.cut.source, dtype=self.settings.save_dtype, judge=whole.judge)
-        return self._write(healing, write, whole.checked, curve, out)
+        model, checked, judge = trained_model(self.cut.source, final, METHODS[train.method], data)
+        record = replace(record, checked=[checked] if checked else [])
+        write_healed(model, self.cut.source, out=out, record=record, curve=curve, dtype=dtype, judge=judge)
 
     def _trained(self) -> Trained:
         """Train; its models are freed with this call, apart from the job's pair."""
@@ -189,7 +175,7 @@ class HealingJob:
         from layercut.healing.trainable import make_trainable, num_trainable
 
         assert self.pair is not None, "models are freed after the training"
-        settings, folder, loaded = self.settings.train, self.run.path / TRAINING, self._loaded
+        settings, folder, loaded = self.settings.train, self.run.path / TRAINING, self.pair.cut
         shared = ToTrain(self.data, self.run.path)
         self.group.share(shared)
         options = objective_of(self.pair, self.teacher, settings, shared, self.records, self.tasks)
@@ -207,22 +193,8 @@ class HealingJob:
         self.group.leave()
         return trained
 
-    def _write(
-        self,
-        healing: dict[str, Any],
-        write: Callable[..., dict[str, Any]],
-        checked: str,
-        curve: str | None = None,
-        out: Path | None = None,
-    ) -> dict[str, Any]:
-        return write(
-            out=out or self.run.path / CHECKPOINT,
-            healing=healing | {"checked": [checked] if checked else []},
-            curve=self.run.path / TRAINING / curve if curve else None,
-        )
-
 
 def looks_of(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """The step and the accuracies on held-out questions, of every evaluation that asked some."""
     shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
-    return [{"step": line["step"], **found} for line, found in zip(curve, shares, strict=True) if found]
+    return [{"step": line["step"], **share} for line, share in zip(curve, shares, strict=True) if share]

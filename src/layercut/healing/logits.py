@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,43 +48,31 @@ class Logits:
 
 
 def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
-    """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet."""
-    places_BT = in_loss(batch)
-    row_N, token_N = places_BT.nonzero(as_tuple=True)
-    return lazy_logits(model, given(batch), Places(row_N, token_N, places_BT.any(0).nonzero().flatten()))
-
-
-class Places(NamedTuple):
-    """The positions whose logits are wanted."""
-
-    row_N: Tensor
-    token_N: Tensor
-    column_P: Tensor
-    """The tokens of any row, in order. The head, most of the work of a small model, is computed there alone."""
-
-
-def lazy_logits(model: Any, inputs: Mapping[str, Any], at: Places) -> Logits:
-    """Logits at chosen positions; those of a large batch are not made yet.
+    """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet.
 
     A model that is wrapped for several processes makes them all, because the wrapper gathers its weights for one
     forward pass only. Under ``torch.no_grad`` the logits have no gradients later either.
     """
+    places_BT, inputs = in_loss(batch), given(batch)
+    row_N, token_N = places_BT.nonzero(as_tuple=True)
+    # Tokens of any row, in order. The head, most of the work of a small model, is computed there alone.
+    column_P = places_BT.any(0).nonzero().flatten()
     plain = bare(model)
     head: Any = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None  # type: ignore[no-untyped-call]
-    size = len(inputs["input_ids"]) * len(at.column_P)
+    size = len(inputs["input_ids"]) * len(column_P)
     if head is not None and size * head.weight.shape[0] > CHUNK_SIZE:
         seen: list[Any] = []
         hook = body_of(plain).register_forward_hook(lambda _, __, output: seen.append((output, _autocast(plain))))
         try:
-            model(**inputs, use_cache=False, logits_to_keep=at.column_P[:1])
+            model(**inputs, use_cache=False, logits_to_keep=column_P[:1])
         finally:
             hook.remove()
         if len(seen) == 1:
             output, computes_in = seen[0]
-            states_ND = output.last_hidden_state[at.row_N, at.token_N]
+            states_ND = output.last_hidden_state[row_N, token_N]
             return Logits(states_ND, head.weight.shape[0], _head_of(plain, type(output), computes_in))
-    logits_BPV: Tensor = model(**inputs, use_cache=False, logits_to_keep=at.column_P).logits
-    logits_NV = logits_BPV[at.row_N, torch.searchsorted(at.column_P, at.token_N)]
+    logits_BPV: Tensor = model(**inputs, use_cache=False, logits_to_keep=column_P).logits
+    logits_NV = logits_BPV[row_N, torch.searchsorted(column_P, token_N)]
     return Logits(logits_NV, logits_NV.shape[-1])
 
 
@@ -101,16 +89,17 @@ def over_rows(loss: Callable[..., Tensor], *logits: Logits, rows: Sequence[Tenso
     is_split = len(logits[0]) > size
 
     def of_chunk(*tensors: Tensor) -> Tensor:
-        made = [one.of(states) for one, states in zip(logits, tensors, strict=False)]
-        return loss(*made, *tensors[len(logits) :])
+        logits_of_chunk = [model.of(states) for model, states in zip(logits, tensors, strict=False)]
+        return loss(*logits_of_chunk, *tensors[len(logits) :])
 
-    found = []
-    for chunk in zip(*(torch.split(one, size) for one in (*(one.states_ND for one in logits), *rows)), strict=True):
+    losses = []
+    inputs = (*(model.states_ND for model in logits), *rows)
+    for chunk in zip(*(torch.split(tensor, size) for tensor in inputs), strict=True):
         if is_split and torch.is_grad_enabled():
-            found.append(checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False))
+            losses.append(checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False))
         else:
-            found.append(of_chunk(*chunk))
-    return torch.cat(found)
+            losses.append(of_chunk(*chunk))
+    return torch.cat(losses)
 
 
 def token_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:

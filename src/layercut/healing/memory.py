@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from layercut.engine.handle import ModelHandle
+from layercut.healing.methods import METHODS
 from layercut.healing.settings import TrainSettings
 from layercut.models.placement import device_type
 from layercut.models.weights import WeightCounts
@@ -45,17 +46,21 @@ def training_parts(
     """
     counts = cut.counts
     rows = train.batches().micro
-    trainable = num_trainable(counts, train)
+    method = METHODS[train.method]
+    trainable = method.num_trainable(counts, train)
     width = 2 if train.autocasts(has_bfloat16=has_bfloat16(cut)) else 4
-    has_adapter = train.method in ("lora", "qlora")
-    a_layer = width * ((28 if has_adapter else 17) * counts.hidden_size + (7 * train.rank if has_adapter else 0))
+    values = 17 * counts.hidden_size + (11 * counts.hidden_size + 7 * train.rank if method.has_adapter else 0)
+    a_layer = width * values
     layers = a_layer * counts.num_layers
     if train.checkpoints(on_gpu=is_on_gpu(cut)):
         layers = width * counts.hidden_size * counts.num_layers + a_layer
     moments = 0 if train.optimizer == "adafactor" else 2 if "8bit" in train.optimizer else 8  # bytes of a weight
-    weights = counts.in_memory(cut.dtype) if train.method == "lora" else 4 * counts.parameters
-    if train.method == "qlora":  # NF4 with double quantisation: 4.127 bits a weight (arXiv:2305.14314)
-        weights = round(4.127 / 8 * counts.in_layers) + 4 * (counts.parameters - counts.in_layers)
+    weights = {
+        "stored": counts.in_memory(cut.dtype),
+        # NF4 with double quantisation: 4.127 bits a weight (arXiv:2305.14314)
+        "nf4": round(4.127 / 8 * counts.in_layers) + 4 * (counts.parameters - counts.in_layers),
+        "float32": 4 * counts.parameters,
+    }[method.base]
     return {
         "weights": weights,
         "gradients": 4 * trainable,
@@ -105,26 +110,17 @@ def free_memory() -> int:
     return min(free, most - taken + int(parts.get("inactive_file", 0)))  # pages of files that were read are given back
 
 
-def num_trainable(counts: WeightCounts, train: TrainSettings) -> int:
-    """Number of weights that are trained."""
-    if train.method in ("lora", "qlora"):
-        return train.rank * counts.of_adapters
-    if train.method == "full":
-        return counts.parameters
-    last = counts.in_layers * train.last_k // max(counts.num_layers, 1)
-    return last + counts.vocabulary * counts.hidden_size
-
-
 def training_disk(counts: WeightCounts, train: TrainSettings) -> int:
     """Most bytes on disk while a model is trained and then written, without the model that is written.
 
     A checkpoint of the training holds the adapter, or all weights of the model, and both moments of AdamW. There are
     three while one is saved.
     """
-    if train.method == "seam":
+    method = METHODS[train.method]
+    if not method.made_by:
         return 0
-    trainable = num_trainable(counts, train)
-    kept = 4 * (trainable if train.method in ("lora", "qlora") else counts.parameters)
+    trainable = method.num_trainable(counts, train)
+    kept = 4 * (trainable if method.has_adapter else counts.parameters)
     return 3 * (kept + 8 * trainable)
 
 
@@ -150,8 +146,8 @@ def _longest(train: TrainSettings, data: Data) -> Longest:
     """The longest example; with answers of the pruned model's own, the longest that may be drawn."""
     own = train.rollout_max if train.answers_itself else 0
     examples = (*data.train, *data.held_out)
-    tokens = max(len(one.prompt) + max(len(one.completion), own) for one in examples)
-    return Longest(min(tokens, train.max_length), max(own, *(len(one.completion) for one in examples)))
+    tokens = max(len(example.prompt) + max(len(example.completion), own) for example in examples)
+    return Longest(min(tokens, train.max_length), max(own, *(len(example.completion) for example in examples)))
 
 
 def _gb(num_bytes: int) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
 from layercut.engine.probe import fastest_engine
 from layercut.engine.rows import Tokens
+from layercut.healing.data import Material
 from layercut.healing.distill import DistillTrainer
 from layercut.healing.examples import Data, TrainingExample, encode_example, rows
 from layercut.healing.prompt_sources import TaskPrompts
@@ -111,23 +112,19 @@ def accuracy_of_held_out(
     asked = [(task, [name for name in held_out if name in task.samples][:count]) for task in tasks]
 
     def look(model: Any) -> dict[str, float]:
-        found = {}
+        accuracies = {}
         with answering(model, cut, BATCH) as engine:
             for task, names in asked:
-                if names:
-                    right = _num_right(engine, task, names)
-                    found[f"{ACCURACY}{task.task.name} ({task.readout}, n={len(names)})"] = right / len(names)
-        return found
+                if not names:
+                    continue
+                prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
+                requests = [task.request(prompts[name]) for name in names]
+                replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)])
+                right = sum(task.are_right([answer for _, batch in replies for answer in batch]))
+                accuracies[f"{ACCURACY}{task.task.name} ({task.readout}, n={len(names)})"] = right / len(names)
+        return accuracies
 
     return look
-
-
-def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
-    prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
-    requests = [task.request(prompts[name]) for name in names]
-    uncut = CutPlan(num_layers=engine.num_layers)
-    answers = [answer for _, batch in engine.ask(requests, [uncut]) for answer in batch]
-    return sum(task.are_right(answers))
 
 
 class OnPolicyTrainer(DistillTrainer):
@@ -149,6 +146,16 @@ class OnPolicyTrainer(DistillTrainer):
         self._coming: list[Tokens] = []  # prompts of the current step that are not learned from yet
         self._answers: dict[Tokens, TrainingExample | None] = {}
         """The current weights' answers by prompt; None for one that reached its limit without any text."""
+
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """See HealingTrainer."""
+        cut, settings = material.cut, material.settings
+        by_prompt = {
+            encode_example(cut.tokenizer, record).prompt: record for record in material.records if record["completion"]
+        }
+        length = RolloutLength(settings.rollout_start, settings.rollout_max)
+        return {**super().options(material), "cut": cut, "records": by_prompt, "length": length}
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro batches of the next step. Answers of the last step's weights are forgotten."""

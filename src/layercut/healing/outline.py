@@ -10,6 +10,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError, MissingExtra, unknown
 from layercut.healing.memory import Longest, training_disk, training_parts
+from layercut.healing.methods import METHODS
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource, check_sources
 from layercut.healing.prompts import record_prompt
@@ -65,7 +66,7 @@ def healing_outline(
     if source.records is None and settings.asks_teacher:
         steps.append(PlannedStep("answers of the original model", _num_left(source, out), "answer"))
         disk = _RECORD * steps[0].items
-    if train.method == "seam":
+    if not METHODS[train.method].made_by:
         steps.append(PlannedStep("reading both models", prompts, "text"))
         memory = {"weights": 4 * counts.parameters, "teacher": 4 * uncut.parameters}
         written = counts.stored_bytes
@@ -134,16 +135,17 @@ def check_models(
 
 def check_method(train: TrainSettings, group: ProcessGroup) -> None:
     """Raise InputError or MissingExtra now for what would fail after hours of answering."""
+    method = METHODS[train.method]
     if group.size > 1 and train.graded:
         raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
-    if group.size > 1 and (train.method in ("seam", "qlora") or train.answers_itself):
+    if group.size > 1 and (not method.is_distributed or train.answers_itself):
         what = train.objective if train.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
-    if train.method == "qlora":
+    if method.base == "nf4":
         from layercut.healing.trainable import quantization
 
         quantization()
-    if train.method != "seam":
+    if method.made_by:
         train.batches(group.size)
         if find_spec("trl") is None:
             raise MissingExtra("healing by training", "heal")
@@ -161,7 +163,7 @@ def _check_scale(cut: ModelHandle, train: TrainSettings) -> None:
     """Refuse to compare a stream that an earlier version scaled (`seam` magnitude)."""
     is_cut = (cut.source.path / PLAN_FILE).is_file()
     earlier = read_plans(cut.source.path)[-1].get("healing", []) if is_cut else []
-    if train.method == "seam" and any(entry.get("seam_map") == "magnitude" for entry in earlier):
+    if not METHODS[train.method].made_by and any(entry.get("seam_map") == "magnitude" for entry in earlier):
         raise InputError(
             f"{cut.settings.model} was healed by `seam` magnitude, so its stream has another scale than the "
             "original model's and the two cannot be compared; heal the pruned model itself, or train it."

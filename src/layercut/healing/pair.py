@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import nn
 
 from layercut.engine.handle import ModelHandle
+from layercut.healing.methods import METHODS
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import load_for_training
 from layercut.models.loading import LoadedModel, load_tokenizer
@@ -43,7 +44,10 @@ def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings)
     and the dtype and architecture of the cut. Only adapters leave the weights of a model as they are, and quantised
     weights are no plain tensors. Reads headers and samples of weights.
     """
-    if train.method != "lora" or not train.needs_teacher or "quantization_config" in read_config(teacher.source.path):
+    method = METHODS[train.method]
+    if not method.has_adapter or method.base != "stored" or not train.needs_teacher:
+        return None
+    if "quantization_config" in read_config(teacher.source.path):
         return None
     if (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device):
         return None
@@ -52,7 +56,7 @@ def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings)
     if cut.last_cut.model_hash != teacher.metadata.model_hash:
         return None
     changed = changed_since(teacher.source.path, cut.last_cut, cut.source.path)
-    own = None if changed is None else sum(one.num_parameters for one in changed)
+    own = None if changed is None else sum(tensor.num_parameters for tensor in changed)
     return None if own == num_elements(cut.source.path) else own
 
 
@@ -86,7 +90,7 @@ def second_tree(model: PreTrainedModel) -> PreTrainedModel:
 
     Adapters, removed layers or another device of one tree do not change the other. Their weights must not be trained.
     """
-    shared = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
+    shared = {id(parameter): nn.Parameter(parameter.detach(), requires_grad=False) for parameter in model.parameters()}
     return copy.deepcopy(model, dict[int, object](shared))
 
 
@@ -97,8 +101,12 @@ def put_changed(model: PreTrainedModel, folder: Path) -> bool:
     """
     held = dict(model.named_parameters(remove_duplicate=False))
     stored = stored_tensors(folder)
-    named = {id(held[one.name]) for one in stored if one.name in held and held[one.name].shape == one.entry.shape}
-    if len(named) < len(stored) or not all(id(one) in named for one in held.values()):
+    named = {
+        id(held[tensor.name])
+        for tensor in stored
+        if tensor.name in held and held[tensor.name].shape == tensor.entry.shape
+    }
+    if len(named) < len(stored) or not all(id(value) in named for value in held.values()):
         return False
     for tensor in stored:
         ours = held[tensor.name]
@@ -106,7 +114,7 @@ def put_changed(model: PreTrainedModel, folder: Path) -> bool:
             theirs = file.get_tensor(tensor.name).to(ours.device, ours.dtype)
         if not torch.equal(ours, theirs):
             own = nn.Parameter(theirs, requires_grad=False)
-            _set(model, {name: own for name, one in held.items() if one is ours})
+            _set(model, {name: own for name, value in held.items() if value is ours})
     return True
 
 
@@ -114,11 +122,11 @@ def take_equal(model: PreTrainedModel, other: PreTrainedModel) -> None:
     """Give a model the parameters of another that has the same names, where they are equal to the last bit."""
     theirs = dict(other.named_parameters(remove_duplicate=False))
     for name, ours in list(model.named_parameters(remove_duplicate=False)):
-        one = theirs.get(name)
-        if one is None or (one.shape, one.dtype, one.device) != (ours.shape, ours.dtype, ours.device):
+        twin = theirs.get(name)
+        if twin is None or (twin.shape, twin.dtype, twin.device) != (ours.shape, ours.dtype, ours.device):
             continue
-        if torch.equal(one, ours):
-            _set(model, {name: one})
+        if torch.equal(twin, ours):
+            _set(model, {name: twin})
 
 
 def _set(model: PreTrainedModel, parameters: Mapping[str, nn.Parameter]) -> None:

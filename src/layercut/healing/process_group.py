@@ -44,8 +44,8 @@ class ProcessGroup(NamedTuple):
                 dist.init_process_group(backend="cuda:nccl,cpu:gloo" if on_gpu else "gloo")
             patient = dist.new_group(backend="gloo", timeout=WAIT)
             dist.broadcast_object_list(box, src=0, group=patient)
-        found: Shared = box[0]
-        return found
+        received: Shared = box[0]
+        return received
 
     def leave(self) -> None:
         if self.size > 1:

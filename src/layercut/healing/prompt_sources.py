@@ -73,13 +73,13 @@ class PromptSpec(PromptReading):
         """Number of prompts to read so that ``limit`` are left."""
         return None if self.limit is None else self.skip + self.limit
 
-    def chosen(self, found: list[Found]) -> list[Found]:
+    def chosen(self, prompts: list[Found]) -> list[Found]:
         """The prompts that ``skip`` and ``limit`` leave; InputError if none."""
-        if found and self.skip >= len(found):
+        if prompts and self.skip >= len(prompts):
             raise InputError(
-                f"{self.source} has {counted(len(found), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
+                f"{self.source} has {counted(len(prompts), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
             )
-        return found[self.skip :][: self.limit]
+        return prompts[self.skip :][: self.limit]
 
 
 class TaskPrompts(NamedTuple):
@@ -180,7 +180,9 @@ class PromptGroup(NamedTuple):
         return {self.task.task.name: [self.task.samples[prompt.id].id for prompt in self.prompts]}
 
     def describe(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"n": len(self.answered), "hash": prompts_hash(self.prompts)}
+        content = json.dumps(self.prompts, ensure_ascii=False)
+        short_hash = hashlib.sha256(content.encode()).hexdigest()[:16]
+        settings: dict[str, Any] = {"n": len(self.answered), "hash": short_hash}
         if self.task:
             settings |= {"task": self.task.task.name, "readout": self.task.readout, **self.task.task.settings()}
         return settings
@@ -217,7 +219,7 @@ class PromptSource:
     @property
     def items(self) -> dict[str, frozenset[str]]:
         """By task, ids of the items that the prompts are."""
-        of_records = [{one["task"]: [_item_of(one)]} for one in self.records or () if one.get("task")]
+        of_records = [{record["task"]: [_item_of(record)]} for record in self.records or () if record.get("task")]
         return merge_items(*(part.items for part in self.parts), *of_records)
 
     @property
@@ -252,9 +254,9 @@ class Answering(Settings):
 
 def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict[str, Any]:
     """Prompts and decoding, for a run's settings; the seed where there is one for the whole run."""
-    given = {"n": len(source.records), "given": True} if source.records is not None else source.describe()
+    described = {"n": len(source.records), "given": True} if source.records is not None else source.describe()
     return {
-        "prompts": given,
+        "prompts": described,
         "decoding": how.decoding.as_dict() | ({} if seed is None else {"seed": seed}),
         "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
         **how.extra(),
@@ -338,8 +340,8 @@ def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
         if plain:
             raise InputError(f"{spec.source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
-        found = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
-        return PromptGroup(spec.chosen(found.answered), found, note=shortfall(task, "selection", spec.read))
+        prompts = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
+        return PromptGroup(spec.chosen(prompts.answered), prompts, note=shortfall(task, "selection", spec.read))
     if spec.source.startswith(HUB):
         rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
@@ -365,15 +367,10 @@ def _item_of(record: AnswerRecord) -> str:
     return name
 
 
-def prompts_hash(prompts: Sequence[NamedPrompt]) -> str:
-    """First 16 hex digits of SHA-256 over ids and prompts."""
-    return hashlib.sha256(json.dumps(list(prompts), ensure_ascii=False).encode()).hexdigest()[:16]
-
-
 def check_prompts(specs: Iterable[PromptSpec]) -> None:
     """Refuse ``task:NAME`` of an unknown task, or with a readout that does not generate. Nothing is read."""
-    for one in specs:
-        if one.source.startswith(PREFIX):
-            check_task(one.source.removeprefix(PREFIX))
-            if one.readout is not None and one.readout not in GENERATED:
-                raise unknown(f"generated readout of {one.source}", one.readout, GENERATED)
+    for spec in specs:
+        if spec.source.startswith(PREFIX):
+            check_task(spec.source.removeprefix(PREFIX))
+            if spec.readout is not None and spec.readout not in GENERATED:
+                raise unknown(f"generated readout of {spec.source}", spec.readout, GENERATED)

@@ -100,14 +100,14 @@ def answered_in(
     Raises:
         InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
     """
-    found: dict[str, PromptWithAnswer] = {}
+    by_id: dict[str, PromptWithAnswer] = {}
     for row in rows:
-        if limit is not None and len(found) >= limit:
+        if limit is not None and len(by_id) >= limit:
             break
         try:
             turns, answer = _turns(row)
             named = _named(row.fields, turns, system, plain, row.where)
-            if found.setdefault(named.id, PromptWithAnswer(named, answer)).prompt != named:
+            if by_id.setdefault(named.id, PromptWithAnswer(named, answer)).prompt != named:
                 raise InputError(
                     f"{row.where}: the id {named.id!r} belongs to another prompt already; ids must differ."
                 )
@@ -115,10 +115,10 @@ def answered_in(
             if left_out is None:
                 raise
             left_out.append(str(error))
-    if not found:
+    if not by_id:
         reason = f" ({left_out[0]})" if left_out else ""
         raise InputError(f"{source} holds no prompts{reason}; write one a line, or rows with {_COLUMNS}.")
-    return list(found.values())
+    return list(by_id.values())
 
 
 def one_prompt(text: str, *, system: str | None = None, plain: bool = False) -> NamedPrompt:

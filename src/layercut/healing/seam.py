@@ -99,20 +99,11 @@ def with_layers_above(seams: list[Seam], plan: CutPlan, count: int) -> list[Seam
     >>> with_layers_above([Seam(1, 2, 3)], CutPlan(num_layers=6, removed=(2, 3)), 1)
     [Seam(below=1, first=2, last=3), Seam(below=2, first=None, last=4)]
     """
-    found = []
+    places = []
     for seam, end in zip(seams, [*(other.below for other in seams[1:]), len(plan.kept)], strict=True):
         above = range(seam.below + 1, min(seam.below + 1 + count, end))
-        found += [seam, *(Seam(index, None, plan.kept[index]) for index in above)]
-    return found
-
-
-def check_layers(plan: CutPlan, uncut: int, cut: int) -> None:
-    """Raise InputError if a teacher of ``uncut`` layers and a pruned model of ``cut`` are not the two of the plan."""
-    if (uncut, cut) != (plan.num_layers, len(plan.kept)):
-        raise InputError(
-            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {uncut} and the "
-            f"pruned model {cut}; give the very model that was cut as `teacher`."
-        )
+        places += [seam, *(Seam(index, None, plan.kept[index]) for index in above)]
+    return places
 
 
 class SeamFit(NamedTuple):
@@ -236,7 +227,11 @@ def repair_seams(
     """
     seams = places_of(plan, kind)
     theirs, ours = decoder_layers(uncut), decoder_layers(cut)
-    check_layers(plan, len(theirs), len(ours))
+    if (len(theirs), len(ours)) != (plan.num_layers, len(plan.kept)):
+        raise InputError(
+            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {len(theirs)} and the "
+            f"pruned model {len(ours)}; give the very model that was cut as `teacher`."
+        )
     if kind not in SEAMS:
         raise unknown("seam repair", kind, SEAMS)
     if kind == "linear" and not all(takes_maps(ours[seam.below]) for seam in seams):
@@ -261,9 +256,8 @@ def repair_seams(
         columns_F = torch.empty(0, dtype=torch.long)
         masks = [(sums, mask_BT) for sums, part in zip((fitted, judged), batches, strict=True) for _, mask_BT in part]
         for place, (sums, mask_BT) in enumerate(masks):
-            with torch.autocast(cut.device.type, torch.bfloat16, enabled=half):
-                found = _read(streams, place, ours[seam.below], seam, kind, gain, mask_BT.to(cut.device))
-            x_NF, z_ND = found.sides()
+            mask_BT = mask_BT.to(cut.device)
+            x_NF, z_ND = _read(streams, place, ours[seam.below], seam, kind, gain, mask_BT, half)
             if not len(columns_F):
                 columns_F = x_NF.square().sum(0).topk(len(fitted.xx_FF)).indices.sort().values
             sums.add(x_NF[:, columns_F], z_ND)
@@ -306,57 +300,46 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
     ridges: Sequence[float | None] = [None] if not has_ridge else RIDGES if judged is not fitted else [RIDGE]
     ridge = ridges[0]
     if len(ridges) > 1:
-        few, shown = (one.part(COLUMNS) if kind == PROJECTION else one for one in (fitted, judged))
-        ridge = min(RIDGES, key=lambda one: shown.error(solve(few, kind, one)))
+        few, shown = (sums.part(COLUMNS) if kind == PROJECTION else sums for sums in (fitted, judged))
+        ridge = min(RIDGES, key=lambda ridge: shown.error(solve(few, kind, ridge)))
     map_FD = solve(fitted, kind, ridge or 0.0)
     nothing = judged.zz if kind == PROJECTION else judged.error(unchanged(judged, kind))
     return map_FD, SeamFit(seam, kind, ridge, judged.error(map_FD) / max(nothing, 1e-30), fitted.num_tokens)
 
 
-class Streams(NamedTuple):
-    """The streams at a seam, at each token, in float64."""
-
-    added_ND: Tensor  # output of the MLP of the layer below, as it is added to our stream
-    gain: float  # its factor: of the MLP's output, which is the rest
-    ours_ND: Tensor  # our stream after that
-    theirs_ND: Tensor  # the original model's stream behind the layers that were removed
-    inputs_NF: Tensor | None  # the inputs of the last matrix of that MLP, where that is solved for
-
-    def sides(self) -> tuple[Tensor, Tensor]:
-        """Both sides of the least squares: what the MLP adds, and what it should add, the original model's stream minus
-        the rest of ours; or the inputs of its last matrix, and what it should add more.
-
-        Both are divided by the distance between the two streams, so that a sum of squares gives every token the same
-        weight.
-        """
-        wanted_ND = self.theirs_ND - (self.ours_ND - self.added_ND)
-        gap_N1 = (wanted_ND - self.added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
-        if self.inputs_NF is not None:
-            return self.inputs_NF / gap_N1, (self.theirs_ND - self.ours_ND) / (self.gain * gap_N1)
-        return self.added_ND / gap_N1, wanted_ND / gap_N1
-
-
 @torch.no_grad()
 def _read(
-    streams: HeldStreams, place: int, below: nn.Module, seam: Seam, kind: str, gain: float, mask_BT: Tensor
-) -> Streams:
-    if seam.below:
-        streams.ours.behind(place, seam.below - 1)
+    streams: HeldStreams, place: int, below: nn.Module, seam: Seam, kind: str, gain: float, mask_BT: Tensor, half: bool
+) -> tuple[Tensor, Tensor]:
+    """Both sides of the least squares at a seam, for each token of a batch, in float64.
+
+    What the MLP below adds, and what it should add: the original model's stream minus the rest of ours. Or the inputs
+    of its last matrix, and what it should add more. Both are divided by the distance between the two streams, so that a
+    sum of squares gives every token the same weight.
+    """
     read: AbstractContextManager[list[Tensor]] = nullcontext([])
     if kind == PROJECTION:
         read = inputs_of(last_projection(below))
-    with outputs_of([branch(below), below], range(2)) as seen, read as given:
-        streams.ours.run(place, seam.below)
-    seen[2] = streams.theirs.behind(place, seam.last)
-    added, ours, theirs = (seen[index].to(mask_BT.device)[mask_BT].double() for index in range(3))
-    return Streams(gain * added, gain, ours, theirs, given[0][mask_BT].float() if given else None)
+    with torch.autocast(mask_BT.device.type, torch.bfloat16, enabled=half):
+        if seam.below:
+            streams.ours.behind(place, seam.below - 1)
+        with outputs_of([branch(below), below], range(2)) as seen, read as inputs:
+            streams.ours.run(place, seam.below)
+        seen[2] = streams.theirs.behind(place, seam.last)
+    output_ND, ours_ND, theirs_ND = (seen[index].to(mask_BT.device)[mask_BT].double() for index in range(3))
+    added_ND = gain * output_ND
+    wanted_ND = theirs_ND - (ours_ND - added_ND)
+    gap_N1 = (wanted_ND - added_ND).norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    if inputs:
+        return inputs[0][mask_BT].float() / gap_N1, (theirs_ND - ours_ND) / (gain * gap_N1)
+    return added_ND / gap_N1, wanted_ND / gap_N1
 
 
 def _batches(examples: Sequence[TrainingExample], size: int) -> list[tuple[Tensor, Tensor]]:
     """Ids and mask (B, T) of texts of similar length."""
-    ordered, found = sorted(examples, key=len), []
+    ordered, batches = sorted(examples, key=len), []
     for start in range(0, len(ordered), size):
         rows = ordered[start : start + size]
         ids_BT = padded(rows)["input_ids"]
-        found.append((ids_BT, torch.arange(ids_BT.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]))
-    return found
+        batches.append((ids_BT, torch.arange(ids_BT.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]))
+    return batches

@@ -1,7 +1,7 @@
 """Settings of healing.
 
 The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran; but where whole weights are
-trained, the learning rate is LEARNING_RATES.
+trained, the learning rate is WHOLE_RATE.
 """
 
 from __future__ import annotations
@@ -14,25 +14,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
+from layercut.healing.methods import METHODS, OBJECTIVES, explain, unused_settings
 
-METHODS = ("lora", "qlora", "full", "last-k", "seam")
-"""Which weights change. ``seam`` trains nothing: it solves for a linear map at each cut."""
-SCHEDULES = ("constant", "linear", "cosine")
-PRECISIONS = ("auto", "float32", "bfloat16")
-CHECKPOINTING = ("auto", "on", "off")
-LEARNING_RATES = {"full": 1e-5, "last-k": 1e-5}
-"""Default learning rates where whole weights are trained; ADAPTER_RATE elsewhere.
-
-1e-5 is the default for the head and the last layers in the code of "Reassessing Layer Pruning" (arXiv:2411.15558), and
-the rate of s1 (arXiv:2501.19393), whose recipe fully fine-tunes pruned models in "Layer Pruning Harms Inference
-Scaling" (COLM 2026).
-"""
-ADAPTER_RATE = 2e-4  # the paper's
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
-OBJECTIVES = ("sft", "forward-kl", "reverse-kl", "on-policy", "grpo")
-"""The loss: on the answers' tokens, or the teacher's distributions on them or on the pruned model's own answers, or the
-grades of these.
-"""
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "projection", "scale")
@@ -53,7 +37,7 @@ def num_held_out(count: int, share: float) -> int:
 
 
 def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
-    if wrong := [one for one in marks if not (one.isascii() and one.isdigit() and int(one))]:
+    if wrong := [mark for mark in marks if not (mark.isascii() and mark.isdigit() and int(mark))]:
         raise InputError(f"marks {wrong[0]!r:.40} is no number of tokens; write 10000,30000.")
     return marks
 
@@ -62,14 +46,14 @@ class TrainSettings(Settings):
     """Settings of training a pruned model."""
 
     method: Annotated[str, one_of(METHODS)] = Field(
-        "lora",
-        description="lora, qlora (4-bit base), full, last-k (the head and the last layers); or seam, which trains "
-        "nothing.",
+        next(iter(METHODS)),
+        description=", ".join(explain({name: row for name, row in METHODS.items() if row.made_by}))
+        + "".join(f"; or {name}, {row.help}" for name, row in METHODS.items() if not row.made_by)
+        + ".",
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
-        "sft",
-        description="sft (the answers' tokens), forward-kl, reverse-kl, on-policy, or grpo (grades of own "
-        "answers, by TRL's trainer; prompts of tasks; a run that was stopped goes on, to other weights than without).",
+        next(iter(OBJECTIVES)),
+        description=f"{', '.join(explain(OBJECTIVES)[:-1])}, or {explain(OBJECTIVES)[-1]}.",
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -81,7 +65,7 @@ class TrainSettings(Settings):
         None, description="Learning rate after the warm-up; by default 1e-5 for full and last-k, else 2e-4."
     )
     """A number once the settings are made."""
-    schedule: Annotated[str, one_of(SCHEDULES)] = Field(
+    schedule: Annotated[str, one_of(("constant", "linear", "cosine"))] = Field(
         "constant", description="Learning rate after the warm-up: constant, or linear or cosine down to 0."
     )
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
@@ -102,13 +86,13 @@ class TrainSettings(Settings):
     epochs: Number = Field(1.0, description="Passes over the examples.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, even within the epochs.")
     max_length: int = Field(8192, ge=2, description="Drop examples of more tokens.")
-    precision: Annotated[str, one_of(PRECISIONS)] = Field(
+    precision: Annotated[str, one_of(("auto", "float32", "bfloat16"))] = Field(
         "auto",
         description="Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that "
         "has it.",
     )
     """Many CPUs are slower with bfloat16, some faster."""
-    gradient_checkpointing: Annotated[str, one_of(CHECKPOINTING)] = Field(
+    gradient_checkpointing: Annotated[str, one_of(("auto", "on", "off"))] = Field(
         "auto",
         description="Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on "
         "a GPU, and where a step would not fit into free memory without it.",
@@ -161,7 +145,7 @@ class TrainSettings(Settings):
     def _rate_of_the_method(self) -> Self:
         """A rate that is left out is the method's, and stays left out in ``given`` and ``replace``."""
         if self.learning_rate is None:
-            self.__dict__["learning_rate"] = LEARNING_RATES.get(self.method, ADAPTER_RATE)
+            self.__dict__["learning_rate"] = METHODS[self.method].learning_rate
             self.model_fields_set.discard("learning_rate")
         return self
 
@@ -169,10 +153,12 @@ class TrainSettings(Settings):
     def _check(self) -> Self:
         if self.graded and not self.held_out:
             raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
-        if self.marks and (self.method not in ("lora", "qlora") or self.answers_itself):
+        if self.marks and (not METHODS[self.method].has_adapter or self.answers_itself):
             raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
-        if self.method == "seam" and self.objective != "sft":
-            raise InputError(f"the method seam trains nothing, so {self.objective} has no meaning; leave it out.")
+        if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):
+            raise InputError(
+                f"the method {self.method} trains nothing, so {self.objective} has no meaning; leave it out."
+            )
         if self.rollout_max < self.rollout_start:
             raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
@@ -180,31 +166,22 @@ class TrainSettings(Settings):
     @property
     def is_graded(self) -> bool:
         """True if the pruned model is trained on grades of its own answers."""
-        return self.objective == "grpo"
+        return OBJECTIVES[self.objective].is_graded
 
     @property
     def answers_itself(self) -> bool:
         """True if the pruned model answers the prompts while it is trained."""
-        return self.is_graded or self.objective == "on-policy"
+        return OBJECTIVES[self.objective].answers_itself
 
     @property
     def needs_teacher(self) -> bool:
         """True if the original model is in memory while the pruned one is trained."""
-        return not self.is_graded and self.objective != "sft"
+        return OBJECTIVES[self.objective].divergence is not None
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to"}
-        if self.method not in ("lora", "qlora"):
-            unused |= {"rank", "alpha", "dropout"}
-        if self.method != "last-k":
-            unused.add("last_k")
-        if self.objective != "on-policy":
-            unused.add("rollout_start")
-        if not self.answers_itself:
-            unused.add("rollout_max")
-        if not self.is_graded:
-            unused.add("group")
+        unused = {"seam", "report_to"} | unused_settings(METHODS, self.method)
+        unused |= unused_settings(OBJECTIVES, self.objective)
         return {name: value for name, value in self.as_dict().items() if name not in unused}
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
@@ -282,7 +259,7 @@ class HealSettings(ArmSettings):
         if self.train.is_graded and (self.match_tokens or self.filters.right_only):
             name = "match_tokens" if self.match_tokens else "right_only"
             raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
-        if self.keep_adapter and self.train.method not in ("lora", "qlora"):
+        if self.keep_adapter and not METHODS[self.train.method].has_adapter:
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
         if self.keep_adapter and self.save_dtype != "auto":
             raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from layercut.errors import MissingExtra
+from layercut.healing.data import Material
 from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
 from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.process_group import ProcessGroup
@@ -46,15 +47,12 @@ logger = logging.getLogger(__name__)
 CURVE = "loss.jsonl"
 _LEARNING = "learning"
 _DONE = "trained.json"  # written last, so its presence means that the final weights are complete
-_COLUMNS = (
-    "step", "loss", "eval_loss", "learning_rate", "num_input_tokens_seen", "seconds", "rollout_tokens", "repetition",
-    "num_tokens", "completions/mean_length", "reward",
-)  # fmt: skip
-"""Fields of the Trainer's log that go to the loss curve."""
-_RENAMED = {
-    "eval_loss": "held_out_loss", "num_input_tokens_seen": "tokens", "num_tokens": "tokens",
-    "completions/mean_length": "rollout_tokens",
+_COLUMNS = {
+    "step": "step", "loss": "loss", "eval_loss": "held_out_loss", "learning_rate": "learning_rate",
+    "num_input_tokens_seen": "tokens", "seconds": "seconds", "rollout_tokens": "rollout_tokens",
+    "repetition": "repetition", "num_tokens": "tokens", "completions/mean_length": "rollout_tokens", "reward": "reward",
 }  # fmt: skip
+"""Fields of the Trainer's log, by their names in the loss curve."""
 
 
 class Trained(NamedTuple):
@@ -77,8 +75,8 @@ class Trained(NamedTuple):
         A training that an older layercut began has no ``before``.
         """
         losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
-        found = {"before": losses.pop(0)} if 0 in losses else {}
-        return found | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
+        before = {"before": losses.pop(0)} if 0 in losses else {}
+        return before | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
 
 
 class Watched(Trainer):  # type: ignore[misc]
@@ -136,11 +134,16 @@ class Watched(Trainer):  # type: ignore[misc]
 class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given, without its templates."""
 
+    @classmethod
+    def options(cls, material: Material) -> dict[str, Any]:
+        """Arguments of the constructor beside those of all trainers."""
+        return {}
+
     @staticmethod
-    def arguments(given: dict[str, Any], settings: TrainSettings) -> SFTConfig:
+    def arguments(shared: dict[str, Any], settings: TrainSettings) -> SFTConfig:
         """The arguments of TRL's trainer, from those that all trainers have."""
         return SFTConfig(
-            **given,
+            **shared,
             include_num_input_tokens_seen="all" if settings.packing else "non_padding",
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
@@ -228,7 +231,7 @@ def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings)
 
 def learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[int]:
     """After each step of a training on given answers, how many of their tokens it has learned from."""
-    order = StepsByLength([len(one) for one in examples], settings.batch_size, settings.seed)
+    order = StepsByLength([len(example) for example in examples], settings.batch_size, settings.seed)
     left, seen = settings.num_steps(len(examples)), 0
     while True:
         passed = [len(examples[index].completion) for index in order]
@@ -261,13 +264,13 @@ def train(
         trainer: a Watched trainer of TRL; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
-    if (found := finished(folder)) is not None:
-        return found
+    if (earlier := finished(folder)) is not None:
+        return earlier
     with quiet_transformers():
-        given = _given(model, settings, folder, has_held_out=bool(data.held_out))
+        arguments = _shared_arguments(model, settings, folder, has_held_out=bool(data.held_out))
         run = trainer(
             model=model,
-            args=trainer.arguments(given, settings),
+            args=trainer.arguments(arguments, settings),
             processing_class=tokenizer,
             train_dataset=trainer.dataset(data.train),
             eval_dataset=trainer.dataset(data.held_out) if data.held_out else None,
@@ -335,7 +338,7 @@ def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of the Trainer's log that hold a loss, under our names."""
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
     return [
-        {_RENAMED.get(name, name): line[name] for name in _COLUMNS if name in line}
+        {ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line}
         | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
         for line in lines
     ]
@@ -391,8 +394,8 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def _given(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> dict[str, Any]:
-    """Arguments that all of TRL's trainers have."""
+def _shared_arguments(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> dict[str, Any]:
+    """Arguments that all of TRL's trainers have, by their names there."""
     on_gpu = model.device.type == "cuda"
     batches = settings.batches(ProcessGroup.of_this_process().size)
     watched = "steps" if has_held_out else "no"

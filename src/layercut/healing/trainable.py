@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from layercut.errors import InputError, MissingExtra, VerificationError, unknown
-from layercut.healing.settings import METHODS
+from layercut.errors import InputError, MissingExtra, VerificationError
+from layercut.healing.methods import METHODS, named_in
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
@@ -37,18 +37,24 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
         InputError: last-k of more layers than there are, or whole weights in another dtype than float32.
         MissingExtra: PEFT is not installed.
     """
-    method = settings.method
-    if method in ("lora", "qlora"):
-        return add_adapters(model, settings)
-    if model.dtype != torch.float32:
+    method = METHODS[settings.method]
+    assert method.made_by is not None, "a method without training"
+    if not method.has_adapter and model.dtype != torch.float32:
         raise InputError(
-            f"{method} trains weights in float32, not {str(model.dtype).removeprefix('torch.')}; leave out `dtype`."
+            f"{settings.method} trains weights in float32, not {str(model.dtype).removeprefix('torch.')}; leave out "
+            "`dtype`."
         )
-    if method == "full":
-        model.requires_grad_(True)
-        return model
-    if method != "last-k":
-        raise unknown("method", method, METHODS)
+    return named_in(method.made_by)(model, settings)
+
+
+def train_all(model: PreTrainedModel, settings: TrainSettings) -> PreTrainedModel:
+    """The model with gradients of all weights."""
+    model.requires_grad_(True)
+    return model
+
+
+def train_last(model: PreTrainedModel, settings: TrainSettings) -> PreTrainedModel:
+    """The model with gradients of its head and its last ``last_k`` layers; InputError if it has fewer."""
     layers = decoder_layers(model)
     if settings.last_k > len(layers):
         raise InputError(f"last-k of {settings.last_k} layers, but the pruned model has {len(layers)}; take fewer.")
@@ -80,7 +86,8 @@ def load_for_training(
     With ``dtype`` auto it is ``weights`` where whole weights are trained or solved for; with adapters it is that of
     ``load_model``. qlora reads the weights once, straight into 4 bits.
     """
-    if settings.method == "qlora":
+    method = METHODS[settings.method]
+    if method.base == "nf4":
         from transformers import AutoModelForCausalLM
 
         packed_as = quantization()
@@ -93,14 +100,12 @@ def load_for_training(
         return LoadedModel(
             tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers, packed.eval()
         )
-    if settings.method == "seam" and pick_device(device).type == "mps":
+    if not method.made_by and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
-    if dtype == "auto" and settings.method != "lora":
+    if dtype == "auto" and method.base == "float32":
         dtype = "float32"
     return load_model(source, dtype=dtype, device=device)
 
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE, SHARE = 1e-4, 1e-2
 """Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
@@ -132,7 +137,7 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     except ImportError as error:
         raise MissingExtra("training adapters", "heal") from error
-    if settings.method == "qlora":
+    if METHODS[settings.method].base == "nf4":
         model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
             model, use_gradient_checkpointing=False
         )

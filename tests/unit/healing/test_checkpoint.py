@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 from layercut.errors import InputError, VerificationError
 from layercut.healing import trainable
 from layercut.healing.checkpoint import stored_dtype, trained_model, write_adapter, write_healed
+from layercut.healing.methods import METHODS
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import add_adapters, merge_adapters
 from layercut.models.sources import resolve
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
+from tests.support.healing import HEALING
 from tests.support.tiny import CONFIGS, save_tiny, tiny_model
 
 SETTINGS = TrainSettings(rank=4, alpha=8)
 PLAN = CutPlan(num_layers=6, removed=(2, 4))
-ENTRY = {"method": "lora", "objective": "sft", "num_examples": 8, "loss_tokens": 64}
 IDS = torch.arange(40).reshape(2, 20)
 
 
@@ -43,7 +45,8 @@ def cut(tmp_path: Path) -> Path:
     save_tiny("llama", tmp_path / "uncut")
     tiny = AutoModelForCausalLM.from_pretrained(tmp_path / "uncut").bfloat16()
     tiny.save_pretrained(tmp_path / "uncut")
-    cut_checkpoint(tmp_path / "uncut", PLAN, tmp_path / "cut", extra_files={"README.md": "the cut's card"})
+    cut_checkpoint(tmp_path / "uncut", PLAN, tmp_path / "cut")
+    (tmp_path / "cut" / "README.md").write_text("the cut's card")
     return tmp_path / "cut"
 
 
@@ -78,10 +81,12 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve(str(cut))
-    model, checked, _ = trained_model(source, tmp_path / "adapter", "lora", "cpu")
+    model, checked, _ = trained_model(source, tmp_path / "adapter", METHODS["lora"])
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
-    entry = write_healed(model, source, out=tmp_path / "healed", healing=ENTRY | {"checked": [checked]}, curve=curve)
+    entry = write_healed(
+        model, source, out=tmp_path / "healed", record=replace(HEALING, checked=[checked]), curve=curve
+    )
     healed = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     assert healed.dtype == torch.bfloat16 and stored_dtype(tmp_path / "healed") == "bfloat16"
     assert healed.config.num_hidden_layers == 4
@@ -97,10 +102,10 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
     assert "8 answers, 64 answer tokens" in card and "num examples" not in card
     with pytest.raises(InputError, match="not an empty folder"):
-        write_healed(model, source, out=tmp_path / "healed", healing=ENTRY)
+        write_healed(model, source, out=tmp_path / "healed", record=HEALING)
     # Healed again, the first healing is still told.
     again = resolve(str(tmp_path / "healed"))
-    write_healed(healed, again, out=tmp_path / "twice", healing=ENTRY | {"method": "seam"})
+    write_healed(healed, again, out=tmp_path / "twice", record=replace(HEALING, method="seam"))
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
@@ -110,7 +115,7 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
-    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", healing=ENTRY)
+    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", record=HEALING)
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
     assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"

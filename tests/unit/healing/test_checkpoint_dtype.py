@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from layercut.healing.trainable import probe
 from layercut.models.sources import resolve
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from tests.support.healing import tiny_data
+from tests.support.healing import HEALING, tiny_data
 from tests.support.tiny import save_tiny
 
 DATA = tiny_data(24)
@@ -55,7 +56,7 @@ def write(model: Any, cut: Path, out: Path, **more: Any) -> dict[str, Any]:
         model,
         resolve(str(cut)),
         out=out,
-        healing={"method": "full", "objective": "sft", "num_examples": 8, "loss_tokens": 64},
+        record=replace(HEALING, method="full"),
         **({"judge": judge} | more),
     )
 

@@ -20,7 +20,7 @@ from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
 from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
 from layercut.study.healing_arms import Healer
-from layercut.tasks.base import Score
+from layercut.tasks.base import Score, Task
 from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import byte_tokenizer
@@ -47,6 +47,7 @@ class Graders:
     """Stands in for a task: grades by a rule, and keeps what it graded."""
 
     name = "graders"
+    grade_all = Task.grade_all
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule

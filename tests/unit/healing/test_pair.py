@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.settings import OBJECTIVES, TrainSettings
+from layercut.healing.methods import OBJECTIVES
+from layercut.healing.settings import TrainSettings
 from layercut.models.loading import load_model
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import changed_since, cut_checkpoint
@@ -95,7 +96,7 @@ def test_the_losses_and_adapters_are_those_of_two_models(
     assert len(set(losses)) == 3 and min(losses) > 0
 
 
-TAUGHT = [name for name in OBJECTIVES[2:] if TrainSettings(objective=name).needs_teacher]
+TAUGHT = [name for name in list(OBJECTIVES)[2:] if TrainSettings(objective=name).needs_teacher]
 
 
 @pytest.mark.parametrize("more", [{"objective": name} for name in TAUGHT] + [{"packing": True}], ids=str)

@@ -11,7 +11,8 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
 from layercut.healing.memory import training_disk
-from layercut.healing.settings import OBJECTIVES, TrainSettings
+from layercut.healing.methods import OBJECTIVES
+from layercut.healing.settings import TrainSettings
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
