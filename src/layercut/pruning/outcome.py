@@ -14,9 +14,9 @@ from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.paired import ratio_interval
 from layercut.evidence.resampling import METHOD, resampled_sums
 from layercut.models.weights import safetensors_files
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, gone_of, original_scores
-from layercut.pruning.context import PruneContext
-from layercut.pruning.original import OriginalModel
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores, removal_of
+from layercut.pruning.run import PruneRun
+from layercut.pruning.search import load_steps
 from layercut.pruning.speed import request_time, speeds
 from layercut.pruning.verdict import answer_of, beside, fastest, next_step
 from layercut.runs.directory import RunFolder
@@ -27,7 +27,6 @@ from layercut.runs.prune import (
     Chosen,
     Goal,
     GoalTask,
-    PathStep,
     PruneResult,
     Served,
     SetAside,
@@ -100,33 +99,28 @@ def _cost(
 
 
 def outcome_of(
-    context: PruneContext,
-    original: OriginalModel,
-    steps: Sequence[PathStep],
-    found: FixedSequence,
-    arm: Arm,
-    sizes: Mapping[str, int],
-    side_effects: tuple[SideEffect, ...],
+    run: PruneRun, arms: Sequence[Arm], evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]
 ) -> PruneResult:
-    """All that the run found, from what its stages left in the state and the folder.
+    """All results of the run, from what its stages left in the notes and the folder.
 
     Args:
-        arm: the model that is recommended, or the best one.
-        sizes: bytes of the weights of every tested plan, by its name.
+        arms: the tested models.
+        arm: the one that is recommended, or the best one.
     """
-    state, settings, folder, model = context.state, context.settings, context.folder, context.model
+    notes, settings, folder, model = run.notes, run.settings, run.folder, run.model
     checkpoint = MODEL if (folder / MODEL).exists() else None
-    ignored = [SetAside.model_validate(one) for one in state["ignored"]]
-    ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
-    chosen = Chosen(name=arm.name, healing=arm.healing, **gone_of(arm.plan))
-    verdict, why = answer_of(found.tested, chosen, settings.keep, state["path_ended"], original.parts)
-    profile = context.profile
-    timed = state["timed"][profile.words]
-    served = _served(context, found, arm)
+    ignored = [SetAside.model_validate(one) for one in notes["ignored"]]
+    ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in evidence.not_judged]
+    chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
+    verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
+    profile = run.profile
+    timed = notes["timed"][profile.words]
+    served = _served(run, evidence, arm)
     source = model.source.path
-    cut_bytes = _bytes_of(folder / MODEL) if checkpoint else plan_cut(source, arm.plan).bytes_after
-    labels = {one.name: one.label for one in found.tested if one.passed}
-    labels |= {one.run: one.model for one in found.others if one.passed}
+    disk_bytes = {tested.name: plan_cut(source, tested.plan).bytes_after for tested in arms}
+    cut_bytes = _bytes_of(folder / MODEL) if checkpoint else disk_bytes[arm.name]
+    labels = {one.name: one.label for one in evidence.tested if one.passed}
+    labels |= {one.run: one.model for one in evidence.others if one.passed}
     passed = [(labels[one.run], one) for one in served if one.run in labels]
     return PruneResult(
         model=model.settings.model,
@@ -135,88 +129,86 @@ def outcome_of(
         dtype=model.dtype,
         goal=Goal(
             use=settings.use,
-            note=context.goal.note,
+            note=run.goal.note,
             tasks=tuple(
                 GoalTask(
                     task=part.task.name,
                     readout=part.readout,
                     metric=one.metric,
-                    data=next((task.data for task in context.goal.tasks if task.task == part.task.name), None),
+                    data=next((task.data for task in run.goal.tasks if task.task == part.task.name), None),
                     chance=one.chance,
                     selection_items=one.estimate.n,
-                    report_items=state["report_items"][part.label],
+                    report_items=notes["report_items"][part.label],
                 )
-                for part, one in zip(original.path.parts, original.path.objective.uncut, strict=True)
+                for part, one in zip(run.path.parts, run.path.objective.uncut, strict=True)
             ),
             keep=settings.keep,
             level=LEVEL,
-            max_depth=context.max_depth,
-            smaller=context.sizes[-1] if context.sizes else None,
-            unit=context.unit,
+            max_depth=run.num_plans,
+            smaller=run.sizes[-1] if run.sizes else None,
+            unit=settings.unit,
             faster=settings.faster,
         ),
         ignored=tuple(ignored),
         original=original_scores(folder),
-        resolution=state.get("resolution", ""),
-        path=tuple(steps),
-        path_ended=state["path_ended"],
-        tested=tuple(one.model_copy(update={"disk_bytes": sizes[one.name]}) for one in found.tested),
-        versus=found.others,
-        error=(1 - LEVEL) * (1 if {one.model for one in found.others} <= {*state["shared"]} else 2),
+        resolution=notes.get("resolution", ""),
+        path=tuple(load_steps(run)),
+        path_ended=notes["path_ended"],
+        tested=tuple(one.model_copy(update={"disk_bytes": disk_bytes[one.name]}) for one in evidence.tested),
+        versus=evidence.others,
+        error=(1 - LEVEL) * (1 if {one.model for one in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
-        why=beside(why, found.others, cut_bytes, is_passed=verdict == "passed"),
-        fastest=fastest(passed, settings.faster) if found.others or settings.faster else "",
-        next=next_step(
-            found.tested, original.parts, settings, context.goal.tasks, model.settings, folder, context.seed
-        ),
+        why=beside(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
+        fastest=fastest(passed, settings.faster) if evidence.others or settings.faster else "",
+        next=next_step(run, evidence.tested),
         checkpoint=checkpoint,
-        verified=str(state.get("verified", "")),
-        general=state["general"],
+        verified=str(notes.get("verified", "")),
+        general=notes["general"],
         side_effects=side_effects,
         serve=profile.words,
         serve_tokens=profile.batch * profile.tokens,
         speed=next(one.speed for one in served if one.run == arm.name),
         served=served,
         size={
-            "uncut": _size(context, timed[arm.name][UNCUT], model.plan(), _bytes_of(source)),
-            "cut": _size(context, timed[arm.name][arm.name], arm.plan, cut_bytes),
+            "uncut": _size(run, timed[arm.name][UNCUT], model.plan(), _bytes_of(source)),
+            "cut": _size(run, timed[arm.name][arm.name], arm.plan, cut_bytes),
         },
         where=machine(),
-        seed=context.seed,
+        seed=run.seed,
         command=command_line(sys.argv),
-        seconds=state.seconds,
+        seconds=notes.seconds,
     )
 
 
-def _served(context: PruneContext, found: FixedSequence, arm: Arm) -> tuple[Served, ...]:
+def _served(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
     """Every model that was timed: what its requests take, by the answers that it gave."""
-    profile, timed = context.profile, context.state["timed"][context.profile.words]
-    named = [*(one.name for one in found.tested), arm.name, *(one.run for one in found.others)]
-    runs = [run for run in dict.fromkeys(named) if run in timed]
-    uncut, served = RunFolder.open(context.folder / UNCUT), []
-    for run in runs:
-        own = timed[run]
-        times = (request_time(own[UNCUT], profile), request_time(own[run], profile))
-        answered = context.folder / run
+    profile, timed = run.profile, run.notes["timed"][run.profile.words]
+    names = [*(depth.name for depth in evidence.tested), arm.name, *(other.run for other in evidence.others)]
+    uncut, served = RunFolder.open(run.folder / UNCUT), []
+    for name in dict.fromkeys(names):
+        if name not in timed:
+            continue
+        own, folder = timed[name], run.folder / name
+        times = (request_time(own[UNCUT], profile), request_time(own[name], profile))
         served.append(
             Served(
-                run=run,
-                speed=speeds(own, run, profile),
-                memory_bytes=own[run]["memory_bytes"],
-                cache_bytes_per_token=own[run]["cache_bytes_per_token"],
-                costs=task_costs(uncut, RunFolder.open(answered), times, context.seed) if answered.exists() else (),
+                run=name,
+                speed=speeds(own, name, profile),
+                memory_bytes=own[name]["memory_bytes"],
+                cache_bytes_per_token=own[name]["cache_bytes_per_token"],
+                costs=task_costs(uncut, RunFolder.open(folder), times, run.seed) if folder.exists() else (),
             )
         )
     return tuple(served)
 
 
-def _size(context: PruneContext, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
-    file = gguf_file(context.model.settings.model)
+def _size(run: PruneRun, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
+    file = gguf_file(run.model.settings.model)
     return Size(
-        parameters=context.model.num_parameters(plan),
+        parameters=run.model.num_parameters(plan),
         disk_bytes=disk_bytes,
-        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=context.model.settings.tie),
+        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=run.model.settings.tie),
         memory_bytes=timed["memory_bytes"],
         cache_bytes_per_token=timed["cache_bytes_per_token"],
     )

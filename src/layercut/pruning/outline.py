@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
 from layercut.pruning.budget import CANDIDATES, HEALING_ITEMS, MOST, SELECTION_ITEMS, general_tasks
+from layercut.pruning.confirm import checks_for
 from layercut.pruning.goal import GoalTasks
-from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
-from layercut.pruning.settings import AUTO, LAYER, NONE, SEAM, WIDTH, PruneSettings
-from layercut.pruning.side_effects import checks_for
+from layercut.pruning.profile import Profile, fitted
+from layercut.pruning.run import FLAGS, refuse_early, settings_of_run, sizes_of
+from layercut.pruning.settings import AUTO, NONE, SEAM, PruneSettings
 from layercut.pruning.sizes import Sizes
-from layercut.pruning.versus import other_model, timer_of
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
-from layercut.runs.prune import BYTES, SECONDS
-from layercut.selection.answers import ObjectiveTask
+from layercut.runs.prune import BYTES
 from layercut.selection.outline import planned
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
-from layercut.tasks.own_file import OwnFile
-
-_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
-FLAGS = {"limit": "items", "objective": "tasks"}
 
 
 def prune_outline(
@@ -41,10 +34,8 @@ def prune_outline(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    units = units_of(handle, settings, lambda text: None)
-    sizes = None if units == LAYER else Sizes(handle)
-    unit = size_unit(settings)
-    wanted = () if sizes is None else sizes.wanted(settings, unit)
+    sizes = sizes_of(handle, settings, lambda text: None)
+    wanted = sizes.wanted(settings, settings.unit) if sizes else ()
     depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
@@ -79,7 +70,7 @@ def prune_outline(
         stays_bytes=stays,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
-        more=() if sizes is None else (_sizes_in_words(sizes, wanted, unit, profile),),
+        more=() if sizes is None else (_sizes_in_words(sizes, wanted, settings.unit, profile),),
     )
 
 
@@ -89,54 +80,3 @@ def _sizes_in_words(sizes: Sizes, wanted: Sequence[float], unit: str, profile: P
         return f"sizes: {', '.join(f'-{less:.0%} {size(round((1 - less) * sizes.total))}' for less in wanted)}"
     times = ", ".join(f"-{less:.0%}" for less in wanted)
     return f"seconds of a request ({profile.words}), timed before the run chooses: {times}"
-
-
-def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
-    """Raise InputError for what would stop the run after hours."""
-    if profile.engine != TRANSFORMERS:
-        timer_of(model, profile=profile)
-    for name in settings.versus:
-        other_model(model.settings, name)
-    own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
-    alike = [one.label for one in own if 1 in one.task.split_chance("selection", one.readout).values()]
-    if len(alike) == len(parts):
-        raise InputError(
-            f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
-            "shown; give rows with different answers."
-        )
-
-
-def units_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> str:
-    """Units to remove: as wanted, or layers where MLPs cannot be thinned.
-
-    Raises:
-        InputError: MLPs that cannot be thinned, where only width was asked for.
-    """
-    wanted = settings.wanted_units
-    if wanted == LAYER:
-        return LAYER
-    try:
-        Sizes(model)
-    except InputError as error:
-        if wanted == WIDTH:
-            raise
-        say(f"layers alone are removed: {error}")
-        return LAYER
-    return wanted
-
-
-def size_unit(settings: PruneSettings) -> str:
-    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
-    return BYTES if settings.faster is None or settings.smaller is not None else SECONDS
-
-
-def settings_of_run(
-    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
-) -> dict[str, Any]:
-    """All that decides the numbers; the same command goes on only with the same."""
-    return {
-        **handle.describe(),
-        "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
-        "seed": seed,
-    }

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,13 +54,6 @@ channels as well as 32 (SmolLM2, docs/experiments/width.md).
 _TEXTS = 8  # right answers of each task that block influence reads
 LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone
 _FEWEST = 8  # layers that the first sieve lets through at least
-
-
-class NextLayer(NamedTuple):
-    """The layer to remove at one depth."""
-
-    layer: int
-    num_candidates: int
 
 
 class PlanPath:
@@ -103,14 +96,14 @@ class PlanPath:
             base, removed=tuple(removed), channels=channels, criterion=CRITERION, settings=settings, scores=scores
         )
 
-    def next_layer(self, removed: Sequence[int]) -> NextLayer:
-        """The layer to remove beside those that are gone.
+    def next_layer(self, removed: Sequence[int]) -> tuple[int, int]:
+        """The next layer to remove, and the number of candidates that were compared.
 
         Raises:
             InputError: no layer is left, or no pruned model gives finite scores.
         """
         layers = self.proposed(removed, CANDIDATES)[::-1]
-        return NextLayer(layers[self._best_by_score([self._cut(removed, layer) for layer in layers])], len(layers))
+        return layers[self._best_by_score([self._cut(removed, layer) for layer in layers])], len(layers)
 
     def best(self, plans: Sequence[CutPlan]) -> int:
         """The place of the plan that damages right answers least; where nothing is written, of the best score."""
@@ -240,13 +233,6 @@ class PlanPath:
         return correct_traces(self.objective).by_task
 
 
-class SizedPlan(NamedTuple):
-    """The plan of one size."""
-
-    plan: CutPlan
-    num_candidates: int
-
-
 class SizePath:
     """Finds the plan of each size, from that of the size before."""
 
@@ -262,8 +248,8 @@ class SizePath:
         self._share = self.sizes.share if times is None else times.share
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
-    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> SizedPlan:
-        """The plan that is smaller by this share, and removes these layers at least.
+    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> tuple[CutPlan, int]:
+        """The plan that is smaller by this share and removes these layers at least, and the number of candidates.
 
         Args:
             path: the measurements, over the model in memory.
@@ -278,7 +264,7 @@ class SizePath:
         plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
         if not plans:
             raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
-        return SizedPlan(plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans))
+        return plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans)
 
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
         if removed not in self._ranked:

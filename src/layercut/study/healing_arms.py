@@ -22,8 +22,10 @@ from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec,
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
+from layercut.runs.directory import ENVIRONMENT
 from layercut.runs.healing import CHECKPOINT, MARK, MARKS
-from layercut.runs.settings import settings_hash
+from layercut.runs.lock import LOCK
+from layercut.runs.settings import CONFIG, settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
 from layercut.surgery.checkpoint import read_plans
@@ -32,6 +34,10 @@ from layercut.tasks.base import Task
 
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed
+
+
+_NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
+"""Files in the folders of a healing arm before weights or answers of it are kept."""
 
 
 class Healer:
@@ -226,3 +232,15 @@ def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
             "file of prompts."
         )
     return source, how.replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)
+
+
+def healing_folder(study: Path, arm: str) -> Path:
+    """The run folder of the healing of an arm ``CUT+NAME``."""
+    cut, _, name = arm.partition("+")
+    return study / cut / f"heal-{name}"
+
+
+def is_begun(study: Path, arm: str) -> bool:
+    """True if anything is lost with the run folder and the healing folder of a healing arm."""
+    folders = (study / arm, healing_folder(study, arm))
+    return any(file.name not in _NOTHING_YET for folder in folders for file in folder.rglob("*") if not file.is_dir())

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from layercut.engine.base import Engine
+from layercut.engine.base import Engine, ManyPlansAtOnce
 from layercut.errors import InputError, one_line
 from layercut.progress import Say
 from layercut.progress.bars import StudyProgress
@@ -21,10 +21,9 @@ from layercut.runs.healing import CHECKPOINT
 from layercut.runs.notes import Notes
 from layercut.runs.study import DIAGNOSE, SWEEP, TOOK, note_failure, note_success
 from layercut.settings import UNCUT
-from layercut.study.growth import healing_folder, is_begun
+from layercut.study.healing_arms import healing_folder, is_begun
 from layercut.study.steps_beside import diagnose_step, sweep_step
-from layercut.study.store import SEARCHES, Answered, Measured, run_cell
-from layercut.study.together import Peer, answer_together, can_share, peers_of
+from layercut.study.store import SEARCHES, Answered, Measured, Peer, answer_together, run_cell
 from layercut.study.work import StudyArm, StudyWork, reused
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -151,21 +150,29 @@ class StudyJob:
         if arm.healing or arm.is_uncut or self._index[arm.name, cell.label] in self._asked:
             return
         peers: dict[str, Peer] = {}
-        for one in peers_of(arm, self._work.arms):
-            run = self._ready(one)
-            if run is None or self._work.is_known(one, cell):
+        for other in self._work.arms:
+            # Of the same seed, and chosen without a search or by the same one, so that none waits for another search.
+            is_alike = (other.seed, other.cost, other.cost and other.search) == (
+                arm.seed,
+                arm.cost,
+                arm.cost and arm.search,
+            )
+            if other.healing or other.is_uncut or not is_alike:
                 continue
-            plan = self._work.plan(one)
+            run = self._ready(other)
+            if run is None or self._work.is_known(other, cell):
+                continue
+            plan = self._work.plan(other)
             with suppress(InputError):  # its own step says so
                 self._selection_items(plan, cell)
-                place = self._index[one.name, cell.label]
-                peers.setdefault(plan.key, Peer(place, run, plan, self._work.identity(one, cell)))
+                place = self._index[other.name, cell.label]
+                peers.setdefault(plan.key, Peer(place, run, plan, self._work.identity(other, cell)))
         if len(peers) < 2:
             return
         places = [peer.place for peer in peers.values()]
         self._asked |= dict.fromkeys(places, Answered())  # once is enough, whatever comes of it
         engine, store = self._work.model.engine, self._work.store
-        if not can_share(cell, engine):
+        if not isinstance(engine, ManyPlansAtOnce) or cell.num_samples > 1:
             return
         with self._progress.cells(places) as report:
             try:

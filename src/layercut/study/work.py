@@ -25,8 +25,7 @@ from layercut.selection.select import objective_parts
 from layercut.selection.specs import plan_of
 from layercut.settings import UNCUT
 from layercut.study.choosing import choose_plans, search_identity
-from layercut.study.growth import healing_folder
-from layercut.study.healing_arms import Healer, checked_in_full, items_of, recorded_in_full
+from layercut.study.healing_arms import Healer, checked_in_full, healing_folder, items_of, recorded_in_full
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.study.store import CellStore, Measured, cell_identity, finished_cell, model_identity, notes_of
 from layercut.surgery.plan import CutPlan

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from layercut.engine.rows import Reader
-from layercut.pruning.side_effects import ITEMS, SIDE_EFFECTS, checks_for
+from layercut.pruning.confirm import ITEMS, SIDE_EFFECTS, checks_for
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PruneResult
 from layercut.tasks.suites import SIDE_EFFECTS as TASKS
