@@ -13,12 +13,12 @@ engine/pool_worker engine/ray_members engine/rows engine/scores engine/served en
 engine/vllm_layers engine/vllm_probe engine/vllm_requests engine/vllm_start evidence/advice evidence/diagnosis
 evidence/resampling evidence/sweep evidence/two_runs healing/data healing/heal healing/job healing/outline
 healing/trainable models/bundled models/cache models/checks models/gguf_file models/loaded models/quiet pruning/budget
-pruning/finish pruning/goal pruning/healing pruning/path pruning/pruned pruning/run
+pruning/goal pruning/healing pruning/path pruning/pruned pruning/run
 report/advice_text report/charts report/diagnostics report/draft report/layers report/picture report/provenance
 report/reports report/retention report/scores report/source report/words report/writers runs/draft runs/healing
 runs/json_text runs/lock runs/prune runs/settings runs/study sandbox/child sandbox/filter sandbox/isolation
 sandbox/judge sandbox/process seed selection/base selection/position study/choosing study/file
-study/healing_arms study/settings study/steps_beside study/store surgery/remove tasks/base
+study/healing_arms study/settings study/steps_beside study/store study/work surgery/remove tasks/base
 tasks/benchmarks/code_problems tasks/benchmarks/rows_task tasks/builtin/lines tasks/cells tasks/lm_eval/by_name
 tasks/lm_eval/forms tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names
 tasks/lm_eval/rolling_task tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/own_rows tasks/run text/counting

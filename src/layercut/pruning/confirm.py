@@ -6,18 +6,17 @@ The original model, each plan and each other model answer into a run folder of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
 from layercut.evidence.intervals import ALPHA, holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.healing import healed_checkpoint
+from layercut.pruning.outline import checks_for
 from layercut.pruning.run import PruneRun
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
@@ -34,17 +33,13 @@ from layercut.runs.prune import (
 from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, make_cells, run_cells, run_settings
-from layercut.tasks.suites import suite
+from layercut.tasks.cells import Cell, run_cells, run_settings
 from layercut.text.counting import counted
 
 LEVEL = 0.95  # confidence level of all tests together
 _PLANS = "plans"
 SIDE_EFFECTS = "side effects"  # name of the stage
 FOLDER = "side_effects"  # folder of the run folders of both models, inside the folder of prune
-ITEMS = 24  # items of each check of side effects
-_LONG = "needle"
-"""Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
 
 
 class Arm(NamedTuple):
@@ -204,57 +199,57 @@ def judge(
         InputError: a run that is not finished.
     """
     uncut = RunFolder.open(folder / UNCUT)
-    rows: dict[str, list[ComparisonRow]] = {}
-    for names in ([arm.name for arm in arms], [one.run for one in others]):
-        for name, run in zip(names, [RunFolder.open(folder / name) for name in names], strict=True):
-            rows[name] = [row for row in compare_runs(uncut, [run], seed=seed) if row.is_headline]
-    paths = {one.run: [DepthEvidence(1, one.run, tuple(rows[one.run]))] for one in others}
+    names = [*(arm.name for arm in arms), *(other.run for other in others)]
+    runs = {name: RunFolder.open(folder / name) for name in names}
+    rows = {
+        name: [row for row in compare_runs(uncut, [run], seed=seed) if row.is_headline] for name, run in runs.items()
+    }
+    paths = {other.run: [DepthEvidence(1, other.run, tuple(rows[other.run]))] for other in others}
     if arms:
         steps = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
         paths = {_PLANS: steps, **paths}
-    found = fixed_sequences(paths, keep, level=level)
+    sequences = fixed_sequences(paths, keep, level=level)
     by_name = {arm.name: arm for arm in arms}
-    judged = found[_PLANS].tested if arms else ()
-    tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in judged)
-    left_out = next(iter(found.values())).not_judged
+    tested = []
+    for depth in sequences[_PLANS].tested if arms else ():
+        assert depth.verdict != "not tested", "only tested depths are judged here"
+        arm = by_name[depth.plan]
+        tested.append(
+            TestedDepth(
+                name=arm.name,
+                **removal_of(arm.plan),
+                healing=arm.healing,
+                kept=_kept(depth, rows[arm.name]),
+                passed=depth.passed,
+                verdict=depth.verdict,
+                items_needed=depth.items_needed,
+            )
+        )
+    alternatives = []
+    for other in others:
+        judged = next(iter(sequences[other.run].tested), None)
+        verdict = judged.verdict if judged else "undecided"
+        assert verdict != "not tested", "each other model is tested"
+        alternatives.append(
+            Alternative(
+                **other._asdict(),
+                level=judged.level if judged else level,
+                kept=_kept(judged, rows[other.run]) if judged else (),
+                passed=verdict == "passed",
+                verdict=verdict,
+            )
+        )
+    left_out = next(iter(sequences.values())).not_judged
     return FixedSequence(
-        tested,
-        tuple((one.task, one.readout, one.reason) for one in left_out),
-        tuple(_weighed(one, found[one.run].tested, rows[one.run], level) for one in others),
-    )
-
-
-def _weighed(other: Other, tested: Sequence[JudgedDepth], rows: Sequence[ComparisonRow], level: float) -> Alternative:
-    kept = _kept(tested[0], rows) if tested else ()
-    verdict = tested[0].verdict if tested else "undecided"
-    assert verdict != "not tested", "one model is tested"
-    return Alternative(
-        **other._asdict(),
-        level=tested[0].level if tested else level,
-        kept=kept,
-        passed=verdict == "passed",
-        verdict=verdict,
-    )
-
-
-def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> TestedDepth:
-    assert judged.verdict != "not tested", "only tested depths are judged here"
-    return TestedDepth(
-        name=arm.name,
-        **removal_of(arm.plan),
-        healing=arm.healing,
-        kept=_kept(judged, rows),
-        passed=judged.passed,
-        verdict=judged.verdict,
-        items_needed=judged.items_needed,
+        tuple(tested), tuple((task.task, task.readout, task.reason) for task in left_out), tuple(alternatives)
     )
 
 
 def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept, ...]:
-    by_task = {(one.task, one.readout): one for one in judged.tasks}
+    by_task = {(task.task, task.readout): task for task in judged.tasks}
     kept = []
     for row in rows:
-        one = by_task.get((row.task, row.readout))
+        task = by_task.get((row.task, row.readout))
         kept.append(
             TaskKept(
                 task=row.task,
@@ -262,8 +257,8 @@ def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept,
                 uncut=measured(row.values.uncut),
                 cut=measured(row.values.cut),
                 kept=None if row.kept_share is None else measured(row.kept_share),
-                bound=None if one is None or one.low is None else one.low,
-                passed=None if one is None else one.verdict == "passed",
+                bound=task.low if task else None,
+                passed=task.verdict == "passed" if task else None,
             )
         )
     return tuple(kept)
@@ -271,16 +266,16 @@ def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept,
 
 def original_scores(folder: Path) -> tuple[TaskScore, ...]:
     """The original model's scores on report items."""
-    found: dict[tuple[str, str], TaskScore] = {}
+    scores: dict[tuple[str, str], TaskScore] = {}
     for row in RunFolder.open(folder / UNCUT).metrics()["rows"]:
         score = {name: row[name] for name in ("value", "low", "high", "n")}
-        found.setdefault(
+        scores.setdefault(
             (row["task"], row["readout"]),
             TaskScore.model_validate({"task": row["task"], "readout": row["readout"], "score": score}),
         )
-    if not found:
+    if not scores:
         raise InputError(f"{folder / UNCUT} holds no scores; run the same command again.")
-    return tuple(found.values())
+    return tuple(scores.values())
 
 
 def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
@@ -311,26 +306,3 @@ def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
     shown = sum(effect.is_shown for effect in effects)
     run.progress.end(SIDE_EFFECTS, note=f"{counted(len(effects), 'check')}, {shown} with a difference that counts")
     return effects
-
-
-def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
-    """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
-    cells = make_cells(suite("side_effects", limit=ITEMS), seed)
-    requests: dict[str, list[Any]] = {
-        cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
-        for cell in cells
-        if not cell.task.name.startswith(_LONG)
-    }
-
-    def accepted(reader: Reader) -> list[str]:
-        labels = []
-        for label, asked in requests.items():
-            with suppress(InputError):
-                for request in asked:
-                    generation_row(reader, request)
-                labels.append(label)
-        return labels
-
-    given = [(label, one.prompt, one.begins, one.max_new_tokens) for label, asked in requests.items() for one in asked]
-    labels = model.read("side_effects", given, accepted)
-    return [cell for cell in cells if cell.label in labels]

@@ -134,14 +134,15 @@ def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSour
     if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
     groups, known = [], []
-    for answered, judged, most in (*written, *((one, 0, len(one.samples)) for one in path.general)):
+    for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
         part = answered.task
-        found = task_prompts(part.task, readout=part.readout, limit=judged + most)
-        fresh = found.answered[judged:]
-        asked = fresh if not judged or len(fresh) >= FEWEST_FRESH else found.answered
-        groups.append(PromptGroup(asked, found))
-        names, ids = {sample.id: name for name, sample in found.samples.items()}, {one.prompt.id for one in asked}
-        known += [one for one in _answers(answered, model_hash, names) if one["id"] in ids]
+        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
+        fresh = of_task.answered[judged:]
+        prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.answered
+        groups.append(PromptGroup(prompts, of_task))
+        names = {sample.id: name for name, sample in of_task.samples.items()}
+        ids = {prompt.prompt.id for prompt in prompts}
+        known += [record for record in _answers(answered, model_hash, names) if record["id"] in ids]
     return PromptSource(parts=tuple(groups), known=known)
 
 
@@ -151,7 +152,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """
     is_written = any(generates(part.readout) for part in path.parts)
     records: list[AnswerRecord] = []
-    given: list[PromptWithAnswer] = []
+    with_answers: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
@@ -163,18 +164,17 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
         for sample in answered.samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]
             name = f"{part.task.name} {sample.id}"
-            answer = ""
             if isinstance(request, LikelihoodRequest) and not request.prompts:
                 answer = request.continuations[sample.gold_index if sample.options else 0]
             elif generates(part.readout) and record["outcome"] == "right":
                 answer = record["completion"]
             else:
                 continue
-            given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+            with_answers.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
             items.setdefault(part.task.name, []).append(sample.id)
     if records:
         return PromptSource(records=records)
-    return PromptSource(parts=(PromptGroup(given, made_of=items),))
+    return PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
 
 
 def _answers(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:

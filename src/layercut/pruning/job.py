@@ -18,7 +18,7 @@ items are fixed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -29,7 +29,6 @@ from layercut.progress.bars import StageProgress
 from layercut.pruning.confirm import (
     SIDE_EFFECTS,
     Arm,
-    FixedSequence,
     Other,
     ask_arm,
     ask_others,
@@ -37,13 +36,13 @@ from layercut.pruning.confirm import (
     confirm_arms,
     deepest_passed,
 )
-from layercut.pruning.finish import has_checkpoint, time_arms, write_checkpoint
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.original import measure_original, number_report_items
-from layercut.pruning.outcome import outcome_of
+from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
+from layercut.pruning.outline import FLAGS, refuse_early, settings_of_run, sizes_of
 from layercut.pruning.profile import fitted
 from layercut.pruning.pruned import Pruned
-from layercut.pruning.run import FLAGS, PruneRun, refuse_early, settings_of_run, sizes_of
+from layercut.pruning.run import PruneRun
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.sizes import on_experts
@@ -169,16 +168,11 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
         if checkpoint.exists():
             write_card(run, chosen.name, evidence.tested, effects)
         with run.stage("speed"):
-            time_arms(run, _arms_to_time(run, arms, chosen, evidence))
+            has_choice = bool(settings.versus or settings.faster)
+            timed = {chosen.name, *(depth.name for depth in evidence.tested if has_choice)}
+            time_arms(run, [arm for arm in arms if arm.name in timed])
         result = outcome_of(run, arms, evidence, chosen, effects)
         result.save(run.folder)
     if checkpoint.exists():  # healed checkpoints may be wanted later only where none was written
         shutil.rmtree(run.folder / "healing", ignore_errors=True)
     return result
-
-
-def _arms_to_time(run: PruneRun, arms: Sequence[Arm], chosen: Arm, evidence: FixedSequence) -> list[Arm]:
-    """The chosen plan, and every tested one where speed or another model decides what to take."""
-    has_choice = bool(run.settings.versus or run.settings.faster)
-    timed = {chosen.name, *(depth.name for depth in evidence.tested if has_choice)}
-    return [arm for arm in arms if arm.name in timed]

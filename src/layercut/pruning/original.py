@@ -101,9 +101,8 @@ def announce_resolution(run: PruneRun, num_items: dict[str, int], *, strict: boo
     Raises:
         InputError: it is too little, and the run is strict.
     """
-    power = resolution(yardsticks_of(run), num_items, run.settings.keep)
-    text = power.text
-    if not power.enough:
+    text, is_enough = resolution(yardsticks_of(run), num_items, run.settings.keep)
+    if not is_enough:
         text += f"; {_remedy(run, num_items)}"
         if strict and "path" not in run.notes:
             raise InputError(f"{text}. Stopped, because `strict` was asked for.")

@@ -76,7 +76,7 @@ class PlanPath:
             general: requests outside the goal, whose answers choose channels and heal with those to the goal's tasks.
         """
         self._engine, self._journal, self._progress = engine, journal, progress
-        self._general = tuple(general)
+        self._general, self._uncut = tuple(general), CutPlan(num_layers=engine.num_layers)
         self._decoding = decoding
         self.pace: float | None = None
         """Seconds that the last model whose answers were all new took for one selection item of each task."""
@@ -113,8 +113,8 @@ class PlanPath:
         return max(range(len(plans)), key=lambda place: (negative[place], -place))
 
     def _best_by_score(self, plans: Sequence[CutPlan]) -> int:
-        found = stand(self.objective, plans)
-        values = [float("-inf") if one.value is None else one.value for one in found.candidates]
+        candidates = stand(self.objective, plans).candidates
+        values = [float("-inf") if plan.value is None else plan.value for plan in candidates]
         best = best_of(values)
         if values[best] == float("-inf"):
             raise InputError("no pruned model has a finite score; load the model with another `dtype`.")
@@ -140,11 +140,10 @@ class PlanPath:
         for part, judged in zip(self.parts, self.objective.samples, strict=True):
             more = part.task.samples("selection", 2 * len(judged))[len(judged) :]
             fresh.append((more if len(more) >= FEWEST_FRESH else judged)[:HEALING_ITEMS])
-        uncut = CutPlan(num_layers=self._engine.num_layers)
         answers = self.objective.answers_on(fresh)
-        answers.complete(range(len(fresh)), [uncut], whole=True, progress=self._progress)
+        answers.complete(range(len(fresh)), [self._uncut], whole=True, progress=self._progress)
         return [
-            TaskRecords(part, samples, answers.part(index, uncut, whole=True).records)
+            TaskRecords(part, samples, answers.part(index, self._uncut, whole=True).records)
             for index, (part, samples) in enumerate(zip(self.parts, fresh, strict=True))
         ]
 
@@ -158,11 +157,10 @@ class PlanPath:
         answers.complete(places, [plan], whole=False, progress=self._progress)
         if is_new:
             self.pace = (time.monotonic() - began) / max(map(len, self.objective.samples))
-        uncut = CutPlan(num_layers=self._engine.num_layers)
         return tuple(
             kept_of(
                 part, one.metric, one.chance,
-                self._answers.part(index, uncut, whole=True).records, answers.part(index, plan).records, seed,
+                self._answers.part(index, self._uncut, whole=True).records, answers.part(index, plan).records, seed,
             )
             for index, (part, one) in enumerate(zip(self.parts, self.objective.uncut, strict=True))
         )  # fmt: skip
@@ -182,8 +180,8 @@ class PlanPath:
 
     def _by_damage(self, removed: Sequence[int], layers: Sequence[int], num_traces: int = TRACES) -> list[int]:
         """The layers by trace damage beside what is removed, the least first; of equals the later one."""
-        found = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
-        negative = dict(zip(layers, found, strict=True))
+        values = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
+        negative = dict(zip(layers, values, strict=True))
         return sorted(layers, key=lambda layer: (-negative[layer], -layer))
 
     def _damage(self, plans: Sequence[CutPlan], num_traces: int) -> list[float]:
@@ -223,7 +221,7 @@ class PlanPath:
         objective = TaskObjective(
             self._engine, self._general, decoding=self._decoding, journal=self._journal, progress=self._progress
         )
-        return objective.answers(CutPlan(num_layers=self._engine.num_layers), GENERATED)
+        return objective.answers(self._uncut, GENERATED)
 
     @cached_property
     def traces(self) -> dict[str, list[LikelihoodRequest]]:
@@ -293,14 +291,14 @@ def kept_of(
     seed: int,
 ) -> TaskKept:
     """The retained score of a task, from the records of the same items in one order."""
-    before, after = ([float(one["metrics"][metric]) for one in records] for records in (uncut, cut))
-    found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
-    kept = found.retention if chance is None else found.retention_above_chance
+    before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
+    pairs = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
+    kept = pairs.retention if chance is None else pairs.retention_above_chance
     return TaskKept(
         task=part.task.name,
         readout=part.readout,
-        uncut=measured(found.uncut),
-        cut=measured(found.cut),
+        uncut=measured(pairs.uncut),
+        cut=measured(pairs.cut),
         kept=None if kept is None else measured(kept),
         correlation=correlation_of(before, after),
     )

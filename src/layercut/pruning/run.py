@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,20 +20,15 @@ from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import general_tasks
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.path import PlanPath
-from layercut.pruning.profile import TRANSFORMERS, Profile
-from layercut.pruning.settings import LAYER, WIDTH, PruneSettings
-from layercut.pruning.sizes import Sizes
-from layercut.pruning.speed import other_model, timer_of
+from layercut.pruning.profile import Profile
+from layercut.pruning.settings import PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.runs.notes import Notes
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.remove import decoder_layers
-from layercut.tasks.own_file import OwnFile
 
-FLAGS = {"limit": "items", "objective": "tasks"}
 _PROBED = 16  # tokens on which it is measured how a layer adds what its MLP gives
-_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 
 
 @dataclass
@@ -133,47 +127,3 @@ class PruneRun:
         self.progress.step(name)
         with self.notes.stage(name):
             yield
-
-
-def sizes_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> Sizes | None:
-    """The sizes of a model whose MLPs become thinner; None where whole layers alone are removed.
-
-    Raises:
-        InputError: MLPs that cannot be thinned, where only width was asked for.
-    """
-    if settings.wanted_units == LAYER:
-        return None
-    try:
-        return Sizes(model)
-    except InputError as error:
-        if settings.wanted_units == WIDTH:
-            raise
-        say(f"layers alone are removed: {error}")
-        return None
-
-
-def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
-    """Raise InputError for what would stop the run after hours."""
-    if profile.engine != TRANSFORMERS:
-        timer_of(model, profile=profile)
-    for name in settings.versus:
-        other_model(model.settings, name)
-    own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
-    alike = [part.label for part in own if 1 in part.task.split_chance("selection", part.readout).values()]
-    if len(alike) == len(parts):
-        raise InputError(
-            f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
-            "shown; give rows with different answers."
-        )
-
-
-def settings_of_run(
-    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
-) -> dict[str, Any]:
-    """All that decides the numbers; the same command goes on only with the same."""
-    return {
-        **handle.describe(),
-        "goal": [{**part.describe(), "limit": None} for part in parts],
-        **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
-        "seed": seed,
-    }

@@ -37,11 +37,7 @@ CELL, CHOSEN = "cell: ", "chosen: "
 _DEPTH = 3  # most folders between the folder of the studies and a run: study, model, run
 
 
-class Reused(NamedTuple):
-    """Reused records."""
-
-    source: str
-    num_items: int
+Reused = tuple[str, int]  # a run folder whose records are reused, and the number of items
 
 
 def model_identity(model: ModelHandle) -> dict[str, str]:
@@ -121,7 +117,7 @@ class CellStore:
             taken = [one for one in records if one.get("id") in left and one.get("version") == identity["version"]]
             if taken:
                 left -= {one["id"] for one in taken}
-                yield Reused(shown(run), len(taken)), taken
+                yield (shown(run), len(taken)), taken
 
     def fill(
         self, journal: Records, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path
@@ -133,11 +129,6 @@ class CellStore:
             journal.append(records)
             reused.append(source)
         return tuple(reused)
-
-    def covers(self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path) -> bool:
-        """True if other runs hold records of all these items."""
-        found = {one["id"] for _, records in self.records(identity, ids, exclude=exclude) for one in records}
-        return set(ids) <= found
 
     def plan(self, key: str) -> tuple[CutPlan, str] | None:
         """The plan that a search with this key has chosen, and its study."""
@@ -181,7 +172,7 @@ def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measure
     wanted = {"key": settings_hash(identity), "limit": cell.limit, "split": cell.split}
     if note is None or {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
         return None
-    return Measured(note["rows"], tuple(Reused(*source) for source in note["reused"]))
+    return Measured(note["rows"], tuple((source, number) for source, number in note["reused"]))
 
 
 def run_cell(
@@ -234,7 +225,7 @@ def run_cell(
             "limit": cell.limit,
             "split": cell.split,
             "num_items": len(ids),
-            "reused": [list(one) for one in reused],
+            "reused": [list(source) for source in reused],
             "speed": {"items": asked, "seconds": round(seconds, 3), "where": where, **tokens},
             "rows": rows,
         },

@@ -11,8 +11,7 @@ import pytest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, RunMismatch
 from layercut.pruning.goal import goal_tasks
-from layercut.pruning.outline import prune_outline
-from layercut.pruning.run import settings_of_run
+from layercut.pruning.outline import prune_outline, settings_of_run
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.selection.select import objective_parts
