@@ -53,7 +53,7 @@ def main() -> None:
     uncut = CutPlan(num_layers=handle.num_layers)
 
     def show(name: str, plan: CutPlan) -> None:
-        found = [one for batch in handle.engine.divergences(judging, plan, uncut) for one in batch]
+        found = [one for _, batch in handle.engine.compare(judging, [plan], uncut) for one in batch]
         tokens = sum(one.num_tokens for one in found)
         kl, same = sum(one.kl for one in found) / tokens, 1 - sum(one.top1_disagreements for one in found) / tokens
         print(f"{name:44} KL {kl:.4f}, likeliest token the same {same:.3f} (n {tokens:,} tokens)", flush=True)

@@ -94,19 +94,19 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     engine, uncut = handle.engine, CutPlan(num_layers=handle.num_layers)
     found: dict[str, Any] = {"start": time.perf_counter() - started, "answers": {}, "calls": {}}
     found["parameters"] = multiplied(handle)
-    list(engine.completions(requests(1, asked.new_tokens, "warm"), uncut, Decoding()))
+    list(engine.ask(requests(1, asked.new_tokens, "warm"), [uncut], Decoding()))
     fresh = prompts(asked)
     for count in map(int, asked.counts.split(",")):
         wanted, others = list(islice(fresh, count)), list(islice(fresh, count))
         wall, cpu = time.perf_counter(), time.process_time()
-        answers = [answer for part in engine.completions(wanted, uncut, Decoding()) for answer in part]
+        answers = [answer for _, part in engine.ask(wanted, [uncut], Decoding()) for answer in part]
         call = found["calls"][str(count)] = {
             "wall": time.perf_counter() - wall,
             "cpu": time.process_time() - cpu,
             "tokens": sum(answer.num_new_tokens for answer in answers),
         }
         wall = time.perf_counter()
-        list(engine.completions([replace(one, max_new_tokens=1) for one in others], uncut, Decoding()))
+        list(engine.ask([replace(one, max_new_tokens=1) for one in others], [uncut], Decoding()))
         call |= {"prompts": time.perf_counter() - wall, "firsts": count}
         found["answers"] |= {f"{count} {answer.id}": answer.text for answer in answers}
     if asked.items:

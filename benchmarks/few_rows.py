@@ -93,7 +93,7 @@ def texts_of(engine: Any, rows: int, num_tokens: int, way: Any) -> list[str]:
         GenerationRequest(id=str(index), prompt=prompt, max_new_tokens=num_tokens + 1)
         for index, prompt in enumerate(prompts)
     ]
-    answers = engine.completions(requests, uncut, Decoding())
+    answers = (batch for _, batch in engine.ask(requests, [uncut], Decoding()))
     return [one.text for one in sorted((one for part in answers for one in part), key=lambda one: int(one.id))]
 
 

@@ -127,7 +127,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
             for one in range(rows)
         ]
         begun = time.perf_counter()
-        answers = [one for part in engine.completions(wanted, whole, Decoding()) for one in part]
+        answers = [one for _, part in engine.ask(wanted, [whole], Decoding()) for one in part]
         return time.perf_counter() - begun, sum(one.num_new_tokens for one in answers)
 
     handle = handle_for(max(numbers))

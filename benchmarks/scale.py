@@ -94,7 +94,7 @@ def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
     engine: Any = handle.engine
     model_hash = engine.describe()["model_hash"]
     if isinstance(engine, RayPool):
-        engine.wait()  # members that are still starting would make the search look slow
+        assert engine.num_layers  # members that are still starting would make the search look slow
     started = time.perf_counter()
     tasks = [load_task(name) for name in asked.tasks.split(",")]
     parts = [

@@ -102,10 +102,10 @@ def plain_round(asked: Settings) -> Result:
     for task, readout, samples in cells(asked):
         for plan in candidates(loaded.num_layers, asked):
             if readout == "rank":
-                found = engine.log_likelihoods(options(task, samples), plan)
+                found = engine.ask(options(task, samples), [plan])
             else:
-                found = engine.completions(requests(task, samples, readout), plan, GREEDY)
-            scores |= graded(task, samples, readout, plan.removed[0], [one for part in found for one in part])
+                found = engine.ask(requests(task, samples, readout), [plan], GREEDY)
+            scores |= graded(task, samples, readout, plan.removed[0], [one for _, part in found for one in part])
     return {"scores": scores, "start": start}
 
 
@@ -150,9 +150,8 @@ def official_vllm(asked: Settings) -> Result:
             )
         ).engine
         wanted = requests(task, samples, readout)
-        answers = [
-            one for part in engine.completions(wanted, CutPlan(num_layers=num_layers - 1), GREEDY) for one in part
-        ]
+        plan = CutPlan(num_layers=num_layers - 1)
+        answers = [one for _, part in engine.ask(wanted, [plan], GREEDY) for one in part]
     tokens = sum(one.num_new_tokens for one in answers)
     return {"scores": graded(task, samples, readout, layer, answers), "tokens": tokens}
 
@@ -219,7 +218,7 @@ def shared_chains(asked: Settings) -> Result:
     wanted = requests(task, samples, "chain", hints=True)
     scores: dict[str, float] = {}
     tokens = 0
-    for plan, answers in engine.answers_under(wanted, plans, GREEDY):
+    for plan, answers in engine.ask(wanted, plans, GREEDY):
         scores |= graded(task, samples, "chain", plan.removed[0], answers)
         tokens += sum(answer.num_new_tokens for answer in answers)
     return {"layers": [plan.removed[0] for plan in plans], "scores": scores, "tokens": tokens}
@@ -257,7 +256,7 @@ def shared_options(asked: Settings) -> Result:
     wanted = options(task, task.samples("selection", int(asked["items"])))
     plans = candidates(loaded.num_layers, asked) if "sweep" in asked else [CutPlan(num_layers=loaded.num_layers)]
     start = time.process_time()
-    found = [one for _, part in SharedEngine(loaded).answers_under(wanted, plans) for one in part]
+    found = [one for _, part in SharedEngine(loaded).ask(wanted, plans) for one in part]
     scores = {one.id: best(one.log_likelihoods) for one in found}
     return {"scores": scores, "start": start, "items": len(wanted), "plans": len(plans)}
 
@@ -265,9 +264,9 @@ def shared_options(asked: Settings) -> Result:
 class OnePlanACall(SharedEngine):
     """The shared engine, asked for one plan at a time: neither depth nor steps are shared."""
 
-    def answers_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
+    def ask(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
         for plan in plans:
-            yield from super().answers_under(requests, [plan], decoding, wanted)
+            yield from super().ask(requests, [plan], decoding, wanted)
 
 
 def peak(asked: Settings) -> Result:

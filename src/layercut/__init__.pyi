@@ -251,6 +251,7 @@ def cut(
     keep: float | str | None = None,
     healed: str | PathLike[str] | None = None,
     mergekit: str | PathLike[str] | None = None,
+    texts: str | PathLike[str] | None = None,
     seed: int = 0,
     verify: bool = True,
     max_shard_gb: float | str = 5.0,
@@ -271,11 +272,12 @@ def cut(
         trust_remote_code: Run model code that travels with the checkpoint.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
-        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. An output head that is a copy of the embeddings: tie.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.
         keep: Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms it on others.
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.
+        texts: A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...
         seed: Random seed.
         verify: Reload the result and compare logits with the bypassed model.
         max_shard_gb: Largest weight file, in GB.

@@ -232,7 +232,7 @@ def evaluate_task(
 
         engine: Engine = SharedEngine(model)
         source = model.source
-    elif hasattr(model, "completions"):
+    elif hasattr(model, "ask"):
         engine = cast("Engine", model)
     else:
         loaded: dict[str, ModelHandle] = {}

@@ -41,15 +41,15 @@ def test_every_answer_and_every_score_is_equal(loaded: Any, name: str, decoding:
     asked = [task.request(sample, "short") for sample in samples]
     requests = [request for request in asked if isinstance(request, GenerationRequest)]
     drafts = [replace(request, draft=task.draft(one, "short")) for request, one in zip(requests, samples, strict=True)]
-    whole = by_plan(PlainEngine(loaded).answers_under(requests, PLANS, decoding))
-    assert by_plan(SharedEngine(loaded).answers_under(drafts, PLANS, decoding)) == whole
+    whole = by_plan(PlainEngine(loaded).ask(requests, PLANS, decoding))
+    assert by_plan(SharedEngine(loaded).ask(drafts, PLANS, decoding)) == whole
     hasty = [
         replace(request, settled=partial(task.settled, one, "short"))
         for request, one in zip(drafts, samples, strict=True)
     ]
     by_id = {sample.id: sample for sample in samples}
     num_settled = 0
-    for key, answers in by_plan(SharedEngine(loaded).answers_under(hasty, PLANS, decoding)).items():
+    for key, answers in by_plan(SharedEngine(loaded).ask(hasty, PLANS, decoding)).items():
         for item, answer in answers.items():
             num_settled += answer.finish_reason == "settled"
             expected = task.grade(by_id[item], "short", whole[key][item])
@@ -62,8 +62,8 @@ def test_options_are_ranked_alike(loaded: Any, name: str) -> None:
     task = load_task(name)
     asked = [task.request(sample, "rank") for sample in task.samples("selection", 8)]
     requests = [request for request in asked if isinstance(request, LikelihoodRequest)]
-    plain = by_plan(PlainEngine(loaded).answers_under(requests, PLANS[:4]))
-    shared = by_plan(SharedEngine(loaded).answers_under(requests, PLANS[:4]))
+    plain = by_plan(PlainEngine(loaded).ask(requests, PLANS[:4]))
+    shared = by_plan(SharedEngine(loaded).ask(requests, PLANS[:4]))
     for key, answers in plain.items():
         for item, expected in answers.items():
             found = shared[key][item]

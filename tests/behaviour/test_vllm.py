@@ -29,6 +29,7 @@ from layercut.models.loading import LoadedModel, load_model, load_without_weight
 from layercut.models.sources import resolve
 from layercut.surgery.plan import CutPlan
 from tests.support import tiny
+from tests.support.engines import completions, log_likelihoods
 
 pytest.importorskip("vllm", reason="vLLM is not installed (layercut[vllm])")
 pytestmark = pytest.mark.slow
@@ -100,14 +101,14 @@ def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
     plans = [CutPlan(num_layers=tiny.NUM_LAYERS, removed=layers) for layers in removed]
     # First of all: vLLM changes classes of transformers that it has no own ones for.
     expected = [
-        (by_id(plain.log_likelihoods(asked, plan)), by_id(plain.completions(wanted, plan, GREEDY))) for plan in plans
+        (by_id(log_likelihoods(plain, asked, plan)), by_id(completions(plain, wanted, plan, GREEDY))) for plan in plans
     ]
     assert len({scores[texts[0]].log_likelihoods for scores, _ in expected}) == 5, "leaving nothing out would be seen"
     engine = started(folder, cache_gib=0.05, batch_size=4)
     try:
         for plan, (scores, answers) in zip(plans, expected, strict=True):
-            assert_same(by_id(engine.log_likelihoods(asked, plan)), scores, tolerance=2e-3)
-            assert by_id(engine.completions(wanted, plan, GREEDY)) == answers
+            assert_same(by_id(log_likelihoods(engine, asked, plan)), scores, tolerance=2e-3)
+            assert by_id(completions(engine, wanted, plan, GREEDY)) == answers
     finally:
         engine.close()
 
@@ -144,10 +145,10 @@ def test_an_adapter_is_served_unmerged_under_every_plan(tmp_path: Path, monkeypa
     try:
         for removed in ((), (2, 3), (5,), ()):
             plan = CutPlan(num_layers=tiny.NUM_LAYERS, removed=removed)
-            found, expected = by_id(engine.log_likelihoods(asked, plan)), by_id(plain.log_likelihoods(asked, plan))
+            found, expected = by_id(log_likelihoods(engine, asked, plan)), by_id(log_likelihoods(plain, asked, plan))
             assert_same(found, expected, tolerance=2e-3)
-            assert by_id(engine.completions(wanted, plan, GREEDY)) == by_id(plain.completions(wanted, plan, GREEDY))
-            bare = by_id(without.log_likelihoods(asked, plan))
+            assert by_id(completions(engine, wanted, plan, GREEDY)) == by_id(completions(plain, wanted, plan, GREEDY))
+            bare = by_id(log_likelihoods(without, asked, plan))
             assert all(
                 bare[name].log_likelihoods != pytest.approx(one.log_likelihoods, abs=0.1) for name, one in found.items()
             )
@@ -194,22 +195,22 @@ def test_smollm2_answers_alike_under_every_plan_and_as_before_afterwards(
     answers: dict[tuple[int, ...], dict[str, Completion]] = {}
     for removed in ((), (0,), (14,), (29,), (3, 20, 21)):
         plan = CutPlan(num_layers=30, removed=removed)
-        answers[removed] = by_id(engine.completions(sums(), plan, GREEDY))
-        assert answers[removed] == by_id(plain.completions(sums(), plan, GREEDY))
-        scores = by_id(engine.log_likelihoods(ranked, plan))
-        assert_same(scores, by_id(plain.log_likelihoods(ranked, plan)), tolerance=1e-2)
+        answers[removed] = by_id(completions(engine, sums(), plan, GREEDY))
+        assert answers[removed] == by_id(completions(plain, sums(), plan, GREEDY))
+        scores = by_id(log_likelihoods(engine, ranked, plan))
+        assert_same(scores, by_id(log_likelihoods(plain, ranked, plan)), tolerance=1e-2)
     uncut = CutPlan(num_layers=30)
-    assert by_id(engine.completions(sums(), uncut, GREEDY)) == answers[()]
+    assert by_id(completions(engine, sums(), uncut, GREEDY)) == answers[()]
     assert len({one["36"].text for one in answers.values()}) > 1
 
 
 def test_a_draw_belongs_to_its_request(engine: VllmEngine) -> None:
     drawn, uncut = Decoding(temperature=1.0, top_p=0.95, top_k=50, seed=3), CutPlan(num_layers=30)
     requests = [copy.copy(one) for one in sums()]
-    together = by_id(engine.completions(requests, uncut, drawn))
-    alone = by_id(engine.completions(requests[:1], uncut, drawn))
+    together = by_id(completions(engine, requests, uncut, drawn))
+    alone = by_id(completions(engine, requests[:1], uncut, drawn))
     assert alone[requests[0].id] == together[requests[0].id]
-    again = by_id(engine.completions(requests, uncut, Decoding(temperature=1.0, seed=4)))
+    again = by_id(completions(engine, requests, uncut, Decoding(temperature=1.0, seed=4)))
     assert again != together
 
 

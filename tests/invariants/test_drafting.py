@@ -20,6 +20,7 @@ from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from layercut.surgery.width import mlp_width_in
+from tests.support.engines import log_likelihoods
 from tests.support.loaded import greedy_tokens, tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 
@@ -73,7 +74,7 @@ def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type: str, kind:
     ]
     hits = {}
     for engine in (PlainEngine, SharedEngine):
-        found = [one for part in engine(tiny_loaded(model_type)).log_likelihoods(asked, plan) for one in part]
+        found = [one for part in log_likelihoods(engine(tiny_loaded(model_type)), asked, plan) for one in part]
         hits[engine] = {one.id: one.hits[0] for one in found}
     assert hits[PlainEngine] == hits[SharedEngine]
     loaded = tiny_loaded(model_type)
@@ -146,7 +147,7 @@ def test_an_answer_of_another_tokenisation_is_read_as_it_was_written() -> None:
     loaded = tiny_loaded("llama")
     tokens = (5, 9, 259)
     asked = LikelihoodRequest(id="a", prompt="", continuations=("",), tokens=((40, 41), tokens))
-    ((found,),) = PlainEngine(loaded).log_likelihoods([asked], CutPlan(num_layers=NUM_LAYERS))
+    ((found,),) = log_likelihoods(PlainEngine(loaded), [asked], CutPlan(num_layers=NUM_LAYERS))
     with torch.no_grad():
         logits = loaded.model(torch.tensor([[40, 41, 5, 9]])).logits[0]
     assert found.hits[0] == tuple(int(logits[place].argmax()) == token for place, token in enumerate(tokens, start=1))

@@ -27,6 +27,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from tests.support.engines import completions, log_likelihoods
 from tests.support.loaded import greedy_tokens, log_likelihood, tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 
@@ -83,11 +84,11 @@ def by_id(answers: Sequence[Answer]) -> list[Answer]:
 def complete(
     engine: PlainEngine, plan: CutPlan, decoding: Decoding, asked: Sequence[GenerationRequest]
 ) -> list[Completion]:
-    return by_id([answer for batch in engine.completions(asked, plan, decoding) for answer in batch])
+    return by_id([answer for batch in completions(engine, asked, plan, decoding) for answer in batch])
 
 
 def score(engine: PlainEngine, plan: CutPlan, scored: Sequence[LikelihoodRequest]) -> list[Likelihoods]:
-    return by_id([answer for batch in engine.log_likelihoods(scored, plan) for answer in batch])
+    return by_id([answer for batch in log_likelihoods(engine, scored, plan) for answer in batch])
 
 
 def assert_same_scores(ours: Sequence[Likelihoods], theirs: Sequence[Likelihoods]) -> None:
@@ -176,26 +177,26 @@ def test_the_order_of_the_requests_changes_nothing(model_type: str, decoding: De
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_stopped_and_resumed_is_run_through(model_type: str, decoding: Decoding) -> None:
     plan, four = PLANS["scattered"], engine(model_type, 4)
-    through = list(four.completions(ASKED, plan, decoding))
+    through = list(completions(four, ASKED, plan, decoding))
     done = {answer.id for answer in through[0]} | {through[1][0].id}  # killed in the middle of the second batch
-    assert list(four.completions(ASKED, plan, decoding, done)) == through[1:]
-    assert list(four.completions(ASKED, plan, decoding, {request.id for request in ASKED})) == []
+    assert list(completions(four, ASKED, plan, decoding, done)) == through[1:]
+    assert list(completions(four, ASKED, plan, decoding, {request.id for request in ASKED})) == []
 
-    scored = list(four.log_likelihoods(SCORED, plan))
+    scored = list(log_likelihoods(four, SCORED, plan))
     partly = next(index for index, batch in enumerate(scored) if index and len(batch) > 1)
     done = {answer.id for answer in scored[0]} | {scored[partly][0].id}
-    assert list(four.log_likelihoods(SCORED, plan, done)) == scored[1:], "to the last bit"
+    assert list(log_likelihoods(four, SCORED, plan, done)) == scored[1:], "to the last bit"
 
 
 def test_in_bfloat16_too_order_and_resuming_change_nothing() -> None:
     half = tiny_loaded("llama")
     half.model.to(torch.bfloat16)
     four, plan = PlainEngine(half, batch_size=4), PLANS["scattered"]
-    through = list(four.completions(ASKED, plan, SAMPLED))
+    through = list(completions(four, ASKED, plan, SAMPLED))
     done = {answer.id for answer in through[1]}
-    assert list(four.completions(ASKED[::-1], plan, SAMPLED, done)) == [through[0], *through[2:]]
-    scored = list(four.log_likelihoods(SCORED, plan))
-    assert list(four.log_likelihoods(SCORED[::-1], plan, {answer.id for answer in scored[0]})) == scored[1:]
+    assert list(completions(four, ASKED[::-1], plan, SAMPLED, done)) == [through[0], *through[2:]]
+    scored = list(log_likelihoods(four, SCORED, plan))
+    assert list(log_likelihoods(four, SCORED[::-1], plan, {answer.id for answer in scored[0]})) == scored[1:]
 
 
 @a_few

@@ -14,6 +14,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import render
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from tests.support.engines import log_likelihoods
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CHATML, NUM_LAYERS
 
@@ -83,7 +84,7 @@ def test_scores_are_those_of_lm_eval(model_type: str, adds_bos: bool, removed: t
     ]
     found = {
         answer.id: list(zip(answer.log_likelihoods, answer.is_greedy, strict=True))
-        for batch in PlainEngine(loaded, batch_size=8).log_likelihoods(requests, plan)
+        for batch in log_likelihoods(PlainEngine(loaded, batch_size=8), requests, plan)
         for answer in batch
     }
     ours = [pair for request in requests for pair in found[request.id]]
@@ -100,7 +101,7 @@ def test_a_conversation_is_scored_as_lm_eval_scores_the_rendered_text() -> None:
     object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
     prompt = (Message("user", "Which of these is larger?"),)
     request = LikelihoodRequest(id="a", prompt=prompt, continuations=CONTINUATIONS)
-    ((answer,),) = PlainEngine(loaded).log_likelihoods([request], CutPlan(num_layers=NUM_LAYERS))
+    ((answer,),) = log_likelihoods(PlainEngine(loaded), [request], CutPlan(num_layers=NUM_LAYERS))
     text = render(loaded.tokenizer, prompt).text
     theirs = lm_eval_scores(loaded.model, loaded.tokenizer, [(text, continuation) for continuation in CONTINUATIONS])
     assert list(answer.log_likelihoods) == pytest.approx([total for total, _ in theirs], rel=1e-5, abs=1e-5)

@@ -17,7 +17,6 @@ from layercut.engine.base import (
     LikelihoodRequest,
     Likelihoods,
     Message,
-    Reply,
 )
 from layercut.engine.plain import PlainEngine
 from layercut.engine.products import large_layers
@@ -27,6 +26,7 @@ from layercut.engine.text_groups import Pack
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from tests.support.engines import completions, log_likelihoods
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 from tests.unit.surgery.test_width import thin_plan
@@ -87,9 +87,9 @@ def assert_same_likelihoods(ours: dict[str, dict[str, Likelihoods]], theirs: dic
 @pytest.mark.parametrize("model_type", list(CONFIGS))
 def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
+    expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
     assert len({answer.text for answers in expected.values() for answer in answers.values()}) > 10
-    assert by_plan(SharedEngine(loaded, batch_size=3).answers_under(asked(5), PLANS, GREEDY)) == expected
+    assert by_plan(SharedEngine(loaded, batch_size=3).ask(asked(5), PLANS, GREEDY)) == expected
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -112,9 +112,9 @@ def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(
         "__init__",
         lambda self, texts, ahead, **more: prefixes.add(len(ahead)) or init(self, texts, ahead, **more),
     )
-    ours = by_plan(SharedEngine(loaded, batch_size=4).answers_under(requests, PLANS, decoding))
+    ours = by_plan(SharedEngine(loaded, batch_size=4).ask(requests, PLANS, decoding))
     assert len(prefixes) == 3
-    assert ours == by_plan(PlainEngine(loaded).answers_under(requests, PLANS, decoding))
+    assert ours == by_plan(PlainEngine(loaded).ask(requests, PLANS, decoding))
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
@@ -124,8 +124,8 @@ def test_answers_are_those_of_the_plain_engine_by_products_of_few_rows_too(
     monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)
     monkeypatch.setattr(products, "_FEWEST_ROWS", 1)
     loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
-    assert by_plan(SharedEngine(loaded, batch_size=3).answers_under(asked(5), PLANS, GREEDY)) == expected
+    expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
+    assert by_plan(SharedEngine(loaded, batch_size=3).ask(asked(5), PLANS, GREEDY)) == expected
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
@@ -138,10 +138,10 @@ def test_answers_are_those_of_the_plain_engine_from_packed_weights_too(
     loaded = tiny_loaded(model_type)
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
     large = large_layers(loaded.model)
-    expected = by_plan(PlainEngine(loaded).answers_under(asked(5), PLANS, GREEDY))
+    expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
     engine = SharedEngine(loaded, batch_size=3)
-    assert by_plan(engine.answers_under(asked(5), PLANS, GREEDY)) == expected
-    under_way = engine.answers_under(asked(5), PLANS, GREEDY)
+    assert by_plan(engine.ask(asked(5), PLANS, GREEDY)) == expected
+    under_way = engine.ask(asked(5), PLANS, GREEDY)
     next(under_way)
     tied = [one for one in large if one.weight is loaded.model.get_input_embeddings().weight]
     assert large_layers(loaded.model) == tied
@@ -157,12 +157,12 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
     for plans in (COMB, OTHERS):
         assert_same_likelihoods(
-            by_plan(shared.answers_under(scored(), plans)),
-            by_plan(plain.answers_under(scored(), plans)),
+            by_plan(shared.ask(scored(), plans)),
+            by_plan(plain.ask(scored(), plans)),
         )
     texts = [replace(request, continuations=("a long enough text",)) for request in scored()]
-    ours = by_plan(shared.divergences_under(texts, COMB, plan(2)))
-    theirs = by_plan(plain.divergences_under(texts, COMB, plan(2)))
+    ours = by_plan(shared.compare(texts, COMB, plan(2)))
+    theirs = by_plan(plain.compare(texts, COMB, plan(2)))
     assert ours.keys() == theirs.keys()
     for key, answers in theirs.items():
         for name, expected in answers.items():
@@ -179,9 +179,9 @@ def test_a_divergence_is_the_same_whatever_plans_are_compared_with_it(
 ) -> None:
     loaded = tiny_loaded("llama")
     texts = [replace(request, continuations=("a long enough text",), by_token=True) for request in scored()]
-    together = by_plan(SharedEngine(loaded, batch_size=4).divergences_under(texts, PLANS, plan(2)))
+    together = by_plan(SharedEngine(loaded, batch_size=4).compare(texts, PLANS, plan(2)))
     monkeypatch.setattr("layercut.engine.shared._PLANS", at_once)
-    apart = by_plan(SharedEngine(loaded, batch_size=4).divergences_under(texts, PLANS, plan(2)))
+    apart = by_plan(SharedEngine(loaded, batch_size=4).compare(texts, PLANS, plan(2)))
     assert len(together) == len({one.key for one in PLANS})
     assert together == apart
 
@@ -197,7 +197,7 @@ def both() -> list[GenerationRequest | LikelihoodRequest]:
     return [*to_generate, *to_score]
 
 
-def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Reply]]]) -> tuple[Any, Any]:
+def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Completion | Likelihoods]]]) -> tuple[Any, Any]:
     parts = list(found)
     kinds = [[part for part in parts if isinstance(part[1][0], kind)] for kind in (Completion, Likelihoods)]
     assert sum(map(len, kinds)) == len(parts)
@@ -207,14 +207,14 @@ def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Reply]]]) -> tuple[
 @pytest.mark.parametrize("model_type", list(CONFIGS))
 def test_answers_and_scores_in_one_pass_are_those_of_two(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
-    written, ranked = by_kind_and_plan(PlainEngine(loaded).answers_under(both(), COMB, GREEDY))
+    written, ranked = by_kind_and_plan(PlainEngine(loaded).ask(both(), COMB, GREEDY))
     drafts = [
         replace(request, draft=written["uncut"][request.id].text) if isinstance(request, GenerationRequest) else request
         for request in both()
     ]
     for requests, size in ((both(), 3), (drafts, 32)):
         shared = SharedEngine(loaded, batch_size=size)
-        ours, scores = by_kind_and_plan(shared.answers_under(requests, COMB, GREEDY))
+        ours, scores = by_kind_and_plan(shared.ask(requests, COMB, GREEDY))
         assert ours == written
         assert_same_likelihoods(scores, ranked)
     assert set(written["uncut"]) - set(ranked["uncut"]) == {"q6"}
@@ -223,7 +223,7 @@ def test_answers_and_scores_in_one_pass_are_those_of_two(model_type: str) -> Non
 
 def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_loaded("llama")
-    written, ranked = by_kind_and_plan(SharedEngine(loaded).answers_under(both(), COMB, GREEDY))
+    written, ranked = by_kind_and_plan(SharedEngine(loaded).ask(both(), COMB, GREEDY))
     run, sizes = Stack.run, []
 
     def small(stack: Stack, layer: int, states: torch.Tensor, entered: Any, attends: Any) -> torch.Tensor:
@@ -234,7 +234,7 @@ def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest
         return run(stack, layer, states, entered, attends)
 
     monkeypatch.setattr(Stack, "run", small)
-    ours, scores = by_kind_and_plan(SharedEngine(loaded).answers_under(both(), COMB, GREEDY))
+    ours, scores = by_kind_and_plan(SharedEngine(loaded).ask(both(), COMB, GREEDY))
     assert ours == written
     assert_same_likelihoods(scores, ranked)
     assert set(sizes) == {8, 4, 2, 1}, "1 is the prefix"
@@ -244,48 +244,48 @@ def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])
 def test_a_draft_changes_nothing_whether_right_or_wrong(model_type: str, decoding: Decoding) -> None:
     loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).answers_under(asked(), COMB, decoding))
+    expected = by_plan(PlainEngine(loaded).ask(asked(), COMB, decoding))
     texts = {name: answer.text for name, answer in expected["uncut"].items()}
     drafts = [
         replace(request, draft=text[: len(text) * (n % 4) // 3] + ("zz" if n % 2 else ""))
         for n, (request, text) in enumerate(zip(asked(), texts.values(), strict=True))
     ]
-    assert by_plan(SharedEngine(loaded).answers_under(drafts, COMB, decoding)) == expected
+    assert by_plan(SharedEngine(loaded).ask(drafts, COMB, decoding)) == expected
 
 
 def test_the_pool_takes_in_what_fits_and_parks_what_does_not() -> None:
     loaded = tiny_loaded("qwen2")
     long = [replace(request, max_new_tokens=40 + n) for n, request in enumerate(asked(5))]
-    expected = by_plan(PlainEngine(loaded).answers_under(long, COMB[:4], GREEDY))
+    expected = by_plan(PlainEngine(loaded).ask(long, COMB[:4], GREEDY))
     for gib in (1e-6, 2e-4):  # room for one row; for a few, of which some must free space as all grow
         engine = SharedEngine(loaded, batch_size=4, cache_gib=gib)
-        assert by_plan(engine.answers_under(long, COMB[:4], GREEDY)) == expected
+        assert by_plan(engine.ask(long, COMB[:4], GREEDY)) == expected
 
 
 @pytest.mark.parametrize("prefix", ["", "\u00e9" * 40, "a long shared beginning. " * 8], ids=["none", "bytes", "long"])
 def test_any_prefix_and_any_batch_size(prefix: str) -> None:
     loaded = tiny_loaded("mistral")  # its window of 8 tokens ends inside the prefix, or in it altogether
-    expected = by_plan(PlainEngine(loaded).answers_under(asked(prefix=prefix), COMB, GREEDY))
+    expected = by_plan(PlainEngine(loaded).ask(asked(prefix=prefix), COMB, GREEDY))
     for size in (1, 2, 32):
         engine = SharedEngine(loaded, batch_size=size)
-        assert by_plan(engine.answers_under(asked(prefix=prefix), COMB, GREEDY)) == expected
-        ours = by_plan(engine.answers_under(scored(prefix=prefix or "?"), OTHERS))
-        theirs = by_plan(PlainEngine(loaded).answers_under(scored(prefix=prefix or "?"), OTHERS))
+        assert by_plan(engine.ask(asked(prefix=prefix), COMB, GREEDY)) == expected
+        ours = by_plan(engine.ask(scored(prefix=prefix or "?"), OTHERS))
+        theirs = by_plan(PlainEngine(loaded).ask(scored(prefix=prefix or "?"), OTHERS))
         assert_same_likelihoods(ours, theirs)
 
 
 def test_conversations() -> None:
     loaded = tiny_loaded("llama")
     chats = [replace(request, prompt=(Message("user", str(request.prompt)),), draft="7 ") for request in asked()]
-    expected = by_plan(PlainEngine(loaded).answers_under(chats, COMB, GREEDY))
-    assert by_plan(SharedEngine(loaded).answers_under(chats, COMB, GREEDY)) == expected
+    expected = by_plan(PlainEngine(loaded).ask(chats, COMB, GREEDY))
+    assert by_plan(SharedEngine(loaded).ask(chats, COMB, GREEDY)) == expected
 
 
 def test_an_early_verdict_ends_an_answer_with_the_beginning_of_its_text() -> None:
     loaded = tiny_loaded("llama")
-    whole = by_plan(PlainEngine(loaded).answers_under(asked(), COMB, GREEDY))
+    whole = by_plan(PlainEngine(loaded).ask(asked(), COMB, GREEDY))
     hasty = [replace(request, settled=lambda text: len(text) >= 6) for request in asked()]
-    ours = by_plan(SharedEngine(loaded).answers_under(hasty, COMB, GREEDY))
+    ours = by_plan(SharedEngine(loaded).ask(hasty, COMB, GREEDY))
     reasons = set()
     for key, answers in whole.items():
         for name, expected in answers.items():
@@ -305,25 +305,25 @@ def test_what_is_not_wanted_any_more_is_not_answered() -> None:
     engine = SharedEngine(loaded, batch_size=2)
     out = {COMB[2].key, COMB[5].key}
     seen: list[str] = []
-    for one, answers in engine.answers_under(asked(), COMB, GREEDY, wanted=lambda one, _: one.key not in out):
+    for one, answers in engine.ask(asked(), COMB, GREEDY, wanted=lambda one, _: one.key not in out):
         seen += [one.key] * len(answers)
         if len(seen) > 9:
             out.add(COMB[3].key)
-    expected = by_plan(PlainEngine(loaded).answers_under(asked(), COMB, GREEDY))
+    expected = by_plan(PlainEngine(loaded).ask(asked(), COMB, GREEDY))
     assert COMB[2].key not in seen and COMB[5].key not in seen
     assert 0 < seen.count(COMB[3].key) < 7
     assert seen.count(COMB[1].key) == seen.count("uncut") == 7
     done = {"q0", "q1", "q2", "q3", "q4"}
-    rest = [a for part in engine.completions(asked(), COMB[1], GREEDY, done) for a in part]
+    rest = [a for part in completions(engine, asked(), COMB[1], GREEDY, done) for a in part]
     assert {"q5", "q6"} <= {answer.id for answer in rest}
     assert all(answer == expected[COMB[1].key][answer.id] for answer in rest)
-    assert list(engine.completions(asked(), COMB[1], GREEDY, [request.id for request in asked()])) == []
+    assert list(completions(engine, asked(), COMB[1], GREEDY, [request.id for request in asked()])) == []
 
 
 def test_an_answer_is_handed_over_before_others_of_its_block_have_ended() -> None:
     engine = SharedEngine(tiny_loaded("llama"), batch_size=8)
     requests = [GenerationRequest(id=str(most), prompt="three sheep", max_new_tokens=most) for most in (2, 40)]
-    found = [[answer.id for answer in part] for part in engine.completions(requests, plan(), Decoding())]
+    found = [[answer.id for answer in part] for part in completions(engine, requests, plan(), Decoding())]
     assert found == [["2"], ["40"]]
 
 
@@ -333,7 +333,7 @@ def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
     with torch.no_grad():
         before = loaded.model(tokens).logits
         implementation = loaded.model.config._attn_implementation
-        next(iter(SharedEngine(loaded).answers_under(asked(), COMB, GREEDY)))
+        next(iter(SharedEngine(loaded).ask(asked(), COMB, GREEDY)))
         assert loaded.model.config._attn_implementation == implementation
         torch.testing.assert_close(loaded.model(tokens).logits, before, rtol=0, atol=0)
 
@@ -342,11 +342,11 @@ def test_bad_calls_are_refused() -> None:
     loaded = tiny_loaded("llama")
     engine = SharedEngine(loaded)
     with pytest.raises(InputError, match="this one has 6"):
-        engine.completions(asked(), CutPlan(num_layers=5, removed=(1,)), GREEDY)
+        completions(engine, asked(), CutPlan(num_layers=5, removed=(1,)), GREEDY)
     with pytest.raises(InputError, match="q0"):
-        engine.log_likelihoods([*scored(), scored()[0]], plan())
+        log_likelihoods(engine, [*scored(), scored()[0]], plan())
     with bypass(loaded.model, plan(1)), pytest.raises(InputError, match="a bypass is active"):
-        engine.completions(asked(), plan(), GREEDY)
+        completions(engine, asked(), plan(), GREEDY)
     with pytest.raises(InputError, match="cache_gib 0"):
         SharedEngine(loaded, cache_gib=0)
 
@@ -358,7 +358,7 @@ def test_close_calls_are_counted_below_float32(dtype: torch.dtype) -> None:
     with torch.no_grad():  # twins of all tokens: every choice is a close call
         head.weight[130:256] = head.weight[2:128]
     loaded.model.to(dtype)
-    answers = by_plan(SharedEngine(loaded).answers_under(asked(), COMB[:2], GREEDY))
+    answers = by_plan(SharedEngine(loaded).ask(asked(), COMB[:2], GREEDY))
     found = [answer for of_plan in answers.values() for answer in of_plan.values()]
     close = sum(answer.num_close for answer in found)
     assert close == 0 if dtype == torch.float32 else close > sum(answer.num_new_tokens for answer in found) / 2
@@ -371,7 +371,7 @@ def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypat
     base = asked(2)
     draws = [replace(one, id=f"{one.id}#{n}", stop=()) for one in base for n in range(6)]
     draws += [replace(base[0], id=f"d#{n}", draft="12 ab") for n in range(3)]
-    expected = by_plan(PlainEngine(loaded).answers_under(draws, OTHERS, SAMPLED))
+    expected = by_plan(PlainEngine(loaded).ask(draws, OTHERS, SAMPLED))
     num_texts: list[int] = []
     init = Pack.__init__
 
@@ -380,7 +380,7 @@ def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypat
         init(self, texts, *rest, **named)
 
     monkeypatch.setattr(Pack, "__init__", count)
-    found = by_plan(SharedEngine(loaded, batch_size=batch_size).answers_under(draws, OTHERS, SAMPLED))
+    found = by_plan(SharedEngine(loaded, batch_size=batch_size).ask(draws, OTHERS, SAMPLED))
     assert found == expected
     assert len({answer.text for answer in expected[OTHERS[0].key].values()}) > 4
     if batch_size == 32:
@@ -391,8 +391,8 @@ def test_a_question_that_is_scored_too_lends_its_text_to_draws() -> None:
     loaded, one = tiny_loaded("llama"), asked(1)[0]
     draws = [replace(one, id=f"q0#{n}", stop=()) for n in range(3)]
     mixed = [replace(one, stop=()), *draws, replace(scored(5)[4], id="q0", prompt=one.prompt)]
-    found = [answer for _, part in SharedEngine(loaded).answers_under(mixed, [plan(1)], SAMPLED) for answer in part]
-    alone = by_plan(PlainEngine(loaded).answers_under([mixed[0], *draws], [plan(1)], SAMPLED))[plan(1).key]
+    found = [answer for _, part in SharedEngine(loaded).ask(mixed, [plan(1)], SAMPLED) for answer in part]
+    alone = by_plan(PlainEngine(loaded).ask([mixed[0], *draws], [plan(1)], SAMPLED))[plan(1).key]
     assert {a.id: a for a in found if isinstance(a, Completion)} == alone
     assert sum(isinstance(a, Likelihoods) for a in found) == 1
 
@@ -404,14 +404,12 @@ def test_plans_with_mlp_channels_are_answered_as_by_the_plain_engine(model_type:
     thin, other = thin_plan(loaded.model), thin_plan(loaded.model, (1,), seed=2)
     plans = [plan(), thin, plan(3), other, replace(other, removed=(2, 4))]
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=3)
-    expected = by_plan(plain.answers_under(asked(5), plans, GREEDY))
-    assert by_plan(shared.answers_under(asked(5), plans, GREEDY)) == expected
+    expected = by_plan(plain.ask(asked(5), plans, GREEDY))
+    assert by_plan(shared.ask(asked(5), plans, GREEDY)) == expected
     assert len({tuple(answer.text for answer in answers.values()) for answers in expected.values()}) == 5
-    assert_same_likelihoods(
-        by_plan(shared.answers_under(scored(), plans)), by_plan(plain.answers_under(scored(), plans))
-    )
+    assert_same_likelihoods(by_plan(shared.ask(scored(), plans)), by_plan(plain.ask(scored(), plans)))
     single = [replace(one, continuations=one.continuations[:1]) for one in scored()]
-    ours, theirs = (by_plan(one.divergences_under(single, plans, plan())) for one in (shared, plain))
+    ours, theirs = (by_plan(one.compare(single, plans, plan())) for one in (shared, plain))
     assert ours.keys() == theirs.keys()
     for key, of_plan in theirs.items():
         for name, found in of_plan.items():
@@ -422,10 +420,10 @@ def test_an_engine_under_a_plan_with_channels_answers_nothing_else_meanwhile() -
     loaded = tiny_loaded("llama")
     shared = SharedEngine(loaded, batch_size=1)
     first, second = thin_plan(loaded.model), thin_plan(loaded.model, seed=3)
-    answers = shared.answers_under(asked(5), [first], GREEDY)
+    answers = shared.ask(asked(5), [first], GREEDY)
     next(answers)
     for other in (second, first, plan()):
         with pytest.raises(InputError, match="a bypass is active"):
-            list(shared.answers_under(asked(1), [other], GREEDY))
+            list(shared.ask(asked(1), [other], GREEDY))
     answers.close()  # type: ignore[attr-defined]
-    assert list(shared.answers_under(asked(1), [plan()], GREEDY))
+    assert list(shared.ask(asked(1), [plan()], GREEDY))

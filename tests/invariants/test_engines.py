@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
+from layercut.engine.handle import handle_of
 from layercut.engine.plain import PlainEngine
-from layercut.engine.served import handle_of
 from layercut.engines import ENGINES, EngineRow
 from layercut.errors import InputError
 from layercut.runs.records import Journal
@@ -22,6 +22,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate
+from tests.support.engines import completions, log_likelihoods
 from tests.support.fake_server import Served, serving
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS, save_tiny
@@ -84,12 +85,12 @@ def test_answers_are_those_of_the_reference_and_only_what_is_not_done_is_answere
     engine, row = opened(name), ENGINES[name]
     assert engine.describe()["engine"] == name
     for plan in plans(row, engine):
-        found = answers(engine.completions(ASKED, plan, GREEDY))
+        found = answers(completions(engine, ASKED, plan, GREEDY))
         assert set(found) == {one.id for one in ASKED}
         if not row.is_served:
-            reference = answers(PlainEngine(tiny_loaded("llama")).completions(ASKED, plan, GREEDY))
+            reference = answers(completions(PlainEngine(tiny_loaded("llama")), ASKED, plan, GREEDY))
             assert {key: one.text for key, one in found.items()} == {key: one.text for key, one in reference.items()}
-        assert answers(engine.completions(ASKED, plan, GREEDY, {one.id for one in ASKED})) == {}
+        assert answers(completions(engine, ASKED, plan, GREEDY, {one.id for one in ASKED})) == {}
     engine.close()
 
 
@@ -98,12 +99,12 @@ def test_scores_and_states_are_given_where_the_row_says_so(name: str, opened: Ca
     engine, row = opened(name), ENGINES[name]
     for plan in plans(row, engine):
         if row.ranks:
-            scores = answers(engine.log_likelihoods(SCORED, plan))
-            for key, one in answers(PlainEngine(tiny_loaded("llama")).log_likelihoods(SCORED, plan)).items():
+            scores = answers(log_likelihoods(engine, SCORED, plan))
+            for key, one in answers(log_likelihoods(PlainEngine(tiny_loaded("llama")), SCORED, plan)).items():
                 assert scores[key].log_likelihoods == pytest.approx(one.log_likelihoods, abs=1e-3)
         else:
             with pytest.raises(InputError):
-                answers(engine.log_likelihoods(SCORED, plan))
+                answers(log_likelihoods(engine, SCORED, plan))
         if row.gives_states:
             states = [one for batch in engine.hidden_states(["a text"], plan) for one in batch.states_BTD]
             assert len(states) == NUM_LAYERS - len(plan.removed) + 1
@@ -112,7 +113,7 @@ def test_scores_and_states_are_given_where_the_row_says_so(name: str, opened: Ca
                 list(engine.hidden_states(["a text"], plan))
     if row.is_served:
         with pytest.raises(InputError):
-            answers(engine.completions(ASKED, CutPlan(num_layers=NUM_LAYERS, removed=(1,)), GREEDY))
+            answers(completions(engine, ASKED, CutPlan(num_layers=NUM_LAYERS, removed=(1,)), GREEDY))
     engine.close()
 
 
@@ -127,7 +128,7 @@ def test_continuations_may_have_prompts_of_their_own(name: str, opened: Callable
     ]
     prompts, texts = zip(*pairs, strict=True)
     together = LikelihoodRequest(id="all", prompt="unread", continuations=texts, prompts=prompts)
-    scores = answers(engine.log_likelihoods([*apart, together], plans(row, engine)[-1]))
+    scores = answers(log_likelihoods(engine, [*apart, together], plans(row, engine)[-1]))
     expected = [scores[str(i)].log_likelihoods[0] for i in range(3)]
     assert scores["all"].log_likelihoods == pytest.approx(expected, abs=1e-5) and len(set(expected)) == 3
     engine.close()

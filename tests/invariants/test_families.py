@@ -18,6 +18,7 @@ from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions, log_likelihoods
 from tests.support.tiny import byte_tokenizer
 
 KINDS = {
@@ -78,5 +79,5 @@ def test_what_is_not_the_language_model_travels_byte_for_byte(model_type: str, t
     asked = GenerationRequest(id="a", prompt="one two", max_new_tokens=3)
     scored = LikelihoodRequest(id="b", prompt="one", continuations=(" two", " three"))
     uncut = CutPlan(num_layers=NUM_LAYERS - 2)
-    assert len(next(iter(engine.completions([asked], uncut, Decoding())))) == 1
-    assert len(next(iter(engine.log_likelihoods([scored], uncut)))[0].log_likelihoods) == 2
+    assert len(next(iter(completions(engine, [asked], uncut, Decoding())))) == 1
+    assert len(next(iter(log_likelihoods(engine, [scored], uncut)))[0].log_likelihoods) == 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layercut.engine.base import (
+    GREEDY,
     Completion,
     Decoding,
     Divergence,
@@ -15,6 +16,13 @@ from layercut.engine.base import (
     HiddenStates,
     LikelihoodRequest,
     Likelihoods,
+    Plans,
+    Request,
+    Under,
+    Wanted,
+    always,
+    by_kind,
+    distinct,
 )
 from layercut.surgery.plan import CutPlan
 
@@ -26,6 +34,23 @@ Scores = Mapping[str, Sequence[float]] | Callable[[LikelihoodRequest, CutPlan], 
 
 class Killed(Exception):
     """What a FakeEngine raises where a real run would be killed."""
+
+
+class Unwanted(Collection[str]):
+    """Ids whose answers under a plan are not wanted (any more), looked up again each time."""
+
+    def __init__(self, plan: CutPlan, wanted: Wanted) -> None:
+        self._plan = plan
+        self._wanted = wanted
+
+    def __contains__(self, request_id: object) -> bool:
+        return not self._wanted(self._plan, str(request_id))
+
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("which ids are unwanted is known only one by one")
+
+    def __len__(self) -> int:
+        raise TypeError("which ids are unwanted is known only one by one")
 
 
 @dataclass
@@ -54,6 +79,24 @@ class FakeEngine(Engine):
 
     def describe(self) -> Mapping[str, Any]:
         return {"engine": "fake", "model": self.name, "batch_size": self.batch_size}
+
+    def ask(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+    ) -> Under[Any]:
+        to_generate, to_score = by_kind(requests)
+        for plan in distinct(plans) if to_generate else ():
+            for answers in self.completions(to_generate, plan, decoding, Unwanted(plan, wanted)):
+                yield plan, answers
+        for plan in distinct(plans) if to_score else ():
+            for scores in self.log_likelihoods(to_score, plan, Unwanted(plan, wanted)):
+                yield plan, scores
+
+    def compare(
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+    ) -> Under[Divergence]:
+        for plan in distinct(plans):
+            for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
+                yield plan, answers
 
     def completions(
         self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()

@@ -73,9 +73,7 @@ def _said(path: Path, rows: list[dict[str, Any]], model: Path) -> list[str]:
     engine = PlainEngine(load_model(str(model), device="cpu"))
     requests = [task.request(samples[row["prompt"]], task.readouts[0]) for row in rows]
     found = {}
-    for _, answers in engine.answers_under(
-        requests, [CutPlan(num_layers=engine.num_layers)], Decoding(), lambda *_: True
-    ):
+    for _, answers in engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], Decoding(), lambda *_: True):
         found |= {answer.id: answer for answer in answers}
     said = []
     for row, request in zip(rows, requests, strict=True):

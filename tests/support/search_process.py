@@ -20,6 +20,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Score, Split
+from tests.support.engines import completions
 
 DECODING = Decoding(temperature=0.7, seed=5)
 """Sampled, so that what is drawn must not depend on what was drawn before the kill."""
@@ -67,7 +68,7 @@ def uncut_answers(model: Path, prompts: Sequence[str]) -> dict[str, str]:
     plan = CutPlan(num_layers=engine.num_layers)
     return {
         answer.id: answer.text
-        for batch in engine.completions(requests, plan, DECODING)
+        for batch in completions(engine, requests, plan, DECODING)
         for answer in batch
         if answer.text
     }

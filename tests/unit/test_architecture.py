@@ -55,7 +55,7 @@ ONLY_IN = {
     "lm_eval": {"tasks/lm_eval", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm_start.py"},
     "openai": {"engine/openai.py"},
-    "ray": {"engine/ray_members.py"},
+    "ray": {"engine/ray_pool.py"},
     "trl": {"healing/sft.py", "healing/grpo.py"},
     "peft": {"healing/trainable.py", "models/adapter.py"},
     "typer": {"cli"},

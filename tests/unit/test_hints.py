@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from layercut.cli.main import verbs
+from layercut.diagnostics import DIAGNOSTICS
 from layercut.runs.settings import _by_flag
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
@@ -124,3 +125,9 @@ def test_a_folder_that_is_not_there_is_said_to_be_none(
     monkeypatch.chdir(tmp_path)
     done = layercut(*(word.replace("RUN", "nodir") for word in words.split()), "nodir")
     assert done.code == 1 and "nodir" in done.err and "`layercut ls" in done.err, done.err
+
+
+def test_every_diagnostic_that_a_message_names_exists() -> None:
+    texts = [text for file in sorted(SOURCE.rglob("*.py")) for _, text in strings(file)]
+    named = {name for text in texts for names in re.findall(r"--only ([a-z_,]+)", text) for name in names.split(",")}
+    assert named <= {*DIAGNOSTICS}

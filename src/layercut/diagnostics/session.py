@@ -97,7 +97,7 @@ class DiagnosticSession:
             name,
             requests,
             arms,
-            lambda group, missing: group[0].engine().answers_under(requests, _plans(group), decoding, missing),
+            lambda group, missing: group[0].engine().ask(requests, _plans(group), decoding, missing),
             lambda answer: {field: getattr(answer, field) for field in fields},
         )
 
@@ -110,7 +110,7 @@ class DiagnosticSession:
             name,
             requests,
             arms,
-            lambda group, missing: group[0].engine().answers_under(requests, _plans(group), wanted=missing),
+            lambda group, missing: group[0].engine().ask(requests, _plans(group), wanted=missing),
             lambda answer: {field: list(getattr(answer, field)) for field in fields},
         )
 
@@ -132,7 +132,7 @@ class DiagnosticSession:
             lambda group, missing: (
                 group[0]
                 .engine()
-                .divergences_under(requests, _plans(group), CutPlan(num_layers=group[0].plan.num_layers), missing)
+                .compare(requests, _plans(group), CutPlan(num_layers=group[0].plan.num_layers), missing)
             ),
             lambda answer: {"tokens": [token._asdict() for token in answer.tokens]},
         )

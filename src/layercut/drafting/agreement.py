@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from layercut.drafting.forecast import Drafted
-from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Likelihoods, not_done
+from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
@@ -65,7 +65,7 @@ class Agreements:
         if not known.is_complete:
             done = {record["id"] for record in known.records}
             self._progress(part.label, len(done), len(requests))
-            for batch in self.model.engine.completions(requests, uncut, GREEDY, done):
+            for _, batch in self.model.engine.ask(requests, [uncut], GREEDY, lambda _, name: name not in done):
                 known.append([{"id": one.id, "tokens": list(one.tokens)} for one in batch])
                 self._progress(part.label, len(known.records), len(requests))
         tokens = {record["id"]: tuple(record["tokens"]) for record in known.records}
@@ -90,9 +90,9 @@ class Agreements:
         self._progress("answers read", total - sum(map(len, left.values())), total)
         if any(left.values()):
             wanted = [plan for key, plan in names.items() if left[key]]
-            found = self.model.engine.answers_under(requests, wanted, GREEDY, lambda plan, id: id in left[plan.key])
+            found = self.model.engine.ask(requests, wanted, GREEDY, lambda plan, id: id in left[plan.key])
             for plan, replies in found:
-                parts[plan.key].append([_record(cast("Likelihoods", one)) for one in replies])
+                parts[plan.key].append([_record(one) for one in replies])
                 left[plan.key] -= {one.id for one in replies}
                 self._progress("answers read", total - sum(map(len, left.values())), total)
         return [
@@ -111,7 +111,8 @@ class Agreements:
         if not part.is_complete:
             uncut = CutPlan(num_layers=self.model.num_layers)
             known = {record["id"] for record in part.records}
-            for _, found in self.model.engine.divergences_under(requests, [plan], uncut, not_done(known)):
+            compared = self.model.engine.compare(requests, [plan], uncut, lambda _, name: name not in known)
+            for _, found in compared:
                 part.append([{"id": one.id, "overlap": [round(two.overlap, 5) for two in one.tokens]} for one in found])
         return [record["overlap"] for record in part.records]
 

@@ -45,7 +45,6 @@ from layercut.runs.environment import machine
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.channels import keep_most, rank_channels
-from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import JournalPart, SearchJournal
 from layercut.selection.select import objective_parts
 from layercut.selection.specs import LayerSpec
@@ -266,7 +265,7 @@ class _Job:
             first=self._short(FIRST),
             times=times,
             most=self._settings.window,
-            candidates=with_default_protection(context, "task_accuracy").candidates,
+            candidates=context.with_first_protected().candidates,
             plan=self._plan,
             fits=self._fits,
             has_channels=self._mlp is not None,

@@ -86,8 +86,8 @@ def _softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float,
     query_KRQd = query.reshape(num_kv, num_texts, num_groups * num_tokens, size)
     scores = []
     for part in parts:
-        found = _times(query_KRQd, part.keys.float().transpose(-1, -2))
-        scores.append(capped(found, softcap).view(*query.shape[:4], -1) + part.bias.unsqueeze(-3))
+        products = _times(query_KRQd, part.keys.float().transpose(-1, -2))
+        scores.append(capped(products, softcap).view(*query.shape[:4], -1) + part.bias.unsqueeze(-3))
     weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
     output = torch.zeros_like(query_KRQd)
     start = 0
@@ -180,8 +180,8 @@ def _attention(
     Raises:
         InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
     """
-    asked = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
-    for name in sorted(name for name, value in asked.items() if value is not None and name not in _WITHOUT_EFFECT):
+    arguments = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
+    for name in sorted(name for name, value in arguments.items() if value is not None and name not in _WITHOUT_EFFECT):
         raise InputError(
             f"{type(module).__name__} calls its attention with the argument {name}, which the engine shared does not "
             "support, so its results would be wrong; use the engine plain."

@@ -1,25 +1,23 @@
-"""Engine: completions, log-likelihoods and hidden states of one loaded model under a CutPlan.
+"""Engine: completions, log-likelihoods and hidden states of one loaded model under CutPlans.
 
-Tasks, criteria and studies use an Engine, never a model. A request has an ``id``; its answer has the same ``id``.
+Tasks, criteria and studies use an Engine, never a model. There are three questions: ``ask``, ``compare`` and
+``hidden_states``. The first two take many plans, so an engine can compute once what the plans share; one plan is a list
+of one. A request has an ``id``; its answer has the same ``id``.
 
-Every method takes *all* the requests of a piece of work plus the ids that are already ``done``. The engine forms its
-batches over all of them and skips only batches that are completely done. A job that was killed and resumed therefore
-forms the same batches and gives the same answers as an uninterrupted one (bfloat16 rounding depends on the batch).
-Answers arrive batch by batch; a partly done batch repeats answers that the caller already has.
-
-Methods that end in ``_under`` run the same requests under many plans, so an engine can compute once what the plans
-share. ``answers_under`` takes requests of both kinds and can share work between them too. Instead of ``done`` they
-take ``wanted``, which the engine calls again before every piece of work. Callers use it to cancel requests of
-eliminated candidates.
+A question takes *all* the requests of a piece of work, and ``wanted``, which the engine calls again before every piece
+of work. It forms its batches over all requests and skips only batches of which nothing is wanted. A job that was killed
+and resumed therefore forms the same batches and gives the same answers as an uninterrupted one (bfloat16 rounding
+depends on the batch). Answers arrive batch by batch; a partly wanted batch repeats answers that the caller already has.
+Callers also use ``wanted`` to cancel requests of eliminated candidates.
 """
 
 # Shapes: B batch, T tokens, D hidden size, L decoder layers that the plan keeps, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -136,7 +134,6 @@ class Likelihoods:
 
 
 Request = GenerationRequest | LikelihoodRequest
-Reply = Completion | Likelihoods
 Found = TypeVar("Found")
 
 
@@ -199,11 +196,10 @@ Under = Iterator[tuple[CutPlan, Sequence[Found]]]  # a plan and some of what was
 
 
 class Engine(Protocol):
-    """A loaded model that can be run uncut or under any plan.
+    """A loaded model that can be run uncut or under any plan."""
 
-    The methods for many plans run one plan after the other, and one kind of request after the other. An engine that
-    shares work between plans has its own, and those for one plan from ``ManyPlansAtOnce``.
-    """
+    shares_work: ClassVar[bool] = False  # True if it computes once what plans have in common
+    gives_not: ClassVar[str] = ""  # beginning of an error, for an engine that gives texts and likelihoods alone
 
     @property
     def num_layers(self) -> int:
@@ -216,141 +212,46 @@ class Engine(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Settings that decide the numbers, JSON-able: engine, model, hash, dtype, device, batch size."""
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Completion]]:
-        """Answer every request that is not done, a batch at a time, in the engine's order.
+    def ask(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+    ) -> Under[Any]:
+        """Answer and score requests under every plan, as far as it is wanted: a plan and some of its replies at a time.
+
+        A GenerationRequest gets a Completion and a LikelihoodRequest its Likelihoods, in the engine's own order. A plan
+        that is listed twice is asked once. A question that is both answered and scored has the same id in both
+        requests; ``wanted`` is called with the id alone.
 
         Raises:
-            InputError: a conversation and no chat template; a prompt that leaves no space in the model's context.
+            InputError: at once and for any of the requests: a plan of another model; two of one kind with one id; a
+                conversation and no chat template; a prompt that is empty or leaves no space in the model's context; no
+                continuations, or one that has no tokens or is longer than the context. Later: values that are not
+                numbers.
         """
 
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Likelihoods]]:
-        """Score every request that is not done, a batch at a time, in the engine's order."""
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Divergence]]:
-        """Compare a plan with a reference on every request that is not done, a batch at a time, in the engine's order.
+    def compare(
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+    ) -> Under[Divergence]:
+        """Compare every plan with the reference on every request, as far as it is wanted; see ``ask``.
 
         Raises:
-            InputError: a request that has not exactly one continuation.
+            InputError: as in ``ask``, and for a request that has not exactly one continuation.
         """
+        raise self._missing("distributions over the whole vocabulary, by which plans are compared")
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Hidden states of every text, a batch at a time, on the CPU in float32."""
+        """Hidden states of every text, a batch at a time, on the CPU in float32.
+
+        Raises:
+            InputError: at once, for a text without tokens or longer than the model's context.
+        """
+        raise self._missing("hidden states")
 
     def close(self) -> None:
         """Let go of what the engine itself holds; nothing can be asked afterwards."""
         return
 
-    def answers_under(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
-    ) -> Under[Reply]:
-        """Answer and score requests under every plan, as far as it is wanted: a plan and some of its answers at a time.
-
-        The same answers as ``completions`` and ``log_likelihoods`` give plan by plan, in the engine's own order. A plan
-        that is listed twice is answered once. A question that is both answered and scored has the same id in both
-        requests; ``wanted`` is asked by id alone.
-        """
-        to_generate, to_score = by_kind(requests)
-        for plan in distinct(plans) if to_generate else ():
-            for answers in self.completions(to_generate, plan, decoding, Unwanted(plan, wanted)):
-                yield plan, answers
-        for plan in distinct(plans) if to_score else ():
-            for scores in self.log_likelihoods(to_score, plan, Unwanted(plan, wanted)):
-                yield plan, scores
-
-    def divergences_under(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
-    ) -> Under[Divergence]:
-        """Compare every plan with the reference on every request, as far as it is wanted; see ``answers_under``."""
-        for plan in distinct(plans):
-            for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
-                yield plan, answers
-
-
-class HoldsModel:
-    """The description of the one model that an engine holds."""
-
-    _loaded: Any
-    _batch_size: int
-
-    def _described(self, engine: str, device: str) -> dict[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
-        loaded = self._loaded
-        model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
-        return {**model, "device": device, "batch_size": self._batch_size}
-
-    @property
-    def num_layers(self) -> int:
-        return int(self._loaded.num_layers)
-
-    @property
-    def has_chat_template(self) -> bool:
-        return bool(self._loaded.has_chat_template)
-
-
-class TextOnly(Engine):
-    """An engine that gives texts and their likelihoods alone."""
-
-    gives_not: ClassVar[str]  # beginning of an error, such as ``vLLM does not give``
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Divergence]]:
-        raise self._missing("distributions over the whole vocabulary, by which plans are compared")
-
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        raise self._missing("hidden states")
-
     def _missing(self, what: str) -> InputError:
         return InputError(f"{self.gives_not} {what}; use `engine` shared.")
-
-
-class ManyPlansAtOnce(Engine):
-    """An engine that is made for many plans: its methods for one."""
-
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Completion]]:
-        found = cast("Under[Completion]", self.answers_under(requests, [plan], decoding, not_done(done)))
-        return (answers for _, answers in found)
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Likelihoods]]:
-        found = cast("Under[Likelihoods]", self.answers_under(requests, [plan], wanted=not_done(done)))
-        return (scores for _, scores in found)
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Divergence]]:
-        return (answers for _, answers in self.divergences_under(requests, [plan], reference, not_done(done)))
-
-
-def not_done(done: Collection[str]) -> Wanted:
-    """Everything is wanted but what is done, under any plan."""
-    return lambda _, request_id: request_id not in done
-
-
-class Unwanted(Collection[str]):
-    """Ids whose answers under a plan are not wanted (any more), as a ``done`` that is looked up again each time."""
-
-    def __init__(self, plan: CutPlan, wanted: Wanted) -> None:
-        self._plan = plan
-        self._wanted = wanted
-
-    def __contains__(self, request_id: object) -> bool:
-        return not self._wanted(self._plan, str(request_id))
-
-    def __iter__(self) -> Iterator[str]:
-        raise TypeError("which ids are unwanted is known only one by one")
-
-    def __len__(self) -> int:
-        raise TypeError("which ids are unwanted is known only one by one")
 
 
 def by_kind(requests: Sequence[Request]) -> tuple[list[GenerationRequest], list[LikelihoodRequest]]:

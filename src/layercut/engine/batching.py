@@ -1,10 +1,10 @@
-"""Split requests into batches, skip finished batches, and split further when memory runs out."""
+"""Split requests into batches, and split further when memory runs out."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -31,13 +31,12 @@ AnyWork = TypeVar("AnyWork", bound=BatchedRequest)
 
 
 def lay_out(
-    work: Iterable[AnyWork], batch_size: int, done: Collection[str], apart: Callable[[AnyWork], object] = lambda _: None
-) -> Iterator[list[AnyWork]]:
-    """Pack requests into batches of at most ``batch_size`` rows, in the given order, and leave out what is done.
+    work: Iterable[AnyWork], batch_size: int, apart: Callable[[AnyWork], object] = lambda _: None
+) -> list[list[AnyWork]]:
+    """Pack requests into batches of at most ``batch_size`` rows, in the given order.
 
-    Batches are made of all the requests, and only those that are done throughout are left out: one that is partly done
-    is run again as it was. Whether it is done is looked up when its turn comes. A request is never split; one with more
-    rows than a batch takes has a batch of its own, and a new one begins where ``apart`` gives another value.
+    A request is never split; one with more rows than a batch takes has a batch of its own, and a new one begins where
+    ``apart`` gives another value.
 
     Raises:
         InputError: two requests with one id.
@@ -54,7 +53,7 @@ def lay_out(
     doubled = next((name for name, count in counts.items() if count > 1), None)
     if doubled is not None:
         raise InputError(f"the request {doubled!r} is there more than once; give every request its own id.")
-    return (batch for batch in batches if any(item.id not in done for item in batch))
+    return batches
 
 
 class Backoff:

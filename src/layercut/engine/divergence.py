@@ -131,22 +131,19 @@ def divergences_of(
         ids_BT: their rows, padded on the right.
         reference: what they are compared with; a plan that equals it is not run again.
     """
-    model = loaded.model
     rows = [item.rows[0] for item in items]
     read = [
         (index, position)
         for index, row in enumerate(rows)
         for position in range(len(row.tokens) - row.num_scored, len(row.tokens))
     ]
-    with bypass(model, reference):
-        before = states_at(model, ids_BT, read)
-    states = []
-    for plan in plans:
-        after = before
-        if plan.key != reference.key:
-            with bypass(model, plan):
-                after = states_at(model, ids_BT, read)
-        states.append(after)
+
+    def states_under(plan: CutPlan) -> HeadInput:
+        with bypass(loaded.model, plan):
+            return states_at(loaded.model, ids_BT, read)
+
+    before = states_under(reference)
+    states = [before if plan.key == reference.key else states_under(plan) for plan in plans]
     return divergences_between(loaded, items, before, states)
 
 
@@ -175,8 +172,8 @@ def divergences_between(
             plan_CV = logits(model, after, chunk)
             parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
             if by_token:
-                found = token_choice(reference, plan_CV, token_C)
-                choices[place].append(torch.stack([value.double() for value in found]).cpu())
+                choice = token_choice(reference, plan_CV, token_C)
+                choices[place].append(torch.stack([value.double() for value in choice]).cpu())
     return [
         _of_requests(loaded, items, torch.cat(values, dim=1).double(), torch.cat(chosen, dim=1) if by_token else None)
         for values, chosen in zip(parts, choices, strict=True)
@@ -186,19 +183,17 @@ def divergences_between(
 def _of_requests(
     loaded: LoadedModel, items: Sequence[Scoring], values_5N: Tensor, choices_5N: Tensor | None
 ) -> list[Divergence]:
-    rows = [item.rows[0] for item in items]
-    lengths = [row.num_scored for row in rows]
-    of_rows = torch.split(values_5N, lengths, dim=1)
-    found = [_checked(loaded, item, values_5T) for item, values_5T in zip(items, of_rows, strict=True)]
-    if choices_5N is None:
-        return found
-    choices_of_rows = torch.split(choices_5N, lengths, dim=1)
-    return [
-        replace(answer, tokens=_tokens(loaded, row.continuations[0], values_5T, choice_5T))
-        if item.request.by_token
-        else answer
-        for answer, item, row, values_5T, choice_5T in zip(found, items, rows, of_rows, choices_of_rows, strict=True)
-    ]
+    answers, start = [], 0
+    for item in items:
+        row = item.rows[0]
+        own = slice(start, start + row.num_scored)
+        answer = _checked(loaded, item, values_5N[:, own])
+        if choices_5N is not None and item.request.by_token:
+            damage = _tokens(loaded, row.continuations[0], values_5N[:, own], choices_5N[:, own])
+            answer = replace(answer, tokens=damage)
+        answers.append(answer)
+        start = own.stop
+    return answers
 
 
 def _tokens(

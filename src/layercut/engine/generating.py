@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from layercut.engine.answers import Answer
 from layercut.engine.attention import KeyValue
-from layercut.engine.base import Completion, Decoding, Likelihoods, Reply, Wanted, distinct
+from layercut.engine.base import Completion, Decoding, Likelihoods, Under, Wanted, distinct
 from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.prompts import decode, encode_draft
 from layercut.engine.rows import GenerationRow, ItemRequest, Scoring, Tokens
@@ -90,9 +90,7 @@ class Generating:
         self._pool = DecodingPool(stack, loaded.num_layers, self._next, num_bytes)
         self._ended: list[tuple[CutPlan, Completion]] = []  # answers that were not handed over yet
 
-    def answers(
-        self, blocks: Iterable[PromptBlock], *, packs: bool = False
-    ) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def answers(self, blocks: Iterable[PromptBlock], *, packs: bool = False) -> Under[Any]:
         """A plan and its scores of a block, or some of its answers, soon after they ended; ``packs``: see ``Stack``."""
         with self._stack.packed() if packs else nullcontext():
             for block in blocks:
@@ -100,11 +98,12 @@ class Generating:
             yield from self._decode(lambda: self._pool.is_empty)
         yield from self._tell()
 
-    def _begin(self, block: PromptBlock, begun: set[str]) -> Iterator[tuple[CutPlan, Sequence[Reply]]]:
+    def _begin(self, block: PromptBlock, begun: set[str]) -> Under[Any]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
-        laid, asked = self._lay(block), block.questions
+        laid, questions = self._lay(block), block.questions
         leaves = block.run(
-            laid.reading.texts, lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in asked)
+            laid.reading.texts,
+            lambda plan: plan.key not in begun and any(self._wanted(plan, one.id) for one in questions),
         )
         while True:
             try:
@@ -113,7 +112,7 @@ class Generating:
                 leaf, pack = found
                 scores, answers, ended = self._read(laid, leaf, pack)
             except RuntimeError as error:
-                if len(asked) == 1 or not should_reduce_batch_size(error):
+                if len(questions) == 1 or not should_reduce_batch_size(error):
                     raise
                 break
             begun.add(leaf.plan.key)
@@ -128,21 +127,21 @@ class Generating:
         # After the handler, because its traceback holds the tensors that filled the memory.
         del leaves
         clear_device_cache(garbage_collection=True)
-        half = len(asked) // 2
-        logger.warning("out of memory with %d prompts at once; going on with %d", len(asked), half)
-        for part in (asked[:half], asked[half:]):
+        half = len(questions) // 2
+        logger.warning("out of memory with %d prompts at once; going on with %d", len(questions), half)
+        for part in (questions[:half], questions[half:]):
             yield from self._begin(block._replace(questions=part), set(begun))
 
     def _lay(self, block: PromptBlock) -> _Laid:
         rows = [question.row for question in block.questions if question.row is not None]
         drafts = [encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit] for row in rows]
-        of_rows = iter([row.prompt[block.num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
+        own_lines = iter([row.prompt[block.num_prefix :] + draft for row, draft in zip(rows, drafts, strict=True)])
         scorings: list[Scoring | None] = []
         lines: list[list[Tokens]] = []
         places: list[int] = []
         known: dict[Tokens, int] = {}
         for question in block.questions:
-            line = None if question.row is None else next(of_rows)
+            line = None if question.row is None else next(own_lines)
             place = None if line is None or question.scoring is not None else known.get(line)
             if place is None:
                 place = len(lines)
@@ -155,7 +154,9 @@ class Generating:
 
     def _read(self, laid: _Laid, leaf: Leaf, pack: Pack) -> tuple[list[Likelihoods], list[Answer], list[Answer]]:
         """A block's scores under a plan, its answers as far as their drafts go, and those of them that have ended."""
-        answers = [self._answer(row, draft) for row, draft in zip(laid.rows, laid.drafts, strict=True)]
+        as_text = partial(decode, self._loaded.tokenizer)
+        drafted = zip(laid.rows, laid.drafts, strict=True)
+        answers = [Answer(row, draft, self._stop_tokens, as_text) for row, draft in drafted]
         said: Said = {}
         scores: list[Likelihoods] = []
         if laid.reading.block:
@@ -167,9 +168,6 @@ class Generating:
             start + len(answer.row.prompt) - laid.num_prefix - 1 for answer, start in zip(answers, starts, strict=True)
         ]
         return scores, answers, self._hold_against_drafts(answers, ends, leaf, said)
-
-    def _answer(self, row: GenerationRow, draft: Tokens) -> Answer:
-        return Answer(row, draft, self._stop_tokens, lambda tokens: decode(self._loaded.tokenizer, tokens))
 
     def _listener(self, laid: _Laid, answers: Sequence[Answer], said: Said) -> OnLogits:
         """Takes down what the model says along the drafts at positions that are read for the scores anyway."""
@@ -213,7 +211,7 @@ class Generating:
             answer for answer in on if answer.take([said[answer.id, step] for step in range(len(answer.draft) + 1)])
         ]
 
-    def _decode(self, is_enough: Callable[[], bool]) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
+    def _decode(self, is_enough: Callable[[], bool]) -> Under[Completion]:
         for number in count():
             if number % _CHECK_EVERY == 0:
                 yield from self._tell()
@@ -222,7 +220,7 @@ class Generating:
                 return
             self._ended += [(row.plan, row.answer.completion()) for row in self._pool.step()]
 
-    def _tell(self) -> Iterator[tuple[CutPlan, Sequence[Completion]]]:
+    def _tell(self) -> Under[Completion]:
         """Hand over the answers that have ended, plan by plan."""
         ended, self._ended = self._ended, []
         for plan in distinct([plan for plan, _ in ended]):

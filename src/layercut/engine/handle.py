@@ -1,4 +1,4 @@
-"""A model that is described from its files, and loaded only when something must be computed."""
+"""A model that is described from its files, and loaded only when something must be computed; or a served one."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class ModelHandle:
             return self._given
         from layercut.models.loading import load_as_set
 
-        found = load_as_set(self.settings, self.source)
+        model = load_as_set(self.settings, self.source)
         if self.settings.quantize is not None:
-            quantise(found.model, self.settings.quantize, self.settings.model)
-        return found
+            quantise(model.model, self.settings.quantize, self.settings.model)
+        return model
 
     @cached_property
     def weightless(self) -> WeightlessModel:
@@ -169,6 +169,11 @@ class ModelHandle:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""
         if plan is None:
             plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.metadata.model_hash)
+        if plan.vocabulary is not None:
+            raise InputError(
+                "a plan that removes tokens changes the tokenizer, so it is measured on its files: layercut cut MODEL "
+                "--remove PLAN --out DIR, then give DIR."
+            )
         return with_earlier(plan, self.source)
 
     @cached_property
@@ -199,6 +204,49 @@ class ModelHandle:
             "model_hash": self.metadata.model_hash,
             "dtype": self.dtype,
         }
+
+
+class ServedModel:
+    """One served model; ``layercut eval`` uses it in place of a ModelHandle."""
+
+    earlier_plans: tuple[CutPlan, ...] = ()  # None are known
+    healings: tuple[dict[str, Any], ...] = ()
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        made: Engine = ENGINES[self.settings.engine].make(self)
+        return made
+
+    def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
+        """The original model, which is taken as one whole. Raises InputError: layers are to be removed."""
+        if spec is not None:
+            raise InputError(
+                f"`remove` {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "
+                "and serve that, or use `engine` vllm and the model itself."
+            )
+        return CutPlan(num_layers=1, model=self.settings.model)
+
+    def introduce(self, plan: CutPlan) -> str:
+        return f"{self.settings.model}: as served at {self.settings.base_url}"
+
+    def size(self, plan: CutPlan) -> dict[str, int]:
+        """Nothing is known."""
+        return {}
+
+    def recorded(self, plan: CutPlan) -> None:
+        """Nothing is written of a plan: the model may have been cut or not."""
+
+    def describe(self) -> dict[str, Any]:
+        """Settings that decide the numbers, for a run's settings, as far as it is known."""
+        return self.settings.identity() | {"revision": None, "model_hash": None}
+
+
+def handle_of(settings: ModelSettings) -> ModelHandle | ServedModel:
+    """The model that settings name, in memory or behind a server. Raises InputError as ModelHandle."""
+    return ServedModel(settings) if ENGINES[settings.engine].is_served else ModelHandle(settings)
 
 
 def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:

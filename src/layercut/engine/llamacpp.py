@@ -16,7 +16,7 @@ import random
 import secrets
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,18 +27,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from layercut.engine.answers import Answer
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    GenerationRequest,
-    HoldsModel,
-    LikelihoodRequest,
-    Likelihoods,
-    TextOnly,
-)
-from layercut.engine.batching import lay_out
+from layercut.engine.base import Completion, Decoding, Likelihoods
+from layercut.engine.by_plan import PlanByPlan
 from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
@@ -60,7 +52,7 @@ _HERE = build_opener(ProxyHandler({}))  # asks this machine itself, past any pro
 _SHORT = 512  # tokens of context below which a slot is of no use
 
 
-class LlamaCppEngine(HoldsModel, TextOnly):
+class LlamaCppEngine(PlanByPlan):
     """One GGUF file in llama.cpp, uncut or under a plan that removes layers.
 
     Weights are computed with as the file holds them, or as a file without the copy of its embeddings does, where the
@@ -70,6 +62,8 @@ class LlamaCppEngine(HoldsModel, TextOnly):
     """
 
     gives_not = "llama.cpp does not give"
+    _batches_at_once = BLOCK
+    _always_writes = True
 
     def __init__(
         self,
@@ -122,32 +116,6 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             self._serving = None  # the server ends with its last reference
             files.close()
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """Answer every request that is not done, some batches at a time, those with the most tokens first.
-
-        Raises:
-            InputError: at once, as PlainEngine, and for a plan that no GGUF file can express.
-        """
-        rows = generation_rows(self._loaded, requests)
-        self._check(plan)
-        return (self._answer(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """Score every request that is not done, some batches at a time, the longest first.
-
-        The context is one token shorter than in other engines, because llama.cpp always writes a token.
-
-        Raises:
-            InputError: as in ``completions``.
-        """
-        work = scorings(replace(self._loaded, context_length=self._context - 1), requests)
-        self._check(plan)
-        return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
-
     def timing(self, plan: CutPlan, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """Time the model under a plan, as ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
 
@@ -180,21 +148,21 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             cache_bytes=batch * longest * self._token_bytes * len(plan.kept) // plan.num_layers,
         )
 
-    def _answer(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+    def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         server = self._server(plan)
         answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
-        self._at_once(lambda answer: self._write(server, answer, decoding), answers)
+        self._at_once(lambda answer: self._write_one(server, answer, decoding), answers)
         return [answer.completion() for answer in answers]
 
-    def _write(self, server: ServerInProcess, answer: Answer, decoding: Decoding) -> None:
+    def _write_one(self, server: ServerInProcess, answer: Answer, decoding: Decoding) -> None:
         row = answer.row
         asked: dict[str, Any] = {"n_predict": row.limit, "stop": list(row.request.stop), "min_p": 0.0}
         if not decoding.is_greedy:
             asked |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
             asked["seed"] = noise_key(decoding.seed, answer.id) % 2**31
-        found = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **asked)
+        reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **asked)
         before = answer.num_left
-        any(answer.add(Next(token)) for token in found["tokens"])
+        any(answer.add(Next(token)) for token in reply["tokens"])
         wrote(before - answer.num_left)
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
@@ -259,10 +227,6 @@ class LlamaCppEngine(HoldsModel, TextOnly):
             found.cache_type_k = found.cache_type_v = library.ggml_type.GGML_TYPE_F32
         return found
 
-    def _check(self, plan: CutPlan) -> None:
-        if plan.num_layers != self.num_layers:
-            raise plan.unfit(f"this one has {self.num_layers}")
-
 
 class ServerInProcess:
     """llama.cpp's server in this process."""
@@ -313,8 +277,8 @@ def _score(server: ServerInProcess, row: LikelihoodRow, continuation: Tokens, pl
 def _forced(server: ServerInProcess, prompt: Sequence[int], token: int, most: int) -> Any:
     """Log-probabilities of a token after a prompt and of this many of the likeliest; None where it gives none."""
     bias = [[token, _FORCED]]
-    found = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
-    return next(iter(found.get("completion_probabilities") or ()), None)
+    reply = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
+    return next(iter(reply.get("completion_probabilities") or ()), None)
 
 
 class GgufTimer:

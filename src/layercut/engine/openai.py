@@ -14,28 +14,41 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
 
-from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, TextOnly
+from layercut.engine.base import (
+    GREEDY,
+    Completion,
+    Decoding,
+    Engine,
+    Likelihoods,
+    Plans,
+    Request,
+    Under,
+    Wanted,
+    always,
+    by_kind,
+    distinct,
+)
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
 from layercut.engine.sampling import noise_key
-from layercut.engine.scores import ContinuationScore, likelihoods
+from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from layercut.engine.served import ServedModel
-    from layercut.surgery.plan import CutPlan
+    from layercut.engine.handle import ServedModel
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -88,7 +101,7 @@ class _Served:
     dtype: str = "the server's dtype"
 
 
-class OpenAIEngine(TextOnly):
+class OpenAIEngine(Engine):
     """One served model, uncut: no plan can leave out layers of it.
 
     The server's stop tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.
@@ -144,53 +157,62 @@ class OpenAIEngine(TextOnly):
     def describe(self) -> Mapping[str, Any]:
         return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """Answer every request that is not done, as the answers come.
+    def ask(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+    ) -> Under[Any]:
+        """See Engine: as the answers come.
 
         Raises:
-            InputError: at once: a plan that removes layers, two requests with one id, a prompt without tokens. Later: a
-                server that is not there or refuses a request.
+            InputError: at once: a plan that removes layers, two requests with one id, a prompt without tokens, and
+                scores without a tokenizer. Later: a server that is not there, refuses a request, or gives back no
+                log-probabilities of the prompt.
         """
-        _check(plan)
-        if self._reader is None:  # the server lays out the prompts
-            rows = [GenerationRow(request, (), request.max_new_tokens) for request in requests]
-        else:
-            rows = generation_rows(self._reader, requests)
-        return _counted(self._each(rows, done, lambda row: self._complete(row, decoding)))
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """Score every request that is not done, as the answers come.
-
-        Raises:
-            InputError: as in ``completions``, and without a tokenizer, or if the server gives back no log-probabilities
-                of the prompt.
-        """
-        _check(plan)
-        if self._reader is None:
+        for plan in plans:
+            if not plan.is_uncut:
+                raise InputError(
+                    "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, "
+                    "or use `engine` vllm."
+                )
+        to_generate, to_score = by_kind(requests)
+        if self._reader is None and to_score:
             raise InputError(
                 "ranking by likelihood takes the model's own tokenizer; name it with `tokenizer` (a hub id or a "
                 "folder), or ask for `readouts` short,chain."
             )
-        return self._each(scorings(self._reader, requests), done, self._score)
+        if self._reader is None:  # the server lays out the prompts
+            rows = [GenerationRow(request, (), request.max_new_tokens) for request in to_generate]
+        else:
+            rows = generation_rows(self._reader, to_generate)
+        written = lay_out(rows, 1)
+        scored = lay_out(scorings(self._reader, to_score), 1) if self._reader else []
+
+        def replies() -> Under[Any]:
+            for plan in distinct(plans):
+                for answers in self._each(written, partial(wanted, plan), lambda row: self._complete(row, decoding)):
+                    # Counted when they arrive, because nothing is known of an answer before.
+                    wrote(sum(answer.num_new_tokens for answer in answers))
+                    yield plan, answers
+                for scores in self._each(scored, partial(wanted, plan), self._score):
+                    yield plan, scores
+
+        return replies()
 
     def _each(
-        self, work: Iterable[AnyWork], done: Collection[str], ask: Callable[[AnyWork], Answer]
+        self, batches: Sequence[Sequence[AnyWork]], wanted: Callable[[str], bool], send: Callable[[AnyWork], Answer]
     ) -> Iterator[list[Answer]]:
         """Keep some requests under way and give answers as they come. If one fails, no more are sent, and those under
         way are waited for, so that their answers are not lost."""
+        if not batches:
+            return
         self._reach()
-        waiting = (item for batch in lay_out(work, 1, done) for item in batch)
+        waiting = (item for batch in batches for item in batch if wanted(item.id))
         pool = ThreadPoolExecutor(self._concurrency)
         under_way: set[Future[Answer]] = set()
         failure: BaseException | None = None
         try:
             while True:
                 if failure is None:
-                    under_way |= {pool.submit(ask, row) for row in islice(waiting, self._concurrency - len(under_way))}
+                    under_way |= {pool.submit(send, row) for row in islice(waiting, self._concurrency - len(under_way))}
                 if not under_way:
                     break
                 ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -265,7 +287,7 @@ class OpenAIEngine(TextOnly):
     def _score(self, item: Scoring) -> Likelihoods:
         assert self._reader is not None
         scores = [self._score_one(row, continuation) for row in item.rows for continuation in row.continuations]
-        return likelihoods(self._reader, item, scores)
+        return likelihoods_of(self._reader, [item], scores)[0]
 
     def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> ContinuationScore:
         tokens = [*row.tokens, continuation[-1]]
@@ -324,21 +346,6 @@ def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
 
     threading.Thread(target=run, daemon=True).start()
     return future.result(seconds)
-
-
-def _counted(batches: Iterator[list[Completion]]) -> Iterator[list[Completion]]:
-    """The answers. Their tokens are counted when they arrive, because nothing is known of an answer before."""
-    for answers in batches:
-        wrote(sum(answer.num_new_tokens for answer in answers))
-        yield answers
-
-
-def _check(plan: CutPlan) -> None:
-    if not plan.is_uncut:
-        raise InputError(
-            "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or use "
-            "`engine` vllm."
-        )
 
 
 def engine_of(handle: ServedModel) -> OpenAIEngine:

@@ -1,7 +1,6 @@
 """PlainEngine: transformers' own ``generate`` and forward pass. The reference that faster engines must equal.
 
-Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter. The
-composition of a batch changes answers by rounding only, except in models whose rotary embedding stretches with the
+The composition of a batch changes answers by rounding only, except in models whose rotary embedding stretches with the
 longest position in the batch (``longrope``, ``dynamic``) once a text is longer than they were trained for.
 """
 
@@ -9,10 +8,10 @@ longest position in the batch (``longrope``, ``dynamic``) once a text is longer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,10 +21,7 @@ from layercut.engine.base import (
     Completion,
     Decoding,
     Divergence,
-    Engine,
-    GenerationRequest,
     HiddenStates,
-    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
     Plans,
@@ -33,24 +29,16 @@ from layercut.engine.base import (
     Wanted,
     always,
     distinct,
-    not_done,
 )
 from layercut.engine.batching import Backoff, lay_out
+from layercut.engine.by_plan import PlanByPlan
 from layercut.engine.divergence import divergences_of
 from layercut.engine.prompts import decode
-from layercut.engine.rows import (
-    GenerationRow,
-    LikelihoodRow,
-    Scoring,
-    compared_scorings,
-    generation_rows,
-    scorings,
-    text_tokens,
-)
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, compared_scorings, text_tokens
 from layercut.engine.sampling import drawing
-from layercut.engine.scores import ContinuationScore, Sheet, likelihoods
+from layercut.engine.scores import ContinuationScore, Sheet, likelihoods_of
 from layercut.engine.stack import body_of, states_at
-from layercut.engine.stopping import RowStops, TokenCounter, ending, stop_tokens
+from layercut.engine.stopping import RowStops, ending, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -61,16 +49,9 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
-
-class PlainEngine(HoldsModel, Engine):
-    """One loaded model, uncut or under any plan.
-
-    The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are left
-    aside: what a Decoding says is all that happens.
-    """
+class PlainEngine(PlanByPlan):
+    """One loaded model, uncut or under any plan."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32) -> None:
         if batch_size < 1:
@@ -86,102 +67,50 @@ class PlainEngine(HoldsModel, Engine):
     def describe(self) -> Mapping[str, Any]:
         return self._described("plain", self._model.device.type)
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """Answer every request that is not done, a batch at a time, those with the most tokens first.
-
-        ``max_new_tokens`` is shortened where the model's context (``max_position_embeddings``) leaves less space.
-
-        Raises:
-            InputError: at once and for any of the requests: two with one id, a conversation and no chat template, a
-                prompt that is empty or leaves no space in the context.
-        """
-        rows = generation_rows(self._loaded, requests)
-        batches = lay_out(rows, self._batch_size, done)
-
-        def answer(batch: Sequence[GenerationRow]) -> list[Completion]:
-            return [
-                completion
-                for group in self._fitting(batch)
-                for part in self._backoff.run(group, lambda part: self._generate(part, decoding))
-                for completion in part
-            ]
-
-        return self._answers(batches, plan, answer)
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """Score every request that is not done, a batch at a time, the longest first.
-
-        What is longer than the model's context loses tokens at its beginning, as in the LM Evaluation Harness.
-
-        Raises:
-            InputError: at once and for any of the requests: two with one id, no continuations, one that has no tokens
-                or is longer than the context, a conversation and no chat template. Later: scores that are not numbers.
-        """
-        work = scorings(self._loaded, requests)
-        return self._answers(lay_out(work, self._batch_size, done), plan, self._score)
-
-    def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[Sequence[Divergence]]:
-        """See ``divergences_under``."""
-        return (answers for _, answers in self.divergences_under(requests, [plan], reference, not_done(done)))
-
-    def divergences_under(
+    def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """Compare every plan with a reference on every request that is wanted, a batch at a time, the longest first.
-
-        Each batch runs the reference once, and every plan that removes something else. What is longer than the model's
-        context loses tokens at its beginning, as in ``log_likelihoods``.
-
-        Raises:
-            InputError: at once, as in ``log_likelihoods``, and for a request that has not exactly one continuation.
-                Later: values that are not numbers.
+        """See Engine: batch by batch, the longest first; each runs the reference once, and every plan that removes
+        something else.
         """
         each = distinct(plans)
-        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size, ())
+        batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size)
 
-        def compare(part: Sequence[Scoring], asked: Sequence[CutPlan]) -> list[list[Divergence]]:
+        def compare(part: Sequence[Scoring], due: Sequence[CutPlan]) -> list[list[Divergence]]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
-            return divergences_of(self._loaded, part, ids_BT, asked, reference)
+            return divergences_of(self._loaded, part, ids_BT, due, reference)
 
         def under() -> Under[Divergence]:
             for batch in batches:
-                asked = [plan for plan in each if any(wanted(plan, item.id) for item in batch)]
-                parts = list(self._backoff.run(batch, partial(compare, asked=asked))) if asked else []
-                for place, plan in enumerate(asked):
-                    yield plan, [found for part in parts for found in part[place]]
+                due = [plan for plan in each if any(wanted(plan, item.id) for item in batch)]
+                parts = list(self._backoff.run(batch, partial(compare, due=due))) if due else []
+                for place, plan in enumerate(due):
+                    yield plan, [divergence for part in parts for divergence in part[place]]
 
         return under()
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Hidden states of every text, a batch at a time, the longest first, padded on the right.
-
-        Raises:
-            InputError: at once, for a text without tokens or longer than the model's context.
-        """
+        """See Engine: the longest texts first, padded on the right."""
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
-        starts = range(0, len(order), self._batch_size)
-        batches = [order[start : start + self._batch_size] for start in starts]
 
-        def answer(batch: Sequence[int]) -> list[HiddenStates]:
-            return list(self._backoff.run(batch, lambda part: self._states(part, [encoded[index] for index in part])))
-
-        return (states for found in self._answers(batches, plan, answer) for states in found)
-
-    def _answers(
-        self, batches: Iterable[Sequence[Item]], plan: CutPlan, answer: Callable[[Sequence[Item]], list[Answer]]
-    ) -> Iterator[list[Answer]]:
-        for batch in batches:
+        def batch(start: int) -> list[HiddenStates]:
+            indices = order[start : start + self._batch_size]
             # One batch at a time, so that a caller who stops in the middle finds the model whole.
             with bypass(self._model, plan):
-                answers = answer(batch)
-            yield answers
+                run = self._backoff.run(indices, lambda part: self._states(part, [encoded[index] for index in part]))
+                return list(run)
+
+        return (states for start in range(0, len(order), self._batch_size) for states in batch(start))
+
+    def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+        with bypass(self._model, plan):
+            return [
+                completion
+                for group in self._fitting(rows)
+                for part in self._backoff.run(group, lambda part: self._generate(part, decoding))
+                for completion in part
+            ]
 
     def _fitting(self, rows: Sequence[GenerationRow]) -> Iterator[Sequence[GenerationRow]]:
         """Split rows so that none is carried beyond the context while it waits for the others: learned position
@@ -197,10 +126,7 @@ class PlainEngine(HoldsModel, Engine):
         ids_BT, mask_BT = self._padded([row.prompt for row in rows], side="left")
         width = ids_BT.shape[1]
         limits = [row.limit for row in rows]
-        stops = [row.request.stop for row in rows]
-        has_own_ends = any(stops) or len(set(limits)) > 1
-        row_stops = RowStops(limits, stops, width, self._decode) if has_own_ends else None
-        criteria = StoppingCriteriaList([TokenCounter(limits, self._stop_tokens, width, row_stops)])
+        stops = RowStops(limits, [row.request.stop for row in rows], width, self._decode, self._stop_tokens)
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max(limits),
             do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
@@ -213,7 +139,7 @@ class PlainEngine(HoldsModel, Engine):
                 attention_mask=mask_BT,
                 generation_config=config,
                 logits_processor=drawing(decoding, [row.id for row in rows], width),
-                stopping_criteria=criteria,
+                stopping_criteria=StoppingCriteriaList([stops]),
             )
         return [self._completion(row, new) for row, new in zip(rows, out_BT[:, width:].tolist(), strict=True)]
 
@@ -231,14 +157,11 @@ class PlainEngine(HoldsModel, Engine):
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode(self._tokenizer, tokens)
 
-    def _score(self, batch: Sequence[Scoring]) -> list[Likelihoods]:
-        rows = [row for item in batch for row in item.rows]
-        scores = iter([row for part in self._backoff.run(rows, self._score_rows) for row in part])
-        answers = []
-        for item in batch:
-            of_rows = [next(scores) for _ in item.rows]
-            answers.append(likelihoods(self._loaded, item, [score for row in of_rows for score in row]))
-        return answers
+    def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
+        rows = [row for item in items for row in item.rows]
+        with bypass(self._model, plan):
+            scores = [row for part in self._backoff.run(rows, self._score_rows) for row in part]
+        return likelihoods_of(self._loaded, items, [score for row in scores for score in row])
 
     def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[ContinuationScore]]:
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")

@@ -1,13 +1,15 @@
-"""Blocks: a call of an engine, split into blocks of items and plans that the members of a pool process."""
+"""Blocks: a call of an engine, split into blocks of items and plans; and the members of a pool, which answer them."""
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from layercut.engine.base import GenerationRequest, Wanted, distinct
+from layercut.engine.base import Engine, GenerationRequest, HiddenStates, Wanted, distinct
 from layercut.surgery.plan import CutPlan
 
 BLOCKS_PER_MEMBER = 2
@@ -24,15 +26,6 @@ class Block:
     group: int  # which of the item groups it asks
     requests: Sequence[Any]
     plans: list[CutPlan]
-    deaths: int = 0  # members that died over it
-    found: list[tuple[str, list[Any]]] | None = None  # plan keys and answers, once it is done
-    error: Exception | None = None
-    is_lost: bool = False  # True if its member died and it has to be done again
-
-    @property
-    def is_over(self) -> bool:
-        """True if its member is done with it, well or not."""
-        return self.found is not None or self.error is not None or self.is_lost
 
     def asked(self, wanted: Wanted) -> dict[str, frozenset[str]]:
         """Ids that are wanted of it now, by plan key, without plans of which nothing is."""
@@ -49,7 +42,7 @@ def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
     by_id: dict[str, list[Any]] = {}
     for request in requests:
         by_id.setdefault(request.id, []).append(request)
-    rows = {name: sum(map(_num_rows, found)) for name, found in by_id.items()}
+    rows = {name: sum(map(_num_rows, same)) for name, same in by_id.items()}
     if sum(rows.values()) <= size:
         return [list(requests)] if requests else []
     groups: list[list[Any]] = []
@@ -121,3 +114,60 @@ def _length(request: Any) -> int:
     """Characters to be read, and tokens to be written."""
     parts = [request.prompt] if isinstance(request.prompt, str) else [message.content for message in request.prompt]
     return sum(map(len, parts)) + int(getattr(request, "max_new_tokens", 0))
+
+
+class MemberMetadata(NamedTuple):
+    """Properties of a member that the pool needs."""
+
+    num_layers: int
+    has_chat_template: bool
+    description: dict[str, Any]  # settings that decide its numbers; the same for all members
+    pid: int
+
+
+class EngineCall(NamedTuple):
+    """One question to an engine, on some requests and plans."""
+
+    number: int  # number of the block, by which plans are dropped
+    method: str  # ``ask`` or ``compare``
+    plans: tuple[CutPlan, ...]
+    rest: tuple[Any, ...]  # arguments between plans and wanted: the decoding, or the reference plan
+    asked: Mapping[str, frozenset[str]]  # plan key to the ids of the requests that it is to answer
+
+
+class PoolWorker:
+    """Runs in a process of its own. The engine is built by the first call, so that its errors are raised as such."""
+
+    def __init__(self, build: Callable[[], Engine], place: int) -> None:
+        self._build = build
+        self._place = place
+        self._dropped: set[tuple[int, str]] = set()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, over a model of this process's own."""
+        return self._build()
+
+    def metadata(self) -> MemberMetadata:
+        engine = self.engine
+        return MemberMetadata(engine.num_layers, engine.has_chat_template, dict(engine.describe()), os.getpid())
+
+    def answer(self, call: EngineCall, requests: Sequence[Any]) -> tuple[int, int, int, list[tuple[str, list[Any]]]]:
+        """Its place and process, the block, and plan keys with answers, as far as asked and not dropped meanwhile."""
+
+        def wanted(plan: CutPlan, request_id: str) -> bool:
+            return (call.number, plan.key) not in self._dropped and request_id in call.asked[plan.key]
+
+        replies = getattr(self.engine, call.method)(requests, call.plans, *call.rest, wanted)
+        answers = [(plan.key, list(some)) for plan, some in replies]
+        self._dropped = {(number, key) for number, key in self._dropped if number > call.number}
+        return self._place, os.getpid(), call.number, answers
+
+    def drop(self, number: int, keys: Sequence[str]) -> None:
+        """Leave plans of a block that may be under way here; called beside ``answer``, from another thread."""
+        self._dropped |= {(number, key) for key in keys}
+
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
+        # Ray sends into the generator, which an iterator behind `yield from` refuses.
+        for states in self.engine.hidden_states(texts, plan):  # noqa: UP028
+            yield states

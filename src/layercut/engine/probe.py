@@ -73,19 +73,19 @@ class _Ways(NamedTuple):
 
 def _probed(loaded: LoadedModel) -> str:
     try:
-        found = _both_ways(loaded)
-        reason = _difference(found, loaded)
-        narrow = reason and loaded.model.dtype in HALF
-        if narrow and (wide := widened(loaded.model)) is not None:
-            exact = _both_ways(wider := replace(loaded, model=wide))
-            return _difference(exact, wider) or ("" if _is_as_near(found, exact) else reason)
-        return reason
-    except _NotRun as error:
+        ways = _both_ways(loaded)
+        reason = _difference(ways, loaded)
+        if not reason or loaded.model.dtype not in HALF or (wide := widened(loaded.model)) is None:
+            return reason
+        exact = _both_ways(wider := replace(loaded, model=wide))
+        # In half precision packed texts must be about as near to float32 as the model itself is.
+        is_as_near = all(
+            bool((packed - right.alone_NV).abs().mean() <= FURTHER * (alone - right.alone_NV).abs().mean())
+            for (_, alone, packed), right in zip(ways, exact, strict=True)
+        )
+        return _difference(exact, wider) or ("" if is_as_near else reason)
+    except InputError as error:
         return str(error)
-
-
-class _NotRun(Exception):
-    """Why the layers do not run over packed texts."""
 
 
 def _both_ways(loaded: LoadedModel) -> list[_Ways]:
@@ -98,15 +98,15 @@ def _both_ways(loaded: LoadedModel) -> list[_Ways]:
         plans = plans[:1]
         expected = [_alone(loaded, plan) for plan in plans]
     try:
-        found = _packed(loaded, plans)
+        packed = _packed(loaded, plans)
     except Exception as error:  # a model's own code, called in a way that it may not know
-        raise _NotRun(f"its layers do not run over packed texts ({one_line(error)})") from error
-    return [_Ways(*ways) for ways in zip(plans, expected, found, strict=True)]
+        raise InputError(f"its layers do not run over packed texts ({one_line(error)})") from error
+    return [_Ways(*ways) for ways in zip(plans, expected, packed, strict=True)]
 
 
-def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
+def _difference(ways: list[_Ways], loaded: LoadedModel) -> str:
     """The place where packed texts give other logits than the model itself; empty where rounding explains it."""
-    for plan, alone_NV, packed_NV in found:
+    for plan, alone_NV, packed_NV in ways:
         worst = (packed_NV - alone_NV).abs().max().item()
         share = max(TOLERANCE, STEPS * torch.finfo(loaded.model.dtype).eps)
         bound = share * max(1.0, alone_NV.abs().max().item())
@@ -116,20 +116,11 @@ def _difference(found: list[_Ways], loaded: LoadedModel) -> str:
     return ""
 
 
-def _is_as_near(found: list[_Ways], exact: list[_Ways]) -> bool:
-    """True if packed texts in half precision are about as near to float32 as the model itself is."""
-    return all(
-        bool((one.packed_NV - right.alone_NV).abs().mean() <= FURTHER * (one.alone_NV - right.alone_NV).abs().mean())
-        for one, right in zip(found, exact, strict=True)
-    )
-
-
 def _texts(loaded: LoadedModel) -> tuple[list[int], list[list[int]]]:
     """The prefix and what follows it, the same for the same vocabulary."""
     embeddings: Any = loaded.model.get_input_embeddings()
-    size = embeddings.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(size, (PREFIX + sum(LENGTHS),), generator=generator).tolist()
+    tokens = torch.randint(embeddings.weight.shape[0], (PREFIX + sum(LENGTHS),), generator=generator).tolist()
     first, second = LENGTHS
     return tokens[:PREFIX], [tokens[PREFIX : PREFIX + first], tokens[PREFIX + first : PREFIX + first + second]]
 
@@ -154,13 +145,13 @@ def _packed(loaded: LoadedModel, plans: list[CutPlan]) -> list[Tensor]:
     device = loaded.model.device
     pack = Pack([PackedText.line(tuple(text)) for text in texts], tuple(prefix), device=device)
     ahead = Pack([PackedText.line(tuple(prefix))], (), device=device)
-    found = {}
+    logits_of = {}
     for leaf in walk(
         stack, pack, tree, tuple(prefix), PrefixCache(2**30), ahead=ahead, keep=False, wanted=lambda plan: True
     ):
         before = stack.leave(leaf.states_1TD[0])
-        found[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
-    return [found[plan.key] for plan in plans]
+        logits_of[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
+    return [logits_of[plan.key] for plan in plans]
 
 
 def engine_of(handle: ModelHandle) -> Engine:

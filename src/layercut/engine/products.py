@@ -31,7 +31,7 @@ def large_layers(model: nn.Module) -> list[nn.Linear]:
     """The linear layers whose products gain; none where torch does not have both libraries."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):  # type: ignore[no-untyped-call]
         return []
-    return [one for one in model.modules() if isinstance(one, nn.Linear) and _gains(one)]
+    return [module for module in model.modules() if isinstance(module, nn.Linear) and _gains(module)]
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def packed(model: nn.Module) -> Iterator[None]:
     called can read its weights meanwhile: its parameter holds none. Weights that are another module's too, such as an
     embedding's that is the head as well, are left alone. Leaving puts the same numbers back.
     """
-    users = Counter(id(own) for one in model.modules() for own in one.parameters(recurse=False))
+    users = Counter(id(own) for module in model.modules() for own in module.parameters(recurse=False))
     layers = [_InOrder(layer) for layer in large_layers(model) if users[id(layer.weight)] == 1]
     try:
         yield

@@ -101,7 +101,9 @@ class ItemRequest:
 
     @property
     def id(self) -> str:
-        return (self.row or self._scored).id
+        asked = self.row or self.scoring
+        assert asked is not None, "a question asks for something"
+        return asked.id
 
     @property
     def num_rows(self) -> int:
@@ -120,11 +122,6 @@ class ItemRequest:
             yield self.row.prompt, 1
         if self.scoring is not None:
             yield from ((row.tokens, row.num_scored) for row in self.scoring.rows)
-
-    @property
-    def _scored(self) -> Scoring:
-        assert self.scoring is not None, "a question asks for something"
-        return self.scoring
 
 
 def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[ItemRequest]:
@@ -167,11 +164,13 @@ def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | Li
     Raises:
         InputError: see ``generation_row``.
     """
-    written = [one for one in requests if isinstance(one, GenerationRequest) and len(str(one.prompt)) > _LONG]
+    written = [
+        request for request in requests if isinstance(request, GenerationRequest) and len(str(request.prompt)) > _LONG
+    ]
     if written:
         longest = max(written, key=lambda request: len(str(request.prompt)))
-        asked = [longest.prompt, longest.begins, longest.max_new_tokens]
-        handle.read("longest", asked, lambda reader: generation_row(reader, longest).limit)
+        what = [longest.prompt, longest.begins, longest.max_new_tokens]
+        handle.read("longest", what, lambda reader: generation_row(reader, longest).limit)
 
 
 def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> list[GenerationRow]:

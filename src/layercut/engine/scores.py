@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 OnLogits = Callable[[slice, Tensor], None]  # shown some of the positions, and their logits (C, V)
 
 
-def ignored(chunk: slice, logits_CV: Tensor) -> None:
-    """No observer."""
-
-
 class ContinuationScore(NamedTuple):
     """One continuation's."""
 
@@ -54,7 +50,7 @@ class Sheet:
 
     @torch.no_grad()
     def scores(
-        self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = ignored
+        self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> Iterator[ContinuationScore]:
         """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
 
@@ -77,35 +73,32 @@ class Sheet:
         )
 
 
-def likelihoods(loaded: Reader, item: Scoring, scores: Sequence[ContinuationScore]) -> Likelihoods:
-    """An answer from the scores of all the item's continuations, in the order of its rows.
+def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
+    """The answers from the scores of all continuations: item after item, row after row.
 
     Raises:
         InputError: one is not a number.
     """
-    firsts = [0]
-    for row in item.rows:
-        firsts.append(firsts[-1] + len(row.continuations))
-    found = [scores[firsts[row] + place] for row, place in item.places]
-    if any(math.isnan(score.log_likelihood) for score in found):
-        raise InputError(
-            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
-            "Load it with another dtype, bfloat16 or float32."
+    left, answers = iter(scores), []
+    for item in items:
+        by_row = [[next(left) for _ in row.continuations] for row in item.rows]
+        own = [by_row[row][place] for row, place in item.places]
+        if any(math.isnan(score.log_likelihood) for score in own):
+            raise InputError(
+                f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
+                "Load it with another dtype, bfloat16 or float32."
+            )
+        answers.append(
+            Likelihoods(
+                id=item.id,
+                log_likelihoods=tuple(score.log_likelihood for score in own),
+                num_tokens=tuple(len(pair.continuation) for pair in item.pairs),
+                is_greedy=tuple(score.is_greedy for score in own),
+                num_prompt_tokens=len(item.pairs[0].context),
+                hits=tuple(score.hits for score in own),
+            )
         )
-    return Likelihoods(
-        id=item.id,
-        log_likelihoods=tuple(score.log_likelihood for score in found),
-        num_tokens=tuple(len(pair.continuation) for pair in item.pairs),
-        is_greedy=tuple(score.is_greedy for score in found),
-        num_prompt_tokens=len(item.pairs[0].context),
-        hits=tuple(score.hits for score in found),
-    )
-
-
-def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
-    """The answers from the scores of all items' continuations, one item after the other; see ``likelihoods``."""
-    left = iter(scores)
-    return [likelihoods(loaded, item, [next(left) for row in item.rows for _ in row.continuations]) for item in items]
+    return answers
 
 
 SHORTEST_KIN = 32  # tokens that two requests must have in common to share a text
@@ -158,17 +151,15 @@ class Reading:
         """Which of the N positions a token of an entry's text is, if it is read for this entry at all."""
         return self._read.get((index, place))
 
-    def scores(self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = ignored) -> list[Likelihoods]:
+    def scores(
+        self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
+    ) -> list[Likelihoods]:
         """Each request's, from what the head is given at the positions; ``on_logits`` as in ``Sheet.scores``.
 
         Raises:
             InputError: scores that are not numbers.
         """
-        scores = self.sheet.scores(loaded, before, on_logits)
-        return [
-            likelihoods(loaded, item, [next(scores) for row in item.rows for _ in row.continuations])
-            for item in self.block
-        ]
+        return likelihoods_of(loaded, self.block, self.sheet.scores(loaded, before, on_logits))
 
 
 def neighbours(work: Sequence[Scoring]) -> list[Scoring]:

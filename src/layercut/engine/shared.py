@@ -25,13 +25,9 @@ from layercut.engine.base import (
     Decoding,
     Divergence,
     Found,
-    HiddenStates,
-    HoldsModel,
     LikelihoodRequest,
     Likelihoods,
-    ManyPlansAtOnce,
     Plans,
-    Reply,
     Request,
     Under,
     Wanted,
@@ -73,8 +69,10 @@ save."""
 _PLANS = 4  # plans that are compared with the reference at once: its distributions are made once for all of them
 
 
-class SharedEngine(HoldsModel, ManyPlansAtOnce):
-    """One loaded model under many plans at once."""
+class SharedEngine(PlainEngine):
+    """One loaded model under many plans at once; what it has no own way for is done as in PlainEngine."""
+
+    shares_work = True
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> None:
         """Nothing is computed yet.
@@ -88,31 +86,22 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         """
         if cache_gib <= 0:
             raise InputError(f"cache_gib {cache_gib} leaves no space for keys and values; use 0.5 or more.")
-        self._plain = PlainEngine(loaded, batch_size=batch_size)
-        self._loaded = loaded
-        self._model = loaded.model
-        self._batch_size = batch_size
+        super().__init__(loaded, batch_size=batch_size)
         self._stack = Stack(loaded)
         self.cache_gib = cache_gib
         self._prefixes = PrefixCache(int(cache_gib * 2**29))
         self._pool_bytes = int(cache_gib * 2**29)
 
     def describe(self) -> Mapping[str, Any]:
-        return {**self._plain.describe(), "engine": "shared"}
+        return {**super().describe(), "engine": "shared"}
 
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        return self._plain.hidden_states(texts, plan)
-
-    def answers_under(
+    def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
-    ) -> Under[Reply]:
-        """Answer and score block by block of requests, in each under all plans; answers come soon after they ended.
+    ) -> Under[Any]:
+        """See Engine: block by block of requests, in each under all plans; answers come soon after they ended.
 
         A question that is asked both ways is one text: its options are branches behind the prompt, and the draft of its
         answer, if it is the right option, is the branch of that option.
-
-        Raises:
-            InputError: at once, as in PlainEngine. Later: scores that are not numbers.
         """
         checked = self._checked(plans)
         if any(plan.channels for plan in checked):
@@ -121,15 +110,19 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
 
     def _answers(
         self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted
-    ) -> Under[Reply]:
+    ) -> Under[Any]:
         """The same under plans that remove layers alone, from the model with the MLP channels that it has now."""
         to_generate, to_score = by_kind(requests)
         if not to_generate:
             scored = neighbours(scorings(self._loaded, to_score))
             shared = _scored_prefix(scored)
-            score = self._runner(shared, plans, keep=False)
-            blocks = lay_out(scored, self._batch_size, ())
-            return (found for block in blocks for found in self._read(block, shared, score, wanted, self._scoring))
+            run = self._runner(shared, plans, keep=False)
+            blocks = lay_out(scored, self._batch_size)
+
+            def scoring(reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Likelihoods]]]:
+                return lambda states: [reading.scores(self._loaded, of_plan) for of_plan in states]
+
+            return (scores for block in blocks for scores in self._read(block, shared, run, wanted, scoring))
         work = questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
         groups: dict[str, list[ItemRequest]] = {}
         for question in work:
@@ -141,23 +134,20 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             block_of[name] = partial(PromptBlock, num_prefix=len(prefix), run=run)
         generating = Generating(self._loaded, self._stack, decoding, wanted, self._pool_bytes)
         packs = not to_score and max(request.max_new_tokens for request in to_generate) >= _PACKS
-        laid = lay_out(chain(*groups.values()), self._batch_size, (), apart=lambda question: question.group)
+        laid = lay_out(chain(*groups.values()), self._batch_size, apart=lambda question: question.group)
         return generating.answers((block_of[block[0].group](block) for block in laid), packs=packs)
 
-    def divergences_under(
+    def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
     ) -> Under[Divergence]:
-        """Compare every plan with the reference: block by block of requests; the reference runs once a block, and its
-        distributions are made once for several plans.
-
-        Raises:
-            InputError: at once, as in PlainEngine. Later: values that are not numbers.
+        """See Engine: block by block of requests; the reference runs once a block, and its distributions are made once
+        for several plans.
         """
         if thin := [plan for plan in plans if plan.channels]:
             whole = [plan for plan in plans if not plan.channels]
             return chain(
-                self.divergences_under(requests, whole, reference, wanted) if whole else (),
-                self._plain.divergences_under(requests, thin, reference, wanted),
+                self.compare(requests, whole, reference, wanted) if whole else (),
+                super().compare(requests, thin, reference, wanted),
             )
         work = neighbours(compared_scorings(self._loaded, requests))
         prefix = _scored_prefix(work)
@@ -167,15 +157,15 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         def comparing(reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Divergence]]]:
             with muted():
                 ((leaf, pack),) = run_reference(reading.texts, lambda _: True)
-            before = self._states(leaf, pack, reading)
+            before = self._head_input(leaf, pack, reading)
             return partial(divergences_between, self._loaded, reading.block, before)
 
-        blocks = lay_out(work, self._batch_size, ())
+        blocks = lay_out(work, self._batch_size)
         return (found for block in blocks for found in self._read(block, prefix, run, wanted, comparing, _PLANS))
 
     def _width_by_width(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted
-    ) -> Under[Reply]:
+    ) -> Under[Any]:
         """Answers under plans with MLP channels: one set of channels after the other, with all its plans at once."""
         groups: dict[str, list[CutPlan]] = {}
         for plan in plans:
@@ -204,9 +194,6 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
             finally:
                 self._prefixes = prefixes
 
-    def _scoring(self, reading: Reading) -> Callable[[Sequence[HeadInput]], list[list[Likelihoods]]]:
-        return lambda plans: [reading.scores(self._loaded, states) for states in plans]
-
     def _read(
         self,
         block: Sequence[Scoring],
@@ -220,7 +207,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         reading = Reading(block, len(prefix))
         try:
             leaves = run(reading.texts, lambda plan: any(wanted(plan, item.id) for item in block))
-            states = ((leaf.plan, self._states(leaf, pack, reading)) for leaf, pack in leaves)
+            states = ((leaf.plan, self._head_input(leaf, pack, reading)) for leaf, pack in leaves)
             answer = None
             while group := list(islice(states, at_once)):
                 answer = answer or begin(reading)
@@ -236,7 +223,7 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
         for part in (block[:half], block[half:]):
             yield from self._read(part, prefix, run, wanted, begin)
 
-    def _states(self, leaf: Leaf, pack: Pack, reading: Reading) -> HeadInput:
+    def _head_input(self, leaf: Leaf, pack: Pack, reading: Reading) -> HeadInput:
         """Input of the head at the N positions that are read."""
         return self._stack.leave(leaf.states_1TD[0, reading.positions(pack)])
 
@@ -268,8 +255,8 @@ class SharedEngine(HoldsModel, ManyPlansAtOnce):
 
 
 def _worthwhile(rows: Iterator[tuple[Tokens, int]]) -> Tokens:
-    found = shared_prefix(rows)
-    return found if len(found) >= SHORTEST_PREFIX else ()
+    prefix = shared_prefix(rows)
+    return prefix if len(prefix) >= SHORTEST_PREFIX else ()
 
 
 def _scored_prefix(work: Sequence[Scoring]) -> Tokens:

@@ -76,10 +76,10 @@ class PrefixCache:
 
     def get(self, prefix: Tokens, path: Path) -> KeyValue | None:
         """The held entry, or None."""
-        found = self._held.get((prefix, path))
-        if found is not None:
+        entry = self._held.get((prefix, path))
+        if entry is not None:
             self._held.move_to_end((prefix, path))
-        return found
+        return entry
 
     def put(self, prefix: Tokens, path: Path, kv: KeyValue) -> None:
         """Hold it, if it is new."""
@@ -88,8 +88,8 @@ class PrefixCache:
         self._held[prefix, path] = kv
         self._used += _size(kv)
         while self._used > self._room:
-            _, gone = self._held.popitem(last=False)
-            self._used -= _size(gone)
+            _, oldest = self._held.popitem(last=False)
+            self._used -= _size(oldest)
 
 
 def walk(
@@ -128,9 +128,9 @@ def walk(
                     states_ahead, held = _through(stack, layer, states_ahead, before, ahead)
                     cache.put(prefix, node.path, held)
                 else:
-                    found = cache.get(prefix, node.path)
-                    assert found is not None, "the prefix was given up while it was needed"
-                    held = found
+                    stored = cache.get(prefix, node.path)
+                    assert stored is not None, "the prefix was given up while it was needed"
+                    held = stored
                 prefix_kv = pack.prefix_kv = {**prefix_kv, layer: held} if keep else {layer: held}
             states, kv = _through(stack, layer, states, entered, pack)
             own = {**own, layer: kv} if keep else own

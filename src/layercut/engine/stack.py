@@ -61,11 +61,11 @@ class Stack:
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
         """Embed T tokens that stand at the given positions of their own texts."""
-        found: list[tuple[Tensor, LayerArguments]] = []
-        stand_ins = [StandIn(layer, found) for layer in self._layers]
+        calls: list[tuple[Tensor, LayerArguments]] = []
+        stand_ins = [StandIn(layer, calls) for layer in self._layers]
         device = self._model.device
         self._body(torch.tensor([ids], device=device), torch.tensor([positions], device=device), stand_ins)
-        return Entered(found[0][0], [call for _, call in found])
+        return Entered(calls[0][0], [call for _, call in calls])
 
     @torch.no_grad()
     def run(self, layer: int, states_1TD: Tensor, entered: Entered, attends: Attending) -> Tensor:
@@ -144,8 +144,8 @@ def body_of(model: PreTrainedModel) -> PreTrainedModel:
     body: Any = model.base_model
     if body.get_output_embeddings() is None:
         return body  # type: ignore[no-any-return]
-    found: PreTrainedModel = model.get_submodule(structure_in(model).layers.rpartition(".")[0])  # type: ignore[assignment]
-    return found
+    inner: PreTrainedModel = model.get_submodule(structure_in(model).layers.rpartition(".")[0])  # type: ignore[assignment]
+    return inner
 
 
 @torch.no_grad()
@@ -164,12 +164,6 @@ def chunks(model: PreTrainedModel, num_positions: int) -> Iterator[slice]:
     return (slice(start, min(start + size, num_positions)) for start in range(0, num_positions, size))
 
 
-@torch.no_grad()
-def logits(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
-    """Logits (C, V) of a chunk of positions."""
-    return logits_with_gradients(model, before, chunk)
-
-
 def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
     """Logits (C, V) of a chunk of positions, through which gradients may flow.
 
@@ -181,6 +175,10 @@ def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slic
         tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
         logits_1CV: Tensor = model(input_ids=tokens_1C, use_cache=False).logits
     return logits_1CV[0]
+
+
+logits = torch.no_grad()(logits_with_gradients)
+"""Logits (C, V) of a chunk of positions."""
 
 
 @contextmanager

@@ -61,9 +61,9 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         except InputError:
             continue
         tail = text[text.rfind(_PROBE) + len(_PROBE) :].lstrip() if _PROBE in text else ""
-        found = [content for content in added if content.strip() and tail.startswith(content)]
-        if found:
-            return added[max(found, key=len)]
+        ends = [content for content in added if content.strip() and tail.startswith(content)]
+        if ends:
+            return added[max(ends, key=len)]
     return None
 
 
@@ -93,55 +93,47 @@ def ending(
 
 
 class RowStops(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row at its own limit and stop strings, so that rows of one batch may differ in both.
+    """Ends each row at its own limit and stop strings, so that rows of one batch may differ in both, and counts tokens
+    as they are written (``layercut.progress.activity``).
 
     Only a row's tail is decoded at every step: as many tokens as the longest stop string has bytes, since a token is a
-    byte or more, and a few to spare. What the tail seems to hold is confirmed on the whole row.
+    byte or more, and a few to spare. What the tail seems to hold is confirmed on the whole row. Rows end at stop tokens
+    elsewhere; here these only end their count.
     """
 
     def __init__(
-        self, limits: Sequence[int], stops: Sequence[Sequence[str]], num_prompt_tokens: int, decode: Decode
+        self,
+        limits: Sequence[int],
+        stops: Sequence[Sequence[str]],
+        num_prompt_tokens: int,
+        decode: Decode,
+        stop_tokens: Collection[int] = (),
     ) -> None:
         self._limits = limits
         self._stops = stops
         self._tails = [tail_length(stop) for stop in stops]
+        self._has_own_ends = any(stops) or len(set(limits)) > 1
         self._num_prompt_tokens = num_prompt_tokens
         self._decode = decode
+        self._stop_tokens = frozenset(stop_tokens)
+        self._open = set(range(len(limits)))
 
     def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
         """(B,) bool: which rows of ``input_ids`` (B, T) have ended."""
         num_new = input_ids.shape[1] - self._num_prompt_tokens
         ended = [
-            num_new >= limit
-            or (bool(stop) and holds_stop(input_ids[row, -num_new:].tolist(), stop, tail, self._decode))
+            self._has_own_ends
+            and (
+                num_new >= limit
+                or (bool(stop) and holds_stop(input_ids[row, -num_new:].tolist(), stop, tail, self._decode))
+            )
             for row, (limit, stop, tail) in enumerate(zip(self._limits, self._stops, self._tails, strict=True))
         ]
-        return torch.tensor(ended, device=input_ids.device)
-
-
-class TokenCounter(StoppingCriteria):  # type: ignore[misc]
-    """Counts tokens as they are written (``layercut.progress.activity``); ends rows where ``row_stops`` does."""
-
-    def __init__(
-        self, limits: Sequence[int], stop_tokens: Sequence[int], num_prompt_tokens: int, row_stops: RowStops | None
-    ) -> None:
-        self._limits = limits
-        self._stop_tokens = frozenset(stop_tokens)
-        self._num_prompt_tokens = num_prompt_tokens
-        self._row_stops = row_stops
-        self._open = set(range(len(limits)))
-
-    def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
-        """(B,) bool: which rows of ``input_ids`` (B, T) have ended."""
-        ended_B = torch.zeros(len(self._limits), dtype=torch.bool, device=input_ids.device)
-        if self._row_stops is not None:
-            ended_B = self._row_stops(input_ids, scores, **kwargs)
-        new, last = len(self._open), input_ids[:, -1].tolist()
-        self._open -= {row for row, ended in enumerate(ended_B.tolist()) if ended or last[row] in self._stop_tokens}
-        num_new = input_ids.shape[1] - self._num_prompt_tokens
+        num_open, last = len(self._open), input_ids[:, -1].tolist()
+        self._open -= {row for row, has_ended in enumerate(ended) if has_ended or last[row] in self._stop_tokens}
         left = [self._limits[row] - num_new for row in self._open if self._limits[row] > num_new]
-        wrote(new, sum(left), len(left))
-        return ended_B
+        wrote(num_open, sum(left), len(left))
+        return torch.tensor(ended, device=input_ids.device)
 
 
 def tail_length(stop: Sequence[str]) -> int:

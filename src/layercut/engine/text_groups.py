@@ -160,11 +160,11 @@ class Group:
             first, here = query_KRGSd[:, :, :, :trunk], (keys[:, :, : P + trunk], values[:, :, : P + trunk])
             if heads.window is None and trunk >= P:
                 # With queries in the prefix's place, which nobody reads, no mask is needed and half the work is done.
-                found = fused(pad(first, (0, 0, P, 0)), *here, None, heads.scaling)[:, :, :, P:]
+                attended = fused(pad(first, (0, 0, P, 0)), *here, None, heads.scaling)[:, :, :, P:]
             else:
                 sees = causal(trunk, heads.window, before=P, device=output.device)
-                found = fused(first, *here, sees, heads.scaling)
-            output[:, :, :, :trunk] = found
+                attended = fused(first, *here, sees, heads.scaling)
+            output[:, :, :, :trunk] = attended
         if trunk < output.shape[3]:
             sees = self._seen(heads.window).whole[:, trunk:]
             output[:, :, :, trunk:] = fused(query_KRGSd[:, :, :, trunk:], keys, values, sees, heads.scaling)

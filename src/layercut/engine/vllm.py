@@ -13,30 +13,21 @@ plan, and answers from them look fine as long as prompts are shorter than a cach
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layercut.engine import vllm_probe
 from layercut.engine.answers import Answer
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    GenerationRequest,
-    HoldsModel,
-    LikelihoodRequest,
-    Likelihoods,
-    TextOnly,
-)
-from layercut.engine.batching import lay_out
+from layercut.engine.base import Completion, Decoding, Likelihoods
+from layercut.engine.by_plan import PlanByPlan
 from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, Scoring, Tokens, generation_rows, scorings
-from layercut.engine.sampling import Next
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
+from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
-from layercut.engine.vllm_requests import MOST_TOKEN_IDS, drawing, read_off, scoring
 from layercut.engine.vllm_start import device_of, import_vllm, lora_request, start, stop
 from layercut.errors import InputError
 from layercut.progress.activity import wrote
@@ -48,17 +39,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_TOKEN_IDS = 128  # next tokens that vLLM scores by their ids in one request
 BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its place for the next one
 
 
-class VllmEngine(HoldsModel, TextOnly):
+class VllmEngine(PlanByPlan):
     """One model in vLLM, uncut or under any plan.
 
-    The checkpoint's stop tokens are used; its sampling parameters are left aside. A draw depends on the seed, the
-    request's id and the token's place, as in the other engines, but takes vLLM's noise and so gives other texts.
+    A draw depends on the seed, the request's id and the token's place, as in the other engines, but takes vLLM's noise
+    and so gives other texts.
     """
 
     gives_not = "vLLM does not give"
+    _batches_at_once = BLOCK
+    _always_writes = True
 
     def __init__(
         self,
@@ -119,7 +113,7 @@ class VllmEngine(HoldsModel, TextOnly):
         vocabulary = self._engine.model_config.get_vocab_size()
         stops = stop_tokens(model.tokenizer, model.generation_config)
         self._stop_tokens = tuple(token for token in stops if token < vocabulary)
-        if expected is not None and (differs := vllm_probe.difference(expected, self.log_likelihoods, model.dtype)):
+        if expected is not None and (differs := vllm_probe.difference(expected, self, model.dtype)):
             self.close()
             raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
@@ -131,34 +125,7 @@ class VllmEngine(HoldsModel, TextOnly):
             stop(self._vllm, self._llm)
         self._is_closed = True
 
-    def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
-    ) -> Iterator[list[Completion]]:
-        """Answer every request that is not done, some batches at a time, those with the most tokens first.
-
-        Raises:
-            InputError: at once, as PlainEngine; and for a plan where CUDA graphs are on.
-        """
-        rows = generation_rows(self._loaded, requests)
-        self._check(plan)
-        return (self._generate(block, plan, decoding) for block in lay_out(rows, BLOCK * self._batch_size, done))
-
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        """Score every request that is not done, some batches at a time, the longest first.
-
-        The context is one token shorter than in other engines, because vLLM always writes a token.
-
-        Raises:
-            InputError: as in ``completions``. Later: scores that are not numbers.
-        """
-        room = self._loaded.context_length
-        work = scorings(replace(self._loaded, context_length=room and room - 1), requests)
-        self._check(plan)
-        return (self._score(block, plan) for block in lay_out(work, BLOCK * self._batch_size, done))
-
-    def _generate(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+    def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
         left, under_way = sum(answer.num_left for answer in answers), len(answers)
 
@@ -173,8 +140,8 @@ class VllmEngine(HoldsModel, TextOnly):
             wrote(new, left, under_way)
             return has_ended
 
-        asked = [(row.prompt, drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
-        self._run(asked, plan, take)
+        prompts = [(row.prompt, _drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
+        self._run(prompts, plan, take)
         return [answer.completion() for answer in answers]
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
@@ -187,14 +154,14 @@ class VllmEngine(HoldsModel, TextOnly):
         scores: list[list[ContinuationScore]] = [[] for _ in parts]
 
         def take(index: int, output: Any) -> bool:
-            scores[index] = read_off(*parts[index], output)
+            scores[index] = _read_off(*parts[index], output)
             return True
 
-        asked = [(row.tokens, scoring(self._vllm, row, continuations)) for row, continuations in parts]
-        self._run(asked, plan, take)
+        prompts = [(row.tokens, _scoring(self._vllm, row, continuations)) for row, continuations in parts]
+        self._run(prompts, plan, take)
         return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
-    def _run(self, asked: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
+    def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
         """Run prompts under a plan to their ends.
 
         Args:
@@ -204,7 +171,7 @@ class VllmEngine(HoldsModel, TextOnly):
         self._switch(frozenset(plan.removed), plan.num_layers)
         open_ids: set[str] = set()
         try:
-            for index, (tokens, parameters) in enumerate(asked):
+            for index, (tokens, parameters) in enumerate(prompts):
                 prompt = {"prompt_token_ids": list(tokens), "cache_salt": plan.key}
                 self._engine.add_request(str(index), prompt, parameters, lora_request=self._lora)
                 open_ids.add(str(index))
@@ -226,13 +193,12 @@ class VllmEngine(HoldsModel, TextOnly):
         if removed == self._removed:
             return
         self._removed = None  # should it be stopped half-way
-        (found,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
-        assert found == num_layers, f"vLLM's {self._layers} has {found} layers, the checkpoint {num_layers}"
+        (num_found,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
+        assert num_found == num_layers, f"vLLM's {self._layers} has {num_found} layers, the checkpoint {num_layers}"
         self._removed = removed
 
     def _check(self, plan: CutPlan) -> None:
-        if plan.num_layers != self.num_layers:
-            raise plan.unfit(f"this one has {self.num_layers}")
+        super()._check(plan)
         if plan.channels is not None:
             raise InputError(
                 "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
@@ -248,6 +214,54 @@ class VllmEngine(HoldsModel, TextOnly):
                 f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
                 "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
             )
+
+
+def _drawing(vllm: Any, row: GenerationRow, decoding: Decoding, stop_tokens: Collection[int]) -> Any:
+    """``SamplingParams`` for an answer. The caller checks where it ends, except at stop tokens."""
+    drawn: dict[str, Any] = {}
+    if not decoding.is_greedy:
+        seed = noise_key(decoding.seed, row.id) % 2**63
+        drawn = {"top_p": decoding.top_p, "top_k": decoding.top_k, "seed": seed}
+    return vllm.SamplingParams(
+        temperature=decoding.temperature,
+        max_tokens=row.limit,
+        stop_token_ids=sorted(stop_tokens),
+        ignore_eos=True,  # it is among the stop tokens
+        detokenize=False,
+        output_kind=vllm.sampling_params.RequestOutputKind.DELTA,
+        **drawn,
+    )
+
+
+def _scoring(vllm: Any, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
+    """``SamplingParams`` for scores of continuations that differ in their last token alone.
+
+    That token is scored by its id at the row's end. Only what stands before it, inside of continuations of several
+    tokens, needs scores along the prompt, and only those requests cannot begin with a cached prefix.
+    """
+    return vllm.SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        ignore_eos=True,
+        detokenize=False,
+        prompt_logprobs=None if row.num_scored == 1 else 0,  # 0: of the prompt's own tokens
+        logprob_token_ids=list(dict.fromkeys(tokens[-1] for tokens in continuations)),
+        output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[ContinuationScore]:
+    """Scores from a ``RequestOutput``, as ``_scoring`` asked for them."""
+    inner = row.tokens[len(row.tokens) - row.num_scored + 1 :]
+    along = output.prompt_logprobs[-len(inner) :] if inner else ()
+    read = [entry[token] for token, entry in zip(inner, along, strict=True)]
+    shared, is_greedy = sum(found.logprob for found in read), all(found.rank == 1 for found in read)
+    answer = output.outputs[0]
+    (likeliest,), (after,) = answer.token_ids, answer.logprobs
+    return [
+        ContinuationScore(shared + after[tokens[-1]].logprob, is_greedy and tokens[-1] == likeliest)
+        for tokens in continuations
+    ]
 
 
 def engine_of(handle: ModelHandle) -> VllmEngine:

@@ -41,19 +41,19 @@ def lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
     ]
 
 
-def pick_list(found: Collection[str], *, layers: str, model: str) -> str:
+def pick_list(lists: Collection[str], *, layers: str, model: str) -> str:
     """The list of decoder layers among them: the only one, or the only one of the name that transformers gives it.
 
     Raises:
         InputError: none, or several.
     """
     last = layers.rpartition(".")[2]
-    named = [name for name in found if name.rpartition(".")[2] == last]
-    for names in (list(found), named):
+    named = [name for name in lists if name.rpartition(".")[2] == last]
+    for names in (list(lists), named):
         if len(names) == 1:
             return names[0]
     raise InputError(
-        f"vLLM's model of {model} has {', '.join(sorted(found)) or 'no list'} where one list of decoder layers was "
+        f"vLLM's model of {model} has {', '.join(sorted(lists)) or 'no list'} where one list of decoder layers was "
         "expected. Use `engine` shared."
     )
 
@@ -64,8 +64,8 @@ def leave_out(model: nn.Module, *, layers: str, removed: Collection[int]) -> int
     Returns:
         Decoder layers of the model, the ones that are out included.
     """
-    found = list(model.get_submodule(layers).children())
-    for index, layer in enumerate(found):
+    modules = list(model.get_submodule(layers).children())
+    for index, layer in enumerate(modules):
         if _OWN in vars(layer):
             own = vars(layer)[_OWN]
             del layer.forward, layer.__dict__[_OWN]
@@ -74,7 +74,7 @@ def leave_out(model: nn.Module, *, layers: str, removed: Collection[int]) -> int
         if index in removed:
             layer.__dict__[_OWN] = vars(layer).get("forward")
             layer.forward = hand_on(type(layer).forward)
-    return len(found)
+    return len(modules)
 
 
 def hand_on(forward: Callable[..., Any]) -> Callable[..., Any]:

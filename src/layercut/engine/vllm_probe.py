@@ -7,10 +7,10 @@ two copies of a model need not fit on one device: it runs on the CPU.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.engine.base import LikelihoodRequest, Likelihoods
+from layercut.engine.base import Engine, LikelihoodRequest, Likelihoods
 from layercut.engine.plain import PlainEngine
 from layercut.errors import one_line
 from layercut.models.loading import load_model
@@ -51,33 +51,29 @@ def reference(model: WeightlessModel) -> ExpectedScores:
     plans = tuple(CutPlan(num_layers=model.num_layers, removed=removed) for removed in ((), (middle,)))
     loaded = load_model(model.source, dtype=model.dtype, device="cpu", trust_remote_code=model.trust_remote_code)
     engine = PlainEngine(loaded, batch_size=1)
-    scores = tuple(_by_id(engine.log_likelihoods(requests(), plan)) for plan in plans)
+    scores = tuple(_scores(engine, plan) for plan in plans)
     del engine, loaded
     gc.collect()
     return ExpectedScores(plans, scores)
 
 
-def difference(
-    expected: ExpectedScores,
-    score: Callable[[Sequence[LikelihoodRequest], CutPlan], Iterator[list[Likelihoods]]],
-    dtype: str,
-) -> str:
+def difference(expected: ExpectedScores, engine: Engine, dtype: str) -> str:
     """Differences of an engine from transformers, in words; empty if they agree."""
     for plan, wanted in zip(expected.plans, expected.scores, strict=True):
         under = "with all layers" if plan.is_uncut else f"without layer {plan.removed[0]}"
         try:
-            found = _by_id(score(requests(), plan))
+            scores = _scores(engine, plan)
         except Exception as error:  # vLLM's own code, called in a way that it may not know
             return f"{under} it fails ({one_line(error)})"
         worst = max(
             abs(ours - theirs)
             for name, one in wanted.items()
-            for ours, theirs in zip(found[name].log_likelihoods, one.log_likelihoods, strict=True)
+            for ours, theirs in zip(scores[name].log_likelihoods, one.log_likelihoods, strict=True)
         )
         if not worst <= TOLERANCE[dtype]:  # so written, it also catches NaN
             return f"{under} its log-likelihoods differ from those of transformers by {worst:.2g} nats"
     return ""
 
 
-def _by_id(answers: Iterator[list[Any]]) -> dict[str, Any]:
-    return {answer.id: answer for batch in answers for answer in batch}
+def _scores(engine: Engine, plan: CutPlan) -> dict[str, Likelihoods]:
+    return {scores.id: scores for _, batch in engine.ask(requests(), [plan]) for scores in batch}

@@ -127,5 +127,5 @@ def stop(vllm: Any, llm: Any) -> None:
 
 def _reason(error: Exception) -> str:
     """One line, not longer than needed. The first one of a validation error only counts what is wrong."""
-    found = error.errors() if hasattr(error, "errors") else ()
-    return shorten(str(found[0]["msg"]) if found else first_line(error), 200, placeholder=" ...").rstrip(".")
+    reasons = error.errors() if hasattr(error, "errors") else ()
+    return shorten(str(reasons[0]["msg"]) if reasons else first_line(error), 200, placeholder=" ...").rstrip(".")

@@ -12,6 +12,7 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
 from layercut.evidence.intervals import ALPHA
 from layercut.evidence.means import form_means
+from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.json_text import load
 from layercut.runs.logs import open_log
@@ -92,7 +93,25 @@ def notes(first: RunFolder, second: RunFolder) -> list[str]:
             "on the same items, and no plan is known that leads from one to the other. Where their tokenizers differ, "
             "nats per token (gold) are of different tokens."
         )
-    return [*left_out(first, [second]), *origins]
+    return [*left_out(first, [second]), *origins, *_equal_answers(first, second)]
+
+
+def _equal_answers(first: RunFolder, second: RunFolder) -> list[str]:
+    """How many written answers are the same texts, where a model lost tokens: those of covered items have to be."""
+    plans = [run.metrics().get("plan") or {} for run in (first, second)]
+    if not any(step.get("tokens") for plan in plans for step in plan.get("earlier", ())):
+        return []
+    counts = []
+    for task, readout in dict.fromkeys((row["task"], row["readout"]) for row in first.metrics()["rows"]):
+        if is_written(readout) and (task, readout) in {
+            (row["task"], row["readout"]) for row in second.metrics()["rows"]
+        }:
+            known = {record["id"]: record["completion"] for record in first.records(task, readout)}
+            pairs = [
+                (known[one["id"]], one["completion"]) for one in second.records(task, readout) if one["id"] in known
+            ]
+            counts.append(f"{task} ({readout}) {sum(before == after for before, after in pairs)} of {len(pairs)}")
+    return [f"answers that are equal to the letter: {'; '.join(counts)}"] if counts else []
 
 
 def verdict(row: ComparisonRow) -> Verdict:

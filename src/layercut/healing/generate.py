@@ -138,7 +138,8 @@ def generate_responses(
         **({"task": task} if task else {}),
         **({"source": source} if source else {}),
     }
-    for batch in engine.completions(requests, plan, decoding, done=frozenset(done)):
+    known = frozenset(done)
+    for _, batch in engine.ask(requests, [plan], decoding, lambda _, name: name not in known):
         records = []
         for completion in batch:
             if completion.id in done:

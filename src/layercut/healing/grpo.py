@@ -104,8 +104,8 @@ class GrpoTrainer(Watched, GRPOTrainer):  # type: ignore[misc]
         keys = [f"{self.state.global_step} {name}#{place}" for place, name in enumerate(names)]
         with answering(self.accelerator.unwrap_model(self.model), self._cut, BATCH) as engine:
             requests = [replace(question.request, id=key) for question, key in zip(questions, keys, strict=True)]
-            batches = engine.completions(requests, CutPlan(num_layers=engine.num_layers), decoding)
-            found = {answer.id: answer for batch in batches for answer in batch}
+            replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
+            found = {answer.id: answer for _, batch in replies for answer in batch}
         answers = [found[key] for key in keys]
         return {
             "prompt_ids": [list(question.tokens) for question in questions],

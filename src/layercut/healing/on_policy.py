@@ -126,7 +126,7 @@ def _num_right(engine: Engine, task: TaskPrompts, names: Sequence[str]) -> int:
     prompts = {answered.prompt.id: answered.prompt for answered in task.answered}
     requests = [task.request(prompts[name]) for name in names]
     uncut = CutPlan(num_layers=engine.num_layers)
-    answers = [answer for batch in engine.completions(requests, uncut, Decoding()) for answer in batch]
+    answers = [answer for _, batch in engine.ask(requests, [uncut]) for answer in batch]
     return sum(task.are_right(answers))
 
 
@@ -213,8 +213,8 @@ class OnPolicyTrainer(DistillTrainer):
         learner = self.accelerator.unwrap_model(self.model)
         decoding = Decoding(temperature=1.0, seed=self.args.seed)
         with answering(learner, self._cut, self.args.per_device_train_batch_size) as engine:
-            batches = engine.completions(requests, CutPlan(num_layers=engine.num_layers), decoding)
-            answers = [answer for batch in batches for answer in batch]
+            replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
+            answers = [answer for _, batch in replies for answer in batch]
         return {by_id[answer.id]: self._read(by_id[answer.id], answer) for answer in answers}
 
     def _read(self, prompt: Tokens, answer: Completion) -> TrainingExample | None:

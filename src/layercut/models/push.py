@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ class Upload:
     card: str  # the model card with the hub's metadata
     result: PruneResult | None  # of the run that made the checkpoint, where it was one of prune
 
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """What is made for the hub, by name: the card, and the evidence of a prune."""
+        evidence = {} if self.result is None else {EVIDENCE: self.result.model_dump_json(indent=1)}
+        return {CARD: self.card, **evidence}
+
     def files(self) -> Iterator[tuple[str, int]]:
         """Names in the repository, with their bytes. Raises InputError: a link, or a file that is none of a model."""
         for file in sorted(self.checkpoint.rglob("*")):
@@ -54,9 +61,7 @@ class Upload:
                 raise InputError(f"{shown(file)} is {what}; move it away, or push with `hf upload`.")
             if file.is_file() and name != CARD:
                 yield name, file.stat().st_size
-        yield CARD, len(self.card.encode())
-        if self.result is not None:
-            yield EVIDENCE, len(self.result.model_dump_json().encode())
+        yield from ((name, len(text.encode())) for name, text in self.texts.items())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -108,9 +113,7 @@ def push(upload: Upload, *, private: bool = False) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 
     api = HfApi()
-    own: dict[str, str] = {CARD: upload.card}
-    if upload.result is not None:
-        own[EVIDENCE] = upload.result.model_dump_json(indent=1)
+    own = upload.texts
     adds = [
         CommitOperationAdd(name, own[name].encode() if name in own else str(upload.checkpoint / name))
         for name, _ in upload.files()

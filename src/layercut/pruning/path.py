@@ -35,7 +35,6 @@ from layercut.selection.criteria import block_influence
 from layercut.selection.greedy import best_of, stand
 from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.perplexity import TextObjective
-from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces, first_traces, right_answers
 from layercut.surgery.channels import Channels
@@ -206,7 +205,7 @@ class PlanPath:
         context = Context(
             num_layers=self._engine.num_layers, num_remove=1, engine=self._engine, progress=self._progress
         )
-        context = with_default_protection(context, "task_accuracy")
+        context = context.with_first_protected()
         if self.traces:
             return self._by_damage((), context.candidates, ALONE)
         calibration = Calibration(texts=self.read_texts(), num_tokens=0, source="selection items", content_hash="")

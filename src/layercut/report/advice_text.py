@@ -256,7 +256,7 @@ def _gained(advice: Advice, plan: JudgedPlan) -> str:
     less = words.size(advice.uncut, plan.arm)
     gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
     if advice.pruned is None:
-        return f"**Gained:** {gained}. This study does not measure speed; `layercut diagnose --only cost` does."
+        return f"**Gained:** {gained}. This study does not measure speed; `layercut prune` does."
     served = [served.speed for served in advice.pruned.served if served.run == plan.arm.name]
     speeds = [words.speed(speed) for of_model in served for speed in of_model]
     return f"**Gained:** {gained}; {'; '.join(speeds) or 'its speed was not timed'}."

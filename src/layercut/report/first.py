@@ -111,7 +111,7 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     facts = [("recommended plan" if plan is advice.recommended else "best plan", code(arm.name))]
     facts += [("removed" if arm.mlp else "layers removed", layers + healed)]
     facts += [("size", words.size(advice.uncut, arm) or "not recorded")]
-    facts += [("speed", "not measured; `layercut diagnose --only cost` does")]
+    facts += [("speed", "not measured; `layercut prune` does")]
     if arm.checkpoint:
         facts += [("checkpoint", code(arm.checkpoint, PATH_CHARACTERS))]
     elif (found := checkpoint_of(folder, arm).checkpoint) is not None:

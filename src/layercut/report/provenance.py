@@ -43,7 +43,7 @@ def cost(source: Source) -> Section | None:
     table = _sizes(arms, str(study.uncut.settings.get("dtype", "")))
     note = (
         "Parameters are counted in the weight files. The KV cache shrinks with the share of removed layers. Speed is "
-        "not measured in a study; `layercut diagnose --only cost` does."
+        "not measured in a study; `layercut prune` does."
     )
     blocks = (Details(summary="Layers, channels and parameters", blocks=(table, note)),)
     return Section(name="cost", title="What it saves", short="Size", blocks=blocks)

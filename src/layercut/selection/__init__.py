@@ -28,8 +28,8 @@ CRITERIA = {
     "angular_distance": CriterionRow(function="layercut.selection.criteria:angular_distance", needs_text=True),
     "block_influence": CriterionRow(function="layercut.selection.criteria:block_influence", needs_text=True),
     "perplexity": CriterionRow(function="layercut.selection.perplexity:perplexity", needs_text=True),
-    "random": CriterionRow(function="layercut.selection.position:random", needs_model=False),
-    "reverse": CriterionRow(function="layercut.selection.position:reverse", needs_model=False),
+    "random": CriterionRow(function="layercut.selection.base:random", needs_model=False),
+    "reverse": CriterionRow(function="layercut.selection.base:reverse", needs_model=False),
     "task_accuracy": CriterionRow(
         function="layercut.selection.task_accuracy:task_accuracy", needs_objective=True, protects_first_layer=True
     ),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.engine.base import Decoding, Engine, distinct
 from layercut.errors import InputError, unknown
 from layercut.progress import Progress, silent
+from layercut.selection import racing
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import GENERATED, Readout, Sample, Task
+from layercut.tasks.base import GENERATED, Sample, Split
+from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Questions, ask_under, share_prompt
 
 CHUNK_SIZE = 16
@@ -26,30 +28,15 @@ ANSWERS = "answers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveTask:
+class ObjectiveTask(Cell):
     """One task under one readout, as part of an objective."""
 
-    task: Task
-    readout: Readout
     limit: int | None = 100  # most selection items. arXiv:2602.01997 takes 100.
+    split: Split = "selection"
 
     def __post_init__(self) -> None:
         if self.readout not in self.task.all_readouts:
             raise unknown(f"readout of {self.task.name}", self.readout, self.task.all_readouts)
-
-    @property
-    def label(self) -> str:
-        return f"{self.task.name} ({self.readout})"
-
-    def describe(self) -> dict[str, Any]:
-        return {"task": self.task.name, "readout": self.readout, "limit": self.limit, **self.task.settings()}
-
-
-class AnswerCounts(NamedTuple):
-    """Numbers of answers."""
-
-    num_answers: int
-    num_close: int  # answers with a token whose runner-up was as likely, within one rounding of the model's dtype
 
 
 class SearchAnswers:
@@ -57,7 +44,7 @@ class SearchAnswers:
 
     def __init__(
         self,
-        tasks: Sequence[ObjectiveTask],
+        tasks: Sequence[Cell],
         samples: Sequence[Sequence[Sample]],
         *,
         engine: Callable[[], Engine],
@@ -83,11 +70,10 @@ class SearchAnswers:
         self._asked_for[task, plan.key] = plan
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
 
-    def count(self) -> AnswerCounts:
-        """Answers of all plans that ``part`` was called with, and those that depend on a close call."""
+    def records(self) -> list[dict[str, Any]]:
+        """Answers of all plans that ``part`` was called with."""
         parts = [self.part(task, plan) for (task, _), plan in list(self._asked_for.items())]
-        records = [record for part in parts for record in part.records]
-        return AnswerCounts(len(records), sum(bool(record.get("num_close")) for record in records))
+        return [record for part in parts for record in part.records]
 
     def ask(
         self,
@@ -100,9 +86,8 @@ class SearchAnswers:
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
         """Have the ``wanted`` plans answer some chunks of a group of tasks, in one call of the engine."""
-        sets = [one for one in self.sets if one[0] in group]
-        questions = [self._questions_of(one, chunks, plans, whole, learn) for one in sets]
-        if all(_are_known(one) for one in questions):
+        questions = [self._questions_of(same, chunks, plans, whole, learn) for same in self.sets if same[0] in group]
+        if all(_are_known(question) for question in questions):
             return
         ask_under(
             self._engine(),
@@ -137,7 +122,7 @@ class SearchAnswers:
         ``progress`` gets the number of answers, and the number expected.
         """
         plans = distinct(plans)
-        tasks = [task for one in self.sets if any(task in tasks for task in one) for task in one]
+        tasks = [task for same in self.sets if not {*same}.isdisjoint(tasks) for task in same]
         groups = [own for group in self.groups if (own := [task for task in group if task in tasks])]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
         done = sum(len(self.part(task, plan, whole=whole).records) for task in tasks for plan in plans)
@@ -184,7 +169,7 @@ def race_plans(
         chunks: Sequence[int],
         places: Sequence[int],
         wanted: Callable[[int], bool],
-        learn: Callable[[int, int, Sequence[float]], None],
+        learn: racing.Learn,
     ) -> None:
         running = [plans[place] for place in places]
 
@@ -228,41 +213,39 @@ def _are_known(questions: Questions) -> bool:
 
 
 def _groups(
-    tasks: Sequence[ObjectiveTask], ids: Sequence[Sequence[str]], sets: Sequence[tuple[int, ...]]
+    tasks: Sequence[Cell], ids: Sequence[Sequence[str]], sets: Sequence[tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
     """Tasks that are written are asked together, as far as they have no item in common: their answers share steps, and
     those that end last are waited for once. Other sets are asked apart."""
     written: list[int] = []
     taken: set[str] = set()
     apart: list[tuple[int, ...]] = []
-    for one in sets:
-        if all(tasks[task].readout in GENERATED for task in one) and taken.isdisjoint(ids[one[0]]):
-            written += one
-            taken.update(ids[one[0]])
+    for same in sets:
+        if all(tasks[task].readout in GENERATED for task in same) and taken.isdisjoint(ids[same[0]]):
+            written += same
+            taken.update(ids[same[0]])
         else:
-            apart.append(one)
+            apart.append(same)
     return sorted([*([tuple(written)] if written else []), *apart])
 
 
-def _sets(tasks: Sequence[ObjectiveTask], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
+def _sets(tasks: Sequence[Cell], samples: Sequence[Sequence[Sample]]) -> list[tuple[int, ...]]:
     """Each task, with the first later one that scores the same items from the same prompts in the other way."""
-    ids = [[sample.id for sample in items] for items in samples]
-    sets: list[tuple[int, ...]] = []
-    for place, (part, items) in enumerate(zip(tasks, samples, strict=True)):
-        if any(place in one for one in sets):
-            continue
-        partner = next(
-            (
-                other
-                for other in range(place + 1, len(tasks))
-                if not any(other in one for one in sets)
-                and (tasks[other].readout in GENERATED) != (part.readout in GENERATED)
-                and tasks[other].task.name == part.task.name
-                and tasks[other].task.settings() == part.task.settings()
-                and ids[other] == ids[place]
-                and all(share_prompt(part.task, one, (part.readout, tasks[other].readout)) for one in items[:1])
-            ),
-            None,
+
+    def is_same(part: Cell, other: Cell, items: Sequence[Sample], others: Sequence[Sample]) -> bool:
+        return (
+            (other.readout in GENERATED) != (part.readout in GENERATED)
+            and other.task.name == part.task.name
+            and other.task.settings() == part.task.settings()
+            and [sample.id for sample in items] == [sample.id for sample in others]
+            and all(share_prompt(part.task, sample, (part.readout, other.readout)) for sample in items[:1])
         )
-        sets.append((place,) if partner is None else (place, partner))
+
+    sets: list[tuple[int, ...]] = []
+    left = list(range(len(tasks)))
+    while left:
+        place = left.pop(0)
+        same = [other for other in left if is_same(tasks[place], tasks[other], samples[place], samples[other])][:1]
+        left = [other for other in left if other not in same]
+        sets.append((place, *same))
     return sets

@@ -7,9 +7,10 @@ share one sense: higher means keep, higher means better.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -26,17 +27,14 @@ if TYPE_CHECKING:
     from layercut.selection.racing import Standings
     from layercut.surgery.plan import CutPlan
 
-Racing = Literal["off", "exact"]  # ways to compare the candidates of a round; see ``layercut.selection.racing``
-Normalise = Literal["raw", "chance"]  # ``raw``: cut / uncut. ``chance``: (cut - chance) / (uncut - chance).
-
 
 class SearchSettings(Settings):
     """Settings of the comparison of plans by task scores."""
 
-    normalise: Annotated[str, one_of(get_args(Normalise))] = Field(
+    normalise: Annotated[str, one_of(("raw", "chance"))] = Field(
         "raw", description="raw (cut / uncut, as the paper) or chance (above chance)."
     )
-    race: Annotated[str, one_of(get_args(Racing))] = Field(
+    race: Annotated[str, one_of(("off", "exact"))] = Field(
         "exact",
         description="When a candidate stops: exact (it cannot win any more; the same choice from fewer answers), "
         "off (never).",
@@ -77,6 +75,10 @@ class Context:
     def protected(self) -> frozenset[int]:
         """Layers that must stay; empty without ``protect``."""
         return self.protect or frozenset()
+
+    def with_first_protected(self) -> Context:
+        """The context with layer 0 protected, unless it says what is. Raises InputError: too few layers are left."""
+        return replace(self, protect=frozenset({0})) if self.protect is None else self
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -144,9 +146,9 @@ def no_objective(criterion: str) -> InputError:
 
 def check_names(criterion: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuse a setting that a criterion does not have. Raises InputError."""
+    if settings and not known:
+        raise InputError(f"{criterion} has no settings, but {next(iter(settings))!r} was given; leave it out.")
     for name in settings:
-        if not known:
-            raise InputError(f"{criterion} has no settings, but {name!r} was given; leave it out.")
         if name not in known:
             raise unknown(f"setting of {criterion}", name, known)
 
@@ -191,3 +193,23 @@ def by_importance(
     """
     order = sorted(context.candidates, key=lambda layer: (importance[layer], -layer))
     return Selection(tuple(order[: context.num_remove]), dict(importance), details or {})
+
+
+def reverse(context: Context) -> Selection:
+    """The last layers, the very last one first. "Reverse order", arXiv:2602.01997. No settings; the seed has no effect.
+
+    >>> reverse(Context(num_layers=30, num_remove=3)).removed
+    (29, 28, 27)
+    """
+    choose("reverse", context.settings)
+    return Selection(context.candidates[::-1][: context.num_remove])
+
+
+def random(context: Context) -> Selection:
+    """Random layers, the same for the same seed on every machine and Python. No settings.
+
+    Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
+    """
+    choose("random", context.settings)
+    order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())
+    return Selection(tuple(order[: context.num_remove]))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
@@ -24,7 +24,7 @@ from layercut.progress import Progress, silent
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
-from layercut.selection.search_journal import JournalQuestion, SearchJournal
+from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import read_local, read_text
 from layercut.tasks.hub import HUB, hub_rows
@@ -74,11 +74,6 @@ class Calibration:
     num_tokens: int  # in all texts, in the model's tokens, including a BOS token that the tokenizer adds
     source: str  # ``generated``, the path of the file, or ``hub:...``
     content_hash: str  # SHA-256 of the texts in their order, in hex
-
-
-class _Piece(NamedTuple):
-    text: str
-    num_tokens: int
 
 
 def load_calibration(
@@ -137,15 +132,15 @@ def load_calibration(
     if not pieces:
         raise InputError(f"{source} holds no text; give rows with a column {' or '.join(COLUMNS)}, or a .txt file.")
     return Calibration(
-        texts=tuple(piece.text for piece in pieces),
-        num_tokens=sum(piece.num_tokens for piece in pieces),
+        texts=tuple(text for text, _ in pieces),
+        num_tokens=sum(num_tokens for _, num_tokens in pieces),
         source=hide_home(source),
-        content_hash=_hash([piece.text for piece in pieces]),
+        content_hash=_hash([text for text, _ in pieces]),
     )
 
 
-def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
-    """The longest beginning of a text with at most this many tokens."""
+def _cut(loaded: Reader, text: str, max_tokens: int) -> tuple[str, int]:
+    """The longest beginning of a text with at most this many tokens, and how many it has."""
 
     def count(length: int) -> int:
         return len(encode_prompt(loaded.tokenizer, text[:length], loaded.name))
@@ -155,14 +150,13 @@ def _cut(loaded: Reader, text: str, max_tokens: int) -> _Piece:
         # Bisection, because not every tokenizer gives the ends of its tokens. A character is a few tokens at most.
         end = max(1, bisect_right(range(end), max_tokens, key=count) - 1)
         num_tokens = count(end)
-    return _Piece(text[:end], num_tokens)
+    return text[:end], num_tokens
 
 
 def _consecutive(loaded: Reader, text: str, max_tokens: int) -> Iterator[str]:
     start = 0
     while start < len(text):
-        window = text[start : start + max_tokens * _CHARACTERS]
-        piece = _cut(loaded, window, max_tokens).text
+        piece, _ = _cut(loaded, text[start : start + max_tokens * _CHARACTERS], max_tokens)
         yield piece
         start += len(piece)
 
@@ -184,7 +178,7 @@ def _generated(
     decoding = Decoding(temperature=1.0, seed=seed)
     prompts = [CALIBRATION_PROMPTS[index % len(CALIBRATION_PROMPTS)] for index in range(num_texts)]
     names = [f"text {index}" for index in range(num_texts)]
-    budgets = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, one, loaded.name))) for one in prompts]
+    budgets = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, prompt, loaded.name))) for prompt in prompts]
     uncut = CutPlan(num_layers=engine.num_layers)
 
     def question(most: int | None) -> JournalQuestion:
@@ -210,19 +204,23 @@ def _generated(
                 GenerationRequest(id=name, prompt=prompt, max_new_tokens=limit, draft=draft)
                 for name, prompt, limit, draft in zip(names, prompts, limits, drafts, strict=True)
             ]
-            known = {record["id"] for record in part.records}
-
-            def tell(known: set[str], limits: Sequence[int], before: int) -> None:
-                done = [limit if name in known else before for name, limit in zip(names, limits, strict=True)]
+            for known in _write_missing(engine, requests, part, uncut, decoding):
+                done = [limit if name in known else reached for name, limit in zip(names, limits, strict=True)]
                 progress("tokens of calibration text", sum(map(min, done, budgets)), sum(budgets))
-
-            tell(known, limits, reached)
-            if not part.is_complete:
-                for batch in engine.completions(requests, uncut, decoding, frozenset(known)):
-                    part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
-                    tell(known := {record["id"] for record in part.records}, limits, reached)
             drafts, reached = [record["completion"] for record in part.records], most or reached
         return [prompt + record["completion"] for prompt, record in zip(prompts, part.records, strict=True)]
+
+
+def _write_missing(
+    engine: Engine, requests: Sequence[GenerationRequest], part: JournalPart, uncut: CutPlan, decoding: Decoding
+) -> Iterator[frozenset[str]]:
+    """Have the texts written that are not known; yields the names of the known ones, first and after each batch."""
+    known = frozenset(record["id"] for record in part.records)
+    yield known
+    if not part.is_complete:
+        for _, batch in engine.ask(requests, [uncut], decoding, lambda _, name: name not in known):
+            part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
+            yield frozenset(record["id"] for record in part.records)
 
 
 def _local(source: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ without these channels SmolLM2 writes noise (docs/experiments/width.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,8 +30,6 @@ from layercut.surgery.slots import ChannelSlot, MlpWidth
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from layercut.engine.base import LikelihoodRequest
     from layercut.models.loading import LoadedModel
 
@@ -106,27 +104,32 @@ def rank_channels(
     ranked: dict[int, tuple[int, ...]] = {}
     total, done = sum(len(texts) for texts in sources.values()), 0
     plan = CutPlan(num_layers=len(stack), removed=tuple(removed))
-    readers = {layer: [(slot, _weight(stack[layer], slot)) for slot in mlp.readers(layer)] for layer in layers}
+    readers: dict[int, list[Reader]] = {
+        layer: [(slot, getattr(stack[layer].get_submodule(slot.module), slot.tensor)) for slot in mlp.readers(layer)]
+        for layer in layers
+    }
     columns = {(layer, at): own for layer in layers for at, own in _columns(readers[layer])}
-    found = {place: _Moments(own.shape[0]) for place, own in columns.items()}
-    with bypass(model, plan), _experts_one_by_one(model):
+    moments_of = {place: _Moments(own.shape[0]) for place, own in columns.items()}
+    with bypass(model, plan), ExitStack() as restoring:
+        if (experts := plain_experts(model)) is not None:  # one expert at a time, so that each one's input is seen
+            restoring.callback(model.set_experts_implementation, experts)
         for texts in sources.values():
             weight = 1 / max(1, sum(map(len, texts)))
             for text in texts:
                 for place, states_TC in _activations(loaded, stack, readers, text):
-                    found[place].add(states_TC, weight / len(sources))
+                    moments_of[place].add(states_TC, weight / len(sources))
                 done += 1
                 progress("texts", done, total)
     for layer in layers:
         for slot, _ in readers[layer]:
-            seen = (found.get((layer, slot.first + at)) for at in range(slot.mlps))
-            if not any(one is not None and one.weight for one in seen):
+            seen = (moments_of.get((layer, slot.first + at)) for at in range(slot.mlps))
+            if not any(moments is not None and moments.weight for moments in seen):
                 raise InputError(
                     f"what {slot.module} of layer {layer} of {loaded.name} reads could not be seen, so its "
                     "channels cannot be ranked; remove layers."
                 )
         best: list[int] = []
-        for (its, at), moments in found.items():
+        for (its, at), moments in moments_of.items():
             if its == layer:
                 scores = moments.scores(columns[its, at].float(), criterion)
                 order = torch.sort(scores, descending=True, stable=True).indices
@@ -139,28 +142,13 @@ Reader = tuple[ChannelSlot, torch.nn.Parameter]
 Place = tuple[int, int]  # a layer, and the first of its MLPs that a matrix reads
 
 
-def _weight(layer: torch.nn.Module, slot: ChannelSlot) -> torch.nn.Parameter:
-    found: torch.nn.Parameter = getattr(layer.get_submodule(slot.module), slot.tensor)
-    return found
-
-
 def _columns(readers: Sequence[Reader]) -> Iterator[tuple[int, Tensor]]:
     """By the first MLP, the columns (C, D) of a last matrix; of experts each expert's."""
     for slot, weight in readers:
         if slot.is_stacked:
-            yield from ((slot.first + at, one.movedim(slot.dim - 1, 0)) for at, one in enumerate(weight.detach()))
+            yield from ((slot.first + at, expert.movedim(slot.dim - 1, 0)) for at, expert in enumerate(weight.detach()))
         else:
             yield slot.first, weight.detach().movedim(slot.dim, 0)
-
-
-@contextmanager
-def _experts_one_by_one(model: PreTrainedModel) -> Iterator[None]:
-    before = plain_experts(model)
-    try:
-        yield
-    finally:
-        if before is not None:
-            model.set_experts_implementation(before)
 
 
 def _activations(

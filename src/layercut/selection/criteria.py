@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,14 +49,20 @@ def select_by_rotation(
     """
     settings = choose(criterion, context.settings, token=tokens, form=forms)
     contiguous = settings["form"] == "contiguous"
-    if contiguous:
-        _allowed_blocks(context)  # before the model is run for nothing
+    allowed = _allowed_blocks(context) if contiguous else []  # before the model is run for nothing
     rotations = mean_rotations(
         context, criterion, measure, span=context.num_remove if contiguous else 1, token=settings["token"]
     )
     details = {**settings, "num_texts": rotations.num_texts, "num_tokens": rotations.num_tokens}
     if contiguous:
-        return _least_block(context, rotations, details)
+        # The block with the least value, removed from its last layer to its first; of equals the later block.
+        first = min(allowed, key=lambda start: (rotations.values[start], -start))
+        blocks = [
+            {"first": start, "last": start + context.num_remove - 1, "value": value, "allowed": start in allowed}
+            for start, value in enumerate(rotations.values)
+        ]
+        # The score belongs to the block, so no layer has an importance of its own.
+        return Selection(tuple(range(first, first + context.num_remove))[::-1], {}, {**details, "blocks": blocks})
     return by_importance(context, {layer: rotations.values[layer] for layer in context.candidates}, details)
 
 
@@ -73,7 +79,9 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
     num_texts = num_tokens = 0
     for batch in engine.hidden_states(texts, CutPlan(num_layers=context.num_layers)):
         assert len(batch.states_BTD) == context.num_layers + 1
-        picked_BT = _picked(batch.mask_BT, token)
+        picked_BT = batch.mask_BT.bool()  # real tokens, with padding on either side
+        if token == "last":
+            picked_BT &= picked_BT.cumsum(dim=1) == picked_BT.sum(dim=1, keepdim=True)
         for first in range(len(sums)):
             before_ND = batch.states_BTD[first][picked_BT].double()
             after_ND = batch.states_BTD[first + span][picked_BT].double()
@@ -93,14 +101,6 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
     return Rotations(tuple((sums / num_tokens).tolist()), num_texts, num_tokens)
 
 
-def _picked(mask_BT: Tensor, token: str) -> Tensor:
-    """True on the chosen tokens, with padding on either side."""
-    real_BT = mask_BT.bool()
-    if token == "all":
-        return real_BT
-    return real_BT & (real_BT.cumsum(dim=1) == real_BT.sum(dim=1, keepdim=True))
-
-
 def _allowed_blocks(context: Context) -> list[int]:
     """First layers of the blocks of ``num_remove`` layers without a protected one; InputError if there are none."""
     starts = range(context.num_layers - context.num_remove + 1)
@@ -111,18 +111,6 @@ def _allowed_blocks(context: Context) -> list[int]:
             "the form scattered."
         )
     return allowed
-
-
-def _least_block(context: Context, rotations: Rotations, details: dict[str, Any]) -> Selection:
-    """The block with the least value, removed from its last layer to its first; of equals the later block."""
-    allowed = _allowed_blocks(context)
-    first = min(allowed, key=lambda start: (rotations.values[start], -start))
-    blocks = [
-        {"first": start, "last": start + context.num_remove - 1, "value": value, "allowed": start in allowed}
-        for start, value in enumerate(rotations.values)
-    ]
-    # The score belongs to the block, so no layer has an importance of its own.
-    return Selection(tuple(range(first, first + context.num_remove))[::-1], {}, {**details, "blocks": blocks})
 
 
 def block_influence(context: Context) -> Selection:
@@ -168,9 +156,9 @@ def angular_distance(context: Context) -> Selection:
     For details and errors see ``select_by_rotation``.
     """
     return select_by_rotation(
-        context, "angular_distance", _distance, tokens=("last", "all"), forms=("contiguous", "scattered")
+        context,
+        "angular_distance",
+        lambda cosine_N: cosine_N.clamp(-1, 1).acos() / math.pi,  # rounding may leave a cosine just outside
+        tokens=("last", "all"),
+        forms=("contiguous", "scattered"),
     )
-
-
-def _distance(cosine_N: Tensor) -> Tensor:
-    return cosine_N.clamp(-1, 1).acos() / math.pi  # rounding may leave a cosine just outside

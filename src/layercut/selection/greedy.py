@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from layercut.errors import InputError
@@ -58,13 +59,51 @@ def greedy(
                 f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
                 "layers, or load the model with another dtype."
             )
-        found = {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}
-        log_numbers(found, step=number + 1)
+        log_numbers(
+            {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}, step=number + 1
+        )
         removed = (*removed, outcome["chosen"])
         rounds.append(outcome)
     context.progress("rounds", context.num_remove, context.num_remove)
-    found = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds, **_race(objective, rounds)}
-    return Selection(removed, details={**(details or {}), **found})
+    measured: dict[str, Any] = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds}
+    if isinstance(objective, RacingObjective) and rounds[0].get("num_items"):
+        answers = sum(sum(outcome["num_answered"]) for outcome in rounds)
+        all_answers = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
+        measured["race"] = {**objective.racing, "answers": answers, "saved": all_answers - answers}
+    return Selection(removed, details={**(details or {}), **measured})
+
+
+def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
+    """The deepest part of a greedy search's plan whose value is still ``keep`` of the original model's.
+
+    The values are those of the selection items, which the search maximised, so they are too high by construction:
+    ``layercut prune`` confirms them on other items.
+
+    Args:
+        plan: of ``task_accuracy``, with its ``rounds``.
+        keep: share of the original model's value.
+
+    Raises:
+        InputError: a plan without rounds, or one whose first round keeps less.
+    """
+    rounds, uncut = plan.scores.get("rounds", []), plan.scores.get("uncut") or 0.0
+    values = [outcome.get("value") for outcome in rounds]
+    if not values or len(values) != len(plan.removed) or uncut <= 0:
+        raise InputError(
+            f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
+            "choose the layers by task_accuracy."
+        )
+    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut - 1e-9]
+    if not fine:
+        best = values[0]
+        what = "no finite value" if best is None else f"{best / uncut:.0%}"
+        raise InputError(f"without its first layer the model keeps {what} on selection items, less than {keep:.0%}.")
+    return replace(
+        plan,
+        removed=plan.removed[: max(fine)],
+        settings={**plan.settings, "keep": keep, "num_remove": max(fine)},
+        scores={**plan.scores, "rounds": rounds[: max(fine)]},
+    )
 
 
 def best_of(values: Sequence[float]) -> int:
@@ -96,12 +135,12 @@ def stand(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
 
 
 def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
-    found = standings.candidates
-    values = [-math.inf if one.value is None else one.value for one in found]
+    results = standings.candidates
+    values = [-math.inf if result.value is None else result.value for result in results]
     best = best_of(values)
     others = [place for place in range(len(values)) if place != best]
     second = max(
-        others, key=lambda place: (rank(found[place].upper_bound), found[place].num_answered, place), default=-1
+        others, key=lambda place: (rank(results[place].upper_bound), results[place].num_answered, place), default=-1
     )
     outcome = {
         "candidates": list(candidates),
@@ -110,21 +149,13 @@ def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
         "value": as_json(values[best]),
         "ties": [candidates[place] for place in others if values[place] == values[best]],
         "runner_up": candidates[second] if others else None,
-        "runner_up_value": as_json(found[second].upper_bound) if others else None,
+        "runner_up_value": as_json(results[second].upper_bound) if others else None,
     }
     if not standings.num_items:
         return outcome
     return outcome | {
-        "upper_bounds": [as_json(one.upper_bound) for one in found],
-        "num_answered": [one.num_answered for one in found],
+        "upper_bounds": [as_json(result.upper_bound) for result in results],
+        "num_answered": [result.num_answered for result in results],
         "num_items": standings.num_items,
-        "runner_up_is_bound": bool(others) and found[second].value is None,
+        "runner_up_is_bound": bool(others) and results[second].value is None,
     }
-
-
-def _race(objective: Objective, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if not isinstance(objective, RacingObjective) or not rounds[0].get("num_items"):
-        return {}
-    answers = sum(sum(outcome["num_answered"]) for outcome in rounds)
-    all_of_them = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
-    return {"race": {**objective.racing, "answers": answers, "saved": all_of_them - answers}}

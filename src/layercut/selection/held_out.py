@@ -47,20 +47,18 @@ def held_out(
     fresh = [_unseen(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
     chosen = _records(objective, plan, objective.samples, progress)
     unseen = _records(objective, plan, fresh, progress)
-    rows = [
-        {
-            "task": part.task.name,
-            "readout": part.readout,
-            "metric": _headline(on_selection[0]),
-            "selected": _compared(part, samples, *on_selection, seed),
-            "held_out": _compared(part, others, *on_others, seed) if others else None,
-        }
-        for part, samples, on_selection, others, on_others in zip(
-            objective.parts, objective.samples, chosen, fresh, unseen, strict=True
-        )
-    ]
+    rows = []
     ids: dict[str, set[str]] = {}
-    for part, samples in zip(objective.parts, fresh, strict=True):
+    for number, (part, samples) in enumerate(zip(objective.parts, fresh, strict=True)):
+        rows.append(
+            {
+                "task": part.task.name,
+                "readout": part.readout,
+                "metric": _headline(chosen[number][0]),
+                "selected": _compared(part, *chosen[number], seed),
+                "held_out": _compared(part, *unseen[number], seed) if samples else None,
+            }
+        )
         ids.setdefault(part.task.name, set()).update(sample.id for sample in samples)
     return {
         "items": record_items(ids),
@@ -87,31 +85,25 @@ def _records(
     """Answers of the original model and of the plan, per task; empty for a task without samples."""
     uncut = CutPlan(num_layers=plan.num_layers)
     answers = objective.answers_on(samples)
-    asked = [number for number, of_task in enumerate(samples) if of_task]
-    answers.complete(asked, [uncut], whole=True, progress=progress)
-    answers.complete(asked, [plan], whole=False, progress=progress)
+    tasks = [task for task, items in enumerate(samples) if items]
+    answers.complete(tasks, [uncut], whole=True, progress=progress)
+    answers.complete(tasks, [plan], whole=False, progress=progress)
     return [
-        (answers.part(number, uncut, whole=True).records, answers.part(number, plan).records)
-        if number in asked
-        else ([], [])
-        for number in range(len(samples))
+        (answers.part(task, uncut, whole=True).records, answers.part(task, plan).records)
+        for task in range(len(samples))
     ]
 
 
-def _compared(
-    part: ObjectiveTask, samples: Sequence[Sample], uncut: Records, cut: Records, seed: int
-) -> dict[str, Any]:
+def _compared(part: ObjectiveTask, uncut: Records, cut: Records, seed: int) -> dict[str, Any]:
     metric = _headline(uncut)
     chance = part.task.split_chance("selection", part.readout).get(metric)
-    found = compare_paired(
-        _values(uncut, metric), _values(cut, metric), chance=chance, seed=seed, clusters=clusters_of(uncut)
-    )
-    shown = {
-        name: x
-        for name, x in plain_estimates(found._asdict()).items()
-        if name not in ("lost", "gained") or x is not None
-    }
-    return {"chance": chance, "n": len(samples), **shown}
+    before, after = _values(uncut, metric), _values(cut, metric)
+    compared = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
+    shown = plain_estimates(compared._asdict())
+    for name in ("lost", "gained"):
+        if shown[name] is None:
+            del shown[name]
+    return {"chance": chance, "n": len(uncut), **shown}
 
 
 def _objective(
@@ -125,18 +117,20 @@ def _objective(
     empty = [part.label for part, (before, _) in zip(objective.parts, unseen, strict=True) if not before]
     if empty:
         return {"selected": selected, "held_out": None, "refused": f"no items of {', '.join(empty)} were held out"}
-    found = mean_kept(
-        [
-            TaskValues(
-                part.label, _values(before, one.metric), _values(after, one.metric), one.floor, clusters_of(before),
-                one.is_log,
-            )
-            for part, one, (before, after) in zip(objective.parts, uncut, unseen, strict=True)
-        ],
-        seed=seed,
-    )  # fmt: skip
-    estimate = None if found.estimate is None else found.estimate._asdict()
-    return {"selected": selected, "held_out": estimate, "refused": found.refused}
+    values = [
+        TaskValues(
+            part.label,
+            _values(before, whole.metric),
+            _values(after, whole.metric),
+            whole.floor,
+            clusters_of(before),
+            whole.is_log,
+        )
+        for part, whole, (before, after) in zip(objective.parts, uncut, unseen, strict=True)
+    ]
+    mean = mean_kept(values, seed=seed)
+    estimate = None if mean.estimate is None else mean.estimate._asdict()
+    return {"selected": selected, "held_out": estimate, "refused": mean.refused}
 
 
 def _headline(records: Records) -> str:

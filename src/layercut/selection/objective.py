@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,15 +14,16 @@ from layercut.evidence.intervals import Estimate, mean_interval
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
-from layercut.selection.base import Normalise, Objective, Racing, SearchSettings
+from layercut.selection.base import Objective, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
-from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+from layercut.tasks.cells import Cell
+from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
 
 
-def search_settings(tasks: Sequence[ObjectiveTask], decoding: Decoding) -> dict[str, Any]:
+def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]:
     """Settings that must be the same for a search to continue in a folder, beside the model and its engine.
 
     These decide the score of an item, and with the limit its batch. The use of the scores may differ between commands
@@ -71,10 +73,10 @@ class TaskObjective:
         tasks: Sequence[ObjectiveTask],
         *,
         decoding: Decoding | None = None,
-        normalise: Normalise = "raw",
+        normalise: str = "raw",
         journal: SearchJournal | None = None,
         progress: Progress = silent,
-        race: Racing = "exact",
+        race: str = "exact",
     ) -> None:
         """Args:
             tasks: all have the same weight.
@@ -88,16 +90,15 @@ class TaskObjective:
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
         SearchSettings(normalise=normalise, race=race)
-        labels = [task.label for task in tasks]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise InputError(f"the objective names {label} more than once; name it once.")
+        label, count = Counter(task.label for task in tasks).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"the objective names {label} more than once; name it once.")
         self.engine = engine
         self.parts = tuple(tasks)
         self._decoding = decoding or Decoding()
         self._normalise = normalise
         self._progress = progress
-        self._race: Racing = race
+        self._race = race
         self._journal = journal or SearchJournal()
         self.samples = [part.task.samples("selection", part.limit) for part in tasks]
         for part, samples in zip(tasks, self.samples, strict=True):
@@ -125,10 +126,7 @@ class TaskObjective:
 
     @property
     def items(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
-        for part, ids in zip(self.parts, self._ids, strict=True):
-            found[part.task.name] = found.get(part.task.name, frozenset()).union(ids)
-        return found
+        return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self._ids, strict=True)))
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """The original model's value is 1; 0 is the floor, and a plan may fall below it.
@@ -136,9 +134,7 @@ class TaskObjective:
         The sum over tasks is exactly rounded, so the order of the tasks does not matter. Raises InputError if the
         original model is no better than guessing on one of them.
         """
-        self._measure_uncut()
-        self._complete(plans)
-        return [self._value(self._scores(plan)) for plan in plans]
+        return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         """Race the plans; of equals the later one wins. Without racing, the values of all.
@@ -155,7 +151,7 @@ class TaskObjective:
         return race_plans(
             self._answers,
             plans,
-            [one.metric for one in self.uncut],
+            [uncut.metric for uncut in self.uncut],
             self._value,
             progress=self._progress,
         )
@@ -164,11 +160,15 @@ class TaskObjective:
     def racing(self) -> dict[str, Any]:
         return {"mode": self._race}
 
-    def scores(self, plan: CutPlan) -> list[float]:
-        """The plan's score per task, not normalised."""
-        self._measure_uncut()
-        self._complete([plan])
-        return self._scores(plan)
+    def scores(self, plans: Sequence[CutPlan]) -> list[list[float]]:
+        """Each plan's score per task, not normalised."""
+        metrics = [uncut.metric for uncut in self.uncut]  # first, so that a task at chance is refused
+        cut = [plan for plan in plans if not plan.is_uncut]
+        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
+        return [
+            [_mean(self._answers.part(index, plan).records, metric) for index, metric in enumerate(metrics)]
+            for plan in plans
+        ]
 
     def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[TaskRecords]:
         """Whole answers to the selection items of every task with one of these readouts, known or asked now."""
@@ -200,6 +200,7 @@ class TaskObjective:
         ``selected_scores`` are the scores of the choice: the best of many noisy ones, so too high by construction.
         Scores on report items are unbiased.
         """
+        (scores,) = self.scores([plan])
         rows = [
             {
                 "task": part.task.name,
@@ -211,10 +212,12 @@ class TaskObjective:
                 "chance": uncut.chance,
                 "floor": uncut.floor,
             }
-            for part, uncut, score in zip(self.parts, self.uncut, self.scores(plan), strict=True)
+            for part, uncut, score in zip(self.parts, self.uncut, scores, strict=True)
         ]
-        counted = self._answers.count()
-        close = {"close_answers": counted.num_close, "answers": counted.num_answers} if counted.num_close else {}
+        # A close answer has a token whose runner-up was as likely, within one rounding of the model's dtype.
+        answers = self._answers.records()
+        num_close = sum(bool(record.get("num_close")) for record in answers)
+        close = {"close_answers": num_close, "answers": len(answers)} if num_close else {}
         return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
 
     def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
@@ -237,20 +240,14 @@ class TaskObjective:
         is_share = all(value in (0, 1) for value in values)
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
-    def _measure_uncut(self) -> None:
-        """Measured first, so that a task at chance is refused before plans are asked."""
-        _ = self.uncut
-
-    def _complete(self, plans: Sequence[CutPlan]) -> None:
-        cut = [plan for plan in plans if not plan.is_uncut]
-        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
-
-    def _scores(self, plan: CutPlan) -> list[float]:
-        return [_mean(self._answers.part(index, plan).records, one.metric) for index, one in enumerate(self.uncut)]
-
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""
-        parts = [_part(score, uncut) for score, uncut in zip(scores, self.uncut, strict=True)]
+        parts = [
+            math.exp(score - uncut.estimate.value)
+            if uncut.is_log
+            else (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
+            for score, uncut in zip(scores, self.uncut, strict=True)
+        ]
         return math.fsum(parts) / len(parts)
 
 
@@ -258,12 +255,6 @@ def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
     """Details of a search: the objective, and for task scores those of the plan and the items."""
     report = objective.report(plan) if isinstance(objective, TaskObjective) else {}
     return {"objective": dict(objective.describe()), **report}
-
-
-def _part(score: float, uncut: Uncut) -> float:
-    if uncut.is_log:
-        return math.exp(score - uncut.estimate.value)
-    return (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
 
 
 def _mean(records: Sequence[Mapping[str, Any]], metric: str) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
@@ -12,39 +12,32 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
-from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import whole_numbers
-from layercut.selection.protect import parse_protected
+from layercut.selection.specs import parse_protected
 from layercut.selection.task_accuracy import TRACES
-from layercut.settings import GENERATED, CalibrationSettings, ModelSettings
+from layercut.settings import GENERATED, ModelSettings
 from layercut.tasks.base import Sample, generates
+from layercut.tasks.cells import Cell
+
+if TYPE_CHECKING:
+    from layercut.selection.select import SelectionRequest
 
 
-def sweep_outline(
-    handle: ModelHandle, asked_of: Sequence[tuple[ObjectiveTask, Sequence[Sample]]], num_layers: int, folder: Path
-) -> Outline:
+def sweep_outline(handle: ModelHandle, cells: Sequence[Cell], num_layers: int, folder: Path) -> Outline:
     """``num_layers`` layers skipped, each alone, and the original model."""
     plans = num_layers + 1
-    return _outline(
-        handle, [planned(handle, part, samples, plans, f"{plans} plans") for part, samples in asked_of], folder
-    )
+    return _outline(handle, [planned(handle, cell, cell.samples, plans, f"{plans} plans") for cell in cells], folder)
 
 
-def selection_outline(
-    model: ModelSettings,
-    *,
-    criterion: str,
-    num_remove: int,
-    parts: Sequence[ObjectiveTask],
-    calibration: CalibrationSettings,
-    protect: str | None,
-    settings: Mapping[str, Any],
-    num_held_out: int | None,
-    out: Path,
-) -> Outline:
-    """Choosing ``num_remove`` layers; InputError for a model, criterion, task or layer that is unusable."""
-    row, handle = criterion_row(criterion), ModelHandle(model)
-    protected = len(parse_protected(protect, handle.num_layers)) if protect else int(row.protects_first_layer)
+def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: Path) -> Outline:
+    """Choosing layers; InputError for a model, criterion, task or layer that is unusable."""
+    handle, criterion, settings = ModelHandle(model), request.criterion, request.settings
+    assert criterion is not None, "checked"
+    row, calibration = criterion_row(criterion), request.calibration
+    num_remove = request.num_remove(handle.num_layers)
+    protected = int(row.protects_first_layer)
+    if request.protect:
+        protected = len(parse_protected(request.protect, handle.num_layers))
     candidates = handle.num_layers - protected
     greedy = num_greedy(candidates, num_remove)
     steps: list[PlannedStep] = []
@@ -55,7 +48,7 @@ def selection_outline(
         if criterion == "perplexity":
             passes = (greedy if settings.get("search", "greedy") == "greedy" else candidates) + 1
         steps.append(PlannedStep(f"{criterion} on the text, at most", passes * calibration.num_texts, "text"))
-    for part in parts if row.needs_model else ():
+    for part in request.parts() if row.needs_model else ():
         samples = part.task.samples("selection", part.limit)
         plans = greedy
         if criterion == "trace_damage":
@@ -67,8 +60,8 @@ def selection_outline(
             plans = min(greedy, num_remove * numbers["shortlist"])
             steps += _traces(handle, part, samples[: numbers["traces"]], greedy)[1:]
         steps.append(planned(handle, part, samples, plans + 1, f"at most {plans + 1} plans"))
-        if num_held_out != 0:
-            held_out = part.task.samples("selection", len(samples) + (num_held_out or len(samples)))[len(samples) :]
+        if request.held_out != 0:
+            held_out = part.task.samples("selection", len(samples) + (request.held_out or len(samples)))[len(samples) :]
             if held_out:
                 steps.append(planned(handle, part, held_out, 2, "held out, uncut and cut"))
     return _outline(handle, steps, out, loads=row.needs_model)
@@ -83,7 +76,7 @@ def num_greedy(candidates: int, num_remove: int) -> int:
     return num_remove * candidates - num_remove * (num_remove - 1) // 2
 
 
-def planned(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
+def planned(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
     """Answers to items under plans.
 
     Raises:
@@ -98,7 +91,7 @@ def planned(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample],
     return PlannedStep(f"{part.label}, {what}", plans * len(samples))
 
 
-def _traces(handle: ModelHandle, part: ObjectiveTask, samples: Sequence[Sample], passes: int) -> list[PlannedStep]:
+def _traces(handle: ModelHandle, part: Cell, samples: Sequence[Sample], passes: int) -> list[PlannedStep]:
     """The original model's answers, if it writes any, and reading them under plans."""
     if not generates(part.readout):
         return []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast, get_args
 
-from layercut.engine.base import Divergence, Engine, LikelihoodRequest, Likelihoods, Under, Wanted
+from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.runs.settings import settings_hash
@@ -95,7 +95,12 @@ class TextObjective:
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         num_tokens = sum(record["num_tokens"] for record in records)
         taken = [measure for measure in get_args(Measure) if measure in records[0]]
-        return {measure: _sum(record[measure] for record in records) / num_tokens for measure in taken}
+        # Exactly rounded, so that the order of the batches does not matter; None stands for infinity.
+        sums = {
+            measure: math.fsum(math.inf if record[measure] is None else record[measure] for record in records)
+            for measure in taken
+        }
+        return {measure: total / num_tokens for measure, total in sums.items()}
 
     def records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
         """For each plan a record per text, from the journal or the engine: sums over tokens, with ``num_tokens``."""
@@ -115,12 +120,18 @@ class TextObjective:
         # The engine gets all texts and plans, the known ones too, so that its batches equal those of an uninterrupted
         # search.
         if self._measure == "nll":
-            found = cast("Under[Likelihoods]", self._engine.answers_under(self._requests, plans, wanted=wanted))
-            for plan, scored in found:
-                yield plan, [_record(one.id, one.num_tokens[0], nll=-one.log_likelihoods[0]) for one in scored]
+            for plan, scored in self._engine.ask(self._requests, plans, wanted=wanted):
+                yield plan, [_record(text.id, text.num_tokens[0], nll=-text.log_likelihoods[0]) for text in scored]
             return
-        for plan, compared in self._engine.divergences_under(self._requests, plans, self._uncut, wanted):
-            yield plan, [_of_divergence(one) for one in compared]
+        for plan, compared in self._engine.compare(self._requests, plans, self._uncut, wanted):
+            yield (
+                plan,
+                [
+                    _record(text.id, text.num_tokens, nll=text.nll, kl=text.kl, js=text.js_top100, sure=text.sure)
+                    | {"top1": text.top1_disagreements}
+                    for text in compared
+                ],
+            )
 
 
 def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:
@@ -133,9 +144,9 @@ def select_by_text(context: Context, objective: TextObjective, search: str) -> S
     those of ``greedy`` (its values are minus the mean measure). Raises InputError if a measure is infinite for the
     original model, or without one of the layers (one-shot).
     """
-    found = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
+    selection = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
     base = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
-    return found._replace(details={**base, **found.details})
+    return selection._replace(details={**base, **selection.details})
 
 
 def _one_shot(context: Context, objective: TextObjective) -> Selection:
@@ -156,19 +167,8 @@ def _one_shot(context: Context, objective: TextObjective) -> Selection:
     return by_importance(context, importance, details)
 
 
-def _of_divergence(one: Divergence) -> dict[str, Any]:
-    record = _record(one.id, one.num_tokens, nll=one.nll, kl=one.kl, js=one.js_top100, sure=one.sure)
-    record["top1"] = one.top1_disagreements
-    return record
-
-
 def _record(text: str, num_tokens: int, **sums: float) -> dict[str, Any]:
     return {"id": text, "num_tokens": num_tokens, **{name: as_json(value) for name, value in sums.items()}}
-
-
-def _sum(values: Iterable[float | None]) -> float:
-    """Exactly rounded, so that the order of the batches does not matter; None stands for infinity."""
-    return math.fsum(math.inf if value is None else value for value in values)
 
 
 def _finite(means: Mapping[str, float]) -> dict[str, float | None]:

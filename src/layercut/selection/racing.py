@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from layercut.progress import OnProgress
 
@@ -39,20 +40,11 @@ class Standings(NamedTuple):
         return cls([Standing(value, value, 0) for value in values], 0)
 
 
-class Ask(Protocol):
-    """Has the candidates at some ``places`` answer some chunks of a group of tasks, of those that each task has.
-
-    It calls ``learn`` (task, place, metrics) with known records and then with new ones, as far as ``wanted``.
-    """
-
-    def __call__(
-        self,
-        group: Sequence[int],
-        chunks: Sequence[int],
-        places: Sequence[int],
-        wanted: Callable[[int], bool],
-        learn: Callable[[int, int, Sequence[float]], None],
-    ) -> None: ...
+Learn = Callable[[int, int, Sequence[float]], None]  # takes a task, a place and metrics
+Ask = Callable[[Sequence[int], Sequence[int], Sequence[int], Callable[[int], bool], Learn], None]
+"""Called with (group, chunks, places, wanted, learn), it has the candidates at these places answer these chunks of a
+group of tasks, of those that each task has. It calls ``learn`` with known records and then with new ones, as far as
+``wanted``."""
 
 
 def race(
@@ -115,16 +107,16 @@ def race(
     return Standings([field.standing(place) for place in everyone], field.num_items)
 
 
+@dataclass
 class _Runner:
     """One candidate's answers and bounds."""
 
-    def __init__(self, sizes: Sequence[int], reach: float, sure: float) -> None:
-        self.metrics: list[list[float]] = [[] for _ in sizes]
-        self.reach = reach
-        self.sure = sure
-        self.closed_reach = reach  # the upper bound after the last chunk before it was eliminated
-        self.num_asked = 0
-        self.out_at: float | None = None  # the reported bound of a stopped candidate
+    metrics: list[list[float]]
+    reach: float  # the upper bound
+    sure: float  # the lower bound
+    closed_reach: float  # the upper bound after the last chunk before it was eliminated
+    num_asked: int = 0
+    out_at: float | None = None  # the reported bound of a stopped candidate
 
 
 class _Field:
@@ -135,7 +127,7 @@ class _Field:
         self._combine = combine
         self.num_items = sum(sizes)
         reach, sure = combine([1.0] * len(sizes)), combine([0.0] * len(sizes))
-        self._runners = [_Runner(sizes, reach, sure) for _ in range(num)]
+        self._runners = [_Runner([[] for _ in sizes], reach, sure, reach) for _ in range(num)]
         self._best = (sure, num - 1)  # the best sure value, and whose it is
 
     def is_out(self, place: int) -> bool:
@@ -151,8 +143,14 @@ class _Field:
         return sum(answered), sum(answered) + sum(left)
 
     def learn(self, task: int, place: int, metrics: Sequence[float]) -> None:
-        self._runners[place].metrics[task].extend(metrics)
-        self._bound(place)
+        runner = self._runners[place]
+        runner.metrics[task].extend(metrics)
+        sure, most = [], []
+        for values, size in zip(runner.metrics, self._sizes, strict=True):
+            sure.append(math.fsum(values) / size)
+            most.append(math.fsum([*values, *[1.0] * (size - len(values))]) / size)
+        runner.sure, runner.reach = self._combine(sure), self._combine(most)
+        self._best = max(self._best, (runner.sure, place))
 
     def close(self, places: Sequence[int], num_items: int) -> None:
         for place in places:
@@ -166,8 +164,11 @@ class _Field:
                 runner.out_at = min(runner.closed_reach, self._best[0])
 
     def leader(self) -> int:
+        def mean(place: int) -> float:
+            return self._combine([math.fsum(values) / len(values) for values in self._runners[place].metrics])
+
         alive = [place for place in range(len(self._runners)) if not self.is_out(place)]
-        return max(alive, key=lambda place: (self._mean(self._runners[place]), place))
+        return max(alive, key=lambda place: (mean(place), place))
 
     def standing(self, place: int) -> Standing:
         runner = self._runners[place]
@@ -175,15 +176,3 @@ class _Field:
             return Standing(runner.sure, runner.sure, runner.num_asked)
         assert runner.out_at is not None, "a candidate that was never stopped has answered all"
         return Standing(None, runner.out_at, runner.num_asked)
-
-    def _mean(self, runner: _Runner) -> float:
-        return self._combine([math.fsum(found) / len(found) for found in runner.metrics])
-
-    def _bound(self, place: int) -> None:
-        runner = self._runners[place]
-        sure, most = [], []
-        for found, size in zip(runner.metrics, self._sizes, strict=True):
-            sure.append(math.fsum(found) / size)
-            most.append(math.fsum([*found, *[1.0] * (size - len(found))]) / size)
-        runner.sure, runner.reach = self._combine(sure), self._combine(most)
-        self._best = max(self._best, (runner.sure, place))

@@ -88,18 +88,15 @@ class SearchJournal:
             self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)
         return JournalPart(self._files[name], question.key(plan), ids, whole)
 
-    def close(self) -> None:
+    def __enter__(self) -> SearchJournal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for file in self._files.values():
             if file.journal is not None:
                 file.journal.close()
         if self._folder is not None:
             self._files.clear()
-
-    def __enter__(self) -> SearchJournal:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class JournalPart:
@@ -111,8 +108,7 @@ class JournalPart:
         self._key = key
         self._ids = ids
         self._whole = whole
-        self._known = file.by_key.setdefault(_canonical(key), {})
-        """By item, its records: the whole answer under True, one that ended early under False."""
+        self._known = file.under(key)
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -124,13 +120,15 @@ class JournalPart:
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add records: on disk when this returns. A known item keeps its answer."""
-        fresh = [{**record, KEY: self._key} for record in records if self._record(record["id"]) is None]
-        for record in self._file.append(fresh):
-            _keep(self._known, record)
+        self._file.append([{**record, KEY: self._key} for record in records if self._record(record["id"]) is None])
 
     def _record(self, item: str) -> dict[str, Any] | None:
-        held = self._known.get(item, {})
-        return held.get(True, None if self._whole else held.get(False))
+        stored = self._known.get(item, {})
+        return stored.get(True, None if self._whole else stored.get(False))
+
+
+_Known = dict[str, dict[bool, dict[str, Any]]]
+"""By item its records: the first whole answer under True, the first that ended early under False."""
 
 
 class _File:
@@ -138,27 +136,25 @@ class _File:
 
     def __init__(self, journal: Journal | None) -> None:
         self.journal = journal
-        self.by_key: dict[str, dict[str, dict[bool, dict[str, Any]]]] = {}
-        """Canonical key, then item id, then whether the answer is whole, to the first such record."""
-        if journal is None:
-            return
-        for record in journal.records:
-            if KEY not in record:
+        self._by_key: dict[str, _Known] = {}
+        for record in journal.records if journal is not None else ():
+            if journal is not None and KEY not in record:
                 journal.close()
                 raise InputError(f"{journal.path} holds answers that were not written by a search; use another `out`.")
-            _keep(self.by_key.setdefault(_canonical(record[KEY]), {}), record)
+            self._keep(record)
 
-    def append(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Write records, and return them as they are held in memory."""
-        if self.journal is None or not records:
-            return records
-        self.journal.append(records)
-        return self.journal.records[-len(records) :]
+    def under(self, key: Mapping[str, Any]) -> _Known:
+        """The known records under a key, which grow with the file."""
+        return self._by_key.setdefault(json.dumps(key, sort_keys=True, separators=(",", ":")), {})
 
+    def append(self, records: list[dict[str, Any]]) -> None:
+        """Write records, and hold them as a later command would read them."""
+        if self.journal is not None and records:
+            self.journal.append(records)
+            records = self.journal.records[-len(records) :]
+        for record in records:
+            self._keep(record)
 
-def _keep(known: dict[str, dict[bool, dict[str, Any]]], record: dict[str, Any]) -> None:
-    known.setdefault(record["id"], {}).setdefault(record.get("finish_reason") != "settled", record)
-
-
-def _canonical(key: Mapping[str, Any]) -> str:
-    return json.dumps(key, sort_keys=True, separators=(",", ":"))
+    def _keep(self, record: dict[str, Any]) -> None:
+        is_whole = record.get("finish_reason") != "settled"
+        self.under(record[KEY]).setdefault(record["id"], {}).setdefault(is_whole, record)

@@ -1,40 +1,42 @@
-"""Choose layers and MLP channels by criteria, in a run folder that keeps all measurements."""
+"""Choose layers and MLP channels by criteria, in a run folder that keeps all measurements.
+
+Each step takes the plan so far and returns it with what it chose: layers, the part that keeps a share, channels, and
+the scores on held-out items. Another unit is one more step, next to ``_without_channels``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.engine.rows import Tokens
 from layercut.engines import ENGINES
 from layercut.errors import InputError, unknown
-from layercut.models.weights import read_config
-from layercut.progress import Progress
+from layercut.models.weights import PLAN_FILE, read_config
+from layercut.progress import Progress, Say
 from layercut.runs.directory import RunFolder
+from layercut.selection import CriterionRow, criterion_row
 from layercut.selection import criterion as criterion_of
-from layercut.selection import criterion_row
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.base import Context, Normalise, Racing, Selection, no_objective
+from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
+from layercut.selection.greedy import prefix_that_keeps
 from layercut.selection.held_out import held_out
 from layercut.selection.objective import TaskObjective, search_settings
-from layercut.selection.protect import parse_protected
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.specs import plan_of, prefix_that_keeps
+from layercut.selection.specs import LayerSpec, parse_protected, plan_of
 from layercut.selection.trace_damage import correct_traces
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
 from layercut.tasks.base import generates
-from layercut.tasks.cells import announce_isolation
+from layercut.tasks.cells import Cell, announce_isolation
 from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.selected_items import HELD_OUT, SELECTION_ITEMS, merge_items, record_items, selection_items
 from layercut.text.counting import counted
@@ -42,41 +44,67 @@ from layercut.text.counting import counted
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
-PLAN_FILE = "plan.json"
-
 FLAGS = {"limit": "limit", "readout": "readouts", "task": "objective", "source": "calibration"}
 """Which argument of ``layercut select`` stands for a setting of another name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SelectionRequest:
+    """What is chosen, and by what: fields of ``layercut select``, which explains them."""
+
+    remove: LayerSpec  # how many layers, or which ones, and the share of the MLP channels
+    criterion: str | None = None  # no effect where ``remove`` names the layers
+    channels: str = "rms"
+    tasks: Sequence[TaskSettings] = ()
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    protect: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    held_out: int | None = None
+    keep: float | None = None
+    seed: int = 0
+
+    @property
+    def row(self) -> CriterionRow | None:
+        """The criterion's; None where no layers are chosen. Raises InputError: an unknown criterion."""
+        return None if self.criterion is None or self.remove.count is None else criterion_row(self.criterion)
+
+    @property
+    def needs_model(self) -> bool:
+        """True if the model runs: for the criterion, or to rank channels."""
+        return self.remove.mlp is not None or (self.row is not None and self.row.needs_model)
+
+    def num_remove(self, num_layers: int) -> int:
+        """Layers to choose, of a model of ``num_layers``."""
+        return 0 if self.remove.count is None else self.remove.count.layers(num_layers)
+
+    def parts(self) -> list[ObjectiveTask]:
+        """The parts of the objective. Raises InputError: an unknown task or readout."""
+        return [part for task in self.tasks for part in objective_parts(task, self.seed)]
+
+
 class Selected(NamedTuple):
-    """The plan, where it was written, and the ranking behind it."""
+    """The plan, and where it was written."""
 
     plan: CutPlan
     path: Path
-    selection: Selection
+
+
+class _Job(NamedTuple):
+    """What the steps share."""
+
+    handle: ModelHandle
+    request: SelectionRequest
+    run: RunFolder
+    objective: TaskObjective | None  # None where no step asks tasks
+    text: Calibration | None  # None where no step reads text
+    progress: Progress
+    say: Say
 
 
 def select_layers(
-    model: ModelSettings | ModelHandle,
-    *,
-    criterion: str | None,
-    num_remove: int,
-    out: Path,
-    layers: Sequence[int] | None = None,
-    mlp: float | None = None,
-    channels: str = "rms",
-    tasks: Sequence[TaskSettings] = (),
-    calibration: CalibrationSettings | None = None,
-    protect: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    normalise: str = "raw",
-    race: str = "exact",
-    decoding: DecodingSettings | None = None,
-    num_held_out: int | None = None,
-    keep: float | None = None,
-    seed: int = 0,
-    progress: Progress,
-    say: Callable[[str], None],
+    model: ModelSettings | ModelHandle, request: SelectionRequest, *, out: Path, progress: Progress, say: Say
 ) -> Selected:
     """Choose layers, MLP channels, or both, and write ``plan.json``; ``layercut select``.
 
@@ -84,144 +112,54 @@ def select_layers(
     value. The criterion, its settings and the number of layers may change from one command to the next, and what was
     measured before is used again. Each plan is also kept as ``plans/<criterion>-<N>.json``.
 
-    A plan that was chosen on task items is then scored on ``num_held_out`` other selection items of each task (as many
-    as it was chosen on if None, none for 0), under ``held_out`` in its scores; see ``layercut.selection.held_out``.
-
-    With ``mlp``, that share of the channels of every MLP goes as well, chosen by ``channels`` (see
-    ``layercut.selection.channels``) on the original model's right answers to the tasks; without tasks that generate, on
-    the calibration text. ``layers`` names the removed layers, so that no criterion is needed.
-
-    With ``keep``, a greedy search goes to ``num_remove`` layers, and the plan is its deepest part that keeps this share
-    of the original model's value; see ``layercut.selection.specs.prefix_that_keeps``.
-
     Raises:
         InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
     """
-    chosen_by = criterion if layers is None and num_remove else None
-    row = None if chosen_by is None else criterion_row(chosen_by)
+    row = request.row
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    if mlp is not None:  # refused before anything is read or written by the model
-        mlp_width_of(read_config(handle.source.path), handle.settings.model).num_kept(mlp)
-    draw = Decoding(**(decoding or DecodingSettings()).as_dict(), seed=seed)
-    parts = [part for wanted in tasks for part in objective_parts(wanted, seed)]
-    calibration = calibration or CalibrationSettings()
-    identity = folder_settings(handle.describe(), parts, draw, calibration)
-    start = str((settings or {}).get("start", ""))
-    if start.endswith(".json") and (plan := plan_of(handle, start, seed)).chosen_on:
-        say(f"start: {plan.describe()}")
-    if row is not None and chosen_by is not None and row.needs_objective and not parts:
-        raise no_objective(chosen_by)
-    needs_model = mlp is not None or (row is not None and row.needs_model)
-    on_answers = any(generates(part.readout) for part in parts)
-    on_text = (row is not None and (row.needs_text or (row.needs_model and calibration != CalibrationSettings()))) or (
-        mlp is not None and not on_answers
-    )
-    with ExitStack() as held:
-        isolation = announce_isolation((part.task for part in parts), say)
-        tell_shortfalls(parts, "selection", say)
-        folder = held.enter_context(RunFolder.begin(out, identity, flags=FLAGS, sandbox=isolation))
-        engine = handle.engine if needs_model else None
-        journal = held.enter_context(SearchJournal(folder))
+    parts = request.parts()
+    if request.remove.mlp is not None:  # refused before anything is read or written by the model
+        mlp_width_of(read_config(handle.source.path), handle.settings.model).num_kept(request.remove.mlp)
+    if row is not None and row.needs_objective and not parts:
+        raise no_objective(str(request.criterion))
+    decoding = Decoding(**request.decoding.as_dict(), seed=request.seed)
+    settings = folder_settings(handle.describe(), parts, decoding, request.calibration)
+    start = str(request.settings.get("start", ""))
+    if start.endswith(".json") and (begun := plan_of(handle, start, request.seed)).chosen_on:
+        say(f"start: {begun.describe()}")
+    isolation = announce_isolation((part.task for part in parts), say)
+    tell_shortfalls(parts, "selection", say)
+    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, SearchJournal(run) as journal:
         objective = None
-        if parts and engine is not None:
+        if parts and request.needs_model:
             objective = TaskObjective(
-                engine,
-                parts,
-                decoding=draw,
-                normalise=cast("Normalise", normalise),
-                race=cast("Racing", race),
-                journal=journal,
-                progress=progress,
+                handle.engine, parts, decoding=decoding, journal=journal, progress=progress, **request.search.as_dict()
             )
-        text = _calibration(calibration, handle, folder, seed, progress, say) if on_text else None
-        plan_settings = _text_settings(text)
-        if objective is not None:
-            plan_settings["objective"] = dict(objective.describe())
-        selection = Selection(tuple(layers or ()), {}, {})
-        if chosen_by is not None:
-            context = Context(
-                num_layers=handle.num_layers,
-                num_remove=num_remove,
-                seed=seed,
-                protect=parse_protected(protect, handle.num_layers) if protect else None,
-                loaded=None if row is None or not row.needs_model else _in_memory(handle),
-                engine=engine,
-                calibration=text,
-                objective=objective,
-                folder=folder,
-                settings=dict(settings or {}),
-                progress=progress,
-            )
-            plan_settings = _plan_settings(context) | plan_settings
-            started = perf_counter()
-            selection = criterion_of(chosen_by)(context)
-            if on_text:
-                say(f"{criterion}: layers ranked ({perf_counter() - started:.0f} s)")
-        if keep is not None and chosen_by is not None:
-            searched = CutPlan(
-                num_layers=handle.num_layers, removed=selection.removed, criterion=chosen_by, scores=selection.details
-            )
-            short = prefix_that_keeps(searched, keep)
-            selection = selection._replace(removed=short.removed, details=short.scores)
-            plan_settings["num_remove"] = len(short.removed)
-        thin = None
-        if mlp is not None:
-            started = perf_counter()
-            texts, items = _channel_texts(handle, objective if on_answers else None, text)
-            from layercut.selection.channels import choose_channels  # torch, which a dry run does not load
-
-            thin, about = choose_channels(
-                handle.loaded, selection.removed, mlp, texts, criterion=channels, progress=progress
-            )
-            used = record_items(merge_items(selection_items(selection.details), items))
-            details = {**selection.details, "channels": about, **({SELECTION_ITEMS: used} if used else {})}
-            selection = selection._replace(details=details)
-            plan_settings = {"seed": seed, **plan_settings, "channels": channels}
-            say(f"MLP channels ranked by {channels} on {_tokens(about)} ({perf_counter() - started:.0f} s)")
-        seen = selection_items(selection.details)
-        if objective is not None and seen and num_held_out != 0:
-            chosen = CutPlan(num_layers=handle.num_layers, removed=selection.removed, channels=thin)
-            found = held_out(objective, chosen, num_items=num_held_out, seen=seen, seed=seed, progress=progress)
-            selection = selection._replace(details={**selection.details, HELD_OUT: found})
-            for line in _missing_held_out(parts, found["rows"], num_held_out):
-                say(line)
-        elif num_held_out:
-            say(f"`held_out` {num_held_out} has no effect: {chosen_by or channels} did not choose by items of a task.")
+        text = _read_text(handle, request, run, progress, say) if _needs_text(request, parts) else None
+        job = _Job(handle, request, run, objective, text, progress, say)
         plan = replace(
             handle.plan(),
-            removed=selection.removed,
-            channels=thin,
-            criterion=chosen_by or (channels if thin and not layers else "explicit"),
-            settings=plan_settings,
-            scores={"importance": {str(k): v for k, v in selection.importance.items()}, **selection.details},
+            removed=request.remove.layers or (),
+            criterion="explicit",
+            settings=_material_settings(job),
+            scores={"importance": {}},
         )
+        if row is not None:
+            plan = _without_layers(job, plan)
+        if request.remove.mlp is not None:
+            plan = _without_channels(job, plan)
+        plan = _with_held_out(job, plan)
         name = re.sub(r"[^\w.-]+", "-", plan.criterion)
-        width = f"-mlp-{thin.share:.3g}" if thin else ""
-        plan.save(folder.path / "plans" / f"{name}-{len(plan.removed)}{width}.json")
-        plan.save(folder.path / PLAN_FILE)
-        folder.write_metrics([], plan=plan.to_dict(), size={"num_parameters": handle.num_parameters(plan)})
-        return Selected(plan, folder.path / PLAN_FILE, selection)
-
-
-def _missing_held_out(
-    parts: Sequence[ObjectiveTask], rows: Sequence[Mapping[str, Any]], num_held_out: int | None
-) -> list[str]:
-    """Lines for tasks with fewer held-out items than were asked for."""
-    lines = []
-    for part, row in zip(parts, rows, strict=True):
-        wanted = part.limit if num_held_out is None else num_held_out
-        there = 0 if row["held_out"] is None else row["held_out"]["n"]
-        if wanted is not None and there < wanted:
-            lines.append(
-                f"{part.label}: the plan is scored again on {there} of {wanted} held-out items; the task has no more "
-                "selection items that the search did not see"
-            )
-    return lines
+        width = f"-mlp-{plan.channels.share:.3g}" if plan.channels else ""
+        plan.save(run.path / "plans" / f"{name}-{len(plan.removed)}{width}.json")
+        plan.save(run.path / PLAN_FILE)
+        run.write_metrics([], plan=plan.to_dict(), size={"num_parameters": handle.num_parameters(plan)})
+        return Selected(plan, run.path / PLAN_FILE)
 
 
 def folder_settings(
     model: Mapping[str, Any],
-    parts: Sequence[ObjectiveTask],
+    parts: Sequence[Cell],
     decoding: Decoding,
     calibration: CalibrationSettings | None = None,
 ) -> dict[str, Any]:
@@ -230,7 +168,7 @@ def folder_settings(
     Args:
         model: as a ``ModelHandle`` describes it.
         decoding: how answers are drawn; its seed is that of the command.
-        calibration: text to measure on; the default one goes without saying.
+        calibration: text to measure on; the default one is omitted.
     """
     text = None if calibration in (None, CalibrationSettings()) else calibration.as_dict()
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
@@ -251,68 +189,147 @@ def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
     return [ObjectiveTask(task=task, readout=name, limit=wanted.limit or 100) for name in readouts]
 
 
-def _calibration(
-    wanted: CalibrationSettings,
-    handle: ModelHandle,
-    folder: RunFolder,
-    seed: int,
-    progress: Progress,
-    say: Callable[[str], None],
+def _needs_text(request: SelectionRequest, parts: Sequence[ObjectiveTask]) -> bool:
+    row = request.row
+    if row is not None and (row.needs_text or (row.needs_model and request.calibration != CalibrationSettings())):
+        return True
+    return request.remove.mlp is not None and not any(generates(part.readout) for part in parts)
+
+
+def _read_text(
+    handle: ModelHandle, request: SelectionRequest, run: RunFolder, progress: Progress, say: Say
 ) -> Calibration:
-    started = perf_counter()
-    found = load_calibration(
+    started, wanted = perf_counter(), request.calibration
+    text = load_calibration(
         wanted.source,
         handle.reader,
         engine=handle.engine,
         num_texts=wanted.num_texts,
         max_tokens=wanted.max_tokens,
-        seed=seed,
-        folder=folder,
+        seed=request.seed,
+        folder=run,
         progress=progress,
     )
-    read = f"{found.source}, {counted(len(found.texts), 'text')}, {found.num_tokens:,} tokens"
+    read = f"{text.source}, {counted(len(text.texts), 'text')}, {text.num_tokens:,} tokens"
     say(f"calibration: {read} ({perf_counter() - started:.0f} s)")
-    return found
+    return text
+
+
+def _material_settings(job: _Job) -> dict[str, Any]:
+    """The text and the items that the plan rests on, for its settings."""
+    settings: dict[str, Any] = {}
+    if job.text is not None:
+        about = {"source": job.text.source, "num_texts": len(job.text.texts), "num_tokens": job.text.num_tokens}
+        settings["calibration"] = {**about, "content_hash": job.text.content_hash}
+    if job.objective is not None:
+        settings["objective"] = dict(job.objective.describe())
+    return settings
+
+
+def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
+    """The plan without the layers that the criterion chooses, in order of removal.
+
+    With ``keep``, it is the deepest part of the search that keeps this share of the original model's value.
+    """
+    handle, request = job.handle, job.request
+    assert request.criterion is not None and request.row is not None, "checked"
+    needs_model = request.row.needs_model
+    context = Context(
+        num_layers=handle.num_layers,
+        num_remove=request.num_remove(handle.num_layers),
+        seed=request.seed,
+        protect=parse_protected(request.protect, handle.num_layers) if request.protect else None,
+        loaded=_in_memory(handle) if needs_model else None,
+        engine=handle.engine if request.needs_model else None,
+        calibration=job.text,
+        objective=job.objective,
+        folder=job.run,
+        settings=dict(request.settings),
+        progress=job.progress,
+    )
+    started = perf_counter()
+    chosen = criterion_of(request.criterion)(context)
+    if job.text is not None:
+        job.say(f"{request.criterion}: layers ranked ({perf_counter() - started:.0f} s)")
+    settings: dict[str, Any] = {"num_remove": context.num_remove, "seed": context.seed, **context.settings}
+    if context.protect is not None:
+        settings["protect"] = sorted(context.protect)
+    importance = {str(layer): score for layer, score in chosen.importance.items()}
+    plan = replace(
+        plan,
+        removed=chosen.removed,
+        criterion=request.criterion,
+        settings={**settings, **plan.settings},
+        scores={"importance": importance, **chosen.details},
+    )
+    if request.keep is None:
+        return plan
+    short = prefix_that_keeps(plan, request.keep)
+    settings = {**plan.settings, "num_remove": len(short.removed)}
+    return replace(plan, removed=short.removed, scores=short.scores, settings=settings)
+
+
+def _without_channels(job: _Job, plan: CutPlan) -> CutPlan:
+    """The plan without a share of the channels of every MLP; see ``layercut.selection.channels``.
+
+    They are chosen on the original model's right answers to the tasks; without tasks that generate, on the calibration
+    text.
+    """
+    from layercut.selection.channels import answers_as_texts, choose_channels, texts_as_read  # torch
+
+    request, started = job.request, perf_counter()
+    assert request.remove.mlp is not None, "checked"
+    loaded = _in_memory(job.handle)
+    if loaded is None:
+        raise InputError("MLP channels are ranked with the model in memory; use `engine` shared or plain.")
+    items: Mapping[str, Sequence[str]] = {}
+    if job.objective is not None and any(generates(part.readout) for part in job.objective.parts):
+        traces = correct_traces(job.objective)
+        texts = {name: answers_as_texts(loaded, answers) for name, answers in traces.by_task.items() if answers}
+        items = traces.items
+    else:
+        assert job.text is not None, "without answers there is text"
+        texts = {job.text.source: texts_as_read(loaded, job.text.texts)}
+    channels, about = choose_channels(
+        loaded, plan.removed, request.remove.mlp, texts, criterion=request.channels, progress=job.progress
+    )
+    read = ", ".join(f"{count:,} tokens of {name}" for name, count in about["num_tokens"].items())
+    job.say(f"MLP channels ranked by {request.channels} on {read} ({perf_counter() - started:.0f} s)")
+    used = record_items(merge_items(selection_items(plan.scores), items))
+    return replace(
+        plan,
+        channels=channels,
+        criterion=plan.criterion if plan.removed else request.channels,
+        settings={"seed": request.seed, **plan.settings, "channels": request.channels},
+        scores={**plan.scores, "channels": about, **({SELECTION_ITEMS: used} if used else {})},
+    )
+
+
+def _with_held_out(job: _Job, plan: CutPlan) -> CutPlan:
+    """The plan with its scores on other selection items of each task, if it was chosen on some.
+
+    They are as many as it was chosen on, or ``held_out``; see ``layercut.selection.held_out``.
+    """
+    request, seen = job.request, selection_items(plan.scores)
+    if job.objective is None or not seen or request.held_out == 0:
+        if request.held_out:
+            by = plan.criterion if request.row is not None else request.channels
+            job.say(f"`held_out` {request.held_out} has no effect: {by} did not choose by items of a task.")
+        return plan
+    bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
+    scored = held_out(
+        job.objective, bare, num_items=request.held_out, seen=seen, seed=request.seed, progress=job.progress
+    )
+    for part, scores in zip(job.objective.parts, scored["rows"], strict=True):
+        wanted = part.limit if request.held_out is None else request.held_out
+        num_items = 0 if scores["held_out"] is None else scores["held_out"]["n"]
+        if wanted is not None and num_items < wanted:
+            job.say(
+                f"{part.label}: the plan is scored again on {num_items} of {wanted} held-out items; the task has no "
+                "more selection items that the search did not see"
+            )
+    return replace(plan, scores={**plan.scores, HELD_OUT: scored})
 
 
 def _in_memory(handle: ModelHandle) -> LoadedModel | None:
     return None if ENGINES[handle.settings.engine].reads_weights else handle.loaded
-
-
-def _channel_texts(
-    handle: ModelHandle, objective: TaskObjective | None, text: Calibration | None
-) -> tuple[dict[str, list[Tokens]], Mapping[str, Sequence[str]]]:
-    """The texts that channels are chosen on, by task or source, and the items that were used.
-
-    Raises:
-        InputError: an engine that has no model in memory, or no right answer.
-    """
-    from layercut.selection.channels import answers_as_texts, texts_as_read
-
-    loaded = _in_memory(handle)
-    if loaded is None:
-        raise InputError("MLP channels are ranked with the model in memory; use `engine` shared or plain.")
-    if objective is None:
-        assert text is not None, "without answers there is text"
-        return {text.source: texts_as_read(loaded, text.texts)}, {}
-    found = correct_traces(objective)
-    texts = {name: answers_as_texts(loaded, requests) for name, requests in found.by_task.items() if requests}
-    return texts, found.items
-
-
-def _tokens(about: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count:,} tokens of {name}" for name, count in about["num_tokens"].items())
-
-
-def _plan_settings(context: Context) -> dict[str, Any]:
-    settings: dict[str, Any] = {"num_remove": context.num_remove, "seed": context.seed, **context.settings}
-    if context.protect is not None:
-        settings["protect"] = sorted(context.protect)
-    return settings
-
-
-def _text_settings(text: Calibration | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    about = {"source": text.source, "num_texts": len(text.texts), "num_tokens": text.num_tokens}
-    return {"calibration": {**about, "content_hash": text.content_hash}}

@@ -4,6 +4,7 @@ LayerSpec.parse("3,8,21-24")    layers, ranges inclusive; a bare 3 is layer 3
 LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
+LayerSpec.parse("vocab:ascii")  the tokens that stay, see selection/vocabulary.py; also beside the rest
 LayerSpec.parse("tie")          an output head that is a copy of the embeddings; also beside layers: "6,9 tie"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
@@ -21,13 +22,14 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 from pydantic_core.core_schema import ValidationInfo
 
-from layercut.engine.served import ServedModel
+from layercut.engine.handle import ServedModel
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.seed import check_seed
 from layercut.selection import CRITERIA, criterion, criterion_row
 from layercut.selection.base import Context
+from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
+_EDGE = re.compile(r"^(first|last):(\d{1,9})$")
 _COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
 _MLP = re.compile(r"(?:^|\s)mlp:(\S+)")
+_VOCABULARY = re.compile(r"(?:^|\s)vocab:(\S+)")
 _APART = re.compile(r"(?:\d+\.(?:attn|mlp)|attn|heads|\d+\.heads)(?::\S+)?")
 _EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, a plan.json or mergekit's .yaml"
 
@@ -54,13 +58,14 @@ class LayerSpec:
     plan: CutPlan | None = None
     kept: tuple[range, ...] | None = None  # the layers that stay, of a mergekit configuration
     mlp: float | None = None  # share of the channels of every MLP, beside the layers; it is open which
+    vocabulary: str | None = None  # the tokens that stay, as they are named, beside the rest
     tied: bool = False  # True if an output head goes that is a copy of the embeddings, beside the rest
 
     def __str__(self) -> str:
         return self.text
 
     @classmethod
-    def parse(cls, given: object) -> LayerSpec:
+    def parse(cls, value: object) -> LayerSpec:
         """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan.
 
         >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
@@ -69,29 +74,39 @@ class LayerSpec:
         Raises:
             InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
         """
-        if isinstance(given, LayerSpec):
-            return given
-        if isinstance(given, CutPlan):
-            return cls(text=given.label, plan=given)
-        if isinstance(given, list | tuple):
-            if (below := min((one for one in given if isinstance(one, int)), default=0)) < 0:
+        if isinstance(value, LayerSpec):
+            return value
+        if isinstance(value, CutPlan):
+            return cls(text=value.label, plan=value)
+        if isinstance(value, list | tuple):
+            if (below := min((layer for layer in value if isinstance(layer, int)), default=0)) < 0:
                 raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
-            layers = as_plan(given, max((one for one in given if isinstance(one, int)), default=0) + 2).removed
-            return cls(text=",".join(map(str, layers)), layers=layers)
-        text = (fspath(given) if isinstance(given, PathLike) else str(given)).strip()
+            removed = as_plan(value, max((layer for layer in value if isinstance(layer, int)), default=0) + 2).removed
+            return cls(text=",".join(map(str, removed)), layers=removed)
+        text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
         if TIE in (words := text.split()):
             others = " ".join(word for word in words if word != TIE)
             return replace(cls.parse(others) if others else cls(text="", layers=()), text=text, tied=True)
+        if match := _VOCABULARY.search(text):
+            check_vocabulary(match[1])
+            rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
+            return replace(cls.parse(rest) if rest else cls(text="", layers=()), text=text, vocabulary=match[1])
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
         if text.endswith(SUFFIXES):
             return cls(text=text, kept=read_slices(Path(text)))
         if match := _MLP.search(text):
             rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
-            beside = cls.parse(rest) if rest else cls(text="", layers=())
-            if beside.plan or beside.order or beside.mlp is not None:
+            layers = cls.parse(rest) if rest else cls(text="", layers=())
+            if layers.plan or layers.order or layers.mlp is not None:
                 raise InputError(f"{text!r:.60}: write mlp:SHARE once, beside layers or a count of layers alone.")
-            return replace(beside, text=text, mlp=_share(match[1]))
+            try:
+                share = float(match[1][:-1]) / 100 if match[1].endswith("%") else float(match[1])
+            except ValueError:
+                share = 0.0
+            if not 0 < share < 1:
+                raise InputError(f"mlp:{match[1]:.20} is no share of the MLP channels; write mlp:0.28 or mlp:28%.")
+            return replace(layers, text=text, mlp=share)
         if apart := next((part for part in text.split() if _APART.fullmatch(part)), None):
             raise InputError(
                 f"{apart!r:.40}: attention, heads and the MLP of single layers cannot be removed apart, as no config "
@@ -139,6 +154,11 @@ class LayerSpec:
             InputError: a bare count, a layer out of range, or a plan made for another model.
         """
         check_seed(seed)
+        if self.vocabulary is not None:
+            raise InputError(
+                f"{self.text} names tokens, and the tokenizer goes with them, so it is a plan for files: layercut cut "
+                f"MODEL --remove '{self.text}' --out DIR, then give DIR."
+            )
         if self.tied:
             rest = replace(self, tied=False).bind(
                 num_layers=num_layers, model=model, model_hash=model_hash, seed=seed,
@@ -175,28 +195,21 @@ class LayerSpec:
         return replace(plan, removed=removed, criterion=self.order, settings=settings)
 
 
-def _share(text: str) -> float:
-    """A share as people write it, 0.28 or 28%. Raises InputError: none between 0 and 1."""
-    try:
-        found = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < 1:
-        raise InputError(f"mlp:{text:.20} is no share of the MLP channels; write mlp:0.28 or mlp:28%.")
-    return found
-
-
 def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     spec = LayerSpec.parse(given)
-    if spec.is_open:
-        return spec
-    number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
-    told = "the layers themselves" if number is None else f"layer {number}"
-    fine = f"'{counted(number or 3, 'layer')}'"
-    raise InputError(
-        f"`{info.field_name}` {spec.text!r:.60} names {told}, and here it is chosen which layers go; write {fine}, "
-        "or 25%."
-    )
+    if spec.vocabulary is not None:
+        raise InputError(
+            f"`{info.field_name}` {spec.text!r:.60} names tokens, and layers and channels are chosen here; "
+            "layercut cut removes tokens as well."
+        )
+    if not spec.is_open:
+        number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
+        named = "the layers themselves" if number is None else f"layer {number}"
+        raise InputError(
+            f"`{info.field_name}` {spec.text!r:.60} names {named}, and here it is chosen which layers go; write "
+            f"'{counted(number or 3, 'layer')}', or 25%."
+        )
+    return spec
 
 
 def _counted_layers(given: object, info: ValidationInfo) -> LayerSpec:
@@ -209,13 +222,10 @@ def _counted_layers(given: object, info: ValidationInfo) -> LayerSpec:
     return spec
 
 
-def _written(spec: LayerSpec) -> str:
-    return spec.text if spec.mlp is not None or spec.count is None else spec.count.text
-
-
-Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), PlainSerializer(_written)]
+_WRITTEN = PlainSerializer(lambda spec: spec.text if spec.mlp is not None or spec.count is None else spec.count.text)
+Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 """A field that says how much goes, for what chooses it itself: ``3 layers``, ``25%``, ``mlp:0.28``, ``6,9 mlp:0.1``."""
-Count = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted_layers), PlainSerializer(_written)]
+Count = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted_layers), _WRITTEN]
 """A field that says how many layers go, ``3 layers`` or ``25%``, for what chooses them itself. 3 alone is layer 3."""
 
 
@@ -264,39 +274,6 @@ Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), Pla
 """The plan of a setting, written in any of its forms."""
 
 
-def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
-    """The deepest part of a greedy search's plan whose value is still ``keep`` of the original model's.
-
-    The values are those of the selection items, which the search maximised, so they are too high by construction:
-    ``layercut prune`` confirms them on other items.
-
-    Args:
-        plan: of ``task_accuracy``, with its ``rounds``.
-        keep: share of the original model's value.
-
-    Raises:
-        InputError: a plan without rounds, or one whose first round keeps less.
-    """
-    rounds, uncut = plan.scores.get("rounds", []), plan.scores.get("uncut") or 0.0
-    values = [outcome.get("value") for outcome in rounds]
-    if not values or len(values) != len(plan.removed) or uncut <= 0:
-        raise InputError(
-            f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
-            "choose the layers by task_accuracy."
-        )
-    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut - 1e-9]
-    if not fine:
-        best = values[0]
-        what = "no finite value" if best is None else f"{best / uncut:.0%}"
-        raise InputError(f"without its first layer the model keeps {what} on selection items, less than {keep:.0%}.")
-    return replace(
-        plan,
-        removed=plan.removed[: max(fine)],
-        settings={**plan.settings, "keep": keep, "num_remove": max(fine)},
-        scores={**plan.scores, "rounds": rounds[: max(fine)]},
-    )
-
-
 def plan_for_model(
     plan: CutPlan,
     model: str | None,
@@ -320,3 +297,35 @@ def plan_for_model(
         )
     other = {"model": plan.model, "model_hash": plan.model_hash}
     return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)
+
+
+def parse_protected(text: str, num_layers: int) -> frozenset[int]:
+    """The layers that ``text`` protects: ``first:K``, ``last:K``, indices and inclusive ranges; or ``none``.
+
+    ``first:4,last:2`` is the "+" of Mag+ and Taylor+. Kim et al., "Shortened LLaMA", arXiv:2402.02834. Raises
+    InputError for any other text, or a layer that the model does not have.
+
+    >>> sorted(parse_protected("first:2,last:1,4-5", 10))
+    [0, 1, 4, 5, 9]
+    """
+    protected: set[int] = set()
+    for part in text.replace(" ", "").split(",") if text.strip() != "none" else ():
+        if edge := _EDGE.match(part):
+            count = int(edge[2])
+            if count > num_layers:
+                raise InputError(f"{part} protects more layers than the model has ({num_layers}).")
+            protected.update(range(count) if edge[1] == "first" else range(num_layers - count, num_layers))
+            continue
+        try:
+            layers = parse_layers(part)
+        except InputError as error:
+            raise InputError(
+                f"{part!r:.60} does not name the layers to protect ({error}); write first:4, last:2, indices and "
+                "inclusive ranges such as 0,7-9, or none."
+            ) from error
+        if layers[-1] >= num_layers:
+            raise InputError(
+                f"protected layer {layers[-1]} is not in the model, whose decoder layers are 0-{num_layers - 1}."
+            )
+        protected.update(layers)
+    return frozenset(protected)

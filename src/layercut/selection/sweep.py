@@ -25,24 +25,23 @@ from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Ranking, Sweep, SweepRow
 from layercut.progress import Say
 from layercut.progress.bars import Progressing
-from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
 from layercut.runs.environment import shown
 from layercut.runs.frame import frame
 from layercut.runs.trackers import log_numbers
-from layercut.selection.answers import ObjectiveTask, SearchAnswers
+from layercut.selection.answers import SearchAnswers
 from layercut.selection.outline import sweep_outline
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, origin_of, parse_layers
-from layercut.tasks.base import Sample, Split
-from layercut.tasks.cells import announce_isolation, make_cells
+from layercut.tasks.base import Split
+from layercut.tasks.cells import Cell, announce_isolation, make_cells
 from layercut.tasks.reported import tell_shortfalls
 from layercut.tasks.run import slug
-from layercut.tasks.selected_items import selection_items
+from layercut.tasks.selected_items import merge_items, selection_items
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
@@ -64,50 +63,34 @@ class Swept(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweptTask:
-    """One task and readout with its items."""
-
-    part: ObjectiveTask
-    samples: tuple[Sample, ...]
-    split: Split
-    work: Workload
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(sample.id for sample in self.samples)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PlannedSweep:
     """A sweep that can be run."""
 
     folder: Path
     handle: ModelHandle
     layers: tuple[int, ...]  # the skipped ones
-    asked: list[SweptTask]
+    cells: list[Cell]
     split: Split
     rankings: list[Ranking]
-    draw: Decoding
+    decoding: Decoding
     isolation: str | None  # of generated programs
 
     def outline(self) -> Outline:
         """What would be asked."""
-        parts = [(one.part, one.samples) for one in self.asked]
-        return sweep_outline(self.handle, parts, len(self.layers), self.folder)
+        return sweep_outline(self.handle, self.cells, len(self.layers), self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""
-        handle, asked = self.handle, self.asked
-        settings = sweep_settings(handle.describe(), [one.part for one in asked], self.draw, self.split)
+        settings = sweep_settings(self.handle.describe(), self.cells, self.decoding, self.split)
         flags = {"limit": "limit", "objective": "objective"}
         with RunFolder.begin(self.folder, settings, flags=flags, sandbox=self.isolation) as run:
-            rows = measure(run, asked, self.layers, handle, self.draw, console, say)
+            rows = measure(run, self.cells, self.layers, self.handle, self.decoding, console, say)
             sweep = Sweep(
-                model=handle.settings.model,
-                model_hash=handle.metadata.model_hash,
-                num_layers=handle.num_layers,
+                model=self.handle.settings.model,
+                model_hash=self.handle.metadata.model_hash,
+                num_layers=self.handle.num_layers,
                 split=self.split,
-                items={task: items_hash(ids) for task, ids in _items(asked).items()},
+                items={task: items_hash(ids) for task, ids in items_of(self.cells).items()},
                 rows=tuple(rows),
                 rankings=tuple(self.rankings),
             )
@@ -132,12 +115,9 @@ def plan_sweep(
     """The sweep of a model, each layer skipped alone; ``layercut sweep``.
 
     Args:
-        objective: tasks, readouts and numbers of items.
         layers: the skipped layers, as people write them; all of them if left out.
         split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
         compare: plan.json files whose scores per layer are compared with the losses of the tasks.
-        out: the run folder; ``runs/<model>-sweep`` if left out.
-        seed: random seed for items, sampled answers and resampling.
 
     Raises:
         InputError: a layer, task, readout, split or plan that cannot be used, or a run folder that holds another run.
@@ -146,41 +126,39 @@ def plan_sweep(
         raise unknown("split", split, SPLITS)
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
-    asked = ask(objective, seed, split)
+    cells = swept_cells(objective, seed, split)
     rankings = read_rankings(
         compare,
         model=model.model,
         model_hash=handle.metadata.model_hash,
         num_layers=handle.num_layers,
-        asked={task: ids for task, ids in _items(asked).items() if split == "selection"},
+        items=items_of(cells) if split == "selection" else {},
         from_another_model=model.plan_from_another_model,
     )
     if (whole := handle.plan()).earlier:
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
-    isolation = announce_isolation((one.part.task for one in asked), say)
-    tell_shortfalls((one.part for one in asked), split, say)
+    isolation = announce_isolation((cell.task for cell in cells), say)
+    tell_shortfalls(cells, split, say)
     return PlannedSweep(
         folder=out or Path("runs", slug(f"{model.model}-sweep")),
         handle=handle,
         layers=wanted,
-        asked=asked,
+        cells=cells,
         split=split,
         rankings=rankings,
-        draw=Decoding(**decoding.as_dict(), seed=seed),
+        decoding=Decoding(**decoding.as_dict(), seed=seed),
         isolation=isolation,
     )
 
 
-def sweep_settings(
-    model: Mapping[str, Any], parts: Sequence[ObjectiveTask], decoding: Decoding, split: Split
-) -> dict[str, Any]:
+def sweep_settings(model: Mapping[str, Any], cells: Sequence[Cell], decoding: Decoding, split: Split) -> dict[str, Any]:
     """Settings that decide the numbers of a sweep's folder.
 
     On selection items these are those of ``layercut select`` with the same objective, so both can share a folder. The
     skipped layers are not part of them: a second command may add some.
     """
-    settings = folder_settings(model, parts, decoding)
+    settings = folder_settings(model, cells, decoding)
     return settings if split == "selection" else {**settings, "split": split}
 
 
@@ -201,33 +179,35 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
     return layers
 
 
-def ask(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[SweptTask]:
-    """The items of every task and readout; of a task without ``readouts``, its first one, as in a search.
+def swept_cells(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Cell]:
+    """Every task and readout, on the items of a split; of a task without ``readouts``, its first one, as in a search.
 
     Raises InputError without tasks, or for one that is named twice, unknown, or without items of this split.
     """
-    names = [one.task for one in objective]
-    if not names:
+    if not objective:
         raise InputError("a sweep needs at least one task, such as `objective` arithmetic,copy.")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"the objective names {name} more than once; name it once.")
-    asked = []
-    cells = [cell for one in objective for cell in make_cells([one], seed)[: None if one.readouts else 1]]
+    name, count = Counter(wanted.task for wanted in objective).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"the objective names {name} more than once; name it once.")
+    cells = [
+        replace(cell, split=split, num_samples=1)
+        for wanted in objective
+        for cell in make_cells([wanted], seed)[: None if wanted.readouts else 1]
+    ]
     for cell in cells:
-        part = ObjectiveTask(task=cell.task, readout=cell.readout, limit=cell.limit)
-        samples = tuple(cell.task.samples(split, cell.limit))
-        if not samples:
+        if not cell.samples:
             raise InputError(f"{cell.task.name} has no {split} items; leave it out of the objective.")
-        asked.append(
-            SweptTask(part=part, samples=samples, split=split, work=replace(cell.work(), num_items=len(samples)))
-        )
-    return asked
+    return cells
+
+
+def items_of(cells: Sequence[Cell]) -> dict[str, frozenset[str]]:
+    """The ids of each task's items."""
+    return merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in cells))
 
 
 def measure(
     run: RunFolder,
-    asked: Sequence[SweptTask],
+    cells: Sequence[Cell],
     layers: Sequence[int],
     model: ModelHandle,
     decoding: Decoding,
@@ -242,29 +222,29 @@ def measure(
     cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in layers}
     groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
     # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
-    work = [
-        (f"{name}: {one.part.label}", replace(one.work, num_items=len(plans) * len(one.ids)))
+    pieces = [
+        (f"{name}: {cell.label}", replace(cell.work(), num_items=len(plans) * len(cell.samples)))
         for name, plans in groups.items()
-        for one in asked
+        for cell in cells
     ]
-    progress = Progressing(work, console, verb="Scoring", unit="answers")
+    progress = Progressing(pieces, console, verb="Scoring", unit="answers")
 
     with SearchJournal(run) as journal, progress.running():
         answers = SearchAnswers(
-            [one.part for one in asked],
-            [one.samples for one in asked],
+            cells,
+            [cell.samples for cell in cells],
             engine=lambda: model.engine,
             model_hash=model.metadata.model_hash,
             decoding=decoding,
             journal=journal,
         )
 
-        def records(plan: CutPlan) -> list[list[dict[str, Any]]]:
-            return [answers.part(task, plan, whole=True).records for task in range(len(asked))]
+        def records(task: int, plan: CutPlan) -> list[dict[str, Any]]:
+            return answers.part(task, plan, whole=True).records
 
         for number, plans in enumerate(groups.values()):
-            for task in range(len(asked)):
-                piece = number * len(asked) + task
+            for task in range(len(cells)):
+                piece = number * len(cells) + task
                 if all(answers.part(task, plan, whole=True).is_complete for plan in plans):
                     progress.skip(piece)
                     continue
@@ -272,55 +252,43 @@ def measure(
                     # Whole answers: a sweep counts how they ended.
                     answers.complete([task], plans, whole=True, progress=lambda _, *counts: on_progress(*counts))
             if plans == [uncut]:
-                _say_refusals(asked, records(uncut), decoding.seed, say)
-        before, after = records(uncut), {layer: records(plan) for layer, plan in cut.items()}
-    rows = [
-        _row(one, layer, before[index], after[layer][index], decoding.seed)
-        for index, one in enumerate(asked)
-        for layer in layers
-    ]
+                # A task that will have no retention is reported as soon as it is known: the sweep is long.
+                for task, cell in enumerate(cells):
+                    row = _row(cell, -1, records(task, uncut), records(task, uncut), decoding.seed)
+                    if row.kept_share is None:
+                        say(
+                            f"{cell.label}: {row.values.refused}; it will have no retention. Raise `limit`, or leave "
+                            "it out."
+                        )
+        rows = [
+            _row(cell, layer, records(task, uncut), records(task, plan), decoding.seed)
+            for task, cell in enumerate(cells)
+            for layer, plan in cut.items()
+        ]
     for row in rows:
         log_numbers({f"sweep/{row.task}.{row.readout}/{row.metric}": row.values.cut.value}, step=row.layer)
     return rows
 
 
 def _row(
-    one: SweptTask, layer: int, uncut: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], seed: int
+    cell: Cell, layer: int, uncut: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], seed: int
 ) -> SweepRow:
-    task, readout = one.part.task, one.part.readout
     metric = next(iter(uncut[0]["metrics"]))
     before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    chance = task.split_chance(one.split, readout).get(metric)
+    chance = cell.task.split_chance(cell.split, cell.readout).get(metric)
     return SweepRow(
         layer=layer,
-        task=task.name,
-        version=task.version,
-        readout=readout,
+        task=cell.task.name,
+        version=cell.task.version,
+        readout=cell.readout,
         metric=metric,
         chance=chance,
-        limit=one.part.limit,
+        limit=cell.limit,
         seed=seed,
         values=compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut)),
         halves=(_mean(after[::2]), _mean(after[1::2])) if len(after) > 1 else None,
         outcomes=dict(Counter(record["outcome"] for record in cut)),
     )
-
-
-def _say_refusals(
-    asked: Sequence[SweptTask], uncut: Sequence[Sequence[Mapping[str, Any]]], seed: int, say: Say
-) -> None:
-    """Report tasks that will have no retention as soon as they are known: the sweep is long."""
-    for one, records in zip(asked, uncut, strict=True):
-        row = _row(one, -1, records, records, seed)
-        if row.kept_share is None:
-            say(f"{one.part.label}: {row.values.refused}; it will have no retention. Raise `limit`, or leave it out.")
-
-
-def _items(asked: Sequence[SweptTask]) -> dict[str, frozenset[str]]:
-    found: dict[str, frozenset[str]] = {}
-    for one in asked:
-        found[one.part.task.name] = found.get(one.part.task.name, frozenset()).union(one.ids)
-    return found
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -333,13 +301,13 @@ def read_rankings(
     model: str,
     model_hash: str,
     num_layers: int,
-    asked: Mapping[str, frozenset[str]],
+    items: Mapping[str, frozenset[str]],
     from_another_model: bool = False,
 ) -> list[Ranking]:
     """The rankings of some plan.json files, named after their criteria.
 
     A plan for other weights is refused, or allowed with a note (``from_another_model``). A plan that was chosen on some
-    of the sweep's items (``asked``, ids per task) gets a note. Raises InputError for a file that is no plan, a plan for
+    of the sweep's ``items`` (ids per task) gets a note. Raises InputError for a file that is no plan, a plan for
     another model, or one without a score for each layer.
     """
     plans = [CutPlan.load(path) for path in paths]
@@ -356,11 +324,16 @@ def read_rankings(
                 f"{shown(path)} holds no score for each layer (criterion {plan.criterion}), so there is nothing to "
                 "compare. Give a plan of a criterion that scores layers, such as block_influence or task_accuracy."
             )
-        alone = [other.criterion for other in plans].count(plan.criterion) == 1
-        name = plan.criterion if alone else f"{plan.criterion} ({path.parent.name}/{path.name})"
+        is_only = [other.criterion for other in plans].count(plan.criterion) == 1
+        name = plan.criterion if is_only else f"{plan.criterion} ({path.parent.name}/{path.name})"
         if any(ranking.name == name for ranking in rankings):
             raise InputError(f"`compare` names {shown(path)} more than once, or two files of its name; name each once.")
-        rankings.append(Ranking(name=name, importance=importance, note=_note(plan, asked, str(path))))
+        note = origin_of({"chosen_on": plan.chosen_on})
+        chosen = selection_items(plan.scores, str(path))
+        if both := [task for task, ids in items.items() if ids & chosen.get(task, frozenset())]:
+            same = f"chosen on items of {', '.join(both)} that this sweep also uses, so some agreement is expected"
+            note = f"{same}; {note}" if note else same
+        rankings.append(Ranking(name=name, importance=importance, note=note))
     return rankings
 
 
@@ -373,13 +346,3 @@ def _importance(scores: Mapping[str, Any]) -> dict[int, float]:
     values = dict(zip(first.get("candidates", ()), first.get("values", ()), strict=False))
     importance = scores.get("importance") or {layer: -value for layer, value in values.items() if value is not None}
     return {int(layer): float(value) for layer, value in importance.items() if value is not None}
-
-
-def _note(plan: CutPlan, asked: Mapping[str, frozenset[str]], where: str) -> str:
-    chosen = selection_items(plan.scores, where)
-    origin = origin_of({"chosen_on": plan.chosen_on})
-    both = [task for task, ids in asked.items() if ids & chosen.get(task, frozenset())]
-    if not both:
-        return origin
-    note = f"chosen on items of {', '.join(both)} that this sweep also uses, so some agreement is expected"
-    return f"{note}; {origin}" if origin else note

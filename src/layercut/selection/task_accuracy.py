@@ -7,10 +7,9 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.selection.base import Context, Objective, Selection, check_names, wanted_objective, whole_numbers
-from layercut.selection.greedy import greedy
+from layercut.selection.greedy import Propose, greedy
 from layercut.selection.objective import TaskObjective, selected_on
 from layercut.selection.perplexity import TextObjective
-from layercut.selection.protect import with_default_protection
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces, first_traces
 from layercut.surgery.plan import CutPlan
@@ -43,34 +42,33 @@ def task_accuracy(context: Context) -> Selection:
     check_names("task_accuracy", context.settings, ("shortlist", "traces"))
     if "traces" in context.settings and "shortlist" not in context.settings:
         raise InputError("traces have no effect without a shortlist; give shortlist=8, or leave them out.")
-    context = with_default_protection(context, "task_accuracy")
+    context = context.with_first_protected()
     details: dict[str, Any] = {"protect": sorted(context.protected)}
     if "shortlist" not in context.settings:
         selection = greedy(context, objective, details)
     else:
         numbers = whole_numbers("task_accuracy", context.settings, shortlist=1, traces=TRACES)
         with SearchJournal(context.folder) as journal:
-            shortlist = _Shortlist(context, objective, journal, **numbers)
-            selection = greedy(context, objective, details | numbers, shortlist)
+            propose = _shortlist(context, objective, journal, **numbers)
+            selection = greedy(context, objective, details | numbers, propose)
     plan = CutPlan(num_layers=context.num_layers, removed=selection.removed)
     return selection._replace(details={**selection.details, **selected_on(objective, plan)})
 
 
-class _Shortlist:
-    """The plans of a round that damage right answers of the original model least."""
+def _shortlist(
+    context: Context, objective: Objective, journal: SearchJournal, *, shortlist: int, traces: int
+) -> Propose:
+    """Proposes the plans of a round that damage right answers of the original model least."""
+    if not isinstance(objective, TaskObjective):
+        raise InputError("a shortlist reads answers to tasks; give the Context a TaskObjective.")
+    requests = first_traces(correct_traces(objective).by_task, traces)
+    damage = TextObjective(
+        objective.engine, requests, name="traces", measure="kl", journal=journal, progress=context.progress
+    )
 
-    def __init__(
-        self, context: Context, objective: Objective, journal: SearchJournal, *, shortlist: int, traces: int
-    ) -> None:
-        if not isinstance(objective, TaskObjective):
-            raise InputError("a shortlist reads answers to tasks; give the Context a TaskObjective.")
-        requests = first_traces(correct_traces(objective).by_task, traces)
-        self._num = shortlist
-        self._damage = TextObjective(
-            objective.engine, requests, name="traces", measure="kl", journal=journal, progress=context.progress
-        )
-
-    def __call__(self, plans: Sequence[CutPlan]) -> Sequence[CutPlan]:
-        values = self._damage.values(plans)
-        best = sorted(range(len(plans)), key=lambda place: (values[place], place))[-self._num :]
+    def propose(plans: Sequence[CutPlan]) -> Sequence[CutPlan]:
+        values = damage.values(plans)
+        best = sorted(range(len(plans)), key=lambda place: (values[place], place))[-shortlist:]
         return [plans[place] for place in best]
+
+    return propose

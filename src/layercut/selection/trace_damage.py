@@ -94,31 +94,27 @@ def correct_traces(tasks: TaskObjective) -> Traces:
             "trace_damage reads what the model writes, and no readout of the objective generates text; add a task that "
             "does, such as gsm_symbolic with chain or arithmetic with short."
         )
-    requests: list[LikelihoodRequest] = []
-    num_right = {}
-    items: dict[str, list[str]] = {}
-    by_task: dict[str, list[LikelihoodRequest]] = {}
-    for found in answered:
-        part = found.task
-        items.setdefault(part.task.name, []).extend(record["id"] for record in found.records)
-        before = len(requests)
-        requests += right_answers(found)
-        num_right[part.label] = len(requests) - before
-        by_task.setdefault(part.task.name, []).extend(requests[before:])
-    if not requests:
-        labels = ", ".join(num_right)
+    traces = Traces([], {}, {}, {})
+    for answers in answered:
+        part, right = answers.task, right_answers(answers)
+        traces.requests.extend(right)
+        traces.num_right[part.label] = len(right)
+        traces.items.setdefault(part.task.name, []).extend(record["id"] for record in answers.records)
+        traces.by_task.setdefault(part.task.name, []).extend(right)
+    if not traces.requests:
+        labels = ", ".join(traces.num_right)
         raise InputError(
             f"the original model answers none of the selection items of {labels} right, so there is no trace to score. "
             "Take easier tasks, or raise their limit."
         )
-    return Traces(requests, num_right, items, by_task)
+    return traces
 
 
-def right_answers(found: TaskRecords) -> list[LikelihoodRequest]:
+def right_answers(answers: TaskRecords) -> list[LikelihoodRequest]:
     """The right answers among a model's answers to a task that is written, each with its prompt."""
-    part, by_id = found.task, {record["id"]: record for record in found.records}
+    part, by_id = answers.task, {record["id"]: record for record in answers.records}
     requests = []
-    for sample in found.samples:
+    for sample in answers.samples:
         record = by_id[sample.id]
         asked = part.task.request(sample, part.readout)
         assert isinstance(asked, GenerationRequest), f"{part.label} must generate"

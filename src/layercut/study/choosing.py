@@ -11,7 +11,7 @@ from typing import Any
 from layercut.engine.handle import ModelHandle
 from layercut.selection import criterion as criterion_of
 from layercut.selection.base import Context
-from layercut.selection.protect import parse_protected
+from layercut.selection.specs import parse_protected
 from layercut.settings import GENERATED, DecodingSettings
 from layercut.study.settings import CriterionSettings
 from layercut.study.store import model_identity

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from layercut.engine.base import ManyPlansAtOnce
 from layercut.errors import InputError, one_line
 from layercut.progress import Say
 from layercut.progress.bars import StudyProgress
@@ -158,7 +157,7 @@ class StudyJob:
         places = [peer.place for peer in peers.values()]
         self._asked |= dict.fromkeys(places, Answered())  # once is enough, whatever comes of it
         engine, store = self.work.model.engine, self.work.store
-        if not isinstance(engine, ManyPlansAtOnce) or cell.num_samples > 1:
+        if not engine.shares_work or cell.num_samples > 1:
             return
         with self.progress.cells(places) as report:
             try:

@@ -16,8 +16,9 @@ from layercut.runs.environment import machine
 from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.runs.study import seconds_in
-from layercut.selection.select import objective_parts, select_layers
-from layercut.selection.specs import plan_of
+from layercut.selection.base import SearchSettings
+from layercut.selection.select import SelectionRequest, objective_parts, select_layers
+from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import UNCUT
 from layercut.study.arms import StudyArm, arms_of, in_order
 from layercut.study.choosing import choose_by_position, first_layers, search_identity
@@ -149,22 +150,19 @@ class StudyWork:
             if plan is None:
                 if notes is None:
                     return
-                plan = select_layers(
-                    self.model,
+                request = SelectionRequest(
+                    remove=LayerSpec.parse(f"{depth} layers"),
                     criterion=criterion.criterion,
-                    num_remove=depth,
-                    out=self.folder / SEARCHES / search,
                     tasks=criterion.objective,
                     calibration=criterion.calibration,
                     protect=criterion.protect,
                     settings=criterion.settings,
-                    normalise=criterion.normalise,
-                    race=criterion.race,
+                    search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
                     decoding=decoding,
                     seed=seed,
-                    progress=progress,
-                    say=say,
-                ).plan
+                )
+                out = self.folder / SEARCHES / search
+                plan = select_layers(self.model, request, out=out, progress=progress, say=say).plan
                 notes.put(CHOSEN + key, plan.to_dict())
             plans[depth] = plan
         if criterion.is_nested:

@@ -81,7 +81,9 @@ class Channels:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, see above."""
-        kept = {str(at): _to_hex(channels, self.mlps[at] * self.width) for at, channels in sorted(self.kept.items())}
+        kept = {
+            str(at): hex_of_bits(channels, self.mlps[at] * self.width) for at, channels in sorted(self.kept.items())
+        }
         return {"field": self.field, "width": self.width, "num_kept": self.num_kept, "kept": kept}
 
     @classmethod
@@ -118,15 +120,21 @@ def num_kept(width: int, share: float, *, least_block: int = 1) -> int:
     return found
 
 
-def _to_hex(channels: Iterable[int], size: int) -> str:
+def hex_of_bits(places: Iterable[int], size: int) -> str:
+    """A number in hex whose bits, the most significant first, are the places 0, 1, 2 ...; those that stay are 1."""
     bits = ["0"] * (4 * math.ceil(size / 4))
-    for channel in channels:
-        bits[channel] = "1"
+    for place in places:
+        bits[place] = "1"
     return f"{int(''.join(bits), 2):0{len(bits) // 4}x}"
+
+
+def bits_of_hex(text: str) -> tuple[int, ...]:
+    """The inverse of ``hex_of_bits``. Raises ValueError: no number in hex."""
+    bits = f"{int(text, 16):0{4 * len(text)}b}"
+    return tuple(place for place, bit in enumerate(bits) if bit == "1")
 
 
 def _from_hex(text: str, width: int) -> tuple[int, ...]:
     if len(text) != math.ceil(4 * len(text) // width * width / 4):
         raise ValueError(f"{len(text)} hex digits for {width} channels")
-    bits = f"{int(text, 16):0{4 * len(text)}b}"
-    return tuple(place for place, bit in enumerate(bits) if bit == "1")
+    return bits_of_hex(text)

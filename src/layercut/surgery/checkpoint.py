@@ -39,8 +39,10 @@ from layercut.surgery.shards import (
     lay_out,
     renamed_tensors,
     thinned_tensors,
+    trimmed_tensors,
     write_shards,
 )
+from layercut.surgery.vocabulary import follow_ids, is_left_out, trim_files
 from layercut.surgery.width import thin_config
 from layercut.text.numbers import parameters
 
@@ -246,6 +248,11 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         config["tie_word_embeddings"] = True
     thin = before if plan.channels is None else thinned_tensors(before, plan.channels, structure, raw, source)
     # Some models store layers for multi-token prediction behind the decoder layers.
+    copied, texts = files_to_copy(source), dict[str, str]()
+    if plan.vocabulary is not None:
+        thin = trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
+        config, texts = follow_ids(config, plan.vocabulary), trim_files(source, plan.vocabulary)
+        copied = tuple(name for name in copied if name not in texts and not is_left_out(name))
     after = renamed_tensors(thin, plan, structure, source, has_extra=bool(text.get("num_nextn_predict_layers")))
     modules = modules_of(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
@@ -260,11 +267,11 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         tensors_before=len(before) + plan.tied,
         tensors_after=len(after),
         shards=tuple(shard.name for shard in shards),
-        copied=files_to_copy(source),
+        copied=copied,
         warnings=_warnings(cut, config, source, structure),
         copy=copy,
     )
-    return _Work(config, shards, report, follow_files(source, modules))
+    return _Work(config, shards, report, texts | follow_files(source, modules))
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
@@ -370,7 +377,11 @@ def step_of(plan: CutPlan) -> dict[str, Any]:
     """An earlier cut, as the plan of a later one records it."""
     whole = plan.to_dict()
     step = {name: whole[name] for name in ("model", "model_hash", "num_layers", "removed")}
-    return step | ({"mlp": plan.channels.share} if plan.channels else {})
+    step |= {"mlp": plan.channels.share} if plan.channels else {}
+    return step | ({"tokens": plan.vocabulary.share} if plan.vocabulary else {})
+
+
+_OTHER_LOSSES = ("mlp", "tokens", "healed")
 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
@@ -380,5 +391,5 @@ def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     steps = [step_of(one) for one in earlier_plans(source.path)]
     if healing and steps:
         steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
-    earlier = tuple(step for step in steps if step["removed"] or step.get("mlp") or step.get("healed"))
+    earlier = tuple(step for step in steps if step["removed"] or any(map(step.get, _OTHER_LOSSES)))
     return replace(plan, earlier=earlier) if earlier else plan

@@ -166,8 +166,9 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         "library_name": "transformers",
         "tags": [
             "layercut",
-            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.tied) else []),
+            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.vocabulary or plan.tied) else []),
             *(["width-pruning"] if plan.channels else []),
+            *(["vocabulary-trimming"] if plan.vocabulary else []),
         ],
     }
     name = hub_id or hide_home(source.name)
@@ -182,6 +183,7 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
         ("kept", format_layers(plan.kept)),
         *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
+        *([("tokens removed", plan.vocabulary.describe())] if plan.vocabulary else []),
         *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
         ("chosen by", _criterion(plan)),
         ("parameters", f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})"),
@@ -190,10 +192,12 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     ]
     amounts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
     amounts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
+    amounts += [f"{plan.vocabulary.share:.1%} of the tokens"] if plan.vocabulary else []
     amounts += ["a copy of the embeddings"] if plan.tied else []
     some = "layers" if len(plan.removed) > 1 else "layer"
     parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
     parts += [plan.channels.describe()] if plan.channels else []
+    parts += [plan.vocabulary.describe()] if plan.vocabulary else []
     parts += [HEAD_COPY] if plan.tied else []
     sentence = f"{escape(name)} without {' and '.join(parts)}."
     if plan.is_uncut:

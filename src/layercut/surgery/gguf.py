@@ -41,6 +41,7 @@ from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
+from layercut.surgery.gguf_vocabulary import trimmed, trimmed_metadata
 from layercut.surgery.gguf_width import (
     LAST,
     FromCheckpoint,
@@ -81,7 +82,7 @@ def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
     """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
     gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
     for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
-        stays = 0 if tensor.name.startswith(gone) else thinned(tensor, plan.channels)[0].num_bytes
+        stays = 0 if tensor.name.startswith(gone) else _smaller(tensor, plan)[0].num_bytes
         saved += tensor.num_bytes - stays
     if tie and (copy := find_copy(file)):
         saved += copy.left_out.num_bytes
@@ -241,7 +242,7 @@ def _prepare(
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
         if copy and tensor == copy.kept:
             name = EMBEDDINGS
-        new, part = thinned(tensor, plan.channels)
+        new, part = _smaller(tensor, plan)
         if healed and block and block[1] == LAST and block[0] in healed.matrices:
             new, part = with_matrix(tensor, *healed.matrices[block[0]])
         elif part is None and tensor.name in _PER_LAYER:
@@ -284,7 +285,14 @@ def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """Keys of the metadata that change, with the new values. Raises as ``cut_metadata`` and ``check_channels``."""
     if plan.channels is not None:
         check_channels(head, plan.channels)
-    return thin_metadata(head, plan.channels, cut_metadata(head, plan))
+    changes = thin_metadata(head, plan.channels, cut_metadata(head, plan))
+    return changes | (trimmed_metadata(head, plan.vocabulary) if plan.vocabulary else {})
+
+
+def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, Part | None]:
+    """A tensor without the channels or tokens that a plan removes, and where its bytes come from."""
+    new, part = trimmed(tensor, plan.vocabulary)
+    return thinned(tensor, plan.channels) if part is None else (new, part)
 
 
 def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, Part]:

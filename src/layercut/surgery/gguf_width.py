@@ -50,6 +50,22 @@ class Slices(NamedTuple):
             yield b"".join(data[at + begin : at + end] for at in starts for begin, end in self.ranges)
 
 
+class Rows(NamedTuple):
+    """Some rows of a table of tokens."""
+
+    row_bytes: int
+    rows: tuple[int, ...]  # ascending
+
+    def chunks(self, read: Read) -> Iterator[bytes]:
+        most, begin = max(1, CHUNK // self.row_bytes), 0
+        while begin < len(self.rows):
+            end = begin + 1
+            while end < len(self.rows) and end - begin < most and self.rows[end] == self.rows[end - 1] + 1:
+                end += 1
+            yield read(self.rows[begin] * self.row_bytes, (end - begin) * self.row_bytes)
+            begin = end
+
+
 class Requantised(NamedTuple):
     """Some entries of each row, decoded and quantised again."""
 
@@ -87,7 +103,7 @@ class FromCheckpoint(NamedTuple):
                 yield _quantised(matrix[row : row + at_once].float().numpy(), self.after)
 
 
-Part = Slices | Requantised | FromCheckpoint
+Part = Slices | Rows | Requantised | FromCheckpoint
 """The part of a tensor that stays, or what comes in its place; ``chunks`` gives the bytes that are written."""
 
 

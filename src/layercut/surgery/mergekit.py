@@ -73,9 +73,9 @@ def removed_by_slices(kept: tuple[range, ...], num_layers: int, file: str) -> tu
 
 
 def to_mergekit(plan: CutPlan, model: str, dtype: str) -> str:
-    """A plan as a configuration for ``mergekit-yaml``. Raises InputError: a plan that removes MLP channels."""
-    if plan.channels is not None:
-        raise InputError("mergekit removes no MLP channels; write plans with thinner MLPs with layercut cut.")
+    """A plan as a configuration for ``mergekit-yaml``. Raises InputError: it removes MLP channels or tokens."""
+    if plan.channels is not None or plan.vocabulary is not None:
+        raise InputError("mergekit removes no MLP channels and no tokens; write such plans with layercut cut.")
     stays = [layer for layer in range(plan.num_layers) if layer not in plan.removed]
     starts = [layer for layer in stays if layer - 1 not in stays]
     ends = [layer + 1 for layer in stays if layer + 1 not in stays]

@@ -1,4 +1,4 @@
-"""CutPlan: what is removed from the original model, decoder layers and MLP channels, and how that was chosen.
+"""CutPlan: what is removed from the original model, decoder layers, MLP channels and tokens, and how it was chosen.
 
 Layer indices are zero-based and always those of the *uncut* model, also after several rounds of removal.
 """
@@ -22,6 +22,7 @@ from layercut.runs.environment import hide_home
 from layercut.runs.json_text import check_fields
 from layercut.runs.settings import read_json
 from layercut.surgery.channels import Channels
+from layercut.surgery.vocabulary import Vocabulary
 from layercut.text.removal import format_layers, label_of
 from layercut.text.tables import Printed
 
@@ -47,6 +48,8 @@ class CutPlan(Printed):
     """Removed layers, in order of removal."""
     channels: Channels | None = None
     """The MLP channels that stay in the layers that stay; None for all."""
+    vocabulary: Vocabulary | None = None
+    """The tokens that stay; None for all."""
     tied: bool = False
     """True if an output head goes that is a copy of the embeddings."""
     criterion: str = "explicit"
@@ -93,12 +96,12 @@ class CutPlan(Printed):
     @property
     def is_uncut(self) -> bool:
         """True if nothing goes."""
-        return not self.removed and self.channels is None and not self.tied
+        return not (self.removed or self.channels or self.vocabulary or self.tied)
 
     @property
     def depth_only(self) -> CutPlan:
-        """The plan without its MLP channels: what it does to layers."""
-        return self if self.channels is None else replace(self, channels=None)
+        """The plan without MLP channels and tokens: what it does to layers."""
+        return replace(self, channels=None, vocabulary=None) if self.channels or self.vocabulary else self
 
     @property
     def key(self) -> str:
@@ -106,20 +109,22 @@ class CutPlan(Printed):
         if self.is_uncut:
             return "uncut"
         gone: list[Any] = [self.num_layers, sorted(self.removed), *([self.channels.key] if self.channels else [])]
-        gone += ["tie"] if self.tied else []
+        gone += [*(["tie"] if self.tied else []), *([self.vocabulary.key] if self.vocabulary else [])]
         return hashlib.sha256(json.dumps(gone).encode()).hexdigest()[:12]
 
     @property
     def gone(self) -> dict[str, Any]:
         """Removed layers in order, and the key of ``channels`` if some are removed, as settings of a run name them."""
-        channels = {"channels": self.channels.key} if self.channels else {}
-        return {"removed": list(self.removed), **channels, **({"tied": True} if self.tied else {})}
+        units = {"channels": self.channels, "vocabulary": self.vocabulary}
+        keys = {name: unit.key for name, unit in units.items() if unit}
+        return {"removed": list(self.removed), **keys, **({"tied": True} if self.tied else {})}
 
     @property
     def label(self) -> str:
         """What is removed, as people write it: ``3,8,21-24 mlp:0.1 tie``; empty for nothing."""
         label = label_of(self.removed, self.channels.share if self.channels else 0.0)
-        return f"{label} {TIE}".strip() if self.tied else label
+        vocabulary = f"vocab:{self.vocabulary.name}" if self.vocabulary else ""
+        return " ".join(filter(None, (label, vocabulary, TIE if self.tied else "")))
 
     def describe(self) -> str:
         """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
@@ -130,23 +135,24 @@ class CutPlan(Printed):
         listed = ", ".join(str(i) for i in sorted(self.removed))
         layers = f"{len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
         parts = ([layers] if self.removed else []) + ([self.channels.describe()] if self.channels else [])
-        parts += [HEAD_COPY] if self.tied else []
+        parts += ([self.vocabulary.describe()] if self.vocabulary else []) + ([HEAD_COPY] if self.tied else [])
         text = f"removes {'; and '.join(parts)}"
         return f"{text}; {origin}" if origin else text
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``plan.json``: every field, the format version and, for readers, the layers that stay.
 
-        ``channels``, ``tied``, ``chosen_on`` and ``earlier`` are left out where they are empty.
+        ``channels``, ``vocabulary``, ``tied``, ``chosen_on`` and ``earlier`` are left out where they are empty.
         """
         data = {
             "format_version": FORMAT_VERSION,
-            **asdict(replace(self, channels=None)),
+            **asdict(replace(self, channels=None, vocabulary=None)),
             "channels": self.channels and self.channels.to_dict(),
+            "vocabulary": self.vocabulary and self.vocabulary.to_dict(),
             "removed": list(self.removed),
             "kept": list(self.kept),
         }
-        optional = ("channels", "tied", "chosen_on", "earlier")
+        optional = ("channels", "vocabulary", "tied", "chosen_on", "earlier")
         return {name: value for name, value in data.items() if value or name not in optional}
 
     def unfit(self, found: str) -> InputError:
@@ -166,10 +172,11 @@ class CutPlan(Printed):
         remedy = "Make the plan again with layercut select or layercut cut."
         check_fields(_PlanFile, data, f"{where}: not a plan of layercut", remedy)
         channels = Channels.from_dict(data["channels"], where) if data.get("channels") else None
+        vocabulary = Vocabulary.from_dict(data["vocabulary"], where) if data.get("vocabulary") else None
         try:
             json.dumps(data, allow_nan=False)  # NaN could not be written again
             known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-            return cls(**known | {"channels": channels})
+            return cls(**known | {"channels": channels, "vocabulary": vocabulary})
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: not a plan of layercut ({error})") from error
 
@@ -193,6 +200,7 @@ class _Cut(_Model):
     num_layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
     removed: _Layers
     mlp: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tokens: Annotated[float, Field(ge=0, le=1)] = 0.0
     healed: list[str] = []
 
 
@@ -233,7 +241,7 @@ def origin_of(plan: Mapping[str, Any]) -> str:
     """
     parts = []
     if steps := plan.get("earlier"):
-        kind = "pruned" if any(step["removed"] or step.get("mlp") for step in steps) else "healed"
+        kind = "pruned" if any(step["removed"] or step.get("mlp") or step.get("tokens") for step in steps) else "healed"
         parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_step_words(step) for step in steps)})")
     if other := plan.get("chosen_on"):
         known = f" ({other['model_hash']})" if other.get("model_hash") else ""
@@ -303,6 +311,7 @@ def _step_words(step: Mapping[str, Any]) -> str:
     removed, healed = step["removed"], step.get("healed")
     parts = [f"{len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}"] if removed else []
     parts += [f"{100 * step['mlp']:.1f} % of the MLP channels"] if step.get("mlp") else []
+    parts += [f"{100 * step['tokens']:.1f} % of the tokens"] if step.get("tokens") else []
     text = f" without {' and '.join(parts)}" if parts else ""
     return f"{text}, healed by {', '.join(healed)}" if healed else text
 

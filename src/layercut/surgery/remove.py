@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from layercut.errors import InputError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from layercut.surgery.plan import CutPlan
     from layercut.surgery.slots import Entries
+    from layercut.surgery.vocabulary import Vocabulary
 
     Part = Callable[[Tensor, int, Entries], Tensor]
 
@@ -101,6 +103,8 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, p
             before = _owners(model) if is_quantized(new) else {}
             if plan.channels is not None:
                 _thin(undo, model, layers, plan, part)
+            if plan.vocabulary is not None:
+                _trim(undo, model, plan.vocabulary)
             if plan.removed:
                 kept = nn.ModuleList(layers[i] for i in plan.kept)
                 kept.training = layers.training  # the list's own flag; the layers have theirs
@@ -170,6 +174,27 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
                 held[key] = (before, before._version, thin)
             undo.callback(module._parameters.__setitem__, slot.tensor, before)
             module._parameters[slot.tensor] = thin
+
+
+def _trim(undo: ExitStack, model: PreTrainedModel, vocabulary: Vocabulary) -> None:
+    """Give the embeddings and the output head the rows of the tokens that stay, and the config their number."""
+    rows, new = torch.tensor(vocabulary.kept), dict[int, nn.Parameter]()
+    tables: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    for module in [table for table in tables if table is not None]:
+        for name, before in [(name, one) for name, one in module._parameters.items() if one is not None]:
+            if before.shape[0] != vocabulary.size:
+                raise InputError(f"the model has {before.shape[0]:,} rows of tokens, and the plan {vocabulary.size:,}.")
+            if id(before) not in new:  # a tied head has the very tensor of the embeddings
+                new[id(before)] = nn.Parameter(before.detach()[rows.to(before.device)], before.requires_grad)
+            undo.callback(module._parameters.__setitem__, name, before)
+            module._parameters[name] = new[id(before)]
+        for size in ("num_embeddings", "out_features"):
+            if hasattr(module, size):
+                _set(undo, module, size, len(rows))
+        if hasattr(module, "padding_idx"):
+            _set(undo, module, "padding_idx", None)  # an old id, which has no part in a forward pass
+    for config in language_configs(model):
+        _set(undo, config, "vocab_size", len(rows))
 
 
 def _owners(model: nn.Module) -> dict[int, str]:

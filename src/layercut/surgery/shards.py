@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from layercut.errors import CheckpointError, InputError, VerificationError
-from layercut.models.structure import Structure
+from layercut.models.structure import Structure, stored_as
 from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import stored_slots
+from layercut.surgery.vocabulary import Vocabulary
 from layercut.surgery.width import mlp_width_of
 
 
@@ -103,6 +104,26 @@ def thinned_tensors(
         name: (slot.dim, slot.entries(channels.kept[layer], channels.width)) for name, (layer, slot) in slots.items()
     }
     return [piece.taking(*thin[piece.name]) if piece.name in thin else piece for piece in pieces]
+
+
+def trimmed_tensors(
+    pieces: list[TensorSpan], vocabulary: Vocabulary, structure: Structure, raw: Mapping[str, Any], source: Path
+) -> list[TensorSpan]:
+    """The tensors with the rows of the tokens that stay.
+    Raises InputError: embeddings of another size, or stored in a way that is not known; another table of all tokens.
+    """
+    stored = stored_as(raw, str(source), [piece.name for piece in pieces])
+    tables = {*structure.embeddings, *(f"{name.removesuffix('weight')}bias" for name in structure.embeddings)}
+    trimmed = []
+    for piece in pieces:
+        is_table, rows = stored[piece.name][0] in tables, piece.entry.shape[:1]
+        if is_table != (rows == (vocabulary.size,)):
+            raise InputError(
+                f"{piece.name} of {source} has {rows[0] if rows else 0:,} rows; the {vocabulary.size:,} tokens have "
+                "rows in the embeddings and the output head alone, as far as layercut knows; leave vocab: out."
+            )
+        trimmed.append(piece.taking(0, vocabulary.kept) if is_table else piece)
+    return trimmed
 
 
 def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:

@@ -102,7 +102,8 @@ def verify_cut(
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
     cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
-    batch = _batch(model)
+    kept = torch.tensor(plan.vocabulary.kept) if plan.vocabulary else None
+    batch = _batch(model, None if kept is None else len(kept))
     # Alone, because some attention turns padding into NaN in float64.
     texts = [
         {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
@@ -119,7 +120,7 @@ def verify_cut(
 
     def run_skipped(whole: PreTrainedModel) -> _Run:
         with skipped(whole, plan.removed):
-            return run_one(whole)
+            return _Run(_logits(whole, texts[-1], kept), [], whole.dtype)
 
     readers: list[str] = []  # paths of the last matrices of the MLPs that stay, in the pruned model
     if rounds:
@@ -144,10 +145,10 @@ def verify_cut(
                 ) from error
             result = _compared(expected, (model, run_texts), (cut, run_texts))
     if thin_NV is not None:
-        _refuse_dependent(model, plan, batch, thin_NV, path)
+        _refuse_dependent(model, plan, batch, thin_NV, path, kept)
     if not result.passes:
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
-    if plan.removed and plan.channels is None:
+    if (plan.removed or plan.vocabulary) and plan.channels is None:
         reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_one), least=REFERENCE_TOLERANCE)
         if not reference.passes:
             raise VerificationError(
@@ -184,7 +185,7 @@ def _with_last_matrices_of(
 
 
 def _refuse_dependent(
-    model: PreTrainedModel, plan: CutPlan, batch: dict[str, Tensor], thin_NV: Tensor, path: Path
+    model: PreTrainedModel, plan: CutPlan, batch: dict[str, Tensor], thin_NV: Tensor, path: Path, kept: Tensor | None
 ) -> None:
     """Compare thinner MLPs with the whole ones under zeros for the removed channels, which shares no slicing code.
 
@@ -194,9 +195,9 @@ def _refuse_dependent(
     Raises VerificationError: they differ by more than a tenth of what thinning changes.
     """
     with skipped(model, plan.removed):
-        whole_NV = _logits(model, batch)
+        whole_NV = _logits(model, batch, kept)
         with masked(model, plan):
-            masked_NV = _logits(model, batch)
+            masked_NV = _logits(model, batch, kept)
     change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
     if not wrong <= 0.1 * change:
         raise VerificationError(
@@ -244,10 +245,10 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     return reloaded
 
 
-def _batch(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Left-padded random tokens (B, T), the same for the same vocabulary."""
+def _batch(model: PreTrainedModel, num_tokens: int | None) -> dict[str, Tensor]:
+    """Left-padded random tokens (B, T), the same for the same number of tokens; None for all of the model's."""
     embeddings: Any = model.get_input_embeddings()
-    size = embeddings.weight.shape[0]
+    size = num_tokens or embeddings.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     ids_BT = torch.zeros((len(TEXT_LENGTHS), max(TEXT_LENGTHS)), dtype=torch.long)
     mask_BT = torch.zeros_like(ids_BT)
@@ -304,10 +305,12 @@ def _difference(expected: _Run, found: _Run, share: float) -> Verification:
 
 
 @torch.no_grad()
-def _logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
-    """(number of real tokens, V) in float64 on the CPU."""
-    logits_BTV: Tensor = model(**batch, use_cache=False).logits
-    return logits_BTV[batch["attention_mask"].bool()].cpu().double()
+def _logits(model: PreTrainedModel, batch: dict[str, Tensor], kept: Tensor | None = None) -> Tensor:
+    """(number of real tokens, V) in float64 on the CPU; ``kept``: of these tokens alone, by whose places they go."""
+    ids_BT = batch["input_ids"] if kept is None else kept.to(batch["input_ids"].device)[batch["input_ids"]]
+    logits_BTV: Tensor = model(**batch | {"input_ids": ids_BT}, use_cache=False).logits
+    logits_NV = logits_BTV[batch["attention_mask"].bool()].cpu().double()
+    return logits_NV if kept is None else logits_NV[:, kept]
 
 
 class _Written(NamedTuple):

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from layercut.engine.base import Decoding, Engine
-from layercut.engine.handle import ModelHandle
-from layercut.engine.served import ServedModel
+from layercut.engine.handle import ModelHandle, ServedModel
 from layercut.errors import InputError
 from layercut.progress import OnProgress
 from layercut.progress.cost import Workload

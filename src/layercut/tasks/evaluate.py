@@ -224,7 +224,7 @@ def ask_under(
         for readout in one.journals
         for sample in one.samples
     ]
-    for plan, answers in engine.answers_under(requests, plans, decoding, asked):
+    for plan, answers in engine.ask(requests, plans, decoding, asked):
         for place in dict.fromkeys(place_of[answer.id] for answer in answers):
             one, readout = questions[place], readout_of[place, isinstance(answers[0], Completion)]
             ids = known[place, readout, plan.key]

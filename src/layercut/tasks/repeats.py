@@ -55,7 +55,8 @@ def answers(asked: Asking, num_samples: int) -> Iterator[list[ItemAnswers]]:
         assert isinstance(request, GenerationRequest), "only what is generated is drawn several times"
         requests += [replace(request, id=_name(sample.id, draw)) for draw in range(num_samples)]
     done = {_name(item, draw) for item in known for draw in range(num_samples)}
-    for found in asked.engine.completions(requests, asked.plan, asked.decoding, done):
+    replies = asked.engine.ask(requests, [asked.plan], asked.decoding, lambda _, name: name not in done)
+    for _, found in replies:
         complete = []
         for one in found:
             item, _, draw = one.id.partition(_MARK)

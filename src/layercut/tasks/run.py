@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from layercut.engine.base import Decoding
-from layercut.engine.handle import ModelHandle
+from layercut.engine.handle import ModelHandle, ServedModel
 from layercut.engine.rows import check_longest
-from layercut.engine.served import ServedModel
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from layercut.models.loading import LoadedModel
     from layercut.models.sources import ModelSource
+    from layercut.selection.vocabulary import Coverage
     from layercut.surgery.checkpoint import CutReport
     from layercut.surgery.plan import CutPlan
+    from layercut.surgery.vocabulary import Vocabulary
 
 MAX_SHARD_GB = 5.0
 _LOADED = Fields(
@@ -46,6 +48,9 @@ class CutVerb(Verb):
     --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
     many layers of a search by task scores as keep 90 % there.
 
+    --remove vocab:ascii removes tokens with their rows of the embeddings and the output head. Texts of tokens that stay
+    are tokenised as before, and greedy answers of such tokens stay the same.
+
     A GGUF file becomes a GGUF file if --out ends in .gguf: tensors keep their bytes. If --out is a folder, it
     becomes a bfloat16 checkpoint.
 
@@ -60,7 +65,8 @@ class CutVerb(Verb):
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
         None,
         description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
-        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. An output head that is a copy of the embeddings: tie.",
+        "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
+        "vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.",
     )
     keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
     healed: Annotated[Folder | None, Flag("DIR")] = Field(
@@ -72,6 +78,10 @@ class CutVerb(Verb):
     mergekit: Annotated[Folder | None, Flag("FILE")] = Field(
         None, description="Write the plan as a configuration for mergekit, and cut nothing."
     )
+    texts: Annotated[Folder | None, Flag("RUN")] = Field(
+        None,
+        description="A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...",
+    )
     seed: ASeed = 0
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
         True, description="Reload the result and compare logits with the bypassed model."
@@ -82,6 +92,8 @@ class CutVerb(Verb):
     def _check(self) -> Self:
         if self.healed is not None and (self.remove is not None or self.keep is not None or self.out is None):
             raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
+        if self.texts is not None and getattr(self.removed, "vocabulary", None) is None:
+            raise InputError("`texts` are tokenised with the tokens that stay; name those: `remove` vocab:ascii.")
         if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
         if self.removed.tied and not self.model.tie:
@@ -102,7 +114,8 @@ class CutVerb(Verb):
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        fits(self.model, [self.removed], self.seed)
+        assert self.removed is not None, "checked"
+        fits(self.model, [replace(self.removed, vocabulary=None)], self.seed)
 
     def run(self, io: Io) -> CutReport:
         """Write the smaller model."""
@@ -114,7 +127,21 @@ class CutVerb(Verb):
 
     def show(self, done: CutReport, io: Io) -> Shown:
         """See ``Verb``."""
-        return Shown(done.to_dict(), lines=done.lines(), notes=done.warnings)
+        covered = self._covered(done)
+        shown = {"texts": [coverage._asdict() for coverage in covered]} if covered else {}
+        return Shown(
+            done.to_dict() | shown, lines=[*done.lines(), *(one.describe() for one in covered)], notes=done.warnings
+        )
+
+    def _covered(self, done: CutReport) -> list[Coverage]:
+        """What the tokens that stay cover of the texts that were named."""
+        from layercut.models.sources import resolve
+        from layercut.selection.vocabulary import cover
+
+        if self.texts is None or done.plan.vocabulary is None:
+            return []
+        source = resolve(self.model.model, revision=self.model.revision, tie=self.model.tie)
+        return cover(source.path, done.plan.vocabulary, self.texts)
 
     def returned(self, done: CutReport) -> Path:
         """See ``Verb``."""
@@ -180,36 +207,53 @@ class CutVerb(Verb):
 
     def _planned(self, io: Io) -> Any:
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""
-        from layercut.selection.specs import prefix_that_keeps
+        from layercut.selection.greedy import prefix_that_keeps
 
         chosen = cache(lambda num_layers: self._chosen(io, num_layers))
+        vocabulary = cache(self._vocabulary)
 
         def make(**made_for: Any) -> CutPlan:
             assert self.removed is not None, "checked"
-            if self.removed.is_open:
-                return replace(chosen(made_for["num_layers"]), tied=self.removed.tied)
-            plan = self.removed.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+            rest = replace(self.removed, vocabulary=None)
+            if rest.is_open:
+                plan = replace(chosen(made_for["num_layers"]), tied=rest.tied)
+            else:
+                plan = rest.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+            if self.removed.vocabulary is not None:
+                plan = replace(plan, vocabulary=vocabulary())
             return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
 
         return make
+
+    def _vocabulary(self) -> Vocabulary:
+        """The tokens that stay."""
+        from layercut.models.sources import resolve
+        from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, names_files
+        from layercut.surgery.gguf import gguf_to_gguf
+
+        assert self.removed is not None and self.removed.vocabulary is not None
+        file = gguf_to_gguf(self.model.model, self.out)
+        if file is not None and not names_files(self.removed.vocabulary):
+            return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
+        trusted = self.model.trust_remote_code
+        source = resolve(self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie)
+        return choose_vocabulary(source.path, self.removed.vocabulary)
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:
         """A plan of that many layers, chosen by block influence on text that the model itself writes, and of MLP
         channels by their activations on it.
         """
         from layercut.progress.bars import SelectionProgress
-        from layercut.selection.select import select_layers
+        from layercut.selection.select import SelectionRequest, select_layers
 
         assert self.remove is not None
         count = self.remove.count
-        number = 0 if count is None else count.layers(num_layers)
         if count is not None:
+            number = count.layers(num_layers)
             io.say(f"{count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
         if self.remove.mlp is not None:
             io.say("choosing MLP channels on text that the model itself writes; layercut select does on a task ...")
         with TemporaryDirectory() as scratch, SelectionProgress(io.console).running() as progress:
-            found = select_layers(
-                io.handle(self.model), criterion="block_influence", num_remove=number, layers=self.remove.layers,
-                mlp=self.remove.mlp, out=Path(scratch) / "run", seed=self.seed, progress=progress, say=io.say,
-            )  # fmt: skip
-        return found.plan
+            request = SelectionRequest(remove=self.remove, criterion="block_influence", seed=self.seed)
+            out = Path(scratch) / "run"
+            return select_layers(io.handle(self.model), request, out=out, progress=progress, say=io.say).plan

@@ -35,8 +35,7 @@ from layercut.verbs.base import (
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.engine.handle import ModelHandle
-    from layercut.engine.served import ServedModel
+    from layercut.engine.handle import ModelHandle, ServedModel
     from layercut.surgery.plan import CutPlan
     from layercut.tasks.run import Evaluated
 
@@ -164,7 +163,7 @@ class EvalVerb(Verb):
 
     def _planned(self, io: Io) -> tuple[ModelHandle | ServedModel, CutPlan, Path]:
         """The model, what it loses, and the run folder."""
-        from layercut.engine.served import handle_of
+        from layercut.engine.handle import handle_of
         from layercut.selection.specs import plan_of
         from layercut.tasks.run import slug
 

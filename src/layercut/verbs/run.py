@@ -16,8 +16,7 @@ from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.runs.foreign_code import check_trust, untrusted
 from layercut.selection.base import Context
-from layercut.selection.protect import parse_protected
-from layercut.selection.specs import LayerSpec, fits
+from layercut.selection.specs import LayerSpec, fits, parse_protected
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
 from layercut.text.counting import counted

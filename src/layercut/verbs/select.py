@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -15,8 +16,7 @@ from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import Context, SearchSettings, no_objective
-from layercut.selection.protect import parse_protected
-from layercut.selection.specs import LayerSpec, Units
+from layercut.selection.specs import LayerSpec, Units, parse_protected
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.channels import CHANNEL_CRITERIA
 from layercut.surgery.plan import CutPlan
@@ -41,7 +41,7 @@ from layercut.verbs.base import (
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.selection.select import Selected
+    from layercut.selection.select import Selected, SelectionRequest
 
 
 def _those(fact: str) -> str:
@@ -177,40 +177,22 @@ class SelectVerb(Verb):
             raise InputError(f"the config of {self.model.model} does not say how many decoder layers it has.")
         stays = parse_protected(self.protect, depth) if self.protect else None
         if self.remove.count is not None:
-            Context(num_layers=depth, num_remove=self._number(depth), protect=stays)
+            Context(num_layers=depth, num_remove=self.remove.count.layers(depth), protect=stays)
         else:
             CutPlan(num_layers=depth, removed=self.remove.layers or ())
 
-    def _number(self, num_layers: int) -> int:
-        return 0 if self.remove.count is None else self.remove.count.layers(num_layers)
+    def _request(self) -> SelectionRequest:
+        from layercut.selection.select import SelectionRequest
+
+        return SelectionRequest(**{field.name: getattr(self, field.name) for field in fields(SelectionRequest)})
 
     def run(self, io: Io) -> Selected:
         """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
         from layercut.progress.bars import SelectionProgress
         from layercut.selection.select import select_layers
 
-        handle = io.handle(self.model)
         with SelectionProgress(io.console).running() as progress:
-            return select_layers(
-                handle,
-                criterion=self.criterion,
-                num_remove=self._number(handle.num_layers),
-                layers=self.remove.layers,
-                mlp=self.remove.mlp,
-                channels=self.channels,
-                out=self.folder,
-                tasks=self.tasks,
-                calibration=self.calibration,
-                protect=self.protect,
-                settings=self.settings,
-                **self.search.as_dict(),
-                decoding=self.decoding,
-                num_held_out=self.held_out,
-                keep=self.keep,
-                seed=self.seed,
-                progress=progress,
-                say=io.say,
-            )
+            return select_layers(io.handle(self.model), self._request(), out=self.folder, progress=progress, say=io.say)
 
     def show(self, done: Selected, io: Io) -> Shown:
         """See ``Verb``."""
@@ -227,19 +209,7 @@ class SelectVerb(Verb):
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``. Channels take one pass over the answers or the text."""
         from layercut.selection.outline import selection_outline
-        from layercut.selection.select import objective_parts
 
         if self.criterion is None:
             raise InputError("a dry run counts what choosing layers asks; MLP channels take one pass over the texts.")
-        outline = selection_outline(
-            self.model,
-            criterion=self.criterion,
-            num_remove=self._number(depth_of(self.model.model, self.model.revision) or 1),
-            parts=[part for task in self.tasks for part in objective_parts(task, self.seed)],
-            calibration=self.calibration,
-            protect=self.protect,
-            settings=self.settings,
-            num_held_out=self.held_out,
-            out=self.folder,
-        )
-        return shown_outlines(outline)
+        return shown_outlines(selection_outline(self.model, self._request(), out=self.folder))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.selection.specs import LayerSpec, prefix_that_keeps
+from layercut.selection.greedy import prefix_that_keeps
+from layercut.selection.specs import LayerSpec
 from layercut.surgery.plan import CutPlan, as_plan
 from tests.unit.cli.conftest import Run, layercut, tiny  # noqa: F401 - the fixtures
 

@@ -84,7 +84,7 @@ def test_the_same_call_asks_and_times_nothing_again(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("asked again")
 
-    for name in ("completions", "answers_under", "divergences_under"):
+    for name in ("completions", "ask", "compare"):
         monkeypatch.setattr(SharedEngine, name, refuse)
     for name in ("measure", "measure_times", "measure_draft"):
         monkeypatch.setattr(job, name, refuse)
@@ -97,7 +97,7 @@ def test_what_was_killed_goes_on_with_the_same_result(
     model: Path, task: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = asked(model, task, tmp_path / "whole", times=elsewhere).result
-    own, left = SharedEngine.answers_under, [4]
+    own, left = SharedEngine.ask, [4]
 
     def stops(*args: Any, **more: Any) -> Any:
         for found in own(*args, **more):
@@ -107,7 +107,7 @@ def test_what_was_killed_goes_on_with_the_same_result(
             yield found
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SharedEngine, "answers_under", stops)
+        patch.setattr(SharedEngine, "ask", stops)
         asked(model, task, tmp_path / "killed", times=elsewhere)
     resumed = asked(model, task, tmp_path / "killed", times=elsewhere).result
     assert resumed.plans == whole.plans and resumed.tried == whole.tried

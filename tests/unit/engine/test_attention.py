@@ -17,6 +17,7 @@ from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
 from layercut.models.structure import structure_in
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, byte_tokenizer
 
@@ -36,8 +37,8 @@ def with_sinks() -> LoadedModel:
 def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine() -> None:
     loaded = with_sinks()
     with pytest.raises(InputError, match="s_aux, .* `?engine`? plain"):
-        list(SharedEngine(loaded).completions([REQUEST], UNCUT, Decoding()))
-    assert len(list(PlainEngine(loaded).completions([REQUEST], UNCUT, Decoding()))) == 1
+        list(completions(SharedEngine(loaded), [REQUEST], UNCUT, Decoding()))
+    assert len(list(completions(PlainEngine(loaded), [REQUEST], UNCUT, Decoding()))) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,19 +22,13 @@ def ids(batches: list[list[Item]]) -> list[str]:
 
 def test_batches_keep_the_order_and_never_split_a_request() -> None:
     items = [Item("a", 2), Item("b", 1), Item("c", 2), Item("d", 9), Item("e", 1)]
-    assert ids(lay_out(items, 4, ())) == ["ab", "c", "d", "e"]
-    assert list(lay_out([], 4, ())) == []
-
-
-def test_only_batches_that_are_done_throughout_are_left_out() -> None:
-    items = [Item(name) for name in "abcdef"]
-    assert ids(lay_out(items, 2, {"a", "b", "c"})) == ["cd", "ef"]
-    assert ids(lay_out(items, 2, [*"abcdef", "unknown"])) == []
+    assert ids(lay_out(items, 4)) == ["ab", "c", "d", "e"]
+    assert list(lay_out([], 4)) == []
 
 
 def test_two_requests_of_one_id_are_refused() -> None:
     with pytest.raises(InputError, match="'a' is there"):
-        lay_out([Item("a"), Item("b"), Item("a")], 2, {"a"})
+        lay_out([Item("a"), Item("b"), Item("a")], 2)
 
 
 def test_parts_are_halved_for_good_when_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:

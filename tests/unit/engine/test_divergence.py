@@ -19,6 +19,7 @@ from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
+from tests.support.engines import divergences, log_likelihoods
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
 
@@ -43,7 +44,7 @@ def loaded(model_type: str) -> LoadedModel:
 def compare(
     plan: CutPlan, reference: CutPlan = UNCUT, model_type: str = "llama", batch_size: int = 8, asked: Any = ASKED
 ) -> list[Divergence]:
-    found = PlainEngine(loaded(model_type), batch_size=batch_size).divergences(asked, plan, reference)
+    found = divergences(PlainEngine(loaded(model_type), batch_size=batch_size), asked, plan, reference)
     return sorted((answer for batch in found for answer in batch), key=lambda answer: answer.id)
 
 
@@ -114,7 +115,7 @@ def test_a_plan_does_not_differ_from_itself(plan: CutPlan) -> None:
 
 
 def test_nll_is_minus_the_log_likelihood() -> None:
-    found = PlainEngine(loaded("llama")).log_likelihoods(ASKED, CUT)
+    found = log_likelihoods(PlainEngine(loaded("llama")), ASKED, CUT)
     scores = {answer.id: answer.log_likelihoods[0] for batch in found for answer in batch}
     for answer in compare(CUT):
         assert -answer.nll == pytest.approx(scores[answer.id], rel=1e-5)
@@ -126,7 +127,7 @@ def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytes
     engine = PlainEngine(loaded(model_type))
 
     def scores() -> list[tuple[float, ...]]:
-        return [answer.log_likelihoods for batch in engine.log_likelihoods(asked, CUT) for answer in batch]
+        return [answer.log_likelihoods for batch in log_likelihoods(engine, asked, CUT) for answer in batch]
 
     at_once, scored_at_once = compare(CUT, model_type=model_type), scores()
     monkeypatch.setattr(stack, "CHUNK_SIZE", 3 * 260)  # three positions
@@ -143,17 +144,17 @@ def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytes
 
 def test_the_order_and_resuming_change_nothing_to_the_last_bit() -> None:
     engine = PlainEngine(loaded("llama"), batch_size=2)
-    through = list(engine.divergences(ASKED, CUT, UNCUT))
+    through = list(divergences(engine, ASKED, CUT, UNCUT))
     shuffled = random.Random(1).sample(ASKED, len(ASKED))
-    assert list(engine.divergences(shuffled, CUT, UNCUT)) == through
+    assert list(divergences(engine, shuffled, CUT, UNCUT)) == through
     done = {through[0][0].id, through[0][1].id, through[1][0].id}
-    assert list(engine.divergences(ASKED, CUT, UNCUT, done)) == through[1:]
+    assert list(divergences(engine, ASKED, CUT, UNCUT, done)) == through[1:]
 
 
 def test_the_model_is_whole_whenever_somebody_stops_asking() -> None:
     model = loaded("llama").model
     names = set(vars(model.base_model))
-    asking = PlainEngine(loaded("llama"), batch_size=1).divergences(ASKED, CUT, OTHER)
+    asking = divergences(PlainEngine(loaded("llama"), batch_size=1), ASKED, CUT, OTHER)
     next(asking)
     assert len(model.model.layers) == NUM_LAYERS
     assert set(vars(model.base_model)) == names
@@ -165,14 +166,14 @@ def test_refusals_name_the_request() -> None:
     for wrong in ((), ("a", "b")):
         request = LikelihoodRequest(id="r7", prompt="x", continuations=wrong)
         with pytest.raises(InputError, match="request 'r7'"):
-            engine.divergences([request], CUT, UNCUT)
+            divergences(engine, [request], CUT, UNCUT)
     with pytest.raises(InputError, match="'q0' is there"):
-        engine.divergences([ASKED[0], ASKED[0]], CUT, UNCUT)
+        divergences(engine, [ASKED[0], ASKED[0]], CUT, UNCUT)
     broken = tiny_loaded("llama")
     with torch.no_grad():
         broken.model.model.layers[2].mlp.down_proj.weight.fill_(torch.nan)
     with pytest.raises(InputError, match="request 'q0': tiny-llama .*float32"):
-        list(PlainEngine(broken).divergences(ASKED[:1], CUT, UNCUT))
+        list(divergences(PlainEngine(broken), ASKED[:1], CUT, UNCUT))
 
 
 def test_conversations_are_rendered() -> None:
@@ -219,7 +220,7 @@ def test_running_out_of_memory_changes_no_answer() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     small.model.get_input_embeddings().register_forward_pre_hook(out_of_memory)
-    found = [one for batch in PlainEngine(small, batch_size=8).divergences(ASKED, CUT, UNCUT) for one in batch]
+    found = [one for batch in divergences(PlainEngine(small, batch_size=8), ASKED, CUT, UNCUT) for one in batch]
     for ours, theirs in zip(sorted(found, key=lambda one: one.id), compare(CUT), strict=True):
         assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
 
@@ -233,13 +234,11 @@ def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone
     engine, plans = PlainEngine(loaded("llama"), batch_size=2), [CUT, OTHER, UNCUT]
     done = {(CUT.key, "q0"), (CUT.key, "q1"), (CUT.key, "q2"), (CUT.key, "q3"), (CUT.key, "q4")}
     found: dict[str, list[Divergence]] = {}
-    for plan, answers in engine.divergences_under(ASKED, plans, UNCUT):
+    for plan, answers in engine.compare(ASKED, plans, UNCUT):
         found.setdefault(plan.key, []).extend(answers)
     assert len(passes) == 3 * (1 + 2), "three batches: the reference, and each plan that differs from it"
     for plan in plans:
         assert sorted(found[plan.key], key=lambda one: one.id) == compare(plan, batch_size=2)
     passes.clear()
-    left = [
-        plan for plan, _ in engine.divergences_under(ASKED, plans, UNCUT, lambda plan, id: (plan.key, id) not in done)
-    ]
+    left = [plan for plan, _ in engine.compare(ASKED, plans, UNCUT, lambda plan, id: (plan.key, id) not in done)]
     assert CUT not in left and len(passes) == 3 * (1 + 1)

@@ -11,6 +11,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.selection.specs import plan_of
 from layercut.settings import ModelSettings
+from tests.support.engines import completions
 from tests.support.fake_vllm import FakeVllm
 from tests.support.tiny import NUM_LAYERS, save_tiny
 
@@ -30,7 +31,7 @@ def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny: str) -> None
 def test_the_plain_engine_imports_no_other(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "layercut.engine.shared", None)  # importing it would raise
     engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, engine="plain")).engine
-    assert isinstance(engine, PlainEngine)
+    assert type(engine) is PlainEngine
     assert engine.describe()["batch_size"] == 3
 
 
@@ -48,7 +49,7 @@ def test_vllm_reads_the_weights_itself(tiny: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("layercut.models.loading.load_model", lambda *_, **__: pytest.fail("loaded twice"))
     handle = ModelHandle(ModelSettings(model=tiny, device="cpu", engine="vllm", batch_size=3, cache_gib=0.5))
     request = GenerationRequest(id="a", prompt="x", max_new_tokens=2)
-    ((answer,),) = handle.engine.completions([request], plan_of(handle, "0,3", 0), Decoding())
+    ((answer,),) = completions(handle.engine, [request], plan_of(handle, "0,3", 0), Decoding())
     assert answer.num_new_tokens == 2
     assert handle.reader is handle.weightless
     assert fake.started[0]["path"] == tiny

@@ -18,6 +18,7 @@ from layercut.models.sources import resolve
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions, log_likelihoods
 from tests.support.tiny import byte_tokenizer
 from tests.support.tiny_gguf import TINY, build, write
 
@@ -70,7 +71,7 @@ def engine_of(file: Path, **more: Any) -> LlamaCppEngine:
 
 
 def answers(engine: Any, plan: CutPlan, requests: Any = REQUESTS, decoding: Decoding = GREEDY) -> dict[str, Completion]:
-    return {one.id: one for batch in engine.completions(requests, plan, decoding) for one in batch}
+    return {one.id: one for batch in completions(engine, requests, plan, decoding) for one in batch}
 
 
 @pytest.mark.parametrize("is_cut", [False, True], ids=["uncut", "cut"])
@@ -84,7 +85,7 @@ def test_in_float32_it_answers_and_scores_as_transformers_does(
     assert found == expected
     assert all(one.tokens == expected[name].tokens for name, one in found.items())
     scores, wanted = (
-        {one.id: one for batch in each.log_likelihoods(SCORED, plan) for one in batch} for each in (ours, plain)
+        {one.id: one for batch in log_likelihoods(each, SCORED, plan) for one in batch} for each in (ours, plain)
     )
     for name, one in scores.items():
         close = 5e-3 if family == "gemma3" else 2e-3  # its gelu is a table in float16
@@ -126,7 +127,7 @@ def test_characters_of_several_tokens_are_written_and_scored(files: dict[str, Pa
         assert (found[name].finish_reason, found[name].num_new_tokens) == (one.finish_reason, one.num_new_tokens)
         assert found[name].text.rstrip("\ufffd") == one.text[: len(found[name].text.rstrip("\ufffd"))]
     scored = [LikelihoodRequest(id="sea", prompt="The sea", continuations=(" 🌊", "é", "e"))]
-    (((one,),), ((wanted,),)) = (list(each.log_likelihoods(scored, plan)) for each in (ours, plain))
+    (((one,),), ((wanted,),)) = (list(log_likelihoods(each, scored, plan)) for each in (ours, plain))
     assert one.log_likelihoods == pytest.approx(wanted.log_likelihoods, abs=5e-3)
     assert one.is_greedy == wanted.is_greedy
 
@@ -146,7 +147,7 @@ def test_stop_strings_early_verdicts_and_what_is_done(files: dict[str, Path]) ->
     assert found["settled"].finish_reason == "settled" and len(found["settled"].text) == 3
     assert expected["settled"].text.startswith(found["settled"].text), "PlainEngine writes on"
     alone = engine_of(files["qwen2"], batch_size=1)
-    left = [one.id for batch in alone.completions(REQUESTS, plan, GREEDY, done={"long", "chat"}) for one in batch]
+    left = [one.id for batch in completions(alone, REQUESTS, plan, GREEDY, done={"long", "chat"}) for one in batch]
     assert {"text", "short"} <= set(left)
     assert answers(alone, plan) == answers(ours, plan), "batch of 1 = batch of n"
 

@@ -21,6 +21,7 @@ from layercut.cli.main import app
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions, divergences, log_likelihoods
 from tests.support.fake_server import Body, Served, serving
 from tests.support.tiny import byte_tokenizer
 
@@ -60,7 +61,7 @@ def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(serve
     begun = GenerationRequest(
         id="begun", prompt=(Message("user", "hi"), Message("assistant", "I am")), max_new_tokens=4
     )
-    found = by_id(engine(server, concurrency=1).completions([*requests(1, stop=("\n",)), talk, begun], UNCUT, GREEDY))
+    found = by_id(completions(engine(server, concurrency=1), [*requests(1, stop=("\n",)), talk, begun], UNCUT, GREEDY))
     (plain, asked), (chat, talked), (_, went_on) = server.asked
     assert (plain, asked["prompt"], asked["stop"]) == ("/v1/completions", "How is 0?", ["\n"])
     assert (asked["model"], asked["max_tokens"], asked["temperature"]) == ("m", 9, 0.0)
@@ -75,7 +76,7 @@ def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(serve
 def test_with_a_tokenizer_prompts_are_laid_out_here(server: Served) -> None:
     asking = with_tokenizer(server)
     talk = GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)
-    (found,) = by_id(asking.completions([talk], UNCUT, GREEDY)).values()
+    (found,) = by_id(completions(asking, [talk], UNCUT, GREEDY)).values()
     tokenizer = byte_tokenizer()
     text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     ((path, asked),) = server.asked
@@ -86,23 +87,23 @@ def test_with_a_tokenizer_prompts_are_laid_out_here(server: Served) -> None:
 
 def test_more_stop_strings_than_the_interface_takes_are_looked_for_here(server: Served) -> None:
     stops = ("1", "2", "3", "4", "Q:")
-    (found,) = by_id(engine(server).completions(requests(1, stop=stops), UNCUT, GREEDY)).values()
+    (found,) = by_id(completions(engine(server), requests(1, stop=stops), UNCUT, GREEDY)).values()
     assert server.asked[0][1]["stop"] == ["1", "2", "3", "4"]
     assert found.text == " fine\n"
 
 
 def test_an_answer_that_ran_out_of_length_says_so(server: Served) -> None:
     server.finish = "length"
-    (found,) = by_id(engine(server).completions(requests(1), UNCUT, GREEDY)).values()
+    (found,) = by_id(completions(engine(server), requests(1), UNCUT, GREEDY)).values()
     assert (found.finish_reason, found.text) == ("length", " fine\nQ: more")
-    (found,) = by_id(engine(server).completions(requests(1, stop=("Q:",)), UNCUT, GREEDY)).values()
+    (found,) = by_id(completions(engine(server), requests(1, stop=("Q:",)), UNCUT, GREEDY)).values()
     assert found.finish_reason == "stop"
 
 
 def test_draws_are_seeded_by_the_request(server: Served) -> None:
     drawn = Decoding(temperature=0.5, top_p=0.9, top_k=7, seed=3)
-    by_id(engine(server).completions(requests(2), UNCUT, drawn))
-    by_id(engine(server).completions(requests(2), UNCUT, drawn))
+    by_id(completions(engine(server), requests(2), UNCUT, drawn))
+    by_id(completions(engine(server), requests(2), UNCUT, drawn))
     bodies = [body for _, body in server.asked]
     assert all((body["temperature"], body["top_p"], body["top_k"]) == (0.5, 0.9, 7) for body in bodies)
     seeds = {body["prompt"]: {one["seed"] for one in bodies if one["prompt"] == body["prompt"]} for body in bodies}
@@ -112,7 +113,7 @@ def test_draws_are_seeded_by_the_request(server: Served) -> None:
 
 def test_failures_are_sent_again_and_answers_stay_whole(server: Served) -> None:
     server.failures = [429, 500, 503, 429]
-    found = by_id(engine(server, concurrency=2).completions(requests(5), UNCUT, GREEDY))
+    found = by_id(completions(engine(server, concurrency=2), requests(5), UNCUT, GREEDY))
     assert sorted(found) == ["0", "1", "2", "3", "4"]
     assert len(server.asked) == 9
     assert server.most_at_once <= 2
@@ -121,37 +122,37 @@ def test_failures_are_sent_again_and_answers_stay_whole(server: Served) -> None:
 def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server: Served) -> None:
     server.answer = lambda body: "yes"
     asking = engine(server, concurrency=1, retries=1)
-    found = asking.completions(requests(4), UNCUT, GREEDY)
+    found = completions(asking, requests(4), UNCUT, GREEDY)
     kept = by_id(iter([next(found), next(found)]))
     server.failures = [500, 500, 500]
     with pytest.raises(InputError, match=r"^http://127.0.0.1:\d+/v1 refuses .*\(500\)"):
         list(found)
     server.failures = []
-    rest = by_id(asking.completions(requests(4), UNCUT, GREEDY, done=kept))
+    rest = by_id(completions(asking, requests(4), UNCUT, GREEDY, done=kept))
     assert sorted([*kept, *rest]) == ["0", "1", "2", "3"]
 
 
 def test_a_refused_request_is_not_sent_again(server: Served) -> None:
     server.failures = [400]
     with pytest.raises(InputError, match=r"\(400\)"):
-        by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
+        by_id(completions(engine(server), requests(1), UNCUT, GREEDY))
     assert len(server.asked) == 1
     server.failures = [404]
     with pytest.raises(InputError, match="ends in /v1"):
-        by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
+        by_id(completions(engine(server), requests(1), UNCUT, GREEDY))
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:
     asking = OpenAIEngine("m", "http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(InputError, match=r"no answer from http://127.0.0.1:9/v1"):
-        by_id(asking.completions(requests(1), UNCUT, GREEDY))
+        by_id(completions(asking, requests(1), UNCUT, GREEDY))
 
 
 def test_options_are_scored_along_the_echoed_prompt(server: Served) -> None:
     server.log_p = lambda tokens, at: -0.25 if tokens[at] % 2 else -2.0
     asking = with_tokenizer(server)
     asked = LikelihoodRequest(id="a", prompt="Pick:", continuations=("ab", "acc"))
-    (found,) = by_id(asking.log_likelihoods([asked], UNCUT)).values()
+    (found,) = by_id(log_likelihoods(asking, [asked], UNCUT)).values()
     tokenizer = byte_tokenizer()
     for place, option in enumerate(asked.continuations):
         values = [-0.25 if token % 2 else -2.0 for token in tokenizer(option)["input_ids"]]
@@ -167,17 +168,17 @@ def test_options_are_scored_along_the_echoed_prompt(server: Served) -> None:
 def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
     with pytest.raises(InputError, match="name it with `tokenizer`"):
-        engine(server).log_likelihoods(asked, UNCUT)
+        log_likelihoods(engine(server), asked, UNCUT)
     server.echoes = False
     with pytest.raises(InputError, match="gave 0 log-probabilities"):
-        by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
+        by_id(log_likelihoods(with_tokenizer(server), asked, UNCUT))
     plan = CutPlan(num_layers=6, removed=(2,))
     with pytest.raises(InputError, match="cannot be removed"):
-        engine(server).completions(requests(), plan, GREEDY)
+        completions(engine(server), requests(), plan, GREEDY)
     with pytest.raises(InputError, match="hidden states"):
         engine(server).hidden_states([], UNCUT)
     with pytest.raises(InputError, match="whole vocabulary"):
-        engine(server).divergences([], UNCUT, UNCUT)
+        divergences(engine(server), [], UNCUT, UNCUT)
 
 
 def test_eval_asks_a_server_and_goes_on_where_it_was_stopped(server: Served, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_a_server_that_is_not_there_is_said_at_once_and_given_up_soon(tmp_path: 
 
 def test_a_server_that_answers_anything_counts_as_there(server: Served) -> None:
     asking = engine(server)
-    assert len(by_id(asking.completions(requests(2), UNCUT, GREEDY))) == 2
+    assert len(by_id(completions(asking, requests(2), UNCUT, GREEDY))) == 2
     assert [path for path, _ in server.asked] == ["/v1/completions"] * 2
 
 
@@ -271,7 +272,7 @@ def test_a_server_that_comes_up_late_is_waited_for(caplog: pytest.LogCaptureFixt
     late.start()
     try:
         with caplog.at_level(logging.INFO, logger="layercut"):
-            found = by_id(asking.completions(requests(1), UNCUT, GREEDY))
+            found = by_id(completions(asking, requests(1), UNCUT, GREEDY))
     finally:
         up.set()
         late.join()
@@ -283,7 +284,7 @@ def test_a_server_that_takes_no_connection_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr("layercut.engine.openai.PATIENCE", 1.0)
     asking = OpenAIEngine("m", "http://no-such-host.invalid/v1")
     with pytest.raises(InputError, match=r"invalid/v1 \(.*another `base_url`"):
-        by_id(asking.completions(requests(1), UNCUT, GREEDY))
+        by_id(completions(asking, requests(1), UNCUT, GREEDY))
 
 
 def reply(**change: Any) -> bytes:
@@ -347,7 +348,7 @@ BAD_LOG_PROBABILITIES = {
 def test_a_reply_that_is_none_is_one_line(server: Served, raw: bytes) -> None:
     server.raw = raw
     with pytest.raises(InputError, match="end in /v1") as caught:
-        by_id(engine(server).completions(requests(1), UNCUT, GREEDY))
+        by_id(completions(engine(server), requests(1), UNCUT, GREEDY))
     assert len(str(caught.value)) < 600 and len(str(caught.value).splitlines()) == 1
 
 
@@ -356,27 +357,27 @@ def test_log_probabilities_that_are_none_are_one_line(server: Served, raw: bytes
     server.raw = raw
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
     with pytest.raises(InputError, match=r"OpenAI's|gave \d+ log-probabilities"):
-        by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))
+        by_id(log_likelihoods(with_tokenizer(server), asked, UNCUT))
 
 
 def test_what_a_reply_may_leave_out(server: Served) -> None:
     server.raw = b'{"choices": [{"text": "a"}]}'
-    (found,) = by_id(engine(server).completions(requests(1), UNCUT, GREEDY)).values()
+    (found,) = by_id(completions(engine(server), requests(1), UNCUT, GREEDY)).values()
     assert (found.text, found.finish_reason, found.num_new_tokens) == ("a", "stop", 0)
     server.raw = reply(text=None, message={"content": None}, finish_reason="content_filter")
     talk = [GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)]
-    assert by_id(engine(server).completions(talk, UNCUT, GREEDY))["talk"].text == ""
+    assert by_id(completions(engine(server), talk, UNCUT, GREEDY))["talk"].text == ""
     server.raw = echoed([None, 1e-7], [None, {"a": 0.0}])  # rounding
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
-    assert by_id(with_tokenizer(server).log_likelihoods(asked, UNCUT))["a"].is_greedy == (True,)
+    assert by_id(log_likelihoods(with_tokenizer(server), asked, UNCUT))["a"].is_greedy == (True,)
 
 
 def test_a_reply_that_never_ends_is_given_up(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layercut.engine.openai.SECONDS", 0.5)
     asking = engine(server)
-    by_id(asking.completions(requests(1), UNCUT, GREEDY))
+    by_id(completions(asking, requests(1), UNCUT, GREEDY))
     server.seconds_a_byte = 0.05
     began = time.monotonic()
     with pytest.raises(InputError, match="in 0 s.*same command"):
-        by_id(asking.completions(requests(2), UNCUT, GREEDY))
+        by_id(completions(asking, requests(2), UNCUT, GREEDY))
     assert time.monotonic() - began < 3

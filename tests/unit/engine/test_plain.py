@@ -16,6 +16,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from tests.support.engines import completions, log_likelihoods
 from tests.support.loaded import greedy_tokens, tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 
@@ -33,12 +34,12 @@ def ask(id: str, prompt: Any = "2 + 2 =", max_new_tokens: int = 8, stop: tuple[s
 
 
 def complete(engine: PlainEngine, *requests: GenerationRequest, decoding: Decoding = GREEDY) -> list[Completion]:
-    found = {answer.id: answer for batch in engine.completions(requests, UNCUT, decoding) for answer in batch}
+    found = {answer.id: answer for batch in completions(engine, requests, UNCUT, decoding) for answer in batch}
     return [found[request.id] for request in requests]
 
 
 def score(engine: PlainEngine, *requests: LikelihoodRequest) -> list[Likelihoods]:
-    found = {answer.id: answer for batch in engine.log_likelihoods(requests, UNCUT) for answer in batch}
+    found = {answer.id: answer for batch in log_likelihoods(engine, requests, UNCUT) for answer in batch}
     return [found[request.id] for request in requests]
 
 
@@ -82,10 +83,10 @@ def test_batches_are_the_same_in_whatever_order_requests_of_one_length_come() ->
     asked = [ask(name, f"word {name}") for name in "dbeca"]
     scored = [LikelihoodRequest(id=name, prompt=f"word {name}", continuations=(" x",)) for name in "dbeca"]
     for found in (
-        two.completions(asked, UNCUT, GREEDY),
-        two.completions(asked[::-1], UNCUT, GREEDY),
-        two.log_likelihoods(scored, UNCUT),
-        two.log_likelihoods(scored[::-1], UNCUT),
+        completions(two, asked, UNCUT, GREEDY),
+        completions(two, asked[::-1], UNCUT, GREEDY),
+        log_likelihoods(two, scored, UNCUT),
+        log_likelihoods(two, scored[::-1], UNCUT),
     ):
         assert [[answer.id for answer in batch] for batch in found] == [["a", "b"], ["c", "d"], ["e"]]
 
@@ -139,7 +140,7 @@ def test_errors_name_the_request_and_come_at_once() -> None:
     }
     for message, request in wrong.items():
         with pytest.raises(InputError, match=message):
-            plain.completions([ask("ok"), request], UNCUT, GREEDY)
+            completions(plain, [ask("ok"), request], UNCUT, GREEDY)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
@@ -160,7 +161,7 @@ def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None
         "request 'x': a continuation has 513 tokens and tiny-llama takes 512": request("a", "b" * 513),
     }.items():
         with pytest.raises(InputError, match=message):
-            engine().log_likelihoods([wrong], UNCUT)
+            log_likelihoods(engine(), [wrong], UNCUT)
 
 
 def test_a_context_that_is_too_long_loses_its_beginning_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,7 +249,7 @@ def test_whoever_stops_asking_leaves_the_model_whole() -> None:
         return sum(len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in layers)
 
     plain = PlainEngine(loaded, batch_size=1)
-    next(iter(plain.completions([ask("a"), ask("b")], CUT, GREEDY)))
+    next(iter(completions(plain, [ask("a"), ask("b")], CUT, GREEDY)))
     assert list(loaded.model.model.layers) == layers
     before = num_hooks()
     next(iter(plain.hidden_states(["a", "b"], CUT)))

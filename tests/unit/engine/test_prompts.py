@@ -14,6 +14,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.healing.examples import encode_example
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import byte_tokenizer
 
@@ -137,7 +138,7 @@ def test_an_answer_has_its_line_break_whoever_gave_it(build: type[PlainEngine] |
 
     def answer(request: GenerationRequest, *, joins: bool) -> Completion:
         loaded = replace(tiny_loaded("llama"), tokenizer=copy.deepcopy(byte_tokenizer(joins=joins)))
-        ((found,),) = build(loaded).completions([request], CutPlan(num_layers=6, removed=(2,)), Decoding())
+        ((found,),) = completions(build(loaded), [request], CutPlan(num_layers=6, removed=(2,)), Decoding())
         return found
 
     found, expected = answer(asked, joins=True), answer(whole, joins=True)

@@ -18,6 +18,7 @@ import torch
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.pool_engine import asked, flat, forget, no_engine, slow_engine, text_of, tiny_shared_engine
 
 ray = pytest.importorskip("ray", reason="needs the extra [ray]")
@@ -47,7 +48,6 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slow(notes: Path) -> Iterator[RayPool]:
     """Two members that take 50 ms over an answer; started once, as that takes seconds."""
     with RayPool("local:2", partial(slow_engine, notes, 0.05)) as pool:
-        pool.wait()
         yield pool
 
 
@@ -70,29 +70,29 @@ def test_it_answers_as_one_engine_does() -> None:
         assert (pool.num_layers, pool.has_chat_template) == (6, True)
         for decoding in (GREEDY, Decoding(temperature=0.8, seed=3)):
             many = requests(20)
-            expected = flat(alone.answers_under(many, PLANS, decoding))
-            assert flat(pool.answers_under(many, PLANS, decoding)) == expected
+            expected = flat(alone.ask(many, PLANS, decoding))
+            assert flat(pool.ask(many, PLANS, decoding)) == expected
             assert len({answer.text for answer in expected.values()}) > 10  # else this says little
-        one = [answer for batch in pool.completions(requests(9), PLANS[1], GREEDY, done={"r1"}) for answer in batch]
+        one = [answer for batch in completions(pool, requests(9), PLANS[1], GREEDY, done={"r1"}) for answer in batch]
         assert {answer.id for answer in one} >= {f"r{i}" for i in range(9)} - {"r1"}
 
         scored = [LikelihoodRequest(id=f"s{i}", prompt=f"{i} and", continuations=(" one", " two")) for i in range(7)]
-        expected_scores = flat(alone.answers_under(scored, PLANS))
-        found = flat(pool.answers_under(scored, PLANS))
+        expected_scores = flat(alone.ask(scored, PLANS))
+        found = flat(pool.ask(scored, PLANS))
         assert found.keys() == expected_scores.keys()
         for key, answer in found.items():
             assert answer.log_likelihoods == pytest.approx(expected_scores[key].log_likelihoods, abs=1e-4)
         mixed = [*requests(3), *(replace(one, id=f"r{i}") for i, one in enumerate(scored[:3]))]
         kinds = sorted(
             (plan.key, answer.id, type(answer).__name__)
-            for plan, answers in pool.answers_under(mixed, PLANS[:2], GREEDY)
+            for plan, answers in pool.ask(mixed, PLANS[:2], GREEDY)
             for answer in answers
         )
         names = ("Completion", "Likelihoods")
         assert kinds == sorted((plan.key, f"r{i}", kind) for plan in PLANS[:2] for i in range(3) for kind in names)
         compared = [LikelihoodRequest(id="c", prompt="a", continuations=(" b c",))]
-        (expected_damage,) = flat(alone.divergences_under(compared, [PLANS[2]], PLANS[0])).values()
-        (damage,) = flat(pool.divergences_under(compared, [PLANS[2]], PLANS[0])).values()
+        (expected_damage,) = flat(alone.compare(compared, [PLANS[2]], PLANS[0])).values()
+        (damage,) = flat(pool.compare(compared, [PLANS[2]], PLANS[0])).values()
         assert damage.kl == pytest.approx(expected_damage.kl, abs=1e-4)
         for ours, theirs in zip(
             pool.hidden_states(["ab", "abc"], PLANS[3]), alone.hidden_states(["ab", "abc"], PLANS[3]), strict=True
@@ -127,12 +127,11 @@ def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
 
 
 def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
-    slow.wait()
     plans = PLANS[:5]  # two in one block and three in the other, so that both do not end at once
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
     killed, deaths = None, slow.num_deaths
-    for plan, some in slow.answers_under(many, plans, GREEDY):
+    for plan, some in slow.ask(many, plans, GREEDY):
         for answer in some:
             assert (plan.key, answer.id) not in answers, "an answer came twice"
             answers[plan.key, answer.id] = answer.text
@@ -157,7 +156,7 @@ def test_what_is_out_is_dropped_where_it_runs(slow: RayPool, notes: Path) -> Non
     def wanted(plan: CutPlan, item: str) -> bool:
         return plan.key in going
 
-    for plan, some in slow.answers_under(many, PLANS, GREEDY, wanted):
+    for plan, some in slow.ask(many, PLANS, GREEDY, wanted):
         found[plan.key] = found.get(plan.key, 0) + len(some)
         going &= {PLANS[-1].key}
     assert found[PLANS[-1].key] == len(many)
@@ -165,10 +164,10 @@ def test_what_is_out_is_dropped_where_it_runs(slow: RayPool, notes: Path) -> Non
 
 
 def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -> None:
-    stopped = slow.answers_under(requests(40), PLANS, GREEDY)
+    stopped = slow.ask(requests(40), PLANS, GREEDY)
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
-    found = flat(slow.answers_under(requests(3), PLANS[:1], GREEDY))
+    found = flat(slow.ask(requests(3), PLANS[:1], GREEDY))
     assert {answer.text for answer in found.values()} == {text_of(one, PLANS[0]) for one in requests(3)}
     assert len(asked(notes)) < 40 * len(PLANS) / 2
 
@@ -176,14 +175,14 @@ def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -
 def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
     wrong = [GenerationRequest(id="wrong", prompt="x", max_new_tokens=1)]
     with pytest.raises(InputError, match="the request 'wrong' is wrong"):
-        flat(slow.answers_under(wrong, PLANS, GREEDY))
-    assert len(flat(slow.answers_under(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
+        flat(slow.ask(wrong, PLANS, GREEDY))
+    assert len(flat(slow.ask(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
 
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
     with pytest.raises(InputError, match="3 members of the pool died on the same 1 request "):
-        flat(slow.answers_under(poison, PLANS[:1], GREEDY))
+        flat(slow.ask(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 
 
@@ -204,7 +203,7 @@ from tests.support.pool_engine import flat, slow_engine
 from tests.unit.engine.test_ray_pool import GREEDY, PLANS, requests
 pool = RayPool("local:2", partial(slow_engine, Path({str(tmp_path)!r}), 0.2))
 print(*pool.pids, flush=True)
-flat(pool.answers_under(requests(200), PLANS, GREEDY))
+flat(pool.ask(requests(200), PLANS, GREEDY))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     environment.pop("RAY_ADDRESS", None)

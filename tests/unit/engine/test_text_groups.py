@@ -16,6 +16,7 @@ from layercut.engine.scores import Reading, neighbours
 from layercut.engine.shared import SharedEngine
 from layercut.engine.text_groups import Group, PackedText, by_length
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import log_likelihoods
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 
@@ -99,10 +100,10 @@ def test_shared_examples_change_no_score(model_type: str) -> None:
     plans = [CutPlan(num_layers=NUM_LAYERS), CutPlan(num_layers=NUM_LAYERS, removed=(2, 4))]
     requests = [*few_shot("b", 5), *few_shot("cc", 4), *few_shot("d", 1)]
     for plan in plans:
-        expected = {one.id: one for part in PlainEngine(loaded).log_likelihoods(requests, plan) for one in part}
+        expected = {one.id: one for part in log_likelihoods(PlainEngine(loaded), requests, plan) for one in part}
         for size in (1, 3, 32):
             ours = [
-                one for part in SharedEngine(loaded, batch_size=size).log_likelihoods(requests, plan) for one in part
+                one for part in log_likelihoods(SharedEngine(loaded, batch_size=size), requests, plan) for one in part
             ]
             assert sorted(one.id for one in ours) == sorted(expected)
             for one in ours:

@@ -14,6 +14,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from tests.support.engines import divergences
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 
@@ -27,7 +28,7 @@ Make = Callable[[LoadedModel], PlainEngine | SharedEngine]
 
 
 def ask(make: Make) -> dict[str, Divergence]:
-    found = make(tiny_loaded("llama")).divergences(ASKED, CUT, UNCUT)
+    found = divergences(make(tiny_loaded("llama")), ASKED, CUT, UNCUT)
     return {answer.id: answer for batch in found for answer in batch}
 
 

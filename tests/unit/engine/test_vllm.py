@@ -28,6 +28,7 @@ from layercut.models.loading import WeightlessModel, load_model, load_without_we
 from layercut.models.sources import resolve
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions, divergences, log_likelihoods
 from tests.support.fake_vllm import FakeVllm, ToyModel
 from tests.support.tiny import NUM_LAYERS, save_tiny
 
@@ -81,7 +82,7 @@ def test_each_plan_is_answered_by_the_layers_that_stay(model: WeightlessModel, v
     engine = VllmEngine(model)
     texts = set()
     for plan in PLANS:
-        for name, found in answers(engine.completions(requests(), plan, GREEDY)).items():
+        for name, found in answers(completions(engine, requests(), plan, GREEDY)).items():
             expected = text_of(engine, greedy(engine, SHARED + name, plan, 5))
             assert (found.text, found.finish_reason, found.num_new_tokens) == (expected, "length", 5)
             assert found.num_prompt_tokens == len(SHARED) + 1
@@ -92,7 +93,7 @@ def test_each_plan_is_answered_by_the_layers_that_stay(model: WeightlessModel, v
 def test_a_plan_has_a_cache_namespace_of_its_own(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model)
     for plan in (PLANS[1], PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(0,), criterion="reverse")):
-        list(engine.completions(requests(), plan, GREEDY))
+        list(completions(engine, requests(), plan, GREEDY))
     salts = [live.salt for live in engine._engine.asked]
     assert salts == [PLANS[1].key] * 3 + [PLANS[0].key] * 3 + [PLANS[1].key] * 3
     assert PLANS[0].key != PLANS[1].key
@@ -102,9 +103,9 @@ def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model: Weightl
     engine = VllmEngine(model)
     layer = toy(engine).model.layers[2]
     own = layer.forward = layer.forward  # some quantised layers carry their own
-    list(engine.completions(requests(), PLANS[2], GREEDY))
+    list(completions(engine, requests(), PLANS[2], GREEDY))
     assert layer.forward is not own
-    list(engine.completions(requests(), PLANS[0], GREEDY))
+    list(completions(engine, requests(), PLANS[0], GREEDY))
     assert vars(layer)["forward"] is own
     assert [set(vars(one)) - set(vars(layer)) for one in toy(engine).model.layers] == [set()] * NUM_LAYERS
     assert "forward" not in vars(toy(engine).model.layers[3])
@@ -116,11 +117,11 @@ def test_an_answer_ends_where_its_request_says(model: WeightlessModel, vllm: Fak
     first, second, third, *_ = greedy(engine, SHARED + "a", plan, 5)
     text = text_of(engine, [first, second])
     ended = replace(requests()[0], stop=(text_of(engine, [first, second, third])[len(text) :],))
-    (found,) = answers(engine.completions([ended], plan, GREEDY)).values()
+    (found,) = answers(completions(engine, [ended], plan, GREEDY)).values()
     assert (found.text, found.finish_reason, found.num_new_tokens) == (text, "stop", 3)
     assert engine._engine.aborted == ["0"], "no more tokens are made than are looked at"
     settled = replace(requests()[0], settled=lambda so_far: len(so_far) >= len(text))
-    (found,) = answers(engine.completions([settled], plan, GREEDY)).values()
+    (found,) = answers(completions(engine, [settled], plan, GREEDY)).values()
     assert (found.text, found.finish_reason) == (text, "settled")
     assert not engine._engine.live
 
@@ -130,7 +131,7 @@ def test_a_stop_token_of_the_checkpoint_ends_an_answer(model: WeightlessModel, v
     first, second, third, *_ = greedy(engine, SHARED + "a", PLANS[1], 5)
     assert third not in (first, second)
     engine._stop_tokens = (third,)
-    (found,) = answers(engine.completions(requests()[:1], PLANS[1], GREEDY)).values()
+    (found,) = answers(completions(engine, requests()[:1], PLANS[1], GREEDY)).values()
     assert (found.text, found.finish_reason) == (text_of(engine, [first, second]), "stop")
     assert found.num_new_tokens == 3
     assert engine._engine.asked[0].parameters.stop_token_ids == [third]
@@ -142,7 +143,7 @@ def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, vllm: 
     options = ("x", "y", "several", "severed")
     asked = [LikelihoodRequest(id=name, prompt=SHARED + name, continuations=options) for name in "ab"]
     for plan in PLANS:
-        for name, found in answers(engine.log_likelihoods(asked, plan)).items():
+        for name, found in answers(log_likelihoods(engine, asked, plan)).items():
             prompt = model.tokenizer(SHARED + name)["input_ids"]
             for place, option in enumerate(options):
                 tokens = model.tokenizer(option)["input_ids"]
@@ -160,7 +161,7 @@ def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(
     engine = VllmEngine(model)
     letters = LikelihoodRequest(id="a", prompt=SHARED, continuations=("A", "B", "C", "D"))
     words = LikelihoodRequest(id="b", prompt=SHARED, continuations=("no", "yes"))
-    list(engine.log_likelihoods([letters, words], PLANS[0]))
+    list(log_likelihoods(engine, [letters, words], PLANS[0]))
     asked = [(live.parameters.prompt_logprobs, len(live.parameters.logprob_token_ids)) for live in engine._engine.asked]
     assert sorted(asked, key=str) == [(0, 1), (0, 1), (None, 4)]
 
@@ -169,7 +170,7 @@ def test_the_greedy_option_is_known_as_such(model: WeightlessModel, vllm: FakeVl
     engine = VllmEngine(model)
     likeliest = text_of(engine, greedy(engine, SHARED, PLANS[1], 2))
     asked = LikelihoodRequest(id="a", prompt=SHARED, continuations=(likeliest, likeliest[0] + "\x7f"))
-    (found,) = answers(engine.log_likelihoods([asked], PLANS[1])).values()
+    (found,) = answers(log_likelihoods(engine, [asked], PLANS[1])).values()
     assert found.is_greedy == (True, False)
 
 
@@ -177,7 +178,7 @@ def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(model: Weightle
     engine = VllmEngine(model)
     drawn = Decoding(temperature=0.7, top_p=0.9, top_k=20, seed=1)
     for decoding in (drawn, drawn.replace(seed=2), GREEDY):
-        list(engine.completions(requests()[:2], PLANS[0], decoding))
+        list(completions(engine, requests()[:2], PLANS[0], decoding))
     made = [live.parameters for live in engine._engine.asked]
     assert [(one.temperature, one.top_p, one.top_k) for one in made] == [(0.7, 0.9, 20)] * 4 + [(0.0, 1.0, 0)] * 2
     assert len({one.seed for one in made[:4]}) == 4
@@ -188,22 +189,22 @@ def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(model: Weightle
 def test_blocks_that_are_done_are_left_out(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model, batch_size=1)
     many = [GenerationRequest(id=str(index), prompt=f"{index:03}", max_new_tokens=1) for index in range(8)]
-    blocks = [[one.id for one in block] for block in engine.completions(many, PLANS[0], GREEDY)]
+    blocks = [[one.id for one in block] for block in completions(engine, many, PLANS[0], GREEDY)]
     assert blocks == [["0", "1", "2", "3"], ["4", "5", "6", "7"]]
     done = ["0", "1", "2", "3", "5"]
-    assert [[one.id for one in block] for block in engine.completions(many, PLANS[0], GREEDY, done)] == blocks[1:]
+    assert [[one.id for one in block] for block in completions(engine, many, PLANS[0], GREEDY, done)] == blocks[1:]
     with pytest.raises(InputError, match="more than once"):
-        engine.completions([many[0], many[0]], PLANS[0], GREEDY)
+        completions(engine, [many[0], many[0]], PLANS[0], GREEDY)
 
 
 def test_stopping_in_the_middle_leaves_nothing_under_way(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model)
     engine._engine.fail_after = 2
     with pytest.raises(KeyboardInterrupt):
-        list(engine.completions(requests(), PLANS[1], GREEDY))
+        list(completions(engine, requests(), PLANS[1], GREEDY))
     assert not engine._engine.live
     engine._engine.fail_after = None
-    (found, *_) = answers(engine.completions(requests(), PLANS[0], GREEDY)).values()
+    (found, *_) = answers(completions(engine, requests(), PLANS[0], GREEDY)).values()
     assert found.text == text_of(engine, greedy(engine, SHARED + "a", PLANS[0], 5))
 
 
@@ -218,9 +219,9 @@ def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(
     assert eager["distributed_executor_backend"] == "uni" and eager["async_scheduling"] is False
     assert eager["enable_prefix_caching"] is True
     assert engine.describe()["model_hash"] == model.model_hash
-    list(graphs.completions(requests(), PLANS[0], GREEDY))
+    list(completions(graphs, requests(), PLANS[0], GREEDY))
     with pytest.raises(InputError, match="CUDA graphs"):
-        graphs.completions(requests(), PLANS[1], GREEDY)
+        completions(graphs, requests(), PLANS[1], GREEDY)
 
 
 def test_vllm_is_told_where_an_adapter_is_and_that_the_head_has_none(model: WeightlessModel, tmp_path: Path) -> None:
@@ -251,21 +252,21 @@ def test_a_context_that_does_not_fit_is_said_and_kept_to(
     with caplog.at_level(logging.WARNING):
         engine = VllmEngine(model, cache_gib=0.1)
     assert f"the context is {len(SHARED) + 8} tokens, of the 512 that" in caplog.text
-    (found, *_) = answers(engine.completions(requests(), PLANS[0], GREEDY)).values()
+    (found, *_) = answers(completions(engine, requests(), PLANS[0], GREEDY)).values()
     assert found.num_prompt_tokens == len(SHARED) + 1
     long = LikelihoodRequest(id="a", prompt="x" * 300, continuations=("y",))
-    list(engine.log_likelihoods([long], PLANS[0]))
+    list(log_likelihoods(engine, [long], PLANS[0]))
     assert engine._engine.asked[-1].num_prompt == len(SHARED) + 7
 
 
 def test_what_vllm_does_not_give_is_refused_in_one_line(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model)
     with pytest.raises(InputError, match=r"whole vocabulary.*`engine` shared"):
-        engine.divergences([], PLANS[1], PLANS[0])
+        divergences(engine, [], PLANS[1], PLANS[0])
     with pytest.raises(InputError, match="`engine` shared"):
         engine.hidden_states([], PLANS[0])
     with pytest.raises(InputError, match="of 4 .*has 6"):
-        engine.completions(requests(), CutPlan(num_layers=4), GREEDY)
+        completions(engine, requests(), CutPlan(num_layers=4), GREEDY)
 
 
 def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +277,7 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
 
 def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.ExpectedScores:
     """What an engine itself gives, as the reference of the probe."""
-    scores = tuple(answers(engine.log_likelihoods(vllm_probe.requests(), plan)) for plan in plans)
+    scores = tuple(answers(log_likelihoods(engine, vllm_probe.requests(), plan)) for plan in plans)
     return vllm_probe.ExpectedScores(plans, scores)
 
 
@@ -292,7 +293,7 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
     unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = VllmEngine(unknown)
-    assert answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[1]))
+    assert answers(log_likelihoods(engine, vllm_probe.requests(), PLANS[1]))
 
     def skips_another(found: Any, *, layers: str, removed: Any) -> int:
         return leave_out(found, layers=layers, removed={number - 1 for number in removed})
@@ -319,9 +320,9 @@ def test_an_adapter_of_a_type_that_was_not_compared_runs_with_all_layers_only(
     monkeypatch.setattr(engine_module, "lora_request", lambda _: None)
     adapter = Adapter(tmp_path, "base", rank=24)
     engine = VllmEngine(replace(unknown, source=replace(unknown.source, adapter=adapter)))
-    assert answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[0]))
+    assert answers(log_likelihoods(engine, vllm_probe.requests(), PLANS[0]))
     with pytest.raises(InputError, match="takes no adapters"):
-        answers(engine.log_likelihoods(vllm_probe.requests(), PLANS[1]))
+        answers(log_likelihoods(engine, vllm_probe.requests(), PLANS[1]))
 
 
 def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
@@ -341,7 +342,7 @@ def test_the_reference_is_that_of_transformers(model: WeightlessModel) -> None:
     found = vllm_probe.reference(model)
     plain = PlainEngine(load_model(model.source, dtype="float32", device="cpu"))
     for plan, scores in zip(found.plans, found.scores, strict=True):
-        wanted = answers(plain.log_likelihoods(vllm_probe.requests(), plan))
+        wanted = answers(log_likelihoods(plain, vllm_probe.requests(), plan))
         for name, one in scores.items():
             assert one.log_likelihoods == pytest.approx(wanted[name].log_likelihoods, abs=1e-4)
 

@@ -21,6 +21,7 @@ from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
 from layercut.study.healing_arms import Healer
 from layercut.tasks.base import Score
+from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import byte_tokenizer
 
@@ -137,7 +138,7 @@ def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) 
     engine = PlainEngine(tiny_loaded("llama"))
     asked = [task.request(one.prompt) for one in task.answered[:5]]
     plan = CutPlan(num_layers=engine.num_layers)
-    answers = [answer for batch in engine.completions(asked, plan, Decoding()) for answer in batch]
+    answers = [answer for batch in completions(engine, asked, plan, Decoding()) for answer in batch]
     wrong = sum(not by_first_token(answer) for answer in answers) / 5
     assert trained.held_out["before"] == pytest.approx(wrong)
 

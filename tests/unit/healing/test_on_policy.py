@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from layercut.engine import generating, probe
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
+from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, Under
 from layercut.engine.decoding import DecodingPool
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
@@ -22,6 +22,7 @@ from layercut.healing.examples import Data, encode_example
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.healing import record, tiny_data, tiny_records
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
@@ -116,13 +117,13 @@ class Recorded:
 
     def __call__(self, loaded: LoadedModel, *, batch_size: int) -> Engine:
         engine = probe.fastest_engine(loaded, batch_size=batch_size)
-        completions = engine.completions
+        ask = engine.ask
 
-        def recorded(requests: Any, *args: Any) -> Iterator[list[Completion]]:
+        def recorded(requests: Any, *args: Any) -> Under[Completion]:
             self.asked.append(list(requests))
-            return ([self.change(answer) for answer in batch] for batch in completions(requests, *args))
+            return ((plan, [self.change(answer) for answer in batch]) for plan, batch in ask(requests, *args))
 
-        engine.completions = recorded  # type: ignore[method-assign]
+        engine.ask = recorded  # type: ignore[method-assign]
         self.made.append(engine)
         return engine
 
@@ -204,7 +205,7 @@ def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
     def answers() -> dict[str, str]:
         with answering(model, cut, 2) as engine:
             assert isinstance(engine, SharedEngine) and not model.training
-            found = [one for batch in engine.completions(requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
+            found = [one for batch in completions(engine, requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
         return {one.id: one.text for one in found}
 
     model.train()
@@ -217,7 +218,7 @@ def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
     assert model.training and any(parameter.requires_grad for parameter in model.parameters())
     model.eval()
     plain = PlainEngine(replace(cut, model=bare(model)), batch_size=1)
-    expected = [one for batch in plain.completions(requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
+    expected = [one for batch in completions(plain, requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
     assert after == {one.id: one.text for one in expected} != before
 
 
@@ -236,7 +237,7 @@ def test_memory_of_answers_is_free_when_they_are_written(monkeypatch: pytest.Mon
     gc.disable()
     try:
         with answering(cut.model, cut, 2) as engine:
-            list(engine.completions([request], UNCUT, Decoding()))
+            list(completions(engine, [request], UNCUT, Decoding()))
         assert [pool() for pool in pools] == [None]
     finally:
         gc.enable()

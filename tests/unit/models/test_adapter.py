@@ -19,6 +19,7 @@ from layercut.models.sources import describe_source, resolve
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from tests.support.engines import completions, log_likelihoods
 from tests.support.tiny import save_tiny
 
 peft = pytest.importorskip("peft", reason="adapters need layercut[heal]")
@@ -75,11 +76,11 @@ def test_every_engine_computes_it_under_every_plan(adapter: Path, tmp_path: Path
     asked = [LikelihoodRequest(id=text, prompt=text, continuations=("x", "y z")) for text in (TEXT, "ghi")]
     for removed in ((), (2, 3), (5,)):
         plan = CutPlan(num_layers=6, removed=removed)
-        texts = [one.text for part in reference.completions(wanted, plan, Decoding()) for one in part]
-        scores = [one.log_likelihoods for part in reference.log_likelihoods(asked, plan) for one in part]
+        texts = [one.text for part in completions(reference, wanted, plan, Decoding()) for one in part]
+        scores = [one.log_likelihoods for part in log_likelihoods(reference, asked, plan) for one in part]
         for engine in (PlainEngine(loaded), SharedEngine(loaded)):
-            assert [one.text for part in engine.completions(wanted, plan, Decoding()) for one in part] == texts
-            found = [one.log_likelihoods for part in engine.log_likelihoods(asked, plan) for one in part]
+            assert [one.text for part in completions(engine, wanted, plan, Decoding()) for one in part] == texts
+            found = [one.log_likelihoods for part in log_likelihoods(engine, asked, plan) for one in part]
             torch.testing.assert_close(torch.tensor(found), torch.tensor(scores), atol=1e-4, rtol=1e-4)
     with bypass(loaded.model, CutPlan(num_layers=6, removed=(1,))):
         assert loaded.model.config.num_hidden_layers == 5

@@ -14,6 +14,7 @@ from layercut.models.quantise import quantise, stored_bytes
 from layercut.pruning.speed import other_model
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.pruning import spare_model
 
 pytest.importorskip("torchao", reason="torchao is not installed (layercut[torchao])")
@@ -67,7 +68,7 @@ def test_both_engines_give_the_same_answers(model: Path, removed: tuple[int, ...
     plan = CutPlan(num_layers=6, removed=removed)
     found = []
     for engine in ("shared", "plain"):
-        answers = handle(model, engine, kind).engine.completions(requests, plan, Decoding())
+        answers = completions(handle(model, engine, kind).engine, requests, plan, Decoding())
         found.append({one.id: one.text for batch in answers for one in batch})
     assert found[0] == found[1] and len(found[0]) == 6
 

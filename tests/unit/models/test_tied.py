@@ -22,6 +22,7 @@ from layercut.models.tied import find_copy
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.tiny import save_tiny, tiny_model
 from tests.support.tiny_gguf import TINY, build, write
 from tests.unit.surgery.test_gguf_width import channels_of
@@ -202,7 +203,7 @@ def test_llama_cpp_runs_one_matrix(tmp_path: Path) -> None:
     plan = handles[0].plan()
     assert handles[0].disk_bytes(plan) <= alone.stat().st_size < handles[1].disk_bytes(plan) + 4096
     request = GenerationRequest(id="text", prompt="The sea is", max_new_tokens=12)
-    answers = [[*handle.engine.completions([request], plan, Decoding())] for handle in handles]
+    answers = [[*completions(handle.engine, [request], plan, Decoding())] for handle in handles]
     assert answers[0] == answers[1]
     two = ModelHandle(ModelSettings(model=str(file), tie=False, **shared))
     assert two.disk_bytes(plan) == file.stat().st_size

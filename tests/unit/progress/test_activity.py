@@ -11,6 +11,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.progress.activity import listening
 from layercut.surgery.plan import CutPlan
+from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
 
 PLAN = CutPlan(num_layers=6, removed=(2,))
@@ -22,7 +23,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     engine = build(tiny_loaded("llama"))
     requests = [GenerationRequest(id=f"r{i}", prompt="a b c", max_new_tokens=n) for i, n in enumerate(lengths)]
     decoding = Decoding(temperature=1.0, seed=1)
-    quiet = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
+    quiet = [answer for batch in completions(engine, requests, PLAN, decoding) for answer in batch]
     heard: list[tuple[int, int | None]] = []
     under_way: list[int | None] = []
     shares: list[float] = []
@@ -37,7 +38,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
             shares.append(share)
 
     with listening(Hearing()):
-        answers = [answer for batch in engine.completions(requests, PLAN, decoding) for answer in batch]
+        answers = [answer for batch in completions(engine, requests, PLAN, decoding) for answer in batch]
     assert answers == quiet
     total = sum(answer.num_new_tokens for answer in answers)
     assert len(heard) >= max(answer.num_new_tokens for answer in answers) - 1, "once a step, not once a batch"
@@ -64,6 +65,6 @@ def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it() -> N
     plans = [CutPlan(num_layers=6, removed=(layer,)) for layer in range(6)]
     asked = [LikelihoodRequest(id="a", prompt="a b c", continuations=("d e",))]
     with listening(Hearing()):
-        found = list(SharedEngine(tiny_loaded("llama")).divergences_under(asked, plans, CutPlan(num_layers=6)))
+        found = list(SharedEngine(tiny_loaded("llama")).compare(asked, plans, CutPlan(num_layers=6)))
     assert len(found) == 6
     assert shares == sorted(shares) and len(set(shares)) > 6 and shares[-1] == 1

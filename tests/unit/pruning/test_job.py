@@ -142,7 +142,7 @@ def test_no_report_item_is_asked_before_the_path_is_fixed(
 ) -> None:
     report = {one.id for one in load_task(str(choices)).samples("report", None)}
     seen: list[tuple[bool, bool]] = []
-    ask = SharedEngine.answers_under
+    ask = SharedEngine.ask
 
     def spy(self: SharedEngine, requests: Any, *args: Any) -> Any:
         state = Notes(tmp_path / "run")
@@ -151,7 +151,7 @@ def test_no_report_item_is_asked_before_the_path_is_fixed(
         seen.append((bool(ids & report), "path_ended" in state and "report_items" in state))
         return ask(self, requests, *args)
 
-    monkeypatch.setattr(SharedEngine, "answers_under", spy)
+    monkeypatch.setattr(SharedEngine, "ask", spy)
     run(model, choices, tmp_path / "run", max_depth="2")
     assert {is_report for is_report, _ in seen} == {True, False}
     assert all(is_report == is_fixed for is_report, is_fixed in seen)
@@ -241,7 +241,7 @@ def test_layers_are_proposed_by_their_damage_to_right_answers(
 
     def damage(removed: tuple[int, ...], num_traces: int) -> float:
         plans = [CutPlan(num_layers=6, removed=removed)]
-        answers = PlainEngine(loaded).divergences_under(requests[:num_traces], plans, CutPlan(num_layers=6))
+        answers = PlainEngine(loaded).compare(requests[:num_traces], plans, CutPlan(num_layers=6))
         found = [one for _, batch in answers for one in batch]
         return sum(one.kl for one in found) / sum(one.num_tokens for one in found)
 

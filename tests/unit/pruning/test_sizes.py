@@ -139,9 +139,7 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
 
     def damage(removed: tuple[int, ...]) -> float:
         plan = sizes._plan(path, removed, sizes.sizes.share(removed, 0.16) or 0)
-        answers = [
-            one for _, batch in engine.divergences_under(requests, [plan], CutPlan(num_layers=6)) for one in batch
-        ]
+        answers = [one for _, batch in engine.compare(requests, [plan], CutPlan(num_layers=6)) for one in batch]
         return sum(one.kl for one in answers) / sum(one.num_tokens for one in answers)
 
     tried = [(), *((layer,) for layer in path.proposed((), 2))]

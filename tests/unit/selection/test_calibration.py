@@ -26,13 +26,6 @@ def loaded() -> LoadedModel:
     return tiny_loaded("llama")
 
 
-class CountingCompletions(Counting):
-    def completions(self, requests: Any, plan: Any, decoding: Any, done: Any = ()) -> Iterator[Any]:
-        for batch in super().completions(requests, plan, decoding, done):
-            self._note(plan, [answer.id for answer in batch])
-            yield batch
-
-
 def generated(engine: Any = None, **options: Any) -> Any:
     engine = engine or PlainEngine(loaded(), batch_size=4)
     return load_calibration("generated", loaded(), engine=engine, **{"num_texts": 10, "max_tokens": 64} | options)
@@ -59,7 +52,7 @@ def test_generating_is_deterministic_and_follows_the_seed() -> None:
 
 
 def test_what_was_generated_is_kept_in_the_run_folder(tmp_path: Path) -> None:
-    engine = CountingCompletions(loaded(), batch_size=4)
+    engine = Counting(loaded(), batch_size=4)
     engine.kill_after = 1
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
         with pytest.raises(KeyboardInterrupt):
@@ -81,7 +74,7 @@ def test_one_batch_of_long_texts_is_kept_and_heard_of_before_it_ends(tmp_path: P
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
     assert {0, 800, 1600} <= {done for done, _ in heard}, "after each stage"
     assert len({done for done, _ in heard}) >= 4 and heard[-1][0] == heard[-1][1], "thrice on the way at least"
-    engine = CountingCompletions(loaded(), batch_size=16)
+    engine = Counting(loaded(), batch_size=16)
     engine.kill_after = 1
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
         with pytest.raises(KeyboardInterrupt):

@@ -170,9 +170,9 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
     calls: list[tuple[int, int]] = []
 
     class Watched(NeedyEngine):
-        def answers_under(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
+        def ask(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
             calls.append((len(requests), len(plans)))
-            return super().answers_under(requests, plans, decoding, wanted)
+            return super().ask(requests, plans, decoding, wanted)
 
     TaskObjective(Watched(), [part(num_items=20)]).values(PLANS)
     assert calls == [(20, 1), (20, 4)]

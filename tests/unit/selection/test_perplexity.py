@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from layercut.engine.base import Divergence, LikelihoodRequest, Likelihoods, Under
+from layercut.engine.base import Divergence, Under
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
@@ -155,15 +155,13 @@ class Counting(PlainEngine):
         self.num_batches += 1
         self.asked += [(plan.key, id) for id in ids]
 
-    def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
-    ) -> Iterator[list[Likelihoods]]:
-        for batch in super().log_likelihoods(requests, plan, done):
+    def ask(self, *given: Any, **options: Any) -> Under[Any]:
+        for plan, batch in super().ask(*given, **options):
             self._note(plan, [answer.id for answer in batch])
-            yield batch
+            yield plan, batch
 
-    def divergences_under(self, *given: Any, **options: Any) -> Under[Divergence]:
-        for plan, batch in super().divergences_under(*given, **options):
+    def compare(self, *given: Any, **options: Any) -> Under[Divergence]:
+        for plan, batch in super().compare(*given, **options):
             self._note(plan, [answer.id for answer in batch])
             yield plan, batch
 

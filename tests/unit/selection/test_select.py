@@ -12,7 +12,8 @@ from layercut.progress import silent
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
-from layercut.selection.select import Selected, folder_settings, select_layers
+from layercut.selection.select import Selected, SelectionRequest, folder_settings, select_layers
+from layercut.selection.specs import LayerSpec
 from layercut.selection.sweep import sweep_settings
 from layercut.settings import CalibrationSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -29,8 +30,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def select(model: str, out: Path, criterion: str | None, **wish: Any) -> Selected:
     settings = ModelSettings(model=model, device="cpu")
-    wish = {"num_remove": 1, "say": lambda text: None, **wish}
-    return select_layers(settings, criterion=criterion, out=out, progress=silent, **wish)
+    say = wish.pop("say", lambda text: None)
+    request = SelectionRequest(remove=LayerSpec.parse(wish.pop("remove", "1 layer")), criterion=criterion, **wish)
+    return select_layers(settings, request, out=out, progress=silent, say=say)
 
 
 def test_what_is_read_is_said_with_its_time(tiny: str, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def choosing_by_items(context: Context) -> Selection:
 
 def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny: str, tmp_path: Path) -> None:
     tasks = [TaskSettings(task="brackets", readouts=("rank",), limit=4)]
-    wish = {"tasks": tasks, "num_held_out": 3}
+    wish = {"tasks": tasks, "held_out": 3}
     plan = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", **wish).plan
     (row,) = plan.scores["held_out"]["rows"]
     assert (row["selected"]["n"], row["held_out"]["n"]) == (4, 3)
@@ -117,34 +119,34 @@ def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny: str, tmp_path
     lines = (tmp_path / "run" / "samples" / "brackets.rank.jsonl").read_text().splitlines()
     assert len(lines) == 2 * 7
     # Another number goes on in the same folder, and none asks nothing.
-    fewer = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", tasks=tasks, num_held_out=0).plan
+    fewer = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", tasks=tasks, held_out=0).plan
     assert "held_out" not in fewer.scores
 
 
 def test_a_number_of_held_out_items_without_effect_is_said(tiny: str, tmp_path: Path) -> None:
     said: list[str] = []
-    settings = ModelSettings(model=tiny, device="cpu")
-    wish = {"num_remove": 1, "out": tmp_path / "run", "progress": silent, "say": said.append}
-    select_layers(settings, criterion="reverse", num_held_out=5, **wish)  # type: ignore[arg-type]
+    select(tiny, tmp_path / "run", "reverse", held_out=5, say=said.append)
     assert len(said) == 1 and "`held_out` 5 has no" in said[0]
 
 
 def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny: str, tmp_path: Path) -> None:
     said: list[str] = []
-    wish: dict[str, Any] = {"tasks": [TaskSettings(task="copy", limit=16)], "num_held_out": 0}
+    wish: dict[str, Any] = {"tasks": [TaskSettings(task="copy", limit=16)], "held_out": 0}
     with pytest.raises(InputError, match="answers none of the selection items"):
-        select(tiny, tmp_path / "none", None, num_remove=0, layers=(), mlp=0.25, **wish)
+        select(tiny, tmp_path / "none", None, remove="mlp:0.25", **wish)
     with pytest.raises(InputError, match="leaves 48 in steps of 2"):
-        select(tiny, tmp_path / "few", None, num_remove=0, layers=(), mlp=0.001)
+        select(tiny, tmp_path / "few", None, remove="mlp:0.001")
     assert not (tmp_path / "few").exists()
     text = CalibrationSettings(num_texts=2, max_tokens=16)
-    wanted: dict[str, Any] = {"mlp": 0.25, "calibration": text, "say": said.append}
-    found = select(tiny, tmp_path / "run", None, num_remove=0, layers=(2,), **wanted).plan
+    wanted: dict[str, Any] = {"calibration": text, "say": said.append}
+    found = select(tiny, tmp_path / "run", None, remove="2 mlp:0.25", **wanted).plan
     assert found.removed == (2,) and found.channels is not None and found.channels.num_kept == 36
     assert found.criterion == "explicit" and found.settings["channels"] == "rms"
     assert found.scores["channels"]["num_tokens"] == {"generated": found.settings["calibration"]["num_tokens"]}
     assert re.fullmatch(r"MLP channels ranked by rms on \d+ tokens of generated \(\d+ s\)", said[-1])
     assert CutPlan.load(tmp_path / "run/plan.json") == found
     assert (tmp_path / "run/plans/explicit-1-mlp-0.25.json").is_file()
-    both = select(tiny, tmp_path / "run", "block_influence", num_remove=2, channels="wanda", **wanted).plan
+    both = select(
+        tiny, tmp_path / "run", "block_influence", remove="2 layers mlp:0.25", channels="wanda", **wanted
+    ).plan
     assert len(both.removed) == 2 and both.criterion == "block_influence" and both.settings["channels"] == "wanda"

@@ -6,18 +6,18 @@ import pytest
 
 from layercut.base_settings import Settings
 from layercut.errors import InputError
-from layercut.selection import CRITERIA, criterion, criterion_row, position
+from layercut.selection import CRITERIA, base, criterion, criterion_row
 from layercut.selection.base import Context, by_importance
-from layercut.selection.specs import Count, LayerSpec
+from layercut.selection.specs import Count, LayerSpec, parse_protected
 from layercut.surgery.plan import CutPlan
 
 
 def reverse(num_layers: int, num_remove: int, protect: frozenset[int] = frozenset()) -> tuple[int, ...]:
-    return position.reverse(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
+    return base.reverse(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
 
 
 def random(num_layers: int, num_remove: int, seed: int) -> tuple[int, ...]:
-    return position.random(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
+    return base.random(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
 
 
 def test_reverse_takes_the_last_layers_last_one_first() -> None:
@@ -38,7 +38,7 @@ def test_a_protected_layer_must_exist_and_enough_must_be_left() -> None:
 
 
 def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
-    assert criterion("layercut.selection.position:reverse") is position.reverse
+    assert criterion("layercut.selection.base:reverse") is base.reverse
     with pytest.raises(InputError, match="no.such:thing"):
         criterion("no.such:thing")
 
@@ -202,3 +202,37 @@ def test_where_layers_alone_are_chosen_channels_are_refused() -> None:
 def test_a_layer_below_zero_is_no_layer() -> None:
     with pytest.raises(InputError, match="layer -1 is not a layer; layers are counted from 0"):
         LayerSpec.parse([-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "protected"),
+    [
+        ("first:4,last:2", {0, 1, 2, 3, 28, 29}),
+        ("first:4,last:2,0,7-9", {0, 1, 2, 3, 7, 8, 9, 28, 29}),
+        ("0", {0}),
+        (" 5 , last:1 ", {5, 29}),
+        ("last:0", set()),
+        ("none", set()),
+    ],
+)
+def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -> None:
+    assert parse_protected(text, 30) == protected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("first:31", "first:31 protects more layers than the model has"),
+        ("7,30", "protected layer 30 is not in the model, whose decoder layers are 0-29"),
+        ("28-30", "protected layer 30 is not in the model"),
+        ("middle:2", "'middle:2' does not name the layers to protect"),
+        ("first:two", "'first:two' does not name"),
+        ("9-7", "runs backwards"),
+        ("", "does not name the layers to protect"),
+        ("first:2,", "does not name the layers to protect"),
+    ],
+)
+def test_what_is_no_protection_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        parse_protected(text, 30)
+    assert "\n" not in str(error.value)

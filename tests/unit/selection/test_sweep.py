@@ -15,17 +15,17 @@ from layercut.engine.base import Decoding
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.sweep import SweepRow
-from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.sweep import SweptTask, ask, measure, read_rankings, sweep_settings, swept_layers
+from layercut.selection.sweep import items_of, measure, read_rankings, sweep_settings, swept_cells, swept_layers
 from layercut.selection.task_accuracy import task_accuracy
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Split
+from layercut.tasks.cells import Cell
 from layercut.tasks.selected_items import record_items
 from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask, is_right
@@ -34,26 +34,20 @@ GREEDY = Decoding()
 HASH = "a" * 64
 
 
-def needy(name: str, readout: Readout = "short", split: Split = "selection", **fields: object) -> SweptTask:
+def needy(name: str, readout: Readout = "short", split: Split = "selection", **fields: object) -> Cell:
     task = NeedyTask(name=name, num_items=20, **fields)  # type: ignore[arg-type]
-    samples = tuple(task.samples(split, None))
-    return SweptTask(
-        part=ObjectiveTask(task=task, readout=readout, limit=None),
-        samples=samples,
-        split=split,
-        work=Workload(kind=(name, readout), num_items=len(samples)),
-    )
+    return Cell(task=task, readout=readout, limit=None, split=split)
 
 
 def sweep(
     path: Path,
-    asked: list[SweptTask],
+    asked: list[Cell],
     engine: NeedyEngine,
     layers: tuple[int, ...] = tuple(range(6)),
     split: Split = "selection",
     say: Callable[[str], None] = lambda text: None,
 ) -> list[SweepRow]:
-    settings = sweep_settings({"model": "fake"}, [one.part for one in asked], GREEDY, split)
+    settings = sweep_settings({"model": "fake"}, asked, GREEDY, split)
     with RunFolder.begin(path, settings) as run:
         model: Any = SimpleNamespace(num_layers=6, engine=engine, metadata=SimpleNamespace(model_hash=HASH))
         return measure(run, asked, layers, model, GREEDY, Console(file=io.StringIO()), say)
@@ -63,10 +57,10 @@ def test_equals_what_the_items_say(tmp_path: Path) -> None:
     asked = [needy("one"), needy("two", "rank"), needy("one", "rank")]
     rows = sweep(tmp_path / "run", asked, NeedyEngine(num_layers=6))
     assert [(row.task, row.readout, row.layer) for row in rows] == [
-        (one.part.task.name, one.part.readout, layer) for one in asked for layer in range(6)
+        (one.task.name, one.readout, layer) for one in asked for layer in range(6)
     ]
     for row, one in zip(rows, [one for one in asked for _ in range(6)], strict=True):
-        right = [float(is_right(item, frozenset({row.layer}))) for item in one.ids]
+        right = [float(is_right(item, frozenset({row.layer}))) for item in [sample.id for sample in one.samples]]
         assert row.values == compare_paired([1.0] * 20, right, chance=0.0)
         assert row.values.retention is not None
         assert row.values.retention.value == sum(right) / 20
@@ -101,7 +95,7 @@ def test_more_layers_later_and_no_model_for_what_is_known(tmp_path: Path) -> Non
 
 def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
     asked = [needy("one"), needy("two")]
-    parts = [one.part for one in asked]
+    parts = [ObjectiveTask(task=one.task, readout=one.readout, limit=None) for one in asked]
     settings = sweep_settings({"model": "fake"}, parts, GREEDY, "selection")
     with RunFolder.begin(tmp_path / "run", settings) as run, SearchJournal(run) as journal:
         objective = TaskObjective(NeedyEngine(num_layers=6), parts, decoding=GREEDY, journal=journal, race="off")
@@ -156,14 +150,14 @@ def test_layers_as_people_write_them() -> None:
 
 def test_items_of_the_objective() -> None:
     wanted = [TaskSettings(task="brackets", readouts=("rank",), limit=5), TaskSettings(task="copy", limit=3)]
-    selection, report = ask(wanted, 0, "selection"), ask(wanted, 0, "report")
-    assert (selection[0].part.label, len(selection[0].ids), selection[0].work.num_items) == ("brackets (rank)", 5, 5)
-    assert {one.part.task.name for one in selection[1:]} == {"copy"}
-    assert not set(selection[0].ids) & set(report[0].ids)
+    selection, report = swept_cells(wanted, 0, "selection"), swept_cells(wanted, 0, "report")
+    assert (selection[0].label, len(selection[0].samples), selection[0].work().num_items) == ("brackets (rank)", 5, 5)
+    assert {one.task.name for one in selection[1:]} == {"copy"}
+    assert not items_of(selection)["brackets"] & items_of(report)["brackets"]
     with pytest.raises(InputError, match="copy more than once"):
-        ask([TaskSettings(task="copy"), TaskSettings(task="copy")], 0, "selection")
+        swept_cells([TaskSettings(task="copy"), TaskSettings(task="copy")], 0, "selection")
     with pytest.raises(InputError, match="at least one task"):
-        ask([], 0, "selection")
+        swept_cells([], 0, "selection")
 
 
 def plan_file(path: Path, criterion: str = "block_influence", **fields: object) -> Path:
@@ -184,7 +178,7 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
         plan_file(tmp_path / "plan.json", "task_accuracy", scores=searched),
     ]
     metadata = {"model": "m", "model_hash": HASH, "num_layers": 6}
-    first, second, third = read_rankings(paths, asked={"one": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
+    first, second, third = read_rankings(paths, items={"one": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert (first.name, first.importance) == ("block_influence (a/plan.json)", {0: 0.5, 10: 0.25})
     assert (second.name, second.importance) == ("block_influence (b/plan.json)", {1: 1.0})
     assert (third.name, third.importance) == (
@@ -193,10 +187,10 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
     )  # the worse the cut, the more it counts
     assert first.note == ""
     assert "chosen on items" in third.note
-    (alone,) = read_rankings(paths[2:], asked={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
+    (alone,) = read_rankings(paths[2:], items={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert alone.note == ""
     with pytest.raises(InputError, match="more than once"):
-        read_rankings([paths[0], paths[0]], asked={}, **metadata)  # type: ignore[arg-type]
+        read_rankings([paths[0], paths[0]], items={}, **metadata)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -210,4 +204,4 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
 def test_plans_that_cannot_be_compared(tmp_path: Path, fields: dict[str, object], message: str) -> None:
     path = plan_file(tmp_path / "plan.json", **fields)
     with pytest.raises(InputError, match=message):
-        read_rankings([path], model="m", model_hash=HASH, num_layers=6, asked={})
+        read_rankings([path], model="m", model_hash=HASH, num_layers=6, items={})

@@ -21,6 +21,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.trace_damage import correct_traces, trace_damage
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.selected_items import selection_items
+from tests.support.engines import divergences
 from tests.support.fake_engine import Killed
 from tests.support.loaded import tiny_loaded
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective
@@ -203,7 +204,7 @@ def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
     uncut = CutPlan(num_layers=6)
     for layer in range(6):
         plan = CutPlan(num_layers=6, removed=(layer,))
-        found = [one for batch in engine.divergences(requests, plan, uncut) for one in batch]
+        found = [one for batch in divergences(engine, requests, plan, uncut) for one in batch]
         mean = sum(one.kl for one in found) / sum(one.num_tokens for one in found)
         assert selection.importance[layer] == pytest.approx(mean, rel=1e-9)
 

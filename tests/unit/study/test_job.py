@@ -28,13 +28,13 @@ class Stop(BaseException):
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Plans and wanted answers of every call of the engine that wants some."""
     found: list[tuple[int, int]] = []
-    answers = SharedEngine.answers_under
+    answers = SharedEngine.ask
 
     def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
         found.append((len(plans), sum(wanted(plan, one.id) for plan in plans for one in requests)))
         return answers(engine, requests, plans, decoding, wanted)
 
-    monkeypatch.setattr(SharedEngine, "answers_under", counted)
+    monkeypatch.setattr(SharedEngine, "ask", counted)
     return found
 
 
@@ -64,7 +64,7 @@ def test_killed_while_they_answer_it_goes_on_where_it_was(
     settings = study("whole/one", **KEYS)
     run(settings)
     asked, whole = sum(wanted for _, wanted in calls), records(tmp_path / "runs" / "whole" / "one")
-    answers = SharedEngine.answers_under
+    answers = SharedEngine.ask
     calls.clear()
 
     def killed(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Under[Any]:
@@ -75,7 +75,7 @@ def test_killed_while_they_answer_it_goes_on_where_it_was(
 
     settings = {**settings, "out": str(tmp_path / "runs" / "killed" / "one")}
     with monkeypatch.context() as patched:
-        patched.setattr(SharedEngine, "answers_under", killed)
+        patched.setattr(SharedEngine, "ask", killed)
         with pytest.raises(Stop):
             list(run_study(study_from_dict(settings), console=Console(), say=print))
     kept = sum(map(len, records(tmp_path / "runs" / "killed" / "one").values()))
@@ -103,7 +103,7 @@ def test_a_cut_that_fails_fails_alone(
     calls: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = SharedEngine.answers_under
+    answers = SharedEngine.ask
 
     def fails(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
         if any(plan.removed == (1,) for plan in plans):
@@ -112,7 +112,7 @@ def test_a_cut_that_fails_fails_alone(
 
     keys = {"plans": {"early": "1", "last": "reverse:1", "two": "0,4"}, "tasks": [LETTERS]}
     with monkeypatch.context() as patched:
-        patched.setattr(SharedEngine, "answers_under", fails)
+        patched.setattr(SharedEngine, "ask", fails)
         outcome, said = run(study("one/x", **keys))
     assert [line.split(" failed:")[0] for line in outcome.failed] == ["early: letters (rank)"]
     assert {row.cut.name for row in outcome.rows} == {"last", "two"}

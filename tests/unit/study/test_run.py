@@ -334,13 +334,13 @@ def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monk
     (after,) = outline_study(study_from_dict(study("many")), limit=3)
     assert after.steps[-1].items == 6
     asked: list[int] = []
-    answers = SharedEngine.answers_under
+    answers = SharedEngine.ask
 
     def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
         asked.append(sum(wanted(plan, one.id) for plan in plans for one in requests))
         return answers(engine, requests, plans, decoding, wanted)
 
-    monkeypatch.setattr(SharedEngine, "answers_under", counted)
+    monkeypatch.setattr(SharedEngine, "ask", counted)
     run(study("many"), limit=3)
     assert asked == [1] * 4
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.selection.specs import prefix_that_keeps
+from layercut.selection.greedy import prefix_that_keeps
 from layercut.selection.sweep import _importance
 from layercut.surgery.plan import CutPlan, Loss, lost_since
 from layercut.tasks.selected_items import held_out_items, record_items, selection_items

@@ -16,7 +16,8 @@ from layercut.diagnostics.diagnose import plan_diagnosis
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
 from layercut.report.reports import write_reports
-from layercut.selection.select import select_layers
+from layercut.selection.select import SelectionRequest, select_layers
+from layercut.selection.specs import LayerSpec
 from layercut.selection.sweep import plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.file import study_from_dict
@@ -73,9 +74,8 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
     elif verb == "sweep":
         plan_sweep(tiny, objective=tasks, out=tmp_path / "out", **more).outline()
     elif verb == "select":
-        select_layers(
-            tiny, criterion="task_accuracy", num_remove=1, out=tmp_path / "out", tasks=tasks, progress=silent, **more
-        )
+        request = SelectionRequest(remove=LayerSpec.parse("1 layer"), criterion="task_accuracy", tasks=tasks)
+        select_layers(tiny, request, out=tmp_path / "out", progress=silent, say=said.append)
     else:
         objective = [{"task": LETTERS, "limit": limit}]
         settings = {

@@ -1,0 +1,76 @@
+"""Which tokens stay, by what is asked for, and which texts they cover."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+import layercut
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.selection.specs import LayerSpec
+from layercut.selection.vocabulary import choose_vocabulary, cover, vocabulary_of
+from layercut.settings import ModelSettings
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.vocabulary import tokens_of_folder
+from tests.support.vocabularies import write_model
+
+
+@pytest.fixture(scope="module")
+def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model("bytes", tmp_path_factory.mktemp("vocabularies") / "bytes")
+
+
+def test_which_tokens_are_kept(bytes_model: Path, tmp_path: Path) -> None:
+    tokens = tokens_of_folder(bytes_model)
+    kept = {name: set(choose_vocabulary(bytes_model, name).kept) for name in ("ascii", "latin")}
+    others = [token for token in kept["ascii"] & tokens.texts.keys() if not tokens.bytes_of(token).isascii()]
+    assert len(others) < 128 + 64, "single bytes, and what fills up the rows to a multiple of 64"
+    written = {tokens.bytes_of(token).decode("utf-8", "replace") for token in kept["latin"] & tokens.texts.keys()}
+    assert any(set(text) & set("üößéàñ") for text in written)
+    assert sum(bool(set(text) & set("погдасев")) for text in written) < 64
+    assert len(kept["ascii"]) < len(kept["latin"])
+    small = choose_vocabulary(bytes_model, "600")
+    assert 536 < len(small.kept) <= 600 and len(small.kept) % 64 == 0
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(json.dumps({"prompt": "Сегодня хорошая погода", "answer": ["в Москве"]}) + "\n")
+    encode = Tokenizer.from_file(str(bytes_model / "tokenizer.json")).encode
+    own, both = choose_vocabulary(bytes_model, str(mine)), choose_vocabulary(bytes_model, f"600+{mine}")
+    assert both.name == "600+mine.jsonl" and set(own.kept) - set(both.kept) == set() and len(both.kept) == 576
+    for vocabulary, same in ((own, 2), (both, 2), (choose_vocabulary(bytes_model, "ascii"), 0)):
+        (coverage,) = cover(bytes_model, vocabulary, mine)
+        assert coverage.num_texts == 2 and coverage.num_same == same
+        assert (coverage.tokens_after > coverage.tokens_before) == (same == 0)
+    assert own.name == "mine.jsonl" and set(encode("Сегодня хорошая погода").ids) <= set(own.kept)
+    template = encode("<|im_start|>user\n<|im_end|>\nassistant:").ids
+    assert set(template) <= set(small.kept) & set(own.kept)
+    assert {1, 2, *range(5)} <= set(small.kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("vocab:100", "vocab:100 is too small: .* write \\d+ or more"),
+        ("vocab:russian", "names no vocabulary and no file; write vocab:ascii"),
+        ("vocab:500+600", "names two numbers"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be(bytes_model: Path, tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        layercut.cut(bytes_model, text, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    size = 1 + max(tokens_of_folder(bytes_model).texts)
+    with pytest.raises(InputError, match=f"vocab:99999 keeps all {size:,} rows, so nothing goes"):
+        vocabulary_of(tokens_of_folder(bytes_model), "99999", size, set())
+
+
+def test_a_plan_of_tokens_is_for_files(bytes_model: Path) -> None:
+    with pytest.raises(InputError, match="a plan for files: layercut cut"):
+        LayerSpec.parse("2 vocab:ascii").bind(num_layers=4)
+    plan = CutPlan(num_layers=4, vocabulary=choose_vocabulary(bytes_model, "ascii"))
+    handle = ModelHandle(ModelSettings(model=str(bytes_model), device="cpu"))
+    with pytest.raises(InputError, match="measured on its files"):
+        handle.plan(plan)
