@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
 from layercut.pruning.profile import Profile
-from layercut.pruning.speed import speeds, timed_rounds
-from layercut.pruning.versus import timer_of
+from layercut.pruning.speed import speeds, timed_rounds, timer_of
 from layercut.runs.prune import Estimated
 from layercut.selection.specs import LayerSpec
 from layercut.settings import UNCUT, ModelSettings

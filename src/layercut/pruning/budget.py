@@ -45,13 +45,6 @@ class Yardstick(NamedTuple):
     """Correlation of both models' right answers; assumed until a plan's answers to selection items show it."""
 
 
-class Resolution(NamedTuple):
-    """The power of a number of report items."""
-
-    text: str
-    enough: bool  # a plan that loses nothing passes with a probability of at least 80 %
-
-
 def chance_to_pass(task: Yardstick, num_items: int, keep: float, kept: float = 1.0) -> float:
     """Probability that a plan which keeps ``kept`` in truth passes ``keep``, by the rule's own bound."""
     score = min(max(task.score, task.chance + 0.01), 0.99)
@@ -83,18 +76,20 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
     return least(lambda number: chance_to_pass(task, number, keep, share) >= POWER, FEWEST, most)
 
 
-def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> Resolution:
-    """The power of this many report items on the task on which a plan passes least often."""
+def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> tuple[str, bool]:
+    """The power of this many report items on the task on which a plan passes least often, in words; and whether a plan
+    that loses nothing passes with a probability of at least 80 %.
+    """
     hardest = min(tasks, key=lambda one: chance_to_pass(one, num_items[one.label], keep))
     n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
     if share is not None:
         text = f"with {n} report items of {hardest.label}, a plan that keeps {share:.0%} or more passes {keep:.0%}"
-        return Resolution(f"{text} in at least 4 of 5 runs", enough=True)
+        return f"{text} in at least 4 of 5 runs", True
     often = chance_to_pass(hardest, n, keep)
     needed = items_for(hardest, keep, 1.0, most=MANY * n)
     text = f"{n} report items of {hardest.label} are too few for {keep:.0%}: a plan that loses nothing passes in about"
     text += f" {max(1, round(10 * often))} of 10 runs"
-    return Resolution(f"{text}, with {needed:,} items in 8 of 10" if needed else text, enough=False)
+    return f"{text}, with {needed:,} items in 8 of 10" if needed else text, False
 
 
 def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:

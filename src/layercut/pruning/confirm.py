@@ -1,21 +1,45 @@
-"""Confirm plans on report items: the original model and one depth after the other, each in a run folder of its own."""
+"""Ask report items, and judge: plans in a fixed order, other models, and side effects of the checkpoint.
+
+The original model, each plan and each other model answer into a run folder of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
-from layercut.runs.directory import RunFolder
-from layercut.runs.prune import Alternative, TaskKept, TaskScore, TestedDepth, measured
+from layercut.evidence.intervals import ALPHA, holm
+from layercut.evidence.two_runs import compare_two
+from layercut.pruning.healing import healed_checkpoint
+from layercut.pruning.outline import checks_for
+from layercut.pruning.run import PruneRun
+from layercut.pruning.speed import other_model, run_of
+from layercut.runs.directory import METRICS, RunFolder
+from layercut.runs.prune import (
+    MODEL,
+    Alternative,
+    SideEffect,
+    TaskKept,
+    TaskScore,
+    TestedDepth,
+    least_kept,
+    measured,
+)
+from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import Cell, run_cells, run_settings
+from layercut.text.counting import counted
 
 LEVEL = 0.95  # confidence level of all tests together
 _PLANS = "plans"
+SIDE_EFFECTS = "side effects"  # name of the stage
+FOLDER = "side_effects"  # folder of the run folders of both models, inside the folder of prune
 
 
 class Arm(NamedTuple):
@@ -33,7 +57,7 @@ class Arm(NamedTuple):
         return {**about, "depth": len(self.plan.removed) or None, "healing": self.healing}
 
 
-def gone_of(plan: CutPlan) -> dict[str, Any]:
+def removal_of(plan: CutPlan) -> dict[str, Any]:
     """Removed layers and channels of a plan, as results hold them."""
     mlp = plan.channels.share if plan.channels else 0.0
     return {"depth": len(plan.removed), "removed": plan.removed, "mlp": mlp}
@@ -43,7 +67,6 @@ class FixedSequence(NamedTuple):
     """Results of a fixed sequence so far."""
 
     tested: tuple[TestedDepth, ...]
-    judged: tuple[JudgedDepth, ...]
     not_judged: tuple[tuple[str, str, str], ...]  # task, readout and why these report items decide nothing about it
     others: tuple[Alternative, ...] = ()  # other models that answered
 
@@ -54,6 +77,111 @@ class Other(NamedTuple):
     model: str  # as it was named
     run: str
     disk_bytes: int
+
+
+def ask_arm(run: PruneRun, arm: Arm) -> None:
+    """Have one model answer the report items; InputError: one of them chose the plan."""
+    about, cells = arm.describe(), _goal_cells(run)
+    if not arm.healing:
+        _answer_cells(run, arm.name, arm.stage, run.model, arm.plan, cells, arm=about)
+    else:
+        checkpoint = healed_checkpoint(run, arm.plan, arm.healing)
+        if not checkpoint.exists() and (run.folder / arm.name / METRICS).is_file():
+            return  # of a finished run, which keeps no healings
+        model = run.handle_of(checkpoint)
+        healed = {"healing": {"method": arm.healing, "model_hash": model.metadata.model_hash}}
+        plan = CutPlan(num_layers=model.num_layers)
+        _answer_cells(run, arm.name, arm.stage, model, plan, cells, recorded=arm.plan, arm=about, more=healed)
+        model.release()
+    run.progress.end(arm.stage, note="all report items answered")
+
+
+def ask_others(run: PruneRun) -> tuple[Other, ...]:
+    """Have the other models that were named answer the report items of the original model."""
+    others = []
+    run.release()
+    for name in run.settings.versus:
+        model = other_model(run.model.settings, name)
+        _answer_cells(run, run_of(name), name, model, model.plan(), _goal_cells(run))
+        others.append(Other(name, run_of(name), model.disk_bytes(model.plan())))
+        model.release()
+        run.progress.end(name, note="all report items answered")
+    return tuple(others)
+
+
+def _goal_cells(run: PruneRun) -> list[Cell]:
+    """The goal's tasks on as many report items as were decided."""
+    number = run.notes["report_items"]
+    return [Cell(task=part.task, readout=part.readout, limit=number[part.label]) for part in run.parts]
+
+
+def _answer_cells(
+    run: PruneRun,
+    name: str,
+    stage: str,
+    model: ModelHandle,
+    plan: CutPlan,
+    cells: Sequence[Cell],
+    *,
+    recorded: CutPlan | None = None,
+    arm: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Have a model answer items under a plan, into a run folder.
+
+    Args:
+        recorded: the plan to be written down, where that is another one.
+        more: settings of this folder alone.
+    """
+    decoding, recorded = run.decoding, recorded or plan
+    run.progress.begin(stage, "scoring report items")
+    run.progress.cells = [cell.label for cell in cells]
+    settings = {**run_settings(model, recorded, cells, decoding, decoding.seed), **(more or {})}
+    about = None if arm is None else {**arm, "seed": decoding.seed}
+    with RunFolder.begin(run.folder / name, settings, sandbox=run.isolation) as folder:
+        run_cells(folder, model, plan, cells, decoding, run.progress, recorded=recorded, arm=about)
+
+
+def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[Other]) -> FixedSequence:
+    """Test depths in a fixed order on report items, up to the first that fails; then the other models."""
+    keep, seed = run.settings.keep, run.seed
+    sharing = [other for other in others if other.model in run.notes["shared"]]
+    _note_arms(run, arms)
+    evidence = None
+    for number, arm in enumerate(arms, start=1):
+        ask_arm(run, arm)
+        evidence = judge(run.folder, arms[:number], sharing, keep, LEVEL, seed)
+        last = evidence.tested[-1] if evidence.tested else None
+        _show_verdict(run, arm.stage, last)
+        if last is None or not last.passed:
+            break
+    assert evidence is not None, "the path has a depth at least"
+    _note_arms(run, [arm for arm in arms if (run.folder / arm.name).exists()])
+    if later := [other for other in others if other not in sharing]:
+        more = judge(run.folder, (), later, keep, LEVEL, seed).others
+        by_name = {other.model: other for other in (*evidence.others, *more)}
+        evidence = evidence._replace(others=tuple(by_name[other.model] for other in others))
+    for other in evidence.others:
+        _show_verdict(run, other.model, other)
+    return evidence
+
+
+def _note_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
+    uncut = Arm(UNCUT, run.model.plan(), None)
+    run.notes.put(ARMS, [{**arm.describe(), "seed": run.seed} for arm in (uncut, *arms)])
+
+
+def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative | None) -> None:
+    shown = "n/a"
+    if judged is not None and (least := least_kept(judged.kept)) is not None:
+        shown = f"{least.value:.0%} {judged.verdict}"
+    run.progress.end(stage, shown=shown, style="green" if judged and judged.passed else "yellow")
+
+
+def deepest_passed(evidence: FixedSequence, arms: Sequence[Arm]) -> Arm | None:
+    """The last arm that passed; None where none did."""
+    names = [depth.name for depth in evidence.tested if depth.passed]
+    return next((arm for arm in arms if names and arm.name == names[-1]), None)
 
 
 def judge(
@@ -71,58 +199,57 @@ def judge(
         InputError: a run that is not finished.
     """
     uncut = RunFolder.open(folder / UNCUT)
-    rows: dict[str, list[ComparisonRow]] = {}
-    for names in ([arm.name for arm in arms], [one.run for one in others]):
-        for name, run in zip(names, [RunFolder.open(folder / name) for name in names], strict=True):
-            rows[name] = [row for row in compare_runs(uncut, [run], seed=seed) if row.is_headline]
-    paths = {one.run: [DepthEvidence(1, one.run, tuple(rows[one.run]))] for one in others}
+    names = [*(arm.name for arm in arms), *(other.run for other in others)]
+    runs = {name: RunFolder.open(folder / name) for name in names}
+    rows = {
+        name: [row for row in compare_runs(uncut, [run], seed=seed) if row.is_headline] for name, run in runs.items()
+    }
+    paths = {other.run: [DepthEvidence(1, other.run, tuple(rows[other.run]))] for other in others}
     if arms:
         steps = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
         paths = {_PLANS: steps, **paths}
-    found = fixed_sequences(paths, keep, level=level)
+    sequences = fixed_sequences(paths, keep, level=level)
     by_name = {arm.name: arm for arm in arms}
-    judged = found[_PLANS].tested if arms else ()
-    tested = tuple(_tested(one, by_name[one.plan], rows[one.plan]) for one in judged)
-    left_out = next(iter(found.values())).not_judged
+    tested = []
+    for depth in sequences[_PLANS].tested if arms else ():
+        assert depth.verdict != "not tested", "only tested depths are judged here"
+        arm = by_name[depth.plan]
+        tested.append(
+            TestedDepth(
+                name=arm.name,
+                **removal_of(arm.plan),
+                healing=arm.healing,
+                kept=_kept(depth, rows[arm.name]),
+                passed=depth.passed,
+                verdict=depth.verdict,
+                items_needed=depth.items_needed,
+            )
+        )
+    alternatives = []
+    for other in others:
+        judged = next(iter(sequences[other.run].tested), None)
+        verdict = judged.verdict if judged else "undecided"
+        assert verdict != "not tested", "each other model is tested"
+        alternatives.append(
+            Alternative(
+                **other._asdict(),
+                level=judged.level if judged else level,
+                kept=_kept(judged, rows[other.run]) if judged else (),
+                passed=verdict == "passed",
+                verdict=verdict,
+            )
+        )
+    left_out = next(iter(sequences.values())).not_judged
     return FixedSequence(
-        tested,
-        judged,
-        tuple((one.task, one.readout, one.reason) for one in left_out),
-        tuple(_weighed(one, found[one.run].tested, rows[one.run], level) for one in others),
-    )
-
-
-def _weighed(other: Other, tested: Sequence[JudgedDepth], rows: Sequence[ComparisonRow], level: float) -> Alternative:
-    kept = _kept(tested[0], rows) if tested else ()
-    verdict = tested[0].verdict if tested else "undecided"
-    assert verdict != "not tested", "one model is tested"
-    return Alternative(
-        **other._asdict(),
-        level=tested[0].level if tested else level,
-        kept=kept,
-        passed=verdict == "passed",
-        verdict=verdict,
-    )
-
-
-def _tested(judged: JudgedDepth, arm: Arm, rows: Sequence[ComparisonRow]) -> TestedDepth:
-    assert judged.verdict != "not tested", "only tested depths are judged here"
-    return TestedDepth(
-        name=arm.name,
-        **gone_of(arm.plan),
-        healing=arm.healing,
-        kept=_kept(judged, rows),
-        passed=judged.passed,
-        verdict=judged.verdict,
-        items_needed=judged.items_needed,
+        tuple(tested), tuple((task.task, task.readout, task.reason) for task in left_out), tuple(alternatives)
     )
 
 
 def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept, ...]:
-    by_task = {(one.task, one.readout): one for one in judged.tasks}
+    by_task = {(task.task, task.readout): task for task in judged.tasks}
     kept = []
     for row in rows:
-        one = by_task.get((row.task, row.readout))
+        task = by_task.get((row.task, row.readout))
         kept.append(
             TaskKept(
                 task=row.task,
@@ -130,8 +257,8 @@ def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept,
                 uncut=measured(row.values.uncut),
                 cut=measured(row.values.cut),
                 kept=None if row.kept_share is None else measured(row.kept_share),
-                bound=None if one is None or one.low is None else one.low,
-                passed=None if one is None else one.verdict == "passed",
+                bound=task.low if task else None,
+                passed=task.verdict == "passed" if task else None,
             )
         )
     return tuple(kept)
@@ -139,13 +266,43 @@ def _kept(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept,
 
 def original_scores(folder: Path) -> tuple[TaskScore, ...]:
     """The original model's scores on report items."""
-    found: dict[tuple[str, str], TaskScore] = {}
+    scores: dict[tuple[str, str], TaskScore] = {}
     for row in RunFolder.open(folder / UNCUT).metrics()["rows"]:
         score = {name: row[name] for name in ("value", "low", "high", "n")}
-        found.setdefault(
+        scores.setdefault(
             (row["task"], row["readout"]),
             TaskScore.model_validate({"task": row["task"], "readout": row["readout"], "score": score}),
         )
-    if not found:
+    if not scores:
         raise InputError(f"{folder / UNCUT} holds no scores; run the same command again.")
-    return tuple(found.values())
+    return tuple(scores.values())
+
+
+def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
+    """Have the original model and the checkpoint answer the suite ``side_effects``, and compare them check by check."""
+    checks = checks_for(run.model, run.seed)
+    if not checks:
+        run.progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
+        return ()
+    before, after = (f"{FOLDER}/{name}" for name in (UNCUT, arm.name))
+    _answer_cells(run, before, SIDE_EFFECTS, run.model, run.model.plan(), checks)
+    run.release()
+    model = run.handle_of(run.folder / MODEL)
+    _answer_cells(run, after, SIDE_EFFECTS, model, model.plan(), checks)
+    model.release()
+    uncut, cut = RunFolder.open(run.folder / before), RunFolder.open(run.folder / after)
+    rows = [row for row in compare_two(uncut, cut, seed=run.seed) if row.is_headline]
+    effects = tuple(
+        SideEffect(
+            task=row.task,
+            uncut=measured(row.values.uncut),
+            cut=measured(row.values.cut),
+            difference=measured(row.values.difference),
+            p=p,
+            is_shown=p < ALPHA,
+        )
+        for row, p in zip(rows, holm([row.values.p_value for row in rows]), strict=True)
+    )
+    shown = sum(effect.is_shown for effect in effects)
+    run.progress.end(SIDE_EFFECTS, note=f"{counted(len(effects), 'check')}, {shown} with a difference that counts")
+    return effects

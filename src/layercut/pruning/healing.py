@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.healing.filters import BUILT_IN
-from layercut.healing.fold import gain, last_projection, run_until, takes_maps
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
 from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.pruning.budget import FEWEST_FRESH
-from layercut.pruning.context import PruneContext
 from layercut.pruning.path import PlanPath
-from layercut.pruning.settings import LAYER, SEAM, TRAINED
+from layercut.pruning.run import PruneRun
+from layercut.pruning.settings import SEAM, TRAINED
 from layercut.selection.objective import TaskRecords
-from layercut.settings import ModelSettings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import decoder_layers
 from layercut.tasks.base import generates
 
 CUT = "checkpoint"
@@ -38,7 +32,6 @@ SHORT: Mapping[str, Any] = {
 warm-up than those of ``layercut heal``, whose defaults are for long trainings.
 """
 _SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
-_PROBED = 16  # tokens on which it is measured how a layer adds what its MLP gives
 TRAINING_ITEMS = (512, 256, 128, 64)  # training items of each task at most, and fewer where the time is short
 
 
@@ -52,101 +45,78 @@ def short_rate(width: int) -> float:
     return min(1e-3, float(f"{5e-4 * (2000 / width) ** 0.781:.1e}"))
 
 
-class DepthHealer:
-    """Heals plans of one model. Prompts are selection items of the goal's tasks; report items are filtered out."""
+def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
+    """Heal a plan, and return the folder of the checkpoint; the same call goes on where it was stopped.
 
-    def __init__(self, context: PruneContext) -> None:
-        self._context, self._model = context, context.model
-        tasks = context.goal.tasks
-        self._decontaminate = tuple(sorted(task.task for task in tasks if task.task not in BUILT_IN))
-        self._data = {task.task: task.data for task in tasks if task.data is not None}
+    Prompts are selection items of the goal's tasks; report items are filtered out. ``TRAINED`` needs the plan's healing
+    by ``SEAM``.
 
-    def heal(self, plan: CutPlan, method: str, source: PromptSource) -> Path:
-        """The folder of the healed checkpoint; the same call goes on where it was stopped.
+    Raises:
+        InputError: a model or prompts that cannot be healed with.
+        MissingExtra: TRL or PEFT is not installed, for methods that train.
+    """
+    if (made := healed_checkpoint(run, plan, method)).exists():
+        return made
+    cut = healed_checkpoint(run, plan, SEAM) if method == TRAINED else _folder_of(run, plan) / CUT
+    if not cut.exists():
+        assert method != TRAINED, f"{SEAM} comes first"
+        cut_model(run.model.source, plan, cut, uncut=None)
+    healed = heal_model(
+        run.model.settings.replace(model=str(cut), revision=None),
+        run.model.settings,
+        source,
+        _healing_settings(run, plan, method, source),
+        Answering(),
+        out=_folder_of(run, plan) / method,
+        console=run.console,
+        say=lambda text: None,
+    )
+    assert healed is not None, "prune runs in one process"
+    places = healed.healing.get("seams", [])
+    for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
+        run.say(f"{plan.label}: {line}")
+    return healed.checkpoint
 
-        ``TRAINED`` needs the plan's healing by ``SEAM``.
 
-        Raises:
-            InputError: a model or prompts that cannot be healed with.
-            MissingExtra: TRL or PEFT is not installed, for methods that train.
-        """
-        if (made := self.checkpoint(plan, method)).exists():
-            return made
-        healed = heal_model(
-            *self._models(plan, SEAM if method == TRAINED else None),
-            source,
-            self._settings(plan, method, source),
-            Answering(),
-            out=self._depth(plan) / method,
-            console=self._context.console,
-            say=lambda text: None,
-        )
-        assert healed is not None, "prune runs in one process"
-        places = healed.healing.get("seams", [])
-        for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
-            self._context.say(f"{plan.label}: {line}")
-        return healed.checkpoint
+def count_examples(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> int:
+    """Examples that a training reads, each as often as it does, without those that are held out."""
+    train = _healing_settings(run, plan, method, source).train
+    prompts = len(source.prompts)
+    return train.num_steps(prompts - num_held_out(prompts, train.held_out)) * train.batch_size
 
-    def trained_examples(self, plan: CutPlan, method: str, source: PromptSource) -> int:
-        """Examples that a training reads, each as often as it does, without those that are held out."""
-        train = self._settings(plan, method, source).train
-        prompts = len(source.prompts)
-        return train.num_steps(prompts - num_held_out(prompts, train.held_out)) * train.batch_size
 
-    @cached_property
-    def seam(self) -> str:
-        """The seam that the model takes: a map, or factors where it normalises what its MLPs add; the last matrix of
-        every MLP on a path of sizes.
+def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
+    learns_right_ones = source.records is None and not source.tasks
+    how: Mapping[str, Any] = {"method": method}
+    precision = "bfloat16" if run.model.dtype == "bfloat16" else "auto"  # as the model itself computes
+    if method == TRAINED:
+        rate = short_rate(run.model.loaded.model.config.get_text_config().hidden_size)
+        how = {**SHORT, "learning_rate": rate, "precision": precision}
+    elif method == SEAM:
+        how = {**how, "seam": PROJECTION if plan.channels else run.seam, "precision": precision}
+    tasks = run.goal.tasks
+    return HealSettings(
+        train=TrainSettings(**how, seed=run.seed),
+        responses="original" if learns_right_ones else "self",
+        decontaminate=tuple(sorted(task.task for task in tasks if task.task not in BUILT_IN)),
+        data={task.task: task.data for task in tasks if task.data is not None},
+        save_dtype=run.settings.save_dtype,
+    )
 
-        Raises:
-            InputError: it does something with what an MLP gives that no seam is folded into.
-        """
-        model = self._model.loaded.model
-        layer = decoder_layers(model)[0]
-        ids_1T = torch.arange(_PROBED, device=model.device)[None]
-        gain(layer, lambda: run_until(layer, model, ids_1T))
-        if self._context.units != LAYER:
-            last_projection(layer)
-            return PROJECTION
-        return "linear" if takes_maps(layer) else "scale"
 
-    def _models(self, plan: CutPlan, healed_by: str | None = None) -> tuple[ModelSettings, ModelSettings]:
-        """The pruned model, which is written for it, or its checkpoint of a method; and its teacher."""
-        cut = self._depth(plan) / CUT if healed_by is None else self.checkpoint(plan, healed_by)
-        if not cut.exists():
-            assert healed_by is None, f"{healed_by} comes first"
-            cut_model(self._model.source, plan, cut, uncut=None)
-        wanted = self._model.settings
-        return wanted.replace(model=str(cut), revision=None), wanted
+def healed_checkpoint(run: PruneRun, plan: CutPlan, method: str) -> Path:
+    """Folder of the healed model of a plan."""
+    return _folder_of(run, plan) / method / "checkpoint"
 
-    def _settings(self, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
-        learns_right_ones = source.records is None and not source.tasks
-        how: Mapping[str, Any] = {"method": method}
-        precision = "bfloat16" if self._model.dtype == "bfloat16" else "auto"  # as the model itself computes
-        if method == TRAINED:
-            rate = short_rate(self._model.loaded.model.config.get_text_config().hidden_size)
-            how = {**SHORT, "learning_rate": rate, "precision": precision}
-        elif method == SEAM:
-            how = {**how, "seam": PROJECTION if plan.channels else self.seam, "precision": precision}
-        return HealSettings(
-            train=TrainSettings(**how, seed=self._context.seed),
-            responses="original" if learns_right_ones else "self",
-            decontaminate=self._decontaminate,
-            data=self._data,
-            save_dtype=self._context.settings.save_dtype,
-        )
 
-    def checkpoint(self, plan: CutPlan, method: str) -> Path:
-        """Folder of the healed model of a plan."""
-        return self._depth(plan) / method / "checkpoint"
+def forget_cut(run: PruneRun, plan: CutPlan) -> None:
+    """Free the disk of the pruned checkpoint that was healed."""
+    shutil.rmtree(_folder_of(run, plan) / CUT, ignore_errors=True)
 
-    def forget(self, plan: CutPlan) -> None:
-        """Free the disk of the pruned checkpoint that was healed."""
-        shutil.rmtree(self._depth(plan) / CUT, ignore_errors=True)
 
-    def _depth(self, plan: CutPlan) -> Path:
-        name = f"depth-{len(plan.removed)}" if plan.channels is None else f"plan-{plan.key}"
-        return self._context.folder / "healing" / name
+def _folder_of(run: PruneRun, plan: CutPlan) -> Path:
+    name = f"depth-{len(plan.removed)}" if plan.channels is None else f"plan-{plan.key}"
+    return run.folder / "healing" / name
 
 
 def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSource:
@@ -164,14 +134,15 @@ def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSour
     if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
     groups, known = [], []
-    for answered, judged, most in (*written, *((one, 0, len(one.samples)) for one in path.general)):
+    for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
         part = answered.task
-        found = task_prompts(part.task, readout=part.readout, limit=judged + most)
-        fresh = found.answered[judged:]
-        asked = fresh if not judged or len(fresh) >= FEWEST_FRESH else found.answered
-        groups.append(PromptGroup(asked, found))
-        names, ids = {sample.id: name for name, sample in found.samples.items()}, {one.prompt.id for one in asked}
-        known += [one for one in _answers(answered, model_hash, names) if one["id"] in ids]
+        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
+        fresh = of_task.answered[judged:]
+        prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.answered
+        groups.append(PromptGroup(prompts, of_task))
+        names = {sample.id: name for name, sample in of_task.samples.items()}
+        ids = {prompt.prompt.id for prompt in prompts}
+        known += [record for record in _answers(answered, model_hash, names) if record["id"] in ids]
     return PromptSource(parts=tuple(groups), known=known)
 
 
@@ -181,7 +152,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """
     is_written = any(generates(part.readout) for part in path.parts)
     records: list[AnswerRecord] = []
-    given: list[PromptWithAnswer] = []
+    with_answers: list[PromptWithAnswer] = []
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
@@ -193,18 +164,17 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
         for sample in answered.samples:
             request, record = part.task.request(sample, part.readout), by_id[sample.id]
             name = f"{part.task.name} {sample.id}"
-            answer = ""
             if isinstance(request, LikelihoodRequest) and not request.prompts:
                 answer = request.continuations[sample.gold_index if sample.options else 0]
             elif generates(part.readout) and record["outcome"] == "right":
                 answer = record["completion"]
             else:
                 continue
-            given.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+            with_answers.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
             items.setdefault(part.task.name, []).append(sample.id)
     if records:
         return PromptSource(records=records)
-    return PromptSource(parts=(PromptGroup(given, made_of=items),))
+    return PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
 
 
 def _answers(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:

@@ -1,7 +1,8 @@
-"""result.json of a run of prune, put together from what its stages found."""
+"""After the test: write the checkpoint, time models, and put result.json together."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,25 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layercut.engine.timing import Timer
+from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.paired import ratio_interval
 from layercut.evidence.resampling import METHOD, resampled_sums
-from layercut.models.weights import safetensors_files
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, gone_of, original_scores
-from layercut.pruning.context import PruneContext
-from layercut.pruning.original import OriginalModel
-from layercut.pruning.speed import request_time, speeds
+from layercut.models.weights import fingerprint, safetensors_files
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores, removal_of
+from layercut.pruning.healing import healed_checkpoint
+from layercut.pruning.run import PruneRun
+from layercut.pruning.search import load_steps
+from layercut.pruning.speed import other_model, request_time, run_of, speeds, timed_rounds, timer_of
 from layercut.pruning.verdict import answer_of, beside, fastest, next_step
+from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
-from layercut.runs.environment import command_line, machine
+from layercut.runs.environment import command_line, machine, shown
+from layercut.runs.json_text import load
 from layercut.runs.prune import (
     MODEL,
     BothEstimated,
     Chosen,
     Goal,
     GoalTask,
-    PathStep,
     PruneResult,
     Served,
     SetAside,
@@ -38,11 +43,78 @@ from layercut.runs.prune import (
 )
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.cut import cut_model
 from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.pruning.speed import RequestTime
+
+WRITTEN = "fingerprint of the checkpoint"  # a note: its weights, when they were verified
+
+
+def has_checkpoint(store: RunFolder) -> bool:
+    """True if the checkpoint is there, as it was verified.
+
+    Raises:
+        InputError: its weights are others by now.
+    """
+    folder = store.path / MODEL
+    if not folder.exists():
+        return False
+    if fingerprint(folder) != store.notes[WRITTEN]:
+        raise InputError(
+            f"the weights in {shown(folder)} are not those that were verified, so this verdict does not hold for "
+            "them. Move that folder elsewhere, and the same command writes it again."
+        )
+    return True
+
+
+def write_checkpoint(run: PruneRun, arm: Arm) -> None:
+    """Write the checkpoint of a plan, verified by reload, where that was not done before."""
+    target = run.folder / MODEL
+    if "verified" in run.notes and has_checkpoint(run.store):
+        return
+    if target.exists():  # stopped before it was known how it was verified
+        shutil.rmtree(target)
+    run.progress.begin("checkpoint", "writing and reloading")
+    if arm.healing:
+        healed = healed_checkpoint(run, arm.plan, arm.healing)
+        if not healed.exists():
+            raise InputError(f"{shown(target)} is gone, and only there were the healed weights; use another `out`.")
+        with new_directory(target) as folder:
+            shutil.copytree(healed, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
+    else:
+        checked = cut_model(run.model.source, arm.plan, target, uncut=lambda: run.model.loaded).verified
+    run.notes.put(WRITTEN, fingerprint(target))
+    run.notes.put("verified", checked)
+    run.progress.end("checkpoint", note=str(target))
+
+
+def time_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
+    """Note speed and memory of the original model by turns with the plans, and then with each other model.
+
+    A plan is timed on the original's weights: what they hold does not change the time.
+    """
+    profile = run.profile
+    timed: dict[str, Any] = dict(run.notes.get("timed", {}).get(profile.words, {}))
+
+    def time(others: Mapping[str, Timer]) -> None:
+        rounds = timed_rounds({UNCUT: timer_of(run.model, profile=profile), **others}, profile, run.seed, run.progress)
+        timed.update({name: {UNCUT: rounds[UNCUT], name: rounds[name]} for name in others})
+        run.notes.put("timed", {**run.notes.get("timed", {}), profile.words: timed})
+
+    run.progress.begin("speed", "timing plans by turns with the original model")
+    if new := [arm for arm in arms if arm.name not in timed]:
+        time({arm.name: timer_of(run.model, arm.plan, profile) for arm in new})
+    for name in run.settings.versus:
+        if run_of(name) not in timed:
+            run.progress.begin("speed", f"timing {name} by turns with the original model")
+            model = other_model(run.model.settings.replace(batch_size=profile.batch), name)
+            time({run_of(name): timer_of(model)})
+            model.release()
+    run.progress.end("speed", note="timed")
 
 
 def task_costs(
@@ -100,33 +172,28 @@ def _cost(
 
 
 def outcome_of(
-    context: PruneContext,
-    original: OriginalModel,
-    steps: Sequence[PathStep],
-    found: FixedSequence,
-    arm: Arm,
-    sizes: Mapping[str, int],
-    side_effects: tuple[SideEffect, ...],
+    run: PruneRun, arms: Sequence[Arm], evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]
 ) -> PruneResult:
-    """All that the run found, from what its stages left in the state and the folder.
+    """All results of the run, from what its stages left in the notes and the folder.
 
     Args:
-        arm: the model that is recommended, or the best one.
-        sizes: bytes of the weights of every tested plan, by its name.
+        arms: the tested models.
+        arm: the one that is recommended, or the best one.
     """
-    state, settings, folder, model = context.state, context.settings, context.folder, context.model
+    notes, settings, folder, model = run.notes, run.settings, run.folder, run.model
     checkpoint = MODEL if (folder / MODEL).exists() else None
-    ignored = [SetAside.model_validate(one) for one in state["ignored"]]
-    ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in found.not_judged]
-    chosen = Chosen(name=arm.name, healing=arm.healing, **gone_of(arm.plan))
-    verdict, why = answer_of(found.tested, chosen, settings.keep, state["path_ended"], original.parts)
-    profile = context.profile
-    timed = state["timed"][profile.words]
-    served = _served(context, found, arm)
+    ignored = [SetAside.model_validate(one) for one in notes["ignored"]]
+    ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in evidence.not_judged]
+    chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
+    verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
+    profile = run.profile
+    timed = notes["timed"][profile.words]
+    served = _served(run, evidence, arm)
     source = model.source.path
-    cut_bytes = _bytes_of(folder / MODEL) if checkpoint else plan_cut(source, arm.plan).bytes_after
-    labels = {one.name: one.label for one in found.tested if one.passed}
-    labels |= {one.run: one.model for one in found.others if one.passed}
+    disk_bytes = {tested.name: plan_cut(source, tested.plan).bytes_after for tested in arms}
+    cut_bytes = _bytes_of(folder / MODEL) if checkpoint else disk_bytes[arm.name]
+    labels = {one.name: one.label for one in evidence.tested if one.passed}
+    labels |= {one.run: one.model for one in evidence.others if one.passed}
     passed = [(labels[one.run], one) for one in served if one.run in labels]
     return PruneResult(
         model=model.settings.model,
@@ -135,88 +202,86 @@ def outcome_of(
         dtype=model.dtype,
         goal=Goal(
             use=settings.use,
-            note=context.goal.note,
+            note=run.goal.note,
             tasks=tuple(
                 GoalTask(
                     task=part.task.name,
                     readout=part.readout,
                     metric=one.metric,
-                    data=next((task.data for task in context.goal.tasks if task.task == part.task.name), None),
+                    data=next((task.data for task in run.goal.tasks if task.task == part.task.name), None),
                     chance=one.chance,
                     selection_items=one.estimate.n,
-                    report_items=state["report_items"][part.label],
+                    report_items=notes["report_items"][part.label],
                 )
-                for part, one in zip(original.path.parts, original.path.objective.uncut, strict=True)
+                for part, one in zip(run.path.parts, run.path.objective.uncut, strict=True)
             ),
             keep=settings.keep,
             level=LEVEL,
-            max_depth=context.max_depth,
-            smaller=context.sizes[-1] if context.sizes else None,
-            unit=context.unit,
+            max_depth=run.num_plans,
+            smaller=run.sizes[-1] if run.sizes else None,
+            unit=settings.unit,
             faster=settings.faster,
         ),
         ignored=tuple(ignored),
         original=original_scores(folder),
-        resolution=state.get("resolution", ""),
-        path=tuple(steps),
-        path_ended=state["path_ended"],
-        tested=tuple(one.model_copy(update={"disk_bytes": sizes[one.name]}) for one in found.tested),
-        versus=found.others,
-        error=(1 - LEVEL) * (1 if {one.model for one in found.others} <= {*state["shared"]} else 2),
+        resolution=notes.get("resolution", ""),
+        path=tuple(load_steps(run)),
+        path_ended=notes["path_ended"],
+        tested=tuple(one.model_copy(update={"disk_bytes": disk_bytes[one.name]}) for one in evidence.tested),
+        versus=evidence.others,
+        error=(1 - LEVEL) * (1 if {one.model for one in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
-        why=beside(why, found.others, cut_bytes, is_passed=verdict == "passed"),
-        fastest=fastest(passed, settings.faster) if found.others or settings.faster else "",
-        next=next_step(
-            found.tested, original.parts, settings, context.goal.tasks, model.settings, folder, context.seed
-        ),
+        why=beside(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
+        fastest=fastest(passed, settings.faster) if evidence.others or settings.faster else "",
+        next=next_step(run, evidence.tested),
         checkpoint=checkpoint,
-        verified=str(state.get("verified", "")),
-        general=state["general"],
+        verified=str(notes.get("verified", "")),
+        general=notes["general"],
         side_effects=side_effects,
         serve=profile.words,
         serve_tokens=profile.batch * profile.tokens,
         speed=next(one.speed for one in served if one.run == arm.name),
         served=served,
         size={
-            "uncut": _size(context, timed[arm.name][UNCUT], model.plan(), _bytes_of(source)),
-            "cut": _size(context, timed[arm.name][arm.name], arm.plan, cut_bytes),
+            "uncut": _size(run, timed[arm.name][UNCUT], model.plan(), _bytes_of(source)),
+            "cut": _size(run, timed[arm.name][arm.name], arm.plan, cut_bytes),
         },
         where=machine(),
-        seed=context.seed,
+        seed=run.seed,
         command=command_line(sys.argv),
-        seconds=state.seconds,
+        seconds=notes.seconds,
     )
 
 
-def _served(context: PruneContext, found: FixedSequence, arm: Arm) -> tuple[Served, ...]:
+def _served(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
     """Every model that was timed: what its requests take, by the answers that it gave."""
-    profile, timed = context.profile, context.state["timed"][context.profile.words]
-    named = [*(one.name for one in found.tested), arm.name, *(one.run for one in found.others)]
-    runs = [run for run in dict.fromkeys(named) if run in timed]
-    uncut, served = RunFolder.open(context.folder / UNCUT), []
-    for run in runs:
-        own = timed[run]
-        times = (request_time(own[UNCUT], profile), request_time(own[run], profile))
-        answered = context.folder / run
+    profile, timed = run.profile, run.notes["timed"][run.profile.words]
+    names = [*(depth.name for depth in evidence.tested), arm.name, *(other.run for other in evidence.others)]
+    uncut, served = RunFolder.open(run.folder / UNCUT), []
+    for name in dict.fromkeys(names):
+        if name not in timed:
+            continue
+        own, folder = timed[name], run.folder / name
+        times = (request_time(own[UNCUT], profile), request_time(own[name], profile))
         served.append(
             Served(
-                run=run,
-                speed=speeds(own, run, profile),
-                memory_bytes=own[run]["memory_bytes"],
-                cache_bytes_per_token=own[run]["cache_bytes_per_token"],
-                costs=task_costs(uncut, RunFolder.open(answered), times, context.seed) if answered.exists() else (),
+                run=name,
+                speed=speeds(own, name, profile),
+                memory_bytes=own[name]["memory_bytes"],
+                cache_bytes_per_token=own[name]["cache_bytes_per_token"],
+                costs=task_costs(uncut, RunFolder.open(folder), times, run.seed) if folder.exists() else (),
             )
         )
     return tuple(served)
 
 
-def _size(context: PruneContext, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
-    file = gguf_file(context.model.settings.model)
+def _size(run: PruneRun, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
+    file = gguf_file(run.model.settings.model)
     return Size(
-        parameters=context.model.num_parameters(plan),
+        parameters=run.model.num_parameters(plan),
         disk_bytes=disk_bytes,
-        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=context.model.settings.tie),
+        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=run.model.settings.tie),
         memory_bytes=timed["memory_bytes"],
         cache_bytes_per_token=timed["cache_bytes_per_token"],
     )

@@ -1,32 +1,38 @@
-"""What ``layercut prune`` would ask and write: ``prune --dry-run``."""
+"""Before a run of prune: what decides its numbers, what it refuses, and its dry run. Nothing here loads torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.handle import ModelHandle
+from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
 from layercut.pruning.budget import CANDIDATES, HEALING_ITEMS, MOST, SELECTION_ITEMS, general_tasks
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
 from layercut.pruning.settings import AUTO, LAYER, NONE, SEAM, WIDTH, PruneSettings
-from layercut.pruning.side_effects import checks_for
 from layercut.pruning.sizes import Sizes
-from layercut.pruning.versus import other_model, timer_of
+from layercut.pruning.speed import other_model, timer_of
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
-from layercut.runs.prune import BYTES, SECONDS
+from layercut.runs.prune import BYTES
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
+from layercut.tasks.cells import Cell, make_cells
 from layercut.tasks.own_file import OwnFile
+from layercut.tasks.suites import suite
 
-_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 FLAGS = {"limit": "items", "objective": "tasks"}
+ITEMS = 24  # items of each check of side effects
+_LONG = "needle"
+"""Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
+_NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 
 
 def prune_outline(
@@ -41,10 +47,8 @@ def prune_outline(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    units = units_of(handle, settings, lambda text: None)
-    sizes = None if units == LAYER else Sizes(handle)
-    unit = size_unit(settings)
-    wanted = () if sizes is None else sizes.wanted(settings, unit)
+    sizes = sizes_of(handle, settings, lambda text: None)
+    wanted = sizes.wanted(settings, settings.unit) if sizes else ()
     depth = settings.num_plans(wanted, handle.num_layers)
     profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
@@ -69,6 +73,13 @@ def prune_outline(
             texts += min(len(samples), HEALING_ITEMS)
     if settings.heal in (AUTO, SEAM):
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
+    more: tuple[str, ...] = ()
+    if sizes is not None and settings.unit == BYTES:
+        listed = ", ".join(f"-{less:.0%} {size(round((1 - less) * sizes.total))}" for less in wanted)
+        more = (f"sizes: {listed}",)
+    elif sizes is not None:
+        listed = ", ".join(f"-{less:.0%}" for less in wanted)
+        more = (f"seconds of a request ({profile.words}), timed before the run chooses: {listed}",)
     stored = handle.bytes_in_memory
     healed = 0 if settings.heal == NONE else 2 * depth * stored
     stays = ANSWER_BYTES * sum(step.items for step in steps) + stored
@@ -79,16 +90,25 @@ def prune_outline(
         stays_bytes=stays,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
-        more=() if sizes is None else (_sizes_in_words(sizes, wanted, unit, profile),),
+        more=more,
     )
 
 
-def _sizes_in_words(sizes: Sizes, wanted: Sequence[float], unit: str, profile: Profile) -> str:
-    """The sizes that may be tried: bytes, or shares of the seconds that a request takes."""
-    if unit == BYTES:
-        return f"sizes: {', '.join(f'-{less:.0%} {size(round((1 - less) * sizes.total))}' for less in wanted)}"
-    times = ", ".join(f"-{less:.0%}" for less in wanted)
-    return f"seconds of a request ({profile.words}), timed before the run chooses: {times}"
+def sizes_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> Sizes | None:
+    """The sizes of a model whose MLPs become thinner; None where whole layers alone are removed.
+
+    Raises:
+        InputError: MLPs that cannot be thinned, where only width was asked for.
+    """
+    if settings.wanted_units == LAYER:
+        return None
+    try:
+        return Sizes(model)
+    except InputError as error:
+        if settings.wanted_units == WIDTH:
+            raise
+        say(f"layers alone are removed: {error}")
+        return None
 
 
 def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
@@ -98,36 +118,12 @@ def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, 
     for name in settings.versus:
         other_model(model.settings, name)
     own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
-    alike = [one.label for one in own if 1 in one.task.split_chance("selection", one.readout).values()]
+    alike = [part.label for part in own if 1 in part.task.split_chance("selection", part.readout).values()]
     if len(alike) == len(parts):
         raise InputError(
             f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
             "shown; give rows with different answers."
         )
-
-
-def units_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> str:
-    """Units to remove: as wanted, or layers where MLPs cannot be thinned.
-
-    Raises:
-        InputError: MLPs that cannot be thinned, where only width was asked for.
-    """
-    wanted = settings.wanted_units
-    if wanted == LAYER:
-        return LAYER
-    try:
-        Sizes(model)
-    except InputError as error:
-        if wanted == WIDTH:
-            raise
-        say(f"layers alone are removed: {error}")
-        return LAYER
-    return wanted
-
-
-def size_unit(settings: PruneSettings) -> str:
-    """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
-    return BYTES if settings.faster is None or settings.smaller is not None else SECONDS
 
 
 def settings_of_run(
@@ -140,3 +136,26 @@ def settings_of_run(
         **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
         "seed": seed,
     }
+
+
+def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
+    """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
+    cells = make_cells(suite("side_effects", limit=ITEMS), seed)
+    requests: dict[str, list[Any]] = {
+        cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
+        for cell in cells
+        if not cell.task.name.startswith(_LONG)
+    }
+
+    def accepted(reader: Reader) -> list[str]:
+        labels = []
+        for label, asked in requests.items():
+            with suppress(InputError):
+                for request in asked:
+                    generation_row(reader, request)
+                labels.append(label)
+        return labels
+
+    given = [(label, one.prompt, one.begins, one.max_new_tokens) for label, asked in requests.items() for one in asked]
+    labels = model.read("side_effects", given, accepted)
+    return [cell for cell in cells if cell.label in labels]

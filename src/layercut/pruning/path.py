@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,13 +55,6 @@ LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone
 _FEWEST = 8  # layers that the first sieve lets through at least
 
 
-class NextLayer(NamedTuple):
-    """The layer to remove at one depth."""
-
-    layer: int
-    num_candidates: int
-
-
 class PlanPath:
     """The search over one model and goal. What it measures is kept in the journal, so that nothing is asked twice."""
 
@@ -82,7 +75,7 @@ class PlanPath:
             general: requests outside the goal, whose answers choose channels and heal with those to the goal's tasks.
         """
         self._engine, self._journal, self._progress = engine, journal, progress
-        self._general = tuple(general)
+        self._general, self._uncut = tuple(general), CutPlan(num_layers=engine.num_layers)
         self._decoding = decoding
         self.pace: float | None = None
         """Seconds that the last model whose answers were all new took for one selection item of each task."""
@@ -102,14 +95,14 @@ class PlanPath:
             base, removed=tuple(removed), channels=channels, criterion=CRITERION, settings=settings, scores=scores
         )
 
-    def next_layer(self, removed: Sequence[int]) -> NextLayer:
-        """The layer to remove beside those that are gone.
+    def next_layer(self, removed: Sequence[int]) -> tuple[int, int]:
+        """The next layer to remove, and the number of candidates that were compared.
 
         Raises:
             InputError: no layer is left, or no pruned model gives finite scores.
         """
         layers = self.proposed(removed, CANDIDATES)[::-1]
-        return NextLayer(layers[self._best_by_score([self._cut(removed, layer) for layer in layers])], len(layers))
+        return layers[self._best_by_score([self._cut(removed, layer) for layer in layers])], len(layers)
 
     def best(self, plans: Sequence[CutPlan]) -> int:
         """The place of the plan that damages right answers least; where nothing is written, of the best score."""
@@ -119,8 +112,8 @@ class PlanPath:
         return max(range(len(plans)), key=lambda place: (negative[place], -place))
 
     def _best_by_score(self, plans: Sequence[CutPlan]) -> int:
-        found = stand(self.objective, plans)
-        values = [float("-inf") if one.value is None else one.value for one in found.candidates]
+        candidates = stand(self.objective, plans).candidates
+        values = [float("-inf") if plan.value is None else plan.value for plan in candidates]
         best = best_of(values)
         if values[best] == float("-inf"):
             raise InputError("no pruned model has a finite score; load the model with another `dtype`.")
@@ -146,11 +139,10 @@ class PlanPath:
         for part, judged in zip(self.parts, self.objective.samples, strict=True):
             more = part.task.samples("selection", 2 * len(judged))[len(judged) :]
             fresh.append((more if len(more) >= FEWEST_FRESH else judged)[:HEALING_ITEMS])
-        uncut = CutPlan(num_layers=self._engine.num_layers)
         answers = self.objective.answers_on(fresh)
-        answers.complete(range(len(fresh)), [uncut], whole=True, progress=self._progress)
+        answers.complete(range(len(fresh)), [self._uncut], whole=True, progress=self._progress)
         return [
-            TaskRecords(part, samples, answers.part(index, uncut, whole=True).records)
+            TaskRecords(part, samples, answers.part(index, self._uncut, whole=True).records)
             for index, (part, samples) in enumerate(zip(self.parts, fresh, strict=True))
         ]
 
@@ -164,11 +156,10 @@ class PlanPath:
         answers.complete(places, [plan], whole=False, progress=self._progress)
         if is_new:
             self.pace = (time.monotonic() - began) / max(map(len, self.objective.samples))
-        uncut = CutPlan(num_layers=self._engine.num_layers)
         return tuple(
             kept_of(
                 part, one.metric, one.chance,
-                self._answers.part(index, uncut, whole=True).records, answers.part(index, plan).records, seed,
+                self._answers.part(index, self._uncut, whole=True).records, answers.part(index, plan).records, seed,
             )
             for index, (part, one) in enumerate(zip(self.parts, self.objective.uncut, strict=True))
         )  # fmt: skip
@@ -188,8 +179,8 @@ class PlanPath:
 
     def _by_damage(self, removed: Sequence[int], layers: Sequence[int], num_traces: int = TRACES) -> list[int]:
         """The layers by trace damage beside what is removed, the least first; of equals the later one."""
-        found = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
-        negative = dict(zip(layers, found, strict=True))
+        values = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
+        negative = dict(zip(layers, values, strict=True))
         return sorted(layers, key=lambda layer: (-negative[layer], -layer))
 
     def _damage(self, plans: Sequence[CutPlan], num_traces: int) -> list[float]:
@@ -229,7 +220,7 @@ class PlanPath:
         objective = TaskObjective(
             self._engine, self._general, decoding=self._decoding, journal=self._journal, progress=self._progress
         )
-        return objective.answers(CutPlan(num_layers=self._engine.num_layers), GENERATED)
+        return objective.answers(self._uncut, GENERATED)
 
     @cached_property
     def traces(self) -> dict[str, list[LikelihoodRequest]]:
@@ -237,13 +228,6 @@ class PlanPath:
         if not any(generates(part.readout) for part in self.parts):
             return {}
         return correct_traces(self.objective).by_task
-
-
-class SizedPlan(NamedTuple):
-    """The plan of one size."""
-
-    plan: CutPlan
-    num_candidates: int
 
 
 class SizePath:
@@ -261,8 +245,8 @@ class SizePath:
         self._share = self.sizes.share if times is None else times.share
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
-    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> SizedPlan:
-        """The plan that is smaller by this share, and removes these layers at least.
+    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> tuple[CutPlan, int]:
+        """The plan that is smaller by this share and removes these layers at least, and the number of candidates.
 
         Args:
             path: the measurements, over the model in memory.
@@ -277,7 +261,7 @@ class SizePath:
         plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
         if not plans:
             raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
-        return SizedPlan(plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans))
+        return plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans)
 
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
         if removed not in self._ranked:
@@ -306,14 +290,14 @@ def kept_of(
     seed: int,
 ) -> TaskKept:
     """The retained score of a task, from the records of the same items in one order."""
-    before, after = ([float(one["metrics"][metric]) for one in records] for records in (uncut, cut))
-    found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
-    kept = found.retention if chance is None else found.retention_above_chance
+    before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
+    pairs = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
+    kept = pairs.retention if chance is None else pairs.retention_above_chance
     return TaskKept(
         task=part.task.name,
         readout=part.readout,
-        uncut=measured(found.uncut),
-        cut=measured(found.cut),
+        uncut=measured(pairs.uncut),
+        cut=measured(pairs.cut),
         kept=None if kept is None else measured(kept),
         correlation=correlation_of(before, after),
     )

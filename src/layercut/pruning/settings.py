@@ -13,6 +13,7 @@ from layercut.errors import InputError
 from layercut.healing.methods import METHODS
 from layercut.healing.settings import SAVED_AS
 from layercut.pruning.profile import LAPTOP, PROFILES, Profile, profile_text
+from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.specs import Count
 from layercut.settings import Depth
 
@@ -161,6 +162,11 @@ class PruneSettings(Settings):
     def wanted_units(self) -> str:
         """Units to remove, if the model allows it."""
         return self.units or (LAYER if self._counts_layers else BOTH)
+
+    @property
+    def unit(self) -> str:
+        """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
+        return BYTES if self.faster is None or self.smaller is not None else SECONDS
 
     @property
     def profile(self) -> Profile:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.confirm import LEVEL
+from layercut.pruning.run import PruneRun
+from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
 from layercut.runs.prune import (
+    MODEL,
     Alternative,
     Chosen,
     NextStep,
@@ -23,7 +25,7 @@ from layercut.runs.prune import (
 )
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
-from layercut.settings import ModelSettings, TaskSettings
+from layercut.surgery.cut import UNMEASURED
 from layercut.tasks.own_file import OwnFile
 from layercut.text.markup import escape, table
 from layercut.text.numbers import at_least
@@ -101,57 +103,41 @@ def fastest(passed: Sequence[tuple[str, Served]], faster: float | None) -> str:
     return f"The fastest that passes is {name}: {found}, {reached}."
 
 
-def next_step(
-    tested: Sequence[TestedDepth],
-    parts: Sequence[ObjectiveTask],
-    settings: PruneSettings,
-    tasks: Sequence[TaskSettings],
-    model: ModelSettings,
-    folder: Path,
-    seed: int,
-) -> NextStep | None:
+def next_step(run: PruneRun, tested: Sequence[TestedDepth]) -> NextStep | None:
     """The command that would decide the first depth that failed, with the same settings; None where nothing would, or
     the tasks have no more items."""
-    failed = next((one for one in tested if not one.passed), None)
+    failed = next((depth for depth in tested if not depth.passed), None)
     if failed is None or failed.items_needed is None:
         return None
-    items = failed.items_needed
-    if report_items(parts, items) < items:
+    items, model = failed.items_needed, run.model.settings
+    if min(len(part.task.samples("report", items)) for part in run.parts) < items:
         return None
     words = ["layercut", "prune", model.model]
-    for name, value in settings.given().items():
+    for name, value in run.settings.given().items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             words += [flag] if value else []
         elif name not in ("items", "time") and value is not None:
             words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
-    words += [word for one in tasks if one.data for word in ("--data", f"{one.task}={one.data}")]
+    words += [word for task in run.goal.tasks if task.data for word in ("--data", f"{task.task}={task.data}")]
     for name, value in model.given().items():
         if name != "model" and value is not None:
             words += ["--set", f"{name}={json.dumps(value) if isinstance(value, bool | float) else value}"]
-    words += ["--seed", str(seed)] if seed else []
-    words += ["--items", str(items), "--out", f"{shown(folder)}-{items}"]
+    words += ["--seed", str(run.seed)] if run.seed else []
+    words += ["--items", str(items), "--out", f"{shown(run.folder)}-{items}"]
     return NextStep(items=items, command=shlex.join(words))
 
 
-def card_verdict(
-    arm: str,
-    tested: Sequence[TestedDepth],
-    effects: Sequence[SideEffect],
-    *,
-    keep: float,
-    level: float,
-    seed: int,
-    command: str,
-) -> str:
-    """Opening of a model card: whether the model keeps the goal, its side effects, what it keeps, and the command that
-    found it."""
-    found = next((one for one in tested if one.name == arm), None)
-    asked = f"{keep:.0%} of the score above chance of every task"
-    if found is not None and found.passed:
-        text = f"**Passed: it keeps at least {asked}**, by one-sided {level:.0%} bounds."
+def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: Sequence[SideEffect]) -> None:
+    """Open the checkpoint's card, once: whether the model keeps the goal, its side effects, what it keeps, and the
+    command that found it.
+    """
+    judged = next((depth for depth in tested if depth.name == arm), None)
+    asked = f"{run.settings.keep:.0%} of the score above chance of every task"
+    if judged is not None and judged.passed:
+        text = f"**Passed: it keeps at least {asked}**, by one-sided {LEVEL:.0%} bounds."
     else:
-        fails = found is not None and found.verdict == "shown to fail"
+        fails = judged is not None and judged.verdict == "shown to fail"
         text = f"**Not passed: it is {'shown to keep less than' if fails else 'not shown to keep'} {asked}.** "
         text += "No plan passed; this one was written all the same."
     rows = [
@@ -163,12 +149,16 @@ def card_verdict(
             f"{100 * one.cut.value:.0f} %",
             f"{one.cut.n:,}",
         )
-        for one in (found.kept if found else ())
+        for one in (judged.kept if judged else ())
     ]
     head = ["task", "keeps, with 95 % interval", "at least", "original model", "this model", "items"]
-    note = f"Items that nothing was chosen on, seed {seed}; `at least` is the bound that decides."
+    note = f"Items that nothing was chosen on, seed {run.seed}; `at least` is the bound that decides."
     text += f"\n\n**Side effects:** {escape(words)}." if (words := side_effect_words(effects)) else ""
-    return "\n".join([text, "", *table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"])
+    command = run.store.environment["command"]
+    verdict = "\n".join([text, "", *table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"])
+    card = run.folder / MODEL / "README.md"
+    if card.exists():
+        write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
 
 
 def lacking(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
@@ -181,11 +171,6 @@ def lacking(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[s
         elif more > 0:
             found.append(f"{part.task.name} has only {there:,}")
     return found
-
-
-def report_items(parts: Sequence[ObjectiveTask], most: int | None) -> int:
-    """Report items of the task that has the fewest, up to ``most``."""
-    return min(len(part.task.samples("report", most)) for part in parts)
 
 
 def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:

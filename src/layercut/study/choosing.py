@@ -1,83 +1,22 @@
-"""Choose the plans of a study's criteria: one search at the largest depth where smaller depths are nested in it."""
+"""Plans of a study's criteria: what decides a search, its first layers, and choices that need no model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.handle import ModelHandle
-from layercut.progress import Progress, Say
-from layercut.runs.notes import Notes
-from layercut.runs.settings import settings_hash
 from layercut.selection import criterion as criterion_of
-from layercut.selection.base import Context, SearchSettings
-from layercut.selection.select import SelectionRequest, select_layers
-from layercut.selection.specs import LayerSpec, parse_protected
+from layercut.selection.base import Context
+from layercut.selection.specs import parse_protected
 from layercut.settings import GENERATED, DecodingSettings
 from layercut.study.settings import CriterionSettings
-from layercut.study.store import CHOSEN, SEARCHES, CellStore, chosen_in, model_identity
+from layercut.study.store import model_identity
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-
-
-def choose_plans(
-    model: ModelHandle,
-    name: str,
-    criterion: CriterionSettings,
-    depths: Sequence[int],
-    *,
-    folder: Path,
-    notes: Notes | None,
-    store: CellStore,
-    decoding: DecodingSettings,
-    seed: int,
-    progress: Progress,
-    say: Say,
-) -> dict[int, CutPlan]:
-    """A plan for each depth.
-
-    Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are its
-    first layers. Others (contiguous runs, your own function) are searched for each depth. A search that this study, in
-    ``folder``, or another one in ``store`` has made is not repeated.
-
-    Without ``notes`` of the folder nothing is measured or written, and there is no plan at all where a search is
-    missing. The model is loaded only for measurements. Raises InputError as ``select_layers``.
-    """
-    if not criterion.row.needs_model:
-        return {depth: _by_position(model, criterion, depth, seed) for depth in depths}
-    searched = [max(depths)] if criterion.is_nested else sorted(depths)
-    plans = {}
-    for depth in searched:
-        key = settings_hash(search_identity(model, criterion, depth, decoding, seed))
-        plan = chosen_in(folder, key)
-        if plan is None and (elsewhere := store.plan(key)) is not None:
-            plan, source = elsewhere
-            if notes is not None:
-                say(f"{criterion.name}-{depth}: layers as chosen in {source}")
-                notes.put(CHOSEN + key, plan.to_dict())
-        if plan is None:
-            if notes is None:
-                return {}
-            request = SelectionRequest(
-                remove=LayerSpec.parse(f"{depth} layers"),
-                criterion=criterion.criterion,
-                tasks=criterion.objective,
-                calibration=criterion.calibration,
-                protect=criterion.protect,
-                settings=criterion.settings,
-                search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
-                decoding=decoding,
-                seed=seed,
-            )
-            plan = select_layers(model, request, out=folder / SEARCHES / name, progress=progress, say=say).plan
-            notes.put(CHOSEN + key, plan.to_dict())
-        plans[depth] = plan
-    if criterion.is_nested:
-        return {depth: first_layers(plans[searched[0]], depth) for depth in depths}
-    return plans
 
 
 def first_layers(plan: CutPlan, depth: int) -> CutPlan:
@@ -99,7 +38,8 @@ def first_layers(plan: CutPlan, depth: int) -> CutPlan:
     return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)
 
 
-def _by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, seed: int) -> CutPlan:
+def choose_by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, seed: int) -> CutPlan:
+    """The plan of a criterion that needs no model."""
     protect = parse_protected(criterion.protect, model.num_layers) if criterion.protect else None
     context = Context(num_layers=model.num_layers, num_remove=depth, seed=seed, protect=protect)
     settings: dict[str, Any] = {"num_remove": depth}
@@ -127,7 +67,8 @@ def search_identity(
     ]
     text = criterion.calibration.as_dict()
     if criterion.calibration.source != GENERATED:
-        text["content"] = _content(criterion.calibration.source)
+        file = Path(criterion.calibration.source)
+        text["content"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else None
     return {
         **model_identity(model),
         "criterion": criterion.criterion,
@@ -141,9 +82,3 @@ def search_identity(
         "decoding": decoding.as_dict(),
         "seed": seed,
     }
-
-
-def _content(source: str) -> str | None:
-    """Hash of a calibration file; None without one on this disk."""
-    path = Path(source)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

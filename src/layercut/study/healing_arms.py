@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ from layercut.healing.generate import answer_prompts
 from layercut.healing.outline import IN_FULL, check_method
 from layercut.healing.process_group import ProcessGroup
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
-from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
+from layercut.runs.directory import ENVIRONMENT
 from layercut.runs.healing import CHECKPOINT, MARK, MARKS
-from layercut.runs.settings import settings_hash
+from layercut.runs.lock import LOCK
+from layercut.runs.settings import CONFIG, settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
 from layercut.surgery.checkpoint import read_plans
@@ -34,47 +34,38 @@ if TYPE_CHECKING:
     from layercut.healing.heal import Healed
 
 
+_NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
+"""Files in the folders of a healing arm before weights or answers of it are kept."""
+
+
+@dataclass
 class Healer:
     """One healing arm of one cut, under one seed: its end, or a mark of its training."""
 
-    def __init__(
-        self,
-        arm: HealingArm,
-        uncut: ModelSettings,
-        tasks: Sequence[TaskSettings],
-        seed: int,
-        folder: Path,
-        answers: Path,
-        in_full: Sequence[str] = (),
-        start: Healer | None = None,
-        mark: str = "",
-    ) -> None:
-        """Args:
-        uncut: the teacher.
-        tasks: of the study; training data holds none of their report items.
-        seed: of the study, for an arm without a seed of its own.
-        answers: holds a run folder with the original model's answers for each way of asking.
-        in_full: tasks of whose whole test sets training data holds no item; see ``checked_in_full``.
-        start: the healing whose model is healed further; None for the cut itself.
-        mark: answer tokens after which the training is measured; empty for its end.
-        """
-        self.arm, self.folder = arm, folder
-        self._in_full, self._start, self._mark = tuple(in_full), start, mark
-        self._answers_folder = answers
-        self._uncut, self._tasks = uncut, tasks
-        self._seed = seed if arm.seed is None else arm.seed
-        self._handle: ModelHandle | None = None
+    arm: HealingArm
+    uncut: ModelSettings  # the teacher
+    tasks: Sequence[TaskSettings]  # of the study; training data holds none of their report items
+    study_seed: int  # for an arm without a seed of its own
+    folder: Path
+    answers: Path  # holds a run folder with the original model's answers for each way of asking
+    in_full: Sequence[str] = ()  # tasks of whose whole test sets training data holds no item
+    start: Healer | None = None  # the healing whose model is healed further; None for the cut itself
+    mark: str = ""  # answer tokens after which the training is measured; empty for its end
+
+    @property
+    def seed(self) -> int:
+        return self.study_seed if self.arm.seed is None else self.arm.seed
 
     @property
     def settings(self) -> HealSettings:
         return HealSettings(
-            train=self.arm.train.replace(seed=self._seed),
+            train=self.arm.train.replace(seed=self.seed),
             filters=self.arm.filters,
             responses=self.arm.responses,
             match_tokens=self.arm.match_tokens,
             save_dtype=self.arm.save_dtype,
-            decontaminate=_checked(self.arm, self._tasks),
-            data=_data(self._tasks),
+            decontaminate=_checked(self.arm, self.tasks),
+            data=_data(self.tasks),
         )
 
     @cached_property
@@ -93,9 +84,9 @@ class Healer:
             "max_new_tokens": how.max_new_tokens,
             "system": how.system,
             **how.extra(),
-            **({IN_FULL: list(self._in_full)} if self._in_full else {}),
-            **({"after": self._start.identity} if self._start else {}),
-            **({MARK: self._mark} if self._mark else {}),
+            **({IN_FULL: list(self.in_full)} if self.in_full else {}),
+            **({"after": self.start.identity} if self.start else {}),
+            **({MARK: self.mark} if self.mark else {}),
         }
 
     def check(self) -> None:
@@ -114,13 +105,26 @@ class Healer:
         from layercut.healing.heal import heal_model
 
         source, how = _prompts(self.arm)
-        model = self._uncut if cut is None else self._uncut.replace(model=str(cut), revision=None)
+        model = self.uncut if cut is None else self.uncut.replace(model=str(cut), revision=None)
         settings = self.settings
         if source.records is None and settings.asks_teacher:
-            source = replace(source, records=self._answers(source, how, console, say))
+            # Generated once for all cuts of the study and all arms that ask the same.
+            asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
+            name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
+            records = answer_prompts(
+                ModelHandle(self.uncut),
+                source,
+                how,
+                remove=None,
+                out=self.answers / name,
+                seed=self.seed,
+                console=console,
+                say=say,
+            )
+            source = replace(source, records=records)
         healed = heal_model(
             model,
-            self._uncut,
+            self.uncut,
             source,
             settings,
             how,
@@ -128,36 +132,20 @@ class Healer:
             console=console,
             say=say,
             is_control=cut is None,
-            in_full=self._in_full,
+            in_full=tuple(self.in_full),
         )
         assert healed is not None, "a study runs in one process"
         return healed
 
-    def _answers(self, source: PromptSource, how: Answering, console: Console, say: Say) -> list[AnswerRecord]:
-        """The original model's answers, generated once for all cuts of the study and all arms that ask the same."""
-        asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self._seed}
-        name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
-        return answer_prompts(
-            ModelHandle(self._uncut),
-            source,
-            how,
-            remove=None,
-            out=self._answers_folder / name,
-            seed=self._seed,
-            console=console,
-            say=say,
-        )
-
     @property
     def checkpoint(self) -> Path:
         """Of the healed model; at a mark the adapters over the model that the training began with."""
-        return self.folder / MARKS / self._mark if self._mark else self.folder / CHECKPOINT
+        return self.folder / MARKS / self.mark if self.mark else self.folder / CHECKPOINT
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
-        if self._handle is None:
-            self._handle = ModelHandle(self._uncut.replace(model=str(self.checkpoint), revision=None))
-        return self._handle.engine
+        """Engine of the healed model, loaded on first use."""
+        return ModelHandle(self.uncut.replace(model=str(self.checkpoint), revision=None)).engine
 
     def metadata(self) -> Mapping[str, Any] | None:
         """The history of the checkpoint, from its plan.json; None without one."""
@@ -166,10 +154,8 @@ class Healer:
         return made[-1] if made else None
 
     def release(self) -> None:
-        self._handle = None
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Let the healed model go."""
+        vars(self).pop("engine", None)
 
 
 def items_of(arm: HealingArm) -> dict[str, frozenset[str]]:
@@ -226,3 +212,15 @@ def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
             "file of prompts."
         )
     return source, how.replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)
+
+
+def healing_folder(study: Path, arm: str) -> Path:
+    """The run folder of the healing of an arm ``CUT+NAME``."""
+    cut, _, name = arm.partition("+")
+    return study / cut / f"heal-{name}"
+
+
+def is_begun(study: Path, arm: str) -> bool:
+    """True if anything is lost with the run folder and the healing folder of a healing arm."""
+    folders = (study / arm, healing_folder(study, arm))
+    return any(file.name not in _NOTHING_YET for folder in folders for file in folder.rglob("*") if not file.is_dir())

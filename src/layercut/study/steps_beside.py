@@ -6,8 +6,6 @@ They are ``layercut sweep`` and ``layercut diagnose`` in folders of their own in
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from layercut.diagnostics import known
@@ -17,7 +15,8 @@ from layercut.progress import Say
 from layercut.runs.directory import METRICS
 from layercut.runs.study import DIAGNOSE, SWEEP
 from layercut.selection.sweep import PlannedSweep, plan_sweep
-from layercut.study.work import StudyArm, StudyWork
+from layercut.study.arms import StudyArm
+from layercut.study.work import StudyWork
 from layercut.text.counting import counted
 
 
@@ -52,7 +51,10 @@ def diagnose_step(work: StudyWork, *, console: Console, say: Say) -> None:
     """
     step = work.settings.diagnose
     assert step is not None
-    places = {arm.name: _place(work, arm) for arm in diagnosed(work)}
+    places = {
+        arm.name: work.healers[arm.name].checkpoint if arm.healing else work.folder / arm.name / "plan.json"
+        for arm in diagnosed(work)
+    }
     missing = [name for name, place in places.items() if not place.exists()]
     left_out = [name for name in missing if name in work.healers and not step.cuts]
     for name in missing:
@@ -103,10 +105,6 @@ def planned(work: StudyWork) -> list[str]:
         items = counted(_lowered(work, step.limit), "item")
         lines.append(f"diagnose: {', '.join(known(step.only))} of {models}, at most {items} of each kind")
     return lines
-
-
-def _place(work: StudyWork, arm: StudyArm) -> Path:
-    return work.healers[arm.name].checkpoint if arm.healing else work.folder / arm.name / "plan.json"
 
 
 def _lowered(work: StudyWork, limit: int) -> int:

@@ -10,7 +10,8 @@ report.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -28,7 +29,7 @@ from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
-from layercut.tasks.evaluate import Records
+from layercut.tasks.evaluate import Questions, Records, ask_under
 
 SEARCHES = "searches"
 CELL, CHOSEN = "cell: ", "chosen: "
@@ -36,11 +37,7 @@ CELL, CHOSEN = "cell: ", "chosen: "
 _DEPTH = 3  # most folders between the folder of the studies and a run: study, model, run
 
 
-class Reused(NamedTuple):
-    """Reused records."""
-
-    source: str
-    num_items: int
+Reused = tuple[str, int]  # a run folder whose records are reused, and the number of items
 
 
 def model_identity(model: ModelHandle) -> dict[str, str]:
@@ -120,7 +117,7 @@ class CellStore:
             taken = [one for one in records if one.get("id") in left and one.get("version") == identity["version"]]
             if taken:
                 left -= {one["id"] for one in taken}
-                yield Reused(shown(run), len(taken)), taken
+                yield (shown(run), len(taken)), taken
 
     def fill(
         self, journal: Records, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path
@@ -132,11 +129,6 @@ class CellStore:
             journal.append(records)
             reused.append(source)
         return tuple(reused)
-
-    def covers(self, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path) -> bool:
-        """True if other runs hold records of all these items."""
-        found = {one["id"] for _, records in self.records(identity, ids, exclude=exclude) for one in records}
-        return set(ids) <= found
 
     def plan(self, key: str) -> tuple[CutPlan, str] | None:
         """The plan that a search with this key has chosen, and its study."""
@@ -172,7 +164,6 @@ class Measured(NamedTuple):
 
     rows: list[MetricRow]
     reused: tuple[Reused, ...]
-    num_asked: int
 
 
 def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
@@ -181,7 +172,7 @@ def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measure
     wanted = {"key": settings_hash(identity), "limit": cell.limit, "split": cell.split}
     if note is None or {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
         return None
-    return Measured(note["rows"], tuple(Reused(*source) for source in note["reused"]), 0)
+    return Measured(note["rows"], tuple((source, number) for source, number in note["reused"]))
 
 
 def run_cell(
@@ -220,6 +211,12 @@ def run_cell(
         asked = before.num_items + missing
         seconds = before.seconds + (time.monotonic() - began if missing else 0.0)
     rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in outcome.metrics]
+    tokens = {
+        f"{name}_tokens": round(
+            sum(record.get(f"num_{name}_tokens", 0) for record in outcome.records) / len(outcome.records), 1
+        )
+        for name in ("prompt", "new")
+    }
     run.notes.put(
         CELL + cell.label,
         {
@@ -228,18 +225,58 @@ def run_cell(
             "limit": cell.limit,
             "split": cell.split,
             "num_items": len(ids),
-            "reused": [list(one) for one in reused],
-            "speed": {"items": asked, "seconds": round(seconds, 3), "where": where, **_tokens(outcome.records)},
+            "reused": [list(source) for source in reused],
+            "speed": {"items": asked, "seconds": round(seconds, 3), "where": where, **tokens},
             "rows": rows,
         },
     )
     store.add(run.path, identity)
-    return Measured(rows, reused, asked)
+    return Measured(rows, reused)
 
 
-def _tokens(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean tokens of an item: of the prompt, and of the answer."""
-    return {
-        f"{name}_tokens": round(sum(record.get(f"num_{name}_tokens", 0) for record in records) / len(records), 1)
-        for name in ("prompt", "new")
-    }
+class Peer(NamedTuple):
+    """A cut that answers a cell with others."""
+
+    place: int  # number of the cell among the study's pieces
+    run: RunFolder
+    plan: CutPlan
+    identity: Mapping[str, Any]  # what decides its answers
+
+
+def answer_together(
+    cell: Cell,
+    peers: Sequence[Peer],
+    engine: Engine,
+    decoding: Decoding,
+    store: CellStore,
+    counted: Callable[[int, int], None],
+) -> Mapping[int, Answered]:
+    """Have cuts answer in one call of the engine what neither their journals nor other studies hold.
+
+    Args:
+        peers: of different layers.
+        counted: called with a peer's place and the number of its new answers.
+
+    Returns:
+        By place, what was reused and asked; a peer's time is its share of the answers.
+    """
+    place_of = {peer.plan.key: peer.place for peer in peers}
+    new = dict.fromkeys(place_of.values(), 0)
+
+    def answered(plan: CutPlan, _: object, fresh: Sequence[Mapping[str, Any]]) -> None:
+        place = place_of[plan.key]
+        new[place] += len(fresh)
+        counted(place, len(fresh))
+
+    with ExitStack() as held:
+        journals = [held.enter_context(peer.run.journal(cell.task.name, cell.readout)) for peer in peers]
+        ids = [sample.id for sample in cell.samples]
+        reused = {
+            peer.place: store.fill(journal, peer.identity, ids, exclude=peer.run.path)
+            for peer, journal in zip(peers, journals, strict=True)
+        }
+        began = time.monotonic()
+        questions = Questions(cell.task, cell.samples, {cell.readout: journals}, answered)
+        ask_under(engine, [peer.plan for peer in peers], [questions], decoding=decoding, early=False)
+    each = (time.monotonic() - began) / max(1, sum(new.values()))
+    return {place: Answered(reused[place], num, each * num) for place, num in new.items()}

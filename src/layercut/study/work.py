@@ -1,19 +1,14 @@
-"""The work of a study for one model: arms, cells and their order, plans, healing runs, and finished results.
-
-An arm is the original model, a cut, or a cut healed, under one seed; each has a run folder.
-"""
+"""The work of a study for one model: its arms and cells, plans, healing runs, and finished results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
 from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import StudyStep
 from layercut.progress.cost import Workload as Cost
@@ -21,151 +16,30 @@ from layercut.runs.environment import machine
 from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.runs.study import seconds_in
-from layercut.selection.select import objective_parts
-from layercut.selection.specs import plan_of
+from layercut.selection.base import SearchSettings
+from layercut.selection.select import SelectionRequest, objective_parts, select_layers
+from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import UNCUT
-from layercut.study.choosing import choose_plans, search_identity
-from layercut.study.growth import healing_folder
-from layercut.study.healing_arms import Healer, checked_in_full, items_of, recorded_in_full
-from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
-from layercut.study.store import CellStore, Measured, cell_identity, finished_cell, model_identity, notes_of
+from layercut.study.arms import StudyArm, arms_of, in_order
+from layercut.study.choosing import choose_by_position, first_layers, search_identity
+from layercut.study.healing_arms import Healer, checked_in_full, healing_folder, items_of, recorded_in_full
+from layercut.study.settings import StudySettings
+from layercut.study.store import (
+    CHOSEN,
+    SEARCHES,
+    CellStore,
+    Measured,
+    cell_identity,
+    chosen_in,
+    finished_cell,
+    model_identity,
+    notes_of,
+)
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.reported import decided, tell_reported, tell_shortfalls
 from layercut.tasks.selected_items import used_items
-
-_READOUT_COST = {"short": 1, "chain": 2}  # readouts that generate cost more than those that rank
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyArm:
-    """One model to be measured: its plan, who chose it, its healing and its seed."""
-
-    name: str
-    spec: str | None = None  # a plan as people write it; None for the original model and for a criterion's choice
-    criterion: CriterionSettings | None = None
-    depth: int = 0  # number of layers that a criterion removes; 0 for a given plan
-    healing: HealingArm | None = None
-    seed: int  # seed of all draws in this arm
-    round: int = 0  # index of the seed among the study's
-    cut: str = ""  # name of the cut that is healed here; empty without healing
-    start: str = ""  # name of the healed arm that is healed further here; empty where the cut itself is healed
-    mark: str = ""  # answer tokens after which the training of another arm is measured here; empty for its end
-
-    @property
-    def is_uncut(self) -> bool:
-        return self.name == UNCUT
-
-    @property
-    def training(self) -> str:
-        """Name of the arm whose training this is, as it was at the mark; empty without a mark."""
-        return self.name.removesuffix(f"@{self.mark}") if self.mark else ""
-
-    @property
-    def cost(self) -> int:
-        """The cost of choosing its layers, see CriterionSettings."""
-        return self.criterion.cost if self.criterion else 0
-
-    @property
-    def search(self) -> str:
-        """Name of the search that chooses the layers of a cut; empty without one."""
-        if self.criterion is None:
-            return ""
-        return self.criterion.name + (f"-seed{self.seed}" if self.round else "")
-
-    def describe(self) -> dict[str, Any]:
-        """For study.json and for the run's metrics."""
-        return {
-            "name": self.name,
-            "plan": self.cut or self.name,
-            "criterion": self.criterion.criterion if self.criterion else None,
-            "depth": self.depth or None,
-            "healing": self.healing.name + (f"@{self.mark}" if self.mark else "") if self.healing else None,
-            "seed": self.seed,
-            **({"start": self.start or self.cut} if self.healing else {}),
-        }
-
-
-def arms_of(settings: StudySettings, num_layers: int) -> list[StudyArm]:
-    """All arms in the order of the report: uncut, then each plan with its healed arms and their marks, by seed.
-
-    The original model is trained as well where a healing arm names it, as a control or for a parent model.
-
-    A further seed has only arms that draw: random plans, plans by generated text or sampled answers, and healing
-    without a seed of its own. Where answers are sampled, every plan is asked again. Raises InputError for two arms of
-    one name, or a depth that leaves no layer.
-    """
-    uncut = StudyArm(name=UNCUT, seed=settings.seed)
-    arms = []
-    for cut in (uncut, *_cuts(settings, num_layers)):
-        for place, seed in enumerate(settings.seeds):
-            if place == 0 or (not cut.is_uncut and _draws(settings, cut)):
-                suffix = f"-seed{seed}" if place else ""
-                own = replace(cut, name=cut.name + suffix, seed=seed, round=place)
-                arms += [own, *_healed(own, cut, settings.healing, "")]
-            else:  # the cut is that of the first seed, and is healed again
-                healed = [arm for arm in settings.healing if arm.seed is None]
-                arms += _healed(replace(cut, seed=seed, round=place), cut, healed, f"-seed{seed}")
-    names = [arm.name for arm in arms]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two arms of the study would be called {name}; give a plan or a criterion another name.")
-    return arms
-
-
-def in_order(arms: Sequence[StudyArm], cells: Sequence[Cell]) -> Iterator[tuple[StudyArm, Cell]]:
-    """Every arm and cell, cheap and informative ones first.
-
-    The original model comes first. Of one seed, cuts come before healed ones; among cuts, those without a search, then
-    those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
-    shallow cuts before deep ones. A healed model is measured completely before the next one is made.
-    """
-    pieces = [(arm, cell) for arm in arms for cell in cells]
-
-    def key(place: int) -> tuple[object, ...]:
-        arm, cell = pieces[place]
-        readout = _READOUT_COST.get(cell.readout.partition("@")[0], 0)
-        if arm.healing:
-            return (arm.round, 1, arm.cost, arm.depth, place // len(cells), readout)
-        return (arm.round, 0, not arm.is_uncut, arm.cost, readout, arm.depth)
-
-    yield from (pieces[place] for place in sorted(range(len(pieces)), key=lambda place: (key(place), place)))
-
-
-def _cuts(settings: StudySettings, num_layers: int) -> Iterator[StudyArm]:
-    for name, spec in settings.plans.items():
-        yield StudyArm(name=name, spec=spec, seed=settings.seed)
-    for criterion in settings.criteria:
-        for depth in dict.fromkeys(depth.layers(num_layers) for depth in settings.depths):
-            if depth >= num_layers:
-                raise InputError(f"depth {depth} leaves no layer of {num_layers}; choose 1 to {num_layers - 1}.")
-            yield StudyArm(name=f"{criterion.name}-{depth}", criterion=criterion, depth=depth, seed=settings.seed)
-
-
-def _healed(cut: StudyArm, plain: StudyArm, healing: Sequence[HealingArm], suffix: str) -> list[StudyArm]:
-    names = {plain.name, plain.criterion.name if plain.criterion else plain.name}
-    repeated = {arm.name for arm in healing if arm.seed is None}
-
-    def name(arm: str) -> str:
-        return f"{cut.name}+{arm}{suffix if arm in repeated else ''}"
-
-    found = []
-    for arm in healing:
-        if names & set(arm.plans) or not (arm.plans or plain.is_uncut):
-            start = name(arm.after) if arm.after else ""
-            whole = replace(cut, name=name(arm.name), healing=arm, cut=cut.name, start=start)
-            marks = sorted(arm.train.marks, key=int)
-            found += [whole, *(replace(whole, name=f"{whole.name}@{mark}", mark=mark) for mark in marks)]
-    return found
-
-
-def _draws(settings: StudySettings, cut: StudyArm) -> bool:
-    if settings.decoding.temperature > 0:
-        return True
-    if cut.criterion:
-        return cut.criterion.draws(settings.decoding)
-    return (cut.spec or "").startswith("random:")
 
 
 class StudyWork:
@@ -251,24 +125,49 @@ class StudyWork:
     def choose(
         self, search: str, notes: Notes | None = None, progress: Progress = silent, say: Say = lambda text: None
     ) -> None:
-        """Make a search, and record the plans of its cuts in ``notes``; without them, take what is known."""
+        """Make a search, and record the plans of its cuts in ``notes``; without them, take what is known.
+
+        Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are
+        its first layers; others are searched for each depth. A search that this or another study has made is not
+        repeated. Raises InputError as ``select_layers``.
+        """
         arms = self.arms_chosen_by(search)
-        criterion = arms[0].criterion
+        criterion, seed, decoding = arms[0].criterion, arms[0].seed, self.settings.decoding
         assert criterion is not None
-        plans = choose_plans(
-            self.model,
-            search,
-            criterion,
-            [arm.depth for arm in arms],
-            folder=self.folder,
-            notes=notes,
-            store=self.store,
-            decoding=self.settings.decoding,
-            seed=arms[0].seed,
-            progress=progress,
-            say=say,
-        )
-        self.plans |= {arm.name: plans[arm.depth] for arm in arms if arm.depth in plans}
+        if not criterion.row.needs_model:
+            self.plans |= {arm.name: choose_by_position(self.model, criterion, arm.depth, seed) for arm in arms}
+            return
+        depths = sorted(arm.depth for arm in arms)
+        plans = {}
+        for depth in depths[-1:] if criterion.is_nested else depths:
+            key = settings_hash(search_identity(self.model, criterion, depth, decoding, seed))
+            plan = chosen_in(self.folder, key)
+            if plan is None and (elsewhere := self.store.plan(key)) is not None:
+                plan, source = elsewhere
+                if notes is not None:
+                    say(f"{criterion.name}-{depth}: layers as chosen in {source}")
+                    notes.put(CHOSEN + key, plan.to_dict())
+            if plan is None:
+                if notes is None:
+                    return
+                request = SelectionRequest(
+                    remove=LayerSpec.parse(f"{depth} layers"),
+                    criterion=criterion.criterion,
+                    tasks=criterion.objective,
+                    calibration=criterion.calibration,
+                    protect=criterion.protect,
+                    settings=criterion.settings,
+                    search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
+                    decoding=decoding,
+                    seed=seed,
+                )
+                out = self.folder / SEARCHES / search
+                plan = select_layers(self.model, request, out=out, progress=progress, say=say).plan
+                notes.put(CHOSEN + key, plan.to_dict())
+            plans[depth] = plan
+        if criterion.is_nested:
+            plans = {depth: first_layers(plans[depths[-1]], depth) for depth in depths}
+        self.plans |= {arm.name: plans[arm.depth] for arm in arms}
 
     def plan(self, arm: StudyArm) -> CutPlan:
         """The layers of the original model that an arm removes."""
@@ -314,16 +213,15 @@ class StudyWork:
             return None
         return finished_cell(self.folder / arm.name, cell, self.identity(arm, cell))
 
-    def is_elsewhere(self, arm: StudyArm, cell: Cell) -> bool:
-        """True if other studies hold all answers of a cell."""
-        ids = [sample.id for sample in cell.samples]
-        return self.store.covers(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
-
     def is_known(self, arm: StudyArm, cell: Cell) -> bool:
         """True if a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
         if (arm.cut or arm.name) not in self.plans:
             return False
-        return self.finished(arm, cell) is not None or self.is_elsewhere(arm, cell)
+        if self.finished(arm, cell) is not None:
+            return True
+        ids = {sample.id for sample in cell.samples}
+        others = self.store.records(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
+        return ids <= {record["id"] for _, records in others for record in records}
 
     def pieces(self) -> list[StudyStep]:
         """The cells in order, then the searches, then the healings; for progress and forecasts."""
@@ -373,8 +271,3 @@ class StudyWork:
         for study in dict.fromkeys([self.folder, *self.store.studies()]):
             found += [(kind, 1, seconds) for kind, seconds in seconds_in(notes_of(study)).items()]
         return found
-
-
-def reused(measured: Mapping[str, Measured]) -> dict[str, Sequence[Sequence[Any]]]:
-    """Sources of reused answers, by cell: run folder and number of items."""
-    return {name: [list(one) for one in found.reused] for name, found in measured.items() if found.reused}

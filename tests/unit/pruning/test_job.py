@@ -24,11 +24,13 @@ from layercut.errors import InputError, RunMismatch
 from layercut.evidence.advice import advise
 from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import silent
+from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
-from layercut.pruning.healing import DepthHealer, healing_prompts, short_rate
+from layercut.pruning.healing import count_examples, heal_plan, healing_prompts, short_rate
 from layercut.pruning.job import prune_model
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.pruned import Pruned
+from layercut.pruning.run import PruneRun
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
@@ -350,7 +352,7 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
         return tuple(one.model_copy(update={"kept": Estimated(value=0.4, n=40)}) for one in kept(self, removed, seed))
 
     monkeypatch.setattr(PlanPath, "kept", less)
-    monkeypatch.setattr("layercut.pruning.healing.gain", refused)
+    monkeypatch.setattr("layercut.pruning.run.gain", refused)
     wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", items=40)
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
@@ -407,8 +409,8 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     file = written_file(tmp_path / "mine.jsonl", model)
     made: dict[int, list[dict[str, Any]]] = {}
 
-    def healed(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> Path:
-        checkpoint = heal(self, plan, method, source)
+    def healed(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
+        checkpoint = heal_plan(run, plan, method, source)
         made[len(plan.removed)] = json.loads((checkpoint / "plan.json").read_text())["healing"]
         if method != "seam":
             lines = (checkpoint.parent / "samples" / "responses.jsonl").read_text().splitlines()
@@ -424,16 +426,16 @@ def test_where_time_allows_the_first_depth_at_risk_is_trained(
     known: list[Any] = []
     cuts: list[int] = []
     cut = layercut.pruning.healing.cut_model
-    heal, counted, left = DepthHealer.heal, DepthHealer.trained_examples, [10**9, 10**9]
+    left = [10**9, 10**9]
 
-    def trained_examples(self: DepthHealer, plan: CutPlan, method: str, source: PromptSource) -> int:
+    def trained_examples(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> int:
         """As if the first two numbers of items took too long."""
-        return left.pop() if left else counted(self, plan, method, source)
+        return left.pop() if left else count_examples(run, plan, method, source)
 
     monkeypatch.setattr("layercut.pruning.healing.cut_model", written)
     monkeypatch.setattr("layercut.pruning.search._REASONABLE", -9.0)  # each plan is healed by a seam before
-    monkeypatch.setattr(DepthHealer, "heal", healed)
-    monkeypatch.setattr(DepthHealer, "trained_examples", trained_examples)
+    monkeypatch.setattr(search, "heal_plan", healed)
+    monkeypatch.setattr(search, "count_examples", trained_examples)
     wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),

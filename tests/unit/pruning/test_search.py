@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from layercut.pruning.search import PathSearch, _best, _choose_way
+from layercut.pruning import search
+from layercut.pruning.search import best_way, choose_way, next_size, train_weak_step
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes
-from layercut.runs.prune import BYTES, Estimated, PathStep, TaskKept, Tried
+from layercut.runs.prune import Estimated, PathStep, TaskKept, Tried
 
 
 def tried(healing: str | None, *kept: float) -> Tried:
@@ -24,23 +25,23 @@ def tried(healing: str | None, *kept: float) -> Tried:
 
 
 def test_the_way_whose_worst_task_keeps_most_is_tested() -> None:
-    assert _best([tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
-    assert _best([tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
-    assert _best([tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the one that is not healed"
+    assert best_way([tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
+    assert best_way([tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
+    assert best_way([tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the one that is not healed"
 
 
-@pytest.mark.parametrize(("units", "is_asked"), [("layer", True), ("width", False), ("both", False)])
+@pytest.mark.parametrize(("sizes", "is_asked"), [((), True), ((0.1, 0.2), False)])
 def test_the_time_is_asked_for_training_where_layers_alone_go(
-    units: str, is_asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[float, ...], is_asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(PathSearch, "_training_items", lambda self, step, seconds: asked.append(step.name))
+    monkeypatch.setattr(search, "count_training_items", lambda run, step, seconds: asked.append(step.name))
     step = PathStep(depth=1, removed=(2,), candidates=1, tried=(tried("seam", 0.85),), healing="seam")
     state = Notes(tmp_path)
     state.put("path", [step.model_dump(mode="json")])
     settings = PruneSettings(use="copy", keep=0.8, time="2h")
-    context: Any = SimpleNamespace(model=None, settings=settings, state=state, progress=None, say=None, units=units)
-    PathSearch(context, SimpleNamespace(path=None))._train()  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(settings=settings, notes=state, sizes=sizes)
+    train_weak_step(run)
     assert asked == ([step.name] if is_asked else [])
     assert state.get("trained", "never decided") == (None if is_asked else "never decided")
 
@@ -50,7 +51,7 @@ def sized(size: float, value: float, healed: float | None = None) -> PathStep:
     ways = [Tried(kept=(kept_of_items(value),))]
     ways += [] if healed is None else [Tried(healing="seam", kept=(kept_of_items(healed),))]
     step = PathStep(size=size, candidates=1, tried=tuple(ways), depth=0, removed=(), mlp=0.1)
-    return step.model_copy(update={"healing": _choose_way(step, ways).healing})
+    return step.model_copy(update={"healing": choose_way(step, ways).healing})
 
 
 def kept_of_items(value: float) -> TaskKept:
@@ -62,12 +63,8 @@ def kept_of_items(value: float) -> TaskKept:
 def test_halving_finds_the_largest_size_that_keeps_the_goal(largest: int) -> None:
     sizes = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
     settings = PruneSettings(use="copy", keep=0.8)
-    context = SimpleNamespace(
-        sizes=sizes, settings=settings, state=None, model=None, progress=None, say=None, unit=BYTES, units="both"
-    )
-    search = PathSearch(context, None)  # type: ignore[arg-type]
     steps: list[PathStep] = []
-    while (place := search._next_size(steps)) is not None:
+    while (place := next_size(sizes, settings, steps)) is not None:
         assert sizes[place] not in [step.size for step in steps]
         steps = sorted([*steps, sized(sizes[place], 0.9 if place <= largest else 0.7)], key=lambda step: step.size or 0)
     assert len(steps) <= 4 == settings.num_plans(sizes, 30)

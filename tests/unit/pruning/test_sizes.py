@@ -19,7 +19,6 @@ from layercut.errors import InputError
 from layercut.progress import silent
 from layercut.pruning import search
 from layercut.pruning.job import prune_model
-from layercut.pruning.outline import size_unit
 from layercut.pruning.path import TRACES, PlanPath, SizePath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
@@ -134,7 +133,7 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
     part = tiny_task(model)
     path = a_path(handle, part)
     sizes = SizePath(handle, layers=True)
-    found = sizes.next_plan(path, (), 0.16)
+    chosen, num_candidates = sizes.next_plan(path, (), 0.16)
     requests = correct_traces(path.objective).requests[:TRACES]
     engine = PlainEngine(handle.loaded)
 
@@ -144,7 +143,7 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
         return sum(one.kl for one in answers) / sum(one.num_tokens for one in answers)
 
     tried = [(), *((layer,) for layer in path.proposed((), 2))]
-    assert found.num_candidates == 3 and found.plan.removed == min(tried, key=damage) != ()
+    assert num_candidates == 3 and chosen.removed == min(tried, key=damage) != ()
 
 
 def test_a_model_of_experts_loses_channels_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,8 +256,8 @@ def test_a_speed_that_was_asked_for_is_reached_by_measured_seconds_and_judged(
     assert re.search(
         r"times the original's speed a request, (as asked|less than the 1.2 asked|too near to the 1.2)", result.fastest
     )
-    assert size_unit(PruneSettings(use="copy", faster=1.2)) == SECONDS
-    assert size_unit(PruneSettings(use="copy", faster=1.2, smaller=0.2)) == BYTES
+    assert PruneSettings(use="copy", faster=1.2).unit == SECONDS
+    assert PruneSettings(use="copy", faster=1.2, smaller=0.2).unit == BYTES
 
 
 def test_owners_of_experts_are_told_what_keeps_more() -> None:

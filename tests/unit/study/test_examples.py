@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from layercut.settings import Depth
+from layercut.study.arms import arms_of
 from layercut.study.file import load_study
 from layercut.study.run import outline_study
-from layercut.study.work import arms_of
 from layercut.verbs.run import RunVerb
 from layercut.verbs.select import SelectVerb
 from tests.support.tiny import save_tiny

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
+from layercut.study.arms import arms_of, in_order
 from layercut.study.file import load_study, study_from_dict
-from layercut.study.work import arms_of, in_order
 from layercut.tasks.cells import make_cells
 
 BASE: dict[str, Any] = {"model": "m", "out": "runs/x", "tasks": ["copy"], "depths": [1, 2]}

@@ -117,7 +117,7 @@ def test_a_model_that_is_not_there_is_refused_before_anything_is_asked(
 
 def test_a_gguf_file_runs_in_llama_cpp(model: Path) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
-    from layercut.pruning.versus import other_model, run_of
+    from layercut.pruning.speed import other_model, run_of
     from tests.unit.models.gguf_maker import write_gguf
 
     file = write_gguf(model.parent / "tiny.gguf")
