@@ -52,7 +52,7 @@ def test_on_a_full_disk_and_with_room_again(layercut: Run, study: Path, tmp_path
     whole = results(tmp_path / "whole")
     assert len(whole) >= 8
     stopped_at = set()
-    for kib in (24, 90, 170):
+    for kib in (24, 90, 130):
         with small_disk(tmp_path / f"disk-{kib}", kib * 1024) as disk:
             out = disk.path / "runs"
             ran = layercut("run", study, "--out", out)

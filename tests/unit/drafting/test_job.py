@@ -84,7 +84,7 @@ def test_the_same_call_asks_and_times_nothing_again(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("asked again")
 
-    for name in ("completions", "ask", "compare"):
+    for name in ("ask", "compare"):
         monkeypatch.setattr(SharedEngine, name, refuse)
     for name in ("measure", "measure_times", "measure_draft"):
         monkeypatch.setattr(job, name, refuse)

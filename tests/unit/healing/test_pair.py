@@ -115,7 +115,7 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
     from layercut.healing.distill import DistillTrainer
-    from layercut.healing.sft import _given
+    from layercut.healing.sft import _shared_arguments
     from tests.unit.healing.test_examples_batches import batch_of
 
     def gradients() -> dict[str, torch.Tensor]:
@@ -126,7 +126,9 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
         model = make_trainable(pair.cut.model, wanted)
         trainer = DistillTrainer(
             model=model,
-            args=DistillTrainer.arguments(_given(model, wanted, tmp_path / "unused", has_held_out=False), wanted),
+            args=DistillTrainer.arguments(
+                _shared_arguments(model, wanted, tmp_path / "unused", has_held_out=False), wanted
+            ),
             processing_class=byte_tokenizer(),
             train_dataset=DistillTrainer.dataset(DATA.train),
             **options,

@@ -120,8 +120,8 @@ def test_what_rounding_explains_vanishes_in_a_wider_dtype(cut, uncut, monkeypatc
     """Sums in another order; where float64 differs too, it is another model."""
     right = verify._logits
 
-    def noisy(model, batch):
-        return right(model, batch) + 1e-4 * (hasattr(model, "is_reloaded") and model.dtype in widths)
+    def noisy(model, batch, kept=None):
+        return right(model, batch, kept) + 1e-4 * (hasattr(model, "is_reloaded") and model.dtype in widths)
 
     monkeypatch.setattr(verify, "_logits", noisy)
     if torch.float64 not in widths:
