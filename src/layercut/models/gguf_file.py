@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,18 +156,28 @@ def tensor_bytes(shape: tuple[int, ...], kind: int) -> int:
     return math.prod(shape) // block * num_bytes
 
 
-def _number(data: mmap.mmap, kind: str) -> Any:
+def read_array(field: GgufField) -> list[Any]:
+    """All entries of an array, also of one that the head leaves in its bytes."""
+    data = BytesIO(field.raw)
+    _string(data)  # the key
+    _number(data, "<I")
+    inner, count = _number(data, "<I"), _number(data, "<Q")
+    return [_value(data, inner) for _ in range(count)]
+
+
+def _number(data: mmap.mmap | BytesIO, kind: str) -> Any:
     (value,) = struct.unpack(kind, data.read(struct.calcsize(kind)))
     return value
 
 
-def _string(data: mmap.mmap) -> str:
+def _string(data: mmap.mmap | BytesIO) -> str:
     length, begin = _number(data, "<Q"), data.tell()
-    data.seek(length, os.SEEK_CUR)  # a ValueError past the end
-    return data[begin : begin + length].decode("utf-8")
+    data.seek(length, os.SEEK_CUR)  # a ValueError past the end of a file
+    data.seek(begin)
+    return data.read(length).decode("utf-8")
 
 
-def _value(data: mmap.mmap, kind: int) -> Any:
+def _value(data: mmap.mmap | BytesIO, kind: int) -> Any:
     """The value of a key; None for an array that is not decoded."""
     if kind == STRING:
         return _string(data)

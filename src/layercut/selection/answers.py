@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layercut.engine.base import Decoding, Engine, distinct
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError
 from layercut.progress import Progress, silent
 from layercut.selection import racing
 from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
@@ -35,8 +35,7 @@ class ObjectiveTask(Cell):
     split: Split = "selection"
 
     def __post_init__(self) -> None:
-        if self.readout not in self.task.all_readouts:
-            raise unknown(f"readout of {self.task.name}", self.readout, self.task.all_readouts)
+        self.task.check_readout(self.readout)
 
 
 class SearchAnswers:

@@ -10,7 +10,6 @@ fill up the rows to a multiple of 64.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -22,17 +21,17 @@ from layercut.models.gguf_file import read_gguf_head
 from layercut.models.weights import read_config, read_object
 from layercut.runs.directory import RunFolder
 from layercut.surgery.gguf_vocabulary import ids_of_gguf, num_rows_of_gguf, tokens_of_gguf
-from layercut.surgery.vocabulary import (
+from layercut.surgery.trimming import (
     ROWS_BLOCK,
     TokenTable,
-    Vocabulary,
     ids_in,
     multiple_of_block,
     texts_in_template,
     texts_of_template,
     tokens_of_folder,
-    trim_tokenizer,
+    trim_files,
 )
+from layercut.surgery.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,17 +43,16 @@ _SHARED_MARKS = "–—‘’“”…•€£°©®™×÷«»¿¡"  # punctuat
 
 def check_vocabulary(text: str) -> None:
     """Refuse what names no vocabulary. Raises InputError."""
-    parts = text.split("+")
-    for part in parts:
-        if part not in _CLASSES and not _NUMBER.fullmatch(part) and not Path(part).expanduser().exists():
+    for part in files_in(text):
+        if not Path(part).expanduser().exists():
             raise InputError(f"vocab:{part:.60} names no vocabulary and no file; {FINE}.")
-    if sum(_NUMBER.fullmatch(part) is not None for part in parts) > 1:
+    if sum(_NUMBER.fullmatch(part) is not None for part in text.split("+")) > 1:
         raise InputError(f"vocab:{text:.60} names two numbers of rows; write one.")
 
 
-def names_files(text: str) -> bool:
-    """True if a part of it is a file or folder of texts, which a tokenizer has to read."""
-    return any(part not in _CLASSES and not _NUMBER.fullmatch(part) for part in text.split("+"))
+def files_in(text: str) -> list[str]:
+    """Its parts that name a file or folder of texts, which a tokenizer has to read."""
+    return [part for part in text.split("+") if part not in _CLASSES and not _NUMBER.fullmatch(part)]
 
 
 def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
@@ -132,9 +130,8 @@ def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage]:
     Raises:
         InputError: no such file or finished run.
     """
-    data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     before = _encoder(folder)
-    after = type(before).from_str(json.dumps(trim_tokenizer(data, vocabulary)))
+    after = type(before).from_str(trim_files(folder, vocabulary)["tokenizer.json"])
 
     def compare(name: str, texts: list[str]) -> Coverage:
         pairs = [(before.encode(text).ids, after.encode(text).ids) for text in texts]

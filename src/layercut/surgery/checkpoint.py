@@ -42,7 +42,7 @@ from layercut.surgery.shards import (
     trimmed_tensors,
     write_shards,
 )
-from layercut.surgery.vocabulary import follow_ids, is_left_out, trim_files
+from layercut.surgery.trimming import follow_ids, is_left_out, trim_files
 from layercut.surgery.width import thin_config
 from layercut.text.numbers import parameters
 

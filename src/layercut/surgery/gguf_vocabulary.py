@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.gguf_file import SCALARS, STRING
+from layercut.models.gguf_file import read_array
 from layercut.models.tied import EMBEDDINGS, HEAD
 from layercut.surgery.gguf_width import Part, Rows
-from layercut.surgery.vocabulary import TokenTable, Vocabulary
+from layercut.surgery.trimming import TokenTable, is_byte, merges_within, ranks_of
+from layercut.surgery.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from layercut.models.gguf_file import GgufHead, GgufTensor
@@ -43,11 +43,10 @@ def tokens_of_gguf(head: GgufHead) -> TokenTable:
     is_byte_level = kind == "gpt2"
     texts = {token: text for token, text in enumerate(tokens) if types[token] == _NORMAL}
     always = {token for token, type_ in enumerate(types) if type_ not in (_NORMAL, _UNUSED)}
-    always |= {token for token, text in texts.items() if is_byte_level and len(text) == 1}
+    always |= {token for token, text in texts.items() if is_byte(text, is_byte_level)}
     ranks = None
     if is_byte_level:
-        pairs = (merge.split(" ") for merge in _array(head, _MERGES))
-        ranks = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
+        ranks = ranks_of(_array(head, _MERGES))
     ranked = None if is_byte_level else {text: scores[token] for token, text in texts.items()}
     return TokenTable(texts=texts, always=frozenset(always), ranks=ranks, scores=ranked, is_byte_level=is_byte_level)
 
@@ -80,12 +79,7 @@ def trimmed_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
             values = _array(head, key)
             changes[key] = tuple(values[old] for old in vocabulary.kept if old < len(values))
     if _MERGES in head.fields:
-        texts = set(changes[_TOKENS])
-        changes[_MERGES] = tuple(
-            merge
-            for merge in _array(head, _MERGES)
-            if texts.issuperset(merge.split(" ")) and merge.replace(" ", "") in texts
-        )
+        changes[_MERGES] = tuple(merges_within(_array(head, _MERGES), set(changes[_TOKENS])))
     for key, value in head.metadata.items():
         if key.startswith(_PREFIX) and key.endswith("_token_id") and value < size:
             if value not in new:
@@ -115,19 +109,6 @@ def trimmed(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[GgufTens
 
 
 def _array(head: GgufHead, key: str) -> list[Any]:
-    """All entries of an array, also of one that the head leaves in its bytes; empty where the key is missing."""
+    """All entries of an array; empty where the key is missing."""
     field = head.fields.get(key)
-    if field is None:
-        return []
-    raw = memoryview(field.raw)
-    at = 8 + len(key.encode()) + 4
-    kind, count = struct.unpack_from("<IQ", raw, at)
-    at += 12
-    if kind != STRING:
-        return list(struct.unpack_from(f"<{count}{SCALARS[kind][1]}", raw, at))
-    values = []
-    for _ in range(count):
-        (length,) = struct.unpack_from("<Q", raw, at)
-        values.append(bytes(raw[at + 8 : at + 8 + length]).decode("utf-8"))
-        at += 8 + length
-    return values
+    return [] if field is None else read_array(field)

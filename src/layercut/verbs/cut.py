@@ -228,12 +228,12 @@ class CutVerb(Verb):
     def _vocabulary(self) -> Vocabulary:
         """The tokens that stay."""
         from layercut.models.sources import resolve
-        from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, names_files
+        from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, files_in
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None
         file = gguf_to_gguf(self.model.model, self.out)
-        if file is not None and not names_files(self.removed.vocabulary):
+        if file is not None and not files_in(self.removed.vocabulary):
             return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
         trusted = self.model.trust_remote_code
         source = resolve(self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie)

@@ -15,7 +15,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.selection.vocabulary import choose_vocabulary, cover, vocabulary_of
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.vocabulary import tokens_of_folder
+from layercut.surgery.trimming import tokens_of_folder
 from tests.support.vocabularies import write_model
 
 

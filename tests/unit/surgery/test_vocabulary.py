@@ -1,112 +1,20 @@
-"""A trimmed vocabulary: text of tokens that stay is tokenised as before, and rows, ids and answers follow."""
+"""The tokens that stay, as a part of a plan."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from random import Random
 
 import pytest
-import torch
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import layercut
 from layercut.errors import InputError
-from layercut.models.weights import read_config
 from layercut.selection.vocabulary import choose_vocabulary
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.vocabulary import Vocabulary, follow_ids, ids_in, tokens_of_folder, trim_tokenizer
-from tests.support.vocabularies import KINDS, ROWS, TEXT, write_model
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(request.param, tmp_path_factory.mktemp("vocabularies") / request.param)
+from tests.support.vocabularies import write_model
 
 
 @pytest.fixture(scope="module")
 def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model("bytes", tmp_path_factory.mktemp("vocabularies") / "bytes")
-
-
-def texts(seed: int, number: int = 3000) -> list[str]:
-    """Pieces of the training text, joined where no word ends, so that rare merges are made too."""
-    rng, whole = Random(seed), "\n".join(TEXT)
-    parts = [whole[at : at + rng.choice((2, 4, 20))] for at in rng.choices(range(len(whole)), k=2 * number)]
-    return ["".join(pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_text_of_tokens_that_stay_is_tokenised_as_before(folder: Path, share: float) -> None:
-    """Random sets of tokens, closed: no covered text of 3,000 may differ, and some must be covered."""
-    tokens, data = tokens_of_folder(folder), json.loads((folder / "tokenizer.json").read_text())
-    before = Tokenizer.from_str(json.dumps(data))
-    rng = Random(share)
-    stay = tokens.close(token for token in tokens.texts if rng.random() < share)
-    vocabulary = Vocabulary(name="random", size=ROWS, kept=tuple(sorted(stay)))
-    after = Tokenizer.from_str(json.dumps(trim_tokenizer(data, vocabulary)))
-    covered = 0
-    for text in texts(7):
-        old = before.encode(text).ids
-        if stay.issuperset(old):
-            covered += 1
-            assert after.encode(text).ids == [vocabulary.new_ids[token] for token in old]
-            assert after.decode(after.encode(text).ids) == before.decode(old)
-    assert covered > (2 if folder.name == "unigram" else 20)
-
-
-def test_without_its_parts_a_token_is_lost(bytes_model: Path) -> None:
-    """The check above can fail: a set that is not closed changes how covered text is tokenised."""
-    tokens, data = tokens_of_folder(bytes_model), json.loads((bytes_model / "tokenizer.json").read_text())
-    longest = max(tokens.texts, key=lambda token: len(tokens.texts[token]))
-    open_set = Vocabulary(name="open", size=ROWS, kept=tuple(sorted({*tokens.always, longest})))
-    after = Tokenizer.from_str(json.dumps(trim_tokenizer(data, open_set)))
-    text = tokens.bytes_of(longest).decode()
-    assert len(after.encode(text, add_special_tokens=False).ids) > 1
-    assert len(tokens.made_from(longest)) > len(tokens.texts[longest]) // 2
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_trimmed_checkpoint_computes_the_same_for_tokens_that_stay(tmp_path: Path, tied: bool) -> None:
-    source = write_model("bytes", tmp_path / "whole", tied=tied)
-    out = tmp_path / "out"
-    layercut.cut(source, "1 vocab:ascii", out)
-    plan = CutPlan.load(out / "plan.json")
-    assert plan.vocabulary is not None and plan.removed == (1,) and plan.label == "1 vocab:ascii"
-    kept = plan.vocabulary.kept
-    assert len(kept) % 64 == 0 and len(kept) < 1200
-    whole, cut = (AutoModelForCausalLM.from_pretrained(at) for at in (source, out))
-    assert cut.config.vocab_size == len(kept) == cut.get_input_embeddings().weight.shape[0]
-    layercut.remove_layers(whole, "1")
-    old, new = (AutoTokenizer.from_pretrained(at) for at in (source, out))
-    text = "A test of its name.\n    def test(): pass"
-    before, after = (one(text, return_tensors="pt")["input_ids"] for one in (old, new))
-    assert [kept[token] for token in after[0].tolist()] == before[0].tolist()
-    with torch.no_grad():
-        assert torch.equal(whole(before).logits[..., list(kept)], cut(after).logits)
-    assert new.eos_token_id == plan.vocabulary.new_ids[old.eos_token_id]
-    ends = [plan.vocabulary.new_ids[token] for token in whole.generation_config.eos_token_id]
-    assert cut.generation_config.eos_token_id == ends == read_config(out)["eos_token_id"]
-    chat = [{"role": "user", "content": "Hello there."}]
-    assert new.apply_chat_template(chat, tokenize=False) == old.apply_chat_template(chat, tokenize=False)
-    assert new.decode(new.apply_chat_template(chat)["input_ids"]) == old.decode(
-        old.apply_chat_template(chat)["input_ids"]
-    )
-    # What was removed is still written, in more tokens.
-    assert new.decode(new("Привет")["input_ids"], skip_special_tokens=True) == "Привет"
-
-
-def test_a_tokenizer_of_another_kind(bytes_model: Path, tmp_path: Path) -> None:
-    folder = write_model("bytes", tmp_path / "model")
-    data = json.loads((folder / "tokenizer.json").read_text())
-    data["model"] = {"type": "WordPiece", "vocab": data["model"]["vocab"], "unk_token": "<unk>"}
-    (folder / "tokenizer.json").write_text(json.dumps(data))
-    with pytest.raises(InputError, match="'WordPiece', and only byte-pair and Unigram"):
-        layercut.cut(folder, "vocab:ascii", tmp_path / "out")
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="no tokenizer.json"):
-        layercut.cut(folder, "vocab:ascii", tmp_path / "out")
 
 
 def test_a_plan_is_read_as_it_was_written(bytes_model: Path, tmp_path: Path) -> None:
@@ -119,18 +27,3 @@ def test_a_plan_is_read_as_it_was_written(bytes_model: Path, tmp_path: Path) -> 
         data["vocabulary"] |= damage
         with pytest.raises(InputError, match="vocabulary is not what layercut writes"):
             CutPlan.from_dict(data)
-
-
-def test_ids_in_configs() -> None:
-    config = {
-        "vocab_size": 10, "eos_token_id": [3, 9], "pad_token_id": None, "bos_token_id": -1, "num_heads": 4,
-        "text_config": {"vocab_size": 10, "image_token_index": 7}, "suppress_tokens": [3], "bad_words_ids": [[7, 9]],
-    }  # fmt: skip
-    assert ids_in(config) == {3, 7, 9}
-    vocabulary = Vocabulary(name="some", size=10, kept=(0, 3, 7, 9))
-    assert follow_ids(config, vocabulary) == {
-        "vocab_size": 4, "eos_token_id": [1, 3], "pad_token_id": None, "bos_token_id": -1, "num_heads": 4,
-        "text_config": {"vocab_size": 4, "image_token_index": 2}, "suppress_tokens": [1], "bad_words_ids": [[2, 3]],
-    }  # fmt: skip
-    with pytest.raises(InputError, match=r"names the token 5 \(pad_token_id\)"):
-        follow_ids({"pad_token_id": 5}, vocabulary)
