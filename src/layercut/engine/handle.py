@@ -98,6 +98,11 @@ class ModelHandle:
         return {name: file_sha256(self.source.path / name) for name in names}
 
     @property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 of its tokenizer.json; empty where it has none."""
+        return self._texts.get("tokenizer.json", "")
+
+    @property
     def context_length(self) -> int | None:
         """Tokens that the model takes, by its config; None where the config names no limit."""
         length: int | None = self.read("contexts", None, lambda model: model.context_length)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError
+from layercut.models.convert import file_sha256
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.weights import read_config, read_object
 from layercut.runs.directory import RunFolder
@@ -32,6 +33,7 @@ from layercut.surgery.trimming import (
     trim_files,
 )
 from layercut.surgery.vocabulary import Vocabulary
+from layercut.tasks.used_tokens import NOTE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -70,8 +72,10 @@ def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
     size = num_rows(config)
     configs = [config, *(read_object(path) for path in [folder / "generation_config.json"] if path.is_file())]
     tokenizer = _encoder(folder)
+    files = [Path(part).expanduser() for part in files_in(text)]
+    used = {token for file in files if file.is_dir() for ids in used_in(folder, file).values() for token in ids}
     required = {token for part in configs for token in ids_in(part)} | _tokens_of(tokenizer, texts_of_template(folder))
-    return vocabulary_of(tokens, text, size, {token for token in required if token < size}, tokenizer)
+    return vocabulary_of(tokens, text, size, {token for token in required | used if token < size}, tokenizer)
 
 
 def choose_vocabulary_of_gguf(file: Path, text: str) -> Vocabulary:
@@ -104,6 +108,21 @@ def vocabulary_of(
     return Vocabulary(name=name, size=size, kept=kept)
 
 
+class UsedTokens(NamedTuple):
+    """How many of the tokens of a run's whole prompts and answers stay."""
+
+    name: str  # of the task and readout
+    num_used: int
+    num_staying: int
+
+    def describe(self) -> str:
+        """``all 2,345 tokens of prompts and answers of gsm8k (chain) stay, so greedy answers are the same``."""
+        what = f"tokens of prompts and answers of {self.name}"
+        if self.num_staying == self.num_used:
+            return f"all {self.num_used:,} {what} stay, so its greedy answers are the same"
+        return f"{self.num_used - self.num_staying:,} of {self.num_used:,} {what} go, so some answers may differ"
+
+
 class Coverage(NamedTuple):
     """How many texts the tokens that stay write as before."""
 
@@ -122,10 +141,11 @@ class Coverage(NamedTuple):
         )
 
 
-def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage]:
+def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage | UsedTokens]:
     """How the texts of a file, or questions and answers of a run folder, are tokenised with the tokens that stay.
 
-    Each text is tokenised with both vocabularies and compared token by token.
+    Each text is tokenised with both vocabularies and compared token by token. Of a run of this tokenizer, the tokens of
+    whole prompts are counted as well, with chat template and worked examples.
 
     Raises:
         InputError: no such file or finished run.
@@ -140,7 +160,18 @@ def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage]:
 
     if not source.is_dir():
         return [compare(f"texts of {source.name}", list(_texts_of(source)))]
-    return [compare(name, texts) for name, texts in _texts_of_run(source)]
+    used = [
+        UsedTokens(name, len(ids), sum(token in vocabulary.new_ids for token in ids))
+        for name, ids in used_in(folder, source).items()
+    ]
+    return [*(compare(name, texts) for name, texts in _texts_of_run(source)), *used]
+
+
+def used_in(folder: Path, run: Path) -> dict[str, list[int]]:
+    """Ids that a run's prompts and answers use, by task and readout; nothing of a run with another tokenizer."""
+    notes = {name: note for name, note in RunFolder.open(run).notes.items() if name.startswith(NOTE)}
+    own = file_sha256(folder / "tokenizer.json")
+    return {name.removeprefix(NOTE): note["ids"] for name, note in notes.items() if note["tokenizer"] == own}
 
 
 def _texts_of_run(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -22,6 +22,7 @@ from layercut.tasks.base import Readout, Sample, Split, Task, generates
 from layercut.tasks.evaluate import Records, TaskResult, evaluate
 from layercut.tasks.reported import FULL, ITEMS
 from layercut.tasks.selected_items import check_report_items
+from layercut.tasks.used_tokens import NOTE, find_used_tokens
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -196,6 +197,9 @@ def run_cells(
         with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
             outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
         rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
+        if isinstance(model, ModelHandle) and plan.is_uncut:
+            ids = find_used_tokens(model.reader.tokenizer, cell.task, cell.samples, cell.readout, outcome.records)
+            folder.notes.put(NOTE + cell.label, {"tokenizer": model.tokenizer_hash, "ids": ids})
     folder.write_metrics(rows, plan=written, size=model.size(plan), arm=arm)
 
 

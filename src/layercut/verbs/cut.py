@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from layercut.models.loading import LoadedModel
     from layercut.models.sources import ModelSource
-    from layercut.selection.vocabulary import Coverage
+    from layercut.selection.vocabulary import Coverage, UsedTokens
     from layercut.surgery.checkpoint import CutReport
     from layercut.surgery.plan import CutPlan
     from layercut.surgery.vocabulary import Vocabulary
@@ -133,7 +133,7 @@ class CutVerb(Verb):
             done.to_dict() | shown, lines=[*done.lines(), *(one.describe() for one in covered)], notes=done.warnings
         )
 
-    def _covered(self, done: CutReport) -> list[Coverage]:
+    def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:
         """What the tokens that stay cover of the texts that were named."""
         from layercut.models.sources import resolve
         from layercut.selection.vocabulary import cover

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 import layercut
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.runs.directory import RunFolder
 from layercut.selection.specs import LayerSpec
-from layercut.selection.vocabulary import choose_vocabulary, cover, vocabulary_of
+from layercut.selection.vocabulary import UsedTokens, choose_vocabulary, cover, used_in, vocabulary_of
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.trimming import tokens_of_folder
@@ -74,3 +75,23 @@ def test_a_plan_of_tokens_is_for_files(bytes_model: Path) -> None:
     handle = ModelHandle(ModelSettings(model=str(bytes_model), device="cpu"))
     with pytest.raises(InputError, match="measured on its files"):
         handle.plan(plan)
+
+
+def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
+    run = layercut.evaluate(bytes_model, "copy", readouts="short", limit=4, device="cpu", out=tmp_path / "run").folder
+    own = choose_vocabulary(bytes_model, f"600+{run}")
+    ((name, used),) = used_in(bytes_model, run).items()
+    questions = json.loads((run / "samples" / "copy.short.jsonl").read_text().split("\n")[0])["question"]
+    encode = Tokenizer.from_file(str(bytes_model / "tokenizer.json")).encode
+    assert name == "copy (short)" and set(encode(questions).ids) - {1} < set(used) <= set(own.kept)
+    *_, whole = cover(bytes_model, own, run)
+    *_, part = cover(bytes_model, choose_vocabulary(bytes_model, "latin"), run)
+    assert whole == UsedTokens("copy (short)", len(used), len(used)) and "answers are the same" in whole.describe()
+    assert isinstance(part, UsedTokens) and ("some answers may differ" in part.describe()) == (part[2] < part[1])
+    small = layercut.cut(bytes_model, f"vocab:600+{run}", tmp_path / "small")
+    again = layercut.evaluate(small, "copy", readouts="short", limit=4, device="cpu", out=tmp_path / "again").folder
+    answers = [
+        [record["completion"] for record in RunFolder.open(folder).records("copy", "short")] for folder in (run, again)
+    ]
+    assert answers[0] == answers[1]
+    assert used_in(small, run) == {}, "ids of another tokenizer"
