@@ -9,6 +9,7 @@ in the loss and checkpoints equal those of fine-tuning.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,9 @@ from layercut.healing.data import Material
 from layercut.healing.logits import Logits, at_least_float32, lazy_logits_in_loss, over_rows
 from layercut.healing.methods import OBJECTIVES
 from layercut.healing.sft import HealingTrainer
+from layercut.surgery.checkpoint import earlier_plans
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers, remove_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,6 +55,14 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
 
 def _kl(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
     return (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
+
+
+def trim_teacher(teacher: PreTrainedModel, student: Path) -> None:
+    """Take the tokens from a teacher in memory that its student, a checkpoint, does not have: same ids, same logits."""
+    for plan in earlier_plans(student):
+        embeddings: Any = teacher.get_input_embeddings()  # type: ignore[no-untyped-call]
+        if plan.vocabulary is not None and len(embeddings.weight) == plan.vocabulary.size:
+            remove_layers(teacher, CutPlan(num_layers=len(decoder_layers(teacher)), vocabulary=plan.vocabulary))
 
 
 def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:

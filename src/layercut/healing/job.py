@@ -13,6 +13,7 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.healing.data import Material
+from layercut.healing.distill import trim_teacher
 from layercut.healing.examples import Data
 from layercut.healing.memory import has_bfloat16
 from layercut.healing.methods import METHODS, OBJECTIVES, named_in
@@ -57,6 +58,8 @@ def objective_of(
     row = OBJECTIVES[settings.objective]
     trainer = named_in(row.trainer)
     uncut = (pair.uncut or load_cut(teacher, TrainSettings())).model if row.divergence else None
+    if uncut is not None:
+        trim_teacher(uncut, pair.cut.source.path)
     return {
         "trainer": trainer,
         **trainer.options(Material(pair.cut, uncut, settings, shared.data, records, tasks)),

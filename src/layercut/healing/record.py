@@ -21,6 +21,7 @@ class HealingRecord:
     objective: str
     removed: Sequence[int]
     channels: str | None = None
+    vocabulary: str | None = None
     tied: bool | None = None
     responses: str
     tokens_matched: bool

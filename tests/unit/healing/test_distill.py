@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax
+from transformers import AutoModelForCausalLM
 
+import layercut
 from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import KINDS, check_teacher, divergence
+from layercut.healing.distill import KINDS, check_teacher, divergence, trim_teacher
 from tests.support.tiny import tiny_model
+from tests.support.vocabularies import write_model
 
 
 def logits(seed: int) -> torch.Tensor:
@@ -59,3 +66,24 @@ def test_a_teacher_with_other_tokens_is_refused() -> None:
     check_teacher(tiny_model("llama"), tiny_model("llama", seed=1))
     with pytest.raises(InputError, match="300 tokens .* 260"):
         check_teacher(tiny_model("llama"), other)
+
+
+@pytest.mark.parametrize("objective", ["sft", "forward-kl"])
+def test_a_checkpoint_with_fewer_tokens_is_healed(tmp_path: Path, objective: str) -> None:
+    whole = write_model("bytes", tmp_path / "whole")
+    small = layercut.cut(whole, "2 vocab:ascii", tmp_path / "small", verify=False)
+    teacher = AutoModelForCausalLM.from_pretrained(whole)
+    trim_teacher(teacher, small)
+    plan = CutPlan.load(small / "plan.json")
+    assert plan.vocabulary is not None
+    kept = torch.tensor(plan.vocabulary.kept)
+    ids = torch.arange(40)[None]
+    expected = AutoModelForCausalLM.from_pretrained(whole)(kept[ids]).logits[..., kept]
+    assert torch.equal(teacher(ids).logits, expected)
+    (tmp_path / "prompts.txt").write_text("Write a test.\nName the layers.\n")
+    healed = layercut.heal(
+        small, teacher=whole, prompts=tmp_path / "prompts.txt", objective=objective, max_steps=2, finished_only=False,
+        held_out=0.0, max_new_tokens=8, device="cpu", out=tmp_path / "healed",
+    )  # fmt: skip
+    (entry,) = json.loads((healed / "plan.json").read_text())["healing"]
+    assert entry["vocabulary"] == plan.vocabulary.key and entry["steps"] == 2
