@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from layercut.selection.vocabulary import _texts_of, vocabulary_of
+from layercut.selection.vocabulary import texts_of, vocabulary_of
 from layercut.surgery.trimming import tokens_of_folder, trim_files
 from layercut.surgery.vocabulary import Vocabulary
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=5, help="random sets of tokens")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    texts = {file.stem: [text for text in _texts_of(file) if text][: options.most] for file in options.texts}
+    texts = {file.stem: [text for text in texts_of(file) if text][: options.most] for file in options.texts}
     print({name: len(group) for name, group in texts.items()}, flush=True)
     results = {}
     for folder in options.folders:

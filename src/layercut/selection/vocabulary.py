@@ -99,7 +99,7 @@ def vocabulary_of(
         elif tokenizer is None:
             raise InputError(f"vocab:{part} needs a tokenizer.json, and a GGUF file has none; cut the model's folder.")
         else:
-            wanted |= _tokens_of(tokenizer, _texts_of(Path(part).expanduser()))
+            wanted |= _tokens_of(tokenizer, texts_of(Path(part).expanduser()))
     stay = tokens.close(wanted) if number is None else _most(tokens, tokens.close(wanted), number)
     kept = tuple(sorted(token for token in multiple_of_block(tokens, stay) if token < size))
     if len(kept) >= size:
@@ -159,7 +159,7 @@ def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage |
         return Coverage(name, len(pairs), same, sum(len(old) for old, _ in pairs), sum(len(new) for _, new in pairs))
 
     if not source.is_dir():
-        return [compare(f"texts of {source.name}", list(_texts_of(source)))]
+        return [compare(f"texts of {source.name}", list(texts_of(source)))]
     used = [
         UsedTokens(name, len(ids), sum(token in vocabulary.new_ids for token in ids))
         for name, ids in used_in(folder, source).items()
@@ -244,7 +244,7 @@ def _tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:
     return {token for text in texts for token in tokenizer.encode(text, add_special_tokens=True).ids}
 
 
-def _texts_of(path: Path) -> Iterator[str]:
+def texts_of(path: Path) -> Iterator[str]:
     """The text of a file, the texts in the rows of a data file, or the questions and answers of a run."""
     from layercut.tasks.data_files import read_rows, read_text
 
