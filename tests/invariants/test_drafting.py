@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layercut.drafting.assisted import draft_view, write_twice
-from layercut.drafting.forecast import WrittenAnswer, rounds_of
+from layercut.drafting.forecast import WrittenAnswer, find_rounds
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
@@ -78,7 +78,7 @@ def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type: str, kind:
     view = draft_view(loaded.model, plan)
     agreed = 0
     for answer, found in zip(answers, write_twice(loaded, view, answers, window), strict=True):
-        rounds = rounds_of(hits[PlainEngine][answer.id], window, answer.limit)
+        rounds = find_rounds(hits[PlainEngine][answer.id], window, answer.limit)
         assert (len(found.passes), len(found.checks), len(found.steps)) == (
             found.tokens, found.rounds, found.proposed
         )  # fmt: skip

@@ -128,7 +128,7 @@ class Round(NamedTuple):
     accepted: int
 
 
-def rounds_of(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
+def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
     """The rounds that write an answer, as transformers' assisted generation runs them.
 
     Args:
@@ -160,9 +160,9 @@ class AnswerCost(NamedTuple):
     accepted: int
 
 
-def cost_of(answer: WrittenAnswer, cost: StepCost, window: int) -> AnswerCost:
+def cost_answer(answer: WrittenAnswer, cost: StepCost, window: int) -> AnswerCost:
     """Seconds of one answer without a draft and with it."""
-    rounds = rounds_of(answer.agrees, window, answer.limit)
+    rounds = find_rounds(answer.agrees, window, answer.limit)
     share, tokens = len(answer.prompt) / cost.prompt, len(answer.agrees)
     proposed, accepted = (sum(counts) for counts in zip(*rounds, strict=True))
     # Reading the prompt gives the first token, of the draft as well. The first round is checked in the same pass.
@@ -176,23 +176,23 @@ def best_window(answers: Sequence[WrittenAnswer], cost: StepCost, most: int) -> 
     """The window from 1 to ``most`` with the highest speed-up of all answers, and that; of equals the shorter one."""
     speedups = {}
     for window in range(1, most + 1):
-        costs = [cost_of(answer, cost, window) for answer in answers]
+        costs = [cost_answer(answer, cost, window) for answer in answers]
         speedups[window] = sum(own.plain for own in costs) / sum(own.drafted for own in costs)
     return max(speedups.items(), key=lambda item: (item[1], -item[0]))
 
 
-def forecast(answers: Sequence[WrittenAnswer], cost: StepCost, window: int, seed: int) -> dict[str, Estimated]:
+def forecast_speedup(answers: Sequence[WrittenAnswer], cost: StepCost, window: int, seed: int) -> dict[str, Estimated]:
     """Forecast of one draft on some answers, with 95 % intervals over answers.
 
     Returns:
         ``speedup``: seconds of all answers without the draft over those with it; ``per_round``: tokens written in a
         round; ``accepted``: share of the proposed tokens.
     """
-    costs = [cost_of(answer, cost, window)._asdict() for answer in answers]
-    return {name: ratio_of(costs, above, below, seed) for name, (above, below) in RATIOS.items()}
+    costs = [cost_answer(answer, cost, window)._asdict() for answer in answers]
+    return {name: estimate_ratio(costs, above, below, seed) for name, (above, below) in RATIOS.items()}
 
 
-def ratio_of(answers: Sequence[Mapping[str, Any]], above: str, below: str, seed: int) -> Estimated:
+def estimate_ratio(answers: Sequence[Mapping[str, Any]], above: str, below: str, seed: int) -> Estimated:
     """Ratio of the sums of two fields over answers, with its interval."""
     numerator, denominator = (
         np.array([answer[name] for answer in answers], dtype=np.float64) for name in (above, below)

@@ -29,10 +29,10 @@ from layercut.drafting.assisted import (
     times_within,
     write_twice,
 )
-from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, forecast
+from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, forecast_speedup
 from layercut.drafting.outcome import make_result
-from layercut.drafting.outline import ASKED, parts_of
-from layercut.drafting.search import AnswerReader, draft_plan, fastest_of_each, fits, name_of, search_drafts
+from layercut.drafting.outline import ASKED, goal_parts
+from layercut.drafting.search import AnswerReader, can_run, draft_plan, fastest_of_each, part_name, search_drafts
 from layercut.drafting.settings import DraftSettings
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
@@ -46,8 +46,9 @@ from layercut.runs.disk import resumable
 from layercut.runs.draft import MODEL, PLAN, TIMES, DraftResult
 from layercut.runs.environment import machine
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.channels import rank_channels
-from layercut.selection.search_journal import SearchJournal
+from layercut.selection.channels import keep_most, rank_channels
+from layercut.selection.search_journal import JournalPart, SearchJournal
+from layercut.surgery.channels import Channels
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan
@@ -92,7 +93,7 @@ def draft(
             "drafts are searched with the model in memory; use `engine` shared or plain. The page says how "
             "vLLM and llama.cpp serve the draft."
         )
-    parts = parts_of(goal, seed)
+    parts = goal_parts(goal, seed)
     kept = {name: value for name, value in settings.as_dict().items() if name not in _NUMBERS}
     tasks = [{**part.describe(), "limit": None} for part in parts]
     wanted = {**model.describe(), "tasks": tasks, **kept, "seed": seed}
@@ -126,7 +127,7 @@ def draft(
         with stage("measure", "writing with the draft"):
             best.plan.save(run.path / PLAN)
             checkpoint = best.name or None
-            if not best.name and forecast(agreed[0], times.cost(best), best.window, seed)["speedup"].value > 1:
+            if not best.name and forecast_speedup(agreed[0], times.cost(best), best.window, seed)["speedup"].value > 1:
                 checkpoint = MODEL
                 if not (run.path / MODEL).exists():
                     cut_model(model.source, best.plan, run.path / MODEL, uncut=lambda: model.loaded)
@@ -170,7 +171,7 @@ def _step_times(
     plans = [replace(whole, removed=tuple(range(layers // 4, layers // 4 + layers // 2)))] if layers > 1 else []
     if mlp is not None:
         plans.append(replace(whole, channels=mlp.first_channels(mlp.num_kept(0.5))))
-    plans = [whole, *(plan for plan in plans if fits(model, plan))]
+    plans = [whole, *(plan for plan in plans if can_run(model, plan))]
     times = measure_times(model.loaded, plans, profile, settings.window, seed, progress)
     write_json(file, times.model_dump(mode="json"))
     return times
@@ -193,29 +194,30 @@ def _choose(
     seed: int,
 ) -> tuple[StepTimes, list[TriedDraft], int]:
     """The plan or model that was named, or the fastest of each kind that a search found; how many plans were tried."""
-    model, mlp = original.model, _mlp_of(original.model)
+    model = original.model
     named: TriedDraft | None = None
     if settings.draft is not None:
         named = TriedDraft(CutPlan(num_layers=reader.model.num_layers), name=settings.draft)
         times = _with_other(original, reader, named, times, seed)
     elif (spec := settings.remove) is not None:
         if spec.mlp is not None and spec.count is None:
-            plan = draft_plan(model, spec.layers or (), spec.mlp, mlp, _ranked_channels(original, parts))
+            channels = _rank_channels(original, parts, mlp_width_in(model.loaded.model))(spec.mlp)
+            plan = draft_plan(model, spec.layers or (), channels)
         else:
             name, digest = model.settings.model, model.metadata.model_hash
             bound = spec.bind(num_layers=model.num_layers, model=name, model_hash=digest, seed=seed)
-            plan = replace(draft_plan(model, bound.removed, 0.0, None, {}), channels=bound.channels)
+            plan = draft_plan(model, bound.removed, bound.channels)
         check_plan(model.loaded.model, plan)
         named = TriedDraft(plan, plan.channels.share if plan.channels else 0.0)
     answers = [original.write(part, "selection", ASKED) for part in parts]
     texts = _beginnings(answers, SEARCHED)
-    if named is None:
-        ranked = _ranked_channels(original, parts) if mlp is not None else {}
-        original.progress.begin("search", "trying plans")
-        first = _beginnings(answers, FIRST)
-        drafts = search_drafts(original, texts, first, times, settings.window, mlp, ranked)
-        return times, fastest_of_each(drafts), len(drafts)
-    return times, reader.try_drafts([named], texts, times, settings.window), 0
+    if named is not None:
+        return times, reader.try_drafts([named], texts, times, settings.window), 0
+    mlp = _mlp_of(model)
+    thin = None if mlp is None else _rank_channels(original, parts, mlp)
+    original.progress.begin("search", "trying plans")
+    drafts = search_drafts(original, texts, _beginnings(answers, FIRST), times, settings.window, thin)
+    return times, fastest_of_each(drafts), len(drafts)
 
 
 def _beginnings(answers: Sequence[Sequence[WrittenAnswer]], tokens: int) -> list[WrittenAnswer]:
@@ -230,16 +232,17 @@ def _beginnings(answers: Sequence[Sequence[WrittenAnswer]], tokens: int) -> list
     return texts
 
 
-def _ranked_channels(original: AnswerReader, parts: Sequence[ObjectiveTask]) -> dict[int, tuple[int, ...]]:
-    """Channels of each layer, the most needed first, by answers to selection items."""
+def _rank_channels(
+    original: AnswerReader, parts: Sequence[ObjectiveTask], mlp: MlpWidth
+) -> Callable[[float], Channels]:
+    """Rank channels by answers to selection items; gives, by the share to remove, the most needed ones."""
     original.progress.begin("search", "ranking channels")
-    texts = {
-        name_of(part): [
-            (*answer.prompt, *answer.tokens) for answer in original.write(part, "selection", ASKED)[:RANKED]
-        ]
-        for part in parts
-    }
-    return rank_channels(original.model.loaded, (), texts, progress=original.progress)
+    texts = {}
+    for part in parts:
+        answers = original.write(part, "selection", ASKED)[:RANKED]
+        texts[part_name(part)] = [(*answer.prompt, *answer.tokens) for answer in answers]
+    ranked = rank_channels(original.model.loaded, (), texts, progress=original.progress)
+    return lambda share: keep_most(mlp, ranked, share)
 
 
 def _with_other(
@@ -253,11 +256,15 @@ def _with_other(
         raise InputError(
             f"`draft` {other.name} has other tokens than {original.model.settings.model}; take one with the same."
         )
+    view = draft_view(models[1].model, other.plan)
     known = reader.part("times", "window-0", other.plan, ["step"], machine())
+    return _measured_once(known, lambda: measure_other(models[0], view, other, times, seed, original.progress))
+
+
+def _measured_once(known: JournalPart, measure: Callable[[], StepTimes]) -> StepTimes:
+    """The times that a journal holds, or which are measured now."""
     if not known.is_complete:
-        view = draft_view(models[1].model, other.plan)
-        measured = measure_other(models[0], view, other, times, seed, original.progress)
-        known.append([{"id": "step", "times": measured.model_dump(mode="json")}])
+        known.append([{"id": "step", "times": measure().model_dump(mode="json")}])
     return StepTimes.model_validate(known.records[0]["times"])
 
 
@@ -272,24 +279,24 @@ def _write_with(
 ) -> tuple[StepTimes, list[MeasuredAnswer]]:
     """The times within the loops of transformers, and some answers that were written with the draft."""
     progress, readout, loaded = original.progress, f"window-{best.window}", original.model.loaded
-    by_task = [[answer for answer in answers if answer.task == name_of(part)] for part in parts]
+    by_task = [[answer for answer in answers if answer.task == part_name(part)] for part in parts]
     turns = [answer for answer in chain(*zip_longest(*by_task)) if answer is not None]
     wanted = {f"{answer.task}.{answer.id}": answer for answer in turns[:number]}
-    loops = reader.part("loops", readout, best.plan, ["step"], machine())
     written = reader.part("written", readout, best.plan, list(wanted), machine())
-    if not (loops.is_complete and written.is_complete):
-        view = draft_view(reader.model.loaded.model, best.plan)
-    if not loops.is_complete:
+    view = draft_view(reader.model.loaded.model, best.plan)
+
+    def within_loops() -> StepTimes:
         first = [original.write(part, "selection", ASKED)[0] for part in parts][:LOOPS]
-        timed = list(write_twice(loaded, view, first, best.window))
-        within = times_within(times, best, first, timed)
-        loops.append([{"id": "step", "times": within.model_dump(mode="json")}])
+        return times_within(times, best, first, [*write_twice(loaded, view, first, best.window)])
+
+    within = _measured_once(reader.part("loops", readout, best.plan, ["step"], machine()), within_loops)
     done = {record["id"] for record in written.records}
     if left := {name: answer for name, answer in wanted.items() if name not in done}:
         progress("answers written twice", len(done), len(wanted))
         for key, took in zip(left, write_twice(loaded, view, list(left.values()), best.window), strict=True):
             written.append([{name: getattr(took, name) for name in _RECORDED} | {"id": key}])
             progress("answers written twice", len(written.records), len(wanted))
-    known = [{**record, "id": wanted[record["id"]].id} for record in written.records]
-    measured = [MeasuredAnswer(**{name: record[name] for name in _RECORDED}) for record in known]
-    return StepTimes.model_validate(loops.records[0]["times"]), measured
+    return within, [
+        MeasuredAnswer(**{name: record[name] for name in _RECORDED} | {"id": wanted[record["id"]].id})
+        for record in written.records
+    ]

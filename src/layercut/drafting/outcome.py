@@ -8,8 +8,16 @@ from collections.abc import Sequence
 from string import Template
 
 from layercut.drafting.assisted import MeasuredAnswer
-from layercut.drafting.forecast import StepCost, StepTimes, TriedDraft, WrittenAnswer, cost_of, forecast, ratio_of
-from layercut.drafting.search import AnswerReader, name_of
+from layercut.drafting.forecast import (
+    StepCost,
+    StepTimes,
+    TriedDraft,
+    WrittenAnswer,
+    cost_answer,
+    estimate_ratio,
+    forecast_speedup,
+)
+from layercut.drafting.search import AnswerReader, part_name
 from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config, stored_tensors
 from layercut.pruning.sizes import unread_bytes
@@ -64,17 +72,25 @@ def make_result(
                 read=read,
                 window=own.window,
                 step=own_cost.draft / own_cost.check[0],
-                agrees=ratio_of(hits, "agrees", "tokens", seed),
-                **forecast(answers, own_cost, own.window, seed),
-                bandwidth=forecast(answers, by_bytes, own.window, seed)["speedup"],
+                agrees=estimate_ratio(hits, "agrees", "tokens", seed),
+                **forecast_speedup(answers, own_cost, own.window, seed),
+                bandwidth=forecast_speedup(answers, by_bytes, own.window, seed)["speedup"],
             )
         )
     tasks = []
     for part in parts:
-        answers = [answer for answer in agreed[0] if answer.task == name_of(part)]
-        shown, tokens = forecast(answers, cost, best.window, seed), sum(len(answer.agrees) for answer in answers)
-        shown.pop("accepted")
-        tasks.append(DraftTask(task=part.task.name, readout=part.readout, n=len(answers), tokens=tokens, **shown))
+        answers = [answer for answer in agreed[0] if answer.task == part_name(part)]
+        shown = forecast_speedup(answers, cost, best.window, seed)
+        tasks.append(
+            DraftTask(
+                task=part.task.name,
+                readout=part.readout,
+                n=len(answers),
+                tokens=sum(len(answer.agrees) for answer in answers),
+                speedup=shown["speedup"],
+                per_round=shown["per_round"],
+            )
+        )
     result = DraftResult(
         model=model.settings.model,
         dtype=model.dtype,
@@ -113,10 +129,10 @@ def _measured(
     written: Sequence[MeasuredAnswer], answers: Sequence[WrittenAnswer], cost: StepCost, window: int, seed: int
 ) -> DraftMeasured:
     by_id = {(answer.task, answer.id): answer for answer in answers}
-    forecasts = [cost_of(by_id[own.task, own.id], cost, window) for own in written]
+    forecasts = [cost_answer(by_id[own.task, own.id], cost, window) for own in written]
     return DraftMeasured(
-        speedup=ratio_of([own._asdict() for own in written], "plain", "drafted", seed),
-        forecast=ratio_of([own._asdict() for own in forecasts], "plain", "drafted", seed),
+        speedup=estimate_ratio([own._asdict() for own in written], "plain", "drafted", seed),
+        forecast=estimate_ratio([own._asdict() for own in forecasts], "plain", "drafted", seed),
         num_same=sum(own.is_same for own in written),
         num_expected=sum(own.rounds == other.rounds for own, other in zip(written, forecasts, strict=True)),
         rounds=sum(own.rounds for own in written),

@@ -34,7 +34,7 @@ def draft_outline(
     searches = settings.remove is None and settings.draft is None
     plans = ("read under plans, about", _OUTLINED) if searches else ("read under the plan", 1)
     steps: list[PlannedStep] = []
-    for part in parts_of(goal, seed):
+    for part in goal_parts(goal, seed):
         chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)
         steps += [
             planned(handle, part, chosen, 1, "selection, the original"),
@@ -55,6 +55,6 @@ def draft_outline(
     )
 
 
-def parts_of(goal: GoalTasks | None, seed: int) -> list[ObjectiveTask]:
+def goal_parts(goal: GoalTasks | None, seed: int) -> list[ObjectiveTask]:
     """The tasks, under each readout that they are asked for."""
     return [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]

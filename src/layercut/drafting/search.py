@@ -7,7 +7,7 @@ until none is faster. A draft need not be good, it must be right often and cost 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,11 +18,10 @@ from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.channels import keep_most
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
+from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan
-from layercut.surgery.slots import MlpWidth
 from layercut.tasks.base import Split, generates
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class AnswerReader:
             replace(cast("GenerationRequest", part.task.request(sample, part.readout)), settled=None, draft="")
             for sample in samples
         ]
-        uncut, name = CutPlan(num_layers=self.model.num_layers), name_of(part)
+        uncut, name = CutPlan(num_layers=self.model.num_layers), part_name(part)
         known = self.part(name, "answers", uncut, [request.id for request in requests])
         if not known.is_complete:
             done = {record["id"] for record in known.records}
@@ -147,7 +146,7 @@ class AnswerReader:
         return self._journal.part(question, plan, ids)
 
 
-def name_of(part: ObjectiveTask) -> str:
+def part_name(part: ObjectiveTask) -> str:
     """Name of a task under a readout, in the journal."""
     return f"{part.task.name}-{part.readout}"
 
@@ -158,25 +157,26 @@ def search_drafts(
     first: Sequence[WrittenAnswer],
     times: StepTimes,
     most: int,
-    mlp: MlpWidth | None,
-    ranked: Mapping[int, Sequence[int]],
+    thin: Callable[[float], Channels] | None,
 ) -> list[TriedDraft]:
     """All plans that were tried, the fastest of each kind among them; of equals the first.
 
     Args:
         first: a few of the answers, by which each layer alone is ranked.
         most: the longest window.
-        mlp: None where the MLPs cannot be thinned.
-        ranked: by layer its channels, the most needed first.
+        thin: gives the channels without about a share of them; None where the MLPs cannot be thinned.
     """
 
     def attempt(
         wanted: Collection[tuple[tuple[int, ...], float]], texts: Sequence[WrittenAnswer] = answers
     ) -> list[TriedDraft]:
-        drafts = [TriedDraft(draft_plan(reader.model, removed, share, mlp, ranked), share) for removed, share in wanted]
-        return reader.try_drafts([draft for draft in drafts if fits(reader.model, draft.plan)], texts, times, most)
+        drafts = [
+            TriedDraft(draft_plan(reader.model, removed, thin(share) if share and thin else None), share)
+            for removed, share in wanted
+        ]
+        return reader.try_drafts([draft for draft in drafts if can_run(reader.model, draft.plan)], texts, times, most)
 
-    drafts = attempt([((), share) for share in WIDTHS]) if mlp is not None else []
+    drafts = attempt([((), share) for share in WIDTHS]) if thin else []
     candidates = Context(num_layers=reader.model.num_layers, num_remove=1).with_first_protected().candidates
     layers = _rank_layers(reader, candidates, first)
     fastest = max((draft.speedup for draft in drafts), default=0.0)
@@ -184,7 +184,7 @@ def search_drafts(
     best = _fastest(drafts)
     for _ in range(ROUNDS):
         known = {(frozenset(draft.plan.removed), draft.share) for draft in drafts}
-        near = _neighbours(best, layers, mlp is not None)
+        near = _neighbours(best, layers, thin is not None)
         drafts += attempt([(removed, share) for removed, share in near if (frozenset(removed), share) not in known])
         if _fastest(drafts) == best:
             break
@@ -198,15 +198,12 @@ def fastest_of_each(drafts: Sequence[TriedDraft]) -> list[TriedDraft]:
     return sorted(map(_fastest, filter(None, by_kind)), key=lambda draft: -draft.speedup)
 
 
-def draft_plan(
-    model: ModelHandle, removed: Sequence[int], share: float, mlp: MlpWidth | None, ranked: Mapping[int, Sequence[int]]
-) -> CutPlan:
-    """The plan without these layers, and without about this share of the MLP channels, the least needed."""
-    channels = keep_most(mlp, ranked, share) if share and mlp is not None else None
+def draft_plan(model: ModelHandle, removed: Sequence[int], channels: Channels | None = None) -> CutPlan:
+    """The plan without these layers, and with these MLP channels alone."""
     return replace(model.plan(), removed=tuple(removed), channels=channels, criterion="draft")
 
 
-def fits(model: ModelHandle, plan: CutPlan) -> bool:
+def can_run(model: ModelHandle, plan: CutPlan) -> bool:
     """True for a plan under which the model can be run."""
     try:
         check_plan(model.loaded.model, plan)
@@ -217,8 +214,8 @@ def fits(model: ModelHandle, plan: CutPlan) -> bool:
 
 def _rank_layers(reader: AnswerReader, candidates: Sequence[int], first: Sequence[WrittenAnswer]) -> list[int]:
     """Layers, the one first whose absence changes the fewest tokens."""
-    plans = [draft_plan(reader.model, [layer], 0.0, None, {}) for layer in candidates]
-    plans = [plan for plan in plans if fits(reader.model, plan)]
+    plans = [draft_plan(reader.model, [layer]) for layer in candidates]
+    plans = [plan for plan in plans if can_run(reader.model, plan)]
     missed = {
         plan.removed[0]: sum(not hit for answer in answers for hit in answer.agrees)
         for plan, answers in zip(plans, reader.read(plans, first), strict=True)

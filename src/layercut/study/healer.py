@@ -58,14 +58,14 @@ class Healer:
             raise InputError(
                 f"a study runs in one process, and {group.size} were launched; start it without a launcher."
             )
-        check_sources(self.arm.train, source_of(self.arm))
+        check_sources(self.arm.train, read_source(self.arm))
         check_method(self.arm.train, group)
         _ = self.identity
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Settings that decide the healed weights, beside the original model and the removed layers."""
-        source, how = source_of(self.arm), self._answering
+        source, how = read_source(self.arm), self._answering
         settings = self.settings.as_dict()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
         prompts = source.describe()
@@ -87,7 +87,7 @@ class Healer:
         """Heal a pruned or healed checkpoint, or train the original model for None; see ``heal_model``."""
         from layercut.healing.heal import heal_model
 
-        source, how, settings = source_of(self.arm), self._answering, self.settings
+        source, how, settings = read_source(self.arm), self._answering, self.settings
         if source.records is None and settings.asks_teacher:
             # Generated once for all cuts of the study and all arms that ask the same.
             asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
@@ -133,7 +133,7 @@ class Healer:
     @property
     def _answering(self) -> Answering:
         how = self.arm.with_its_preset
-        return how.replace(max_new_tokens=how.max_new_tokens or source_of(self.arm).max_new_tokens)
+        return how.replace(max_new_tokens=how.max_new_tokens or read_source(self.arm).max_new_tokens)
 
     @property
     def checkpoint(self) -> Path:
@@ -185,11 +185,12 @@ def tasks_in_full(
     others = {base: name for names in own.values() for base, name in names.items() if base not in loaded}
     known = {**loaded, **tasks_to_check([*others.values()], _data_of(tasks))}
     return {
-        arm.name: full_test_sets({base: known[base] for base in sorted(own[arm.name])}, source_of(arm)) for arm in arms
+        arm.name: full_test_sets({base: known[base] for base in sorted(own[arm.name])}, read_source(arm))
+        for arm in arms
     }
 
 
-def source_of(arm: HealingArm) -> PromptSource:
+def read_source(arm: HealingArm) -> PromptSource:
     """The prompts of a healing arm. Raises InputError: they cannot be read, or are not of the kind that it needs."""
     try:
         source = _read_prompts(arm.prompts, arm.with_its_preset.system)

@@ -94,7 +94,7 @@ def run_cell(
 
 def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
     """The cell as this run folder holds it; None where it is not finished, or answers were lost since."""
-    note = notes_of(run).get(CELL + cell.label)
+    note = read_notes(run).get(CELL + cell.label)
     wanted = {"key": settings_hash(identity), "limit": cell.limit, "split": cell.split}
     if note is None or {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
         return None
@@ -124,7 +124,7 @@ def cell_identity(
     }
 
 
-def notes_of(folder: Path) -> Mapping[str, Any]:
+def read_notes(folder: Path) -> Mapping[str, Any]:
     """The notes of a run of this or another study; none of a file that was edited."""
     try:
         return Notes(folder)
@@ -181,7 +181,7 @@ class CellStore:
         """The plan that a search with this key has chosen, and its study: this one before all others."""
         others = (folder for near in runs_in(self._root) for folder in (near, *runs_in(near)))  # also of several models
         for folder in (study, *others):
-            if (plan := notes_of(folder).get(CHOSEN + key)) is not None:
+            if (plan := read_notes(folder).get(CHOSEN + key)) is not None:
                 return CutPlan.from_dict(plan), shown(folder)
         return None
 
@@ -193,7 +193,7 @@ class CellStore:
         for _ in range(_DEPTH):
             level = [run for folder in level for run in runs_in(folder)]
             for run in level:
-                for name, note in notes_of(run).items():
+                for name, note in read_notes(run).items():
                     if name.startswith(CELL):
                         runs[note["key"]].append(run)
         return runs

@@ -72,7 +72,7 @@ class StudyVariant:
         }
 
 
-def variants_of(settings: StudySettings, num_layers: int) -> list[StudyVariant]:
+def list_variants(settings: StudySettings, num_layers: int) -> list[StudyVariant]:
     """All variants in the order of the report: uncut, then each plan with its healed variants and their marks, by seed.
 
     The original model is trained as well where a healing arm names it, as a control or for a parent model.
@@ -105,7 +105,7 @@ def variants_of(settings: StudySettings, num_layers: int) -> list[StudyVariant]:
     return variants
 
 
-def in_order(variants: Sequence[StudyVariant], cells: Sequence[Cell]) -> Iterator[tuple[StudyVariant, Cell]]:
+def order_cells(variants: Sequence[StudyVariant], cells: Sequence[Cell]) -> Iterator[tuple[StudyVariant, Cell]]:
     """Every variant and cell, cheap and informative ones first.
 
     The original model comes first. Of one seed, cuts come before healed ones; among cuts, those without a search, then

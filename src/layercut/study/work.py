@@ -24,10 +24,10 @@ from layercut.selection.base import Context, SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, parse_protected, plan_of
 from layercut.settings import GENERATED
-from layercut.study.healer import Healer, healing_folder, source_of, tasks_in_full
+from layercut.study.healer import Healer, healing_folder, read_source, tasks_in_full
 from layercut.study.settings import CriterionSettings, StudySettings
 from layercut.study.store import CHOSEN, CellStore, Measured, cell_identity, finished_cell, model_identity
-from layercut.study.variants import StudyVariant, in_order, variants_of
+from layercut.study.variants import StudyVariant, list_variants, order_cells
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
@@ -46,7 +46,7 @@ class StudyWork:
     ) -> None:
         """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
         self.settings, self.model, self.folder, self.store = settings, model, folder, store
-        self.variants = variants_of(settings, model.num_layers)
+        self.variants = list_variants(settings, model.num_layers)
         self.cuts = [variant for variant in self.variants if not variant.healing]
         self.searches = list(dict.fromkeys(variant.search for variant in self.cuts if variant.cost))
         # Those that are healed; at a mark a variant is not, because it is kept while another is.
@@ -60,7 +60,7 @@ class StudyWork:
         begun = settings_in(folder)
         used = self._used_items() if begun is None else None
         self.cells = make_cells(settings.tasks, settings.seed, limit, decided(used, begun))
-        self.order = list(in_order(self.variants, self.cells))
+        self.order = list(order_cells(self.variants, self.cells))
         loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
         in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
         self.healers: dict[str, Healer] = {}
@@ -91,7 +91,7 @@ class StudyWork:
         objectives = [task for criterion in settings.criteria for task in criterion.objective]
         searched = [load_task(task.task, data=task.data, seed=settings.seed) for task in objectives]
         known = [task.samples("selection", None) for task in searched if task.shares_test_set is not None]
-        healed = [ids for arm in settings.healing for ids in source_of(arm).items.values()]
+        healed = [ids for arm in settings.healing for ids in read_source(arm).items.values()]
         return used.union(*({sample.id for sample in samples} for samples in known), *healed)
 
     def shortfalls(self) -> list[str]:
@@ -164,14 +164,10 @@ class StudyWork:
             text["content"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else None
         return {
             **model_identity(self.model),
-            "criterion": criterion.criterion,
-            "depth": depth,
+            **criterion.model_dump(exclude={"name"}),
             "objective": tasks,
             "calibration": text,
-            "protect": criterion.protect,
-            "settings": dict(criterion.settings),
-            "normalise": criterion.normalise,
-            "race": criterion.race,
+            "depth": depth,
             "decoding": self.settings.decoding.as_dict(),
             "seed": seed,
         }

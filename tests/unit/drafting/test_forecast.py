@@ -6,7 +6,15 @@ import random
 
 import pytest
 
-from layercut.drafting.forecast import Round, StepCost, WrittenAnswer, best_window, cost_of, forecast, rounds_of
+from layercut.drafting.forecast import (
+    Round,
+    StepCost,
+    WrittenAnswer,
+    best_window,
+    cost_answer,
+    find_rounds,
+    forecast_speedup,
+)
 
 COST = StepCost(
     check=(1.0, 1.1, 1.2, 1.3), draft=0.25, prompt=100, read=4.0, draft_read=1.0, per_token=0.05, per_round=0.5
@@ -21,7 +29,7 @@ RIGHT, WRONG = answer(50, [True] * 9), answer(100, [False] * 4)
 
 
 def test_cost_by_hand() -> None:
-    found = cost_of(RIGHT, COST, window=2)
+    found = cost_answer(RIGHT, COST, window=2)
     assert found.plain == pytest.approx(0.5 * 4 + 8 * 1.05)
     # Three rounds of two proposals. The first is checked with the prompt, from which the draft writes a token as well.
     assert (found.rounds, found.proposed, found.accepted, found.tokens) == (3, 6, 6, 9)
@@ -29,7 +37,7 @@ def test_cost_by_hand() -> None:
 
 
 def test_a_draft_that_is_never_right_costs_its_steps() -> None:
-    found = cost_of(WRONG, COST, window=1)
+    found = cost_answer(WRONG, COST, window=1)
     assert (found.rounds, found.proposed, found.accepted) == (4, 3, 0)  # nothing is proposed for the last token
     assert found.drafted > found.plain
 
@@ -37,17 +45,17 @@ def test_a_draft_that_is_never_right_costs_its_steps() -> None:
 def test_the_best_window_is_the_fastest() -> None:
     window, speedup = best_window([RIGHT], COST, 3)
     assert window == 3
-    assert speedup == max(forecast([RIGHT], COST, tried, 0)["speedup"].value for tried in (1, 2, 3))
+    assert speedup == max(forecast_speedup([RIGHT], COST, tried, 0)["speedup"].value for tried in (1, 2, 3))
     assert best_window([WRONG], COST, 3)[0] == 1
 
 
 def test_intervals_hold_the_value_and_need_answers() -> None:
-    shown = forecast([RIGHT, WRONG] * 12, COST, 2, 0)
+    shown = forecast_speedup([RIGHT, WRONG] * 12, COST, 2, 0)
     speedup = shown["speedup"]
     assert speedup.low is not None and speedup.high is not None
     assert speedup.low < speedup.value < speedup.high
     assert (speedup.n, shown["accepted"].value) == (24, pytest.approx(6 / 11))
-    assert forecast([RIGHT], COST, 2, 0)["speedup"].low is None
+    assert forecast_speedup([RIGHT], COST, 2, 0)["speedup"].low is None
 
 
 def by_hand(answer: list[int], drafted: list[int], window: int, limit: int) -> list[Round]:
@@ -84,12 +92,12 @@ def test_rounds_are_those_of_the_loop(window: int, ends: bool) -> None:
             answer, limit = [*answer, 0], len(answer) + draw.randrange(2, 9)
         drafted = [token if draw.random() < 0.7 else 9 for token in answer]
         agrees = [one == other for one, other in zip(answer, drafted, strict=True)]
-        assert rounds_of(agrees, window, limit) == by_hand(answer, drafted, window, limit)
+        assert find_rounds(agrees, window, limit) == by_hand(answer, drafted, window, limit)
 
 
 def test_a_draft_that_is_always_right_writes_window_and_one_more() -> None:
-    assert rounds_of([True] * 12, 3, 12) == [Round(3, 3)] * 3
+    assert find_rounds([True] * 12, 3, 12) == [Round(3, 3)] * 3
 
 
 def test_a_draft_that_is_never_right_writes_one_at_a_time() -> None:
-    assert [one.accepted for one in rounds_of([False] * 5, 3, 5)] == [0] * 5
+    assert [one.accepted for one in find_rounds([False] * 5, 3, 5)] == [0] * 5

@@ -9,7 +9,7 @@ import pytest
 from layercut.settings import Depth
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.run import outline_study
-from layercut.study.variants import variants_of
+from layercut.study.variants import list_variants
 from layercut.verbs.run import RunVerb
 from layercut.verbs.select import SelectVerb
 from tests.support.tiny import save_tiny
@@ -50,7 +50,7 @@ def test_the_papers_search_is_a_request_of_select() -> None:
 @pytest.mark.parametrize("file", [file for file in EXAMPLES if name_of(file) not in REQUESTS], ids=name_of)
 def test_an_example_is_a_study(file: Path) -> None:
     study = study_from_dict(read_study(file))
-    assert len(variants_of(study, 30)) > 1
+    assert len(list_variants(study, 30)) > 1
     assert study.out == Path("runs", name_of(file))
 
 

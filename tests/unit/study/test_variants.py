@@ -7,7 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.study.file import read_study, study_from_dict
-from layercut.study.variants import in_order, variants_of
+from layercut.study.variants import list_variants, order_cells
 from layercut.tasks.cells import make_cells
 
 BASE: dict[str, Any] = {"model": "m", "out": "runs/x", "tasks": ["copy"], "depths": [1, 2]}
@@ -16,7 +16,7 @@ SFT = {"name": "sft", "prompts": "p.txt"}
 
 
 def names(num_layers: int = 8, **keys: Any) -> list[str]:
-    return [arm.name for arm in variants_of(study_from_dict(BASE | keys), num_layers)]
+    return [arm.name for arm in list_variants(study_from_dict(BASE | keys), num_layers)]
 
 
 def test_every_criterion_has_every_depth_and_every_cut_every_healing() -> None:
@@ -32,7 +32,7 @@ def test_the_uncut_model_is_trained_where_an_arm_names_it() -> None:
     assert names(criteria=["reverse"], depths=[1], healing=healing, seeds=[0, 5]) == [
         *("uncut", "uncut+steps", "uncut+steps-seed5", "reverse-1", "reverse-1+sft", "reverse-1+sft-seed5"),
     ]
-    assert [arm.name for arm in variants_of(study_from_dict({**BASE, "depths": [], "healing": healing[1:]}), 8)] == [
+    assert [arm.name for arm in list_variants(study_from_dict({**BASE, "depths": [], "healing": healing[1:]}), 8)] == [
         *("uncut", "uncut+steps"),
     ]
 
@@ -61,7 +61,7 @@ def test_an_arm_goes_on_after_the_one_of_its_seed() -> None:
     healing = [SFT, {**SFT, "name": "fixed", "seed": 42}]
     healing += [{**SFT, "name": "a", "after": "sft"}, {**SFT, "name": "b", "after": "fixed"}]
     study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
-    assert {arm.name: arm.start for arm in variants_of(study, 8) if arm.start} == {
+    assert {arm.name: arm.start for arm in list_variants(study, 8) if arm.start} == {
         "reverse-1+a": "reverse-1+sft",
         "reverse-1+b": "reverse-1+fixed",
         "reverse-1+a-seed5": "reverse-1+sft-seed5",
@@ -73,7 +73,7 @@ def test_a_training_has_an_arm_for_each_mark() -> None:
     healing = [SFT, {**SFT, "name": "a", "after": "sft", "marks": ["300", "20"]}]
     study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
     found = {
-        arm.name: (arm.start, arm.training, arm.describe()["healing"]) for arm in variants_of(study, 8) if arm.start
+        arm.name: (arm.start, arm.training, arm.describe()["healing"]) for arm in list_variants(study, 8) if arm.start
     }
     assert list(found.items()) == [
         (f"reverse-1+a{seed}{at}", (f"reverse-1+sft{seed}", f"reverse-1+a{seed}" if at else "", f"a{at}"))
@@ -88,8 +88,8 @@ def test_cheap_and_informative_first() -> None:
         | {"criteria": [TASKS, "block_influence", "random"], "seeds": [0, 1], "healing": [{**SFT, "plans": ["random"]}]}
         | {"tasks": [{"task": "copy", "readouts": ["short", "rank"]}]}
     )
-    arms = variants_of(study, 8)
-    order = [f"{arm.name} {cell.readout}" for arm, cell in in_order(arms, make_cells(study.tasks, 0))]
+    arms = list_variants(study, 8)
+    order = [f"{arm.name} {cell.readout}" for arm, cell in order_cells(arms, make_cells(study.tasks, 0))]
     assert order == [
         *("uncut rank", "uncut short"),
         *("random-1 rank", "random-2 rank", "random-1 short", "random-2 short"),
