@@ -227,7 +227,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     from layercut.pruning.settings import PruneSettings
     from layercut.selection.base import SearchSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-    from layercut.study.settings import CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
+    from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 
     return (
         ("Model", ModelSettings),
@@ -246,8 +246,6 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Study", StudySettings),
         ("Study: criterion", CriterionSettings),
         ("Study: healing arm", HealingArm),
-        ("Study: sweep", SweepStep),
-        ("Study: diagnosis", DiagnoseStep),
     )
 
 
@@ -305,7 +303,7 @@ def study_keys() -> str:
     from layercut.healing.prompt_sources import PromptSpec
     from layercut.healing.settings import TrainSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
-    from layercut.study.settings import CriterionSettings, DiagnoseStep, HealingArm, SweepStep
+    from layercut.study.settings import CriterionSettings, HealingArm
 
     lines = ["| entry | its keys | defaults and limits |", "|---|---|---|"]
     for entry, *kinds in (
@@ -316,8 +314,6 @@ def study_keys() -> str:
         ("`healing`", HealingArm, TrainSettings, FilterSettings),
         ("`prompts` of a healing arm", PromptSpec),
         ("`decoding`", DecodingSettings),
-        ("`sweep`", SweepStep),
-        ("`diagnose`", DiagnoseStep),
     ):
         names = [name for name in kinds[0].model_fields if name not in ("train", "filters")]
         links = ", ".join(link_to(kind) for kind in kinds)

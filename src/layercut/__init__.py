@@ -28,7 +28,7 @@ _PUBLIC = {
     # steps that are kept in run folders
     "prune": "layercut.api",
     "draft": "layercut.api",
-    "draft_view": "layercut.drafting.view",
+    "draft_view": "layercut.drafting.assisted",
     "ModelSettings": "layercut.settings",
     "select_layers": "layercut.api",
     "cut": "layercut.api",

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from layercut.api import evaluate_task as evaluate_task
 from layercut.diagnostics.diagnose import Diagnosed as Diagnosed
+from layercut.drafting.assisted import draft_view as draft_view
 from layercut.drafting.job import DraftDone as DraftDone
-from layercut.drafting.view import draft_view as draft_view
 from layercut.engine.plain import PlainEngine as PlainEngine
 from layercut.engine.shared import SharedEngine as SharedEngine
 from layercut.errors import InputError as InputError

@@ -1,15 +1,124 @@
-"""Forecast of a draft's speed-up: rounds that are known exactly, times that were measured."""
+"""Forecast of a draft's speed-up: rounds follow exactly from an answer's tokens, seconds from measured steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
-from layercut.drafting.times import StepCost
-from layercut.evidence.intervals import Array, Estimate
+from layercut.errors import InputError
 from layercut.evidence.paired import sums_ratio
+from layercut.pruning.speed import TimeParts
+from layercut.runs.json_text import load
+from layercut.runs.prune import Estimated, measured
+from layercut.surgery.plan import CutPlan
+
+WIDTH, DEPTH, BOTH, OTHER = "channels", "layers", "both", "model"
+RATIOS = {"speedup": ("plain", "drafted"), "per_round": ("tokens", "rounds"), "accepted": ("accepted", "proposed")}
+
+
+class WrittenAnswer(NamedTuple):
+    """A greedy answer of the original model, and where a draft agrees with it."""
+
+    id: str
+    task: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]  # with its stop token
+    limit: int  # tokens that it may have at most
+    agrees: Sequence[bool] = ()  # for each token: the draft's likeliest one is the same
+
+
+class TriedDraft(NamedTuple):
+    """A plan as a draft, with its best window on the answers that chose it."""
+
+    plan: CutPlan  # of the model ``name`` where that is given
+    share: float = 0.0  # of the MLP channels, that the plan was to remove
+    name: str = ""  # of another model, in place of a plan
+    window: int = 0
+    speedup: float = 0.0  # forecast on those answers
+
+    @property
+    def kind(self) -> str:
+        """Removed layers and channels; or that it is another model."""
+        if self.name:
+            return OTHER
+        return BOTH if self.plan.removed and self.share else DEPTH if self.plan.removed else WIDTH
+
+    @property
+    def stays(self) -> dict[str, Any]:
+        """Shares that the plan leaves, of the layers and of the MLP channels in them, and the name: key of times."""
+        channels = 1 - (self.plan.channels.share if self.plan.channels else 0.0)
+        return {"layers": len(self.plan.kept) / self.plan.num_layers, "channels": channels, "name": self.name}
+
+
+class StepCost(NamedTuple):
+    """Seconds, or bytes read, of the steps that an answer takes with one draft."""
+
+    check: Sequence[float]  # of the original model over 1, 2, 3 ... tokens
+    draft: float  # of the draft over one token
+    prompt: int = 1  # tokens of the prompts that were timed
+    read: float = 0.0  # to read such a prompt, without a draft
+    draft_read: float = 0.0  # seconds that the draft adds to that
+    per_token: float = 0.0
+    per_round: float = 0.0
+
+
+class DraftSteps(BaseModel, frozen=True, extra="forbid"):
+    """Seconds of a model by what a plan leaves of it."""
+
+    layers: float  # share of the layers that stay
+    channels: float  # share of the MLP channels that stay in them
+    step: float  # seconds of a step of one token for each request of the batch
+    read: float  # seconds to read the prompts of the batch
+    name: str = ""  # of another model
+
+    @property
+    def stays(self) -> dict[str, Any]:
+        """The key, see ``TriedDraft``."""
+        return self.model_dump(include={"layers", "channels", "name"})
+
+
+class StepTimes(BaseModel, frozen=True, extra="forbid"):
+    """Measured times of one model on one machine, in seconds; they may be of another machine than this one."""
+
+    format_version: int = 1
+    model: str
+    model_hash: str
+    dtype: str
+    where: str
+    batch: int
+    prompt: int  # tokens that each request reads
+    middle: int  # tokens in front of a timed step
+    check: tuple[float, ...]  # of a step of the original model over 1, 2, 3 ... tokens of each request
+    drafts: tuple[DraftSteps, ...]  # the original model first
+    per_token: float = 0.0  # seconds that the loop of plain decoding adds to a step
+    per_round: float = 0.0  # seconds that the loop of assisted decoding adds to a round
+
+    def cost(self, draft: TriedDraft) -> StepCost:
+        """Cost of a draft: as measured, or from the measured plans.
+
+        That is a part that is always there, one of each layer and one of each channel.
+        """
+        timed = [own for own in self.drafts if own.stays == draft.stays]
+        if timed:
+            step, read = timed[-1].step, timed[-1].read
+        else:
+            plans = [own for own in self.drafts if not own.name]
+            shares = [(own.layers, own.channels) for own in plans]
+            parts = [TimeParts.fitted(shares, [getattr(own, what) for own in plans]) for what in ("step", "read")]
+            step, read = (part.seconds(draft.stays["layers"], draft.stays["channels"]) for part in parts)
+        return StepCost(self.check, step, self.prompt, self.drafts[0].read, read, self.per_token, self.per_round)
+
+    @classmethod
+    def load(cls, file: Path) -> StepTimes:
+        """Read times.json. Raises InputError: no such file, or another one."""
+        try:
+            return cls.model_validate(load(file))
+        except (ValidationError, OSError) as error:
+            raise InputError(f"{file} holds no times of `layercut draft`; write them with `times_only`.") from error
 
 
 class Round(NamedTuple):
@@ -19,7 +128,7 @@ class Round(NamedTuple):
     accepted: int
 
 
-def rounds_of(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
+def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
     """The rounds that write an answer, as transformers' assisted generation runs them.
 
     Args:
@@ -27,7 +136,7 @@ def rounds_of(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
         window: tokens that the draft proposes, fewer in front of the limit and behind its own stop token.
         limit: the most tokens that the answer may have; the last one is always the original model's.
     """
-    found = []
+    rounds = []
     place, end = 0, len(agrees)
     while place < end:
         most = min(window, max(limit - place - 1, 0))
@@ -35,48 +144,13 @@ def rounds_of(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
         while accepted < most and place + accepted < end and agrees[place + accepted]:
             accepted += 1
         has_ended = accepted > 0 and place + accepted == end and end < limit
-        found.append(Round(accepted if has_ended else most, min(accepted, end - place - 1)))
+        rounds.append(Round(accepted if has_ended else most, min(accepted, end - place - 1)))
         place += accepted + 1
-    return found
-
-
-def expected_rounds(accepted: Sequence[float], window: int) -> float:
-    """Rounds of speculative sampling along a drawn answer, on average.
-
-    Args:
-        accepted: for each token of the answer, the probability that a token drawn from the draft is accepted there.
-    """
-    begun = [1.0] + [0.0] * len(accepted)  # probability that a round begins in front of each token
-    for place in range(len(accepted)):
-        reached = begun[place]
-        for step in range(window + 1):
-            after = place + step + 1
-            if after > len(accepted):
-                break
-            stays = accepted[place + step] if step < window else 0.0
-            begun[after] += reached * (1 - stays)
-            reached *= stays
-    return sum(begun[:-1])
-
-
-class Drafted(NamedTuple):
-    """One answer of the original model, and where a draft agrees with it."""
-
-    prompt: int  # tokens of the prompt
-    agrees: Sequence[bool]
-    limit: int  # tokens that the answer may have at most
-
-
-class DraftForecast(NamedTuple):
-    """One plan and window on some answers."""
-
-    speedup: Estimate  # seconds of all answers without a draft over those with it
-    per_round: Estimate  # tokens written in a round
-    accepted: Estimate  # share of the proposed tokens
+    return rounds
 
 
 class AnswerCost(NamedTuple):
-    """Seconds of one answer, as ``StepCost`` counts them."""
+    """Seconds of one answer without a draft and with it, as ``StepCost`` counts them."""
 
     plain: float
     drafted: float
@@ -86,57 +160,41 @@ class AnswerCost(NamedTuple):
     accepted: int
 
 
-def cost_of(answer: Drafted, cost: StepCost, window: int, prompt: int) -> AnswerCost:
-    """Seconds of one answer without a draft and with it; times to read were measured on ``prompt`` tokens."""
-    rounds = rounds_of(answer.agrees, window, answer.limit)
-    share, tokens = answer.prompt / prompt, len(answer.agrees)
-    proposed = sum(one.proposed for one in rounds)
-    checked = sum(cost.check[one.proposed] for one in rounds)
+def cost_answer(answer: WrittenAnswer, cost: StepCost, window: int) -> AnswerCost:
+    """Seconds of one answer without a draft and with it."""
+    rounds = find_rounds(answer.agrees, window, answer.limit)
+    share, tokens = len(answer.prompt) / cost.prompt, len(answer.agrees)
+    proposed, accepted = (sum(counts) for counts in zip(*rounds, strict=True))
     # Reading the prompt gives the first token, of the draft as well. The first round is checked in the same pass.
     plain = share * cost.read + (tokens - 1) * (cost.check[0] + cost.per_token)
     drafted = share * (cost.read + cost.draft_read) + max(proposed - 1, 0) * cost.draft
-    drafted += checked - cost.check[rounds[0].proposed]
-    return AnswerCost(
-        plain,
-        drafted + len(rounds) * cost.per_round,
-        tokens,
-        len(rounds),
-        proposed,
-        sum(one.accepted for one in rounds),
-    )
+    drafted += sum(cost.check[turn.proposed] for turn in rounds) - cost.check[rounds[0].proposed]
+    return AnswerCost(plain, drafted + len(rounds) * cost.per_round, tokens, len(rounds), proposed, accepted)
 
 
-def speedup(answers: Sequence[Drafted], cost: StepCost, window: int, prompt: int) -> float:
-    """The speed-up of all answers together."""
-    found = [cost_of(answer, cost, window, prompt) for answer in answers]
-    return sum(one.plain for one in found) / sum(one.drafted for one in found)
+def best_window(answers: Sequence[WrittenAnswer], cost: StepCost, most: int) -> tuple[int, float]:
+    """The window from 1 to ``most`` with the highest speed-up of all answers, and that; of equals the shorter one."""
+    speedups = {}
+    for window in range(1, most + 1):
+        costs = [cost_answer(answer, cost, window) for answer in answers]
+        speedups[window] = sum(own.plain for own in costs) / sum(own.drafted for own in costs)
+    return max(speedups.items(), key=lambda item: (item[1], -item[0]))
 
 
-def best_window(answers: Sequence[Drafted], cost: StepCost, most: int, prompt: int) -> tuple[int, float]:
-    """The window from 1 to ``most`` with the highest speed-up, and that; of equals the shorter one."""
-    found = {window: speedup(answers, cost, window, prompt) for window in range(1, most + 1)}
-    window = max(found, key=lambda one: (found[one], -one))
-    return window, found[window]
+def forecast_speedup(answers: Sequence[WrittenAnswer], cost: StepCost, window: int, seed: int) -> dict[str, Estimated]:
+    """Forecast of one draft on some answers, with 95 % intervals over answers.
 
-
-def forecast(answers: Sequence[Drafted], cost: StepCost, window: int, prompt: int, seed: int) -> DraftForecast:
-    """With 95 % intervals over answers."""
-    found = [cost_of(answer, cost, window, prompt) for answer in answers]
-    columns = {name: np.array([getattr(one, name) for one in found], dtype=np.float64) for name in AnswerCost._fields}
-
-    def ratio(above: str, below: str) -> Estimate:
-        return sums_ratio(columns[above], columns[below], seed)
-
-    return DraftForecast(ratio("plain", "drafted"), ratio("tokens", "rounds"), ratio("accepted", "proposed"))
-
-
-def drawn_speedup(overlaps: Sequence[Sequence[float]], cost: StepCost, window: int, seed: int) -> Estimate:
-    """The speed-up of decoding where tokens are drawn at temperature 1 (arXiv:2211.17192), prompts left out.
-
-    Args:
-        overlaps: of each answer, at each token, the sum of the smaller of both probabilities.
+    Returns:
+        ``speedup``: seconds of all answers without the draft over those with it; ``per_round``: tokens written in a
+        round; ``accepted``: share of the proposed tokens.
     """
-    plain: Array = np.array([len(one) * (cost.check[0] + cost.per_token) for one in overlaps])
-    each = window * cost.draft + cost.check[window] + cost.per_round
-    drafted: Array = np.array([expected_rounds(one, window) * each for one in overlaps])
-    return sums_ratio(plain, drafted, seed)
+    costs = [cost_answer(answer, cost, window)._asdict() for answer in answers]
+    return {name: estimate_ratio(costs, above, below, seed) for name, (above, below) in RATIOS.items()}
+
+
+def estimate_ratio(answers: Sequence[Mapping[str, Any]], above: str, below: str, seed: int) -> Estimated:
+    """Ratio of the sums of two fields over answers, with its interval."""
+    numerator, denominator = (
+        np.array([answer[name] for answer in answers], dtype=np.float64) for name in (above, below)
+    )
+    return measured(sums_ratio(numerator, denominator, seed))

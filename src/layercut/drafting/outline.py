@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layercut.drafting.settings import ASKED, DraftSettings
+from layercut.drafting.settings import DraftSettings
 from layercut.engine.handle import ModelHandle
 from layercut.pruning.goal import GoalTasks
 from layercut.pruning.profile import fitted
 from layercut.runs.dry_run import Outline, PlannedStep
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
-_PLANS = 60  # plans that a search tries, about
+ASKED = 32  # selection items of each task that the original model answers
+_OUTLINED = 60  # plans that a search tries, about
 _ANSWER_BYTES = 4000  # of an answer on disk, with where some plans agree with it
 
 
 def draft_outline(
     model: ModelSettings, settings: DraftSettings, goal: GoalTasks | None, *, out: Path, seed: int = 0
 ) -> Outline:
-    """The steps of ``draft``; nothing is loaded or written. The search may end early.
+    """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early.
 
     Raises:
         InputError: a model or task that cannot be used, or a profile that does not fit into the context.
@@ -30,18 +32,15 @@ def draft_outline(
         ModelHandle(model.replace(model=settings.draft, revision=None))  # refused where there is none
     fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     searches = settings.remove is None and settings.draft is None
+    plans = ("read under plans, about", _OUTLINED) if searches else ("read under the plan", 1)
     steps: list[PlannedStep] = []
-    for part in [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]:
+    for part in goal_parts(goal, seed):
         chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)
-        steps.append(planned(handle, part, chosen, 1, "selection, the original"))
-        steps.append(planned(handle, part, shown, 1, "report, the original"))
-        steps.append(
-            PlannedStep(
-                f"{part.label}, read under plans, about" if searches else f"{part.label}, read under the plan",
-                _PLANS if searches else 1,
-                "plan",
-            )
-        )
+        steps += [
+            planned(handle, part, chosen, 1, "selection, the original"),
+            planned(handle, part, shown, 1, "report, the original"),
+            PlannedStep(f"{part.label}, {plans[0]}", plans[1], "plan"),
+        ]
         if settings.times is None and settings.measured:
             written = part.task.samples("report", settings.measured)
             steps.append(planned(handle, part, written, 2, "written alone and with the draft"))
@@ -54,3 +53,8 @@ def draft_outline(
         folder=out,
         more=("steps are timed first, for some minutes",) if settings.times is None else (),
     )
+
+
+def goal_parts(goal: GoalTasks | None, seed: int) -> list[ObjectiveTask]:
+    """The tasks, under each readout that they are asked for."""
+    return [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]

@@ -12,8 +12,6 @@ from layercut.errors import InputError
 from layercut.pruning.profile import LAPTOP, PROFILES, TRANSFORMERS, Profile, profile_text
 from layercut.selection.specs import Removed
 
-ASKED = 32  # selection items of each task that are asked
-
 
 class DraftSettings(Settings):
     """The use of a model that is to write faster."""

@@ -26,7 +26,7 @@ class _Plain(BaseModel, frozen=True, extra="forbid"):
 
 
 class DraftTask(_Plain):
-    """One task's answers."""
+    """Answers of one task."""
 
     task: str
     readout: str
@@ -50,7 +50,6 @@ class DraftPlan(_Plain, Removal):
     accepted: Estimated  # share of the proposed tokens that is accepted
     per_round: Estimated  # tokens written in a pass of the original model
     speedup: Estimated  # forecast
-    drawn: Estimated | None = None  # forecast where tokens are drawn at temperature 1; of the chosen plan
     bandwidth: Estimated  # forecast where a step takes as long as reading its weights, however many tokens it checks
 
     @property

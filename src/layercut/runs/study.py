@@ -1,10 +1,10 @@
-"""The notes of a study's folder: its arms in order, what failed, and how long whole searches and healings took."""
+"""The notes of a study's folder: its arms in order, and what failed."""
 
 from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from layercut.runs.notes import Notes
 UNCUT = "uncut"  # name of the original model's run
 FAILURES = "failures"  # the folder of the tracebacks
 SWEEP, DIAGNOSE = STEPS = ("sweep", "diagnose")  # folders of a study with runs that are no arms
-ARMS, FAILED, TOOK = "arms", "failed: ", "took: "
-"""Names of notes: the arms in the order of the report; before the name of a step, and of a kind of work."""
+ARMS, FAILED = "arms", "failed: "
+"""Names of notes: the arms in the order of the report; before the name of a step."""
 
 
 class Failure(NamedTuple):
@@ -61,8 +61,3 @@ def note_success(notes: Notes, folder: Path, step: str) -> None:
     if failure := notes.get(FAILED + step):
         (folder / Failure(*failure).traceback).unlink(missing_ok=True)
         notes.put(FAILED + step, None)
-
-
-def seconds_in(notes: Mapping[str, Any]) -> dict[str, float]:
-    """Duration of whole searches and healings, by what decides them."""
-    return {name.removeprefix(TOOK): seconds for name, seconds in notes.items() if name.startswith(TOOK)}

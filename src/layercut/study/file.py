@@ -12,20 +12,18 @@ from typing import Any, TypeVar
 import yaml
 
 from layercut.base_settings import Settings
-from layercut.diagnostics import known
 from layercut.errors import InputError, first_line, unknown
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
-from layercut.study.settings import LONGEST_NAME, CriterionSettings, DiagnoseStep, HealingArm, StudySettings, SweepStep
+from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name
 from layercut.tasks.lm_eval.names import of_folder
 from layercut.tasks.suites import check_tasks, suite, with_data
 
 Built = TypeVar("Built", bound=Settings)
-Asking = TypeVar("Asking", CriterionSettings, SweepStep)
 
 _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source")
 """Keys of a healing arm that each of its sources may have as well."""
@@ -36,15 +34,6 @@ class StudyLoader(yaml.SafeLoader):
 
 
 StudyLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[0-9]+[eE]-[0-9]+$"), list("0123456789"))
-
-
-def load_study(path: Path) -> StudySettings:
-    """A study from YAML. Raises InputError: see ``read_study`` and ``study_from_dict``; the message names the file."""
-    data = read_study(path)
-    try:
-        return study_from_dict(data)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -70,7 +59,7 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     more = ("seed", "suite", "data_dir", "include_path")
     _check_keys(data, {*ModelSettings.model_fields, *StudySettings.model_fields, *more})
     for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
-        if all(data.get(one) in (None, "", [], {}) for one in (key, *others)):
+        if all(data.get(name) in (None, "", [], {}) for name in (key, *others)):
             raise InputError(
                 f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks or a suite, "
                 "and out."
@@ -87,18 +76,12 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
             raise InputError("the study gives seed and seeds; write one of the two.")
         rest["seeds"] = (given["seed"],)
     study = StudySettings(**rest)
-    _check_names(study)
-    return study
-
-
-def _check_names(study: StudySettings) -> None:
-    """Refuse unknown tasks, readouts, options, criteria and plans. No model is read."""
-    swept = study.sweep.objective if study.sweep else ()
-    check_tasks((*study.tasks, *(task for one in study.criteria for task in one.objective), *swept))
-    known(study.diagnose.only if study.diagnose else ())
+    # Unknown tasks, readouts and prompts are refused now; no model is read.
+    check_tasks((*study.tasks, *(task for criterion in study.criteria for task in criterion.objective)))
     for arm in study.healing:
         check_prompts(arm.prompts)
         check_tasks(TaskSettings(task=name) for name in arm.decontaminate)
+    return study
 
 
 def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
@@ -111,7 +94,7 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
         return (_build(ModelSettings, shared),)
     if "model" in given:
         raise InputError("the study gives model and models; write one of the two.")
-    entries = [{"model": one} if isinstance(one, str) else one for one in _list(given["models"], "models")]
+    entries = [{"model": entry} if isinstance(entry, str) else entry for entry in _list(given["models"], "models")]
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             raise InputError(
@@ -124,7 +107,7 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
 
 def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
     """The suite's tasks and the listed ones; a listed one replaces the suite's."""
-    listed = _listed_tasks(given.get("tasks", []), "tasks")
+    listed = tuple(map(_task, _list(given.get("tasks", []), "tasks")))
     named = {task.task for task in listed}
     of_suite: tuple[TaskSettings, ...] = ()
     if "suite" in given:
@@ -136,15 +119,11 @@ def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
 
 
 def _with_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Local data from a folder for all tasks of a study, also those of searches, sweep and prompts, that name none."""
+    """Local data from a folder for all tasks of a study, also those of searches and prompts, that name none."""
 
     def served(tasks: tuple[TaskSettings, ...]) -> tuple[TaskSettings, ...]:
-        return tuple(
-            task if task.data else other for task, other in zip(tasks, with_data(tasks, {}, folder), strict=True)
-        )
-
-    def with_objective(asking: Asking) -> Asking:
-        return asking.replace(objective=served(asking.objective)) if asking.objective else asking
+        local = with_data(tasks, {}, folder)
+        return tuple(task if task.data else other for task, other in zip(tasks, local, strict=True))
 
     def read(spec: PromptSpec) -> PromptSpec:
         if spec.data or not spec.source.startswith(PREFIX):
@@ -152,28 +131,28 @@ def _with_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         (task,) = served((TaskSettings(task=spec.source.removeprefix(PREFIX)),))
         return spec.replace(data=task.data) if task.data else spec
 
-    serve: dict[str, Callable[[Any], Any]] = {
-        "tasks": served,
-        "criteria": lambda criteria: tuple(map(with_objective, criteria)),
-        "sweep": with_objective,
-        "healing": lambda arms: tuple(arm.replace(prompts=tuple(map(read, arm.prompts))) for arm in arms),
+    return {
+        **settings,
+        "tasks": served(settings["tasks"]),
+        "criteria": tuple(
+            criterion.replace(objective=served(criterion.objective)) if criterion.objective else criterion
+            for criterion in settings.get("criteria", ())
+        ),
+        "healing": tuple(arm.replace(prompts=tuple(map(read, arm.prompts))) for arm in settings.get("healing", ())),
     }
-    return settings | {key: serve[key](settings[key]) for key in serve if key in settings}
 
 
 def _plans(value: Any) -> dict[str, str]:
     """Plans by name, or a list of plans, each with itself as its name."""
     if isinstance(value, dict):
         return {str(name): str(spec) for name, spec in value.items()}
-    specs = [str(spec) for spec in _list(value, "plans")]
-    return {_name_of(spec): spec for spec in specs}
-
-
-def _name_of(spec: str) -> str:
-    name = spec.replace(":", "-").replace("/", "-")
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    return f"{name[:60]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+    plans = {}
+    for spec in map(str, _list(value, "plans")):
+        name = spec.replace(":", "-").replace("/", "-")
+        if len(name.encode()) > LONGEST_NAME:
+            name = f"{name[:60]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+        plans[name] = spec
+    return plans
 
 
 def _criterion(entry: Any) -> CriterionSettings:
@@ -211,13 +190,8 @@ def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
     given = arm.get("prompts") or ()
     shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
     sources = [given] if isinstance(given, str) else _list(given, "prompts")
-    return tuple(
-        _build(PromptSpec, shared | (one if isinstance(one, dict) else {"source": str(one)})) for one in sources
-    )
-
-
-def _listed_tasks(value: Any, name: str) -> tuple[TaskSettings, ...]:
-    return tuple(map(_task, _list(value, name)))
+    entries = [source if isinstance(source, dict) else {"source": str(source)} for source in sources]
+    return tuple(_build(PromptSpec, shared | entry) for entry in entries)
 
 
 def _task(entry: Any) -> TaskSettings:
@@ -262,10 +236,6 @@ def _expect(value: Any, key: str, kind: type, what: str) -> Any:
     return value
 
 
-def _section(key: str, kind: type[Settings], such_as: str) -> Callable[[Any], Settings]:
-    return lambda value: _build(kind, _expect(value, key, dict, f"keys and values{such_as}"))
-
-
 def _check_keys(data: Mapping[str, Any], known: Any) -> None:
     for key in data:
         if key not in known:
@@ -280,10 +250,10 @@ _READ: dict[Any, Callable[[Any], Any]] = {
         _arm(entry) for entry in _list(value, "healing") if entry not in ("none", {"name": "none"})
     ),
     "seeds": lambda value: tuple(_list(value, "seeds")),
-    "decoding": _section("decoding", DecodingSettings, " (temperature, top_p, top_k)"),
-    "sweep": _section("sweep", SweepStep, ", such as layers: 0-9; {} for the study's tasks"),
-    "diagnose": _section("diagnose", DiagnoseStep, ", such as only: [brackets]; {} for all"),
-    "objective": lambda value: _listed_tasks(value, "objective"),
+    "decoding": lambda value: _build(
+        DecodingSettings, _expect(value, "decoding", dict, "keys and values (temperature, top_p, top_k)")
+    ),
+    "objective": lambda value: tuple(map(_task, _list(value, "objective"))),
     "calibration": lambda value: _build(CalibrationSettings, value if isinstance(value, dict) else {"source": value}),
     "settings": lambda value: _expect(value, "settings", dict, "keys and values, such as form: contiguous"),
 }

@@ -6,7 +6,6 @@
                       reverse-3/              of a cut; its checkpoint/ inside, and heal-<arm>/ for each healing of it
                       reverse-3+<arm>/        of the cut healed: its answers and metrics
                       searches/<criterion>/   what choosing the layers measured
-                      sweep/, diagnose/       run folders of these steps, where the study has them
                       answers/<hash>/         the original model's answers, the training data of healing
                       notes.jsonl             what was decided, finished, and failed (traceback in failures/)
                       report.md               made from all the above
@@ -31,23 +30,19 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, study_results
-from layercut.healing.memory import training_disk
 from layercut.progress import Say
 from layercut.progress.bars import StudyProgress
 from layercut.runs.directory import RunFolder
-from layercut.runs.dry_run import Outline, PlannedStep
+from layercut.runs.dry_run import Outline
 from layercut.runs.frame import frame
 from layercut.runs.settings import CONFIG
 from layercut.runs.study import ARMS, failures_in
-from layercut.study.healing_arms import is_begun
+from layercut.study.healer import is_begun
 from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
-from layercut.study.steps_beside import diagnosed, planned
 from layercut.study.store import CellStore
 from layercut.study.work import StudyWork
-from layercut.surgery.checkpoint import plan_cut
-from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, announce_isolation
+from layercut.tasks.cells import announce_isolation
 from layercut.tasks.run import slug
 
 if TYPE_CHECKING:
@@ -133,40 +128,34 @@ def outline_study(
     settings = _with(settings, out, seed)
     for _, folder in _folders(settings):
         RunFolder.check(folder)
-    return [_outline_model(_work(settings, model, folder, limit)) for model, folder in _folders(settings)]
+    return [_work(settings, model, folder, limit).outline() for model, folder in _folders(settings)]
 
 
 def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
-    name = work.model.settings.model
-    diagnosed(work)
     for cut, plan in work.plans.items():
         say(f"{cut}: {plan.describe()}")
-    for arm in work.arms:
-        if arm.healing and any(work.finished(arm, cell) is None for cell in work.cells):
-            work.healers[arm.name].check()
+    for variant in work.variants:
+        if variant.healing and any(work.finished(variant, cell) is None for cell in work.cells):
+            work.healers[variant.name].check()
     isolation = announce_isolation((cell.task for cell in work.cells), say)
     for line in work.shortfalls():
         say(line)
     kept = partial(_settings_to_keep, work.folder)
     with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept) as run:
-        run.notes.put(ARMS, [arm.describe() for arm in work.arms])
+        run.notes.put(ARMS, [variant.describe() for variant in work.variants])
         progress = StudyProgress(work.pieces(), console)
-        for kind, num_items, seconds in work.speeds():
-            progress.learn(kind, num_items, seconds)
-        job = StudyJob(
-            work, run.notes, progress, console=console, say=say, settings_file=settings_file, isolation=isolation
-        )
+        job = StudyJob(work, run.notes, progress, console, say, settings_file, isolation)
         job.run()
         failed = [failure.describe() for failure in failures_in(work.folder)]
-        paths = {f"checkpoint of {arm}": path for arm, path in job.checkpoints.items()}
-        found = None
+        paths = {f"checkpoint of {name}": path for name, path in job.checkpoints.items()}
+        results = None
         try:
-            found = study_results(work.folder, seed=work.settings.seed)
+            results = study_results(work.folder, seed=work.settings.seed)
         except InputError as error:
             if not failed:
                 raise
             failed.append(f"no report can be made: {error}")
-        return StudyOutcome(name, work.folder, found, paths, failed)
+        return StudyOutcome(work.model.settings.model, work.folder, results, paths, failed)
 
 
 def _with(settings: StudySettings, out: Path | None, seed: int | None) -> StudySettings:
@@ -202,53 +191,9 @@ def _settings_to_keep(
     parts = {part for name in begun if "+" not in name or is_begun(folder, name) for part in name.split("+")}
     parts |= {part.rsplit("-seed", 1)[0] for part in parts}
     for key in ("plans", "healing"):
-        before[key] = {name: one for name, one in had.get(key, {}).items() if name in parts}
-        now[key] = {name: one for name, one in wanted.get(key, {}).items() if name in before[key]}
+        before[key] = {name: settings for name, settings in had.get(key, {}).items() if name in parts}
+        now[key] = {name: settings for name, settings in wanted.get(key, {}).items() if name in before[key]}
     for key in ("criteria", "depths", "seeds"):
         before[key] = had.get(key, [])
-        now[key] = [one for one in wanted.get(key, []) if one in before[key]]
+        now[key] = [entry for entry in wanted.get(key, []) if entry in before[key]]
     return before, now
-
-
-def _outline_model(work: StudyWork) -> Outline:
-    """Count the work that is left of one model's part of a study."""
-    left: dict[str, list[Cell]] = {arm.name: [] for arm in work.arms}
-    for arm, cell in work.order:
-        if not work.is_known(arm, cell):
-            left[arm.name].append(cell)
-    searches = [name for name in work.searches if any(arm.name not in work.plans for arm in work.arms_chosen_by(name))]
-    trainings = [
-        name for name in work.trainings if any(left[arm.name] for arm in work.arms if name in (arm.name, arm.training))
-    ]
-    steps = [PlannedStep(f"choosing layers by {name}", 1, "search") for name in searches]
-    steps += [PlannedStep(f"healing {name}", 1, "training") for name in trainings]
-    for arm in work.arms:
-        done = len(work.cells) - len(left[arm.name])
-        items = sum(len(cell.samples) for cell in left[arm.name])
-        steps.append(PlannedStep(f"{arm.name}, {done} of {len(work.cells)} cells done", items))
-    written = [num_bytes for arm in work.arms if (num_bytes := _checkpoint_bytes(work, arm.name))]
-    counts = work.model.counts
-    healers = [work.healers[name].arm.train for name in trainings if name in work.healers]
-    # Counted on the original model, which is a little larger.
-    training = max((training_disk(counts, train) for train in healers), default=0)
-    return Outline(
-        steps=tuple(steps),
-        checkpoints=len(written) if work.settings.checkpoints else 0,
-        disk_bytes=sum(written) + training,
-        stays_bytes=sum(written) if work.settings.checkpoints else 0,
-        memory_bytes=counts.in_memory(work.model.dtype) + round(work.model.settings.cache_gib * 2**30),
-        folder=work.folder,
-        more=(work.model.settings.model, *work.shortfalls(), *planned(work)),
-    )
-
-
-def _checkpoint_bytes(work: StudyWork, name: str) -> int:
-    arm = next(one for one in work.arms if one.name == name)
-    is_needed = work.settings.checkpoints or arm.healing or any(one.cut == name for one in work.arms)
-    if arm.is_uncut or not is_needed:
-        return 0
-    plan = work.plans.get(arm.cut or name)
-    if plan is None:  # not chosen yet: layers are of about one size
-        last = range(work.model.num_layers - arm.depth, work.model.num_layers)
-        plan = CutPlan(num_layers=work.model.num_layers, removed=tuple(last))
-    return plan_cut(work.model.source.path, plan).bytes_after

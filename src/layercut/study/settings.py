@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from layercut.base_settings import Names, Seed, Settings, one_of
-from layercut.diagnostics.settings import DiagnoseSettings
+from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
@@ -26,7 +25,6 @@ from layercut.settings import (
     ModelSettings,
     TaskSettings,
 )
-from layercut.tasks.base import Split
 
 NO_HEALING = "none"  # the arm that every cut has by default
 LONGEST_NAME = 100
@@ -128,26 +126,6 @@ class HealingArm(ArmSettings, Answering):
         return answering(self.preset, **{name: getattr(self, name) for name in Answering.model_fields})
 
 
-class SweepStep(Settings):
-    """A sweep in the study's folder: each layer of the original model skipped alone, as ``layercut sweep`` does it."""
-
-    objective: tuple[TaskSettings, ...] = Field((), description="Tasks; those of the study if left out.")
-    limit: int = Field(100, ge=1, description="Items of each task; one in the objective may have a limit of its own.")
-    layers: str | None = Field(None, description="Layers to skip, one at a time: 0-9,20. All if left out.")
-    split: Annotated[str, one_of(get_args(Split))] = Field(
-        "selection", description="selection items, or report items; layers are not to be chosen by the latter."
-    )
-
-
-class DiagnoseStep(DiagnoseSettings):
-    """A diagnosis in the study's folder, as ``layercut diagnose`` does it; the seed is the study's if left out."""
-
-    only: Names = Field((), description="Names of diagnostics; all if left out.")
-    cuts: Names = Field(
-        (), description="Arms of the study; all if left out, healed ones where their checkpoint is on disk."
-    )
-
-
 class StudySettings(Settings):
     """All settings of a study. Models and tasks have no defaults; plans, criteria or both must be given."""
 
@@ -171,9 +149,6 @@ class StudySettings(Settings):
         "their evaluation.",
     )
 
-    sweep: SweepStep | None = Field(None, description="Skip each layer alone, too; see below.")
-    diagnose: DiagnoseStep | None = Field(None, description="Find out what broke in the pruned models, too; see below.")
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.tasks:
@@ -191,12 +166,16 @@ class StudySettings(Settings):
             check_name(name, "plan")
         if not self.seeds:
             raise InputError("seeds is an empty list; write at least one, such as [0].")
-        _no_doubles("task", [task.task for task in self.tasks], "give its readouts in one entry")
-        _no_doubles("criterion", [one.name for one in self.criteria], "give one of them another name")
-        _no_doubles("healing arm", [arm.name for arm in self.healing], "give one of them another name")
-        _no_doubles("seed", [str(seed) for seed in self.seeds], "write each once")
-        _no_doubles("model", [model.model for model in self.models], "name each once")
-        known = {UNCUT, *self.plans, *(one.name for one in self.criteria)}
+        for kind, names, what_to_do in (
+            ("task", [task.task for task in self.tasks], "give its readouts in one entry"),
+            ("criterion", [criterion.name for criterion in self.criteria], "give one of them another name"),
+            ("healing arm", [arm.name for arm in self.healing], "give one of them another name"),
+            ("seed", [str(seed) for seed in self.seeds], "write each once"),
+            ("model", [model.model for model in self.models], "name each once"),
+        ):
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise InputError(f"the {kind} {twice[0]} is listed twice; {what_to_do}.")
+        known = {UNCUT, *self.plans, *(criterion.name for criterion in self.criteria)}
         for arm in self.healing:
             for name in arm.plans:
                 if name not in known:
@@ -228,9 +207,9 @@ def check_name(name: str, kind: str) -> None:
 
 def _check_after(arm: HealingArm, before: Sequence[HealingArm]) -> None:
     """Refuse an arm that goes on from models which no arm before it heals."""
-    first = next((one for one in before if one.name == arm.after), None)
+    first = next((other for other in before if other.name == arm.after), None)
     if arm.after and first is None:
-        listed = ", ".join(one.name for one in before) or "none"
+        listed = ", ".join(other.name for other in before) or "none"
         raise InputError(
             f"healing arm {arm.name} goes on after {arm.after!r}, which is not listed before it. Listed are: {listed}."
         )
@@ -244,9 +223,3 @@ def _check_after(arm: HealingArm, before: Sequence[HealingArm]) -> None:
             f"healing arm {arm.name} goes on after {first.name}, which heals {', '.join(first.plans)} alone; give "
             f"{arm.name} no other plans."
         )
-
-
-def _no_doubles(kind: str, names: Sequence[str], what_to_do: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"the {kind} {name} is listed twice; {what_to_do}.")

@@ -1,45 +1,41 @@
-"""The work of a study for one model: its arms and cells, plans, healing runs, and finished results."""
+"""The work of a study for one model: its variants and cells, plans, healing runs, and finished results."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
+from layercut.healing.memory import training_disk
 from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import StudyStep
-from layercut.progress.cost import Workload as Cost
-from layercut.runs.environment import machine
+from layercut.progress.cost import Workload
+from layercut.runs.dry_run import Outline, PlannedStep
+from layercut.runs.environment import shown
 from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash, settings_in
-from layercut.runs.study import seconds_in
-from layercut.selection.base import SearchSettings
+from layercut.selection import criterion as criterion_of
+from layercut.selection.base import Context, SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
-from layercut.selection.specs import LayerSpec, plan_of
-from layercut.settings import UNCUT
-from layercut.study.arms import StudyArm, arms_of, in_order
-from layercut.study.choosing import choose_by_position, first_layers, search_identity
-from layercut.study.healing_arms import Healer, checked_in_full, healing_folder, items_of, recorded_in_full
-from layercut.study.settings import StudySettings
-from layercut.study.store import (
-    CHOSEN,
-    SEARCHES,
-    CellStore,
-    Measured,
-    cell_identity,
-    chosen_in,
-    finished_cell,
-    model_identity,
-    notes_of,
-)
+from layercut.selection.specs import LayerSpec, parse_protected, plan_of
+from layercut.settings import GENERATED
+from layercut.study.healer import Healer, healing_folder, read_source, tasks_in_full
+from layercut.study.settings import CriterionSettings, StudySettings
+from layercut.study.store import CHOSEN, CellStore, Measured, cell_identity, finished_cell, model_identity
+from layercut.study.variants import StudyVariant, list_variants, order_cells
+from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.reported import decided, tell_reported, tell_shortfalls
-from layercut.tasks.selected_items import used_items
+from layercut.tasks.selected_items import check_report_items, used_items
+
+SEARCHES = "searches"  # folder of a study with the run folders of its searches
 
 
 class StudyWork:
@@ -49,78 +45,68 @@ class StudyWork:
         self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
     ) -> None:
         """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
-        self.settings, self.model, self.folder, self.store, self.limit = settings, model, folder, store, limit
-        self.arms = arms_of(settings, model.num_layers)
-        self.plans: dict[str, CutPlan] = {}  # by arm that is not healed; those of a search once it was made
-        for arm in self.arms:
-            if not arm.healing and arm.criterion is None:
-                self.plans[arm.name] = plan_of(model, arm.spec, arm.seed)
-        for name in dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.criterion):
+        self.settings, self.model, self.folder, self.store = settings, model, folder, store
+        self.variants = list_variants(settings, model.num_layers)
+        self.cuts = [variant for variant in self.variants if not variant.healing]
+        self.searches = list(dict.fromkeys(variant.search for variant in self.cuts if variant.cost))
+        # Those that are healed; at a mark a variant is not, because it is kept while another is.
+        self.trainings = [variant.name for variant in self.variants if variant.healing and not variant.mark]
+        self.plans: dict[str, CutPlan] = {}  # by name of the cut; those of a search once it was made
+        for variant in self.cuts:
+            if variant.criterion is None:
+                self.plans[variant.name] = plan_of(model, variant.spec, variant.seed)
+        for name in dict.fromkeys(variant.search for variant in self.cuts if variant.criterion):
             self.choose(name)
         begun = settings_in(folder)
         used = self._used_items() if begun is None else None
         self.cells = make_cells(settings.tasks, settings.seed, limit, decided(used, begun))
-        self.order = list(in_order(self.arms, self.cells))
-        if begun is None:
-            loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
-            in_full = checked_in_full(settings.healing, settings.tasks, loaded)
-        else:
-            in_full = {arm.name: recorded_in_full(arm, begun) for arm in settings.healing}
+        self.order = list(order_cells(self.variants, self.cells))
+        loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
+        in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
         self.healers: dict[str, Healer] = {}
-        for arm in self.arms:
-            if arm.healing:
-                self.healers[arm.name] = Healer(
-                    arm.healing,
+        for variant in self.variants:
+            if variant.healing:
+                self.healers[variant.name] = Healer(
+                    variant.healing,
                     model.settings,
                     settings.tasks,
-                    arm.seed,
-                    folder=healing_folder(folder, arm.training or arm.name),
+                    variant.seed,
+                    folder=healing_folder(folder, variant.training or variant.name),
                     answers=folder / "answers",
-                    in_full=in_full[arm.healing.name],
-                    start=self.healers.get(arm.start),
-                    mark=arm.mark,
+                    in_full=in_full[variant.healing.name],
+                    start=self.healers.get(variant.start),
+                    mark=variant.mark,
                 )
-        self._costs = {cell.label: cell.work() for cell in self.cells}
 
     def _used_items(self) -> frozenset[str] | None:
-        """Ids of all items that any arm uses: of the model itself, of given plans, searches and healings.
+        """Ids of all items that any variant uses: of the model itself, of given plans, searches and healings.
 
-        Known before anything is searched, so that all arms answer the same items. A search may score its plan again on
-        further selection items, so all of its tasks' count, but for tasks that make their own.
+        Known before anything is searched, so that all variants answer the same items. A search may score its plan again
+        on further selection items, so all of its tasks' count, but for tasks that make their own.
         """
         settings = self.settings
-        made = [*self.model.earlier_plans, *self.plans.values()]
-        if (used := used_items(made, self.model.healings)) is None:
+        used = used_items([*self.model.earlier_plans, *self.plans.values()], self.model.healings)
+        if used is None:
             return None
-        searched = [
-            load_task(one.task, data=one.data, seed=settings.seed) for by in settings.criteria for one in by.objective
-        ]
+        objectives = [task for criterion in settings.criteria for task in criterion.objective]
+        searched = [load_task(task.task, data=task.data, seed=settings.seed) for task in objectives]
         known = [task.samples("selection", None) for task in searched if task.shares_test_set is not None]
-        healed = [ids for arm in settings.healing for ids in items_of(arm).values()]
+        healed = [ids for arm in settings.healing for ids in read_source(arm).items.values()]
         return used.union(*({sample.id for sample in samples} for samples in known), *healed)
 
     def shortfalls(self) -> list[str]:
         """Tasks that have fewer items than the study asks for, for the report or for choosing layers, in words."""
-        said: list[str] = []
-        tell_reported(self.cells, said.append)
-        for arm in self.arms:
-            if arm.criterion is not None and not arm.healing and arm.search in self.searches:
-                parts = [part for one in arm.criterion.objective for part in objective_parts(one, arm.seed)]
-                tell_shortfalls(parts, "selection", said.append)
-        return list(dict.fromkeys(said))
+        lines: list[str] = []
+        tell_reported(self.cells, lines.append)
+        for variant in self.cuts:
+            if variant.criterion is not None and variant.cost:
+                parts = [part for task in variant.criterion.objective for part in objective_parts(task, variant.seed)]
+                tell_shortfalls(parts, "selection", lines.append)
+        return list(dict.fromkeys(lines))
 
-    @cached_property
-    def trainings(self) -> list[str]:
-        """The arms that are healed; those at a mark are not, because they are kept while another is."""
-        return [arm.name for arm in self.arms if arm.healing and not arm.mark]
-
-    @cached_property
-    def searches(self) -> list[str]:
-        return list(dict.fromkeys(arm.search for arm in self.arms if not arm.healing and arm.cost))
-
-    def arms_chosen_by(self, search: str) -> list[StudyArm]:
+    def chosen_by(self, search: str) -> list[StudyVariant]:
         """The cuts whose layers a search chooses."""
-        return [arm for arm in self.arms if not arm.healing and arm.search == search]
+        return [variant for variant in self.cuts if variant.search == search]
 
     def choose(
         self, search: str, notes: Notes | None = None, progress: Progress = silent, say: Say = lambda text: None
@@ -131,25 +117,24 @@ class StudyWork:
         its first layers; others are searched for each depth. A search that this or another study has made is not
         repeated. Raises InputError as ``select_layers``.
         """
-        arms = self.arms_chosen_by(search)
-        criterion, seed, decoding = arms[0].criterion, arms[0].seed, self.settings.decoding
+        cuts = self.chosen_by(search)
+        criterion, seed, decoding = cuts[0].criterion, cuts[0].seed, self.settings.decoding
         assert criterion is not None
         if not criterion.row.needs_model:
-            self.plans |= {arm.name: choose_by_position(self.model, criterion, arm.depth, seed) for arm in arms}
+            self.plans |= {cut.name: _choose_by_position(self.model, criterion, cut.depth, seed) for cut in cuts}
             return
-        depths = sorted(arm.depth for arm in arms)
+        depths = sorted(cut.depth for cut in cuts)
         plans = {}
         for depth in depths[-1:] if criterion.is_nested else depths:
-            key = settings_hash(search_identity(self.model, criterion, depth, decoding, seed))
-            plan = chosen_in(self.folder, key)
-            if plan is None and (elsewhere := self.store.plan(key)) is not None:
-                plan, source = elsewhere
-                if notes is not None:
-                    say(f"{criterion.name}-{depth}: layers as chosen in {source}")
-                    notes.put(CHOSEN + key, plan.to_dict())
-            if plan is None:
-                if notes is None:
-                    return
+            key = settings_hash(self._search_identity(criterion, depth, seed))
+            if (known := self.store.plan(key, self.folder)) is not None:
+                plans[depth], source = known
+                if notes is None or source == shown(self.folder):
+                    continue
+                say(f"{criterion.name}-{depth}: layers as chosen in {source}")
+            elif notes is None:
+                return
+            else:
                 request = SelectionRequest(
                     remove=LayerSpec.parse(f"{depth} layers"),
                     criterion=criterion.criterion,
@@ -162,112 +147,185 @@ class StudyWork:
                     seed=seed,
                 )
                 out = self.folder / SEARCHES / search
-                plan = select_layers(self.model, request, out=out, progress=progress, say=say).plan
-                notes.put(CHOSEN + key, plan.to_dict())
-            plans[depth] = plan
-        if criterion.is_nested:
-            plans = {depth: first_layers(plans[depths[-1]], depth) for depth in depths}
-        self.plans |= {arm.name: plans[arm.depth] for arm in arms}
+                plans[depth] = select_layers(self.model, request, out=out, progress=progress, say=say).plan
+            notes.put(CHOSEN + key, plans[depth].to_dict())
+        deepest = plans[depths[-1]]
+        self.plans |= {cut.name: plans.get(cut.depth) or first_layers(deepest, cut.depth) for cut in cuts}
 
-    def plan(self, arm: StudyArm) -> CutPlan:
-        """The layers of the original model that an arm removes."""
-        return self.plans[arm.cut or arm.name]
+    def _search_identity(self, criterion: CriterionSettings, depth: int, seed: int) -> Mapping[str, Any]:
+        """All settings that decide the choice. Files count by their content, a criterion of your own by its name."""
+        tasks = [
+            {**task.as_dict(), "data": None, **load_task(task.task, data=task.data, seed=seed).settings()}
+            for task in criterion.objective
+        ]
+        text = criterion.calibration.as_dict()
+        if criterion.calibration.source != GENERATED:
+            file = Path(criterion.calibration.source)
+            text["content"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else None
+        return {
+            **model_identity(self.model),
+            **criterion.model_dump(exclude={"name"}),
+            "objective": tasks,
+            "calibration": text,
+            "depth": depth,
+            "decoding": self.settings.decoding.as_dict(),
+            "seed": seed,
+        }
 
-    def decoding(self, arm: StudyArm) -> Decoding:
-        return Decoding(**self.settings.decoding.as_dict(), seed=arm.seed)
+    def plan(self, variant: StudyVariant) -> CutPlan:
+        """The layers of the original model that a variant removes."""
+        return self.plans[variant.plan_name]
 
-    def identity(self, arm: StudyArm, cell: Cell) -> dict[str, Any]:
-        healing = self.healers[arm.name].identity if arm.healing else None
-        return cell_identity(self.model, self.plan(arm), cell, self.decoding(arm), healing)
+    def decoding(self, variant: StudyVariant) -> Decoding:
+        """How a variant writes."""
+        return Decoding(**self.settings.decoding.as_dict(), seed=variant.seed)
 
-    def run_settings(self, arm: StudyArm) -> Mapping[str, Any]:
-        """The settings that decide the numbers of an arm's run folder."""
-        settings = run_settings(self.model, self.plan(arm), self.cells, self.decoding(arm), self.settings.seed)
-        return {**settings, "healing": self.healers[arm.name].identity} if arm.healing else settings
+    def identity(self, variant: StudyVariant, cell: Cell) -> dict[str, Any]:
+        """Settings that decide the answers of a cell."""
+        healing = self.healers[variant.name].identity if variant.healing else None
+        return cell_identity(self.model, self.plan(variant), cell, self.decoding(variant), healing)
+
+    def run_settings(self, variant: StudyVariant) -> Mapping[str, Any]:
+        """The settings that decide the numbers of a variant's run folder."""
+        settings = run_settings(self.model, self.plan(variant), self.cells, self.decoding(variant), self.settings.seed)
+        return {**settings, "healing": self.healers[variant.name].identity} if variant.healing else settings
 
     def whole(self) -> Mapping[str, Any]:
         """The settings that must be the same for the study to continue in its folder."""
         settings = self.settings
         plans = {name: self.plans[name] for name in settings.plans}
-        given = {name: [*plan.removed, *([plan.channels.key] if plan.channels else [])] for name, plan in plans.items()}
         healing: dict[str, Any] = {}
-        for arm in self.arms:
-            if arm.healing:
-                healing.setdefault(arm.healing.name, self.healers[arm.name].identity)
+        for variant in self.variants:
+            if variant.healing:
+                healing.setdefault(variant.healing.name, self.healers[variant.name].identity)
         extra = {
-            "criteria": [one.as_dict() for one in settings.criteria],
+            "criteria": [criterion.as_dict() for criterion in settings.criteria],
             "depths": [depth.text for depth in settings.depths],
             "healing": healing,
             "seeds": list(settings.seeds[1:]),
         }
         return {
-            "plans": given,
+            "plans": {
+                name: [*plan.removed, *([plan.channels.key] if plan.channels else [])] for name, plan in plans.items()
+            },
             "checkpoints": settings.checkpoints,
-            **run_settings(self.model, self.plans[UNCUT], self.cells, self.decoding(self.arms[0]), settings.seed),
+            **self.run_settings(self.variants[0]),
             **{name: value for name, value in extra.items() if value},
         }
 
-    def finished(self, arm: StudyArm, cell: Cell) -> Measured | None:
-        """A cell as this folder holds it; None where it is not finished, or its plan not chosen yet."""
-        if (arm.cut or arm.name) not in self.plans:
-            return None
-        return finished_cell(self.folder / arm.name, cell, self.identity(arm, cell))
+    def selection_items(self, plan: CutPlan, cell: Cell) -> int:
+        """Number of a cell's items that chose the plan, or one before it. Raises InputError where they may not."""
+        ids = [sample.id for sample in cell.samples]
+        return max(check_report_items(made, cell.task.name, ids) for made in (*self.model.earlier_plans, plan))
 
-    def is_known(self, arm: StudyArm, cell: Cell) -> bool:
+    def finished(self, variant: StudyVariant, cell: Cell) -> Measured | None:
+        """A cell as this folder holds it; None where it is not finished, or its plan not chosen yet."""
+        if variant.plan_name not in self.plans:
+            return None
+        return finished_cell(self.folder / variant.name, cell, self.identity(variant, cell))
+
+    def is_known(self, variant: StudyVariant, cell: Cell) -> bool:
         """True if a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
-        if (arm.cut or arm.name) not in self.plans:
+        if variant.plan_name not in self.plans:
             return False
-        if self.finished(arm, cell) is not None:
+        if self.finished(variant, cell) is not None:
             return True
         ids = {sample.id for sample in cell.samples}
-        others = self.store.records(self.identity(arm, cell), ids, exclude=self.folder / arm.name)
+        others = self.store.records(self.identity(variant, cell), ids, exclude=self.folder / variant.name)
         return ids <= {record["id"] for _, records in others for record in records}
 
     def pieces(self) -> list[StudyStep]:
-        """The cells in order, then the searches, then the healings; for progress and forecasts."""
-        cells = [StudyStep(arm.name, cell.label, self._costs[cell.label]) for arm, cell in self.order]
-        searches = [
-            StudyStep("", f"choosing layers by {name}", Cost(kind=self.search_kind(name), num_items=1, is_item=False))
-            for name in self.searches
+        """The cells in order, then the searches, then the healings; for progress."""
+        cells = [StudyStep(variant.name, cell.label, cell.work()) for variant, cell in self.order]
+        kinds = {variant.name: f"healing {variant.healing.name}" for variant in self.variants if variant.healing}
+        steps = [("", f"choosing layers by {name}", f"search {name}") for name in self.searches]
+        steps += [(name, "healing", kinds[name]) for name in self.trainings]
+        return [
+            *cells,
+            *(StudyStep(name, doing, Workload(kind=kind, num_items=1, is_item=False)) for name, doing, kind in steps),
         ]
-        healings = [
-            StudyStep(name, "healing", Cost(kind=self.healing_kind(name), num_items=1, is_item=False))
-            for name in self.trainings
-        ]
-        return [*cells, *searches, *healings]
-
-    def index(self, step: str) -> int:
-        """Number of a search or of an arm's healing among the pieces."""
-        return len(self.order) + [*self.searches, *self.trainings].index(step)
-
-    def search_kind(self, search: str) -> str:
-        """Searches of the same kind take the same time."""
-        arms = self.arms_chosen_by(search)
-        criterion, deepest = arms[0].criterion, max(arm.depth for arm in arms)
-        assert criterion is not None
-        identity = search_identity(self.model, criterion, deepest, self.settings.decoding, arms[0].seed)
-        return f"search {settings_hash({**identity, 'seed': None, 'where': self.where})}"
-
-    def healing_kind(self, arm: str) -> str:
-        """Healings of the same kind take the same time. The removed layers do not count."""
-        identity = {"model": model_identity(self.model), "healing": self.healers[arm].identity}
-        return f"healing {settings_hash({**identity, 'where': self.where})}"
 
     @cached_property
-    def where(self) -> str:
-        """The machine that the model runs on, for speeds."""
-        import torch  # noqa: F401  before the accelerator is looked for
+    def index(self) -> dict[tuple[str, str], int]:
+        """Number of each piece: of a variant and a cell's label, and of a search or healed variant and no label."""
+        cells = [(variant.name, cell.label) for variant, cell in self.order]
+        others = [(name, "") for name in (*self.searches, *self.trainings)]
+        return {piece: place for place, piece in enumerate((*cells, *others))}
 
-        return f"{self.model.settings.device}: {machine()}"
+    def outline(self) -> Outline:
+        """Count the work that is left."""
+        left = {
+            variant.name: [cell for cell in self.cells if not self.is_known(variant, cell)] for variant in self.variants
+        }
+        busy = {name for variant in self.variants for name in (variant.name, variant.training) if left[variant.name]}
+        trainings = [name for name in self.trainings if name in busy]
+        steps = [
+            PlannedStep(f"choosing layers by {name}", 1, "search")
+            for name in self.searches
+            if any(cut.name not in self.plans for cut in self.chosen_by(name))
+        ]
+        steps += [PlannedStep(f"healing {name}", 1, "training") for name in trainings]
+        for name, cells in left.items():
+            done = f"{name}, {len(self.cells) - len(cells)} of {len(self.cells)} cells done"
+            steps.append(PlannedStep(done, sum(len(cell.samples) for cell in cells)))
+        written = [num_bytes for variant in self.variants if (num_bytes := self._checkpoint_bytes(variant))]
+        counts, keeps = self.model.counts, self.settings.checkpoints
+        # Counted on the original model, which is a little larger.
+        training = max((training_disk(counts, self.healers[name].arm.train) for name in trainings), default=0)
+        return Outline(
+            steps=tuple(steps),
+            checkpoints=len(written) if keeps else 0,
+            disk_bytes=sum(written) + training,
+            stays_bytes=sum(written) if keeps else 0,
+            memory_bytes=counts.in_memory(self.model.dtype) + round(self.model.settings.cache_gib * 2**30),
+            folder=self.folder,
+            more=(self.model.settings.model, *self.shortfalls()),
+        )
 
-    def speeds(self) -> list[tuple[Any, int, float]]:
-        """Measurements of earlier studies on this model and machine: kind of work, items, seconds."""
-        mine = model_identity(self.model)
-        found: list[tuple[Any, int, float]] = []
-        for _, data in self.store.cells:
-            identity, speed = data["identity"], data["speed"]
-            if {name: identity.get(name) for name in mine} == mine and speed.get("where") == self.where:
-                found.append(((identity["task"], identity["readout"]), speed["items"], speed["seconds"]))
-        for study in dict.fromkeys([self.folder, *self.store.studies()]):
-            found += [(kind, 1, seconds) for kind, seconds in seconds_in(notes_of(study)).items()]
-        return found
+    def _checkpoint_bytes(self, variant: StudyVariant) -> int:
+        """Bytes of a variant's checkpoint; 0 where none is written."""
+        is_healed = any(other.cut == variant.name for other in self.variants)
+        if variant.is_uncut or not (self.settings.checkpoints or variant.healing or is_healed):
+            return 0
+        num_layers = self.model.num_layers
+        # Not chosen yet: layers are of about one size.
+        last = CutPlan(num_layers=num_layers, removed=tuple(range(num_layers - variant.depth, num_layers)))
+        return plan_cut(self.model.source.path, self.plans.get(variant.plan_name, last)).bytes_after
+
+
+def first_layers(plan: CutPlan, depth: int) -> CutPlan:
+    """The plan of the same search at a smaller ``depth``. Its selection items stay: all rounds use the same.
+
+    >>> first_layers(CutPlan(num_layers=6, removed=(4, 2, 3)), 2).removed
+    (4, 2)
+    """
+    if depth == len(plan.removed):
+        return plan
+    assert depth < len(plan.removed), "a search goes to the largest depth"
+    scores = dict(plan.scores)
+    if "rounds" in scores:
+        scores["rounds"] = scores["rounds"][:depth]
+        scores["value"] = scores["rounds"][-1]["value"]
+    for name in ("perplexity", "race", "selected_scores", "close_answers", "answers"):  # of the deepest cut
+        scores.pop(name, None)
+    settings = {**plan.settings, "num_remove": depth, "first_of": len(plan.removed)}
+    return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)
+
+
+def _choose_by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, seed: int) -> CutPlan:
+    """The plan of a criterion that needs no model."""
+    protect = parse_protected(criterion.protect, model.num_layers) if criterion.protect else None
+    context = Context(num_layers=model.num_layers, num_remove=depth, seed=seed, protect=protect)
+    settings = {
+        "num_remove": depth,
+        **({"seed": seed} if criterion.criterion == "random" else {}),
+        **({} if protect is None else {"protect": sorted(protect)}),
+    }
+    return CutPlan(
+        num_layers=model.num_layers,
+        removed=criterion_of(criterion.criterion)(context).removed,
+        criterion=criterion.criterion,
+        model=model.settings.model,
+        model_hash=model.metadata.model_hash,
+        settings=settings,
+    )

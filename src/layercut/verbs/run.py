@@ -200,8 +200,7 @@ def _shown_outcome(outcome: StudyOutcome, is_named: bool) -> Iterator[Any]:
 
 def _fit(study: StudySettings) -> None:
     (model,) = study.models
-    layers = study.sweep.layers if study.sweep else None
-    fits(model, map(LayerSpec.parse, study.plans.values()), study.seed, layers)
+    fits(model, map(LayerSpec.parse, study.plans.values()), study.seed)
     depth = depth_of(model.model, model.revision) if study.criteria and not ENGINES[model.engine].is_served else None
     for wanted in study.depths if depth is not None else ():
         assert depth is not None

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import layercut
+from layercut.cli.console import IO
 from layercut.drafting import job
-from layercut.drafting.times import DraftSteps, StepTimes
+from layercut.drafting.forecast import DraftSteps, StepTimes
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.loading import load_model
@@ -18,6 +19,7 @@ from layercut.models.sources import describe_source, resolve
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
+from layercut.verbs.draft import DraftVerb
 from tests.support.pruning import SPARE
 from tests.support.tiny import NUM_LAYERS
 
@@ -40,7 +42,7 @@ def elsewhere(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     file = tmp_path_factory.mktemp("times") / "times.json"
-    times.save(file)
+    file.write_text(times.model_dump_json())
     return file
 
 
@@ -86,7 +88,7 @@ def test_the_same_call_asks_and_times_nothing_again(
 
     for name in ("ask", "compare"):
         monkeypatch.setattr(SharedEngine, name, refuse)
-    for name in ("measure", "measure_times", "measure_draft"):
+    for name in ("write_twice", "measure_times", "measure_other"):
         monkeypatch.setattr(job, name, refuse)
     again = asked(model, task, tmp_path / "run", measured=2, window=2).result
     differ = {name for name in DraftResult.model_fields if getattr(first, name) != getattr(again, name)}
@@ -141,7 +143,7 @@ def test_another_model_is_a_draft_with_its_own_times(model: Path, task: Path, tm
     done = asked(model, task, tmp_path / "run", draft=str(smaller), measured=2, window=4)
     (found,) = done.result.plans
     assert (found.kind, found.name, found.agrees.value) == ("model", str(smaller), 1)
-    assert found.read < 1 and found.drawn is None
+    assert found.read < 1
     assert (done.result.measured.num_same, done.result.measured.num_expected) == (2, 2)
     assert done.result.checkpoint == str(smaller)
     assert any(str(smaller) in command for _, command in done.result.commands)
@@ -170,3 +172,34 @@ def test_a_ranked_task_has_nothing_to_draft(model: Path, tmp_path: Path) -> None
     (tmp_path / "ranked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match="is not written"):
         layercut.draft(str(model), tasks=[str(tmp_path / "ranked.jsonl")], out=tmp_path / "run", progress=False)
+
+
+def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:
+    return list(DraftVerb.of(model=model, tasks=[str(task)], out=out, items=12, **more).rehearse(IO).lines)
+
+
+def test_a_search_reads_answers_under_many_plans_and_writes_some(model: Path, task: Path, tmp_path: Path) -> None:
+    found = "\n".join(lines(model, task, tmp_path / "run"))
+    assert (
+        "12 items" in found
+        and "read under plans, about: 60 plans" in found
+        and "written alone and with the draft: 16 items" in found
+    )
+    assert "timed first" in found and "nothing was written" in found and not (tmp_path / "run").exists()
+
+
+def test_a_plan_that_is_named_is_read_alone(model: Path, task: Path, tmp_path: Path) -> None:
+    found = "\n".join(lines(model, task, tmp_path / "run", remove="1-2", measured=0))
+    assert "read under the plan: 1 plan" in found and "with the draft" not in found
+
+
+def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`serve` prompt=90000000"):
+        lines(model, task, tmp_path / "run", serve="prompt=90000000")
+    with pytest.raises(InputError, match="nodir"):
+        lines(model, task, tmp_path / "run", draft=str(tmp_path / "nodir"))
+
+
+def test_times_alone_ask_nothing(model: Path, tmp_path: Path) -> None:
+    found = list(DraftVerb.of(model=model, times_only=True, out=tmp_path / "run").rehearse(IO).lines)
+    assert not any("items" in line for line in found) and any("timed first" in line for line in found)

@@ -19,7 +19,7 @@ from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
 from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
-from layercut.study.healing_arms import Healer
+from layercut.study.healer import Healer
 from layercut.tasks.base import Score, Task
 from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from layercut.engine.base import Under
 from layercut.engine.shared import SharedEngine
-from layercut.runs.notes import Notes
 from layercut.study.file import study_from_dict
 from layercut.study.run import run_study
 from tests.support.studies import BREAK
@@ -93,8 +92,6 @@ def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls
     assert outcome.failed == [] and calls == [(1, 3), (2, 6)]
     for arm in ("uncut", "last", "early"):
         assert any(line.startswith(f"{arm}: letters (rank): 2 answers reused from") for line in said)
-    speed = Notes(tmp_path / "runs" / "many" / "last")["cell: letters (rank)"]["speed"]
-    assert speed["items"] == 3 and speed["seconds"] > 0
 
 
 def test_a_cut_that_fails_fails_alone(

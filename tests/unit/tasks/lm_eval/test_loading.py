@@ -110,11 +110,9 @@ def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut
 def test_a_study_includes_it(group: Path, tmp_path: Path) -> None:
     study = study_from_dict(
         {"model": "m", "out": str(tmp_path), "include_path": str(group), "plans": ["1"], "tasks": ["next_one", "copy"],
-         "sweep": {"objective": [{"task": "both_numbers", "limit": 2}]},
          "healing": [{"name": "own", "prompts": "task:next_number", "decontaminate": ["next_one:1"]}]}
     )  # fmt: skip
     assert [one.task for one in study.tasks] == [f"lm-eval:{group}/next_one", "copy"]
-    assert study.sweep is not None and study.sweep.objective[0].task == f"lm-eval:{group}/both_numbers"
     (arm,) = study.healing
     assert arm.prompts[0].source == f"task:lm-eval:{group}/next_number"
     assert arm.decontaminate == (f"lm-eval:{group}/next_one:1",)

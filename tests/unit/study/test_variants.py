@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.study.arms import arms_of, in_order
-from layercut.study.file import load_study, study_from_dict
+from layercut.study.file import read_study, study_from_dict
+from layercut.study.variants import list_variants, order_cells
 from layercut.tasks.cells import make_cells
 
 BASE: dict[str, Any] = {"model": "m", "out": "runs/x", "tasks": ["copy"], "depths": [1, 2]}
@@ -16,7 +16,7 @@ SFT = {"name": "sft", "prompts": "p.txt"}
 
 
 def names(num_layers: int = 8, **keys: Any) -> list[str]:
-    return [arm.name for arm in arms_of(study_from_dict(BASE | keys), num_layers)]
+    return [arm.name for arm in list_variants(study_from_dict(BASE | keys), num_layers)]
 
 
 def test_every_criterion_has_every_depth_and_every_cut_every_healing() -> None:
@@ -32,7 +32,7 @@ def test_the_uncut_model_is_trained_where_an_arm_names_it() -> None:
     assert names(criteria=["reverse"], depths=[1], healing=healing, seeds=[0, 5]) == [
         *("uncut", "uncut+steps", "uncut+steps-seed5", "reverse-1", "reverse-1+sft", "reverse-1+sft-seed5"),
     ]
-    assert [arm.name for arm in arms_of(study_from_dict({**BASE, "depths": [], "healing": healing[1:]}), 8)] == [
+    assert [arm.name for arm in list_variants(study_from_dict({**BASE, "depths": [], "healing": healing[1:]}), 8)] == [
         *("uncut", "uncut+steps"),
     ]
 
@@ -61,7 +61,7 @@ def test_an_arm_goes_on_after_the_one_of_its_seed() -> None:
     healing = [SFT, {**SFT, "name": "fixed", "seed": 42}]
     healing += [{**SFT, "name": "a", "after": "sft"}, {**SFT, "name": "b", "after": "fixed"}]
     study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
-    assert {arm.name: arm.start for arm in arms_of(study, 8) if arm.start} == {
+    assert {arm.name: arm.start for arm in list_variants(study, 8) if arm.start} == {
         "reverse-1+a": "reverse-1+sft",
         "reverse-1+b": "reverse-1+fixed",
         "reverse-1+a-seed5": "reverse-1+sft-seed5",
@@ -72,7 +72,9 @@ def test_an_arm_goes_on_after_the_one_of_its_seed() -> None:
 def test_a_training_has_an_arm_for_each_mark() -> None:
     healing = [SFT, {**SFT, "name": "a", "after": "sft", "marks": ["300", "20"]}]
     study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
-    found = {arm.name: (arm.start, arm.training, arm.describe()["healing"]) for arm in arms_of(study, 8) if arm.start}
+    found = {
+        arm.name: (arm.start, arm.training, arm.describe()["healing"]) for arm in list_variants(study, 8) if arm.start
+    }
     assert list(found.items()) == [
         (f"reverse-1+a{seed}{at}", (f"reverse-1+sft{seed}", f"reverse-1+a{seed}" if at else "", f"a{at}"))
         for seed in ("", "-seed5")
@@ -86,8 +88,8 @@ def test_cheap_and_informative_first() -> None:
         | {"criteria": [TASKS, "block_influence", "random"], "seeds": [0, 1], "healing": [{**SFT, "plans": ["random"]}]}
         | {"tasks": [{"task": "copy", "readouts": ["short", "rank"]}]}
     )
-    arms = arms_of(study, 8)
-    order = [f"{arm.name} {cell.readout}" for arm, cell in in_order(arms, make_cells(study.tasks, 0))]
+    arms = list_variants(study, 8)
+    order = [f"{arm.name} {cell.readout}" for arm, cell in order_cells(arms, make_cells(study.tasks, 0))]
     assert order == [
         *("uncut rank", "uncut short"),
         *("random-1 rank", "random-2 rank", "random-1 short", "random-2 short"),
@@ -180,7 +182,7 @@ def test_a_study_may_name_models_a_suite_and_a_folder_of_data(tmp_path: Path) ->
         f"models: [a/one, {{model: b/two, batch_size: 4}}]\ndtype: float32\nout: runs/x\nplans: ['3']\n"
         f"suite: {{name: quick, limit: 20}}\ndata_dir: {tmp_path}/data\ntasks: [{{task: copy, limit: 5}}]\n"
     )
-    study = load_study(file)
+    study = study_from_dict(read_study(file))
     assert [(one.model, one.dtype, one.batch_size) for one in study.models] == [
         ("a/one", "float32", 32),
         ("b/two", "float32", 4),
@@ -190,19 +192,17 @@ def test_a_study_may_name_models_a_suite_and_a_folder_of_data(tmp_path: Path) ->
     assert list(found) == ["arithmetic", "brackets", "gsm_symbolic", "arc_easy", "copy"]
 
 
-def test_a_folder_of_data_serves_searches_the_sweep_and_prompts_too(tmp_path: Path) -> None:
+def test_a_folder_of_data_serves_searches_and_prompts_too(tmp_path: Path) -> None:
     (tmp_path / "gsm8k").mkdir()
     local, own = str(tmp_path / "gsm8k"), {"task": "gsm8k", "data": "own"}
     study = study_from_dict(
         {
             **BASE,
             "data_dir": str(tmp_path),
-            "criteria": [{"criterion": "task_accuracy", "objective": ["gsm8k", "copy"]}, "reverse"],
-            "sweep": {"objective": ["gsm8k:5", own]},
+            "criteria": [{"criterion": "task_accuracy", "objective": ["gsm8k", "copy", own]}, "reverse"],
             "healing": [{"name": "sft", "prompts": ["task:gsm8k", "task:copy", "gsm8k"]}],
         }
     )
-    assert [[one.data for one in by.objective] for by in study.criteria] == [[local, None], []]
-    assert study.sweep is not None and [one.data for one in study.sweep.objective] == [local, "own"]
+    assert [[one.data for one in by.objective] for by in study.criteria] == [[local, None, "own"], []]
     assert [spec.data for spec in study.healing[0].prompts] == [local, None, None]
     assert study_from_dict({**BASE, "criteria": ["reverse"]}).criteria == study.criteria[1:], "else nothing changes"

@@ -1,4 +1,4 @@
-"""The healing arms of a study: each is one ``layercut heal`` with its own folder beside the healed cut."""
+"""The healing of a study's cuts: each is one ``layercut heal`` with its own folder inside that of the healed cut."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ from layercut.tasks.base import Task
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed
 
-
 _NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
-"""Files in the folders of a healing arm before weights or answers of it are kept."""
+"""Files in the folders of a healing before weights or answers of it are kept."""
 
 
 @dataclass
@@ -52,26 +51,21 @@ class Healer:
     start: Healer | None = None  # the healing whose model is healed further; None for the cut itself
     mark: str = ""  # answer tokens after which the training is measured; empty for its end
 
-    @property
-    def seed(self) -> int:
-        return self.study_seed if self.arm.seed is None else self.arm.seed
-
-    @property
-    def settings(self) -> HealSettings:
-        return HealSettings(
-            train=self.arm.train.replace(seed=self.seed),
-            filters=self.arm.filters,
-            responses=self.arm.responses,
-            match_tokens=self.arm.match_tokens,
-            save_dtype=self.arm.save_dtype,
-            decontaminate=_checked(self.arm, self.tasks),
-            data=_data(self.tasks),
-        )
+    def check(self) -> None:
+        """Raise InputError or MissingExtra now for what would fail after hours of other work."""
+        group = ProcessGroup.of_this_process()
+        if group.size > 1:
+            raise InputError(
+                f"a study runs in one process, and {group.size} were launched; start it without a launcher."
+            )
+        check_sources(self.arm.train, read_source(self.arm))
+        check_method(self.arm.train, group)
+        _ = self.identity
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Settings that decide the healed weights, beside the original model and the removed layers."""
-        source, how = _prompts(self.arm)
+        source, how = read_source(self.arm), self._answering
         settings = self.settings.as_dict()
         del settings["data"]  # files with items that must not be trained on; their tasks name them
         prompts = source.describe()
@@ -89,41 +83,22 @@ class Healer:
             **({MARK: self.mark} if self.mark else {}),
         }
 
-    def check(self) -> None:
-        """Raise InputError or MissingExtra now for what would fail after hours of other work."""
-        group = ProcessGroup.of_this_process()
-        if group.size > 1:
-            raise InputError(
-                f"a study runs in one process, and {group.size} were launched; start it without a launcher."
-            )
-        check_sources(self.arm.train, _prompts(self.arm)[0])
-        check_method(self.arm.train, group)
-        _ = self.identity
-
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
         """Heal a pruned or healed checkpoint, or train the original model for None; see ``heal_model``."""
         from layercut.healing.heal import heal_model
 
-        source, how = _prompts(self.arm)
-        model = self.uncut if cut is None else self.uncut.replace(model=str(cut), revision=None)
-        settings = self.settings
+        source, how, settings = read_source(self.arm), self._answering, self.settings
         if source.records is None and settings.asks_teacher:
             # Generated once for all cuts of the study and all arms that ask the same.
             asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
             name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
+            out, teacher = self.answers / name, ModelHandle(self.uncut)
             records = answer_prompts(
-                ModelHandle(self.uncut),
-                source,
-                how,
-                remove=None,
-                out=self.answers / name,
-                seed=self.seed,
-                console=console,
-                say=say,
+                teacher, source, how, remove=None, out=out, seed=self.seed, console=console, say=say
             )
             source = replace(source, records=records)
         healed = heal_model(
-            model,
+            self.uncut if cut is None else self.uncut.replace(model=str(cut), revision=None),
             self.uncut,
             source,
             settings,
@@ -138,6 +113,29 @@ class Healer:
         return healed
 
     @property
+    def seed(self) -> int:
+        """Random seed of its answers and training."""
+        return self.study_seed if self.arm.seed is None else self.arm.seed
+
+    @property
+    def settings(self) -> HealSettings:
+        """Settings of ``layercut heal``."""
+        return HealSettings(
+            train=self.arm.train.replace(seed=self.seed),
+            filters=self.arm.filters,
+            responses=self.arm.responses,
+            match_tokens=self.arm.match_tokens,
+            save_dtype=self.arm.save_dtype,
+            decontaminate=_checked_tasks(self.arm, self.tasks),
+            data=_data_of(self.tasks),
+        )
+
+    @property
+    def _answering(self) -> Answering:
+        how = self.arm.with_its_preset
+        return how.replace(max_new_tokens=how.max_new_tokens or read_source(self.arm).max_new_tokens)
+
+    @property
     def checkpoint(self) -> Path:
         """Of the healed model; at a mark the adapters over the model that the training began with."""
         return self.folder / MARKS / self.mark if self.mark else self.folder / CHECKPOINT
@@ -147,63 +145,55 @@ class Healer:
         """Engine of the healed model, loaded on first use."""
         return ModelHandle(self.uncut.replace(model=str(self.checkpoint), revision=None)).engine
 
-    def metadata(self) -> Mapping[str, Any] | None:
-        """The history of the checkpoint, from its plan.json; None without one."""
-        plans = read_plans(self.checkpoint)
-        made = plans[-1].get("healing", []) if plans else []
-        return made[-1] if made else None
-
     def release(self) -> None:
         """Let the healed model go."""
         vars(self).pop("engine", None)
 
+    def metadata(self) -> Mapping[str, Any] | None:
+        """The last entry on healing in the checkpoint's plan.json; None without one."""
+        made = plans[-1].get("healing") if (plans := read_plans(self.checkpoint)) else None
+        return made[-1] if made else None
 
-def items_of(arm: HealingArm) -> dict[str, frozenset[str]]:
-    """By task, ids of the items that an arm's prompts are."""
-    return _prompts(arm)[0].items
+
+def healing_folder(study: Path, name: str) -> Path:
+    """The run folder of the healing of a variant ``CUT+ARM``."""
+    cut, _, arm = name.partition("+")
+    return study / cut / f"heal-{arm}"
 
 
-def checked_in_full(
-    arms: Sequence[HealingArm], tasks: Sequence[TaskSettings], loaded: Mapping[str, Task]
+def is_begun(study: Path, name: str) -> bool:
+    """True if anything is lost with the run folder and the healing folder of a healed variant."""
+    files = (file for folder in (study / name, healing_folder(study, name)) for file in folder.rglob("*"))
+    return any(file.name not in _NOTHING_YET for file in files if not file.is_dir())
+
+
+def tasks_in_full(
+    arms: Sequence[HealingArm],
+    tasks: Sequence[TaskSettings],
+    loaded: Mapping[str, Task],
+    begun: Mapping[str, Any] | None,
 ) -> dict[str, tuple[str, ...]]:
     """By arm, the tasks of whose whole test sets its training data must hold no item; see ``full_test_sets``.
 
-    ``loaded``: tasks of the study by base name, so that none is read twice.
+    Args:
+        loaded: tasks of the study by base name, so that none is read twice.
+        begun: settings of the study as it was begun, which then holds.
     """
-    names = {base_name(name): name for arm in arms for name in _checked(arm, tasks)}
-    others = [name for base, name in names.items() if base not in loaded]
-    to_check = {**loaded, **tasks_to_check(others, _data(tasks))}
-    own = {arm.name: {base_name(name) for name in _checked(arm, tasks)} for arm in arms}
+    if begun is not None:  # layercut did not always report whole test sets
+        return {arm.name: tuple(begun.get("healing", {}).get(arm.name, {}).get(IN_FULL, ())) for arm in arms}
+    own = {arm.name: {base_name(name): name for name in _checked_tasks(arm, tasks)} for arm in arms}
+    others = {base: name for names in own.values() for base, name in names.items() if base not in loaded}
+    known = {**loaded, **tasks_to_check([*others.values()], _data_of(tasks))}
     return {
-        arm.name: full_test_sets({base: to_check[base] for base in sorted(own[arm.name])}, _prompts(arm)[0])
+        arm.name: full_test_sets({base: known[base] for base in sorted(own[arm.name])}, read_source(arm))
         for arm in arms
     }
 
 
-def recorded_in_full(arm: HealingArm, begun: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same as a study was begun; none before layercut reported whole test sets."""
-    return tuple(begun.get("healing", {}).get(arm.name, {}).get(IN_FULL, ()))
-
-
-def _checked(arm: HealingArm, tasks: Sequence[TaskSettings]) -> tuple[str, ...]:
-    """Names of the tasks whose items are looked for in training data."""
-    return tuple(sorted({*(task.task for task in tasks if task.task not in BUILT_IN), *arm.decontaminate}))
-
-
-def _data(tasks: Sequence[TaskSettings]) -> dict[str, str]:
-    """Local files of tasks, by name."""
-    return {task.task: task.data for task in tasks if task.data is not None}
-
-
-@lru_cache(maxsize=8)
-def _read(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
-    return prompt_source(prompts, system=system)
-
-
-def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
-    how = arm.with_its_preset
+def read_source(arm: HealingArm) -> PromptSource:
+    """The prompts of a healing arm. Raises InputError: they cannot be read, or are not of the kind that it needs."""
     try:
-        source = _read(arm.prompts, how.system)
+        source = _read_prompts(arm.prompts, arm.with_its_preset.system)
     except InputError as error:
         raise InputError(f"healing arm {arm.name}: {error}") from error
     if arm.responses == "original" and source.records is not None:
@@ -211,16 +201,19 @@ def _prompts(arm: HealingArm) -> tuple[PromptSource, Answering]:
             f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
             "file of prompts."
         )
-    return source, how.replace(max_new_tokens=how.max_new_tokens or source.max_new_tokens)
+    return source
 
 
-def healing_folder(study: Path, arm: str) -> Path:
-    """The run folder of the healing of an arm ``CUT+NAME``."""
-    cut, _, name = arm.partition("+")
-    return study / cut / f"heal-{name}"
+@lru_cache(maxsize=8)
+def _read_prompts(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
+    return prompt_source(prompts, system=system)
 
 
-def is_begun(study: Path, arm: str) -> bool:
-    """True if anything is lost with the run folder and the healing folder of a healing arm."""
-    folders = (study / arm, healing_folder(study, arm))
-    return any(file.name not in _NOTHING_YET for folder in folders for file in folder.rglob("*") if not file.is_dir())
+def _checked_tasks(arm: HealingArm, tasks: Sequence[TaskSettings]) -> tuple[str, ...]:
+    """Names of the tasks whose items are looked for in training data."""
+    return tuple(sorted({*(task.task for task in tasks if task.task not in BUILT_IN), *arm.decontaminate}))
+
+
+def _data_of(tasks: Sequence[TaskSettings]) -> dict[str, str]:
+    """Local files of tasks, by name."""
+    return {task.task: task.data for task in tasks if task.data is not None}

@@ -1,0 +1,147 @@
+"""The variants of a study's model, in order: the original, cuts, and cuts healed, each under one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layercut.errors import InputError
+from layercut.settings import UNCUT
+from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
+from layercut.tasks.cells import Cell
+
+_READOUT_COST = {"short": 1, "chain": 2}  # readouts that generate cost more than those that rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyVariant:
+    """One model to be measured: its plan, who chose it, its healing and its seed."""
+
+    name: str
+    spec: str | None = None  # a plan as people write it; None for the original model and for a criterion's choice
+    criterion: CriterionSettings | None = None
+    depth: int = 0  # number of layers that a criterion removes; 0 for a given plan
+    healing: HealingArm | None = None
+    seed: int  # seed of all draws in this variant
+    round: int = 0  # index of the seed among the study's
+    cut: str = ""  # name of the cut that is healed here; empty without healing
+    start: str = ""  # name of the healed variant that is healed further here; empty where the cut itself is healed
+    mark: str = ""  # answer tokens after which the training of another variant is measured here; empty for its end
+
+    @property
+    def is_uncut(self) -> bool:
+        """True for the original model."""
+        return self.name == UNCUT
+
+    @property
+    def plan_name(self) -> str:
+        """Name of the cut whose plan it has."""
+        return self.cut or self.name
+
+    @property
+    def training(self) -> str:
+        """Name of the variant whose training this is, as it was at the mark; empty without a mark."""
+        return self.name.removesuffix(f"@{self.mark}") if self.mark else ""
+
+    @property
+    def cost(self) -> int:
+        """The cost of choosing its layers, see CriterionSettings."""
+        return self.criterion.cost if self.criterion else 0
+
+    @property
+    def search(self) -> str:
+        """Name of the search that chooses the layers of a cut; empty without one."""
+        return self.criterion.name + (f"-seed{self.seed}" if self.round else "") if self.criterion else ""
+
+    @property
+    def waits_for(self) -> tuple[int, int, str]:
+        """Seed, cost and search of the layers: cuts that share these are ready at the same time."""
+        return self.seed, self.cost, self.search if self.cost else ""
+
+    def describe(self) -> dict[str, Any]:
+        """For the notes of the study and for the run's metrics."""
+        return {
+            "name": self.name,
+            "plan": self.plan_name,
+            "criterion": self.criterion.criterion if self.criterion else None,
+            "depth": self.depth or None,
+            "healing": self.healing.name + (f"@{self.mark}" if self.mark else "") if self.healing else None,
+            "seed": self.seed,
+            **({"start": self.start or self.cut} if self.healing else {}),
+        }
+
+
+def list_variants(settings: StudySettings, num_layers: int) -> list[StudyVariant]:
+    """All variants in the order of the report: uncut, then each plan with its healed variants and their marks, by seed.
+
+    The original model is trained as well where a healing arm names it, as a control or for a parent model.
+
+    A further seed has only variants that draw: random plans, plans by generated text or sampled answers, and healing
+    without a seed of its own. Where answers are sampled, every plan is asked again. Raises InputError for two variants
+    of one name, or a depth that leaves no layer.
+    """
+    specs = {UNCUT: None, **settings.plans}
+    cuts = [StudyVariant(name=name, spec=spec, seed=settings.seed) for name, spec in specs.items()]
+    for criterion in settings.criteria:
+        for depth in dict.fromkeys(depth.layers(num_layers) for depth in settings.depths):
+            if depth >= num_layers:
+                raise InputError(f"depth {depth} leaves no layer of {num_layers}; choose 1 to {num_layers - 1}.")
+            name = f"{criterion.name}-{depth}"
+            cuts.append(StudyVariant(name=name, criterion=criterion, depth=depth, seed=settings.seed))
+    variants = []
+    for cut in cuts:
+        for place, seed in enumerate(settings.seeds):
+            suffix, own = f"-seed{seed}" if place else "", replace(cut, seed=seed, round=place)
+            if place == 0 or (not cut.is_uncut and _draws(settings, cut)):
+                own = replace(own, name=cut.name + suffix)
+                variants += [own, *_healed(own, cut, settings.healing, "")]
+            else:  # the cut is that of the first seed, and is healed again
+                variants += _healed(own, cut, [arm for arm in settings.healing if arm.seed is None], suffix)
+    names = [variant.name for variant in variants]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two arms of the study would be called {name}; give a plan or a criterion another name.")
+    return variants
+
+
+def order_cells(variants: Sequence[StudyVariant], cells: Sequence[Cell]) -> Iterator[tuple[StudyVariant, Cell]]:
+    """Every variant and cell, cheap and informative ones first.
+
+    The original model comes first. Of one seed, cuts come before healed ones; among cuts, those without a search, then
+    those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
+    shallow cuts before deep ones. A healed model is measured completely before the next one is made.
+    """
+    pieces = [(variant, cell) for variant in variants for cell in cells]
+
+    def key(place: int) -> tuple[object, ...]:
+        variant, cell = pieces[place]
+        readout = _READOUT_COST.get(cell.readout.partition("@")[0], 0)
+        if variant.healing:
+            return (variant.round, 1, variant.cost, variant.depth, place // len(cells), readout, place)
+        return (variant.round, 0, not variant.is_uncut, variant.cost, readout, variant.depth, place)
+
+    yield from (pieces[place] for place in sorted(range(len(pieces)), key=key))
+
+
+def _healed(cut: StudyVariant, plain: StudyVariant, arms: Sequence[HealingArm], suffix: str) -> list[StudyVariant]:
+    """The healed variants of a cut, which is ``plain`` under one of the seeds."""
+    names = {plain.name, plain.criterion.name if plain.criterion else plain.name}
+    name_of = {arm.name: f"{cut.name}+{arm.name}{suffix if arm.seed is None else ''}" for arm in arms}
+    healed = []
+    for arm in arms:
+        if names & set(arm.plans) or not (arm.plans or plain.is_uncut):
+            # An arm with a seed of its own is healed under the first seed alone, and goes by that name.
+            start = name_of.get(arm.after, f"{cut.name}+{arm.after}") if arm.after else ""
+            whole = replace(cut, name=name_of[arm.name], healing=arm, cut=cut.name, start=start)
+            marks = sorted(arm.train.marks, key=int)
+            healed += [whole, *(replace(whole, name=f"{whole.name}@{mark}", mark=mark) for mark in marks)]
+    return healed
+
+
+def _draws(settings: StudySettings, cut: StudyVariant) -> bool:
+    if settings.decoding.temperature > 0:
+        return True
+    if cut.criterion:
+        return cut.criterion.draws(settings.decoding)
+    return (cut.spec or "").startswith("random:")
