@@ -7,7 +7,7 @@ from pathlib import Path
 UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
-base_settings diagnostics/demoted diagnostics/diagnose diagnostics/measures diagnostics/settings drafting/agreement
+base_settings diagnostics/diagnose drafting/agreement
 drafting/outcome drafting/search drafting/settings drafting/view engine/answers engine/base engine/by_plan
 engine/generating engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers engine/vllm_probe
 engine/vllm_start evidence/advice evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/data

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, TypedDict, cast
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.degeneration import FEWEST_WORDS, NAME, degeneration_notes, degeneration_rows, look, words_of
+from layercut.evidence.degeneration import FEWEST_WORDS, NAME, measure_texts, words_of
 from layercut.evidence.diagnosis import Diagnosis, with_rows
 from layercut.evidence.program_classes import CLASS, class_counts, program_rows
 from layercut.evidence.sweep import Sweep
@@ -31,7 +30,7 @@ from layercut.text.counting import counted
 
 FILE = "completions.json"
 PROGRAMS = "programs"
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """Raised with every change of the measures: what a folder holds is then measured again."""
 _READ = ("id", "completion", "finish_reason", "answer", CLASS, "cluster")
 """Fields of a record that the measures read."""
@@ -112,18 +111,13 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     """
     first = next(iter(records.values()))
     found: dict[str, Diagnosis] = {}
-    long = {name: sum(len(words_of(one["completion"])) >= FEWEST_WORDS for one in own) for name, own in records.items()}
-    if any(2 * count >= len(records[name]) for name, count in long.items()):
-        looks = {
-            name: [look(one["completion"], one["finish_reason"]) for one in of_arm] for name, of_arm in records.items()
-        }
-        finish = {name: dict(Counter(one["finish_reason"] for one in of_arm)) for name, of_arm in records.items()}
-        found[NAME] = {
-            "rows": degeneration_rows(looks, seed=seed, clusters=clusters_of(first)),
-            "data": {"finish": finish},
-            "examples": [],
-            "notes": [f"{counted(len(first), 'answer')} of each model.", *degeneration_notes(looks)],
-        }
+    texts = {
+        name: [(record["completion"], record["finish_reason"]) for record in of_arm] for name, of_arm in records.items()
+    }
+    if any(2 * sum(len(words_of(text)) >= FEWEST_WORDS for text, _ in own) >= len(own) for own in texts.values()):
+        measured = measure_texts(texts, seed=seed, clusters=clusters_of(first))
+        notes = [f"{counted(len(first), 'answer')} of each model.", *measured["notes"]]
+        found[NAME] = {**measured, "notes": notes}
     every = {name: [one.get(CLASS) for one in of_arm] for name, of_arm in records.items()}
     known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
     if known:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Seed, Settings, one_of
-from layercut.diagnostics.settings import DiagnoseSettings
+from layercut.diagnostics import DiagnoseSettings
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
