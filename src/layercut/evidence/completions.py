@@ -46,8 +46,7 @@ class DiagnosedAnswers(TypedDict):
 
     task: str
     readout: str
-    key: str
-    """Hash of the answers and the seed."""
+    key: str  # hash of the answers and the seed
     diagnostics: dict[str, Diagnosis]
     """``degeneration`` where answers are texts, ``programs`` where they are programs; both may be missing."""
 
@@ -63,15 +62,15 @@ def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = 
     Raises:
         InputError: a run that is not finished, or damaged records.
     """
-    held = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
-    cells = [cell for cell, finish in held[0].items() if finish is not None]
+    finish = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
-    parts = []
-    for task, readout in cells:
-        having = [place for place, of_run in enumerate(held) if (task, readout) in of_run]
-        parts.append((task, readout, {names[place]: runs[place].records(task, readout) for place in having}))
+    parts = [
+        (*cell, {names[i]: run.records(*cell) for i, run in enumerate(runs) if cell in finish[i]})
+        for cell, ended in finish[0].items()
+        if ended is not None
+    ]
     return _measured(parts, cache, seed)
 
 
@@ -118,10 +117,10 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
         measured = measure_texts(texts, seed=seed, clusters=clusters_of(first))
         notes = [f"{counted(len(first), 'answer')} of each model.", *measured["notes"]]
         found[NAME] = {**measured, "notes": notes}
-    every = {name: [one.get(CLASS) for one in of_arm] for name, of_arm in records.items()}
+    every = {name: [record.get(CLASS) for record in of_arm] for name, of_arm in records.items()}
     known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
     if known:
-        classes = {name: [one for one in (of_arm[place] for place in known) if one] for name, of_arm in every.items()}
+        classes = {name: [kind for place in known if (kind := of_arm[place])] for name, of_arm in every.items()}
         clusters = clusters_of([first[place] for place in known])
         found[PROGRAMS] = {
             "rows": program_rows(PROGRAMS, classes, seed=seed, clusters=clusters),

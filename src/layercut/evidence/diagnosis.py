@@ -19,13 +19,11 @@ class MeasureRow(PairedRow):
     """One measure of the original and of one pruned model on the same items."""
 
     diagnostic: str
-    group: str
-    """Items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
+    group: str  # items or tokens, such as ``depth 3`` or ``digit``; empty for all of them
     arm: str
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words"]
-    headline: bool
-    """A loss here counts as damage."""
+    headline: bool  # A loss here counts as damage
 
     @property
     def label(self) -> str:
@@ -88,16 +86,14 @@ class DiagnosisExample(TypedDict):
     gold: str
     uncut: str
     cut: str
-    tokens: list[str]
-    """The original model's answer by tokens; empty where they are not known."""
+    tokens: list[str]  # the original model's answer by tokens; empty where they are not known
 
 
 class Diagnosis(TypedDict):
     """The results of one diagnostic."""
 
     rows: Sequence[MeasureRow]
-    data: dict[str, Any]
-    """Other data for its section and figure."""
+    data: dict[str, Any]  # other data for its section and figure
     examples: list[DiagnosisExample]
     notes: list[str]
 
@@ -106,8 +102,7 @@ class Damage(NamedTuple):
     """A loss that is shown."""
 
     row: MeasureRow
-    p_adjusted: float
-    """Holm's p-value, over all headline measures of the pruned model."""
+    p_adjusted: float  # holm's p-value, over all headline measures of the pruned model
 
     @property
     def severity(self) -> float:

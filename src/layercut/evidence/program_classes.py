@@ -186,8 +186,7 @@ class SyntaxProblem(NamedTuple):
     """A kind of error, and the line where it begins."""
 
     kind: Trouble
-    line: int
-    """From 1: of the bracket that is never closed or does not fit, or of the string's first quote."""
+    line: int  # from 1: of the bracket that is never closed or does not fit, or of the string's first quote
 
 
 def first_problem(source: str) -> SyntaxProblem | None:

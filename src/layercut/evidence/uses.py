@@ -26,25 +26,20 @@ class UseTasks(NamedTuple):
     """Tasks that measure a use."""
 
     tasks: tuple[AskedTask, ...]
-    note: str
-    """Says that the use is judged by a proxy, and what would measure it; empty where a task is the use itself."""
+    note: str  # says that the use is judged by a proxy, and what would measure it; empty where a task is the use itself
 
 
 class Use(NamedTuple):
     """One use."""
 
     name: str
-    what: str
-    """It, in a few words: "this model can be cut for ..."."""
-    tasks: tuple[str, ...]
-    """Patterns of task names that speak of it, without their number of examples."""
+    what: str  # it, in a few words: "this model can be cut for ..."
+    tasks: tuple[str, ...]  # patterns of task names that speak of it, without their number of examples
     answers: Literal["ranked", "written", "either"]
     """Kind of readouts that decide. A model that still ranks right answers first may no longer write them, and the
     other way round."""
-    built_in: tuple[str, ...]
-    """``task/readout`` to run where no data is at hand; they need none."""
-    benchmarks: tuple[str, ...] = ()
-    """``task/readout`` to run in their place where their data is given."""
+    built_in: tuple[str, ...]  # ``task/readout`` to run where no data is at hand; they need none
+    benchmarks: tuple[str, ...] = ()  # ``task/readout`` to run in their place where their data is given
     parts: tuple[str, ...] = ()
     """Those of ``tasks`` that are a part of the use and not the use: a proxy. What they lose is lost; what they keep
     does not show that the whole use is kept."""

@@ -187,8 +187,7 @@ class DiagnosticSection(NamedTuple):
     question: str
     figure: Callable[[Diagnosis, Sequence[str]], Figure | None] = shares
     """Draws the diagnosis of the named pruned models; None where there is nothing to draw."""
-    lines: Callable[[Diagnosis], list[Block]] = lambda diagnosis: []
-    """Text and tables beside the table of measures."""
+    lines: Callable[[Diagnosis], list[Block]] = lambda diagnosis: []  # text and tables beside the table of measures
 
 
 SECTIONS: Mapping[str, DiagnosticSection] = {
