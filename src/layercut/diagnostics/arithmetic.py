@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from random import Random
-from typing import Any, cast
+from typing import Any
 
-from layercut.diagnostics.session import DiagnosticSession, values_of
-from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest
+from layercut.diagnostics.session import DiagnosticSession, is_right, values_of
+from layercut.engine.base import Decoding, LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.evidence.intervals import pass_at_k
-from layercut.tasks.base import Readout, Sample
 from layercut.tasks.builtin.lines import find_number, same_number
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
@@ -52,31 +50,24 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     ``place`` of the right answer among the four options, 1 to 4. The items are generated ``expressions``.
     """
     task = expressions(seed=session.seed)
-    samples = session.samples(task)
-    written = session.ask("arithmetic.written", [task.request(sample, "short") for sample in samples])
+    written = session.grade("arithmetic.written", task)
+    samples = written.samples
     ranked = session.ask("arithmetic.ranked", [task.request(sample, "rank") for sample in samples])
-    golds = [sample.gold for sample in task.samples("report", None)]  # of a few items, one answer is always common
-
-    right = values_of(written, samples, partial(is_right, task))
     place = values_of(ranked, samples, lambda sample, r: place_of(sample.gold_index, r["log_likelihoods"]))
     best = {model: [float(value == 1) for value in values] for model, values in place.items()}
     gold = values_of(ranked, samples, lambda sample, r: r["log_likelihoods"][sample.gold_index])
+    kinds = [str(sample.data["kind"]) for sample in samples]
     rows = partial(session.rows, ARITHMETIC)
     return {
         "rows": [
-            *rows("written", right, chance=constant_share(golds), headline=True),
+            *rows("written", written.right, chance=guessing(task), headline=True),
             *rows("ranked", best, chance=0.25, headline=True),
             *rows("log-probability", gold, unit="nats"),
             *rows("place", place, better="lower", unit="score"),
-            *session.rows_by_group(ARITHMETIC, "written", right, [str(sample.data["kind"]) for sample in samples]),
+            *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
         ],
         "data": {},
-        "examples": session.examples(
-            ARITHMETIC,
-            [(sample.id, sample.question, sample.gold) for sample in samples],
-            written,
-            lambda model, item: right[session.uncut.name][item] > right[model][item],
-        ),
+        "examples": session.lost(ARITHMETIC, written),
         "notes": [],
     }
 
@@ -95,22 +86,19 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
     *erased*.
     """
     task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
-    samples, num_samples = session.samples(task), session.num_samples
-    requests = [cast("GenerationRequest", task.request(sample, "short")) for sample in samples]
-    draws = [replace(request, id=f"{request.id}#{n}") for request in requests for n in range(num_samples)]
-    greedy = session.ask("demoted.greedy", requests)
+    num_samples = session.num_samples
+    greedy = session.grade("demoted.greedy", task)
+    samples, first = greedy.samples, greedy.right
+    draws = [replace(request, id=f"{request.id}#{n}") for request in greedy.requests for n in range(num_samples)]
     drawn = session.ask("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=session.seed))
-    helped = session.ask("demoted.helped", [longer.request(sample, "short") for sample in samples])
+    more = session.grade("demoted.helped", longer).right
     forced = session.damages(
         "demoted.forced",
         [
             LikelihoodRequest(id=sample.id, prompt=request.prompt, continuations=(f" {sample.gold}\n",))
-            for sample, request in zip(samples, requests, strict=True)
+            for sample, request in zip(samples, greedy.requests, strict=True)
         ],
     )
-
-    first = values_of(greedy, samples, partial(is_right, task))
-    more = values_of(helped, samples, partial(is_right, task))
     hits = {
         model: [sum(is_right(task, s, records[f"{s.id}#{n}"]) for n in range(num_samples)) for s in samples]
         for model, records in drawn.items()
@@ -122,7 +110,7 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
     }
     above = values_of(forced, samples, lambda _, record: above_guessing(record["tokens"]))
     worst = values_of(forced, samples, lambda _, record: max(token["rank"] for token in record["tokens"]))
-    chance = constant_share([sample.gold for sample in task.samples("report", None)])
+    chance = guessing(task)
     verdicts = {}
     for name in (model.name for model in session.cuts):
         lost = [i for i in range(len(samples)) if first[session.uncut.name][i] > first[name][i]]
@@ -179,16 +167,9 @@ def place_of(index: int, scores: Sequence[float]) -> int:
     return 1 + sum(other > own or (other == own and where < index) for where, other in enumerate(scores))
 
 
-def constant_share(golds: Sequence[str]) -> float:
-    """Accuracy of always giving the most common right answer."""
-    return Counter(golds).most_common(1)[0][1] / len(golds)
-
-
-def is_right(task: Any, sample: Sample, record: dict[str, Any], readout: Readout = "short") -> bool:
-    """True if the task's grader finds a record of the session right."""
-    fields = {name: record[name] for name in ("text", "finish_reason", "num_new_tokens")}
-    answer = Completion(id=sample.id, num_prompt_tokens=0, **fields)
-    return bool(task.grade(sample, readout, answer).outcome == "right")
+def guessing(task: FewShotTask) -> float:
+    """Accuracy of always writing the most common right answer of all report items."""
+    return task.split_chance("report", "short")["accuracy"]
 
 
 def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShotTask:

@@ -8,14 +8,13 @@ kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Count
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from itertools import count
 from random import Random
 from typing import Any
 
-from layercut.diagnostics.arithmetic import constant_share, is_right, place_of
+from layercut.diagnostics.arithmetic import guessing, place_of
 from layercut.diagnostics.programs import written_programs
-from layercut.diagnostics.session import DiagnosticSession, values_of
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import Sample
@@ -37,8 +36,8 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     the whole sequence in nats; and those of ``written_programs``.
     """
     task = nested(seed=session.seed)
-    samples = session.samples(task)
-    written = session.ask("brackets.closed", [task.request(sample, "short") for sample in samples])
+    written = session.grade("brackets.closed", task)
+    samples = written.samples
     likely = session.ask(
         "brackets.next",
         [_step(task, sample, place) for sample in samples for place in range(len(sample.gold.split()))],
@@ -51,32 +50,24 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
             hits.append(place_of(CLOSERS.index(f" {closer}"), of_closers) == 1)
         return sum(hits) / len(hits)
 
-    right = values_of(written, samples, partial(is_right, task))
     following = {model: [share_right(sample, scores) for sample in samples] for model, scores in likely.items()}
     gold = {
         model: [scores[f"{sample.id}@0"]["log_likelihoods"][-1] for sample in samples]
         for model, scores in likely.items()
     }
-    chance = constant_share([sample.gold for sample in task.samples("report", None)])
     depths = [f"depth {sample.data['depth']}" for sample in samples]
-    examples = session.examples(
-        NAME,
-        [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples],
-        written,
-        lambda model, item: right[session.uncut.name][item] > right[model][item],
-    )
     programs = written_programs(session, NAME)
     return {
         **programs,
         "rows": [
-            *session.rows(NAME, "closed", right, chance=chance, headline=True),
+            *session.rows(NAME, "closed", written.right, chance=guessing(task), headline=True),
             *session.rows(NAME, "next bracket", following, chance=1 / 3, headline=True),
             *session.rows(NAME, "log-probability", gold, unit="nats"),
             *programs["rows"],
-            *session.rows_by_group(NAME, "closed", right, depths),
+            *session.rows_by_group(NAME, "closed", written.right, depths),
             *session.rows_by_group(NAME, "next bracket", following, depths),
         ],
-        "examples": [*examples, *programs["examples"]],
+        "examples": [*session.lost(NAME, written, "{} ->"), *programs["examples"]],
     }
 
 

@@ -89,15 +89,15 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
     }
 
 
-def is_right_program(function: Function, text: str, finish_reason: str) -> bool:
+def is_right_program(function: Function, record: Record) -> bool:
     """True if a function is right: it passes its tests, or, where no sandbox works, parses."""
-    if _class_of(function, {"text": text, "finish_reason": finish_reason}) != "parses":
+    if _class_of(function, record) != "parses":
         return False
     try:
         describe()
     except InputError:
         return True
-    return run_programs([_program(function, text)], limits=LIMITS)[0].passed
+    return run_programs([_program(function, record["text"])], limits=LIMITS)[0].passed
 
 
 def _program(function: Function, text: str) -> Program:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from layercut.engine.base import (
     GREEDY,
@@ -14,6 +14,7 @@ from layercut.engine.base import (
     Decoding,
     Divergence,
     Engine,
+    GenerationRequest,
     LikelihoodRequest,
     Likelihoods,
     Plans,
@@ -27,7 +28,7 @@ from layercut.progress import OnProgress
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Sample, Task
+from layercut.tasks.base import Readout, Sample, Task
 
 Needs = Literal["text", "tokens"]
 """Requirement of a diagnostic on two models: nothing but the questions, or the tokens as well."""
@@ -52,6 +53,15 @@ class SessionModel:
     layers: tuple[int, ...]  # the layers of the original model that it has, ascending; empty where they are not known
     engine: Callable[[], Engine]  # called only if something has to be computed
     shares: frozenset[Needs] = frozenset(get_args(Needs))  # common parts with the original model
+
+
+class Graded(NamedTuple):
+    """Answers of the models to the items of a task."""
+
+    samples: list[Sample]
+    requests: list[GenerationRequest]
+    answers: Answers
+    right: dict[str, list[float]]  # by model, 1 for each item that it answers rightly, else 0
 
 
 class DiagnosticSession:
@@ -92,11 +102,16 @@ class DiagnosticSession:
         if len(items) < self.limit and line not in self.shortfalls:
             self.shortfalls.append(line)
 
-    def samples(self, task: Task) -> list[Sample]:
-        """The report items of a task, as many as the limit asks for."""
+    def grade(
+        self, name: str, task: Task, readout: Readout = "short", models: Sequence[SessionModel] | None = None
+    ) -> Graded:
+        """Answers of every model to the report items of a task, as many as the limit asks for."""
         samples = task.samples("report", self.limit)
         self.came(task.name, samples)
-        return samples
+        requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
+        answers = self.ask(name, requests, models)
+        right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
+        return Graded(samples, requests, answers, right)
 
     def ask(
         self,
@@ -201,6 +216,15 @@ class DiagnosticSession:
         share = (self._stage + done / max(1, total)) / self._num_stages
         self._on_progress(min(STEPS, int(STEPS * share)), STEPS)
 
+    def lost(self, diagnostic: str, graded: Graded, asks: str = "{}") -> list[DiagnosisExample]:
+        """Examples of the items that the original model answers rightly and a pruned one does not."""
+        return self.examples(
+            diagnostic,
+            [(sample.id, asks.format(sample.question), sample.gold) for sample in graded.samples],
+            graded.answers,
+            lambda model, item: graded.right[self.uncut.name][item] > graded.right[model][item],
+        )
+
     def rows(self, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
         """A row for every pruned model that has values; ``how`` as ``measure_rows`` takes it."""
         own = {model.name: values[model.name] for model in self.models if model.name in values}
@@ -246,6 +270,12 @@ class DiagnosticSession:
             for place, (id, question, gold) in enumerate(items)
             if is_lost(model.name, place)
         ]
+
+
+def is_right(task: Task, sample: Sample, record: Record, readout: Readout = "short") -> bool:
+    """True if the task's grader finds a written answer right."""
+    fields = {name: record[name] for name in _FIELDS[Completion]}
+    return task.grade(sample, readout, Completion(id=sample.id, num_prompt_tokens=0, **fields)).outcome == "right"
 
 
 def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Literal
 
-from layercut.diagnostics.arithmetic import is_right
 from layercut.diagnostics.programs import is_right_program, make_functions
-from layercut.diagnostics.session import DiagnosticSession, Record
+from layercut.diagnostics.session import DiagnosticSession, Record, is_right
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Sample, Task
+from layercut.tasks.base import Readout
 
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
@@ -40,8 +39,8 @@ class Trace:
     gold: str  # empty where more than one answer is right
     cluster: str  # the context that it shares with other items, or itself
     request: GenerationRequest
-    text: str = ""  # the original model's answer
-    judge: Callable[[str, str], bool]  # from a text and its finish reason, whether it answers the item
+    text: str  # the original model's answer
+    judge: Callable[[Record], bool]  # whether an answer is right
     is_chain: bool = False
     is_code: bool = False
 
@@ -58,8 +57,8 @@ class Trace:
         start = self.text.rfind(self.gold)
         return None if start < 0 else (start, start + len(self.gold))
 
-    def is_right(self, text: str, finish_reason: str = "stop") -> bool:
-        return text == self.text or self.judge(text, finish_reason)
+    def is_right(self, text: str) -> bool:
+        return text == self.text or self.judge({"text": text, "finish_reason": "stop", "num_new_tokens": 0})
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
@@ -70,40 +69,39 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
     """
     traces: list[Trace] = []
     counts: list[str] = []
-
-    def keep_right(name: str, candidates: Sequence[Trace], records: Mapping[str, Record]) -> None:
-        answered = [replace(trace, text=records[trace.id]["text"]) for trace in candidates]
-        right = [t for t in answered if t.text.strip() and t.judge(t.text, records[t.id]["finish_reason"])]
-        traces.extend(right)
-        counts.append(f"{name} {len(right)} of {len(candidates)}")
-
     for name, readout in TASKS:
         task = load_task(name, seed=session.seed)
-        candidates = [
+        try:
+            graded = session.grade(f"propagation.{name}", task, readout, [session.uncut])
+        except InputError as error:
+            counts.append(f"{name} left out ({str(error).rstrip('.')})")
+            continue
+        texts = graded.answers[session.uncut.name]
+        right = [
             Trace(
                 task=name,
                 id=sample.id,
                 question=sample.question,
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
-                request=cast("GenerationRequest", task.request(sample, readout)),
-                judge=partial(_is_right, task, readout, sample),
+                request=request,
+                text=texts[sample.id]["text"],
+                judge=partial(is_right, task, sample, readout=readout),
                 is_chain=readout == "chain",
             )
-            for sample in session.samples(task)
+            for sample, request, is_hit in zip(
+                graded.samples, graded.requests, graded.right[session.uncut.name], strict=True
+            )
+            if is_hit and texts[sample.id]["text"].strip()
         ]
-        requests = [trace.request for trace in candidates]
-        try:
-            answers = session.ask(f"propagation.{name}", requests, [session.uncut])
-        except InputError as error:
-            counts.append(f"{name} left out ({str(error).rstrip('.')})")
-            continue
-        keep_right(name, candidates, answers[session.uncut.name])
+        traces += right
+        counts.append(f"{name} {len(right)} of {len(graded.samples)}")
     functions = make_functions(session.limit, session.seed)
     session.came("functions", functions)
     # The question of the bracket diagnostic, so that its answers are used again.
-    answers = session.ask("brackets.programs", [function.request for function in functions], [session.uncut])
-    candidates = [
+    programs = session.ask("brackets.programs", [function.request for function in functions], [session.uncut])
+    answers = programs[session.uncut.name]
+    right = [
         Trace(
             task=PROGRAMS,
             id=function.id,
@@ -111,18 +109,14 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
             gold="",
             cluster=function.name.rpartition("_")[0],
             request=function.request,
+            text=answers[function.id]["text"],
             judge=partial(is_right_program, function),
             is_code=True,
         )
         for function in functions
+        if answers[function.id]["text"].strip() and is_right_program(function, answers[function.id])
     ]
-    keep_right(PROGRAMS, candidates, answers[session.uncut.name])
-    return traces, counts
-
-
-def _is_right(task: Task, readout: Readout, sample: Sample, text: str, finish_reason: str) -> bool:
-    record = {"text": text, "finish_reason": finish_reason, "num_new_tokens": 0}
-    return is_right(task, sample, record, readout)
+    return [*traces, *right], [*counts, f"{PROGRAMS} {len(right)} of {len(functions)}"]
 
 
 def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[Kind]:
