@@ -67,7 +67,12 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
             *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
         ],
         "data": {},
-        "examples": session.lost(ARITHMETIC, written),
+        "examples": session.examples(
+            ARITHMETIC,
+            [(sample.id, sample.question, sample.gold) for sample in samples],
+            written.answers,
+            written.right,
+        ),
         "notes": [],
     }
 

@@ -56,6 +56,8 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
         for model, scores in likely.items()
     }
     depths = [f"depth {sample.data['depth']}" for sample in samples]
+    items = [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples]
+    examples = session.examples(NAME, items, written.answers, written.right)
     programs = written_programs(session, NAME)
     return {
         **programs,
@@ -67,7 +69,7 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
             *session.rows_by_group(NAME, "closed", written.right, depths),
             *session.rows_by_group(NAME, "next bracket", following, depths),
         ],
-        "examples": [*session.lost(NAME, written, "{} ->"), *programs["examples"]],
+        "examples": [*examples, *programs["examples"]],
     }
 
 

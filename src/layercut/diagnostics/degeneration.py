@@ -56,15 +56,11 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
         f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
-    broken = {model: [is_broken(text) for text, _ in of_model] for model, of_model in written.items()}
+    healthy = {model: [float(not is_broken(text)) for text, _ in of_model] for model, of_model in written.items()}
+    items = [(id, text, "") for id, text in prompts.items()]
     return {
         **result,
-        "examples": session.examples(
-            NAME,
-            [(id, text, "") for id, text in prompts.items()],
-            answers,
-            lambda model, item: broken[model][item] and not broken[session.uncut.name][item],
-        ),
+        "examples": session.examples(NAME, items, answers, healthy),
         "notes": [" ".join([drawn, *result["notes"]])],
     }
 

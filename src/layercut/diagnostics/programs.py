@@ -74,17 +74,14 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
         model: [_class_of(f, records[f.id], runs[model]["failures"].get(f.id)) for f in functions]
         for model, records in answers.items()
     }
+    # What the length limit cut short may still be right, so it is no loss.
+    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in classes}
+    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in classes.items()}
+    items = [(function.id, function.head, "") for function in functions]
     return {
         "rows": program_rows(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
         "data": {"classes": class_counts(classes)},
-        "examples": session.examples(
-            diagnostic,
-            [(function.id, function.head, "") for function in functions],
-            answers,
-            lambda model, item: (
-                classes[session.uncut.name][item] in FINE and classes[model][item] not in (*FINE, "cut")
-            ),
-        ),
+        "examples": session.examples(diagnostic, items, answers, right),
         "notes": [f"{counted(len(functions), 'program')}; {ran}."],
     }
 

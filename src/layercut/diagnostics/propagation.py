@@ -76,24 +76,24 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
         *_token_rows(session, traces, forced, kinds, ("", *KINDS), MEASURES),
         *session.rows(NAME, "free-running", ones | running, clusters=clusters),
     ]
-    for share, answers in written.items():
-        right = {
+    right = {
+        share: ones
+        | {
             model: [float(trace.is_right(records[trace.id]["text"])) for trace in traces]
             for model, records in answers.items()
         }
-        rows += session.rows(NAME, "clamped", ones | right, group=f"{share:.0%} given", clusters=clusters)
+        for share, answers in written.items()
+    }
+    for share, values in right.items():
+        rows += session.rows(NAME, "clamped", values, group=f"{share:.0%} given", clusters=clusters)
+    own = {session.uncut.name: {trace.id: {"text": trace.text} for trace in traces}}
+    items = [(trace.id, trace.question, trace.gold) for trace in traces]
     return {
         "rows": rows,
         "data": {
             "first_wrong": {model: _first_wrong(kinds, of_model, forced[model]) for model, of_model in kept.items()},
         },
-        "examples": session.examples(
-            NAME,
-            [(trace.id, trace.question, trace.gold) for trace in traces],
-            {session.uncut.name: {trace.id: {"text": trace.text} for trace in traces}, **free},
-            lambda model, item: not traces[item].is_right(free[model][traces[item].id]["text"]),
-            pieces,
-        ),
+        "examples": session.examples(NAME, items, {**own, **free}, right[0.0], pieces),
         "notes": notes,
     }
 

@@ -216,15 +216,6 @@ class DiagnosticSession:
         share = (self._stage + done / max(1, total)) / self._num_stages
         self._on_progress(min(STEPS, int(STEPS * share)), STEPS)
 
-    def lost(self, diagnostic: str, graded: Graded, asks: str = "{}") -> list[DiagnosisExample]:
-        """Examples of the items that the original model answers rightly and a pruned one does not."""
-        return self.examples(
-            diagnostic,
-            [(sample.id, asks.format(sample.question), sample.gold) for sample in graded.samples],
-            graded.answers,
-            lambda model, item: graded.right[self.uncut.name][item] > graded.right[model][item],
-        )
-
     def rows(self, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
         """A row for every pruned model that has values; ``how`` as ``measure_rows`` takes it."""
         own = {model.name: values[model.name] for model in self.models if model.name in values}
@@ -244,17 +235,17 @@ class DiagnosticSession:
         diagnostic: str,
         items: Sequence[tuple[str, str, str]],
         answers: Answers,
-        is_lost: Callable[[str, int], bool],
+        right: Values,
         tokens: Mapping[str, list[str]] | None = None,
     ) -> list[DiagnosisExample]:
-        """The items that a pruned model lost, with both models' answers.
+        """The items that the original model has right and a pruned one has not, with both models' answers.
 
         Args:
             items: id, question and right answer of each.
             answers: records with ``text``.
-            is_lost: whether a pruned model, by its name, lost the item at a place.
             tokens: of the original model's answers, by id, where they are known.
         """
+        uncut = self.uncut.name
         return [
             {
                 "diagnostic": diagnostic,
@@ -262,13 +253,13 @@ class DiagnosticSession:
                 "id": id,
                 "question": question,
                 "gold": gold,
-                "uncut": answers[self.uncut.name][id]["text"],
+                "uncut": answers[uncut][id]["text"],
                 "cut": answers[model.name][id]["text"],
                 "tokens": (tokens or {}).get(id, []),
             }
             for model in self.cuts
-            for place, (id, question, gold) in enumerate(items)
-            if is_lost(model.name, place)
+            for (id, question, gold), before, after in zip(items, right[uncut], right[model.name], strict=True)
+            if before > after
         ]
 
 
