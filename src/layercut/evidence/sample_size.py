@@ -57,7 +57,7 @@ class ItemsNeeded(NamedTuple):
 
     to_see_the_difference: int  # for McNemar's exact test to reach the power asked for
     power: float  # power of the test with that number
-    by_formula: int  # connor's number for the test's normal approximation; the exact test needs a little more
+    by_formula: int  # Connor's number for the test's normal approximation; the exact test needs a little more
     to_pin_the_retention: int  # for a 1 - alpha interval of the retention of the half-width asked for
 
 
