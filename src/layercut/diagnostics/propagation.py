@@ -16,8 +16,8 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
-from layercut.diagnostics.session import Answers, DiagnosticSession, Record
-from layercut.diagnostics.traces import KINDS, TOKEN_KINDS, Trace, kept_pieces, kinds_of, right_traces, token_kinds
+from layercut.diagnostics.session import Answers, DiagnosticSession, Record, values_of
+from layercut.diagnostics.traces import KINDS, TOKEN_KINDS, Trace, kept_pieces, right_traces, token_kinds
 from layercut.engine.base import GenerationRequest, Message, Prompt
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 
@@ -56,42 +56,39 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     place. ``clamped`` is the share of answers that come out right after the given part. The original model has 1 in the
     last two by construction: they are its own answers. Traces of one template count as one context.
     """
-    traces, notes = _traces(session)
-    notes[0] += " Kinds of tokens that occur in none of them have no row."
+    traces, forced, note = _scored_traces(session)
+    notes = [f"{note} Kinds of tokens that occur in none of them have no row."]
     if not traces:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
-    forced, pieces = _forced(session, traces)
-    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
-    written = {share: _written_after(session, traces, pieces, share) for share in CLAMPED}
+    written = {share: _written_after(session, traces, share) for share in CLAMPED}
     free = written[0.0]
     kept = {
-        model: {id: kept_pieces(pieces[id], record["text"]) for id, record in records.items()}
-        for model, records in free.items()
+        model: {trace.id: kept_pieces(trace.pieces, texts[trace.id]["text"]) for trace in traces}
+        for model, texts in free.items()
     }
     clusters = [trace.cluster for trace in traces]
     ones = {session.uncut.name: [1.0] * len(traces)}
     running = {model: [_mean(of_model[trace.id]) for trace in traces] for model, of_model in kept.items()}
-    rows = [
-        *_headlines(session, traces, forced, kinds),
-        *_token_rows(session, traces, forced, kinds, ("", *KINDS), MEASURES),
-        *session.rows(NAME, "free-running", ones | running, clusters=clusters),
-    ]
     right = {
-        share: ones
-        | {
-            model: [float(trace.is_right(records[trace.id]["text"])) for trace in traces]
-            for model, records in answers.items()
-        }
+        share: ones | values_of(answers, traces, lambda trace, record: trace.is_right(record["text"]))
         for share, answers in written.items()
     }
-    for share, values in right.items():
-        rows += session.rows(NAME, "clamped", values, group=f"{share:.0%} given", clusters=clusters)
     own = {session.uncut.name: {trace.id: {"text": trace.text} for trace in traces}}
     items = [(trace.id, trace.question, trace.gold) for trace in traces]
+    pieces = {trace.id: trace.pieces for trace in traces}
     return {
-        "rows": rows,
+        "rows": [
+            *_headlines(session, traces, forced),
+            *_token_rows(session, traces, forced, ("", *KINDS), MEASURES),
+            *session.rows(NAME, "free-running", ones | running, clusters=clusters),
+            *(
+                row
+                for share, values in right.items()
+                for row in session.rows(NAME, "clamped", values, group=f"{share:.0%} given", clusters=clusters)
+            ),
+        ],
         "data": {
-            "first_wrong": {model: _first_wrong(kinds, of_model, forced[model]) for model, of_model in kept.items()},
+            "first_wrong": {model: _first_wrong(traces, of_model, forced[model]) for model, of_model in kept.items()},
         },
         "examples": session.examples(NAME, items, {**own, **free}, right[0.0], pieces),
         "notes": notes,
@@ -105,37 +102,32 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     ``extra loss`` and ``KL``. ``extra loss`` also by ``token_kinds``: a mean over all tokens hardly shows a layer that
     only few of them need.
     """
-    traces, notes = _traces(session)
+    traces, forced, note = _scored_traces(session)
     rows: list[MeasureRow] = []
     if traces:
-        forced, pieces = _forced(session, traces)
-        kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
-        finer = {id: token_kinds(of_trace) for id, of_trace in pieces.items()}
-        rows += _headlines(session, traces, forced, kinds)
-        rows += _token_rows(session, traces, forced, kinds, ("",), MEASURES)
-        rows += _token_rows(session, traces, forced, finer, TOKEN_KINDS, (EXTRA_LOSS,))
-    return {"rows": rows, "data": {}, "examples": [], "notes": notes}
+        finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
+        rows += _headlines(session, traces, forced)
+        rows += _token_rows(session, traces, forced, ("",), MEASURES)
+        rows += _token_rows(session, finer, forced, TOKEN_KINDS, (EXTRA_LOSS,))
+    return {"rows": rows, "data": {}, "examples": [], "notes": [note]}
 
 
-def _traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
-    """The right answers to score, none where there is no pruned model; and the note on how many there are."""
+def _scored_traces(session: DiagnosticSession) -> tuple[list[Trace], Answers, str]:
+    """The right answers with their tokens, none where there is no pruned model; the damage at every token; and a note
+    on how many there are.
+    """
     traces, counts = right_traces(session)
     note = f"Right answers of the original model that were scored: {', '.join(counts)}."
-    return traces if session.cuts else [], [note]
-
-
-def _forced(session: DiagnosticSession, traces: Sequence[Trace]) -> tuple[Answers, dict[str, list[str]]]:
-    """Damage at the tokens of every trace, and the tokens' texts."""
+    if not (traces and session.cuts):
+        return [], {}, note
     forced = session.damages("propagation.forced", [trace.forced for trace in traces])
     uncut = forced[session.uncut.name]
-    return forced, {trace.id: [token["text"] for token in uncut[trace.id]["tokens"]] for trace in traces}
+    return [trace.of_pieces([token["text"] for token in uncut[trace.id]["tokens"]]) for trace in traces], forced, note
 
 
-def _written_after(
-    session: DiagnosticSession, traces: Sequence[Trace], pieces: Mapping[str, Sequence[str]], share: float
-) -> Answers:
+def _written_after(session: DiagnosticSession, traces: Sequence[Trace], share: float) -> Answers:
     """Whole answers of the pruned models; the first tokens were given, at least this share of them."""
-    starts = {id: "".join(of_trace[: math.ceil(share * len(of_trace))]) for id, of_trace in pieces.items()}
+    starts = {trace.id: "".join(trace.pieces[: math.ceil(share * len(trace.pieces))]) for trace in traces}
     requests = [_begun(trace.request, starts[trace.id]) for trace in traces]
     written = session.ask(f"propagation.clamped_{round(100 * share)}", requests, session.cuts)
     return {
@@ -152,29 +144,21 @@ def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
     return replace(request, prompt=begun, begins="")
 
 
-def _headlines(
-    session: DiagnosticSession, traces: Sequence[Trace], forced: Answers, kinds: Mapping[str, Sequence[str]]
-) -> list[MeasureRow]:
+def _headlines(session: DiagnosticSession, traces: Sequence[Trace], forced: Answers) -> list[MeasureRow]:
     """First choices by kind of token, in traces that no other diagnostic asks for."""
     own = [trace for trace in traces if trace.task in OWN]
     name = f"{FIRST} ({', '.join(OWN)})"
-    rows = _token_rows(session, own, forced, kinds, KINDS, (FIRST,))
-    return [replace(row, metric=name, headline=True) for row in rows]
+    return [replace(row, metric=name, headline=True) for row in _token_rows(session, own, forced, KINDS, (FIRST,))]
 
 
 def _token_rows(
-    session: DiagnosticSession,
-    traces: Sequence[Trace],
-    forced: Answers,
-    kinds: Mapping[str, Sequence[str]],
-    groups: Sequence[str],
-    names: Iterable[str],
+    session: DiagnosticSession, traces: Sequence[Trace], forced: Answers, groups: Sequence[str], names: Iterable[str]
 ) -> list[MeasureRow]:
     """Rows of measures by kind of token; the empty group has all tokens."""
     rows: list[MeasureRow] = []
     for group, name in product(groups, names):
         value, unit = MEASURES[name]
-        chosen = {trace.id: [i for i, kind in enumerate(kinds[trace.id]) if group in ("", kind)] for trace in traces}
+        chosen = {trace.id: [i for i, kind in enumerate(trace.kinds) if group in ("", kind)] for trace in traces}
         having = [trace for trace in traces if chosen[trace.id]]
         values = {}
         for model, records in forced.items():
@@ -194,9 +178,10 @@ def _token_rows(
 
 
 def _first_wrong(
-    kinds: Mapping[str, Sequence[str]], kept: Mapping[str, Sequence[bool]], forced: Mapping[str, Record]
+    traces: Sequence[Trace], kept: Mapping[str, Sequence[bool]], forced: Mapping[str, Record]
 ) -> dict[str, Any]:
     """Where answers first differ from the trace: kind and place of that token, and counts of traces."""
+    kinds = {trace.id: trace.kinds for trace in traces}
     wrong = {id: of_trace.index(False) for id, of_trace in kept.items() if False in of_trace}
     return {
         "kinds": dict(Counter(kinds[id][index] for id, index in wrong.items())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -43,19 +43,19 @@ class Trace:
     judge: Callable[[Record], bool]  # whether an answer is right
     is_chain: bool = False
     is_code: bool = False
+    pieces: list[str] = field(default_factory=list)  # the texts of its tokens
+    kinds: Sequence[str] = ()  # of its tokens
 
     @property
     def forced(self) -> LikelihoodRequest:
         """The prompt with the answer given."""
         return LikelihoodRequest(id=self.id, prompt=self.request.prompt, continuations=(self.text,))
 
-    @property
-    def answer(self) -> tuple[int, int] | None:
-        """The characters of the final answer in a chain of steps. In a short answer, tokens keep their own kinds."""
-        if not self.is_chain:
-            return None
-        start = self.text.rfind(self.gold)
-        return None if start < 0 else (start, start + len(self.gold))
+    def of_pieces(self, pieces: list[str]) -> Trace:
+        """The same with its tokens. In a short answer, the tokens of the final answer keep their own kinds."""
+        start = self.text.rfind(self.gold) if self.is_chain else -1
+        answer = None if start < 0 else (start, start + len(self.gold))
+        return replace(self, pieces=pieces, kinds=kinds_of(pieces, answer=answer, code=self.is_code))
 
     def is_right(self, text: str) -> bool:
         return text == self.text or self.judge({"text": text, "finish_reason": "stop", "num_new_tokens": 0})

@@ -102,7 +102,7 @@ class Damage(NamedTuple):
     """A loss that is shown."""
 
     row: MeasureRow
-    p_adjusted: float  # holm's p-value, over all headline measures of the pruned model
+    p_adjusted: float  # Holm's p-value, over all headline measures of the pruned model
 
     @property
     def severity(self) -> float:
