@@ -15,7 +15,7 @@ from layercut.diagnostics.session import DiagnosticSession, Record
 from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.program_classes import FINE, ProgramClass, class_counts, classify, program_rows
+from layercut.evidence.program_classes import FINE, ProgramClass, classify, measure_programs
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.tasks.base import content_id
@@ -48,8 +48,8 @@ class Function(NamedTuple):
 def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
     """Have every model write small functions, and classify how they end.
 
-    Measures are those of ``program_rows``. Where no sandbox works, programs are classed by text alone, and a note gives
-    the reason. Results of runs are stored like answers.
+    Measures are those of ``measure_programs``. Where no sandbox works, programs are classed by text alone, and a note
+    gives the reason. Results of runs are stored like answers.
     """
     functions = make_functions(session.limit, session.seed)
     session.came("functions", functions)
@@ -79,8 +79,7 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
     right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in classes.items()}
     items = [(function.id, function.head, "") for function in functions]
     return {
-        "rows": program_rows(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
-        "data": {"classes": class_counts(classes)},
+        **measure_programs(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
         "examples": session.examples(diagnostic, items, answers, right),
         "notes": [f"{counted(len(functions), 'program')}; {ran}."],
     }

@@ -20,7 +20,7 @@ from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.degeneration import FEWEST_WORDS, NAME, measure_texts, words_of
 from layercut.evidence.diagnosis import Diagnosis, with_rows
-from layercut.evidence.program_classes import CLASS, class_counts, program_rows
+from layercut.evidence.program_classes import CLASS, measure_programs
 from layercut.evidence.sweep import Sweep
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
@@ -122,12 +122,8 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     if known:
         classes = {name: [kind for place in known if (kind := of_arm[place])] for name, of_arm in every.items()}
         clusters = clusters_of([first[place] for place in known])
-        found[PROGRAMS] = {
-            "rows": program_rows(PROGRAMS, classes, seed=seed, clusters=clusters),
-            "data": {"classes": class_counts(classes)},
-            "examples": [],
-            "notes": [f"{counted(len(known), 'program')} of each model."],
-        }
+        notes = [f"{counted(len(known), 'program')} of each model."]
+        found[PROGRAMS] = {**measure_programs(PROGRAMS, classes, seed=seed, clusters=clusters), "notes": notes}
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from layercut.evidence.diagnosis import Diagnosis, measure_rows
+from layercut.evidence.diagnosis import Diagnosis, item_rows
 
 NAME = "degeneration"
 FEWEST_REPEATS = 3
@@ -39,21 +39,7 @@ def measure_texts(
         texts: by name of the model, the original one first: each text and its finish reason, in the same order.
     """
     measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
-    names = next((name for of_model in measures.values() for name in of_model[:1]), {})
-    rows = [
-        row
-        for name in names
-        for row in measure_rows(
-            NAME,
-            name,
-            {model: [float(of_text[name]) for of_text in of_model] for model, of_model in measures.items()},
-            seed=seed,
-            better="higher" if name in _HIGHER else "lower",
-            unit="words" if name == "length" else "share",
-            clusters=clusters,
-            headline=name in HEADLINES,
-        )
-    ]
+    rows = item_rows(NAME, measures, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
     short, single = (
         ", ".join(f"{model} {sum(map(counts, of_model))}" for model, of_model in texts.items())
         for counts in (lambda text: len(words_of(text[0])) < FEWEST_WORDS, lambda text: len(sentences_of(text[0])) < 2)

@@ -214,6 +214,33 @@ def measure_rows(
     return rows
 
 
+def item_rows(
+    diagnostic: str,
+    items: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    seed: int,
+    clusters: Sequence[str] | None,
+    higher: Sequence[str],
+    headlines: Sequence[str],
+) -> list[MeasureRow]:
+    """Rows of all measures of each item, by name of the model and of the measure; ``higher`` are those to be high."""
+    names = next((list(measures) for of_model in items.values() for measures in of_model[:1]), [])
+    return [
+        row
+        for name in names
+        for row in measure_rows(
+            diagnostic,
+            name,
+            {model: [float(measures[name]) for measures in of_model] for model, of_model in items.items()},
+            seed=seed,
+            better="higher" if name in higher else "lower",
+            unit="words" if name == "length" else "share",
+            clusters=clusters,
+            headline=name in headlines,
+        )
+    ]
+
+
 def without_kept(values: Comparison) -> Comparison:
     """Without retentions, where they have no meaning."""
     return values._replace(retention=None, retention_above_chance=None)

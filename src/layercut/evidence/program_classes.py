@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
-from layercut.evidence.diagnosis import MeasureRow, measure_rows
+from layercut.evidence.diagnosis import Diagnosis, item_rows
 
 Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_string"]
 CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -91,67 +91,49 @@ def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcom
     return "indentation" if isinstance(error, IndentationError) else "other_syntax"
 
 
-class ProgramMeasure(NamedTuple):
-    """A share of all programs."""
-
-    classes: Collection[str]
-    better: Literal["higher", "lower"] = "lower"
-    headline: bool = False
-    needs_run: bool = False
-
-
-MEASURES = {
-    "programs that parse": ProgramMeasure([name for name in CLASSES if name not in NOT_PARSED], "higher", True),
-    "programs with a bracket error": ProgramMeasure(BRACKET, headline=True),
-    "programs with any syntax error": ProgramMeasure(SYNTAX),
-    "programs without code": ProgramMeasure(("no_code",)),
-    "programs that pass": ProgramMeasure(("passed",), "higher", needs_run=True),
-    "programs with a wrong result": ProgramMeasure(("wrong_answer",), needs_run=True),
-    "programs that raise an exception": ProgramMeasure(EXCEPTIONS, needs_run=True),
-    "programs that run out of time": ProgramMeasure(("timeout",), needs_run=True),
+MEASURES: Mapping[str, Collection[str]] = {
+    "programs that parse": [name for name in CLASSES if name not in NOT_PARSED],
+    "programs with a bracket error": BRACKET,
+    "programs with any syntax error": SYNTAX,
+    "programs without code": ("no_code",),
+    "programs that pass": ("passed",),
+    "programs with a wrong result": ("wrong_answer",),
+    "programs that raise an exception": EXCEPTIONS,
+    "programs that run out of time": ("timeout",),
 }
 """A bracket error is the first error. Programs that the length limit ended without an error neither parse nor fail."""
+HEADLINES = ("programs that parse", "programs with a bracket error")
+_HIGHER = ("programs that parse", "programs that pass")
+_BY_TEXT = tuple(MEASURES)[:4]  # measures that need no run
 
 
-def program_rows(
+def measure_programs(
     diagnostic: str,
     classes: Mapping[str, Sequence[ProgramClass]],
     *,
     seed: int,
     clusters: Sequence[str] | None = None,
     were_run: bool = True,
-) -> list[MeasureRow]:
-    """A row for each of MEASURES and pruned model.
+) -> Diagnosis:
+    """A row for each of MEASURES and pruned model, and the number of programs by model and class.
 
     Args:
         diagnostic: whose rows these are.
         classes: by name of the model, the original one first: the class of each program, in the same order.
-        seed: of the resampling.
         clusters: contexts that the problems share, if any.
         were_run: whether programs that parse were run.
     """
-    return [
-        row
-        for name, measure in MEASURES.items()
-        if were_run or not measure.needs_run
-        for row in measure_rows(
-            diagnostic,
-            name,
-            {model: [float(kind in measure.classes) for kind in of_model] for model, of_model in classes.items()},
-            seed=seed,
-            better=measure.better,
-            clusters=clusters,
-            headline=measure.headline,
-        )
-    ]
-
-
-def class_counts(classes: Mapping[str, Sequence[ProgramClass]]) -> dict[str, dict[str, int]]:
-    """Number of programs by model and class, in the order of CLASSES."""
-    return {
+    measures = {name: kinds for name, kinds in MEASURES.items() if were_run or name in _BY_TEXT}
+    shares = {
+        model: [{name: kind in kinds for name, kinds in measures.items()} for kind in of_model]
+        for model, of_model in classes.items()
+    }
+    counts = {
         model: {kind: of_model.count(kind) for kind in CLASSES if kind in of_model}
         for model, of_model in classes.items()
     }
+    rows = item_rows(diagnostic, shares, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
+    return {"rows": rows, "data": {"classes": counts}, "examples": [], "notes": []}
 
 
 def _syntax_error(source: str) -> SyntaxError | None:
