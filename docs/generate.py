@@ -219,7 +219,7 @@ def settings_page() -> str:
 
 def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
-    from layercut.diagnostics.settings import DiagnoseSettings
+    from layercut.diagnostics import DiagnoseSettings
     from layercut.drafting.settings import DraftSettings
     from layercut.healing.filters import FilterSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec

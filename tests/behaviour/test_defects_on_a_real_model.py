@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from layercut.diagnostics import diagnostic
+from layercut.diagnostics import load_diagnostic
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
@@ -58,7 +58,7 @@ def test_a_model_that_never_closes_brackets(healthy: LoadedModel, tmp_path: Path
         for name in engines
     ]
     session = DiagnosticSession(arms, lambda name, arm: Journal(tmp_path / f"{name}.{arm}.jsonl"), limit=LIMIT)
-    found = {name: diagnostic(name)(session) for name in ("arithmetic", "brackets", "degeneration")}
+    found = {name: load_diagnostic(name)(session) for name in ("arithmetic", "brackets", "degeneration")}
     assert accused(found, "sick") == ["brackets"]
     rows = {row.metric: row.to_dict() for row in found["brackets"]["rows"] if not row.group}
     assert rows["closed"]["cut"][0] == 0

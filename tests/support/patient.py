@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from layercut.diagnostics.arithmetic import DIGITS, expressions
+from layercut.diagnostics.arithmetic import expressions
 from layercut.diagnostics.brackets import CLOSERS, nested
-from layercut.diagnostics.functions import functions
+from layercut.diagnostics.programs import make_functions
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import (
     Completion,
@@ -41,7 +41,7 @@ def right_answers() -> dict[str, str]:
             known[sample.id] = task.answer(sample.gold).rstrip("\n")  # type: ignore[attr-defined]
     for sample in load_task("gsm_symbolic").samples("report", LIMIT):
         known[sample.id] = _CHAIN.format(sample.gold)
-    for one in functions(LIMIT, 0):
+    for one in make_functions(LIMIT, 0):
         known[one.id] = one.body
     return known
 
@@ -100,7 +100,7 @@ class PatientEngine(FakeEngine):
             place = int(request.id.partition("@")[2])
             wanted = " " + right.split()[place]
         else:
-            wanted = right[:2] if request.continuations == DIGITS else right
+            wanted = right
         sick = (self._sick(plan, "never_closes") and is_about_brackets(name)) or (
             self._sick(plan, "cannot_add") and name.startswith("expressions")
         )
@@ -142,7 +142,7 @@ class PatientEngine(FakeEngine):
         )
 
 
-def arms(engine: FakeEngine) -> list[SessionModel]:
+def models(engine: FakeEngine) -> list[SessionModel]:
     """The patient uncut and cut."""
     return [
         SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine)
@@ -155,7 +155,7 @@ def session(
 ) -> DiagnosticSession:
     """A bench with journals in a folder."""
     return DiagnosticSession(
-        arms(engine),
+        models(engine),
         lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"),
         limit=limit,
         num_samples=num_samples,

@@ -7,14 +7,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import Field
+
+from layercut.base_settings import Seed, Settings
 from layercut.errors import unknown
 from layercut.models.bundled import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from layercut.diagnostics.session import DiagnosticSession, Needs
     from layercut.evidence.diagnosis import Diagnosis
+
+
+class DiagnoseSettings(Settings):
+    """Settings of a diagnosis, the same for every model."""
+
+    limit: int = Field(32, ge=1, description="Items of each kind of question.")
+    num_samples: int = Field(64, ge=1, description="Answers drawn for each item where answers are drawn.")
+    seed: Seed = 0
 
 
 class KnownDiagnostic(NamedTuple):
@@ -28,10 +39,9 @@ class KnownDiagnostic(NamedTuple):
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
 _HERE = "layercut.diagnostics"
+_AT_TOKENS = f"{_HERE}.propagation:teacher_forced"
 DIAGNOSTICS = {
-    "arithmetic": KnownDiagnostic(
-        f"{_HERE}.arithmetic:arithmetic", "expressions by size: written, ranked, first digit", 3
-    ),
+    "arithmetic": KnownDiagnostic(f"{_HERE}.arithmetic:arithmetic", "expressions by size: written and ranked", 2),
     "brackets": KnownDiagnostic(
         f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4
     ),
@@ -42,36 +52,29 @@ DIAGNOSTICS = {
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
         11,
-        needs="tokens",
+        "tokens",
     ),
     "demoted": KnownDiagnostic(
-        f"{_HERE}.demoted:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4
+        f"{_HERE}.arithmetic:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4
     ),
 }
-
 LAYER_FORMS = {
-    "arithmetic": DIAGNOSTICS["arithmetic"],
-    "brackets": DIAGNOSTICS["brackets"],
-    "degeneration": DIAGNOSTICS["degeneration"],
-    "propagation": KnownDiagnostic(
-        f"{_HERE}.propagation:teacher_forced",
-        "damage along right answers of the original model, each token given",
-        6,
-    ),
+    **{name: DIAGNOSTICS[name] for name in ("arithmetic", "brackets", "degeneration")},
+    "propagation": KnownDiagnostic(_AT_TOKENS, "damage along right answers of the original model, each token given", 6),
 }
 """Measures of a sweep where each layer is skipped alone: measures that separate layers and are cheap enough."""
 
 
-def diagnostic(
+def load_diagnostic(
     name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS
 ) -> Callable[[DiagnosticSession], Diagnosis]:
-    """The function of a diagnostic that ``known`` has checked; of ``LAYER_FORMS``, its form for single layers."""
-    module, _, function = forms[name].function.partition(":")
-    found: Callable[[DiagnosticSession], Diagnosis] = getattr(import_module(module), function)
-    return found
+    """The function of a diagnostic; of ``LAYER_FORMS``, its form for single layers."""
+    module, _, attribute = forms[name].function.partition(":")
+    function: Callable[[DiagnosticSession], Diagnosis] = getattr(import_module(module), attribute)
+    return function
 
 
-def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS) -> list[str]:
+def known(names: Sequence[str], forms: Iterable[str] = DIAGNOSTICS) -> list[str]:
     """The names in the order of the list, each once; all of them for none. InputError for an unknown one."""
     for name in names:
         if name not in forms:
@@ -81,6 +84,7 @@ def known(names: Sequence[str], forms: Mapping[str, KnownDiagnostic] = DIAGNOSTI
 
 def is_plan(cut: str) -> bool:
     """True if it names layers of the original model, and not another model."""
-    if Path(cut).is_dir() or cut.startswith(PREFIX) or cut.lower().endswith(".gguf"):
-        return _PLAN.fullmatch(cut) is not None
-    return _PLAN.fullmatch(cut) is not None or cut.endswith(".json") or "/" not in cut
+    if _PLAN.fullmatch(cut):
+        return True
+    is_model = Path(cut).is_dir() or cut.startswith(PREFIX) or cut.lower().endswith(".gguf")
+    return not is_model and (cut.endswith(".json") or "/" not in cut)

@@ -1,9 +1,7 @@
-"""Arithmetic: does the model still write, rank and predict whole results, and is the first digit right?
+"""Arithmetic: does the model still write and rank whole results, and is what it lost demoted or erased?
 
-Probe E3, E8 and E11 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads
-the first digit alone. That measure is kept for comparison and marked: guessing the most common first digit earns about
-25 % of it. A tokenizer may take several digits as one token. Then the first token of an answer is not its first digit,
-and the probability of a digit is that of all numbers that begin with it.
+Probe E3 and E8 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads the
+first digit alone; guessing the most common first digit earns about 25 % of that. Here whole answers count.
 """
 
 from __future__ import annotations
@@ -11,22 +9,23 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any
 
-from layercut.diagnostics.measures import by_group, examples_of, rows_of
-from layercut.diagnostics.session import DiagnosticSession
-from layercut.engine.base import Completion, LikelihoodRequest
+from layercut.diagnostics.session import DiagnosticSession, is_right, values_of
+from layercut.engine.base import Decoding, LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.tasks.base import Readout, Sample
+from layercut.evidence.intervals import pass_at_k
 from layercut.tasks.builtin.lines import find_number, same_number
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
+from layercut.text.counting import counted
 
-NAME = "arithmetic"
+ARITHMETIC, DEMOTED = "arithmetic", "demoted"
 VERSION = 1  # raised by any change of the generator, the near misses, the examples or the prompt
 NUM_SAMPLES = 500
 EASY = ((1, 1), (2, 1), (1, 2))
@@ -37,80 +36,130 @@ is easier than what the paper asks; without it a small model would have nothing 
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _EXAMPLES = ("7 + 5 - 4", "3 * 6 + 2", "52 + 31")
-DIGITS = tuple(f" {digit}" for digit in range(10))
-NUMBERS = tuple(f" {number}" for number in range(1000))
-"""Numbers that are one token for tokenizers with tokens of up to three digits."""
+K = (1, 4, 16, 64)
+TEMPERATURE = 0.8
+LIKELIER = 4
+"""How many times likelier than by guessing the right number of a demoted item is, at least. A model that knows nothing
+of the result gives it the probability of a guess on average, so it passes on one item in four at most (Markov)."""
 
 
 def arithmetic(session: DiagnosticSession) -> Diagnosis:
     """Ask expressions of every model: written, ranked among near misses, and by their first digit.
 
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
-    ``place`` of the right answer among the four options, 1 to 4; ``first digit`` accuracy and log-probability of
-    results that are not negative, the digits 0 to 9 compared with each other only (``first_digits``). The items are
-    generated ``expressions``.
+    ``place`` of the right answer among the four options, 1 to 4. The items are generated ``expressions``.
     """
     task = expressions(seed=session.seed)
-    samples = task.samples("report", session.limit)
-    session.came(task.name, samples)
-    written = session.completions("arithmetic.written", [task.request(s, "short") for s in samples])  # type: ignore[misc]
-    ranked = session.likelihoods("arithmetic.ranked", [task.request(s, "rank") for s in samples])  # type: ignore[misc]
-    plain = [s for s in samples if not s.gold.startswith("-")]
-    num_tokens = [ranked[session.uncut.name][s.id]["num_tokens"][s.gold_index] for s in samples]
-    together = takes_digits_together([s.gold for s in samples], num_tokens)
-    options_of_first = NUMBERS if together else DIGITS
-    asked_first = [
-        LikelihoodRequest(id=s.id, prompt=task.examples + task.prompt(s.question), continuations=options_of_first)
-        for s in plain
-    ]
-    first = session.likelihoods("arithmetic.first_digit", asked_first)
-    names = [arm.name for arm in session.arms]
+    written = session.grade("arithmetic.written", task)
+    samples = written.samples
+    ranked = session.ask("arithmetic.ranked", [task.request(sample, "rank") for sample in samples])
+    place = values_of(ranked, samples, lambda sample, r: place_of(sample.gold_index, r["log_likelihoods"]))
+    best = {model: [float(value == 1) for value in values] for model, values in place.items()}
+    gold = values_of(ranked, samples, lambda sample, r: r["log_likelihoods"][sample.gold_index])
     kinds = [str(sample.data["kind"]) for sample in samples]
-
-    right = {name: [float(is_right(task, s, written[name][s.id])) for s in samples] for name in names}
-    options = {name: [ranked[name][s.id]["log_likelihoods"] for s in samples] for name in names}
-    place = {name: [place_of(s.gold_index, options[name][i]) for i, s in enumerate(samples)] for name in names}
-    best = {name: [float(found == 1) for found in place[name]] for name in names}
-    gold = {name: [options[name][i][s.gold_index] for i, s in enumerate(samples)] for name in names}
-    golds = [s.gold for s in task.samples("report", None)]  # of all items: among a few, one answer is always common
-    rows = [
-        *rows_of(session, NAME, "written", right, chance=constant_share(golds), headline=True),
-        *rows_of(session, NAME, "ranked", best, chance=0.25, headline=True),
-        *rows_of(session, NAME, "log-probability", gold, unit="nats"),
-        *rows_of(
-            session, NAME, "place", {n: [float(p) for p in place[n]] for n in names}, better="lower", unit="score"
+    rows = partial(session.rows, ARITHMETIC)
+    return {
+        "rows": [
+            *rows("written", written.right, chance=guessing(task), headline=True),
+            *rows("ranked", best, chance=0.25, headline=True),
+            *rows("log-probability", gold, unit="nats"),
+            *rows("place", place, better="lower", unit="score"),
+            *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
+        ],
+        "data": {},
+        "examples": session.examples(
+            ARITHMETIC,
+            [(sample.id, sample.question, sample.gold) for sample in samples],
+            written.answers,
+            written.right,
         ),
-    ]
-    digit = {
-        name: [first_digits(options_of_first, first[name][s.id]["log_likelihoods"], first[name][s.id]["num_tokens"])
-               for s in plain]
-        for name in names
-    }  # fmt: skip
-    hits = {n: [float(place_of(int(s.gold[0]), digit[n][i]) == 1) for i, s in enumerate(plain)] for n in names}
-    likely = {name: [digit[name][i][int(s.gold[0])] for i, s in enumerate(plain)] for name in names}
-    every = [gold[0] for gold in golds if not gold.startswith("-")]
-    floor = constant_share(every) if every else 0.0
-    rows += rows_of(session, NAME, "first digit (paper)", hits, chance=floor)
-    rows += rows_of(session, NAME, "first digit log-probability (paper)", likely, unit="nats")
-    notes = [
-        f"first digit is the measure of arXiv:2602.01997; always saying the most common digit earns {floor:.0%} of it, "
-        "so small values carry no information."
-    ]
-    if together:
-        notes[0] += (
-            " The tokenizer takes several digits as one token: a digit's probability is that of all numbers up to 999 "
-            "that are one token and begin with it."
-        )
-    rows += by_group(session, NAME, "written", right, kinds)
-    uncut = session.uncut.name
-    examples = examples_of(
-        session,
-        NAME,
-        [(s.id, s.question, s.gold) for s in samples],
-        written,
-        lambda arm, place: right[uncut][place] > right[arm][place],
+        "notes": [],
+    }
+
+
+def demoted(session: DiagnosticSession) -> Diagnosis:
+    """Ask the expressions in every way that could bring a right answer back: demoted or erased?
+
+    A greedy answer shows the mode alone. ShortOPD (arXiv:2607.13124) finds that pass@1 of a pruned model collapses
+    while pass@k rebounds, and arXiv:2606.17609 that answers return with one more example.
+
+    Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``above
+    guessing``, the log-probability of the right number minus that of guessing its digits, in nats; ``gold rank``, the
+    worst rank of any token of the right answer, given those before; ``one more example``, greedy with four examples
+    instead of three. An item is lost if the original model's greedy answer is right and the pruned model's wrong. A
+    lost item is *demoted* if the right number is at least ``LIKELIER`` times as likely as by guessing its digits, else
+    *erased*.
+    """
+    task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
+    num_samples = session.num_samples
+    greedy = session.grade("demoted.greedy", task)
+    samples, first = greedy.samples, greedy.right
+    draws = [replace(request, id=f"{request.id}#{n}") for request in greedy.requests for n in range(num_samples)]
+    drawn = session.ask("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=session.seed))
+    more = session.grade("demoted.helped", longer).right
+    forced = session.damages(
+        "demoted.forced",
+        [
+            LikelihoodRequest(id=sample.id, prompt=request.prompt, continuations=(f" {sample.gold}\n",))
+            for sample, request in zip(samples, greedy.requests, strict=True)
+        ],
     )
-    return {"rows": rows, "data": {}, "examples": examples, "notes": notes}
+    hits = {
+        model: [sum(is_right(task, s, records[f"{s.id}#{n}"]) for n in range(num_samples)) for s in samples]
+        for model, records in drawn.items()
+    }
+    passes = {
+        f"pass@{k}": {model: [pass_at_k(num_samples, count, k) for count in counts] for model, counts in hits.items()}
+        for k in K
+        if k <= num_samples
+    }
+    above = values_of(forced, samples, lambda _, record: above_guessing(record["tokens"]))
+    worst = values_of(forced, samples, lambda _, record: max(token["rank"] for token in record["tokens"]))
+    chance = guessing(task)
+    verdicts = {}
+    for name in (model.name for model in session.cuts):
+        lost = [i for i in range(len(samples)) if first[session.uncut.name][i] > first[name][i]]
+        num_demoted = sum(above[name][i] >= math.log(LIKELIER) for i in lost)
+        verdicts[name] = {
+            "lost": len(lost),
+            "demoted": num_demoted,
+            "erased": len(lost) - num_demoted,
+            "times": math.exp(math.fsum(above[name][i] for i in lost) / len(lost)) if lost else None,
+            "drawn": sum(hits[name][i] > 0 for i in lost),
+            # At least one of the samples is right, if each guesses the digits of the right answer.
+            "guessed": math.fsum(1 - (1 - 10.0 ** -_num_digits(samples[i].gold)) ** num_samples for i in lost),
+            "helped": sum(more[name][i] > 0 for i in lost),
+        }
+    rows = partial(session.rows, DEMOTED)
+    return {
+        "rows": [
+            *rows("greedy", first, chance=chance),
+            *(row for measure, values in passes.items() for row in rows(measure, values)),
+            *rows("one more example", more, chance=chance),
+            *rows("above guessing", above, unit="nats"),
+            *rows("gold rank", worst, better="lower", unit="score"),
+        ],
+        "data": {"verdicts": verdicts},
+        "examples": [],
+        "notes": [
+            f"{counted(num_samples, 'answer')} sampled for each item at temperature {TEMPERATURE}, seed {session.seed}."
+        ],
+    }
+
+
+def above_guessing(tokens: Sequence[Mapping[str, Any]]) -> float:
+    """ln p of the digits of an answer, each token given those before, minus D ln(1/10) for its D digits.
+
+    >>> round(above_guessing([{"text": " ", "nll": 0.1}, {"text": "7", "nll": 0.0}]), 2)
+    2.3
+    """
+    numbers = [token for token in tokens if _num_digits(token["text"])]
+    num_digits = sum(_num_digits(token["text"]) for token in numbers)
+    return num_digits * math.log(10) - math.fsum(token["nll"] for token in numbers)
+
+
+def _num_digits(text: str) -> int:
+    return sum(character.isdigit() for character in text)
 
 
 def place_of(index: int, scores: Sequence[float]) -> int:
@@ -123,48 +172,9 @@ def place_of(index: int, scores: Sequence[float]) -> int:
     return 1 + sum(other > own or (other == own and where < index) for where, other in enumerate(scores))
 
 
-def constant_share(golds: Sequence[str]) -> float:
-    """Accuracy of always giving the most common right answer."""
-    return Counter(golds).most_common(1)[0][1] / len(golds)
-
-
-def takes_digits_together(golds: Sequence[str], num_tokens: Sequence[int]) -> bool:
-    """True if a tokenizer has tokens of several digits, judged by answers that were scored with their line break.
-
-    >>> takes_digits_together(["7", "128"], [2, 4]), takes_digits_together(["7", "128"], [2, 2])
-    (False, True)
-    """
-    return any(count < len(gold) + 1 for gold, count in zip(golds, num_tokens, strict=True) if len(gold) > 1)
-
-
-def first_digits(options: Sequence[str], scores: Sequence[float], num_tokens: Sequence[int]) -> list[float]:
-    """Log-probability of each digit from 0 to 9 as the first one of an answer.
-
-    It sums over all options that begin with the digit and have no more tokens than a single digit has.
-
-    >>> [round(math.exp(one), 2) for one in first_digits([" 1", " 2", " 21"], [math.log(0.5), math.log(0.2),
-    ...     math.log(0.3)], [1, 1, 1])[:4]]
-    [0.0, 0.5, 0.5, 0.0]
-    """
-    found = [-math.inf] * len(DIGITS)
-    for option, score, length in zip(options, scores, num_tokens, strict=True):
-        if length == min(num_tokens):
-            digit = int(option.strip()[0])
-            high, low = max(found[digit], score), min(found[digit], score)
-            found[digit] = high if low == -math.inf else high + math.log1p(math.exp(low - high))
-    return found
-
-
-def is_right(task: Any, sample: Sample, record: dict[str, Any], readout: Readout = "short") -> bool:
-    """True if the task's grader finds a record of the session right."""
-    answer = Completion(
-        id=sample.id,
-        text=record["text"],
-        finish_reason=record["finish_reason"],
-        num_prompt_tokens=0,
-        num_new_tokens=record["num_new_tokens"],
-    )
-    return bool(task.grade(sample, readout, answer).outcome == "right")
+def guessing(task: FewShotTask) -> float:
+    """Accuracy of always writing the most common right answer of all report items."""
+    return task.split_chance("report", "short")["accuracy"]
 
 
 def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShotTask:
@@ -177,7 +187,6 @@ def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShot
     (``short``). Near misses are slips in the first two digits and the result from left to right.
 
     Args:
-        seed: of the generator.
         num_examples: worked examples before each problem. The fourth is of another kind and comes first.
     """
     shown = ("9 - 2", *_EXAMPLES)[-num_examples:]

@@ -7,16 +7,17 @@ kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Count
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from random import Random
+from typing import Any
 
-from layercut.diagnostics.arithmetic import constant_share, is_right, place_of
-from layercut.diagnostics.measures import by_group, examples_of, rows_of
+from layercut.diagnostics.arithmetic import guessing, place_of
+from layercut.diagnostics.programs import written_programs
 from layercut.diagnostics.session import DiagnosticSession
-from layercut.diagnostics.written_programs import written_programs
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
+from layercut.tasks.base import Sample
 from layercut.tasks.builtin.lines import closing, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
@@ -35,46 +36,41 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     the whole sequence in nats; and those of ``written_programs``.
     """
     task = nested(seed=session.seed)
-    samples = task.samples("report", session.limit)
-    session.came(task.name, samples)
-    written = session.completions("brackets.closed", [task.request(s, "short") for s in samples])  # type: ignore[misc]
-    steps = [(s, place) for s in samples for place in range(len(s.gold.split()))]
-    asked = [_step(task, sample.id, sample.question, sample.gold, place) for sample, place in steps]
-    likely = session.likelihoods("brackets.next", asked)
-    names = [arm.name for arm in session.arms]
-    depths = [f"depth {sample.data['depth']}" for sample in samples]
-
-    right: dict[str, list[float]] = {}
-    following: dict[str, list[float]] = {}
-    gold: dict[str, list[float]] = {}
-    for name in names:
-        answers, scores = written[name], likely[name]
-        right[name] = [float(is_right(task, s, answers[s.id])) for s in samples]
-        hits: dict[str, list[bool]] = {s.id: [] for s in samples}
-        for sample, place in steps:
-            found = scores[f"{sample.id}@{place}"]["log_likelihoods"][: len(CLOSERS)]
-            hits[sample.id].append(place_of(CLOSERS.index(f" {sample.gold.split()[place]}"), found) == 1)
-        following[name] = [sum(hits[s.id]) / len(hits[s.id]) for s in samples]
-        gold[name] = [scores[f"{s.id}@0"]["log_likelihoods"][-1] for s in samples]
-    chance = constant_share([s.gold for s in task.samples("report", None)])
-    rows = [
-        *rows_of(session, NAME, "closed", right, chance=chance, headline=True),
-        *rows_of(session, NAME, "next bracket", following, chance=1 / 3, headline=True),
-        *rows_of(session, NAME, "log-probability", gold, unit="nats"),
-    ]
-    uncut = session.uncut.name
-    examples = examples_of(
-        session,
-        NAME,
-        [(s.id, f"{s.question} ->", s.gold) for s in samples],
-        written,
-        lambda arm, place: right[uncut][place] > right[arm][place],
+    written = session.grade("brackets.closed", task)
+    samples = written.samples
+    likely = session.ask(
+        "brackets.next",
+        [_step(task, sample, place) for sample in samples for place in range(len(sample.gold.split()))],
     )
+
+    def share_right(sample: Sample, scores: Mapping[str, Any]) -> float:
+        hits = []
+        for place, closer in enumerate(sample.gold.split()):
+            of_closers = scores[f"{sample.id}@{place}"]["log_likelihoods"][: len(CLOSERS)]
+            hits.append(place_of(CLOSERS.index(f" {closer}"), of_closers) == 1)
+        return sum(hits) / len(hits)
+
+    following = {model: [share_right(sample, scores) for sample in samples] for model, scores in likely.items()}
+    gold = {
+        model: [scores[f"{sample.id}@0"]["log_likelihoods"][-1] for sample in samples]
+        for model, scores in likely.items()
+    }
+    depths = [f"depth {sample.data['depth']}" for sample in samples]
+    items = [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples]
+    examples = session.examples(NAME, items, written.answers, written.right)
     programs = written_programs(session, NAME)
-    rows += programs["rows"]
-    rows += by_group(session, NAME, "closed", right, depths)
-    rows += by_group(session, NAME, "next bracket", following, depths)
-    return {**programs, "rows": rows, "examples": [*examples, *programs["examples"]]}
+    return {
+        **programs,
+        "rows": [
+            *session.rows(NAME, "closed", written.right, chance=guessing(task), headline=True),
+            *session.rows(NAME, "next bracket", following, chance=1 / 3, headline=True),
+            *session.rows(NAME, "log-probability", gold, unit="nats"),
+            *programs["rows"],
+            *session.rows_by_group(NAME, "closed", written.right, depths),
+            *session.rows_by_group(NAME, "next bracket", following, depths),
+        ],
+        "examples": [*examples, *programs["examples"]],
+    }
 
 
 def nested(*, seed: int = 0) -> FewShotTask:
@@ -113,8 +109,9 @@ def _problems(seed: int) -> Iterator[Problem]:
         yield Problem(question, closing(question), (), {"depth": depth})
 
 
-def _step(task: FewShotTask, id: str, question: str, gold: str, place: int) -> LikelihoodRequest:
+def _step(task: FewShotTask, sample: Sample, place: int) -> LikelihoodRequest:
     """The three closing brackets after ``place`` of the right sequence; at 0, the whole sequence as well."""
-    before = "".join(f" {bracket}" for bracket in gold.split()[:place])
-    options = (*CLOSERS, f" {gold}\n") if place == 0 else CLOSERS
-    return LikelihoodRequest(id=f"{id}@{place}", prompt=f"{task.examples}{question} ->{before}", continuations=options)
+    before = "".join(f" {bracket}" for bracket in sample.gold.split()[:place])
+    options = (*CLOSERS, f" {sample.gold}\n") if place == 0 else CLOSERS
+    prompt = f"{task.examples}{sample.question} ->{before}"
+    return LikelihoodRequest(id=f"{sample.id}@{place}", prompt=prompt, continuations=options)

@@ -5,15 +5,12 @@ The measures are those of ``layercut.evidence.degeneration``, on beginnings of t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from itertools import count
 from random import Random
 
-from layercut.diagnostics.measures import examples_of
-from layercut.diagnostics.session import Answers, DiagnosticSession, SessionModel
+from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.evidence.degeneration import NAME, degeneration_notes, degeneration_rows, is_broken, look
+from layercut.evidence.degeneration import NAME, is_broken, measure_texts
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import content_id
 from layercut.text.counting import counted
@@ -45,45 +42,35 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
     """
     prompts = openings(session.limit, session.seed)
     session.came("openings", prompts)
-    answers = continuations(session, prompts, session.arms)
-    written = {name: [found[id] for id in prompts] for name, found in answers.items()}
-    looks = {name: [look(one["text"], one["finish_reason"]) for one in found] for name, found in written.items()}
-    first, *notes = degeneration_notes(looks)
+    answers = session.ask(
+        "degeneration.written",
+        [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()],
+        decoding=Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed),
+    )
+    written = {
+        model: [(records[id]["text"], records[id]["finish_reason"]) for id in prompts]
+        for model, records in answers.items()
+    }
+    result = measure_texts(written, seed=session.seed)
     drawn = (
         f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
-    finish = {name: dict(Counter(one["finish_reason"] for one in found)) for name, found in written.items()}
-    uncut = session.uncut.name
-    examples = examples_of(
-        session,
-        NAME,
-        [(id, text, "") for id, text in prompts.items()],
-        answers,
-        lambda arm, place: is_broken(looks[arm][place]) and not is_broken(looks[uncut][place]),
-    )
+    healthy = {model: [float(not is_broken(text)) for text, _ in of_model] for model, of_model in written.items()}
+    items = [(id, text, "") for id, text in prompts.items()]
     return {
-        "rows": degeneration_rows(looks, seed=session.seed),
-        "data": {"finish": finish},
-        "examples": examples,
-        "notes": [f"{drawn} {first}", *notes],
+        **result,
+        "examples": session.examples(NAME, items, answers, healthy),
+        "notes": [" ".join([drawn, *result["notes"]])],
     }
 
 
 def openings(limit: int, seed: int) -> dict[str, str]:
     """The first ``limit`` prompts by id, no two alike; a smaller limit gives a prefix of a larger one."""
-    found: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     for index in count():
-        if len(found) >= min(limit, NUM_OPENINGS):
-            return found
-        rng = Random(f"openings 1 {seed} {index}")
-        text = _FORMS[index % len(_FORMS)](rng)
-        found.setdefault(content_id("opening", text), text)
-    raise AssertionError("count has no end")
-
-
-def continuations(session: DiagnosticSession, prompts: dict[str, str], arms: Sequence[SessionModel]) -> Answers:
-    """Sampled continuations of the prompts, by model."""
-    requests = [GenerationRequest(id=id, prompt=text, max_new_tokens=MAX_NEW_TOKENS) for id, text in prompts.items()]
-    decoding = Decoding(temperature=TEMPERATURE, top_k=TOP_K, seed=session.seed)
-    return session.completions("degeneration.written", requests, arms, decoding)
+        if len(prompts) >= min(limit, NUM_OPENINGS):
+            break
+        text = _FORMS[index % len(_FORMS)](Random(f"openings 1 {seed} {index}"))
+        prompts.setdefault(content_id("opening", text), text)
+    return prompts

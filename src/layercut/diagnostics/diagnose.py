@@ -11,23 +11,30 @@ layers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import dropwhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Console
 
-from layercut.diagnostics import DIAGNOSTICS, LAYER_FORMS, KnownDiagnostic, diagnostic, is_plan, known
-from layercut.diagnostics.session import DiagnosticSession, Needs, SessionModel
-from layercut.diagnostics.settings import DiagnoseSettings
+from layercut.diagnostics import (
+    DIAGNOSTICS,
+    LAYER_FORMS,
+    DiagnoseSettings,
+    KnownDiagnostic,
+    is_plan,
+    known,
+    load_diagnostic,
+)
+from layercut.diagnostics.session import STEPS, DiagnosticSession, Needs, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import arm_name
 from layercut.models.loading import WeightlessModel
-from layercut.progress import OnProgress, Say
+from layercut.progress import Say
 from layercut.progress.bars import Progressing
 from layercut.progress.cost import Workload
 from layercut.runs.atomic import write_json
@@ -44,7 +51,7 @@ from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
 LIMIT = 16  # default items of each kind of question for ``plan_layers``: every layer is asked all of them
-_STEPS = 1000
+_ORIGINAL = "uncut"  # source of the models whose weights are the original ones
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
 
@@ -71,10 +78,10 @@ class PlannedDiagnosis:
     """A diagnosis that can be run."""
 
     folder: Path
-    arms: Sequence[SessionModel]  # the original model first
+    models: Sequence[SessionModel]  # the original model first
     names: Sequence[str]  # diagnostics, of ``forms``
     how: DiagnoseSettings
-    settings: Mapping[str, Any]  # settings that decide the numbers in the folder, beside given arithmetic problems
+    settings: Mapping[str, Any]  # settings that decide the numbers in the folder
     head: Mapping[str, Any]
     """The first entries of ``file``, in which results of an earlier command on the same models stay."""
     forms: Mapping[str, KnownDiagnostic] = field(default_factory=lambda: DIAGNOSTICS)
@@ -82,9 +89,10 @@ class PlannedDiagnosis:
 
     def outline(self) -> Outline:
         """What would be asked."""
-        asked = [f"{name}: {self.forms[name].summary}" for name in self.names]
-        asked.append(f"at most {counted(self.how.limit, 'item')} of each kind, of {counted(len(self.arms), 'model')}")
-        return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=self.folder, more=tuple(asked))
+        lines = [f"{name}: {self.forms[name].summary}" for name in self.names]
+        items = counted(self.how.limit, "item")
+        lines.append(f"at most {items} of each kind, of {counted(len(self.models), 'model')}")
+        return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=self.folder, more=tuple(lines))
 
     def run(self, console: Console, say: Say) -> Diagnosed:
         """Run the diagnostics one after the other in the folder, and write ``file`` after each."""
@@ -92,23 +100,59 @@ class PlannedDiagnosis:
         if "brackets" in self.names:  # the diagnostic that runs programs
             isolation = describe_or_why_not()
             say(f"isolation of generated programs: {isolation}")
-        num_layers = self.arms[0].plan.num_layers
         with RunFolder.begin(self.folder, self.settings, flags=_FLAGS, sandbox=isolation) as run:
+            num_layers = self.models[0].plan.num_layers
             data: dict[str, Any] = {
                 "format_version": FORMAT_VERSION,
                 **self.head,
                 "arms": [
-                    {"name": arm.name, "describe": _describe(arm, num_layers), "layers": list(arm.layers)}
-                    for arm in self.arms
+                    {"name": model.name, "describe": _describe(model, num_layers), "layers": list(model.layers)}
+                    for model in self.models
                 ],
                 "limit": self.how.limit,
                 "seed": self.how.seed,
-                "diagnostics": _earlier(run.path, self.file, self.arms),
+                "diagnostics": self._earlier_results(run.path),
             }
-            _ask_all(run, self, data, console, say)
+            said = self._ask_all(run, data, console)
+            for line in dict.fromkeys(said):
+                say(line)
             if not run.is_finished:
                 run.write_metrics([])
             return Diagnosed(run.path / self.file, data)
+
+    def _earlier_results(self, folder: Path) -> dict[str, Any]:
+        """Results of an earlier command on the same models. Those on others are made again, from the journals."""
+        if not (folder / self.file).is_file():
+            return {}
+        held = read_format(folder / self.file, "diagnosis")
+        same_models = {model["name"] for model in held["arms"]} == {model.name for model in self.models}
+        return dict(held["diagnostics"]) if same_models else {}
+
+    def _ask_all(self, run: RunFolder, data: dict[str, Any], console: Console) -> list[str]:
+        """Fill ``data``; the shortfalls of items, in words."""
+        sessions = {
+            needs: DiagnosticSession(
+                [model for model in self.models if needs in model.shares], run.journal, **self.how.model_dump()
+            )
+            for needs in get_args(Needs)
+        }
+        work = [(name, Workload(kind=name, num_items=STEPS)) for name in self.names]
+        progress = Progressing(work, console, verb="Diagnosing", unit=None)
+        said: list[str] = []
+        with progress.running():
+            for index, name in enumerate(self.names):
+                session = sessions[self.forms[name].needs]
+                with progress.piece(index) as on_progress:
+                    on_progress(0, STEPS)
+                    session.begin(self.forms[name].stages, on_progress)
+                    result = load_diagnostic(name, self.forms)(session)
+                    on_progress(STEPS, STEPS)
+                said += session.shortfalls
+                rows, notes = [row.to_dict() for row in result["rows"]], [*result["notes"], *session.shortfalls]
+                results = {**data["diagnostics"], name: {**result, "rows": rows, "notes": notes}}
+                data["diagnostics"] = {known_name: results[known_name] for known_name in known(list(results))}
+                write_json(run.path / self.file, data)
+        return said
 
 
 def plan_diagnosis(
@@ -128,9 +172,9 @@ def plan_diagnosis(
     Args:
         model: the original model.
         cuts: plans of its layers, or other models: checkpoints that were cut from it (and perhaps healed), or models
-            that others made of it. Their layers are found in the plans that travel with them.
-            By name, where they have names of their own.
-        layers: layers of the original model that such another model has, such as ``0-15``, in place of its plans.
+            that others made of it. By name, where they have names of their own.
+        layers: layers of the original model that such another model has, such as ``0-15``, in place of the plans that
+            travel with it.
         only: names of diagnostics; all of them if empty.
         limit, num_samples, seed: see ``DiagnoseSettings``.
         out: the run folder; ``runs/<model>-diagnose`` if left out.
@@ -139,30 +183,39 @@ def plan_diagnosis(
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
     names = known(only)
-    how = DiagnoseSettings(limit=limit, num_samples=num_samples, seed=seed)
     if not cuts:
         raise InputError(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
         )
     uncut = ModelHandle(model)
-    found = [_arm(uncut, cut, seed, layers, say) for cut in (cuts.values() if isinstance(cuts, Mapping) else cuts)]
-    if isinstance(cuts, Mapping):
-        found = [replace(arm, name=name) for arm, name in zip(found, cuts, strict=True)]
-    arms = [_model(uncut, UNCUT, uncut.plan()), *found]
-    _check_distinct(arms)
-    names = [name for name in names if _can_be_asked(name, arms, asked_for=name in only, say=say)]
-    for arm in arms:
-        say(f"{arm.name}: {_describe(arm, uncut.num_layers)}")
-    settings = {
-        **uncut.describe(),
-        "cuts": {arm.name: [arm.source, *arm.plan.gone.values()] for arm in arms[1:]},
-        "limit": limit,
-        "num_samples": num_samples,
-        "seed": seed,
-    }
-    folder = out or Path("runs", slug(f"{model.model}-diagnose"))
-    head = {"model": model.model}
-    return PlannedDiagnosis(folder=folder, arms=arms, names=names, how=how, settings=settings, head=head)
+    named = cuts.items() if isinstance(cuts, Mapping) else [(None, cut) for cut in cuts]
+    models = [
+        _plan_model(uncut, UNCUT, uncut.plan()),
+        *(_pruned_model(uncut, name, cut, seed, layers, say) for name, cut in named),
+    ]
+    seen: dict[tuple[str, str], str] = {}
+    for each in models:
+        key = (each.source, each.plan.key)
+        if key in seen:
+            raise InputError(f"{seen[key]} and {each.name} are the same model; give each cut once.")
+        seen[key] = each.name
+    names = [name for name in names if _can_be_asked(name, models, is_wanted=name in only, say=say)]
+    for each in models:
+        say(f"{each.name}: {_describe(each, uncut.num_layers)}")
+    return PlannedDiagnosis(
+        folder=out or Path("runs", slug(f"{model.model}-diagnose")),
+        models=models,
+        names=names,
+        how=DiagnoseSettings(limit=limit, num_samples=num_samples, seed=seed),
+        settings={
+            **uncut.describe(),
+            "cuts": {each.name: [each.source, *each.plan.gone.values()] for each in models[1:]},
+            "limit": limit,
+            "num_samples": num_samples,
+            "seed": seed,
+        },
+        head={"model": model.model},
+    )
 
 
 def plan_layers(
@@ -188,12 +241,12 @@ def plan_layers(
     """
     names = known(only, LAYER_FORMS)
     handle = ModelHandle(model)
-    wanted = swept_layers(layers, handle.num_layers, model.model)
-    say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
-    plans = {arm_name(layer): CutPlan(num_layers=handle.num_layers, removed=(layer,)) for layer in wanted}
+    skipped = swept_layers(layers, handle.num_layers, model.model)
+    say(f"{model.model}: layers {format_layers(skipped)} of {handle.num_layers}, each skipped alone, and uncut")
+    plans = {arm_name(layer): CutPlan(num_layers=handle.num_layers, removed=(layer,)) for layer in skipped}
     return PlannedDiagnosis(
         folder=out or Path("runs", slug(f"{model.model}-layers")),
-        arms=[_model(handle, name, plan) for name, plan in {UNCUT: handle.plan(), **plans}.items()],
+        models=[_plan_model(handle, name, plan) for name, plan in {UNCUT: handle.plan(), **plans}.items()],
         names=names,
         how=DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
         # The layers and diagnostics are no part of the settings: a second command may add some.
@@ -204,89 +257,30 @@ def plan_layers(
     )
 
 
-def _earlier(folder: Path, file: str, arms: Sequence[SessionModel]) -> dict[str, Any]:
-    """Results of an earlier command on the same models. Those on others are made again, from the journals."""
-    if not (folder / file).is_file():
-        return {}
-    held = read_format(folder / file, "diagnosis")
-    same = {arm["name"] for arm in held["arms"]} == {arm.name for arm in arms}
-    found: dict[str, Any] = held["diagnostics"] if same else {}
-    return found
+def _plan_model(handle: ModelHandle, name: str, plan: CutPlan) -> SessionModel:
+    return SessionModel(name=name, source=_ORIGINAL, plan=plan, layers=plan.kept, engine=lambda: handle.engine)
 
 
-def _ask_all(run: RunFolder, planned: PlannedDiagnosis, data: dict[str, Any], console: Console, say: Say) -> None:
-    names, forms = planned.names, planned.forms
-    work = [(name, Workload(kind=name, num_items=_STEPS)) for name in names]
-    progress = Progressing(work, console, verb="Diagnosing", unit=None)
-    said: list[str] = []
-    on_stage: Callable[[int, int, int], None] = lambda stage, done, total: None  # noqa: E731
-
-    @cache
-    def session_of(needs: Needs) -> DiagnosticSession:
-        return DiagnosticSession(
-            [arm for arm in planned.arms if needs in arm.shares],
-            run.journal,
-            **{name: getattr(planned.how, name) for name in DiagnoseSettings.model_fields},
-            on_progress=lambda stage, done, total: on_stage(stage, done, total),
-        )
-
-    with progress.running():
-        for index, name in enumerate(names):
-            with progress.piece(index) as on_progress:
-                on_progress(0, _STEPS)
-                on_stage = _steps(forms[name].stages, on_progress)
-                session = session_of(forms[name].needs)
-                session.begin()
-                found = diagnostic(name, forms)(session)
-                rows = [row.to_dict() for row in found["rows"]]
-                data["diagnostics"][name] = {**found, "rows": rows, "notes": [*found["notes"], *session.shortfalls]}
-                said += session.shortfalls
-                on_progress(_STEPS, _STEPS)
-            data["diagnostics"] = {one: data["diagnostics"][one] for one in known(list(data["diagnostics"]))}
-            write_json(run.path / planned.file, data)
-    for line in dict.fromkeys(said):
-        say(line)
-
-
-def _steps(num_stages: int, on_progress: OnProgress) -> Callable[[int, int, int], None]:
-    """Progress within one diagnostic; all its questions count the same, and progress never goes back."""
-    furthest = 0
-
-    def on_stage(stage: int, done: int, total: int) -> None:
-        nonlocal furthest
-        now = int(_STEPS * min(1.0, (stage + done / max(1, total)) / num_stages))
-        furthest = max(furthest, min(now, _STEPS))
-        on_progress(furthest, _STEPS)
-
-    return on_stage
-
-
-def _model(
-    handle: ModelHandle, name: str, plan: CutPlan, source: str = "uncut", layers: tuple[int, ...] | None = None
+def _pruned_model(
+    uncut: ModelHandle, name: str | None, cut: str, seed: int, layers: str | None, say: Say
 ) -> SessionModel:
-    return SessionModel(
-        name=name,
-        source=source,
-        plan=plan,
-        layers=plan.kept if layers is None else layers,
-        engine=lambda: handle.engine,
-    )
-
-
-def _arm(uncut: ModelHandle, cut: str, seed: int, layers: str | None, say: Say) -> SessionModel:
     """A plan on the original model, or another model."""
     path = Path(cut)
-    if not is_plan(cut):
-        handle = ModelHandle(uncut.settings.replace(model=cut, revision=None))
-        name = slug(path.resolve().name if path.name != "checkpoint" else path.resolve().parent.name)
-        known = _known_layers(uncut, handle, layers)
-        arm = _model(handle, name, handle.plan(), f"checkpoint {handle.metadata.model_hash}", known)
-        return replace(arm, shares=_shared(uncut, handle, say))
-    if layers is not None:
-        raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
-    file = path.resolve().parent.name if path.name == "plan.json" else path.stem
-    name = slug(file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", ""))
-    return _model(uncut, name, plan_of(uncut, cut, seed))
+    if is_plan(cut):
+        if layers is not None:
+            raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
+        file = path.resolve().parent.name if path.name == "plan.json" else path.stem
+        words = file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", "")
+        return _plan_model(uncut, name or slug(words), plan_of(uncut, cut, seed))
+    other = ModelHandle(uncut.settings.replace(model=cut, revision=None))
+    return SessionModel(
+        name=name or slug(path.resolve().parent.name if path.name == "checkpoint" else path.resolve().name),
+        source=f"checkpoint {other.metadata.model_hash}",
+        plan=other.plan(),
+        layers=_known_layers(uncut, other, layers),
+        engine=lambda: other.engine,
+        shares=_shared(uncut, other, say),
+    )
 
 
 def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> tuple[int, ...]:
@@ -308,14 +302,12 @@ def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> 
                 f"`layers` {given} names {len(layers)} layers, and the other model has {other.num_layers}."
             )
         return layers
-    plans = other.earlier_plans
-    first = next(
-        (i for i, plan in enumerate(plans) if plan.model_hash in (None, uncut.metadata.model_hash)), len(plans)
-    )
-    gone = removed_by([(plan.num_layers, plan.removed) for plan in plans[first:]], uncut.num_layers)
-    if first == len(plans) or gone is None or uncut.num_layers - len(gone) != other.num_layers:
+    hashes = (None, uncut.metadata.model_hash)
+    plans = list(dropwhile(lambda plan: plan.model_hash not in hashes, other.earlier_plans))
+    removed = removed_by([(plan.num_layers, plan.removed) for plan in plans], uncut.num_layers)
+    if not plans or removed is None or uncut.num_layers - len(removed) != other.num_layers:
         return ()
-    return tuple(layer for layer in range(uncut.num_layers) if layer not in gone)
+    return tuple(layer for layer in range(uncut.num_layers) if layer not in removed)
 
 
 def _shared(uncut: ModelHandle, other: ModelHandle, say: Say) -> frozenset[Needs]:
@@ -324,40 +316,30 @@ def _shared(uncut: ModelHandle, other: ModelHandle, say: Say) -> frozenset[Needs
     def read(reader: WeightlessModel) -> str:
         return sha256(json.dumps(reader.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
 
-    if uncut.read("vocabularies", None, read) != other.read("vocabularies", None, read):
-        say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
-        return frozenset({"text"})
-    return frozenset({"text", "tokens"})
+    if uncut.read("vocabularies", None, read) == other.read("vocabularies", None, read):
+        return frozenset(get_args(Needs))
+    say(f"{other.settings.model} has another tokenizer: only what both models write and rank as text is compared.")
+    return frozenset({"text"})
 
 
-def _can_be_asked(name: str, arms: Sequence[SessionModel], *, asked_for: bool, say: Say) -> bool:
-    needs = DIAGNOSTICS[name].needs
-    without = [arm.name for arm in arms if needs not in arm.shares]
-    if not without:
-        return True
+def _can_be_asked(name: str, models: Sequence[SessionModel], *, is_wanted: bool, say: Say) -> bool:
+    """True if any pruned model has what a diagnostic needs. InputError where it was named and none has."""
+    without = [model.name for model in models if DIAGNOSTICS[name].needs not in model.shares]
     text = f"{name} needs the tokens of the original model, and those of {', '.join(without)} are others"
-    if len(without) < len(arms) - 1:
+    is_possible = len(without) < len(models) - 1
+    if without and is_possible:
         say(f"{text}; it is asked of the other models.")
-        return True
-    if asked_for:
+    elif without and is_wanted:
         raise InputError(f"{text}; leave {name} or {without[0]} out.")
-    say(f"left out: {text}.")
-    return False
+    elif without:
+        say(f"left out: {text}.")
+    return is_possible
 
 
-def _check_distinct(arms: Sequence[SessionModel]) -> None:
-    seen: dict[tuple[str, str], str] = {}
-    for arm in arms:
-        key = (arm.source, arm.plan.key)
-        if key in seen:
-            raise InputError(f"{seen[key]} and {arm.name} are the same model; give each cut once.")
-        seen[key] = arm.name
-
-
-def _describe(arm: SessionModel, num_layers: int) -> str:
-    if arm.source == "uncut":
-        return arm.plan.describe()
-    if not arm.layers:
+def _describe(model: SessionModel, num_layers: int) -> str:
+    if model.source == _ORIGINAL:
+        return model.plan.describe()
+    if not model.layers:
         return "another model, without a plan of the original model; `layers` 0-15 says which of its layers it has"
-    gone = sorted(set(range(num_layers)) - set(arm.layers))
-    return f"a checkpoint without {len(gone)} of {num_layers} decoder layers ({format_layers(gone) or 'none'})"
+    removed = sorted(set(range(num_layers)) - set(model.layers))
+    return f"a checkpoint without {len(removed)} of {num_layers} decoder layers ({format_layers(removed) or 'none'})"

@@ -11,25 +11,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
-from layercut.diagnostics.measures import rows_of
-from layercut.diagnostics.session import Answers, DiagnosticSession
-from layercut.diagnostics.traces import (
-    KINDS,
-    TOKEN_KINDS,
-    Kind,
-    Trace,
-    first_wrong,
-    kept_pieces,
-    kinds_of,
-    right_traces,
-    token_kinds,
-)
+from layercut.diagnostics.session import Answers, DiagnosticSession, Record, values_of
+from layercut.diagnostics.traces import KINDS, TOKEN_KINDS, Trace, kept_pieces, right_traces, token_kinds
 from layercut.engine.base import GenerationRequest, Message, Prompt
-from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 
 NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")
@@ -37,11 +27,23 @@ OWN = ("copy", "gsm_symbolic")
 explain: damage must not count twice.
 """
 CLAMPED = (0.0, 0.25, 0.5, 0.75, 1.0)
-FIRST, RANK = "first choice", "1 / rank"
-TOP = 10
-EXTRA_LOSS = "extra loss"
-_MEASURES = (FIRST, f"in the top {TOP}", RANK, EXTRA_LOSS, "KL")
-NUM_PLACES = 5
+
+
+class TokenMeasure(NamedTuple):
+    """A measure of one token of a given answer; a row has its mean per trace."""
+
+    value: Callable[[Record], float]  # of a token as TokenDamage has it
+    unit: Literal["share", "nats", "score"] = "share"
+
+
+FIRST, EXTRA_LOSS, KL = "first choice", "extra loss", "KL"
+MEASURES = {
+    FIRST: TokenMeasure(lambda token: token["rank"] == 1),
+    "in the top 10": TokenMeasure(lambda token: token["rank"] <= 10),
+    "1 / rank": TokenMeasure(lambda token: 1 / token["rank"], "score"),
+    EXTRA_LOSS: TokenMeasure(lambda token: token["nll"] - token["reference_nll"], "nats"),
+    KL: TokenMeasure(lambda token: token["kl"], "nats"),
+}
 
 
 def propagation(session: DiagnosticSession) -> Diagnosis:
@@ -54,37 +56,41 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     place. ``clamped`` is the share of answers that come out right after the given part. The original model has 1 in the
     last two by construction: they are its own answers. Traces of one template count as one context.
     """
-    traces, notes = _traces(session)
-    notes[0] += " Kinds of tokens that occur in none of them have no row."
+    traces, forced, note = _scored_traces(session)
+    notes = [f"{note} Kinds of tokens that occur in none of them have no row."]
     if not traces:
         return {"rows": [], "data": {}, "examples": [], "notes": notes}
-    forced, pieces, kinds = _forced(session, traces)
-    free = _written_after(session, traces, pieces, 0.0)
-    clamped = {share: _written_after(session, traces, pieces, share) if share else free for share in CLAMPED}
+    written = {share: _written_after(session, traces, share) for share in CLAMPED}
+    free = written[0.0]
     kept = {
-        arm.name: {trace.id: kept_pieces(pieces[trace.id], free[arm.name][trace.id]) for trace in traces}
-        for arm in session.cuts
+        model: {trace.id: kept_pieces(trace.pieces, texts[trace.id]["text"]) for trace in traces}
+        for model, texts in free.items()
     }
-    own = [trace for trace in traces if trace.task in OWN]
-    rows = _forced_rows(session, own, forced, kinds, headline=True) + _forced_rows(session, traces, forced, kinds)
     clusters = [trace.cluster for trace in traces]
     ones = {session.uncut.name: [1.0] * len(traces)}
-    running = ones | {arm.name: [_mean(kept[arm.name][trace.id]) for trace in traces] for arm in session.cuts}
-    rows += rows_of(session, NAME, "free-running", running, clusters=clusters)
-    for share, texts in clamped.items():
-        right = ones | {
-            arm.name: [float(trace.is_right(texts[arm.name][trace.id])) for trace in traces] for arm in session.cuts
-        }
-        rows += rows_of(session, NAME, "clamped", right, group=f"{share:.0%} given", clusters=clusters)
+    running = {model: [_mean(of_model[trace.id]) for trace in traces] for model, of_model in kept.items()}
+    right = {
+        share: ones | values_of(answers, traces, lambda trace, record: trace.is_right(record["text"]))
+        for share, answers in written.items()
+    }
+    own = {session.uncut.name: {trace.id: {"text": trace.text} for trace in traces}}
+    items = [(trace.id, trace.question, trace.gold) for trace in traces]
+    pieces = {trace.id: trace.pieces for trace in traces}
     return {
-        "rows": rows,
+        "rows": [
+            *_headlines(session, traces, forced),
+            *_token_rows(session, traces, forced, ("", *KINDS), MEASURES),
+            *session.rows(NAME, "free-running", ones | running, clusters=clusters),
+            *(
+                row
+                for share, values in right.items()
+                for row in session.rows(NAME, "clamped", values, group=f"{share:.0%} given", clusters=clusters)
+            ),
+        ],
         "data": {
-            "places": {arm.name: _places(traces, forced[arm.name], kept[arm.name]) for arm in session.cuts},
-            "first_wrong": {
-                arm.name: _first_wrong(traces, pieces, kinds, free[arm.name], forced[arm.name]) for arm in session.cuts
-            },
+            "first_wrong": {model: _first_wrong(traces, of_model, forced[model]) for model, of_model in kept.items()},
         },
-        "examples": _examples(session, traces, pieces, free),
+        "examples": session.examples(NAME, items, {**own, **free}, right[0.0], pieces),
         "notes": notes,
     }
 
@@ -96,74 +102,37 @@ def teacher_forced(session: DiagnosticSession) -> Diagnosis:
     ``extra loss`` and ``KL``. ``extra loss`` also by ``token_kinds``: a mean over all tokens hardly shows a layer that
     only few of them need.
     """
-    traces, notes = _traces(session)
+    traces, forced, note = _scored_traces(session)
     rows: list[MeasureRow] = []
     if traces:
-        forced, pieces, kinds = _forced(session, traces)
-        own = [trace for trace in traces if trace.task in OWN]
-        rows += _forced_rows(session, own, forced, kinds, headline=True)
-        rows += _forced_rows(session, traces, forced, kinds, ("",))
-        finer = {trace.id: token_kinds(pieces[trace.id]) for trace in traces}
-        rows += _forced_rows(session, traces, forced, finer, TOKEN_KINDS, (EXTRA_LOSS,))
-    return {"rows": rows, "data": {}, "examples": [], "notes": notes}
+        finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
+        rows += _headlines(session, traces, forced)
+        rows += _token_rows(session, traces, forced, ("",), MEASURES)
+        rows += _token_rows(session, finer, forced, TOKEN_KINDS, (EXTRA_LOSS,))
+    return {"rows": rows, "data": {}, "examples": [], "notes": [note]}
 
 
-class _Forced(NamedTuple):
-    answers: Answers
-    pieces: dict[str, list[str]]  # the texts of the tokens, by trace
-    kinds: dict[str, list[Kind]]
-
-
-def _traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
-    """The right answers to score, none where there is no pruned model; and the note on how many there are."""
-    traces, asked = right_traces(session)
-    return traces if session.cuts else [], [
-        f"Right answers of the original model that were scored: {', '.join(asked)}."
-    ]
-
-
-def _forced(session: DiagnosticSession, traces: Sequence[Trace]) -> _Forced:
-    answers = session.damages("propagation.forced", [trace.forced for trace in traces])
-    uncut = answers[session.uncut.name]
-    pieces = {trace.id: [token["text"] for token in uncut[trace.id]["tokens"]] for trace in traces}
-    kinds = {trace.id: kinds_of(pieces[trace.id], answer=trace.answer, code=trace.is_code) for trace in traces}
-    return _Forced(answers, pieces, kinds)
-
-
-def damage(tokens: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Means over some tokens of one trace, each as TokenDamage has it.
-
-    >>> damage([{"nll": 2.0, "reference_nll": 0.5, "kl": None, "rank": 4}])
-    {'first choice': 0.0, 'in the top 10': 1.0, '1 / rank': 0.25, 'extra loss': 1.5, 'KL': None}
+def _scored_traces(session: DiagnosticSession) -> tuple[list[Trace], Answers, str]:
+    """The right answers with their tokens, none where there is no pruned model; the damage at every token; and a note
+    on how many there are.
     """
-    return {
-        FIRST: _mean([token["rank"] == 1 for token in tokens]),
-        f"in the top {TOP}": _mean([token["rank"] <= TOP for token in tokens]),
-        RANK: _mean([1 / token["rank"] for token in tokens]),
-        EXTRA_LOSS: _mean([token["nll"] - token["reference_nll"] for token in tokens]),
-        "KL": None if any(token["kl"] is None for token in tokens) else _mean([token["kl"] for token in tokens]),
-    }
+    traces, counts = right_traces(session)
+    note = f"Right answers of the original model that were scored: {', '.join(counts)}."
+    if not (traces and session.cuts):
+        return [], {}, note
+    forced = session.damages("propagation.forced", [trace.forced for trace in traces])
+    uncut = forced[session.uncut.name]
+    return [trace.of_pieces([token["text"] for token in uncut[trace.id]["tokens"]]) for trace in traces], forced, note
 
 
-def given(pieces: Sequence[str], share: float) -> str:
-    """The first tokens of a trace, at least this share of them.
-
-    >>> given([" 1", "2", "\\n"], 0.25), given([" 1", "2", "\\n"], 1.0)
-    (' 1', ' 12\\n')
-    """
-    return "".join(pieces[: math.ceil(share * len(pieces))])
-
-
-def _written_after(
-    session: DiagnosticSession, traces: Sequence[Trace], pieces: dict[str, list[str]], share: float
-) -> dict[str, dict[str, str]]:
-    """Whole answers of the pruned models, by arm and item, whose first part was given."""
-    starts = {trace.id: given(pieces[trace.id], share) for trace in traces}
+def _written_after(session: DiagnosticSession, traces: Sequence[Trace], share: float) -> Answers:
+    """Whole answers of the pruned models; the first tokens were given, at least this share of them."""
+    starts = {trace.id: "".join(trace.pieces[: math.ceil(share * len(trace.pieces))]) for trace in traces}
     requests = [_begun(trace.request, starts[trace.id]) for trace in traces]
-    written: Answers = session.completions(f"propagation.clamped_{round(100 * share)}", requests, session.cuts)
+    written = session.ask(f"propagation.clamped_{round(100 * share)}", requests, session.cuts)
     return {
-        arm.name: {trace.id: starts[trace.id] + written[arm.name][trace.id]["text"] for trace in traces}
-        for arm in session.cuts
+        model: {id: {"text": starts[id] + record["text"]} for id, record in records.items()}
+        for model, records in written.items()
     }
 
 
@@ -175,105 +144,54 @@ def _begun(request: GenerationRequest, start: str) -> GenerationRequest:
     return replace(request, prompt=begun, begins="")
 
 
-def _forced_rows(
-    session: DiagnosticSession,
-    traces: Sequence[Trace],
-    forced: Answers,
-    kinds: Mapping[str, Sequence[str]],
-    groups: Sequence[str] = ("", *KINDS),
-    measures: Sequence[str] = _MEASURES,
-    *,
-    headline: bool = False,
+def _headlines(session: DiagnosticSession, traces: Sequence[Trace], forced: Answers) -> list[MeasureRow]:
+    """First choices by kind of token, in traces that no other diagnostic asks for."""
+    own = [trace for trace in traces if trace.task in OWN]
+    name = f"{FIRST} ({', '.join(OWN)})"
+    return [replace(row, metric=name, headline=True) for row in _token_rows(session, own, forced, KINDS, (FIRST,))]
+
+
+def _token_rows(
+    session: DiagnosticSession, traces: Sequence[Trace], forced: Answers, groups: Sequence[str], names: Iterable[str]
 ) -> list[MeasureRow]:
-    """Rows by kind of token: the first choice alone for the headline, else the given measures."""
+    """Rows of measures by kind of token; the empty group has all tokens."""
     rows: list[MeasureRow] = []
-    for kind in KINDS if headline else groups:
-        chosen = {trace.id: [i for i, found in enumerate(kinds[trace.id]) if kind in ("", found)] for trace in traces}
+    for group, name in product(groups, names):
+        value, unit = MEASURES[name]
+        chosen = {trace.id: [i for i, kind in enumerate(trace.kinds) if group in ("", kind)] for trace in traces}
         having = [trace for trace in traces if chosen[trace.id]]
-        means = {
-            arm.name: [damage([forced[arm.name][t.id]["tokens"][i] for i in chosen[t.id]]) for t in having]
-            for arm in session.arms
-        }
-        for measure in (FIRST,) if headline else measures:
-            # A checkpoint has no KL.
-            values = {
-                name: [float(found[measure] or 0.0) for found in of_arm]
-                for name, of_arm in means.items()
-                if name == session.uncut.name or all(found[measure] is not None for found in of_arm)
-            }
-            loss = measure in (EXTRA_LOSS, "KL")
-            name = measure if kind or measure != FIRST else "teacher-forced"
-            rows += rows_of(
-                session,
-                NAME,
-                f"{name} ({', '.join(OWN)})" if headline else name,
-                values,
-                group=kind,
-                better="lower" if loss else "higher",
-                unit="nats" if loss else "score" if measure == RANK else "share",
-                clusters=[trace.cluster for trace in having],
-                headline=headline,
-            )
+        values = {}
+        for model, records in forced.items():
+            tokens = [[records[trace.id]["tokens"][i] for i in chosen[trace.id]] for trace in having]
+            if name != KL or all(token["kl"] is not None for of_trace in tokens for token in of_trace):
+                values[model] = [_mean([value(token) for token in of_trace]) for of_trace in tokens]
+        rows += session.rows(
+            NAME,
+            "teacher-forced" if name == FIRST and not group else name,
+            values,
+            group=group,
+            better="lower" if unit == "nats" else "higher",
+            unit=unit,
+            clusters=[trace.cluster for trace in having],
+        )
     return rows
 
 
-def _places(
-    traces: Sequence[Trace], forced: dict[str, Any], kept: dict[str, list[bool]]
-) -> dict[str, list[float | None]]:
-    """Share of right tokens in each part of the traces, the first to the last fifth."""
-    right: list[list[float]] = [[] for _ in range(NUM_PLACES)]
-    free: list[list[float]] = [[] for _ in range(NUM_PLACES)]
-    for trace in traces:
-        tokens = forced[trace.id]["tokens"]
-        for index, token in enumerate(tokens):
-            place = index * NUM_PLACES // len(tokens)
-            right[place].append(float(token["rank"] == 1))
-            free[place].append(float(kept[trace.id][index]))
-    return {
-        "teacher_forced": [_mean(found) if found else None for found in right],
-        "free_running": [_mean(found) if found else None for found in free],
-    }
-
-
 def _first_wrong(
-    traces: Sequence[Trace],
-    pieces: dict[str, list[str]],
-    kinds: dict[str, list[Kind]],
-    written: dict[str, str],
-    forced: dict[str, Any],
+    traces: Sequence[Trace], kept: Mapping[str, Sequence[bool]], forced: Mapping[str, Record]
 ) -> dict[str, Any]:
     """Where answers first differ from the trace: kind and place of that token, and counts of traces."""
-    wrong = {trace.id: first_wrong(pieces[trace.id], written[trace.id]) for trace in traces}
-    parted = {id: index for id, index in wrong.items() if index is not None}
+    kinds = {trace.id: trace.kinds for trace in traces}
+    wrong = {id: of_trace.index(False) for id, of_trace in kept.items() if False in of_trace}
     return {
-        "kinds": dict(Counter(kinds[id][index] for id, index in parted.items())),
-        "of_kinds": dict(Counter(kind for trace in traces for kind in kinds[trace.id])),
-        "traces": len(traces),
-        "parted": len(parted),
-        "at_first_token": sum(index == 0 for index in parted.values()),
+        "kinds": dict(Counter(kinds[id][index] for id, index in wrong.items())),
+        "of_kinds": dict(Counter(kind for of_trace in kinds.values() for kind in of_trace)),
+        "traces": len(kept),
+        "parted": len(wrong),
+        "at_first_token": sum(index == 0 for index in wrong.values()),
         # Everything before this token is right, so it is wrong with the right prefix given too.
-        "wrong_when_forced": sum(forced[id]["tokens"][index]["rank"] > 1 for id, index in parted.items()),
+        "wrong_when_forced": sum(forced[id]["tokens"][index]["rank"] > 1 for id, index in wrong.items()),
     }
-
-
-def _examples(
-    session: DiagnosticSession, traces: Sequence[Trace], pieces: dict[str, list[str]], free: dict[str, dict[str, str]]
-) -> list[DiagnosisExample]:
-    return [
-        {
-            "diagnostic": NAME,
-            "arm": arm.name,
-            "id": trace.id,
-            "question": trace.question,
-            "gold": trace.gold,
-            "uncut": trace.text,
-            "cut": free[arm.name][trace.id],
-            "tokens": pieces[trace.id],
-        }
-        for arm in session.cuts
-        for trace in traces
-        if not trace.is_right(free[arm.name][trace.id])
-    ]
 
 
 def _mean(values: Sequence[float]) -> float:

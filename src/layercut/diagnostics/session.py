@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
+from layercut.engine.base import (
+    GREEDY,
+    Completion,
+    Decoding,
+    Divergence,
+    Engine,
+    GenerationRequest,
+    LikelihoodRequest,
+    Likelihoods,
+    Plans,
+    Request,
+    Under,
+    Wanted,
+)
 from layercut.errors import InputError, RunMismatch
+from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
+from layercut.progress import OnProgress
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import Readout, Sample, Task
 
-GREEDY = Decoding()
 Needs = Literal["text", "tokens"]
 """Requirement of a diagnostic on two models: nothing but the questions, or the tokens as well."""
 Record = dict[str, Any]
-Answers = dict[str, dict[str, Record]]  # by name of the arm, then by id of the request
+Answers = Mapping[str, Mapping[str, Record]]  # by name of the model, then by id of the request
+STEPS = 1000
+"""Steps of a diagnostic's progress; all its questions count the same."""
 _ALL = "all"
-Found = Iterator[tuple[CutPlan, Sequence[Any]]]
-Missing = Callable[[CutPlan, str], bool]
+_FIELDS = {
+    Completion: ("text", "finish_reason", "num_new_tokens"),
+    Likelihoods: ("log_likelihoods", "num_tokens"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,131 +48,128 @@ class SessionModel:
     """One model of the session: uncut, under a plan, or a checkpoint of its own."""
 
     name: str  # short, and fit for a file name
-    source: str  # which weights are in memory: arms of one source differ only in their plan, and are asked together
+    source: str  # which weights are in memory: models of one source differ only in their plan, and are asked together
     plan: CutPlan
     layers: tuple[int, ...]  # the layers of the original model that it has, ascending; empty where they are not known
     engine: Callable[[], Engine]  # called only if something has to be computed
     shares: frozenset[Needs] = frozenset(get_args(Needs))  # common parts with the original model
 
 
-Request = TypeVar("Request", GenerationRequest, LikelihoodRequest)
+class Graded(NamedTuple):
+    """Answers of the models to the items of a task."""
+
+    samples: list[Sample]
+    requests: list[GenerationRequest]
+    answers: Answers
+    right: dict[str, list[float]]  # by model, 1 for each item that it answers rightly, else 0
 
 
 class DiagnosticSession:
-    """Models, items and files of a diagnosis. The first arm is the original model, the reference of all others."""
+    """Models, items and files of a diagnosis. The first model is the original one, the reference of all others."""
 
     def __init__(
         self,
-        arms: Sequence[SessionModel],
+        models: Sequence[SessionModel],
         journal: Callable[[str, str], Journal],
         *,
         limit: int = 32,
         seed: int = 0,
         num_samples: int = 16,
-        on_progress: Callable[[int, int, int], None] = lambda stage, done, total: None,
     ) -> None:
         """Args:
-        arms: the original model first.
-        journal: from the name of a question and of an arm, where its answers are kept.
+        models: the original model first.
+        journal: from the name of a question and of a model, where its answers are kept.
         limit, num_samples: see ``DiagnoseSettings``.
-        on_progress: called with (questions so far, items done, items in all) of the question that is being asked.
         """
-        names = [arm.name for arm in arms]
+        names = [model.name for model in models]
         for name in names:
             if names.count(name) > 1 or name == _ALL:
                 raise InputError(f"two models are called {name!r}; give each cut once.")
-        self.arms = tuple(arms)
+        self.models = tuple(models)
+        self.uncut, *self.cuts = self.models
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
-        self._journal, self._on_progress, self._stage = journal, on_progress, 0
-        self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words, since ``begin``
+        self._journal = journal
+        self.begin()
 
-    @property
-    def uncut(self) -> SessionModel:
-        return self.arms[0]
-
-    @property
-    def cuts(self) -> tuple[SessionModel, ...]:
-        return self.arms[1:]
-
-    def begin(self) -> None:
-        """Start a diagnostic: count questions from zero, and forget shortfalls."""
-        self._stage, self.shortfalls = 0, []
+    def begin(self, num_stages: int = 1, on_progress: OnProgress = lambda done, total: None) -> None:
+        """Start a diagnostic, which asks ``num_stages`` questions; progress counts ``STEPS`` in all."""
+        self._on_progress, self._num_stages, self._stage = on_progress, num_stages, 0
+        self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words
 
     def came(self, what: str, items: Collection[object]) -> None:
         """Note where there are fewer items than the limit asks for."""
-        if len(items) < self.limit:
-            line = f"{what}: only {len(items)} of the {self.limit} requested items; there are no more"
-            self.shortfalls += [] if line in self.shortfalls else [line]
+        line = f"{what}: only {len(items)} of the {self.limit} requested items; there are no more"
+        if len(items) < self.limit and line not in self.shortfalls:
+            self.shortfalls.append(line)
 
-    def completions(
+    def grade(
+        self, name: str, task: Task, readout: Readout = "short", models: Sequence[SessionModel] | None = None
+    ) -> Graded:
+        """Answers of every model to the report items of a task, as many as the limit asks for."""
+        samples = task.samples("report", self.limit)
+        self.came(task.name, samples)
+        requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
+        answers = self.ask(name, requests, models)
+        right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
+        return Graded(samples, requests, answers, right)
+
+    def ask(
         self,
         name: str,
-        requests: Sequence[GenerationRequest],
-        arms: Sequence[SessionModel] | None = None,
+        requests: Sequence[Request],
+        models: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
-        """The answers of every arm: records with ``text``, ``finish_reason`` and ``num_new_tokens``."""
-        fields = ("text", "finish_reason", "num_new_tokens")
-        return self._ask(
-            name,
-            requests,
-            arms,
-            lambda group, missing: group[0].engine().ask(requests, _plans(group), decoding, missing),
-            lambda answer: {field: getattr(answer, field) for field in fields},
-        )
+        """The answers of every model.
 
-    def likelihoods(
-        self, name: str, requests: Sequence[LikelihoodRequest], arms: Sequence[SessionModel] | None = None
-    ) -> Answers:
-        """The likelihoods of the continuations under every arm: records with ``log_likelihoods`` and ``num_tokens``."""
-        fields = ("log_likelihoods", "num_tokens")
+        Returns:
+            By model and id, records with ``text``, ``finish_reason`` and ``num_new_tokens``; of a LikelihoodRequest
+            with ``log_likelihoods`` and ``num_tokens``.
+        """
         return self._ask(
             name,
             requests,
-            arms,
-            lambda group, missing: group[0].engine().ask(requests, _plans(group), wanted=missing),
-            lambda answer: {field: list(getattr(answer, field)) for field in fields},
+            self.models if models is None else models,
+            lambda engine, plans, wanted: engine.ask(requests, plans, decoding, wanted),
         )
 
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
         """Damage of every model at each token of a given text: records with ``tokens``, as TokenDamage has them.
 
-        The reference is the uncut arm. A checkpoint, whose distributions are in another engine, has ``kl`` None; its
-        tokens must be the original model's.
+        The reference is the original model. A checkpoint, whose distributions are in another engine, has ``kl`` None;
+        its tokens must be the original model's.
 
         Raises:
             InputError: a checkpoint that cuts text into other tokens than the original model.
         """
         requests = [replace(request, by_token=True) for request in requests]
-
-        found = self._ask(
+        answers = self._ask(
             name,
             requests,
-            None,
-            lambda group, missing: (
-                group[0]
-                .engine()
-                .compare(requests, _plans(group), CutPlan(num_layers=group[0].plan.num_layers), missing)
+            self.models,
+            lambda engine, plans, wanted: engine.compare(
+                requests, plans, CutPlan(num_layers=plans[0].num_layers), wanted
             ),
-            lambda answer: {"tokens": [token._asdict() for token in answer.tokens]},
         )
-        for arm in self.cuts:
-            if arm.source != self.uncut.source:
-                found[arm.name] = {
-                    id: _against(found[self.uncut.name][id], record, arm.name) for id, record in found[arm.name].items()
-                }
-        return found
+        others = {model.name for model in self.cuts if model.source != self.uncut.source}
+        reference = answers[self.uncut.name]
+        return {
+            model: {id: _against(reference[id], record, model) for id, record in records.items()}
+            if model in others
+            else records
+            for model, records in answers.items()
+        }
 
-    def computed(self, name: str, ids: Sequence[str], compute: Callable[[str], Record]) -> dict[str, Record]:
-        """``compute`` of each id, kept like answers; for measurements of all arms together."""
+    def computed(self, name: str, ids: Iterable[str], compute: Callable[[str], Record]) -> dict[str, Record]:
+        """``compute`` of each id, kept like answers; for measurements of all models together."""
+        ids = list(ids)
         with self._journal(name, _ALL) as journal:
             known = {record["id"]: record for record in journal.records}
             for done, id in enumerate(ids):
-                self._on_progress(self._stage, done, len(ids))
+                self._show(done, len(ids))
                 if id not in known:
                     journal.append([{"id": id, **compute(id)}])
                     known[id] = journal.records[-1]
-            self._on_progress(self._stage, len(ids), max(1, len(ids)))
         self._stage += 1
         return {id: known[id] for id in ids}
 
@@ -160,66 +177,114 @@ class DiagnosticSession:
         self,
         name: str,
         requests: Sequence[Request],
-        arms: Sequence[SessionModel] | None,
-        call: Callable[[Sequence[SessionModel], Missing], Found],
-        to_record: Callable[[Any], Record],
+        models: Sequence[SessionModel],
+        call: Callable[[Engine, Plans, Wanted], Under[Any]],
     ) -> Answers:
-        asked = {request.id: _hash(request) for request in requests}
-        assert len(asked) == len(requests), f"{name}: two requests with one id"
-        chosen = self.arms if arms is None else tuple(arms)
-        answers: Answers = {arm.name: {} for arm in chosen}
-        total = max(1, len(asked) * len(chosen))
+        """The stored answers, and those that are missing, asked of all models of one source together."""
+        hashes = {request.id: _hash(request) for request in requests}
+        assert len(hashes) == len(requests), f"{name}: two requests with one id"
+        answers: dict[str, dict[str, Record]] = {model.name: {} for model in models}
 
-        def tell() -> None:
-            self._on_progress(self._stage, sum(map(len, answers.values())), total)
+        def is_missing(plan: CutPlan, id: str) -> bool:
+            return id not in answers[names[plan.key]]
 
-        for group in _by_source(chosen):
-            journals = {arm.name: self._journal(name, arm.name) for arm in group}
-            try:
-                for arm in group:
-                    answers[arm.name].update(_held(journals[arm.name], asked))
-                tell()
-                names: dict[str, str] = {arm.plan.key: arm.name for arm in group}
-                assert len(names) == len(group), "two arms that remove the same layers"
-
-                def missing(plan: CutPlan, id: str, names: dict[str, str] = names) -> bool:
-                    return id not in answers[names[plan.key]]
-
-                if all(len(answers[arm.name]) == len(asked) for arm in group):
-                    continue
-                for plan, found in call(group, missing):
-                    known = answers[names[plan.key]]
-                    fresh = [
-                        {"id": one.id, "asked": asked[one.id], **to_record(one)} for one in found if one.id not in known
-                    ]
-                    journals[names[plan.key]].append(fresh)
-                    known.update((record["id"], record) for record in fresh)
-                    tell()
-            finally:
-                for journal in journals.values():
-                    journal.close()
-        self._stage += 1
-        for arm in chosen:
-            assert len(answers[arm.name]) == len(asked), f"{name}: questions to {arm.name} were left unanswered"
+        try:
+            for source in dict.fromkeys(model.source for model in models):
+                group = [model for model in models if model.source == source]
+                names = {model.plan.key: model.name for model in group}
+                assert len(names) == len(group), "two models that remove the same layers"
+                with ExitStack() as open_files:
+                    journals = {m.name: open_files.enter_context(self._journal(name, m.name)) for m in group}
+                    for model, journal in journals.items():
+                        answers[model].update(_held(journal, hashes))
+                    self._show(sum(map(len, answers.values())), len(hashes) * len(models))
+                    if all(len(answers[model]) == len(hashes) for model in journals):
+                        continue
+                    for plan, batch in call(group[0].engine(), [model.plan for model in group], is_missing):
+                        known, journal = answers[names[plan.key]], journals[names[plan.key]]
+                        fresh = [reply for reply in batch if reply.id not in known]
+                        journal.append([{"id": r.id, "asked": hashes[r.id], **_record(r)} for r in fresh])
+                        known.update((record["id"], record) for record in journal.records[-len(fresh) :] if fresh)
+                        self._show(sum(map(len, answers.values())), len(hashes) * len(models))
+        finally:
+            self._stage += 1
+        for model, records in answers.items():
+            assert len(records) == len(hashes), f"{name}: questions to {model} were left unanswered"
         return answers
 
+    def _show(self, done: int, total: int) -> None:
+        share = (self._stage + done / max(1, total)) / self._num_stages
+        self._on_progress(min(STEPS, int(STEPS * share)), STEPS)
 
-def _plans(arms: Sequence[SessionModel]) -> list[CutPlan]:
-    return [arm.plan for arm in arms]
+    def rows(self, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
+        """A row for every pruned model that has values; ``how`` as ``measure_rows`` takes it."""
+        own = {model.name: values[model.name] for model in self.models if model.name in values}
+        return measure_rows(diagnostic, measure, own, seed=self.seed, **how) if len(own) > 1 else []
+
+    def rows_by_group(self, diagnostic: str, measure: str, values: Values, groups: Sequence[str]) -> list[MeasureRow]:
+        """Rows for the items of each group, by name, without the retention: ratios over a few items vary too much."""
+        rows: list[MeasureRow] = []
+        for group in sorted(set(groups)):
+            places = [place for place, name in enumerate(groups) if name == group]
+            part = {model: [of_model[place] for place in places] for model, of_model in values.items()}
+            rows += self.rows(diagnostic, measure, part, group=group)
+        return [replace(row, values=without_kept(row.values)) for row in rows]
+
+    def examples(
+        self,
+        diagnostic: str,
+        items: Sequence[tuple[str, str, str]],
+        answers: Answers,
+        right: Values,
+        tokens: Mapping[str, list[str]] | None = None,
+    ) -> list[DiagnosisExample]:
+        """The items that the original model has right and a pruned one has not, with both models' answers.
+
+        Args:
+            items: id, question and right answer of each.
+            answers: records with ``text``.
+            tokens: of the original model's answers, by id, where they are known.
+        """
+        uncut = self.uncut.name
+        return [
+            {
+                "diagnostic": diagnostic,
+                "arm": model.name,
+                "id": id,
+                "question": question,
+                "gold": gold,
+                "uncut": answers[uncut][id]["text"],
+                "cut": answers[model.name][id]["text"],
+                "tokens": (tokens or {}).get(id, []),
+            }
+            for model in self.cuts
+            for (id, question, gold), before, after in zip(items, right[uncut], right[model.name], strict=True)
+            if before > after
+        ]
 
 
-def _by_source(arms: Iterable[SessionModel]) -> list[list[SessionModel]]:
-    groups: dict[str, list[SessionModel]] = {}
-    for arm in arms:
-        groups.setdefault(arm.source, []).append(arm)
-    return list(groups.values())
+def is_right(task: Task, sample: Sample, record: Record, readout: Readout = "short") -> bool:
+    """True if the task's grader finds a written answer right."""
+    fields = {name: record[name] for name in _FIELDS[Completion]}
+    return task.grade(sample, readout, Completion(id=sample.id, num_prompt_tokens=0, **fields)).outcome == "right"
 
 
-def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
+def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:
+    """By model, the value of each item, which has an ``id``, and its answer."""
+    return {model: [float(value(item, records[item.id])) for item in items] for model, records in answers.items()}
+
+
+def _record(reply: Completion | Likelihoods | Divergence) -> Record:
+    if isinstance(reply, Divergence):
+        return {"tokens": [token._asdict() for token in reply.tokens]}
+    return {name: getattr(reply, name) for name in _FIELDS[type(reply)]}
+
+
+def _held(journal: Journal, hashes: Mapping[str, str]) -> dict[str, Record]:
     """The answers that the journal holds already."""
-    held = {record["id"]: record for record in journal.records if record["id"] in asked}
+    held = {record["id"]: record for record in journal.records if record["id"] in hashes}
     for id, record in held.items():
-        if record["asked"] != asked[id]:
+        if record["asked"] != hashes[id]:
             raise RunMismatch(
                 f"{journal.path} holds an answer to another question under the id {id}; it was written by another "
                 "version of layercut. Use another `out`."
@@ -227,7 +292,7 @@ def _held(journal: Journal, asked: dict[str, str]) -> dict[str, Record]:
     return held
 
 
-def _hash(request: GenerationRequest | LikelihoodRequest) -> str:
+def _hash(request: Request) -> str:
     rest: tuple[Any, ...]
     if isinstance(request, LikelihoodRequest):
         rest = request.continuations
@@ -236,13 +301,13 @@ def _hash(request: GenerationRequest | LikelihoodRequest) -> str:
     return hashlib.sha256(repr((request.prompt, rest)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _against(uncut: Record, record: Record, arm: str) -> Record:
+def _against(uncut: Record, record: Record, model: str) -> Record:
     """A checkpoint's own tokens, with the original model's as reference."""
     before, after = uncut["tokens"], record["tokens"]
     if [token["text"] for token in before] != [token["text"] for token in after]:
         raise InputError(
-            f"{arm} tokenises text differently from the original model, so the two cannot be compared token by token. "
-            "Give a checkpoint with the original model's tokenizer."
+            f"{model} tokenises text differently from the original model, so the two cannot be compared token by "
+            "token. Give a checkpoint with the original model's tokenizer."
         )
     tokens = [
         {**new, **{f"reference_{name}": old[name] for name in ("nll", "rank", "likeliest")}, "kl": None}

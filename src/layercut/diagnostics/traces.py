@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal
 
-from layercut.diagnostics.arithmetic import is_right
-from layercut.diagnostics.functions import functions
-from layercut.diagnostics.session import DiagnosticSession
-from layercut.diagnostics.written_programs import is_right_program
+from layercut.diagnostics.programs import is_right_program, make_functions
+from layercut.diagnostics.session import DiagnosticSession, Record, is_right
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Sample, Task
+from layercut.tasks.base import Readout
 
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
@@ -28,8 +26,7 @@ TokenKind = Literal["result", "other digit", "closing bracket", "all else"]
 TOKEN_KINDS: tuple[TokenKind, ...] = TokenKind.__args__  # type: ignore[attr-defined]
 """Kinds whose damage tells what a layer is needed for."""
 _RESULT = re.compile(r"=\s*(?:\\?\$)?\s*(\d[\d,.]*)")
-_OPERATORS = frozenset("+-*/=<>%^×÷−")
-_BRACKETS = frozenset("()[]{}")
+_SIGNS: dict[str, Kind] = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]{}", "bracket")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +39,26 @@ class Trace:
     gold: str  # empty where more than one answer is right
     cluster: str  # the context that it shares with other items, or itself
     request: GenerationRequest
-    text: str
-    judge: Callable[[str, str], bool]  # from a text and its finish reason, whether it answers the item
+    text: str  # the original model's answer
+    judge: Callable[[Record], bool]  # whether an answer is right
     is_chain: bool = False
     is_code: bool = False
+    pieces: list[str] = field(default_factory=list)  # the texts of its tokens
+    kinds: Sequence[str] = ()  # of its tokens
 
     @property
     def forced(self) -> LikelihoodRequest:
         """The prompt with the answer given."""
         return LikelihoodRequest(id=self.id, prompt=self.request.prompt, continuations=(self.text,))
 
-    @property
-    def answer(self) -> tuple[int, int] | None:
-        """The characters of the final answer in a chain of steps. In a short answer, tokens keep their own kinds."""
-        if not self.is_chain:
-            return None
-        start = self.text.rfind(self.gold)
-        return None if start < 0 else (start, start + len(self.gold))
+    def of_pieces(self, pieces: list[str]) -> Trace:
+        """The same with its tokens. In a short answer, the tokens of the final answer keep their own kinds."""
+        start = self.text.rfind(self.gold) if self.is_chain else -1
+        answer = None if start < 0 else (start, start + len(self.gold))
+        return replace(self, pieces=pieces, kinds=kinds_of(pieces, answer=answer, code=self.is_code))
 
-    def is_right(self, text: str, finish_reason: str = "stop") -> bool:
-        return text == self.text or self.judge(text, finish_reason)
+    def is_right(self, text: str) -> bool:
+        return text == self.text or self.judge({"text": text, "finish_reason": "stop", "num_new_tokens": 0})
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
@@ -71,18 +68,16 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
     are those of the bracket diagnostic that pass their tests.
     """
     traces: list[Trace] = []
-    said: list[str] = []
+    counts: list[str] = []
     for name, readout in TASKS:
         task = load_task(name, seed=session.seed)
-        samples = task.samples("report", session.limit)
-        session.came(name, samples)
-        requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         try:
-            answers = session.completions(f"propagation.{name}", requests, [session.uncut])[session.uncut.name]
+            graded = session.grade(f"propagation.{name}", task, readout, [session.uncut])
         except InputError as error:
-            said.append(f"{name} left out ({str(error).rstrip('.')})")
+            counts.append(f"{name} left out ({str(error).rstrip('.')})")
             continue
-        found = [
+        texts = graded.answers[session.uncut.name]
+        right = [
             Trace(
                 task=name,
                 id=sample.id,
@@ -90,48 +85,38 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
                 request=request,
-                text=answers[sample.id]["text"],
-                judge=partial(_is_right, task, readout, sample),
+                text=texts[sample.id]["text"],
+                judge=partial(is_right, task, sample, readout=readout),
                 is_chain=readout == "chain",
             )
-            for sample, request in zip(samples, requests, strict=True)
+            for sample, request, is_hit in zip(
+                graded.samples, graded.requests, graded.right[session.uncut.name], strict=True
+            )
+            if is_hit and texts[sample.id]["text"].strip()
         ]
-        right = _right(found, answers)
         traces += right
-        said.append(f"{name} {len(right)} of {len(found)}")
-    wanted = functions(session.limit, session.seed)
-    session.came("functions", wanted)
+        counts.append(f"{name} {len(right)} of {len(graded.samples)}")
+    functions = make_functions(session.limit, session.seed)
+    session.came("functions", functions)
     # The question of the bracket diagnostic, so that its answers are used again.
-    answers = session.completions("brackets.programs", [one.request for one in wanted], [session.uncut])[
-        session.uncut.name
-    ]
-    found = [
+    programs = session.ask("brackets.programs", [function.request for function in functions], [session.uncut])
+    answers = programs[session.uncut.name]
+    right = [
         Trace(
             task=PROGRAMS,
-            id=one.id,
-            question=one.head,
+            id=function.id,
+            question=function.head,
             gold="",
-            cluster=one.name.rpartition("_")[0],
-            request=one.request,
-            text=answers[one.id]["text"],
-            judge=partial(is_right_program, one),
+            cluster=function.name.rpartition("_")[0],
+            request=function.request,
+            text=answers[function.id]["text"],
+            judge=partial(is_right_program, function),
             is_code=True,
         )
-        for one in wanted
+        for function in functions
+        if answers[function.id]["text"].strip() and is_right_program(function, answers[function.id])
     ]
-    right = _right(found, answers)
-    return [*traces, *right], [*said, f"{PROGRAMS} {len(right)} of {len(found)}"]
-
-
-def _right(found: list[Trace], answers: dict[str, Any]) -> list[Trace]:
-    return [
-        trace for trace in found if trace.text.strip() and trace.judge(trace.text, answers[trace.id]["finish_reason"])
-    ]
-
-
-def _is_right(task: Task, readout: Readout, sample: Sample, text: str, finish_reason: str) -> bool:
-    record = {"text": text, "finish_reason": finish_reason, "num_new_tokens": 0}
-    return is_right(task, sample, record, readout)
+    return [*traces, *right], [*counts, f"{PROGRAMS} {len(right)} of {len(functions)}"]
 
 
 def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[Kind]:
@@ -150,23 +135,15 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
         code: whether the text is Python.
     """
     kinds: list[Kind] = []
-    start = 0
-    for piece in pieces:
-        bare = piece.strip()
-        first = start + len(piece) - len(piece.lstrip())
-        start += len(piece)
-        if answer is not None and bare and first < answer[1] and first + len(bare) > answer[0]:
+    for bare, begin, end in _bare_pieces(pieces):
+        if answer is not None and bare and begin < answer[1] and end > answer[0]:
             kinds.append("answer")
         elif bare[:1].isdigit():
             kinds.append("digit")
-        elif bare[:1] in _OPERATORS and bare:
-            kinds.append("operator")
-        elif bare[:1] in _BRACKETS and bare:
-            kinds.append("bracket")
-        elif code and keyword.iskeyword(bare):
-            kinds.append("keyword")
+        elif bare[:1] in _SIGNS:
+            kinds.append(_SIGNS[bare[:1]])
         else:
-            kinds.append("other")
+            kinds.append("keyword" if code and keyword.iskeyword(bare) else "other")
     return kinds
 
 
@@ -181,18 +158,24 @@ def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
     Args:
         pieces: the tokens' texts, which together are the text.
     """
-    results = [found.span(1) for found in _RESULT.finditer("".join(pieces))]
+    results = [match.span(1) for match in _RESULT.finditer("".join(pieces))]
     kinds: list[TokenKind] = []
-    start = 0
-    for piece in pieces:
-        begin, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
-        if piece.strip()[:1].isdigit():
+    for bare, begin, end in _bare_pieces(pieces):
+        if bare[:1].isdigit():
             is_result = any(begin < last and end > first for first, last in results)
             kinds.append("result" if is_result else "other digit")
         else:
-            kinds.append("closing bracket" if set(piece) & set(")]}") else "all else")
-        start += len(piece)
+            kinds.append("closing bracket" if set(bare) & set(")]}") else "all else")
     return kinds
+
+
+def _bare_pieces(pieces: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Each token without white space around it, and where it begins and ends in the text."""
+    start = 0
+    for piece in pieces:
+        begin = start + len(piece) - len(piece.lstrip())
+        yield piece.strip(), begin, begin + len(piece.strip())
+        start += len(piece)
 
 
 def kept_pieces(pieces: Sequence[str], text: str) -> list[bool]:
@@ -206,13 +189,3 @@ def kept_pieces(pieces: Sequence[str], text: str) -> list[bool]:
         kept.append(text[start : start + len(piece)] == piece)
         start += len(piece)
     return kept
-
-
-def first_wrong(pieces: Sequence[str], text: str) -> int | None:
-    """Index of the first piece that the other text does not have; None if it has them all.
-
-    >>> first_wrong([" 1", "2"], " 17"), first_wrong([" 1", "2"], " 12 and more")
-    (1, None)
-    """
-    kept = kept_pieces(pieces, text)
-    return kept.index(False) if False in kept else None

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +36,6 @@ from layercut.runs.settings import shown
 from layercut.text.tables import Printed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
 KEEP, CONFIDENCE = 0.9, 0.95
@@ -48,19 +48,18 @@ class JudgedPlan(JudgedDepth):
     """One plan, by all readouts of the use that give evidence."""
 
     arm: ComparedRun
-    path: str
-    """Name of the sequence of plans that it was tested with, in order of depth."""
+    path: str  # name of the sequence of plans that it was tested with, in order of depth
 
     @property
     def low(self) -> float | None:
         """Kept at least by the readout that keeps the least; None without any bound."""
-        lows = [one.low for one in self.tasks]
-        return min((low for low in lows if low is not None), default=None) if None not in lows else None
+        lows = [task.low for task in self.tasks if task.low is not None]
+        return min(lows) if lows and len(lows) == len(self.tasks) else None
 
     @property
     def kept(self) -> float | None:
         """Kept on these items by the readout that keeps the least; None without any."""
-        return min((one.kept for one in self.tasks), default=None)
+        return min((task.kept for task in self.tasks), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Its size and verdict, JSON-able."""
@@ -71,7 +70,7 @@ class JudgedPlan(JudgedDepth):
             "low": self.low,
             "items_needed": self.items_needed,
             "missing": list(self.missing),
-            "readouts": [{**plain_estimates(vars(one)), "written": is_written(one.readout)} for one in self.tasks],
+            "readouts": [{**plain_estimates(vars(task)), "written": is_written(task.readout)} for task in self.tasks],
         }
 
 
@@ -102,16 +101,16 @@ class Advice(Printed):
     @property
     def best(self) -> JudgedPlan | None:
         """The tested plan that keeps the most, where none passed; one that more items may decide comes first."""
-        open_ones = [plan for plan in self.plans if plan.tasks and plan.verdict in ("undecided", "shown to fail")]
-        return max(open_ones, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
+        failed = [plan for plan in self.plans if plan.tasks and plan.verdict in ("undecided", "shown to fail")]
+        return max(failed, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
 
     @property
     def better(self) -> JudgedPlan | None:
         """The smallest other model that passed, where it has fewer bytes than the recommended plan, or no plan is."""
-        plan, passed = self.recommended, [one for one in self.others if one.passed]
+        plan, passed = self.recommended, [other for other in self.others if other.passed]
         if plan is not None:
             most = plan.arm.disk_bytes or 0
-            passed = [one for one in passed if (one.arm.disk_bytes or most) < most]
+            passed = [other for other in passed if (other.arm.disk_bytes or most) < most]
         return next(iter(passed), None)
 
     @property
@@ -124,10 +123,8 @@ class Advice(Printed):
         """``cut``: a plan passed. ``other``: none did, and another model passed. ``none``: all were shown to keep less
         than asked for. ``undecided``: more items may change that. ``no evidence``: nothing was measured that could
         decide."""
-        if self.recommended:
-            return "cut"
-        if self.better:
-            return "other"
+        if self.recommended or self.better:
+            return "cut" if self.recommended else "other"
         judged = (*self.plans, *self.others)
         if not any(plan.tasks for plan in judged):
             return "no evidence"
@@ -136,13 +133,13 @@ class Advice(Printed):
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
         """The kind of answers behind the verdicts: those that the model wrote, options that it ranked, or both."""
-        written = {is_written(one.readout) for plan in (*self.plans, *self.others) for one in plan.tasks}
+        written = {is_written(task.readout) for plan in (*self.plans, *self.others) for task in plan.tasks}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
     @property
     def proxy(self) -> str:
         """One sentence where only parts of the use were measured; empty where a task is the use itself."""
-        return self.use.note(list(dict.fromkeys(one.task for plan in self.plans for one in plan.tasks)))
+        return self.use.note(list(dict.fromkeys(task.task for plan in self.plans for task in plan.tasks)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
@@ -176,8 +173,8 @@ class Advice(Printed):
                 for plan in self.plans
             ],
             "better": None if self.better is None else self.better.arm.other,
-            "others": [{"run": one.arm.name, "model": one.arm.other, **one.to_dict()} for one in self.others],
-            "ignored": [asdict(one) for one in self.ignored],
+            "others": [{"run": other.arm.name, "model": other.arm.other, **other.to_dict()} for other in self.others],
+            "ignored": [asdict(task) for task in self.ignored],
             "seed": self.seed,
         }
 
@@ -237,8 +234,8 @@ def judge(
     # One plan without evidence is enough, or plans would be judged by different tasks.
     reasons: dict[tuple[str, str], str] = {}
     for row in spoken:
-        if why := _reason(row, use):
-            reasons.setdefault((row.task, row.readout), why)
+        if reason := _reason(row, use):
+            reasons.setdefault((row.task, row.readout), reason)
     usable = [row for row in spoken if (row.task, row.readout) not in reasons]
     wanted = list(dict.fromkeys((row.task, row.readout) for row in usable))
     arms = {row.cut.name: row.cut for row in main}
@@ -247,22 +244,20 @@ def judge(
         for turn, (name, arm) in enumerate(arms.items())
     }
     paths = _paths(list(arms.values()), is_one=pruned is not None)
-    found = fixed_sequences(
-        {name: measured for name, own in paths.items() if (measured := [steps[arm] for arm in own if steps[arm].rows])},
-        keep,
-        level=confidence,
-        num_resamples=num_resamples,
+    measured = {path: [steps[name] for name in names if steps[name].rows] for path, names in paths.items()}
+    results = fixed_sequences(
+        {path: own for path, own in measured.items() if own}, keep, level=confidence, num_resamples=num_resamples
     )
-    tested = {one.plan: one for result in found.values() for one in result.tested}
+    tested = {depth.plan: depth for result in results.values() for depth in result.tested}
     plans, error = [], (1 - confidence) / len(paths)
-    for path, own in paths.items():
-        for name in own:
-            one = tested.get(name) or judge_depth(steps[name], wanted, keep, error, num_resamples)
-            if name not in tested and steps[name].rows:  # behind the first that failed
-                one = one.untested()
-            plans.append(JudgedPlan(**vars(one), arm=arms[name], path=path))
+    for path, name in ((path, name) for path, names in paths.items() for name in names):
+        depth = tested.get(name) or judge_depth(steps[name], wanted, keep, error, num_resamples)
+        if name not in tested and steps[name].rows:  # behind the first that failed: bounds without a verdict
+            shown_tasks = tuple(replace(task, verdict="not tested", items_needed=None) for task in depth.tasks)
+            depth = replace(depth, verdict="not tested", tasks=shown_tasks, items_needed=None)
+        plans.append(JudgedPlan(**vars(depth), arm=arms[name], path=path))
     plans.sort(key=lambda plan: (-plan.arm.turn, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
-    others = sorted((plan for plan in plans if plan.arm.other), key=lambda one: one.arm.disk_bytes or math.inf)
+    others = sorted((plan for plan in plans if plan.arm.other), key=lambda plan: plan.arm.disk_bytes or math.inf)
     return Advice(
         use=use,
         keep=keep,
@@ -279,40 +274,35 @@ def judge(
 
 def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]:
     """Judge the plans for every use that was measured, by ``KEEP`` and ``CONFIDENCE``; uses with the same rows once."""
-    found: dict[str, Advice] = {}
+    advice: dict[str, Advice] = {}
     seen: set[tuple[tuple[str, str], ...]] = set()
     for use in USES.values():
-        try:
-            advice = judge(rows, use, keep=KEEP, confidence=CONFIDENCE, seed=seed)
-        except InputError:
-            continue
-        judged = tuple(dict.fromkeys((one.task, one.readout) for plan in advice.plans for one in plan.tasks))
-        if use.answers == "written" and judged in seen:
-            continue
-        seen.add(judged)
-        found[use.name] = advice
-    return found
+        with suppress(InputError):  # nothing that was measured covers it
+            of_use = judge(rows, use, keep=KEEP, confidence=CONFIDENCE, seed=seed)
+            judged = tuple(dict.fromkeys((task.task, task.readout) for plan in of_use.plans for task in plan.tasks))
+            if use.answers != "written" or judged not in seen:
+                seen.add(judged)
+                advice[use.name] = of_use
+    return advice
 
 
 def _paths(arms: Sequence[ComparedRun], *, is_one: bool) -> dict[str, list[str]]:
     """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
-    paths: dict[str, list[ComparedRun]] = {arm.name: [arm] for arm in arms if arm.other}
+    others = {arm.name: [arm] for arm in arms if arm.other}
     arms = [arm for arm in arms if not arm.other]
-    if is_one and arms:
-        paths = {"plans": arms, **paths}
-        arms = []
-    for arm in sorted(arms, key=lambda one: (one.turn, one.name)):
+    paths: dict[str, list[ComparedRun]] = {"plans": arms, **others} if is_one and arms else others
+    for arm in () if is_one else sorted(arms, key=lambda arm: (arm.turn, arm.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)
-        ending = f"+{arm.healing}" if arm.healing else ""
-        ending += f", seed {arm.seed}" if arm.seed else ""
-        named = (arm.criterion or "explicit") if family == plan else family
-        options = (f"{named}{ending}", arm.name)
-        name = next(one for one in options if arm.turn not in {other.turn for other in paths.get(one, [])})
-        paths.setdefault(name, []).append(arm)
-    return {name: [arm.name for arm in own] for name, own in paths.items()}
+        path = (arm.criterion or "explicit") if family == plan else family
+        path += f"+{arm.healing}" if arm.healing else ""
+        path += f", seed {arm.seed}" if arm.seed else ""
+        if arm.turn in {other.turn for other in paths.get(path, [])}:
+            path = arm.name
+        paths.setdefault(path, []).append(arm)
+    return {path: [arm.name for arm in own] for path, own in paths.items()}
 
 
 def _reason(row: ComparisonRow, use: Use) -> str:

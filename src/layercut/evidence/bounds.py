@@ -10,8 +10,9 @@ should be too high in 2.5 % of all cases, and a model that keeps 0.9 brings that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +21,6 @@ from layercut.evidence.clusters import cluster_codes, cluster_sums
 from layercut.evidence.intervals import MAX_CELLS, NUM_RESAMPLES, Array, finite_array
 from layercut.seed import check_seed
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _FEWEST_BEYOND = 50
 """Resamples that must lie beyond a bound; a stricter level takes more resamples."""
 
@@ -30,14 +28,10 @@ _FEWEST_BEYOND = 50
 class Bounds(NamedTuple):
     """Least and greatest retention above chance; each end holds on its own, at its own error rate."""
 
-    value: float
-    """The retention of just these items."""
-    low: float | None
-    """At least; None where the items cannot separate the original model from chance at this level."""
-    high: float | None
-    """At most; None as above."""
-    n: int
-    """Number of items."""
+    value: float  # the retention of just these items
+    low: float | None  # at least; None where the items cannot separate the original model from chance at this level
+    high: float | None  # at most; None as above
+    n: int  # number of items
 
 
 def retention_bounds(

@@ -10,16 +10,14 @@ value per item and seed, with the item's id as its cluster.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from layercut.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 Array = NDArray[np.float64]
 

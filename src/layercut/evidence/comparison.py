@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,8 +17,6 @@ from layercut.text.counting import counted, of_test_set
 from layercut.text.removal import Removal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from layercut.runs.directory import RunFolder
 
 SELECTED_ON = "the plan was selected on some of these items, so the score is too good by construction"
@@ -36,32 +35,20 @@ OUTCOMES = ("right", "wrong", "no_answer", "cut")
 class ComparedRun(Removal):
     """One side of a comparison: a run folder and what it records about its model."""
 
-    name: str
-    """Name of the run folder."""
-    num_layers: int | None = None
-    """Decoder layers of the original model; None where the run has no plan."""
-    removed: tuple[int, ...] = ()
-    """Layers that are gone, in order of removal."""
-    mlp: float = 0.0
-    """Share of the MLP channels that is gone."""
-    criterion: str = ""
-    """Criterion that chose them."""
-    num_parameters: int | None = None
-    """Size of the model under the plan, where the run records it."""
-    disk_bytes: int | None = None
-    """Of the weights as they are stored, where the run records it."""
+    name: str  # name of the run folder
+    num_layers: int | None = None  # decoder layers of the original model; None where the run has no plan
+    removed: tuple[int, ...] = ()  # layers that are gone, in order of removal
+    mlp: float = 0.0  # share of the MLP channels that is gone
+    criterion: str = ""  # criterion that chose them
+    num_parameters: int | None = None  # size of the model under the plan, where the run records it
+    disk_bytes: int | None = None  # of the weights as they are stored, where the run records it
     other: str = ""
     """The model, where it is another one than the original and nothing of the original is known to be gone."""
-    plan: str = ""
-    """Name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies."""
-    healing: str = ""
-    """Name of the healing arm, or outside studies the methods; empty where nothing was healed."""
-    seed: int | None = None
-    """Random seed of this arm; None outside studies."""
-    origin: str = ""
-    """Layers lost before this run, and another model that the layers were chosen for; mostly empty."""
-    checkpoint: str = ""
-    """The checkpoint, as it was named, where the run removed nothing of one that was cut before."""
+    plan: str = ""  # name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies.
+    healing: str = ""  # name of the healing arm, or outside studies the methods; empty where nothing was healed
+    seed: int | None = None  # random seed of this arm; None outside studies
+    origin: str = ""  # layers lost before this run, and another model that the layers were chosen for; mostly empty
+    checkpoint: str = ""  # the checkpoint, as it was named, where the run removed nothing of one that was cut before
 
     @property
     def depth(self) -> int:
@@ -204,32 +191,27 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
     base = _Run.read(uncut)
     rows: list[ComparisonRow] = []
     for folder in cuts:
-        run = _Run.read(folder).beside(base)
-        shared = [row for row in base.rows if run.find(row) is not None]
+        run = _Run.read(folder, base)
+        shared = [key for key in base.rows if key in run.rows]
         if not shared:
-            tasks = (", ".join(sorted({row["task"] for row in side.rows})) for side in (base, run))
+            tasks = (", ".join(sorted({task for task, _, _ in side.rows})) for side in (base, run))
             renamed = "lm-eval's log" in f"{base.arm.origin} {run.arm.origin}"
             raise InputError(
                 f"{base.arm.name} and {run.arm.name} have no task in common: {' and '.join(tasks)}. Run both on at "
                 "least one common task"
                 + ("; lm-eval's task is read from the file's name, samples_TASK_DATE.jsonl." if renamed else ".")
             )
-        for row in shared:
-            other = run.find(row)
-            assert other is not None
-            rows.append(_compare(base, run, row, other, seed))
+        rows += [_compare(base, run, key, seed) for key in shared]
     adjusted = holm([row.values.p_value for row in rows])
     return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
     """Tasks that only one of two runs holds and compare_runs passes over, a line each; empty for runs of one study."""
-    base = _Run.read(uncut)
-    lines = []
-    for folder in cuts:
-        run = _Run.read(folder)
+    base, lines = _Run.read(uncut), []
+    for run in map(_Run.read, cuts):
         for here, there in ((base, run), (run, base)):
-            missing = dict.fromkeys(f"{row['task']} ({row['readout']})" for row in here.rows if there.find(row) is None)
+            missing = dict.fromkeys(f"{key[0]} ({key[1]})" for key in here.rows if key not in there.rows)
             if missing:
                 lines.append(f"{', '.join(missing)}: only in {here.arm.name}, not in {there.arm.name}")
     return lines
@@ -237,17 +219,18 @@ def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:
 
 def arm_of(folder: RunFolder, uncut: RunFolder | None = None) -> ComparedRun:
     """The record of a finished run about its model, or of what that has lost since it was the model of ``uncut``."""
-    run = _Run.read(folder)
-    return (run if uncut is None else run.beside(_Run.read(uncut))).arm
+    return _Run.read(folder, None if uncut is None else _Run.read(uncut)).arm
 
 
 class _Run(NamedTuple):
     folder: RunFolder
+    plan: Mapping[str, Any]
     arm: ComparedRun
-    rows: list[dict[str, Any]]
+    rows: dict[tuple[str, str, str], dict[str, Any]]  # by task, readout and metric
 
     @classmethod
-    def read(cls, folder: RunFolder) -> _Run:
+    def read(cls, folder: RunFolder, base: _Run | None = None) -> _Run:
+        """A finished run; beside a base, with what its model has lost since it was the base's."""
         metrics = folder.metrics()
         plan, about = metrics.get("plan") or {}, metrics.get("arm") or {}
         arm = ComparedRun(
@@ -263,29 +246,8 @@ class _Run(NamedTuple):
             seed=about.get("seed"),
             origin=origin_of(plan) or folder.origin,
         )
-        return cls(folder, arm, metrics["rows"])
-
-    def beside(self, base: _Run) -> _Run:
-        """The same with what its model has lost since it was the base's, where it was cut or healed before the run."""
-        plan, original = (run.folder.metrics().get("plan") or {} for run in (self, base))
-        found = lost_since(plan, original.get("model_hash"))
-        if found is None:
-            hashes = {one.get("model_hash") for one in (plan, original)} - {None}
-            is_other = len(hashes) > 1 and not self.arm.is_cut and not self.arm.healing
-            return self._replace(arm=replace(self.arm, other=str(plan.get("model") or ""))) if is_other else self
-        arm = replace(
-            self.arm,
-            num_layers=found.num_layers,
-            removed=found.removed,
-            mlp=found.mlp,
-            healing=self.arm.healing or "+".join(found.healed),
-            checkpoint="" if plan["removed"] or plan.get("channels") else str(plan.get("model") or ""),
-        )
-        return self._replace(arm=arm)
-
-    def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-        keys = ("task", "readout", "metric")
-        return next((row for row in self.rows if all(row[key] == wanted[key] for key in keys)), None)
+        rows = {(row["task"], row["readout"], row["metric"]): row for row in metrics["rows"]}
+        return cls(folder, plan, arm if base is None else _since(arm, plan, base.plan), rows)
 
     def items(self, task: str, readout: str) -> dict[str, dict[str, Any]]:
         records = self.folder.records(task, readout)
@@ -296,8 +258,26 @@ class _Run(NamedTuple):
         return items
 
 
-def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, Any], seed: int) -> ComparisonRow:
-    task, readout, metric = row["task"], row["readout"], row["metric"]
+def _since(arm: ComparedRun, plan: Mapping[str, Any], original: Mapping[str, Any]) -> ComparedRun:
+    """The arm with all that is gone of an original model, where its model was cut or healed before the run."""
+    lost = lost_since(plan, original.get("model_hash"))
+    if lost is not None:
+        return replace(
+            arm,
+            num_layers=lost.num_layers,
+            removed=lost.removed,
+            mlp=lost.mlp,
+            healing=arm.healing or "+".join(lost.healed),
+            checkpoint="" if plan["removed"] or plan.get("channels") else str(plan.get("model") or ""),
+        )
+    hashes = {of_plan.get("model_hash") for of_plan in (plan, original)} - {None}
+    is_other = len(hashes) > 1 and not arm.is_cut and not arm.healing
+    return replace(arm, other=str(plan.get("model") or "")) if is_other else arm
+
+
+def _compare(base: _Run, run: _Run, key: tuple[str, str, str], seed: int) -> ComparisonRow:
+    task, readout, metric = key
+    row, other = sides = base.rows[key], run.rows[key]
     if row["version"] != other["version"]:
         raise InputError(
             f"{task} was version {row['version']} in {base.arm.name} and is {other['version']} in {run.arm.name}; "
@@ -316,26 +296,23 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
                 f"item {item} of {task} has the right answer {before[item]['gold']!r} in {base.arm.name} and "
                 f"{after[item]['gold']!r} in {run.arm.name}; run both with the same data."
             )
-    uncut_values = [float(before[item]["metrics"][metric]) for item in ids]
-    cut_values = [float(after[item]["metrics"][metric]) for item in ids]
-    uncut_records = [before[item] for item in ids]
-    note = ""
+    uncut, cut = ([float(records[item]["metrics"][metric]) for item in ids] for records in (before, after))
+    notes = []
     if len(ids) < max(len(before), len(after)):
-        note = (
+        notes.append(
             f"{counted(len(ids), 'item')} of {task} in common ({base.arm.name} has {len(before)}, "
             f"{run.arm.name} has {len(after)})"
         )
-    if any(side.get("selection_items") for side in (row, other)):
-        note = f"{note}; {SELECTED_ON}" if note else SELECTED_ON
+    if any(side.get("selection_items") for side in sides):
+        notes.append(SELECTED_ON)
     outcomes = []
-    for answers in (before, after):
-        counts = Counter(answers[item]["outcome"] for item in ids)
+    for records in (before, after):
+        counts = Counter(records[item]["outcome"] for item in ids)
         outcomes.append({name: counts[name] for name in dict.fromkeys([*OUTCOMES, *sorted(counts)])})
-    first = next(known for known in base.rows if known["task"] == task and known["readout"] == readout)
-    sizes = {side["test_set"] for side in (row, other) if side.get("test_set") is not None}
-    rest = next((side for side in (row, other) if side.get("split") == "report"), None)
+    sizes = {side["test_set"] for side in sides if side.get("test_set") is not None}
+    rest = next((side for side in sides if side.get("split") == "report"), None)
     # The items in common are those of the rest, and so is the score of guessing.
-    chance, clusters = (rest or row)["chance"], clusters_of(uncut_records)
+    chance, clusters = (rest or row)["chance"], clusters_of([before[item] for item in ids])
     return ComparisonRow(
         uncut=base.arm,
         cut=run.arm,
@@ -343,17 +320,16 @@ def _compare(base: _Run, run: _Run, row: Mapping[str, Any], other: Mapping[str, 
         version=row["version"],
         readout=readout,
         metric=metric,
-        is_headline=first["metric"] == metric,
-        is_share=not NO_SHARE.search(metric)
-        and all(0 <= value <= 1 for value in [*uncut_values, *cut_values, chance or 0.0]),
+        is_headline=key == next(known for known in base.rows if known[:2] == key[:2]),
+        is_share=not NO_SHARE.search(metric) and all(0 <= value <= 1 for value in [*uncut, *cut, chance or 0.0]),
         chance=chance,
         limit=row["limit"] if row["limit"] is not None else other["limit"],
         seed=seed,
-        values=compare_paired(uncut_values, cut_values, chance=chance, seed=seed, clusters=clusters),
+        values=compare_paired(uncut, cut, chance=chance, seed=seed, clusters=clusters),
         uncut_outcomes=outcomes[0],
         cut_outcomes=outcomes[1],
-        note=note,
+        note="; ".join(notes),
         test_set=sizes.pop() if len(sizes) == 1 else None,
         split="full" if rest is None else "report",
-        items=PairedItems(uncut_values, cut_values, clusters, ids),
+        items=PairedItems(uncut, cut, clusters, ids),
     )

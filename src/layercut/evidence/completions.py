@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any, TypedDict, cast
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.degeneration import FEWEST_WORDS, NAME, degeneration_notes, degeneration_rows, look, words_of
+from layercut.evidence.degeneration import FEWEST_WORDS, NAME, measure_texts, words_of
 from layercut.evidence.diagnosis import Diagnosis, with_rows
-from layercut.evidence.program_classes import CLASS, class_counts, program_rows
+from layercut.evidence.program_classes import CLASS, measure_programs
 from layercut.evidence.sweep import Sweep
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
@@ -31,7 +30,7 @@ from layercut.text.counting import counted
 
 FILE = "completions.json"
 PROGRAMS = "programs"
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """Raised with every change of the measures: what a folder holds is then measured again."""
 _READ = ("id", "completion", "finish_reason", "answer", CLASS, "cluster")
 """Fields of a record that the measures read."""
@@ -47,8 +46,7 @@ class DiagnosedAnswers(TypedDict):
 
     task: str
     readout: str
-    key: str
-    """Hash of the answers and the seed."""
+    key: str  # hash of the answers and the seed
     diagnostics: dict[str, Diagnosis]
     """``degeneration`` where answers are texts, ``programs`` where they are programs; both may be missing."""
 
@@ -64,15 +62,15 @@ def diagnose_runs(runs: Sequence[RunFolder], *, seed: int, cache: Path | None = 
     Raises:
         InputError: a run that is not finished, or damaged records.
     """
-    held = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
-    cells = [cell for cell, finish in held[0].items() if finish is not None]
+    finish = [{(row["task"], row["readout"]): row["finish"] for row in run.metrics()["rows"]} for run in runs]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
-    parts = []
-    for task, readout in cells:
-        having = [place for place, of_run in enumerate(held) if (task, readout) in of_run]
-        parts.append((task, readout, {names[place]: runs[place].records(task, readout) for place in having}))
+    parts = [
+        (*cell, {names[i]: run.records(*cell) for i, run in enumerate(runs) if cell in finish[i]})
+        for cell, ended in finish[0].items()
+        if ended is not None
+    ]
     return _measured(parts, cache, seed)
 
 
@@ -112,29 +110,20 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     """
     first = next(iter(records.values()))
     found: dict[str, Diagnosis] = {}
-    long = {name: sum(len(words_of(one["completion"])) >= FEWEST_WORDS for one in own) for name, own in records.items()}
-    if any(2 * count >= len(records[name]) for name, count in long.items()):
-        looks = {
-            name: [look(one["completion"], one["finish_reason"]) for one in of_arm] for name, of_arm in records.items()
-        }
-        finish = {name: dict(Counter(one["finish_reason"] for one in of_arm)) for name, of_arm in records.items()}
-        found[NAME] = {
-            "rows": degeneration_rows(looks, seed=seed, clusters=clusters_of(first)),
-            "data": {"finish": finish},
-            "examples": [],
-            "notes": [f"{counted(len(first), 'answer')} of each model.", *degeneration_notes(looks)],
-        }
-    every = {name: [one.get(CLASS) for one in of_arm] for name, of_arm in records.items()}
+    texts = {
+        name: [(record["completion"], record["finish_reason"]) for record in of_arm] for name, of_arm in records.items()
+    }
+    if any(2 * sum(len(words_of(text)) >= FEWEST_WORDS for text, _ in own) >= len(own) for own in texts.values()):
+        measured = measure_texts(texts, seed=seed, clusters=clusters_of(first))
+        notes = [f"{counted(len(first), 'answer')} of each model.", *measured["notes"]]
+        found[NAME] = {**measured, "notes": notes}
+    every = {name: [record.get(CLASS) for record in of_arm] for name, of_arm in records.items()}
     known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
     if known:
-        classes = {name: [one for one in (of_arm[place] for place in known) if one] for name, of_arm in every.items()}
+        classes = {name: [kind for place in known if (kind := of_arm[place])] for name, of_arm in every.items()}
         clusters = clusters_of([first[place] for place in known])
-        found[PROGRAMS] = {
-            "rows": program_rows(PROGRAMS, classes, seed=seed, clusters=clusters),
-            "data": {"classes": class_counts(classes)},
-            "examples": [],
-            "notes": [f"{counted(len(known), 'program')} of each model."],
-        }
+        notes = [f"{counted(len(known), 'program')} of each model."]
+        found[PROGRAMS] = {**measure_programs(PROGRAMS, classes, seed=seed, clusters=clusters), "notes": notes}
     return found
 
 

@@ -2,19 +2,18 @@
 
 Measure E2 of arXiv:2602.01997, with every text counted. There, texts shorter than n words have no Rep-n and texts
 of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as texts without repetition, and
-the share of empty ones is reported too. Self-BLEU is given both ways: see ``self_bleu`` and ``paper_self_bleu``.
+the share of empty ones is reported too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from layercut.evidence.diagnosis import MeasureRow, measure_rows
+from layercut.evidence.diagnosis import Diagnosis, item_rows
 
 NAME = "degeneration"
 FEWEST_REPEATS = 3
@@ -24,72 +23,51 @@ LOOPS = 0.25
 LEAST_LOOP = 40
 FEWEST_WORDS = 4
 """Words of a text that has a Rep-4."""
-_PAPER_ORDER = 4
+HEADLINES = ("loops", "empty", "Rep-4")
+_HIGHER = ("distinct-1", "distinct-2", "length")
+_ORDER = 4  # of BLEU
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
-Look = Mapping[str, Any]
-"""All measures of one text, by name; ``paper_self_bleu`` may be None."""
 
-
-def degeneration_rows(
-    looks: Mapping[str, Sequence[Look]], *, seed: int, clusters: Sequence[str] | None = None
-) -> list[MeasureRow]:
-    """A row for each measure and pruned model.
+def measure_texts(
+    texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int, clusters: Sequence[str] | None = None
+) -> Diagnosis:
+    """A row for each measure and pruned model, and how texts ended.
 
     Args:
-        looks: by name of the model, the original one first: ``look`` of each text, in the same order.
+        texts: by name of the model, the original one first: each text and its finish reason, in the same order.
     """
-
-    def values(name: str) -> dict[str, list[float]]:
-        return {arm: [float(found[name]) for found in of_arm] for arm, of_arm in looks.items()}
-
-    rows = partial(measure_rows, NAME, seed=seed, clusters=clusters)
-    return [
-        *rows("loops", values("loops"), better="lower", headline=True),
-        *rows("empty", values("empty"), better="lower", headline=True),
-        *rows("Rep-4", values("rep_4"), better="lower", headline=True),
-        *rows("Rep-3", values("rep_3"), better="lower"),
-        *rows("Rep-2", values("rep_2"), better="lower"),
-        *rows("Self-BLEU-4", values("self_bleu"), better="lower"),
-        *(row for arm in list(looks)[1:] or looks for row in _paper_rows(looks, arm, seed, clusters)),
-        *rows("distinct-1", values("distinct_1")),
-        *rows("distinct-2", values("distinct_2")),
-        *rows("longest loop", values("loop_share"), better="lower"),
-        *rows("no end within the limit", values("endless"), better="lower"),
-        *rows("length", values("words"), unit="words"),
-    ]
+    measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
+    rows = item_rows(NAME, measures, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
+    short, single = (
+        ", ".join(f"{model} {sum(map(counts, of_model))}" for model, of_model in texts.items())
+        for counts in (lambda text: len(words_of(text[0])) < FEWEST_WORDS, lambda text: len(sentences_of(text[0])) < 2)
+    )
+    note = f"Shorter than four words, counted as without repetition: {short}. "
+    note += f"A single sentence, counted as Self-BLEU 0: {single}."
+    finish = {model: dict(Counter(reason for _, reason in of_model)) for model, of_model in texts.items()}
+    return {"rows": rows, "data": {"finish": finish}, "examples": [], "notes": [note]}
 
 
-def degeneration_notes(looks: Mapping[str, Sequence[Look]]) -> list[str]:
-    """Counts of texts that count as without repetition, and of those with the paper's Self-BLEU."""
-    short = _counts(looks, lambda found: found["words"] < FEWEST_WORDS)
-    single = _counts(looks, lambda found: found["sentences"] < 2)
-    scored = _counts(looks, lambda found: found["paper_self_bleu"] is not None)
-    return [
-        f"Shorter than four words, counted as without repetition: {short}. A single sentence, counted as Self-BLEU 0: "
-        f"{single}.",
-        "Self-BLEU-4 (paper) leaves out responses without two sentences of four words; it compares those that both "
-        f"models have. Responses that have one: {scored}.",
-    ]
-
-
-def look(text: str, finish_reason: str) -> Look:
-    """All measures of one text, which ended by ``finish_reason``."""
-    words = words_of(text)
-    loop = longest_loop(text)
+def measure_text(text: str, finish_reason: str) -> dict[str, float]:
+    """All measures of one text, by name, in the order of a report."""
+    words, loop = words_of(text), longest_loop(text)
     return {
-        **{f"rep_{n}": repetition(words, n) for n in (2, 3, 4)},
-        **{f"distinct_{n}": distinct(words, n) for n in (1, 2)},
-        "self_bleu": self_bleu(text),
-        "paper_self_bleu": paper_self_bleu(text),
-        "loop_share": loop / len(text) if text else 0.0,
         "loops": loop >= max(LEAST_LOOP, LOOPS * len(text)),
         "empty": not text.strip(),
-        "endless": finish_reason == "length",
-        "words": len(words),
-        "sentences": len(sentences_of(text)),
+        **{f"Rep-{n}": repetition(words, n) for n in (4, 3, 2)},
+        "Self-BLEU-4": self_bleu(text),
+        **{f"distinct-{n}": distinct(words, n) for n in (1, 2)},
+        "longest loop": loop / len(text) if text else 0.0,
+        "no end within the limit": finish_reason == "length",
+        "length": len(words),
     }
+
+
+def is_broken(text: str) -> bool:
+    """True for a text that loops or is empty."""
+    return not text.strip() or longest_loop(text) >= max(LEAST_LOOP, LOOPS * len(text))
 
 
 def words_of(text: str) -> list[str]:
@@ -136,7 +114,7 @@ def self_bleu(text: str) -> float:
     from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
     bleu = BLEU(lowercase=True, effective_order=True)
-    counted = [extract_all_word_ngrams(bleu._preprocess_segment(one), 1, _PAPER_ORDER) for one in sentences]
+    counted = [extract_all_word_ngrams(bleu._preprocess_segment(sentence), 1, _ORDER) for sentence in sentences]
     # What sentence_score counts, with the n-grams of each sentence counted once: for each n-gram, the largest number
     # in a sentence and the second largest, which is that of the others where the largest is the sentence's own.
     most: dict[tuple[str, ...], tuple[int, int]] = {}
@@ -146,7 +124,7 @@ def self_bleu(text: str) -> float:
             most[gram] = (number, largest) if number > largest else (largest, max(second, number))
     scores = []
     for place, (grams, length) in enumerate(counted):
-        correct, total = [0] * _PAPER_ORDER, [0] * _PAPER_ORDER
+        correct, total = [0] * _ORDER, [0] * _ORDER
         for gram, number in grams.items():
             largest, second = most[gram]
             total[len(gram) - 1] += number
@@ -156,30 +134,6 @@ def self_bleu(text: str) -> float:
         score = BLEU.compute_bleu(correct, total, length, closest, smooth_method="exp", effective_order=True)
         scores.append(score.score)
     return float(np.mean(scores)) / 100
-
-
-def paper_self_bleu(text: str) -> float | None:
-    """Intra-response Self-BLEU-4 as arXiv:2602.01997 computes it, 0 to 1; None where it has none.
-
-    In small letters, sentences by NLTK's Punkt and words by NLTK; BLEU-4 of each sentence against the others with
-    Chen and Cherry's first smoothing (0.1 in place of no match), without effective order. Sentences of fewer than four
-    words take no part, and a response without two sentences has no score. Line breaks end no sentence. Punkt is used
-    without its list of English abbreviations, which would have to be fetched: "e.g." ends a sentence here.
-
-    >>> round(paper_self_bleu("A cat sat on a mat. A cat sat on a rug."), 3), paper_self_bleu("A cat sat on a mat.")
-    (0.643, None)
-    """
-    from nltk.tokenize import word_tokenize
-    from nltk.tokenize.punkt import PunktSentenceTokenizer
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
-    sentences = [word_tokenize(one, preserve_line=True) for one in PunktSentenceTokenizer().tokenize(text.lower())]
-    scores = []
-    for index, sentence in enumerate(sentences):
-        others = [other for place, other in enumerate(sentences) if place != index and len(other) >= _PAPER_ORDER]
-        if len(sentence) >= _PAPER_ORDER and others:
-            scores.append(sentence_bleu(others, sentence, smoothing_function=SmoothingFunction().method1))
-    return float(np.mean(scores)) if scores else None
 
 
 def longest_loop(text: str) -> int:
@@ -201,26 +155,3 @@ def longest_loop(text: str) -> int:
             if length > longest and text[start : start + length].strip():
                 longest = length
     return longest
-
-
-def _paper_rows(
-    looks: Mapping[str, Sequence[Look]], arm: str, seed: int, clusters: Sequence[str] | None
-) -> list[MeasureRow]:
-    """One pruned model against the original one, on the texts that have a score in both."""
-    uncut = next(iter(looks))
-    scores = [[found["paper_self_bleu"] for found in looks[name]] for name in (uncut, arm)]
-    places = [place for place, pair in enumerate(zip(*scores, strict=True)) if None not in pair]
-    before, after = ([of_arm[place] for place in places] for of_arm in scores)
-    own = None if clusters is None else [clusters[place] for place in places]
-    values = {uncut: before, arm: after}
-    return measure_rows(NAME, "Self-BLEU-4 (paper)", values, better="lower", seed=seed, clusters=own)
-
-
-def is_broken(found: Look) -> bool:
-    """Return True for a text that loops or is empty."""
-    return bool(found["loops"] or found["empty"])
-
-
-def _counts(values: Mapping[str, Sequence[Any]], counts: Callable[[Any], bool]) -> str:
-    """The number of values of each arm that count, as text."""
-    return ", ".join(f"{arm} {sum(map(counts, of_arm))}" for arm, of_arm in values.items())

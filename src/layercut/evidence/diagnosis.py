@@ -19,13 +19,11 @@ class MeasureRow(PairedRow):
     """One measure of the original and of one pruned model on the same items."""
 
     diagnostic: str
-    group: str
-    """Items or tokens, such as ``depth 3`` or ``digit``; empty for all of them."""
+    group: str  # items or tokens, such as ``depth 3`` or ``digit``; empty for all of them
     arm: str
     better: Literal["higher", "lower"]
     unit: Literal["share", "nats", "score", "words"]
-    headline: bool
-    """A loss here counts as damage."""
+    headline: bool  # A loss here counts as damage
 
     @property
     def label(self) -> str:
@@ -45,9 +43,7 @@ class MeasureRow(PairedRow):
             "diagnostic": self.diagnostic,
             "measure": self.metric,
             **{name: getattr(self, name) for name in ("group", "arm", "better", "unit", "chance", "n")},
-            "uncut": _ends(values.uncut),
-            "cut": _ends(values.cut),
-            "difference": _ends(values.difference),
+            **{name: _ends(getattr(values, name)) for name in ("uncut", "cut", "difference")},
             "kept": _ends(self.kept_share),
             "p_value": values.p_value,
             "test": values.test,
@@ -64,16 +60,15 @@ class MeasureRow(PairedRow):
             return Estimate(value, low, high, data["n"], "")
 
         kept = None if data["kept"] is None else estimate("kept")
-        retention, above_chance = (kept, None) if data["chance"] is None else (None, kept)
         values = Comparison(
             estimate("uncut"),
             estimate("cut"),
             estimate("difference"),
-            retention,
-            above_chance,
-            None,
-            None,
-            data["p_value"],
+            retention=kept if data["chance"] is None else None,
+            retention_above_chance=None if data["chance"] is None else kept,
+            lost=None,
+            gained=None,
+            p_value=data["p_value"],
             refused="",
             test=data["test"],
         )
@@ -91,16 +86,14 @@ class DiagnosisExample(TypedDict):
     gold: str
     uncut: str
     cut: str
-    tokens: list[str]
-    """The original model's answer by tokens; empty where they are not known."""
+    tokens: list[str]  # the original model's answer by tokens; empty where they are not known
 
 
 class Diagnosis(TypedDict):
     """The results of one diagnostic."""
 
     rows: Sequence[MeasureRow]
-    data: dict[str, Any]
-    """Other data for its section and figure."""
+    data: dict[str, Any]  # other data for its section and figure
     examples: list[DiagnosisExample]
     notes: list[str]
 
@@ -109,8 +102,7 @@ class Damage(NamedTuple):
     """A loss that is shown."""
 
     row: MeasureRow
-    p_adjusted: float
-    """Holm's p-value, over all headline measures of the pruned model."""
+    p_adjusted: float  # Holm's p-value, over all headline measures of the pruned model
 
     @property
     def severity(self) -> float:
@@ -134,37 +126,31 @@ def load(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
 
 
 def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
-    """Every headline measure of a pruned model that is shown to be worse than uncut, the largest loss first.
+    """Every headline measure of a pruned model that is significantly worse than uncut, the largest loss first.
 
-    Shown: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all headline
-    measures of this model. Measures without a headline explain; they do not test for damage.
+    Significant: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all
+    headline measures of this model. Measures without a headline explain; they do not test for damage.
     """
-    rows = [row for found in diagnoses.values() for row in found["rows"] if row.arm == arm and row.headline]
+    rows = [row for diagnosis in diagnoses.values() for row in diagnosis["rows"] if row.arm == arm and row.headline]
     adjusted = holm([row.values.p_value for row in rows])
     worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and row.is_worse]
-    return sorted(worse, key=lambda found: (-found.severity, found.p_adjusted))
+    return sorted(worse, key=lambda damage: (-damage.severity, damage.p_adjusted))
 
 
-def over_models(found: Diagnosis, measure: str, group: str = "") -> dict[str, tuple[MeasureRow, bool]]:
+def over_models(diagnosis: Diagnosis, measure: str, group: str = "") -> dict[str, tuple[MeasureRow, bool]]:
     """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
-    rows = [row for row in found["rows"] if row.metric == measure and row.group == group]
+    rows = [row for row in diagnosis["rows"] if row.metric == measure and row.group == group]
     adjusted = holm([row.values.p_value for row in rows])
     return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
 
 
-def likely_kind(first_wrong: Mapping[str, Any]) -> str | None:
-    """The kind of token at which answers first differ from the original model's most often; None where none differs."""
-    kinds: Mapping[str, int] = first_wrong["kinds"]
-    return max(sorted(kinds), key=kinds.__getitem__) if kinds else None
-
-
 def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
     """Content of such a file, its rows as ``MeasureRow``."""
-    found = data["diagnostics"].items()
-    return {
-        **data,
-        "diagnostics": {name: {**one, "rows": [*map(MeasureRow.from_dict, one["rows"])]} for name, one in found},
+    diagnoses = {
+        name: {**diagnosis, "rows": [MeasureRow.from_dict(row) for row in diagnosis["rows"]]}
+        for name, diagnosis in data["diagnostics"].items()
     }
+    return {**data, "diagnostics": diagnoses}
 
 
 def _ends(estimate: Estimate | None) -> list[float | None] | None:
@@ -197,16 +183,20 @@ def measure_rows(
 
     Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
     """
-    first, *cuts = values.items()
-    before = first[1]
+    (first, before), *cuts = values.items()
     if not before:
         return []
     rows: list[MeasureRow] = []
-    for arm, after in cuts or [first]:
-        found = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters)
+    for arm, after in cuts or [(first, before)]:
+        comparison = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters)
         if better == "lower" or unit != "share":
-            found = without_kept(found)
-        uncut, cut = _level(found.uncut, before, unit), _level(found.cut, after, unit)
+            comparison = without_kept(comparison)
+        if unit != "share":  # a constant has no interval, because it is so by construction
+            uncut, cut = (
+                level._replace(low=None, high=None) if len(set(of_model)) == 1 else level
+                for level, of_model in ((comparison.uncut, before), (comparison.cut, after))
+            )
+            comparison = comparison._replace(uncut=uncut, cut=cut)
         rows.append(
             MeasureRow(
                 diagnostic=diagnostic,
@@ -218,17 +208,39 @@ def measure_rows(
                 chance=chance,
                 seed=seed,
                 headline=headline,
-                values=found._replace(uncut=uncut, cut=cut),
+                values=comparison,
             )
         )
     return rows
 
 
+def item_rows(
+    diagnostic: str,
+    items: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    seed: int,
+    clusters: Sequence[str] | None,
+    higher: Sequence[str],
+    headlines: Sequence[str],
+) -> list[MeasureRow]:
+    """Rows of all measures of each item, by name of the model and of the measure; ``higher`` are those to be high."""
+    names = next((list(measures) for of_model in items.values() for measures in of_model[:1]), [])
+    return [
+        row
+        for name in names
+        for row in measure_rows(
+            diagnostic,
+            name,
+            {model: [float(measures[name]) for measures in of_model] for model, of_model in items.items()},
+            seed=seed,
+            better="higher" if name in higher else "lower",
+            unit="words" if name == "length" else "share",
+            clusters=clusters,
+            headline=name in headlines,
+        )
+    ]
+
+
 def without_kept(values: Comparison) -> Comparison:
     """Without retentions, where they have no meaning."""
     return values._replace(retention=None, retention_above_chance=None)
-
-
-def _level(estimate: Estimate, values: Sequence[float], unit: str) -> Estimate:
-    """A value with its interval; without one for a constant that is no share, because it is so by construction."""
-    return estimate._replace(low=None, high=None) if unit != "share" and len(set(values)) == 1 else estimate

@@ -1,6 +1,7 @@
 """The deepest cut that is shown to keep what was asked for: depths tested in order, until the first one fails.
 
-    fixed_sequence([DepthEvidence(1, "search-1", rows), DepthEvidence(2, "search-2", rows)], keep=0.9).deepest
+    steps = [DepthEvidence(1, "search-1", rows), DepthEvidence(2, "search-2", rows)]
+    fixed_sequences({"search": steps}, keep=0.9)["search"].deepest
 
 A depth passes where every task's lower bound of the retention above chance reaches ``keep``. All tasks have to pass, so
 each bound has the full level: an intersection-union test (Berger, "Multiparameter hypothesis testing and acceptance
@@ -14,7 +15,8 @@ Plan. Inference 99 (2001).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -24,8 +26,6 @@ from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
 from layercut.evidence.sample_size import MANY, Differences, items_to_decide
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from layercut.evidence.paired import TaskRow
 
 TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
@@ -35,12 +35,9 @@ TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 class DepthEvidence:
     """Measured rows of one plan on report items."""
 
-    depth: float
-    """Number of layers removed; or another number that says when the plan's turn is."""
-    plan: str
-    """Its name."""
-    rows: tuple[TaskRow, ...]
-    """One a task (and readout), against the original model on the same items, with ``items``."""
+    depth: float  # number of layers removed; or another number that says when the plan's turn is
+    plan: str  # its name
+    rows: tuple[TaskRow, ...]  # one a task (and readout), against the original model on the same items, with ``items``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +46,16 @@ class JudgedTask:
 
     task: str
     readout: str
-    n: int
-    """Number of items."""
-    num_clusters: int | None
-    """Contexts that the items share, if any."""
+    n: int  # number of items
+    num_clusters: int | None  # contexts that the items share, if any
     chance: float
-    kept: float
-    """Retention above chance on these items."""
+    kept: float  # retention above chance on these items
     interval: Estimate | None
     """The same with its two-sided 95 % interval, as tables show it; None where that is refused (see compare_paired)."""
     low: float | None
     """At least this is kept, at the level of the test; the task passes where it reaches ``keep``. None where these
     items cannot separate the original model from chance at that level."""
-    high: float | None
-    """At most this is kept, at the level of the test over all tasks together."""
+    high: float | None  # at most this is kept, at the level of the test over all tasks together
     verdict: TestVerdict
     items_needed: int | None
     """About how many items in all would decide an undecided one, with a power of 80 %; None where no number can be
@@ -79,10 +72,8 @@ class JudgedDepth:
     """``passed``: every task did. ``shown to fail``: a task keeps less than asked for, by its upper bound.
     ``undecided``: neither; more items would decide it. ``not tested``: a depth that was judged only to be shown."""
     tasks: tuple[JudgedTask, ...]
-    missing: tuple[str, ...]
-    """Tasks that were measured at another depth and not at this one; then it cannot pass."""
-    level: float
-    """Probability with which each lower bound holds."""
+    missing: tuple[str, ...]  # tasks that were measured at another depth and not at this one; then it cannot pass
+    level: float  # probability with which each lower bound holds
     items_needed: int | None
     """About how many items of each task would decide an undecided one; None where no number can be said."""
 
@@ -90,11 +81,6 @@ class JudgedDepth:
     def passed(self) -> bool:
         """Return True where every task keeps the share that was asked for."""
         return self.verdict == "passed"
-
-    def untested(self) -> JudgedDepth:
-        """Bounds without a verdict, for a depth that comes after the end of the test."""
-        tasks = tuple(replace(one, verdict="not tested", items_needed=None) for one in self.tasks)
-        return replace(self, verdict="not tested", tasks=tasks, items_needed=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +97,16 @@ class SequenceResult:
     """Every depth that was tested, and what follows."""
 
     keep: float
-    level: float
-    """Probability that ``deepest`` keeps what was asked for, on every task that could be judged."""
-    tested: tuple[JudgedDepth, ...]
-    """In order; all but the last one passed, and the last one where all did."""
-    not_tested: tuple[str, ...]
-    """Plans behind the first that failed, and all plans where no task could be judged."""
+    level: float  # probability that ``deepest`` keeps what was asked for, on every task that could be judged
+    tested: tuple[JudgedDepth, ...]  # in order; all but the last one passed, and the last one where all did
+    not_tested: tuple[str, ...]  # plans behind the first that failed, and all plans where no task could be judged
     not_judged: tuple[NotJudged, ...]
     """Tasks on which nothing can be kept or lost, such as one on which the original model guesses."""
 
     @property
     def deepest(self) -> JudgedDepth | None:
         """The deepest that passed; None where none did."""
-        return next((one for one in reversed(self.tested) if one.passed), None)
+        return next((depth for depth in reversed(self.tested) if depth.passed), None)
 
     @property
     def first_failed(self) -> JudgedDepth | None:
@@ -131,10 +114,14 @@ class SequenceResult:
         return self.tested[-1] if self.tested and not self.tested[-1].passed else None
 
 
-def fixed_sequence(
-    steps: Sequence[DepthEvidence], keep: float, *, level: float = 0.95, num_resamples: int = NUM_RESAMPLES
-) -> SequenceResult:
-    """Test depths in order, each at ``level``; stop at the first that fails.
+def fixed_sequences(
+    paths: Mapping[str, Sequence[DepthEvidence]],
+    keep: float,
+    *,
+    level: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, SequenceResult]:
+    """Test the depths of each path in order, such as a path of every criterion; stop at the first that fails.
 
     The verdict on a depth does not depend on those behind it, if all were asked the same tasks. So the items of a depth
     need to be measured only once the one before has passed: the same call with one more step gives the same verdicts on
@@ -145,43 +132,30 @@ def fixed_sequence(
     Near chance a lower bound is safe all the same: weightings of the items under which the original model is not above
     chance count against the plan (see retention_bounds).
 
+    The error rate 1 - level is shared by the paths in equal parts. A path on which every depth passed hands its part on
+    to the others, which are then tested again: Bretz, Maurer, Brannath and Posch, "A graphical approach to sequentially
+    rejective multiple test procedures", Stat. Med. 28 (2009). With one plan a path this is Holm's procedure; one single
+    path is tested with all of it.
+
     Args:
-        steps: by depth; what comes first must not depend on these items.
+        paths: steps by depth; what comes first must not depend on these items.
         keep: share of the score above chance that every task has to keep.
-        level: probability that no depth that keeps less is passed.
+        level: probability that no depth that keeps less is passed, on all paths together.
         num_resamples: of each bound.
 
     Raises:
         InputError: depths that are not in order, a depth without rows, or a share or level that cannot be.
     """
-    return fixed_sequences({"": steps}, keep, level=level, num_resamples=num_resamples)[""]
-
-
-def fixed_sequences(
-    paths: Mapping[str, Sequence[DepthEvidence]],
-    keep: float,
-    *,
-    level: float = 0.95,
-    num_resamples: int = NUM_RESAMPLES,
-) -> dict[str, SequenceResult]:
-    """Several paths at once, such as those of several criteria; ``level`` holds for all of them together.
-
-    The error rate 1 - level is shared by the paths in equal parts. A path on which every depth passed hands its part on
-    to the others, which are then tested again: Bretz, Maurer, Brannath and Posch, "A graphical approach to sequentially
-    rejective multiple test procedures", Stat. Med. 28 (2009). With one plan a path this is Holm's procedure; one single
-    path is tested with all of it.
-    """
     check_goal(keep, level)
     for name, steps in paths.items():
-        _check(name, steps)
+        _check_steps(f"path {name}: " if name else "", steps)
     first: dict[tuple[str, str], TaskRow] = {}
-    for steps in paths.values():
-        for row in (row for step in steps for row in step.rows):
-            first.setdefault((row.task, row.readout), row)
-    reasons = {key: why for key, row in first.items() if (why := _cannot_be_judged(row))}
+    for row in (row for steps in paths.values() for step in steps for row in step.rows):
+        first.setdefault((row.task, row.readout), row)
+    reasons = {key: reason for key, row in first.items() if (reason := _cannot_be_judged(row))}
     wanted = [key for key in first if key not in reasons]
-    left_out = tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
-    found: dict[str, SequenceResult] = {}
+    not_judged = tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
+    results: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:
         active = [name for name in paths if name not in done]
@@ -191,18 +165,17 @@ def fixed_sequences(
                 tested.append(judge_depth(step, wanted, keep, (1 - level) / len(active), num_resamples))
                 if not tested[-1].passed:
                     break
-            behind = tuple(step.plan for step in paths[name][len(tested) :])
-            found[name] = SequenceResult(
-                keep=keep, level=level, tested=tuple(tested), not_tested=behind, not_judged=left_out
+            not_tested = tuple(step.plan for step in paths[name][len(tested) :])
+            results[name] = SequenceResult(
+                keep=keep, level=level, tested=tuple(tested), not_tested=not_tested, not_judged=not_judged
             )
-        finished = {name for name in active if found[name].first_failed is None and not found[name].not_tested}
+        finished = {name for name in active if results[name].first_failed is None and not results[name].not_tested}
         done |= finished
         if not finished or len(done) == len(paths):
-            return found
+            return results
 
 
-def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
-    path = f"path {name}: " if name else ""
+def _check_steps(path: str, steps: Sequence[DepthEvidence]) -> None:
     if not steps:
         raise InputError(f"{path}no depth came; give at least one.")
     depths = [step.depth for step in steps]
@@ -211,8 +184,7 @@ def _check(name: str, steps: Sequence[DepthEvidence]) -> None:
     for step in steps:
         if not step.rows:
             raise InputError(f"{path}plan {step.plan} came without rows; give one per task.")
-        keys = [(row.task, row.readout) for row in step.rows]
-        if len(set(keys)) < len(keys):
+        if len({(row.task, row.readout) for row in step.rows}) < len(step.rows):
             raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
@@ -252,20 +224,18 @@ def judge_depth(
         error: rate of each lower bound; the upper bounds share it.
     """
     rows = {(row.task, row.readout): row for row in step.rows}
+    # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower bounds
+    # have all of it.
     tasks = tuple(
-        # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower
-        # bounds have all of it.
-        _judge_task(rows[key], keep, error, error / len(wanted), num_resamples)
-        for key in wanted
-        if key in rows
+        _judge_task(rows[key], keep, error, error / len(wanted), num_resamples) for key in wanted if key in rows
     )
     missing = tuple(f"{task} ({readout})" for task, readout in wanted if (task, readout) not in rows)
-    verdicts = {one.verdict for one in tasks}
-    verdict: TestVerdict = (
-        "shown to fail" if "shown to fail" in verdicts
-        else "passed" if verdicts == {"passed"} and not missing
-        else "undecided"
-    )  # fmt: skip
+    verdicts = {task.verdict for task in tasks}
+    verdict: TestVerdict = "undecided"
+    if "shown to fail" in verdicts:
+        verdict = "shown to fail"
+    elif verdicts == {"passed"} and not missing:
+        verdict = "passed"
     return JudgedDepth(
         depth=step.depth,
         plan=step.plan,
@@ -279,24 +249,25 @@ def judge_depth(
 
 def _items_needed(tasks: Sequence[JudgedTask], keep: float) -> int | None:
     """Number of items that decide: of all open tasks where each keeps enough here, else of one that keeps less."""
-    open_ones = [one for one in tasks if one.verdict == "undecided"]
-    below = [one.items_needed for one in open_ones if one.kept < keep]
-    needed = [count for count in below or [one.items_needed for one in open_ones] if count is not None]
+    undecided = [task for task in tasks if task.verdict == "undecided"]
+    below = [task.items_needed for task in undecided if task.kept < keep]
+    needed = [count for count in below or [task.items_needed for task in undecided] if count is not None]
     if below:
         return min(needed, default=None)
-    return max(needed, default=None) if len(needed) == len(open_ones) else None
+    return max(needed, default=None) if len(needed) == len(undecided) else None
 
 
 def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
     assert row.items is not None and row.chance is not None
+    uncut, cut, clusters, _ = row.items
     bounds = retention_bounds(
-        row.items.uncut,
-        row.items.cut,
+        uncut,
+        cut,
         chance=row.chance,
         low_error=low_error,
         high_error=high_error,
         seed=row.seed,
-        clusters=row.items.clusters,
+        clusters=clusters,
         num_resamples=num_resamples,
     )
     verdict: TestVerdict = "undecided"
@@ -304,15 +275,11 @@ def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, 
         verdict = "passed"
     elif bounds.high is not None and bounds.high < keep:
         verdict = "shown to fail"
-    needed = None
-    if verdict == "undecided" and (bounds.low if bounds.value > keep else bounds.high) is not None:
-        items = row.items
-        found = Differences.measured(items.uncut, items.cut, keep=keep, chance=row.chance, clusters=items.clusters)
-        start, most = bounds.n + 1, MANY * bounds.n
-        if bounds.value > keep:
-            needed = items_to_decide(found, low_error, start=start, most=most)
-        else:
-            needed = items_to_decide(found.negated(), high_error, start=start, most=most)
+    needed, may_pass = None, bounds.value > keep
+    if verdict == "undecided" and (bounds.low if may_pass else bounds.high) is not None:
+        measured = Differences.measured(uncut, cut, keep=keep, chance=row.chance, clusters=clusters)
+        differences, error = (measured, low_error) if may_pass else (measured.negated(), high_error)
+        needed = items_to_decide(differences, error, start=bounds.n + 1, most=MANY * bounds.n)
     return JudgedTask(
         task=row.task,
         readout=row.readout,

@@ -7,8 +7,9 @@ interval. Items are treated as a random draw from all the items a task could ask
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -17,10 +18,6 @@ from numpy.typing import NDArray
 from layercut.errors import InputError
 from layercut.evidence.clusters import cluster_codes, effective_items, half_width
 from layercut.seed import check_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes
 from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
-from layercut.evidence.paired import percentile_interval, ratio_interval
+from layercut.evidence.paired import change, share_kept
 from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
@@ -28,11 +28,9 @@ class TaskValues(NamedTuple):
     name: str
     uncut: Sequence[float]
     cut: Sequence[float]
-    floor: float
-    """Subtracted from both; 0 for raw ratios."""
+    floor: float  # subtracted from both; 0 for raw ratios
     clusters: Sequence[str] | None = None
-    is_log: bool = False
-    """Values are log-likelihoods: what is kept is exp(cut - uncut)."""
+    is_log: bool = False  # values are log-likelihoods: what is kept is exp(cut - uncut)
 
 
 class MeanKept(NamedTuple):
@@ -56,24 +54,26 @@ def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int 
     Raises:
         InputError: no items in a part, or a value that is not finite.
     """
-    values: list[float] = []
-    draws: list[Array] = []
-    few: list[str] = []
-    for number, part in enumerate(parts):
-        before, after = finite_array(part.uncut), finite_array(part.cut)
-        if not part.is_log and before.mean() <= part.floor:
+    uncut = [finite_array(part.uncut).mean() for part in parts]
+    cut = [finite_array(part.cut).mean() for part in parts]
+    for part, before in zip(parts, uncut, strict=True):
+        if not part.is_log and before <= part.floor:
             return MeanKept(None, f"the original model is not above {part.floor:.3g} on these items of {part.name}")
-        values.append(float(_kept(before.mean(), after.mean(), part)))
-        codes = cluster_codes(part.clusters, len(before))
-        means = resampled_means(before, after, codes, np.random.default_rng([check_seed(seed), number]), num_resamples)
-        if means is None:
-            few.append(part.name)
-        else:
-            draws.append(_kept(means.uncut, means.cut, part))
+    value = fmean([float(_kept(*of_part)) for of_part in zip(uncut, cut, parts, strict=True)])
+    n = sum(len(part.uncut) for part in parts)
+    means = _means_by_task([(part.uncut, part.cut, part.clusters, seed) for part in parts], num_resamples)
+    few = [part.name for part, of_part in zip(parts, means, strict=True) if of_part is None]
     if few:
-        why = f"no interval, as the items of {', '.join(few)} share fewer than {FEWEST_CLUSTERS} contexts"
-        return MeanKept(_estimate(values, parts, None), why)
-    return MeanKept(_estimate(values, parts, np.mean(draws, axis=0)), "")
+        reason = f"no interval, as the items of {', '.join(few)} share fewer than {FEWEST_CLUSTERS} contexts"
+        return MeanKept(Estimate(value, None, None, n, "none"), reason)
+    kept = [_kept(*of_part, part) for of_part, part in zip(means, parts, strict=True) if of_part is not None]
+    draws, tail = np.mean(kept, axis=0), (1 - CONFIDENCE) / 2
+    if np.isnan(draws).mean() >= tail or np.nanmax(draws) - np.nanmin(draws) < 1e-12:
+        return MeanKept(Estimate(value, None, None, n, "none"), "")
+    # Draws without a ratio count as beyond both ends.
+    low = np.quantile(np.where(np.isnan(draws), -np.inf, draws), tail, method="lower")
+    high = np.quantile(np.where(np.isnan(draws), np.inf, draws), 1 - tail, method="higher")
+    return MeanKept(Estimate(value, min(float(low), value), max(float(high), value), n, "bootstrap"), "")
 
 
 def _kept(uncut: Array, cut: Array, part: TaskValues) -> Array:
@@ -83,15 +83,16 @@ def _kept(uncut: Array, cut: Array, part: TaskValues) -> Array:
         return np.where(uncut > part.floor, (cut - part.floor) / (uncut - part.floor), np.nan)
 
 
-def _estimate(values: Sequence[float], parts: Sequence[TaskValues], draws: Array | None) -> Estimate:
-    value, n = fmean(values), sum(len(part.uncut) for part in parts)
-    tail = (1 - CONFIDENCE) / 2
-    if draws is None or np.isnan(draws).mean() >= tail or np.nanmax(draws) - np.nanmin(draws) < 1e-12:
-        return Estimate(value, None, None, n, "none")
-    # Draws without a ratio count as beyond both ends.
-    low = np.quantile(np.where(np.isnan(draws), -np.inf, draws), tail, method="lower")
-    high = np.quantile(np.where(np.isnan(draws), np.inf, draws), 1 - tail, method="higher")
-    return Estimate(value, min(float(low), value), max(float(high), value), n, "bootstrap")
+def _means_by_task(
+    tasks: Sequence[tuple[Sequence[float], Sequence[float], Sequence[str] | None, int]], num_resamples: int
+) -> list[Means | None]:
+    """Draws of each task, by its values of both models, clusters and seed, from a generator of its own."""
+    draws = []
+    for number, (uncut, cut, clusters, seed) in enumerate(tasks):
+        rng = np.random.default_rng([check_seed(seed), number])
+        codes = cluster_codes(clusters, len(uncut))
+        draws.append(resampled_means(finite_array(uncut), finite_array(cut), codes, rng, num_resamples))
+    return draws
 
 
 Form = Literal["ranked", "written"]
@@ -103,10 +104,8 @@ class TaskMean(NamedTuple):
     tasks: tuple[str, ...]
     uncut: float
     cut: float
-    difference: Estimate
-    """cut - uncut; ``n`` is the number of items of all tasks."""
-    retention: Estimate | None
-    """cut / uncut; None where uncut is too near 0."""
+    difference: Estimate  # cut - uncut; ``n`` is the number of items of all tasks
+    retention: Estimate | None  # cut / uncut; None where uncut is too near 0
     retention_above_chance: Estimate | None
     """(cut - chance) / (uncut - chance) of the means; None where uncut is too near chance, or a task has no chance
     level."""
@@ -115,36 +114,25 @@ class TaskMean(NamedTuple):
 def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) -> TaskMean:
     """Mean over rows, each of another task, with the middle 95 % of a Bayesian bootstrap.
 
-    Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
-    the draws are then averaged over tasks. A ratio is one of means, not a mean of ratios: a task that the original
+    Draws are those of ``mean_kept``. A ratio is one of means, not a mean of ratios: a task that the original
     model solves no better than chance then hardly counts.
     """
-    draws: list[Means | None] = []
-    for number, row in enumerate(rows):
-        assert row.items is not None
-        before, after = finite_array(row.items.uncut), finite_array(row.items.cut)
-        codes = cluster_codes(row.items.clusters, len(before))
-        draws.append(resampled_means(before, after, codes, np.random.default_rng([row.seed, number]), num_resamples))
-    known = [one for one in draws if one is not None]
-    uncut, cut = fmean([row.values.uncut.value for row in rows]), fmean([row.values.cut.value for row in rows])
-    chances = [row.chance for row in rows if row.chance is not None]
-    n, means = sum(row.n for row in rows), None
+    items = [row.items for row in rows if row.items is not None]
+    tasks = [(side.uncut, side.cut, side.clusters, row.seed) for side, row in zip(items, rows, strict=True)]
+    draws = _means_by_task(tasks, num_resamples)
+    known = [of_task for of_task in draws if of_task is not None]
+    means = None
     if len(known) == len(draws):
         means = Means(*(np.asarray(np.mean(side, axis=0)) for side in zip(*known, strict=True)))
-
-    def kept(floor: float) -> Estimate | None:
-        if uncut <= floor:
-            return None
-        value = (cut - floor) / (uncut - floor)
-        if means is None:
-            return Estimate(value, None, None, n, "none")
-        return ratio_interval(value, means.cut - floor, means.uncut - floor, n, "bootstrap")
-
-    difference = Estimate(cut - uncut, None, None, n, "none")
-    if means is not None:
-        difference = percentile_interval(cut - uncut, means.cut - means.uncut, n, "bootstrap")
-    above = kept(fmean(chances)) if len(chances) == len(rows) else None
-    return TaskMean(tuple(row.task for row in rows), uncut, cut, difference, kept(0.0), above)
+    uncut, cut = fmean([row.values.uncut.value for row in rows]), fmean([row.values.cut.value for row in rows])
+    chances, n = [row.chance for row in rows if row.chance is not None], sum(row.n for row in rows)
+    retention = above_chance = None
+    if uncut > 0:
+        retention = share_kept(uncut, cut, means, 0.0, n, "bootstrap")
+    if len(chances) == len(rows) and uncut > (chance := fmean(chances)):
+        above_chance = share_kept(uncut, cut, means, chance, n, "bootstrap")
+    names = tuple(row.task for row in rows)
+    return TaskMean(names, uncut, cut, change(uncut, cut, means, n, "bootstrap"), retention, above_chance)
 
 
 class FormMean(NamedTuple):
@@ -167,14 +155,10 @@ class FormMean(NamedTuple):
 def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:
     """For each run and form with two tasks or more. Of a task, the main metric of the first readout of the form counts;
     likelihoods in nats do not."""
-    found: list[FormMean] = []
+    groups: dict[tuple[str, Form], dict[str, ComparisonRow]] = {}
     main = [row for row in rows if row.is_headline and row.is_share and row.items]
     for run in dict.fromkeys(row.cut.name for row in main):
-        forms: dict[Form, dict[str, ComparisonRow]] = {"ranked": {}, "written": {}}
-        for row in main:
-            if row.cut.name == run:
-                forms["written" if is_written(row.readout) else "ranked"].setdefault(row.task, row)
-        found += [
-            FormMean(run, form, task_mean(list(tasks.values()))) for form, tasks in forms.items() if len(tasks) > 1
-        ]
-    return found
+        groups |= {(run, "ranked"): {}, (run, "written"): {}}
+    for row in main:
+        groups[row.cut.name, "written" if is_written(row.readout) else "ranked"].setdefault(row.task, row)
+    return [FormMean(*key, task_mean(list(tasks.values()))) for key, tasks in groups.items() if len(tasks) > 1]

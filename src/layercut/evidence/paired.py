@@ -8,8 +8,9 @@ intervals: items that are hard for both models cancel.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -26,11 +27,8 @@ from layercut.evidence.intervals import (
     is_binary,
     mean_interval,
 )
-from layercut.evidence.resampling import METHOD, resampled_means, resampled_sums
+from layercut.evidence.resampling import METHOD, Means, resampled_means, resampled_sums
 from layercut.seed import check_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 class Comparison(NamedTuple):
@@ -70,8 +68,7 @@ class PairedItems(NamedTuple):
 
     uncut: Sequence[float]
     cut: Sequence[float]
-    clusters: Sequence[str] | None = None
-    """Contexts that the items share, if any."""
+    clusters: Sequence[str] | None = None  # contexts that the items share, if any
     ids: Sequence[str] = ()
 
 
@@ -81,8 +78,7 @@ class PairedRow:
 
     metric: str
     chance: float | None
-    seed: int
-    """Random seed of the resampling."""
+    seed: int  # random seed of the resampling
     values: Comparison
     items: PairedItems | None = field(default=None, repr=False, compare=False)
     """Needed for bounds (layercut.evidence.bounds); None where only the summary is known."""
@@ -158,36 +154,24 @@ def compare_paired(
     n, value, cut_value = len(before), uncut_estimate.value, cut_estimate.value
     means = resampled_means(before, after, codes, np.random.default_rng(check_seed(seed)), num_resamples)
     method = "bootstrap" if codes is None else "clustered bootstrap"
-    difference = (
-        Estimate(cut_value - value, None, None, n, "none")
-        if means is None
-        else percentile_interval(cut_value - value, means.cut - means.uncut, n, method)
-    )
-
     refused: list[str] = []
     retention = above_chance = None
-    if value <= 0:
-        refused.append(
-            "the uncut value is not above 0, so there is nothing to retain"
-            if chance is not None or value == 0
-            else "a value below 0, such as a log-likelihood, has no retention; see the difference"
-        )
-    elif means is None:
-        retention = Estimate(cut_value / value, None, None, n, "none")
-        refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")
-    else:
-        retention = ratio_interval(cut_value / value, means.cut, means.uncut, n, method)
-        if retention is None:
+    if value > 0:
+        retention = share_kept(value, cut_value, means, 0.0, n, method)
+        if means is None:
+            refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")
+        elif retention is None:
             refused.append(f"the uncut value is too near 0 for a ratio of {_items(n)}")
+    elif chance is not None or value == 0:
+        refused.append("the uncut value is not above 0, so there is nothing to retain")
+    else:
+        refused.append("a value below 0, such as a log-likelihood, has no retention; see the difference")
     if chance is None:
         refused.append("this metric has no chance level")
     elif value <= chance or uncut_estimate.low is None or uncut_estimate.low <= chance:
         refused.append(f"the original model is not above chance ({chance:.3g}) on {_items(n)}")
-    elif means is None:
-        above_chance = Estimate((cut_value - chance) / (value - chance), None, None, n, "none")
     else:
-        ratio = (cut_value - chance) / (value - chance)
-        above_chance = ratio_interval(ratio, means.cut - chance, means.uncut - chance, n, method)
+        above_chance = share_kept(value, cut_value, means, chance, n, method)
         if above_chance is None:
             refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
@@ -201,7 +185,7 @@ def compare_paired(
     return Comparison(
         uncut=uncut_estimate,
         cut=cut_estimate,
-        difference=difference,
+        difference=change(value, cut_value, means, n, method),
         retention=retention,
         retention_above_chance=above_chance,
         lost=None if discordant is None else discordant.lost,
@@ -211,6 +195,21 @@ def compare_paired(
         num_clusters=None if codes is None else int(codes.max()) + 1,
         test=test,
     )
+
+
+def change(uncut: float, cut: float, means: Means | None, n: int, method: str) -> Estimate:
+    """cut - uncut, with the middle 95 % of the draws; without an interval where there are none."""
+    if means is None:
+        return Estimate(cut - uncut, None, None, n, "none")
+    return percentile_interval(cut - uncut, means.cut - means.uncut, n, method)
+
+
+def share_kept(uncut: float, cut: float, means: Means | None, floor: float, n: int, method: str) -> Estimate | None:
+    """(cut - floor) / (uncut - floor); None if the denominator may as well be zero."""
+    value = (cut - floor) / (uncut - floor)
+    if means is None:
+        return Estimate(value, None, None, n, "none")
+    return ratio_interval(value, means.cut - floor, means.uncut - floor, n, method)
 
 
 def percentile_interval(value: float, draws: Array, n: int, method: str) -> Estimate:
@@ -247,8 +246,8 @@ def sums_ratio(above: Array, below: Array, seed: int) -> Estimate:
     """
     value, n = float(above.sum() / below.sum()), len(above)
     draws = resampled_sums(np.stack([above, below]), None, seed)
-    found = None if draws is None else ratio_interval(value, draws[:, 0], draws[:, 1], n, METHOD)
-    return found or Estimate(value, None, None, n, "none")
+    interval = None if draws is None else ratio_interval(value, draws[:, 0], draws[:, 1], n, METHOD)
+    return interval or Estimate(value, None, None, n, "none")
 
 
 def _sign_flip(differences: Array, seed: int) -> float:
@@ -278,12 +277,9 @@ def _items(n: int) -> str:
 class McNemar(NamedTuple):
     """Items on which two models disagree."""
 
-    lost: int
-    """Right in the first, wrong in the second model."""
-    gained: int
-    """Wrong in the first, right in the second model."""
-    p_value: float
-    """Two-sided, of the hypothesis that either outcome is as likely as the other."""
+    lost: int  # right in the first, wrong in the second model
+    gained: int  # wrong in the first, right in the second model
+    p_value: float  # two-sided, of the hypothesis that either outcome is as likely as the other
 
 
 def mcnemar(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McNemar:

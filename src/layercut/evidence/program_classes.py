@@ -10,18 +10,22 @@ from __future__ import annotations
 import codeop
 import re
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
-from layercut.evidence.diagnosis import MeasureRow, measure_rows
+from layercut.evidence.diagnosis import Diagnosis, item_rows
 
 Trouble = Literal["never_closed", "unmatched", "mismatched", "unterminated_string"]
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 FENCE_LINE = re.compile(r"^[ \t]*```.*\n?", re.MULTILINE)
 """A line that opens or closes a block of code."""
-_NEXT = re.compile(r"#[^\n]*|(?i:\b[rbuft]{1,2})?(?:\"\"\"|'''|\"|')|[()\[\]{}]")
+_TOKEN = re.compile(r"#[^\n]*|(?i:\b[rbuft]{1,2})?(?:\"\"\"|'''|\"|')|[()\[\]{}]")
+_REST_OF_STRING = {
+    **{quote: re.compile(rf"(?:\\.|[^\\\n])*?{quote}", re.DOTALL) for quote in ('"', "'")},
+    **{quote: re.compile(rf"(?:\\.|[^\\])*?{quote}", re.DOTALL) for quote in ('"""', "'''")},
+}
+"""A backslash escapes a quote, in raw strings too; a string in single quotes ends on its line."""
 ProgramClass = Literal[
     "passed", "parses", "wrong_answer", "never_closed", "unmatched", "mismatched", "indentation", "unterminated_string",
     "other_syntax", "name", "type", "attribute", "value", "index", "timeout", "memory", "recursion", "other_error",
@@ -40,22 +44,15 @@ CLASS = "program"
 """Field of a record with the class of its program."""
 
 OUTCOMES: Mapping[str, ProgramClass] = {
-    "": "passed",
-    "passed": "passed",
+    **dict.fromkeys(("", "passed"), "passed"),
     "AssertionError": "wrong_answer",
-    "NameError": "name",
-    "UnboundLocalError": "name",
-    "ImportError": "name",
-    "ModuleNotFoundError": "name",
+    **dict.fromkeys(("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError"), "name"),
     "TypeError": "type",
     "AttributeError": "attribute",
     "ValueError": "value",
-    "IndexError": "index",
-    "KeyError": "index",
-    "timeout": "timeout",
-    "TimeoutError": "timeout",
-    "memory": "memory",
-    "MemoryError": "memory",
+    **dict.fromkeys(("IndexError", "KeyError"), "index"),
+    **dict.fromkeys(("timeout", "TimeoutError"), "timeout"),
+    **dict.fromkeys(("memory", "MemoryError"), "memory"),
     "RecursionError": "recursion",
 }
 """From the end of a program's run to its class: exception class, ``timeout``, ``memory``; empty if it passed."""
@@ -94,51 +91,49 @@ def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcom
     return "indentation" if isinstance(error, IndentationError) else "other_syntax"
 
 
-def program_rows(
+MEASURES: Mapping[str, Collection[str]] = {
+    "programs that parse": [name for name in CLASSES if name not in NOT_PARSED],
+    "programs with a bracket error": BRACKET,
+    "programs with any syntax error": SYNTAX,
+    "programs without code": ("no_code",),
+    "programs that pass": ("passed",),
+    "programs with a wrong result": ("wrong_answer",),
+    "programs that raise an exception": EXCEPTIONS,
+    "programs that run out of time": ("timeout",),
+}
+"""A bracket error is the first error. Programs that the length limit ended without an error neither parse nor fail."""
+HEADLINES = ("programs that parse", "programs with a bracket error")
+_HIGHER = ("programs that parse", "programs that pass")
+_BY_TEXT = tuple(MEASURES)[:4]  # measures that need no run
+
+
+def measure_programs(
     diagnostic: str,
     classes: Mapping[str, Sequence[ProgramClass]],
     *,
     seed: int,
     clusters: Sequence[str] | None = None,
     were_run: bool = True,
-) -> list[MeasureRow]:
-    """Shares of all programs, a row for each measure and pruned model.
-
-    ``programs that parse`` and ``programs with a bracket error`` (their first error is one) are the headlines.
-    Programs that the length limit ended without an error neither parse nor fail.
+) -> Diagnosis:
+    """A row for each of MEASURES and pruned model, and the number of programs by model and class.
 
     Args:
         diagnostic: whose rows these are.
         classes: by name of the model, the original one first: the class of each program, in the same order.
-        seed: of the resampling.
         clusters: contexts that the problems share, if any.
         were_run: whether programs that parse were run.
     """
-
-    def share(of: Sequence[ProgramClass]) -> dict[str, list[float]]:
-        return {name: [float(found in of) for found in of_arm] for name, of_arm in classes.items()}
-
-    rows = partial(measure_rows, diagnostic, seed=seed, clusters=clusters)
-    parsed = [name for name in CLASSES if name not in NOT_PARSED]
-    found = [
-        *rows("programs that parse", share(parsed), headline=True),
-        *rows("programs with a bracket error", share(BRACKET), better="lower", headline=True),
-        *rows("programs with any syntax error", share(SYNTAX), better="lower"),
-        *rows("programs without code", share(("no_code",)), better="lower"),
-    ]
-    if were_run:
-        found += [
-            *rows("programs that pass", share(("passed",))),
-            *rows("programs with a wrong result", share(("wrong_answer",)), better="lower"),
-            *rows("programs that raise an exception", share(EXCEPTIONS), better="lower"),
-            *rows("programs that run out of time", share(("timeout",)), better="lower"),
-        ]
-    return found
-
-
-def class_counts(classes: Mapping[str, Sequence[ProgramClass]]) -> dict[str, dict[str, int]]:
-    """Number of programs by model and class, in the order of CLASSES."""
-    return {name: {one: Counter(found)[one] for one in CLASSES if one in found} for name, found in classes.items()}
+    measures = {name: kinds for name, kinds in MEASURES.items() if were_run or name in _BY_TEXT}
+    shares = {
+        model: [{name: kind in kinds for name, kinds in measures.items()} for kind in of_model]
+        for model, of_model in classes.items()
+    }
+    counts = {
+        model: {kind: of_model.count(kind) for kind in CLASSES if kind in of_model}
+        for model, of_model in classes.items()
+    }
+    rows = item_rows(diagnostic, shares, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
+    return {"rows": rows, "data": {"classes": counts}, "examples": [], "notes": []}
 
 
 def _syntax_error(source: str) -> SyntaxError | None:
@@ -154,7 +149,7 @@ def _syntax_error(source: str) -> SyntaxError | None:
 
 
 def _only_cut(source: str) -> bool:
-    """Return True where more text could still make it right.
+    """True where more text could still make it right.
 
     No bracket closes a wrong one, and the lines before the last one, which may break off anywhere, parse or begin
     something that does.
@@ -162,22 +157,18 @@ def _only_cut(source: str) -> bool:
     problem = first_problem(source)
     if problem is not None and problem.kind in ("unmatched", "mismatched"):
         return False
-    whole = source.rpartition("\n")[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            codeop.compile_command(whole + "\n", "program", "exec")  # None, not an error, for what is incomplete
-    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
-        return False
-    return True
+    with warnings.catch_warnings(), suppress(SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
+        warnings.simplefilter("ignore")
+        codeop.compile_command(source.rpartition("\n")[0] + "\n", "program", "exec")  # no error for the incomplete
+        return True
+    return False
 
 
 class SyntaxProblem(NamedTuple):
     """A kind of error, and the line where it begins."""
 
     kind: Trouble
-    line: int
-    """From 1: of the bracket that is never closed or does not fit, or of the string's first quote."""
+    line: int  # from 1: of the bracket that is never closed or does not fit, or of the string's first quote
 
 
 def first_problem(source: str) -> SyntaxProblem | None:
@@ -194,42 +185,21 @@ def first_problem(source: str) -> SyntaxProblem | None:
     >>> first_problem("x = (1,\\ny = '(' # )")
     SyntaxProblem(kind='never_closed', line=1)
     """
-    stack: list[tuple[str, int]] = []
+    stack: list[tuple[str, int]] = []  # what closes each open bracket, and its line
     place = 0
-    while found := _NEXT.search(source, place):
-        piece, place = found[0], found.end()
-        if piece.startswith("#"):
-            continue
-        if piece in CLOSING:
-            stack.append((piece, _line(source, found.start())))
-        elif piece in CLOSING.values():
-            here = _line(source, found.start())
+    while token := _TOKEN.search(source, place):
+        text, place = token[0], token.end()
+        line = source.count("\n", 0, token.start()) + 1
+        if text in CLOSING:
+            stack.append((CLOSING[text], line))
+        elif text in CLOSING.values():
             if not stack:
-                return SyntaxProblem("unmatched", here)
-            if CLOSING[stack.pop()[0]] != piece:
-                return SyntaxProblem("mismatched", here)
-        else:
-            end = _string_end(source, found.end(), piece)
-            if end is None:
-                return SyntaxProblem("unterminated_string", _line(source, found.start()))
-            place = end
+                return SyntaxProblem("unmatched", line)
+            if stack.pop()[0] != text:
+                return SyntaxProblem("mismatched", line)
+        elif not text.startswith("#"):
+            rest = _REST_OF_STRING[text.lstrip("rbuftRBUFT")].match(source, place)
+            if rest is None:
+                return SyntaxProblem("unterminated_string", line)
+            place = rest.end()
     return SyntaxProblem("never_closed", stack[0][1]) if stack else None
-
-
-def _string_end(source: str, start: int, opening: str) -> int | None:
-    """The place behind a string; None if it does not end. A backslash escapes a quote, in raw strings too."""
-    quote, place = opening.lstrip("rbuftRBUFT"), start
-    while place < len(source):
-        if source[place] == "\\":
-            place += 2
-        elif source.startswith(quote, place):
-            return place + len(quote)
-        elif source[place] == "\n" and len(quote) == 1:
-            return None
-        else:
-            place += 1
-    return None
-
-
-def _line(source: str, place: int) -> int:
-    return source.count("\n", 0, place) + 1

@@ -31,10 +31,8 @@ class Outcomes(NamedTuple):
     """Expected shares of the four outcomes of an item."""
 
     both: float
-    lost: float
-    """Right in the original model only."""
-    gained: float
-    """Right in the pruned model only."""
+    lost: float  # right in the original model only
+    gained: float  # right in the pruned model only
     neither: float
 
 
@@ -42,13 +40,10 @@ class Outcomes(NamedTuple):
 class Expected:
     """Expected scores of two models on a task."""
 
-    baseline: float
-    """Score of the original model, a share."""
-    cut: float
-    """Score of the pruned model."""
+    baseline: float  # score of the original model, a share
+    cut: float  # score of the pruned model
     chance: float
-    correlation: float
-    """Correlation of right answers over items."""
+    correlation: float  # correlation of right answers over items
     outcomes: Outcomes
 
     @property
@@ -60,14 +55,10 @@ class Expected:
 class ItemsNeeded(NamedTuple):
     """The answer, and what it rests on."""
 
-    to_see_the_difference: int
-    """For McNemar's exact test to reach the power asked for."""
-    power: float
-    """Power of the test with that number."""
-    by_formula: int
-    """Connor's number for the test's normal approximation; the exact test needs a little more."""
-    to_pin_the_retention: int
-    """For a 1 - alpha interval of the retention of the half-width asked for."""
+    to_see_the_difference: int  # for McNemar's exact test to reach the power asked for
+    power: float  # power of the test with that number
+    by_formula: int  # Connor's number for the test's normal approximation; the exact test needs a little more
+    to_pin_the_retention: int  # for a 1 - alpha interval of the retention of the half-width asked for
 
 
 def expect(
@@ -214,13 +205,11 @@ of 0.6 points. With 500 the search for a number of items, which stops at the fir
 class Differences(NamedTuple):
     """Values of x whose mean is at least 0 where a plan keeps the share, and how often each occurs."""
 
-    values: tuple[float, ...]
-    """K values, of items or of contexts that items share."""
+    values: tuple[float, ...]  # K values, of items or of contexts that items share
     shares: tuple[float, ...]
     worst: float
     best: float
-    items: float = 1.0
-    """Items in one context."""
+    items: float = 1.0  # items in one context
 
     @classmethod
     def expected(cls, outcomes: Outcomes, *, keep: float, chance: float) -> Differences:

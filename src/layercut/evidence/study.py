@@ -35,12 +35,9 @@ class StudyResults(NamedTuple):
 
     uncut: RunFolder
     cuts: list[RunFolder]
-    rows: list[ComparisonRow]
-    """Rows of compare_runs."""
-    seed: int
-    """Random seed of the resampling."""
-    failed: list[str]
-    """Steps that failed, a line each."""
+    rows: list[ComparisonRow]  # rows of compare_runs
+    seed: int  # random seed of the resampling
+    failed: list[str]  # steps that failed, a line each
 
 
 def study_runs(folder: Path) -> StudyRuns:
@@ -141,14 +138,10 @@ NOT_HEALED = "none"
 class Place(NamedTuple):
     """The group of a run among the runs of its study."""
 
-    criterion: str
-    """Criterion that chose the layers; of lists given by hand, the plan's name without its depth."""
-    arm: str
-    """Healing arm of the pruned model; ``none`` where it was not healed."""
-    depth: float
-    """Layers removed; of plans of which some remove MLP channels, the share of the parameters in percent."""
-    part: str
-    """Runs of one part are joined by a line: one seed each, and one run at each depth."""
+    criterion: str  # criterion that chose the layers; of lists given by hand, the plan's name without its depth
+    arm: str  # healing arm of the pruned model; ``none`` where it was not healed
+    depth: float  # layers removed; of plans of which some remove MLP channels, the share of the parameters in percent
+    part: str  # runs of one part are joined by a line: one seed each, and one run at each depth
 
     @property
     def series(self) -> str:
@@ -209,8 +202,7 @@ def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
 class OverSeeds(NamedTuple):
     """One metric of one task and readout, over all seeds of a plan."""
 
-    rows: tuple[ComparisonRow, ...]
-    """A row for each seed, in the order of the study."""
+    rows: tuple[ComparisonRow, ...]  # A row for each seed, in the order of the study
     values: Comparison
     """All rows together: a value per item and seed, with the item, or what it shares with others, as the cluster."""
 
@@ -245,10 +237,8 @@ def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed
 class FoundCheckpoint(NamedTuple):
     """A folder, or a command."""
 
-    checkpoint: Path | None
-    """Folder of the checkpoint; None where it is not on the disk."""
-    command: str
-    """Command that writes it; empty where it is there."""
+    checkpoint: Path | None  # folder of the checkpoint; None where it is not on the disk
+    command: str  # command that writes it; empty where it is there
 
 
 def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:

@@ -24,6 +24,9 @@ from layercut.runs.settings import FORMAT_VERSION, check_version, read_json, sho
 from layercut.text.tables import Printed
 
 _FEWEST = 3
+_KINDS = {
+    ("task", "task"): "tasks", ("task", "criterion"): "task and criterion", ("criterion", "criterion"): "criteria",
+}  # fmt: skip
 _DIGITS = 12
 """Values are rounded to this many decimals: sums of the same numbers in another order must stay ties."""
 
@@ -31,10 +34,8 @@ _DIGITS = 12
 class RankCorrelation(NamedTuple):
     """Agreement of two orders: 1 the same, 0 unrelated, -1 opposite."""
 
-    estimate: Estimate | None
-    """``n`` counts the pairs; None where there is no number, see ``refused``."""
-    refused: str
-    """Reason for which there is none, in words."""
+    estimate: Estimate | None  # ``n`` counts the pairs; None where there is no number, see ``refused``
+    refused: str  # reason for which there is none, in words
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> RankCorrelation:
@@ -104,8 +105,7 @@ class Curve(NamedTuple):
 
     task: str
     readout: str
-    rows: list[SweepRow]
-    """Ascending by layer."""
+    rows: list[SweepRow]  # ascending by layer
 
     @property
     def label(self) -> str:
@@ -137,8 +137,7 @@ class Ranking:
     name: str
     importance: Mapping[int, float]
     """Score per layer, higher means keep; layers that the criterion did not score are missing."""
-    note: str = ""
-    """Remark for readers; empty for none."""
+    note: str = ""  # remark for readers; empty for none
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Ranking:
@@ -168,12 +167,9 @@ class Sweep(Printed):
 
     model: str
     model_hash: str
-    num_layers: int
-    """Decoder layers of the original model; not all of them need to have been skipped."""
-    split: str
-    """``selection`` or ``report`` items."""
-    items: Mapping[str, str]
-    """Hash of the item ids, per task."""
+    num_layers: int  # decoder layers of the original model; not all of them need to have been skipped
+    split: str  # ``selection`` or ``report`` items
+    items: Mapping[str, str]  # hash of the item ids, per task
     rows: tuple[SweepRow, ...]
     rankings: tuple[Ranking, ...] = ()
 
@@ -185,17 +181,10 @@ class Sweep(Printed):
     @property
     def curves(self) -> list[Curve]:
         """One for each task and readout, in the order in which they were asked."""
-        names = dict.fromkeys((row.task, row.readout) for row in self.rows)
-        return [
-            Curve(
-                task,
-                readout,
-                sorted(
-                    (row for row in self.rows if (row.task, row.readout) == (task, readout)), key=lambda row: row.layer
-                ),
-            )
-            for task, readout in names
-        ]
+        cells: dict[tuple[str, str], list[SweepRow]] = {}
+        for row in self.rows:
+            cells.setdefault((row.task, row.readout), []).append(row)
+        return [Curve(*cell, sorted(rows, key=lambda row: row.layer)) for cell, rows in cells.items()]
 
     def agreements(self) -> list[Agreement]:
         """Spearman's rho over layers of every two rankings, and of every task with itself on halves of its items.
@@ -205,27 +194,23 @@ class Sweep(Printed):
         cannot be expected to agree more with each other than with themselves.
         """
         curves = [curve for curve in self.curves if not curve.refused]
-        found = []
+        agreements = []
         for curve in curves:
             halves = [row.halves for row in curve.rows if row.halves is not None]
             if halves:
                 rho = rank_correlation([first for first, _ in halves], [second for _, second in halves])
-                found.append(Agreement(curve.label, curve.label, "halves", rho))
-        tasks = [
-            Ranking(name=curve.label, importance={row.layer: -row.values.cut.value for row in curve.rows})
-            for curve in curves
+                agreements.append(Agreement(curve.label, curve.label, "halves", rho))
+        scores = [
+            *(("task", curve.label, {row.layer: -row.values.cut.value for row in curve.rows}) for curve in curves),
+            *(("criterion", ranking.name, ranking.importance) for ranking in self.rankings),
         ]
-        for (first, is_task), (second, is_task_too) in combinations(
-            [*((ranking, True) for ranking in tasks), *((ranking, False) for ranking in self.rankings)], 2
-        ):
-            kind = "task and criterion" if is_task is not is_task_too else "tasks" if is_task else "criteria"
-            shared = [layer for layer in first.importance if layer in second.importance]
+        for (kind, first, before), (other_kind, second, after) in combinations(scores, 2):
+            shared = [layer for layer in before if layer in after]
             rho = RankCorrelation(None, "no layer is ranked by both")
             if shared:
-                scores = [[side.importance[layer] for layer in shared] for side in (first, second)]
-                rho = rank_correlation(scores[0], scores[1])
-            found.append(Agreement(first.name, second.name, kind, rho))
-        return found
+                rho = rank_correlation([before[layer] for layer in shared], [after[layer] for layer in shared])
+            agreements.append(Agreement(first, second, _KINDS[kind, other_kind], rho))
+        return agreements
 
     def to_dict(self) -> dict[str, Any]:
         """Content of sweep.json."""

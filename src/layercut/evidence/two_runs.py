@@ -5,12 +5,13 @@ compare_two(RunFolder.open(Path("runs/q/reverse-3")), RunFolder.open(Path("runs/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
-from layercut.evidence.intervals import ALPHA
+from layercut.evidence.intervals import ALPHA, plain_estimates
 from layercut.evidence.means import form_means
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run
@@ -19,9 +20,6 @@ from layercut.runs.logs import open_log
 from layercut.runs.logs.logged import LoggedRun, differences
 from layercut.runs.settings import shown
 from layercut.runs.study import UNCUT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Verdict = Literal["better", "worse", "not shown"]
 _PLANS = ("earlier_plans.json", "plan.json")
@@ -101,16 +99,17 @@ def _equal_answers(first: RunFolder, second: RunFolder) -> list[str]:
     plans = [run.metrics().get("plan") or {} for run in (first, second)]
     if not any(step.get("tokens") for plan in plans for step in plan.get("earlier", ())):
         return []
+    cells, others = (
+        dict.fromkeys((row["task"], row["readout"]) for row in run.metrics()["rows"]) for run in (first, second)
+    )
     counts = []
-    for task, readout in dict.fromkeys((row["task"], row["readout"]) for row in first.metrics()["rows"]):
-        if is_written(readout) and (task, readout) in {
-            (row["task"], row["readout"]) for row in second.metrics()["rows"]
-        }:
-            known = {record["id"]: record["completion"] for record in first.records(task, readout)}
-            pairs = [
-                (known[one["id"]], one["completion"]) for one in second.records(task, readout) if one["id"] in known
-            ]
-            counts.append(f"{task} ({readout}) {sum(before == after for before, after in pairs)} of {len(pairs)}")
+    for task, readout in cells:
+        if is_written(readout) and (task, readout) in others:
+            texts, later = (
+                {record["id"]: record["completion"] for record in run.records(task, readout)} for run in (first, second)
+            )
+            same = [texts[item] == text for item, text in later.items() if item in texts]
+            counts.append(f"{task} ({readout}) {sum(same)} of {len(same)}")
     return [f"answers that are equal to the letter: {'; '.join(counts)}"] if counts else []
 
 
@@ -124,36 +123,28 @@ def verdict(row: ComparisonRow) -> Verdict:
 
 def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[str, Any]:
     """JSON-able."""
-    sides = {"first": rows[0].uncut, "second": rows[0].cut}
     renamed = {"uncut": "first", "cut": "second"}
-    return {
-        **{
-            name: {"run": run.name, "removed": list(run.removed), **({"mlp": run.mlp} if run.mlp else {})}
-            for name, run in sides.items()
-        },
-        "rows": [
-            {
-                **{name: getattr(row, name) for name in ("task", "version", "readout", "metric", "n")},
-                "items": row.asked,
-                "limit": row.limit,
-                "chance": row.chance,
-                "first": row.values.uncut._asdict(),
-                "second": row.values.cut._asdict(),
-                "difference": row.values.difference._asdict(),
-                **{name: getattr(row.values, name) for name in ("lost", "gained", "p_value")},
-                "p_adjusted": row.p_adjusted,
-                **{name: getattr(row.values, name) for name in ("test", "num_clusters")},
-                "verdict": verdict(row),
-                "seed": row.seed,
-                "note": row.note,
-            }
-            for row in rows
-        ],
-        "means": [
-            {renamed.get(name, name): value for name, value in mean.to_dict().items()} for mean in form_means(rows)
-        ],
-        "notes": list(notes),
-    }
+    data: dict[str, Any] = {}
+    for name, run in (("first", rows[0].uncut), ("second", rows[0].cut)):
+        data[name] = {"run": run.name, "removed": list(run.removed), **({"mlp": run.mlp} if run.mlp else {})}
+    of_row = ("task", "version", "readout", "metric", "n", "asked", "limit", "chance")
+    of_values = ("uncut", "cut", "difference", "lost", "gained", "p_value")
+    data["rows"] = [
+        {
+            **{"items" if name == "asked" else name: getattr(row, name) for name in of_row},
+            **plain_estimates({renamed.get(name, name): getattr(row.values, name) for name in of_values}),
+            "p_adjusted": row.p_adjusted,
+            **{name: getattr(row.values, name) for name in ("test", "num_clusters")},
+            "verdict": verdict(row),
+            "seed": row.seed,
+            "note": row.note,
+        }
+        for row in rows
+    ]
+    data["means"] = [
+        {renamed.get(name, name): value for name, value in mean.to_dict().items()} for mean in form_means(rows)
+    ]
+    return {**data, "notes": list(notes)}
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:

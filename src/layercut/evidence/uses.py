@@ -15,36 +15,17 @@ from layercut.errors import InputError, unknown
 _NOT_WRITTEN = ("rank", "gold", "token")
 
 
-class AskedTask(NamedTuple):
-    """A task and how it is read out."""
-
-    task: str
-    readout: str
-
-
-class UseTasks(NamedTuple):
-    """Tasks that measure a use."""
-
-    tasks: tuple[AskedTask, ...]
-    note: str
-    """Says that the use is judged by a proxy, and what would measure it; empty where a task is the use itself."""
-
-
 class Use(NamedTuple):
     """One use."""
 
     name: str
-    what: str
-    """It, in a few words: "this model can be cut for ..."."""
-    tasks: tuple[str, ...]
-    """Patterns of task names that speak of it, without their number of examples."""
+    what: str  # it, in a few words: "this model can be cut for ..."
+    tasks: tuple[str, ...]  # patterns of task names that speak of it, without their number of examples
     answers: Literal["ranked", "written", "either"]
     """Kind of readouts that decide. A model that still ranks right answers first may no longer write them, and the
     other way round."""
-    built_in: tuple[str, ...]
-    """``task/readout`` to run where no data is at hand; they need none."""
-    benchmarks: tuple[str, ...] = ()
-    """``task/readout`` to run in their place where their data is given."""
+    built_in: tuple[str, ...]  # ``task/readout`` to run where no data is at hand; they need none
+    benchmarks: tuple[str, ...] = ()  # ``task/readout`` to run in their place where their data is given
     parts: tuple[str, ...] = ()
     """Those of ``tasks`` that are a part of the use and not the use: a proxy. What they lose is lost; what they keep
     does not show that the whole use is kept."""
@@ -143,16 +124,15 @@ def named_use(name: str) -> Use:
     return USES[name]
 
 
-def tasks_for(name: str, *, data: Collection[str] = ()) -> UseTasks:
-    """The tasks that stand for a use: its benchmarks where their data is given, else built-in tasks that need none.
+def tasks_for(name: str, *, data: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Tasks and readouts that stand for a use: its benchmarks whose data is given, else built-in tasks without data.
 
-    >>> tasks_for("math").tasks
-    (AskedTask(task='arithmetic', readout='short'), AskedTask(task='gsm_symbolic', readout='chain'))
-    >>> tasks_for("math", data=["gsm8k"]).tasks
-    (AskedTask(task='gsm8k', readout='chain'),)
+    >>> tasks_for("math")
+    [('arithmetic', 'short'), ('gsm_symbolic', 'chain')]
+    >>> tasks_for("math", data=["gsm8k"])
+    [('gsm8k', 'chain')]
 
     Args:
-        name: of the use.
         data: names of the tasks whose data is at hand.
 
     Raises:
@@ -160,7 +140,7 @@ def tasks_for(name: str, *, data: Collection[str] = ()) -> UseTasks:
     """
     use = named_use(name)
     built_in, benchmarks = (
-        tuple(AskedTask(*entry.split("/")) for entry in entries) for entries in (use.built_in, use.benchmarks)
+        [(task, readout) for task, _, readout in (entry.partition("/") for entry in entries)]
+        for entries in (use.built_in, use.benchmarks)
     )
-    chosen = tuple(asked for asked in benchmarks if asked.task in data) or built_in
-    return UseTasks(chosen, use.note([asked.task for asked in chosen]))
+    return [(task, readout) for task, readout in benchmarks if task in data] or built_in

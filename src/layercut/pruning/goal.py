@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from layercut.evidence.uses import tasks_for
+from layercut.evidence.uses import named_use, tasks_for
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, takes
 from layercut.tasks.suites import asked_tasks, with_data
@@ -47,13 +47,14 @@ def goal_tasks(settings: Named, data: Mapping[str, str] | None = None, folder: P
         asked = asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True)
         return GoalTasks(tuple(task.replace(max_new_tokens=longest) for task in asked), "")
     there = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
-    found = tasks_for(settings.use, data=(*files, *there))
+    of_use = tasks_for(settings.use, data=(*files, *there))
     tasks = tuple(
         TaskSettings(
-            task=one.task,
-            readouts=(one.readout,),
-            max_new_tokens=longest if takes(one.task, "max_new_tokens") else None,
+            task=task,
+            readouts=(readout,),
+            max_new_tokens=longest if takes(task, "max_new_tokens") else None,
         )
-        for one in found.tasks
+        for task, readout in of_use
     )
-    return GoalTasks(with_data(tasks, files, folder), found.note)
+    note = named_use(settings.use).note([task for task, _ in of_use])
+    return GoalTasks(with_data(tasks, files, folder), note)

@@ -16,7 +16,6 @@ from layercut.evidence.diagnosis import (
     DiagnosisExample,
     MeasureRow,
     damages,
-    likely_kind,
     with_rows,
 )
 from layercut.evidence.intervals import ALPHA, Estimate
@@ -42,12 +41,20 @@ def broken(source: Source) -> Section | None:
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
     arms = [arm["name"] for arm in data["arms"][1:]]
     blocks: list[Block] = [bullets(f"{escape(arm['name'])}: {escape(arm['describe'])}" for arm in data["arms"])]
-    for name in arms:
-        first, *rest = summary(diagnoses, name)
-        blocks.append("\n".join([f"**{escape(name)}.** {first}", *rest]))
+    for arm in arms:
+        first, *rest = summary(diagnoses, arm)
+        blocks.append("\n".join([f"**{escape(arm)}.** {first}", *rest]))
     for name, diagnosis in diagnoses.items():
-        blocks += _diagnostic_blocks(name, diagnosis, arms, data["seed"])
-    blocks.append(Details(summary="How to read this", blocks=[bullets(_how_made(data))]))
+        section = SECTIONS[name]
+        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{section.title}: all measures, shares in %")
+        blocks.append(f"**{section.title}.** {section.question}")
+        if figure := section.figure(diagnosis, arms):
+            caption, file = f"{figure.caption} Seed {data['seed']}.", f"diagnose-{name}.png"
+            blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
+        elif table.rows:
+            blocks.append(table)
+        blocks += [*section.lines(diagnosis), bullets(map(escape, diagnosis["notes"]))]
+    blocks.append(Details(summary="How to read this", blocks=[bullets([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
     return Section(
         name="broken",
         title="What exactly broke",
@@ -60,40 +67,31 @@ def broken(source: Source) -> Section | None:
     )
 
 
-def _diagnostic_blocks(name: str, diagnosis: Diagnosis, arms: Sequence[str], seed: int) -> list[Block]:
-    section = SECTIONS[name]
-    table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{section.title}: all measures, shares in %")
-    blocks: list[Block] = [f"**{section.title}.** {section.question}"]
-    if figure := section.figure(diagnosis, arms):
-        caption, file = f"{figure.caption} Seed {seed}.", f"diagnose-{name}.png"
-        blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
-    elif table.rows:
-        blocks.append(table)
-    return [*blocks, *section.lines(diagnosis), bullets(map(escape, diagnosis["notes"]))]
-
-
 def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     """List the diagnostics with significant damage in one pruned model, the largest loss first, and those without."""
-    found = damages(diagnoses, arm)
-    judged = [name for name, one in diagnoses.items() if any(row.arm == arm and row.headline for row in one["rows"])]
+    judged = [
+        name
+        for name, diagnosis in diagnoses.items()
+        if any(row.arm == arm and row.headline for row in diagnosis["rows"])
+    ]
     if not judged:
         return ["None of the chosen diagnostics tests for damage."]
-    if not found:
+    significant = damages(diagnoses, arm)
+    if not significant:
         return [f"No significant damage in {', '.join(judged)}. Damage may still exist: see the intervals."]
-    first, rest = found[0], found[1:]
-    lines = [f"**Broke first: {_words(first)}.**"]
+    first, *rest = map(_words, significant)
+    lines = [f"**Broke first: {first}.**"]
     if rest:
-        lines += ["", "Also significant, the largest loss first:", "", *(f"- {_words(one)}" for one in rest)]
-    propagation = diagnoses.get("propagation")
-    where = propagation["data"].get("first_wrong", {}).get(arm) if propagation else None
-    if where and (kind := likely_kind(where)):
-        lines.append("")
-        lines.append(
+        lines += ["", "Also significant, the largest loss first:", "", *(f"- {words}" for words in rest)]
+    where = diagnoses["propagation"]["data"].get("first_wrong", {}).get(arm) if "propagation" in diagnoses else None
+    if where and (kinds := where["kinds"]):
+        kind = max(sorted(kinds), key=kinds.__getitem__)
+        lines += [
+            "",
             f"Its own answers differ from {where['parted']} of {where['traces']} right answers of the original model. "
-            f"The first difference is most often a token of the kind *{kind}* ({where['kinds'][kind]})."
-        )
-    damaged = {one.row.diagnostic for one in found}
-    undamaged = [name for name in judged if name not in damaged]
+            f"The first difference is most often a token of the kind *{kind}* ({kinds[kind]}).",
+        ]
+    undamaged = [name for name in judged if name not in {damage.row.diagnostic for damage in significant}]
     if undamaged:
         lines += ["", f"No significant damage in {', '.join(undamaged)}."]
     return lines
@@ -108,35 +106,35 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _words(found: Damage) -> str:
-    row = found.row
-    share = row.unit == "share"
-    before, after = (number(level.value, share=share) for level in row.values[:2])
-    unit = " %" if share else ""
-    text = f"{row.diagnostic}, {row.label}: {before}{unit} uncut, {after}{unit} cut"
+def _words(damage: Damage) -> str:
+    row = damage.row
+    unit = " %" if row.unit == "share" else ""
+    before, after = (f"{number(level.value, share=row.unit == 'share')}{unit}" for level in row.values[:2])
+    text = f"{row.diagnostic}, {row.label}: {before} uncut, {after} cut"
     if row.kept_share is not None:
-        above = "" if row.chance is None else " above chance"
-        text += f", {with_interval(row.kept_share)} % kept{above}"
-    return f"{escape(text)} (n {row.n}, p {p_value(found.p_adjusted)})"
+        text += f", {with_interval(row.kept_share)} % kept{'' if row.chance is None else ' above chance'}"
+    return f"{escape(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
 
 
 def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
     """By diagnostic, two items for each pruned model, picked by the hash of their id; none for one without examples."""
-    shown: dict[str, list[Example]] = {}
+    examples = {}
     for name, diagnosis in data["diagnostics"].items():
-        for arm in data["arms"][1:]:
-            own = [item for item in diagnosis["examples"] if item["arm"] == arm["name"]]
-            own.sort(key=lambda item: hashlib.sha256(item["id"].encode()).digest())
-            shown.setdefault(name, []).extend(map(_example, own[:NUM_EXAMPLES]))
-    return {name: examples for name, examples in shown.items() if examples}
+        items = sorted(diagnosis["examples"], key=lambda item: hashlib.sha256(item["id"].encode()).digest())
+        picked = [
+            item
+            for arm in data["arms"][1:]
+            for item in [item for item in items if item["arm"] == arm["name"]][:NUM_EXAMPLES]
+        ]
+        if picked:
+            examples[name] = [_example(item) for item in picked]
+    return examples
 
 
 def _example(item: DiagnosisExample) -> Example:
-    sides = [
-        Side(name="uncut", text=item["uncut"], ended="right"),
-        different_side(item["arm"], item["cut"], item["uncut"], tokens=item["tokens"]),
-    ]
-    return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", sides)])
+    uncut = Side(name="uncut", text=item["uncut"], ended="right")
+    cut = different_side(item["arm"], item["cut"], item["uncut"], tokens=item["tokens"])
+    return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", [uncut, cut])])
 
 
 def different_side(name: str, text: str, uncut: str, *, ended: str = "", tokens: Sequence[str] = ()) -> Side:
@@ -212,16 +210,15 @@ _COLUMNS = [
 ]
 
 
-def _how_made(data: Mapping[str, Any]) -> list[str]:
-    """Meaning of shares, intervals, p-values and *first*."""
-    return [
-        "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
-        "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
-        "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
-        f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
-        "correction over all headline measures of a model.",
-        "*First* means the largest share lost of the original model's value, not the first in time. Where an answer "
-        "first goes wrong is reported beside it.",
-        "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
-        f"Items and resampling come from seed {data['seed']}. Items are report items: no plan was chosen on them.",
-    ]
+_HOW_MADE = (
+    "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
+    "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
+    "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
+    f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
+    "correction over all headline measures of a model.",
+    "*First* means the largest share lost of the original model's value, not the first in time. Where an answer "
+    "first goes wrong is reported beside it.",
+    "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
+)
+_ITEMS = "Items and resampling come from seed {}. Items are report items: no plan was chosen on them."
+"""Meaning of shares, intervals, p-values and *first*."""

@@ -15,18 +15,6 @@ from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
-
-class DiagnosticSection(NamedTuple):
-    """One diagnostic in a report."""
-
-    title: str
-    question: str
-    figure: Callable[[Diagnosis, Sequence[str]], Figure | None]
-    """Draws the diagnosis of the named pruned models; None where there is nothing to draw."""
-    lines: Callable[[Diagnosis], list[Block]]
-    """Text and tables beside the table of measures."""
-
-
 _WORDS = {
     "never_closed": "bracket never closed",
     "unmatched": "bracket closes nothing",
@@ -35,8 +23,7 @@ _WORDS = {
     "cut": "cut by the length limit",
 }
 PROGRAM_SHARES = "Outcomes of the generated programs: number (% of all; % of those that fail)."
-_PLACES = (10, 30, 50, 70, 90)
-"""Middles of the fifths of an answer, in percent."""
+UNCUT = "uncut"
 FEWEST = 5
 """Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
 
@@ -116,11 +103,6 @@ def _demoted_blocks(diagnosis: Diagnosis) -> list[Block]:
     return [bullets(lines)] if lines else []
 
 
-def model_colours(arms: Sequence[str]) -> dict[str, str]:
-    """A colour for the uncut and each pruned model."""
-    return {"uncut": charts.UNCUT} | charts.colours(arms)
-
-
 def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
     """The measures that are shares of items, of groups that are not too small for a picture."""
     return [row for row in diagnosis["rows"] if row.unit == "share" and (not row.group or row.n >= FEWEST)]
@@ -129,97 +111,44 @@ def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
 def shares(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
     """A line for each measure that is a share of items."""
     rows = share_rows(diagnosis)
-    return _shares_figure(arms, [_forest(rows, arms, "% of items", "")], rows) if rows else None
-
-
-def _bracket_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """Shares of items; sequences of brackets by their depth."""
-    rows = [row for row in share_rows(diagnosis) if not row.group]
     if not rows:
         return None
-    panels = [_forest(rows, arms, "% of items", "")]
-    for measure, what in (("closed", "all brackets closed"), ("next bracket", "next bracket right")):
-        own = [row for row in diagnosis["rows"] if row.metric == measure and row.group.startswith("depth ")]
-        if own:
-            panels.append(_by_depth(own, arms, what))
-    return _shares_figure(arms, panels, rows)
+    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
+    caption += " Grey ticks: guessing." if any(row.chance is not None for row in rows) else ""
+    return _figure("Shares of items", [_forest(rows, arms, "% of items", "")], caption, arms, columns=1)
 
 
 def _propagation_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """First choices by kind of token; right tokens along the answer; answers that come right with a start given."""
-    if not diagnosis["rows"]:
-        return None
+    """First choices by kind of token; answers that come right with a start given."""
+    rows = diagnosis["rows"]
     panels = []
-    kinds = [row for row in diagnosis["rows"] if row.metric == "first choice"]
-    if kinds:
+    if kinds := [row for row in rows if row.metric == "first choice"]:
         panels.append(_forest(kinds, arms, "first choice is right, %", "By kind of token, the right start given", True))
-    points: list[dict[str, Any]] = []
-    colours, dashes = {}, {}
-    for arm in arms:
-        for way, key, dash in (("given", "teacher_forced", (1, 0)), ("alone", "free_running", (6, 3))):
-            series = f"{arm}, {way}"
-            colours[series], dashes[series] = model_colours(arms)[arm], dash
-            for x, value in zip(_PLACES, diagnosis["data"]["places"][arm][key], strict=True):
-                if value is not None:
-                    place = f"{x - 10} to {x + 10} % of the answer"
-                    about = {"model": arm, "place": place, "right start": way, "right": f"{number(value)} %"}
-                    points.append(charts.point((value, None, None), series, 100, about=about, x=x))
-    if points:
-        spec = charts.curves(
-            points, x_title="place in the answer, %", y_title="right tokens, %", x=(0, 100), y=(-4, 104),
-            colours=colours, dashes=dashes,
-        )  # fmt: skip
-        where = "Right tokens along the answer; solid: the right start given, dashed: the model alone"
-        panels.append(Panel(spec=spec, title=where, label=f"Line plot. {where}. Numbers are in the table or hover."))
-    clamped = [row for row in diagnosis["rows"] if row.metric == "clamped"]
-    if clamped:
-        groups = list(dict.fromkeys(row.group for row in clamped))
-        step = 100 / max(1, len(groups) - 1)
+    if clamped := [row for row in rows if row.metric == "clamped"]:
         points = []
         for row in clamped:
-            right = f"{with_interval(row.values.cut)} %"
-            about = {"model": row.arm, "given": row.group, "come right": right, "n": f"{row.n} items"}
-            points.append(_point(row.values.cut, row.arm, about, x=step * groups.index(row.group)))
+            about = {"model": row.arm, "given": row.group, "n": f"{row.n} items"}
+            about["come right"] = f"{with_interval(row.values.cut)} %"
+            points.append(_point(row.values.cut, row.arm, about, x=float(row.group.partition("%")[0])))
         spec = charts.curves(
             points, x_title="of the right answer given, %", y_title="answers that come right, %", x=(-3, 103),
             y=(-4, 104), colours=charts.colours(arms),
         )  # fmt: skip
-        where = "Answers that come right when a part is given"
-        panels.append(Panel(spec=spec, title=where, label=f"Line plot. {where}: {_values(clamped)}."))
-    return Figure(
-        name="propagation",
-        title="Propagation",
-        panels=panels,
-        caption=f"Bars and bands: 95 % intervals where they are known (n {charts.num_items(diagnosis['rows'])}).",
-        legend=_keys(arms),
-    )
+        title = "Answers that come right when a part is given"
+        panels.append(Panel(spec=spec, title=title, label=f"Line plot. {title}: {_values(clamped)}."))
+    if not panels:
+        return None
+    caption = f"Bars: 95 % intervals where they are known (n {charts.num_items(rows)})."
+    return _figure("Propagation", panels, caption, arms)
 
 
-def _shares_figure(arms: Sequence[str], panels: Sequence[Panel], rows: Sequence[MeasureRow]) -> Figure:
-    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
-    caption += " Grey ticks: guessing." if any(row.chance is not None for row in rows) else ""
-    return Figure(name="shares", title="Shares of items", panels=panels, caption=caption, legend=_keys(arms), columns=1)
+def _figure(title: str, panels: Sequence[Panel], caption: str, arms: Sequence[str], columns: int = 2) -> Figure:
+    legend = [Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in _colours(arms).items()]
+    return Figure(name=title, title=title, panels=panels, caption=caption, legend=legend, columns=columns)
 
 
-def _keys(arms: Sequence[str]) -> list[Key]:
-    return [Key(label=name, colour=colour, hollow=name == "uncut") for name, colour in model_colours(arms).items()]
-
-
-def _by_depth(rows: Sequence[MeasureRow], arms: Sequence[str], what: str) -> Panel:
-    depths = [int(row.group.removeprefix("depth ")) for row in rows]
-    points = []
-    for row, depth in zip(rows, depths, strict=True):
-        about = {"depth": str(depth), "n": f"{row.n} items"}
-        values = {"uncut": row.values.uncut} if row.arm == arms[0] else {}
-        for name, value in (values | {row.arm: row.values.cut}).items():
-            label = "uncut" if name == "uncut" else "cut"
-            points.append(_point(value, name, about | {label: f"{with_interval(value)} %"}, x=depth))
-    spec = charts.curves(
-        points, x_title="brackets open", y_title=f"{what}, %", x=(min(depths) - 0.5, max(depths) + 0.5), y=(-4, 104),
-        colours=model_colours(arms),
-    )  # fmt: skip
-    title = f"{what[0].upper()}{what[1:]}, by depth"
-    return Panel(spec=spec, title=title, label=f"Line plot. {what}: {_values(rows)}.")
+def _colours(arms: Sequence[str]) -> dict[str, str]:
+    return {UNCUT: charts.UNCUT} | charts.colours(arms)
 
 
 def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title: str, groups: bool = False) -> Panel:
@@ -229,19 +158,19 @@ def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title
         name = row.group if groups else row.label
         uncut, cut, difference = row.values[:3]
         about = {"measure": row.label, "n": f"{row.n} items"}
-        if not any(point["name"] == name and point["series"] == "uncut" for point in points):
-            points.append(_point(uncut, "uncut", about | {"uncut": f"{with_interval(uncut)} %"}, name=name))
+        if not any(point["name"] == name and point["series"] == UNCUT for point in points):
+            points.append(_point(uncut, UNCUT, {**about, UNCUT: f"{with_interval(uncut)} %"}, name=name))
             if row.chance is not None:
                 ticks[name] = round(100 * row.chance, 2)
         change = {"cut": f"{with_interval(cut)} %", "difference": with_interval(difference, sign=True)}
         about = {"model": row.arm, **about, **change, "p": p_value(row.values.p_value)}
         points.append(_point(cut, row.arm, about, name=name))
-    spec = charts.forest(points, x_title=x_title, x=(-2, 102), colours=model_colours(arms), ticks=ticks)
+    spec = charts.forest(points, x_title=x_title, x=(-2, 102), colours=_colours(arms), ticks=ticks)
     return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {title}: {_values(rows)}.")
 
 
 def _point(value: Sequence[Any], series: str, about: Mapping[str, str], **place: Any) -> dict[str, Any]:
-    return charts.point(value, series, 100, hollow=series == "uncut", about=about, **place)
+    return charts.point(value, series, 100, hollow=series == UNCUT, about=about, **place)
 
 
 def _values(rows: Sequence[MeasureRow]) -> str:
@@ -251,24 +180,29 @@ def _values(rows: Sequence[MeasureRow]) -> str:
     )
 
 
+class DiagnosticSection(NamedTuple):
+    """One diagnostic in a report."""
+
+    title: str
+    question: str
+    figure: Callable[[Diagnosis, Sequence[str]], Figure | None] = shares
+    """Draws the diagnosis of the named pruned models; None where there is nothing to draw."""
+    lines: Callable[[Diagnosis], list[Block]] = lambda diagnosis: []  # text and tables beside the table of measures
+
+
 SECTIONS: Mapping[str, DiagnosticSection] = {
     "arithmetic": DiagnosticSection(
-        "Arithmetic",
-        "Is the result of an expression still written, ranked first among near misses, and likely?",
-        shares,
-        lambda diagnosis: [],
+        "Arithmetic", "Is the result of an expression still written, ranked first among near misses, and likely?"
     ),
     "brackets": DiagnosticSection(
         "Brackets and syntax",
         "Does the model still close brackets, in sequences of growing depth and in programs?",
-        _bracket_figure,
-        _bracket_blocks,
+        lines=_bracket_blocks,
     ),
     "degeneration": DiagnosticSection(
         "Degeneration",
         "Does the model repeat itself, run on without an end, or say nothing?",
-        shares,
-        _degeneration_blocks,
+        lines=_degeneration_blocks,
     ),
     "propagation": DiagnosticSection(
         "Propagation",
@@ -277,9 +211,6 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         _propagation_blocks,
     ),
     "demoted": DiagnosticSection(
-        "Demoted or erased",
-        "Is the right answer still likely, but no longer the first choice?",
-        shares,
-        _demoted_blocks,
+        "Demoted or erased", "Is the right answer still likely, but no longer the first choice?", lines=_demoted_blocks
     ),
 }

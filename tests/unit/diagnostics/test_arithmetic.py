@@ -4,17 +4,7 @@ import math
 
 import pytest
 
-from layercut.diagnostics.arithmetic import KINDS, expressions, first_digits, value
-
-
-def test_the_first_digit_where_a_token_may_be_three_digits() -> None:
-    """p(7) = 0.3 as a token, but 1, 12 and 123 together have 0.45; 1234 is two tokens and already counted as 123."""
-    options, tokens = [" 7", " 1", " 12", " 123", " 1234"], [1, 1, 1, 1, 2]
-    probabilities = [0.3, 0.2, 0.15, 0.1, 0.09]
-    found = first_digits(options, [math.log(p) for p in probabilities], tokens)
-    assert [math.exp(one) for one in found] == pytest.approx([0, 0.45, 0, 0, 0, 0, 0, 0.3, 0, 0])
-    # A tokenizer of single digits has no other number that is one token.
-    assert first_digits(options, [math.log(p) for p in probabilities], [1, 1, 2, 3, 4])[1] == math.log(0.2)
+from layercut.diagnostics.arithmetic import KINDS, LIKELIER, above_guessing, expressions, value
 
 
 def test_expressions_are_right_and_of_the_size_they_say() -> None:
@@ -33,3 +23,10 @@ def test_expressions_are_right_and_of_the_size_they_say() -> None:
     longer = expressions(num_examples=4)
     assert longer.examples.endswith(expressions().examples)
     assert longer.samples("report", 20) == expressions().samples("report", 20)
+
+
+def test_a_number_whose_digits_are_guessed_is_erased() -> None:
+    """Each right digit is among the ten likeliest tokens of a model that writes any digit."""
+    tokens = [{"text": " ", "nll": 0.01}, {"text": "9", "nll": math.log(10)}, {"text": "0\n", "nll": math.log(10)}]
+    assert above_guessing(tokens) == pytest.approx(0)
+    assert above_guessing([{"text": "-"}, {"text": "123", "nll": math.log(250)}]) == pytest.approx(math.log(LIKELIER))

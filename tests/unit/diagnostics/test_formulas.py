@@ -9,7 +9,6 @@ MODULES = (
     "diagnostics.arithmetic",
     "evidence.degeneration",
     "evidence.program_classes",
-    "diagnostics.propagation",
     "diagnostics.traces",
     "evidence.intervals",
 )

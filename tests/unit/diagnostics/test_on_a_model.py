@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from layercut.diagnostics import diagnostic
+from layercut.diagnostics import load_diagnostic
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
 from layercut.engine.timing import CheckpointTimer
@@ -39,6 +39,6 @@ def test_timing_leaves_the_model_whole() -> None:
 
 
 def test_chance_does_not_depend_on_the_number_of_items(tmp_path: Path) -> None:
-    few, more = (diagnostic("arithmetic")(session(tmp_path / str(limit), limit=limit))["rows"] for limit in (2, 6))
+    few, more = (load_diagnostic("arithmetic")(session(tmp_path / str(limit), limit=limit))["rows"] for limit in (2, 6))
     chances = [{row.metric: row.chance for row in rows if not row.group} for rows in (few, more)]
     assert chances[0] == chances[1] and chances[0]["written"] is not None and chances[0]["written"] < 0.1

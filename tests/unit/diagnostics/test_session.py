@@ -5,24 +5,24 @@ from typing import Any
 
 import pytest
 
-from layercut.diagnostics import diagnostic, known
-from layercut.diagnostics.session import DiagnosticSession, SessionModel
+from layercut.diagnostics import DIAGNOSTICS, known, load_diagnostic
+from layercut.diagnostics.session import STEPS, DiagnosticSession, SessionModel
 from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.records import Journal
 from tests.support.fake_engine import Killed
-from tests.support.patient import CUT, UNCUT, PatientEngine, arms, session
+from tests.support.patient import CUT, UNCUT, PatientEngine, models, session
 
 REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
 
 
 @pytest.mark.parametrize("kill_after", [1, 9])
 def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path: Path, kill_after: int) -> None:
-    whole = diagnostic("propagation")(session(PatientEngine("no_times"), tmp_path / "whole", limit=6))
+    whole = load_diagnostic("propagation")(session(PatientEngine("no_times"), tmp_path / "whole", limit=6))
     killed, second = PatientEngine("no_times", kill_after=kill_after), PatientEngine("no_times")
     with pytest.raises(Killed):
-        diagnostic("propagation")(session(killed, tmp_path / "run", limit=6))
-    assert diagnostic("propagation")(session(second, tmp_path / "run", limit=6)) == whole
+        load_diagnostic("propagation")(session(killed, tmp_path / "run", limit=6))
+    assert load_diagnostic("propagation")(session(second, tmp_path / "run", limit=6)) == whole
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
     for name in files:
         one, other = (
@@ -31,7 +31,7 @@ def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path: Path, kill
         assert one == other
         assert len(_records(tmp_path / "run" / name)) == len(other)
     third = PatientEngine("no_times", kill_after=0)
-    assert diagnostic("propagation")(session(third, tmp_path / "run", limit=6)) == whole
+    assert load_diagnostic("propagation")(session(third, tmp_path / "run", limit=6)) == whole
     assert not third.calls
 
 
@@ -40,24 +40,23 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return list(journal.records)
 
 
-def test_progress_never_stands_still_or_passes_the_end(tmp_path: Path) -> None:
-    recorded: list[tuple[int, int, int]] = []
-    patient = session(PatientEngine("healthy"), tmp_path, limit=4, on_progress=lambda *now: recorded.append(now))
-    for name, stages in (("propagation", 11), ("arithmetic", 3), ("brackets", 4), ("demoted", 4)):
+def test_progress_never_goes_back_and_ends_with_the_last_question(tmp_path: Path) -> None:
+    recorded: list[tuple[int, int]] = []
+    patient = session(PatientEngine("healthy"), tmp_path, limit=4)
+    for name, known_diagnostic in DIAGNOSTICS.items():
         recorded.clear()
-        patient.begin()
-        diagnostic(name)(patient)
-        assert {stage for stage, _, _ in recorded} == set(range(max(stage for stage, _, _ in recorded) + 1))
-        assert max(stage for stage, _, _ in recorded) == stages - 1
-        assert all(done <= total for _, done, total in recorded)
+        patient.begin(known_diagnostic.stages, lambda *now: recorded.append(now))
+        load_diagnostic(name)(patient)
+        done = [done for done, _ in recorded]
+        assert done == sorted(done) and done[-1] >= STEPS * (1 - 1 / known_diagnostic.stages) and done[-1] <= STEPS
 
 
 def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
     patient = session(PatientEngine("healthy"), tmp_path)
     request = LikelihoodRequest(id=next(iter(_ids())), prompt="x", continuations=("a",))
-    patient.likelihoods("q", [request])
+    patient.ask("q", [request])
     with pytest.raises(RunMismatch, match="under the id"):
-        patient.likelihoods("q", [LikelihoodRequest(id=request.id, prompt="y", continuations=("a",))])
+        patient.ask("q", [LikelihoodRequest(id=request.id, prompt="y", continuations=("a",))])
 
 
 def _ids() -> list[str]:
@@ -69,7 +68,7 @@ def _ids() -> list[str]:
 def test_models_need_names_of_their_own(tmp_path: Path) -> None:
     engine = PatientEngine("healthy")
     with pytest.raises(InputError, match="called 'uncut'"):
-        DiagnosticSession([*arms(engine), arms(engine)[0]], lambda name, arm: Journal(tmp_path / name))
+        DiagnosticSession([*models(engine), models(engine)[0]], lambda name, arm: Journal(tmp_path / name))
 
 
 class Checkpoint(PatientEngine):

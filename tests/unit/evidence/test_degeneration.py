@@ -5,14 +5,21 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
+import pytest
 from sacrebleu.metrics.bleu import BLEU
 
 from layercut.evidence.degeneration import (
     FEWEST_REPEATS,
+    distinct,
+    is_broken,
     longest_loop,
+    measure_text,
+    repetition,
     self_bleu,
     sentences_of,
+    words_of,
 )
+from tests.support.patient import prose
 
 WORDS = ("the", "cat", "Sat", "x1", "(", ")", "don't", "e.g.", "3.5", "and")
 
@@ -39,6 +46,11 @@ def test_self_bleu_is_the_mean_of_sentence_scores() -> None:
         assert self_bleu(text) == float(np.mean(scores)) / 100, text
 
 
+def test_equal_sentences_are_all_repetition() -> None:
+    assert self_bleu("Same words here now. Same words here now.") == pytest.approx(1)
+    assert self_bleu("One sentence alone") == self_bleu("") == 0
+
+
 def test_the_longest_loop_is_found() -> None:
     def plain(text: str) -> int:
         found = 0
@@ -55,3 +67,23 @@ def test_the_longest_loop_is_found() -> None:
     for _ in range(100):
         text = random_text(rng)[-120:]
         assert longest_loop(text) == plain(text), text
+    assert [longest_loop(text) for text in ("", "\n\n\n\n", "abcabc", "xabcabcabcab", "0" * 50)] == [0, 0, 0, 11, 50]
+
+
+def test_repetition_counts_ngrams() -> None:
+    words = ["the", "cat", "and", "the", "cat", "and", "the", "dog"]
+    # 7 pairs: the cat, cat and, and the, the cat, cat and, and the, the dog: 4 different.
+    assert repetition(words, 2) == pytest.approx(1 - 4 / 7)
+    assert repetition(words, 3) == pytest.approx(1 - 4 / 6)
+    assert distinct(words, 1) == pytest.approx(4 / 8)
+    assert repetition([], 2) == repetition(["a"], 4) == distinct([], 1) == 0
+    assert words_of("Don't stop: 3x!") == ["don", "'", "t", "stop", ":", "3x", "!"]
+
+
+def test_prose_is_healthy_and_a_loop_is_not() -> None:
+    healthy, loop = prose("x"), "No." + " And so on" * 40
+    assert measure_text(healthy, "stop").items() >= {"loops": False, "Rep-4": 0, "empty": False}.items()
+    assert measure_text(loop, "stop")["loops"] and measure_text(loop, "stop")["Rep-4"] > 0.9
+    nothing = {"empty": True, "no end within the limit": True, "loops": False, "longest loop": 0}
+    assert measure_text("", "length").items() >= nothing.items()
+    assert [is_broken(text) for text in (healthy, loop, "")] == [False, True, True]

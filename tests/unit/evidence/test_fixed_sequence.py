@@ -9,7 +9,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
-from layercut.evidence.fixed_sequence import DepthEvidence, SequenceResult, fixed_sequence, fixed_sequences
+from layercut.evidence.fixed_sequence import DepthEvidence, SequenceResult, fixed_sequences
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 
 UNCUT, CHANCE = 0.7, 0.1
@@ -43,6 +43,10 @@ def steps(*depths: dict[str, float], **options: Any) -> list[DepthEvidence]:
         DepthEvidence(depth, f"p{depth}", tuple(row(task, kept, **options) for task, kept in kept_by_task.items()))
         for depth, kept_by_task in enumerate(depths, start=1)
     ]
+
+
+def fixed_sequence(depths: list[DepthEvidence], keep: float, **options: Any) -> SequenceResult:
+    return fixed_sequences({"": depths}, keep, **options)[""]
 
 
 def test_the_deepest_of_an_unbroken_row_of_passes_is_named() -> None:

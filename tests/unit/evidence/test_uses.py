@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.uses import USES, AskedTask, named_use, tasks_for
+from layercut.evidence.uses import USES, named_use, tasks_for
 from layercut.tasks import OF_LM_EVAL, TASKS, load_task
 
 
@@ -19,8 +19,8 @@ def test_all_uses_of_the_issue_are_there() -> None:
 @pytest.mark.parametrize("name", USES)
 def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
     use = named_use(name)
-    asked = tasks_for(name).tasks
-    with_data = tasks_for(name, data=list(TASKS)).tasks
+    asked = tasks_for(name)
+    with_data = tasks_for(name, data=list(TASKS))
     assert asked and with_data
     for task, readout in (*asked, *with_data):
         assert use.speaks_of(task) and use.counts(readout), (task, readout)
@@ -32,16 +32,20 @@ def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
         load_task(task).samples("report", 1)  # built in: needs no data
 
 
+def note_of(name: str, **data: list[str]) -> str:
+    return named_use(name).note([task for task, _ in tasks_for(name, **data)])
+
+
 def test_benchmarks_take_the_place_of_built_in_tasks_where_their_data_is_given() -> None:
-    assert tasks_for("code", data=["mbpp_plus", "gsm8k"]).tasks == (AskedTask("mbpp_plus", "chain"),)
-    assert tasks_for("code", data=["mbpp_plus"]).note == ""
+    assert tasks_for("code", data=["mbpp_plus", "gsm8k"]) == [("mbpp_plus", "chain")]
+    assert note_of("code", data=["mbpp_plus"]) == ""
 
 
 def test_a_proxy_is_named_in_one_note() -> None:
     note = "Judged by a proxy: copy is a part of writing summaries. xsum would measure it."
-    assert tasks_for("summarize").note == note
-    assert "copy and gsm_symbolic" in tasks_for("chat").note
-    assert tasks_for("math").note == tasks_for("copy").note == tasks_for("all").note == tasks_for("classify").note == ""
+    assert note_of("summarize") == note
+    assert "copy and gsm_symbolic" in note_of("chat")
+    assert [note_of(name) for name in ("math", "copy", "all", "classify")] == [""] * 4
 
 
 def test_an_unknown_use_is_refused_with_the_nearest() -> None:

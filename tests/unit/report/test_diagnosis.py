@@ -58,7 +58,6 @@ def example(**fields: Any) -> DiagnosisExample:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    places = {"teacher_forced": [1.0, 0.9, 0.8, None, 0.7], "free_running": [1.0, 0.5, 0.2, None, 0.1]}
     where = {
         "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,
         "at_first_token": 3, "wrong_when_forced": 8,
@@ -88,7 +87,7 @@ def diagnoses() -> dict[str, Diagnosis]:
         ),
         "propagation": (
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False), *clamped],
-            {"places": {"reverse-3": places}, "first_wrong": {"reverse-3": where}},
+            {"first_wrong": {"reverse-3": where}},
         ),
         "demoted": (
             [row("demoted", "greedy", 0.8, 0.1, headline=False)],
@@ -182,16 +181,12 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
     assert files == {name: (tmp_path / "run" / name).read_bytes() for name in files}
 
 
-def test_depths_have_panels_and_small_groups_no_line_of_their_own() -> None:
+def test_small_groups_have_no_line_of_their_own() -> None:
     found = diagnoses()
     figure = SECTIONS["brackets"].figure(found["brackets"], ["reverse-3"])
     assert figure is not None
-    forest, closed, following = figure.panels
+    (forest,) = figure.panels
     assert {point["name"] for point in forest.spec["data"]["values"]} == {"closed"}
-    assert sorted({point["x"] for point in closed.spec["data"]["values"]}) == [1, 2, 3]
-    points = following.spec["data"]["values"]
-    drawn = {name: [round(one["y"]) for one in points if one["series"] == name] for name in ("uncut", "reverse-3")}
-    assert drawn == {"uncut": [90, 90, 90], "reverse-3": [80, 40, 27]}
     sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (4, 5)]
     assert [one.group for one in share_rows({**found["arithmetic"], "rows": sizes})] == ["5 items"]
 

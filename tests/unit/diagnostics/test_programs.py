@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from layercut.diagnostics import written_programs as module
-from layercut.diagnostics.functions import _FORMS, functions
-from layercut.diagnostics.written_programs import LIMITS, written_programs
+from layercut.diagnostics import programs as module
+from layercut.diagnostics.programs import FORMS, LIMITS, make_functions, written_programs
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
+from layercut.evidence.program_classes import classify
 from layercut.runs.records import read_records
 from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
@@ -35,8 +35,8 @@ ENDINGS = {
 
 @needs_sandbox
 def test_right_bodies_pass_and_empty_ones_fail() -> None:
-    wanted = functions(20, 3)  # each of the ten kinds, with two numbers
-    assert {one.name.rpartition("_")[0] for one in wanted} == {form.name for form in _FORMS}
+    wanted = make_functions(20, 3)  # each of the ten kinds, with two numbers
+    assert {one.name.rpartition("_")[0] for one in wanted} == {form.name for form in FORMS}
     for body, passed in ((None, 20), ("\n    pass", 0)):
         programs = [
             sandbox.Program(one.head + (one.body if body is None else body), tests=one.tests, names=(one.name,))
@@ -50,7 +50,7 @@ class Programmer(PatientEngine):
     """Uncut it writes every function right; cut, each one with another ending."""
 
     def _text(self, request: GenerationRequest, plan: CutPlan) -> str | Completion:
-        ids = [one.id for one in functions(24, 0)]
+        ids = [one.id for one in make_functions(24, 0)]
         if plan.removed and item(request.id) in ids:
             text = list(ENDINGS.values())[ids.index(item(request.id)) % len(ENDINGS)]
             return Completion(
@@ -89,3 +89,11 @@ def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch:
     assert "programs that pass" not in {row.metric for row in found["rows"]}
     assert "may still be wrong" in found["notes"][0]
     assert "bubblewrap: not installed" in found["notes"][0]
+
+
+def test_functions_differ_and_grow() -> None:
+    wanted = make_functions(60, 0)
+    assert len({one.id for one in wanted}) == 60
+    assert wanted[:10] == make_functions(10, 0)
+    assert {classify(one.head, head=one.head) for one in wanted} == {"no_code"}
+    assert {classify(one.head + "\n    return 1", head=one.head) for one in wanted} == {"parses"}

@@ -1,0 +1,217 @@
+"""Small Python functions that every model writes after two examples, made from a seed, with tests.
+
+Experiments E4 and E9 of arXiv:2602.01997. A program that does not parse has the class of its first error. One that does
+is run against tests: it passes, gives a wrong answer, or fails with a name, type, attribute, value, index or other
+error, or by time or memory.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from random import Random
+from typing import NamedTuple
+
+from layercut.diagnostics.session import DiagnosticSession, Record
+from layercut.engine.base import GenerationRequest
+from layercut.errors import InputError
+from layercut.evidence.diagnosis import Diagnosis
+from layercut.evidence.program_classes import FINE, ProgramClass, classify, measure_programs
+from layercut.sandbox.isolation import Limits
+from layercut.sandbox.runner import Program, describe, run_programs
+from layercut.tasks.base import content_id
+from layercut.text.counting import counted
+
+LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
+"""Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""
+MAX_NEW_TOKENS = 80
+STOP = ("\ndef ", "\nclass ", "\nprint", "\nif __name__", "\n\n\n", "\n#", "\n```")
+NUM_FUNCTIONS = 200
+
+
+class Function(NamedTuple):
+    """One function to be written."""
+
+    id: str
+    head: str
+    """Signature and docstring, with which the program begins, without the line break: the answer begins with it."""
+    name: str
+    tests: str
+    body: str  # the body of a right function, with line break and margin
+
+    @property
+    def request(self) -> GenerationRequest:
+        """The question to a model."""
+        prompt = _EXAMPLES + self.head
+        return GenerationRequest(id=self.id, prompt=prompt, begins="\n", max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
+
+
+def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
+    """Have every model write small functions, and classify how they end.
+
+    Measures are those of ``measure_programs``. Where no sandbox works, programs are classed by text alone, and a note
+    gives the reason. Results of runs are stored like answers.
+    """
+    functions = make_functions(session.limit, session.seed)
+    session.came("functions", functions)
+    answers = session.ask(f"{diagnostic}.programs", [function.request for function in functions])
+
+    def run(model: str) -> Record:
+        records = answers[model]
+        parsed = [function for function in functions if _class_of(function, records[function.id]) == "parses"]
+        results = run_programs([_program(f, records[f.id]["text"]) for f in parsed], limits=LIMITS)
+        return {"failures": {f.id: result.failure for f, result in zip(parsed, results, strict=True)}}
+
+    runs: dict[str, Record] = {model: {"failures": {}} for model in answers}
+    try:
+        isolation = describe()
+    except InputError as error:
+        isolation = ""
+        ran = f"by text alone, so a program that parses may still be wrong: {str(error).rstrip('.')}"
+    else:
+        runs = session.computed(f"{diagnostic}.runs", answers, run)
+        ran = f"those that parse were run against tests, isolation: {isolation}"
+    classes = {
+        model: [_class_of(f, records[f.id], runs[model]["failures"].get(f.id)) for f in functions]
+        for model, records in answers.items()
+    }
+    # What the length limit cut short may still be right, so it is no loss.
+    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in classes}
+    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in classes.items()}
+    items = [(function.id, function.head, "") for function in functions]
+    return {
+        **measure_programs(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
+        "examples": session.examples(diagnostic, items, answers, right),
+        "notes": [f"{counted(len(functions), 'program')}; {ran}."],
+    }
+
+
+def is_right_program(function: Function, record: Record) -> bool:
+    """True if a function is right: it passes its tests, or, where no sandbox works, parses."""
+    if _class_of(function, record) != "parses":
+        return False
+    try:
+        describe()
+    except InputError:
+        return True
+    return run_programs([_program(function, record["text"])], limits=LIMITS)[0].passed
+
+
+def _program(function: Function, text: str) -> Program:
+    return Program(function.head + text, tests=function.tests, names=(function.name,))
+
+
+def _class_of(function: Function, record: Record, outcome: str | None = None) -> ProgramClass:
+    """The class of an answer; ``outcome`` says how the program ended if it was run."""
+    source = function.head + record["text"]
+    return classify(source, head=function.head, finish_reason=record["finish_reason"], outcome=outcome)
+
+
+def make_functions(limit: int, seed: int) -> list[Function]:
+    """The first ``limit`` functions, no two alike; a smaller limit gives a prefix of a larger one."""
+    functions: dict[str, Function] = {}
+    for index in count():
+        if len(functions) >= min(limit, NUM_FUNCTIONS):
+            break
+        form = FORMS[index % len(FORMS)]
+        number = Random(f"functions 1 {seed} {index}").randint(2, 60)
+        name = f"{form.name}_{number}"
+        head = f'def {name}({form.argument}):\n    """{form.doc.format(n=number)}"""'
+        tests = f"f = {name}\n" + form.tests.format(n=number)
+        body = "\n    " + form.body.format(n=number)
+        functions.setdefault(head, Function(content_id("function", head), head, name, tests, body))
+    return list(functions.values())
+
+
+_EXAMPLES = '''def last_word(text):
+    """Return the last word of a text, in lower case."""
+    words = text.split()
+    return words[-1].lower() if words else ""
+
+
+def pairs_below(numbers, limit):
+    """Return all pairs (a, b) of the list with a + b below the limit."""
+    return [(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :] if a + b < limit]
+
+
+'''
+
+
+class Form(NamedTuple):
+    """A kind of function; ``{n}`` stands for a number everywhere."""
+
+    name: str
+    argument: str
+    doc: str
+    body: str  # a right body, after the docstring
+    tests: str  # tests of a function ``f``. They test only what the docstring says.
+
+
+FORMS = (
+    Form(
+        "above", "numbers", "Return the numbers that are greater than {n}, in their order.",
+        "return [x for x in numbers if x > {n}]",
+        "assert list(f([])) == []\nassert list(f([{n}, {n} + 3, {n} - 1, {n} + 1, 1])) == [{n} + 3, {n} + 1]",
+    ),
+    Form(
+        "multiples", "limit", "Return a list of all multiples of {n} up to the limit.",
+        "return list(range({n}, limit + 1, {n}))",
+        # Whether 0 is one of them is left open.
+        "assert [x for x in f(3 * {n} + 1) if x] == [{n}, 2 * {n}, 3 * {n}]\nassert [x for x in f({n} - 1) if x] == []",
+    ),
+    Form(
+        "chunks", "items", "Split a list into lists of {n} items each; the last one may be shorter.",
+        "return [items[i : i + {n}] for i in range(0, len(items), {n})]",
+        "assert [list(part) for part in f(list(range(2 * {n} + 1)))] == "
+        "[list(range({n})), list(range({n}, 2 * {n})), [2 * {n}]]",
+    ),
+    Form(
+        "count_words", "text", "Return a dictionary from each word of at least {n} letters to how often it comes.",
+        "words = [word for word in text.split() if len(word) >= {n}]\n"
+        "    return {{word: words.count(word) for word in words}}",
+        "a, b, c = 'a' * {n}, 'b' * ({n} - 1), 'c' * ({n} + 1)\n"
+        "assert dict(f(' '.join([a, b, c, a]))) == {{a: 2, c: 1}}",
+    ),
+    Form(
+        "total_of_top", "scores", "Return the sum of the {n} largest values of a dictionary.",
+        "return sum(sorted(scores.values())[-{n}:])",
+        "assert f({{str(i): i * 7 % 101 for i in range({n} + 9)}}) == "
+        "sum(sorted(i * 7 % 101 for i in range({n} + 9))[9:])",
+    ),
+    Form(
+        "every_nth", "text", "Return every {n}th character of a text as a list of (position, character) pairs.",
+        "return [(i, text[i]) for i in range(0, len(text), {n})]",
+        # Whether counting begins at 0 or 1, and with the first or the nth character, is left open.
+        "text = 'abcdefghijklmnopqrstuvwxyz' * {n}\n"
+        "found = [tuple(pair) for pair in f(text)]\n"
+        "assert found in [[(i + k, text[i]) for i in range(start, len(text), {n})] "
+        "for start in (0, {n} - 1) for k in (0, 1)]",
+    ),
+    Form(
+        "clip", "rows", "Return a copy of a list of lists with every number above {n} replaced by {n}.",
+        "return [[min(x, {n}) for x in row] for row in rows]",
+        "assert [list(row) for row in f([[1, {n}], [], [{n} + 1, {n} - 1]])] == [[1, {n}], [], [{n}, {n} - 1]]",
+    ),
+    Form(
+        "running_mean", "values", "Return the list of means of each {n} values in a row, rounded to two digits.",
+        "return [round(sum(values[i : i + {n}]) / {n}, 2) for i in range(len(values) - {n} + 1)]",
+        # Windows that overlap, or one after the other.
+        "values = [i * i % 17 for i in range(2 * {n})]\n"
+        "means = [round(sum(values[i : i + {n}]) / {n}, 2) for i in range({n} + 1)]\n"
+        "assert list(f(values)) in (means, [means[0], means[{n}]])",
+    ),
+    Form(
+        "shortest", "names", "Return the {n} shortest names, sorted by length and then by the alphabet.",
+        "return sorted(names, key=lambda name: (len(name), name))[:{n}]",
+        "names = [letter * (1 + i % 3) for i, letter in enumerate('qwertyuiopasdfghjklzxcvbnm' * 3)]\n"
+        "assert list(f(names)) == sorted(names, key=lambda name: (len(name), name))[:{n}]",
+    ),
+    Form(
+        "parse_pairs", "text", "Parse lines such as 'a=1' into a dictionary; skip lines of more than {n} characters.",
+        "pairs = [line.split('=') for line in text.splitlines() if len(line) <= {n}]\n"
+        "    return {{key: value for key, value in pairs}}",
+        # Values may stay text or become numbers.
+        "lines = ['a=1', 'bb=22', 'c=' + '3' * {n}]\n"
+        "assert {{key: str(value) for key, value in f('\\n'.join(lines)).items()}} == "
+        "dict(line.split('=') for line in lines if len(line) <= {n})",
+    ),
+)  # fmt: skip
