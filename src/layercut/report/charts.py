@@ -12,25 +12,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.uses import is_written
+from layercut.report.elements import Panel
 
 if TYPE_CHECKING:
     from layercut.evidence.paired import PairedRow
     from layercut.text.numbers import HasInterval
 
-RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
+UNCUT = "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 """Retention is drawn between these, in percent."""
-CONTAINER = "container"
-"""Width of a plot until layercut.report.picture sets one."""
-
-_LETTERS = 22
-"""Most letters in a line of a name at an axis."""
+LEVELS = ((100, "uncut"), (0, "guessing"))
+"""Of retention, with their names."""
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_LETTERS = 22  # most letters in a line of a name at an axis
 Spec = dict[str, Any]
 """A part of a specification."""
-
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _CONFIG: Spec = {
     "background": "transparent",
     "font": "Liberation Sans",
@@ -49,14 +47,13 @@ _CONFIG: Spec = {
     "text": {"color": "var(--soft)", "fontSize": 11},
     "rule": {"color": "var(--line)"},
 }
-_MARK: Spec = {"field": "mark", "type": "nominal"}
-"""The number of a mark's series and point, which layercut.report.picture reads."""
+_MARK: Spec = {"field": "mark", "type": "nominal"}  # numbers of a mark's series and point, for layercut.report.picture
 _HAS_INTERVAL = "isValid(datum.low) && isValid(datum.high)"
 
 
 def readout_colour(readout: str) -> str:
     """One colour for answers that are written, one for those that are compared by likelihood."""
-    return WRITTEN_COLOUR if is_written(readout) else RANKED
+    return "var(--written)" if is_written(readout) else "var(--ranked)"
 
 
 def readout_dash(readout: str) -> Sequence[int]:
@@ -64,14 +61,9 @@ def readout_dash(readout: str) -> Sequence[int]:
     return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
+def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each name, in their order."""
-    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
-
-
-def percent(value: float | None) -> float | None:
-    """In percent, with two digits; None for what is not known or has no end."""
-    return None if value is None or not math.isfinite(value) else round(100 * value, 2)
+    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(dict.fromkeys(names))}
 
 
 def ends(estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | str | None]:
@@ -80,30 +72,27 @@ def ends(estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIG
     ``top`` and ``bottom`` are the scale's end where the interval or the value goes beyond it, ``beyond`` is the value
     in words where that does.
     """
-
-    def inside(value: float | None) -> float | None:
-        return None if value is None else min(max(value, low), high)
-
-    below, value, above = percent(estimate.low), percent(estimate.value), percent(estimate.high)
-    if estimate.high is not None and math.isinf(estimate.high):
-        above = high + 1
-    if estimate.low is not None and math.isinf(estimate.low):
-        below = low - 1
-    known = [end for end in (below, value, above) if end is not None]
+    # An infinite end is drawn just beyond the scale; one that is not known has no place.
+    percents = [
+        None if end is None or math.isnan(end) else round(min(max(100 * end, low - 1), high + 1), 2)
+        for end in (estimate.low, estimate.value, estimate.high)
+    ]
+    known = [end for end in percents if end is not None]
+    below, value, above = (None if end is None else min(max(end, low), high) for end in percents)
     return {
-        "y": inside(value),
-        "low": inside(below),
-        "high": inside(above),
+        "y": value,
+        "low": below,
+        "high": above,
         "top": high if any(end > high for end in known) else None,
         "bottom": low if any(end < low for end in known) else None,
-        "beyond": None if value is None or low <= value <= high else f"{value:.0f} %",
+        "beyond": None if percents[1] == value else f"{100 * estimate.value:.0f} %",
     }
 
 
 def num_items(rows: Sequence[PairedRow]) -> str:
     """Number of items of each row, or the least and the most: ``40 to 1,319``."""
     counts = sorted({row.n for row in rows})
-    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:
@@ -134,6 +123,15 @@ def marked(
     return {**place, **value, **look}
 
 
+def kept_panel(
+    points: Sequence[Spec], title: str, label: str, *, x_title: str, x: tuple[float, float], **look: Any
+) -> Panel:
+    """A panel of what is kept above chance against something else; ``look``: of ``curves``."""
+    y = (KEPT_LOW, KEPT_HIGH)
+    spec = curves(points, x_title=x_title, x=x, y=y, **{"y_title": "kept, %", "marks": LEVELS, **look})
+    return Panel(spec=spec, title=title, label=label)
+
+
 def curves(
     points: Sequence[Mapping[str, Any]],
     *,
@@ -148,7 +146,7 @@ def curves(
     scale: str = "linear",
     ticks: Sequence[float] = (),
     bands: bool = False,
-) -> dict[str, Any]:
+) -> Spec:
     """Lines with the intervals of their points.
 
     Args:
@@ -161,8 +159,8 @@ def curves(
         ticks: of x; chosen to fit where there are none.
         bands: whether intervals are bands and not bars: for many points of few series.
     """
-    named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
-    y_axis = _axis(y_title, y, tickCount=6, **({"labelExpr": f"{named} : datum.label"} if marks else {}))
+    named = "".join(f"datum.value == {level:g} ? '{text} ' + datum.label : " for level, text in marks)
+    y_axis = _axis(y_title, y, tickCount=6, **({"labelExpr": f"{named}datum.label"} if marks else {}))
     y_axis["scale"]["type"] = scale
     own_ticks: Spec = {"values": list(ticks)} if ticks else {"tickMinStep": 1, "tickCount": 8}
     place = {
@@ -172,12 +170,11 @@ def curves(
     }
     of_part = {"detail": {"field": "part", "type": "nominal"}}
     encoding = {**place, "y": {**y_axis, "field": "y"}}
-    ends = {**place, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}}
+    interval = {**place, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}}
     dash = _of_series(colours, [list((dashes or {}).get(name, (1, 0))) for name in colours])
+    band = _layer("area", {**interval, **of_part}, only=_HAS_INTERVAL, opacity=0.16, clip=True)
     layers = [
-        _layer("area", {**ends, **of_part}, only=_HAS_INTERVAL, opacity=0.16, clip=True)
-        if bands
-        else _layer("rule", ends, only=_HAS_INTERVAL, strokeWidth=1.4, clip=True),
+        band if bands else _layer("rule", interval, only=_HAS_INTERVAL, strokeWidth=1.4, clip=True),
         _layer("line", {**encoding, **of_part, "strokeDash": dash}, strokeWidth=2, clip=True),
         *_beyond_layers(encoding, y_axis, "y", ("up", "down")),
         *_point_layers(encoding),
@@ -196,7 +193,7 @@ def forest(
     colours: Mapping[str, str],
     marks: Sequence[tuple[float, str]] = (),
     ticks: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
+) -> Spec:
     """A line of points with their intervals for each name.
 
     Args:
@@ -207,8 +204,7 @@ def forest(
         ticks: the level of guessing, by name of the line.
     """
     points = [{**point, "name": _wrapped(point["name"])} for point in points]
-    names = list(dict.fromkeys(str(point["name"]) for point in points))
-    series = list(colours)
+    names, series = list(dict.fromkeys(str(point["name"]) for point in points)), list(colours)
     axis = {"grid": False, "ticks": False, "domain": False, "labelPadding": 6, "labelExpr": "split(datum.label, '\\n')"}
     row = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": axis}
     value = _axis(x_title, x, tickCount=6)
@@ -231,9 +227,9 @@ def forest(
         of_names = {"values": [{"name": _wrapped(name), "x": x} for name, x in ticks.items()]}
         layers.append({**_layer("tick", guessing, **look), "data": of_names})
     encoding = {**place, "x": {**value, "field": "y"}}
-    ends = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
+    interval = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
     layers += [
-        _layer("rule", ends, only=_HAS_INTERVAL, strokeWidth=1.5, clip=True),
+        _layer("rule", interval, only=_HAS_INTERVAL, strokeWidth=1.5, clip=True),
         *_beyond_layers(encoding, value, "x", ("right", "left")),
         *_point_layers(encoding),
     ]
@@ -278,34 +274,32 @@ def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]
         layers.append(_layer("point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})", **look))
     middle = sum(encoding["x"]["scale"]["domain"]) / 2
     x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
+    text = {**encoding, "text": {"field": "beyond"}}
     for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):
         inner = f"isValid(datum.beyond) && datum.{x} {side} {middle:g}"
-        text = {**encoding, "text": {"field": "beyond"}}
         layers.append(_layer("text", text, only=inner, align=align, dx=dx, dy=dy, fontSize=11))
     return layers
 
 
 def _wrapped(name: str) -> str:
-    """A name in lines that fit beside a plot on a phone."""
+    """A name in lines that fit on the left of a plot on a phone."""
     return "\n".join(textwrap.wrap(name, _LETTERS, break_long_words=False)) or name
 
 
-def _frame(
-    points: Sequence[Mapping[str, Any]], height: int, series: Sequence[str], layers: Sequence[Spec] = ()
-) -> Spec:
-    """A specification around layers; what hovering over a point shows stands in ``usermeta``, by the point's number."""
-    values = [{key: value for key, value in point.items() if key != "about"} for point in points]
-    for number, value in enumerate(values):
-        if "series" in value:
-            value["mark"] = f"{series.index(value['series'])} {number}"
+def _frame(points: Sequence[Mapping[str, Any]], height: int, series: Sequence[str], layers: Sequence[Spec]) -> Spec:
+    """A specification around layers; ``usermeta`` has what hovering over a point shows, by the point's number."""
+    values = [
+        {**{key: value for key, value in point.items() if key != "about"}, "mark": f"{series.index(name)} {number}"}
+        for number, (point, name) in enumerate((point, point["series"]) for point in points)
+    ]
     hover = ["\n".join(f"{name}: {text}" for name, text in point["about"].items()) for point in points]
     return {
         "$schema": SCHEMA,
-        "width": CONTAINER,
+        "width": "container",  # until layercut.report.picture sets one
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "config": _CONFIG,
         "usermeta": {"series": list(series), "hover": hover},
         "data": {"values": values},
-        **({"layer": list(layers)} if layers else {}),
+        "layer": list(layers),
     }

@@ -14,7 +14,7 @@ from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report import charts
 from layercut.report.diagnosis import measure_column, measure_table
 from layercut.report.elements import Block, Figure, Panel, Section, bullets
-from layercut.report.table import Column, InParts, Table, terminal
+from layercut.report.table import Column, Table, terminal
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
@@ -139,7 +139,7 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     broke."""
     whole = overview(data)
     layer, *measures, broke_first = whole.columns
-    tables: list[RenderableType] = [InParts(replace(whole, columns=[layer, *measures]))]
+    tables: list[RenderableType] = [terminal(replace(whole, columns=[layer, *measures]), in_parts=True)]
     broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
     if broken:
         tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))

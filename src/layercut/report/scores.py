@@ -215,7 +215,7 @@ def readouts(source: Source) -> Section | None:
     blocks: list[Block] = []
     if figure := readouts_figure(study, rows):
         is_long = len(study.cuts) > MOST_PANELS
-        blocks.append(Details(summary=figure.title, blocks=(figure,), on=figure.on) if is_long else figure)
+        blocks.append(Details(summary=figure.title, blocks=(figure,)) if is_long else figure)
     if apart := discordances([study.uncut, *study.cuts], rows):
         note = "Guessing gets more rankings right than writings, so compare the models, not the columns."
         blocks.append(

@@ -17,7 +17,6 @@ from layercut.report.elements import Block, Details, Figure, Key, Panel, Section
 from layercut.report.table import (
     Cell,
     Column,
-    InParts,
     Styled,
     Surface,
     Table,
@@ -123,7 +122,7 @@ def how_made(sweep: Sweep) -> list[str]:
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), InParts(overview_table(sweep))]
+    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), terminal(overview_table(sweep), in_parts=True)]
     blocks += [Text(f"- {line}") for line in findings(sweep)]
     agreements = sweep.agreements()
     if agreements:
