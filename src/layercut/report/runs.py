@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -13,7 +12,7 @@ from rich.text import Text
 from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.table import Column, Table, terminal
+from layercut.report.table import Table, terminal, texts
 from layercut.surgery.plan import mlp_share, origin_of
 from layercut.text.counting import of_test_set
 from layercut.text.numbers import number, with_interval
@@ -32,20 +31,20 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     scope = []
     if plan:
         removed, num_layers = tuple(plan.get("removed", ())), plan.get("num_layers")
-        arm = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
-        scope.append(words.removal(arm))
+        run = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
+        scope.append(words.removal(run))
     if rows:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
-    parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
-    parts.append(Text(scores_legend(rows), style="dim"))
-    asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
-    if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
-        parts.append(Text(f"Items: {sets}.", style="dim"))
-    if any(text.startswith("rest") for _, text in asked):
-        parts.append(Text(words.REST, style="dim"))
-    if any(row.get("selection_items") for row in rows):
-        parts.append(Text(f"* {SELECTED_ON}", style="yellow"))
-    return Group(*parts)
+    sets = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
+    named = "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in sets if text))
+    notes = [
+        (scores_legend(rows), "dim"),
+        (f"Items: {named}." if named else "", "dim"),
+        (words.REST if any(text.startswith("rest") for _, text in sets) else "", "dim"),
+        (f"* {SELECTED_ON}" if any(row.get("selection_items") for row in rows) else "", "yellow"),
+    ]
+    shown = (Text(text, style=style) for text, style in notes if text)
+    return Group(Text(" · ".join(scope)), terminal(scores_table(rows)), *shown)
 
 
 def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -56,38 +55,26 @@ def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each task, readout and metric of one run: ``rows`` of its metrics.json."""
-    lines: list[dict[str, Any]] = []
+    lines: list[list[str]] = []
     keys = [(row["task"], row["readout"]) for row in rows]
     for place, (row, key) in enumerate(zip(rows, keys, strict=True)):
-        line = dict(row)
         is_new = place == 0 or rows[place - 1]["task"] != row["task"]
-        line["task"] = row["task"] * is_new + "*" * bool(row.get("selection_items"))
-        line["readout"] += f": {row['metric']}" if keys.count(key) > 1 else ""
-        begins = key not in keys[:place]
-        line["counts"] = {name: str(row["outcomes"].get(name, 0)) * begins for name in OUTCOMES}
-        line["share"] = all(0 <= row[name] <= 1 for name in ("value", "low", "high", "chance") if row[name] is not None)
-        line["estimate"] = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
-        lines.append(line)
-    return Table(
-        name="metrics",
-        caption="",
-        columns=[
-            Column("task", itemgetter("task")),
-            Column("readout", itemgetter("readout")),
-            Column("n", lambda line: f"{line['n']:,}", numeric=True, narrow=(1,)),
-            Column(
-                "chance",
-                lambda line: "-" if line["chance"] is None else number(line["chance"], share=line["share"]),
-                numeric=True,
-            ),
-            Column("score", lambda line: with_interval(line["estimate"], share=line["share"])),
-            Column("right", lambda line: line["counts"]["right"], numeric=True),
-            Column("wrong", lambda line: line["counts"]["wrong"], numeric=True),
-            Column("no answer", lambda line: line["counts"]["no_answer"], numeric=True),
-            Column("cut", lambda line: line["counts"]["cut"], numeric=True),
-        ],
-        rows=lines,
-    )
+        share = all(0 <= row[name] <= 1 for name in ("value", "low", "high", "chance") if row[name] is not None)
+        estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
+        lines.append(
+            [
+                row["task"] * is_new + "*" * bool(row.get("selection_items")),
+                row["readout"] + (f": {row['metric']}" if keys.count(key) > 1 else ""),
+                f"{row['n']:,}",
+                "-" if row["chance"] is None else number(row["chance"], share=share),
+                with_interval(estimate, share=share),
+                *("" if key in keys[:place] else str(row["outcomes"].get(name, 0)) for name in OUTCOMES),
+            ]
+        )
+    ends = [name.replace("_", " ") for name in OUTCOMES]
+    heads = ("task", "readout", "n", "chance", "score", *ends)
+    columns = texts(*heads, numeric=("n", "chance", *ends), narrow={"n": [1]})
+    return Table(name="metrics", caption="", columns=columns, rows=lines)
 
 
 def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
@@ -107,8 +94,6 @@ def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> Re
 
 
 def _age(since: timedelta) -> str:
-    seconds = int(since.total_seconds())
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{max(seconds, 0)} s"
+    seconds = max(0, int(since.total_seconds()))
+    size, unit = next((step for step in ((86_400, "d"), (3_600, "h"), (60, "min")) if seconds >= step[0]), (1, "s"))
+    return f"{seconds // size} {unit}"

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from layercut.evidence.intervals import Estimate
-from layercut.report.table import Cell, Column, Styled, Table, terminal, texts
+from layercut.report.table import Cell, Styled, Table, terminal, texts
 from layercut.text.counting import counted
 from layercut.text.numbers import number, with_interval
 
@@ -25,86 +25,85 @@ _MEASURES = {
 
 def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
     """The ranking behind a plan, of ``CutPlan.to_dict()``: scores per layer, rounds of a search, or the order."""
-    scores = plan.get("scores") or {}
-    parts: list[RenderableType] = []
-    if line := objective_line(scores):
-        parts.append(Text(line))
-    if scores.get("importance"):
-        parts.append(terminal(_importance(scores["importance"], plan["removed"])))
-    if scores.get("rounds"):
-        if scores.get("uncut") is not None:
-            parts.append(Text(f"objective of the original model: {scores['uncut']:z.4f}"))
-        parts.append(terminal(_rounds(scores["rounds"])))
-    if scores.get("race"):
-        parts.append(Text(race_line(scores["race"], scores.get("rounds") or [])))
-    if scores.get("close_answers"):
-        parts.append(Text(close_line(scores["close_answers"], scores["answers"])))
-    if scores.get("blocks"):
-        parts.append(terminal(_blocks(scores["blocks"], plan["removed"])))
-    if scores.get("moves"):
+    scores, removed = plan.get("scores") or {}, plan["removed"]
+    rounds = scores.get("rounds") or []
+    parts: list[str | Table] = [objective_line(scores)]
+    if importance := scores.get("importance"):
+        # Ties as a criterion breaks them: of equals the later layer goes first.
+        order = sorted(importance, key=lambda layer: (importance[layer], -int(layer)))
         parts.append(
-            Text(f"{len(scores['moves'])} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
+            _table(
+                ("rank", "layer", "importance", ""),
+                [
+                    [str(rank), layer, f"{importance[layer]:.6g}", _GOES if int(layer) in removed else ""]
+                    for rank, layer in enumerate(order, start=1)
+                ],
+            )
         )
-    if not parts and plan["removed"]:
-        parts.append(Text("order of removal: " + ", ".join(map(str, plan["removed"]))))
-    return Group(*parts)
+    if rounds:
+        uncut = scores.get("uncut")
+        parts += ["" if uncut is None else f"objective of the original model: {uncut:z.4f}", _rounds(rounds)]
+    if race := scores.get("race"):
+        num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
+        everyone = race["answers"] + race["saved"]
+        parts.append(
+            f"{num_stopped} candidates were stopped when they could no longer win; that saved {race['saved']} of "
+            f"{counted(everyone, 'answer')} ({100 * race['saved'] / max(1, everyone):.0f} %)."
+        )
+    if close := scores.get("close_answers"):
+        parts.append(
+            f"{close} of {counted(scores['answers'], 'answer')} have a token whose runner-up is as likely to within "
+            "one rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
+        )
+    if blocks := scores.get("blocks"):
+        parts.append(
+            _table(
+                ("block", "score", ""),
+                [
+                    [f"{block['first']}-{block['last']}", _value(block["value"]), _mark(block, removed)]
+                    for block in sorted(blocks, key=lambda block: (block["value"], -block["first"]))
+                ],
+            )
+        )
+    if moves := scores.get("moves"):
+        parts.append(f"{len(moves)} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
+    parts = list(filter(None, parts))
+    if not parts and removed:
+        parts.append("order of removal: " + ", ".join(map(str, removed)))
+    return Group(*(Text(part) if isinstance(part, str) else terminal(part) for part in parts))
 
 
-def _importance(importance: Mapping[str, float], removed: list[int]) -> Table:
-    # Ties as a criterion breaks them: of equals the later layer goes first.
-    order = sorted(importance, key=lambda layer: (importance[layer], -int(layer)))
-    columns = [
-        Column("rank", lambda layer: str(1 + order.index(layer)), numeric=True),
-        Column("layer", str, numeric=True),
-        Column("importance", lambda layer: f"{importance[layer]:.6g}", numeric=True),
-        Column("", lambda layer: _GOES if int(layer) in removed else ""),
-    ]
-    return Table(name="ranking", caption="", columns=columns, rows=order)
-
-
-def _blocks(blocks: list[Mapping[str, Any]], removed: list[int]) -> Table:
-    def mark(block: Mapping[str, Any]) -> Cell:
-        if {block["first"], block["last"]} == {min(removed), max(removed)}:
-            return _GOES
-        return "" if block["allowed"] else Styled("protected", "faint")
-
-    columns = [
-        Column("block", lambda block: f"{block['first']}-{block['last']}"),
-        Column("score", lambda block: _value(block["value"]), numeric=True),
-        Column("", mark),
-    ]
-    rows = sorted(blocks, key=lambda block: (block["value"], -block["first"]))
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    columns = texts(*heads, numeric=[head for head in heads if head not in ("block", "")])
     return Table(name="ranking", caption="", columns=columns, rows=rows)
 
 
-def _rounds(rounds: list[Mapping[str, Any]]) -> Table:
+def _mark(block: Mapping[str, Any], removed: Sequence[int]) -> Cell:
+    if {block["first"], block["last"]} == {min(removed), max(removed)}:
+        return _GOES
+    return "" if block["allowed"] else Styled("protected", "faint")
 
-    def next_best(outcome: Mapping[str, Any]) -> str:
-        second = outcome.get("runner_up")
-        return "-" if second is None else str(second)
 
-    def its_objective(outcome: Mapping[str, Any]) -> str:
-        if not outcome.get("runner_up_is_bound"):
-            return _value(outcome.get("runner_up_value"))
-        seen = outcome["num_answered"][outcome["candidates"].index(outcome["runner_up"])]
-        stopped = f"stopped after {seen} of {counted(outcome['num_items'], 'item')}"
-        return f"<= {_value(outcome['runner_up_value'])}, {stopped}"
-
-    def candidates(outcome: Mapping[str, Any]) -> str:
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    lines: list[list[Cell]] = []
+    for place, outcome in enumerate(rounds, start=1):
+        second, its_objective = outcome.get("runner_up"), _value(outcome.get("runner_up_value"))
+        if outcome.get("runner_up_is_bound"):
+            seen = outcome["num_answered"][outcome["candidates"].index(second)]
+            its_objective = f"<= {its_objective}, stopped after {seen} of {counted(outcome['num_items'], 'item')}"
         stopped = f", {sum(value is None for value in outcome['values'])} stopped" if outcome.get("num_items") else ""
-        return f"{len(outcome['candidates'])}{stopped}"
-
-    columns = [
-        Column("round", lambda outcome: str(outcome["round"]), numeric=True),
-        Column("removed", lambda outcome: str(outcome["chosen"]), numeric=True),
-        Column("objective", lambda outcome: _value(outcome["value"]), numeric=True),
-        Column("next best", next_best, numeric=True),
-        Column("its objective", its_objective, numeric=True),
-        Column("ties", lambda outcome: ", ".join(map(str, outcome["ties"])) or "-", numeric=True),
-        Column("candidates", candidates, numeric=True),
-    ]
-    rows = [{**outcome, "round": place} for place, outcome in enumerate(rounds, start=1)]
-    return Table(name="ranking", caption="", columns=columns, rows=rows)
+        lines.append(
+            [
+                str(place),
+                str(outcome["chosen"]),
+                _value(outcome["value"]),
+                "-" if second is None else str(second),
+                its_objective,
+                ", ".join(map(str, outcome["ties"])) or "-",
+                f"{len(outcome['candidates'])}{stopped}",
+            ]
+        )
+    return _table(("round", "removed", "objective", "next best", "its objective", "ties", "candidates"), lines)
 
 
 def objective_line(scores: Mapping[str, Any]) -> str:
@@ -120,29 +119,9 @@ def objective_line(scores: Mapping[str, Any]) -> str:
             of_tasks = ", ".join(f"{count} of {name}" for name, count in traces.items())
             texts = f"right answers of the original model: {of_tasks}"
         return f"objective: minus the {measure}; {texts}, {scores['num_tokens']:,} tokens"
-    if rows := scores.get("selected_scores"):
-        items = ", ".join(f"{row['n']} of {row['task']} ({row['readout']})" for row in rows)
-        return f"objective: share of the original model's score that is kept, mean of tasks; selection items: {items}"
-    return ""
-
-
-def race_line(race: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:
-    """Number of candidates that racing stopped, and of the answers that this saved."""
-    num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
-    everyone = race["answers"] + race["saved"]
-    share = 100 * race["saved"] / everyone if everyone else 0.0
-    return (
-        f"{num_stopped} candidates were stopped when they could no longer win; that saved {race['saved']} of "
-        f"{counted(everyone, 'answer')} ({share:.0f} %)."
-    )
-
-
-def close_line(num_close: int, num_answers: int) -> str:
-    """Number of answers that depend on rounding, with the remedy."""
-    return (
-        f"{num_close} of {counted(num_answers, 'answer')} have a token whose runner-up is as likely to within one "
-        "rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
-    )
+    items = ", ".join(f"{row['n']} of {row['task']} ({row['readout']})" for row in scores.get("selected_scores") or ())
+    text = f"objective: share of the original model's score that is kept, mean of tasks; selection items: {items}"
+    return text if items else ""
 
 
 def _value(value: float | None) -> str:
@@ -151,12 +130,12 @@ def _value(value: float | None) -> str:
 
 def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
     """Scores of each task on the items that chose the plan and on held-out ones; None where a plan has none."""
-    found = scores.get("held_out")
-    if not found:
+    held_out = scores.get("held_out")
+    if not held_out:
         return None
     rows = [
         line
-        for row in found["rows"]
+        for row in held_out["rows"]
         for line in (
             [f"{row['task']} ({row['readout']})", *_side("chosen on", row["selected"])],
             ["", *_side("held out", row["held_out"])],
@@ -165,8 +144,8 @@ def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
     columns = texts("task", "items", "n", "chance", "uncut", "cut", "difference", numeric=("n", "chance"))
     return Group(
         terminal(Table(name="held-out", caption="", columns=columns, rows=rows)),
-        Text(held_out_line(found["objective"])),
-        Text(f"Intervals: 95 %, seed {found['seed']}."),
+        Text(held_out_line(held_out["objective"])),
+        Text(f"Intervals: 95 %, seed {held_out['seed']}."),
     )
 
 
@@ -187,5 +166,5 @@ def _side(kind: str, side: Mapping[str, Any] | None) -> list[str]:
         return [kind, "0", "", "no items are left: lower --limit", "", ""]
     estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
     share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
-    shown = [with_interval(one, share=share, sign=name == "difference") for name, one in estimates.items()]
+    shown = [with_interval(each, share=share, sign=name == "difference") for name, each in estimates.items()]
     return [kind, str(side["n"]), "-" if side["chance"] is None else number(side["chance"], share=share), *shown]
