@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from rich.text import Text
@@ -37,44 +37,26 @@ if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
 
 
-class AnswerTable(NamedTuple):
-    """How a diagnostic of stored answers is shown: its question, the names of its columns by measure, and a legend."""
-
-    title: str
-    columns: Mapping[str, str]
-    legend: str
-
-
-TABLES = {
-    NAME: AnswerTable(
-        "Do written answers repeat themselves?",
-        {
-            "loops": "loops",
-            "empty": "empty",
-            "no end within the limit": "no end",
-            "Rep-4": "Rep-4",
-            "Self-BLEU-4": "Self-BLEU-4",
-            "distinct-2": "distinct-2",
-            "length": "words",
-        },
-        "loops: a unit repeated three times or more is a quarter of the answer. no end: the length limit ended it. "
-        "Rep-4, Self-BLEU-4: higher is more repetition. distinct-2: lower is more repetition.",
-    ),
-    PROGRAMS: AnswerTable(
-        "How do programs fail?",
-        {
-            "programs that pass": "pass",
-            "programs that parse": "parse",
-            "programs with a bracket error": "bracket error",
-            "programs with any syntax error": "any syntax error",
-            "programs with a wrong result": "wrong result",
-            "programs that raise an exception": "exception",
-            "programs that run out of time": "time out",
-            "programs without code": "no code",
-        },
-        "exception: the program parses and raises one, or exits early. Answers that the length limit ended while more "
-        "text could make them right neither parse nor fail.",
-    ),
+TITLES = {NAME: "Do written answers repeat themselves?", PROGRAMS: "How do programs fail?"}
+"""Diagnostics of stored answers, and what they are called in a report."""
+_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    NAME: {
+        "loops": "loops", "empty": "empty", "no end within the limit": "no end", "Rep-4": "Rep-4",
+        "Self-BLEU-4": "Self-BLEU-4", "distinct-2": "distinct-2", "length": "words",
+    },
+    PROGRAMS: {
+        "programs that pass": "pass", "programs that parse": "parse", "programs with a bracket error": "bracket error",
+        "programs with any syntax error": "any syntax error", "programs with a wrong result": "wrong result",
+        "programs that raise an exception": "exception", "programs that run out of time": "time out",
+        "programs without code": "no code",
+    },
+}  # fmt: skip
+"""Measures with a column, and their names there."""
+_LEGENDS = {
+    NAME: "loops: a unit repeated three times or more is a quarter of the answer. no end: the length limit ended "
+    "it. Rep-4, Self-BLEU-4: higher is more repetition. distinct-2: lower is more repetition.",
+    PROGRAMS: "exception: the program parses and raises one, or exits early. Answers that the length limit ended "
+    "while more text could make them right neither parse nor fail.",
 }
 OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
 NUM_EXAMPLES = 4  # of a task
@@ -285,7 +267,7 @@ def answer_details(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -
         model: what the models differ in, for the head of the tables.
     """
     details: list[Block] = []
-    for diagnostic, shown in TABLES.items():
+    for diagnostic, title in TITLES.items():
         if blocks := _of_diagnostic(cells, diagnostic, model):
             full = [
                 measure_table(cell["diagnostics"][diagnostic]["rows"], _table_name(diagnostic, cell), _caption(cell))
@@ -293,16 +275,16 @@ def answer_details(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -
                 if diagnostic in cell["diagnostics"]
             ]
             more = Details(summary="All measures", blocks=full, on=Surface.PAGE)
-            details.append(Details(summary=shown.title, blocks=[*blocks, more]))
+            details.append(Details(summary=title, blocks=[*blocks, more]))
     return details
 
 
 def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
     """Tables of these measures for the terminal; nothing where answers are neither texts nor programs."""
     printed: list[RenderableType] = []
-    for diagnostic, shown in TABLES.items():
+    for diagnostic, title in TITLES.items():
         blocks = _of_diagnostic(cells, diagnostic, "model")
-        printed += [Text(f"\n{shown.title}")] if blocks else []
+        printed += [Text(f"\n{title}")] if blocks else []
         for block in blocks:
             if isinstance(block, Table):
                 printed += [Text(block.caption), terminal(block)]
@@ -331,7 +313,7 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
                 over_models(diagnosis, measure),
                 lambda value, row: with_interval(value, share=row.unit == "share"),
             )
-            for measure, name in TABLES[diagnostic].columns.items()
+            for measure, name in _COLUMNS[diagnostic].items()
         ]
         num_items = str(diagnosis["rows"][0].n)
         columns = [variant, Column("n", partial(_same, num_items), numeric=True), *measures]
@@ -340,7 +322,7 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
         blocks.append(Table(name=name, caption=_caption(cell), columns=columns, rows=models))
         blocks.append(bullets(map(escape, diagnosis["notes"])))
     legend = (
-        TABLES[diagnostic].legend,
+        _LEGENDS[diagnostic],
         "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
         f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
         "flips).",

@@ -34,19 +34,13 @@ _CONFIG: Spec = {
     "font": "Liberation Sans",
     "view": {"stroke": None},
     "axis": {
-        "labelColor": "var(--soft)",
-        "titleColor": "var(--soft)",
-        "titleFontWeight": "normal",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "gridColor": "var(--grid)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
+        "labelColor": "var(--soft)", "titleColor": "var(--soft)", "titleFontWeight": "normal", "labelFontSize": 12,
+        "titleFontSize": 12, "gridColor": "var(--grid)", "domainColor": "var(--line)", "tickColor": "var(--line)",
         "labelLimit": 150,
     },
     "text": {"color": "var(--soft)", "fontSize": 11},
     "rule": {"color": "var(--line)"},
-}
+}  # fmt: skip
 _MARK: Spec = {"field": "mark", "type": "nominal"}  # numbers of a mark's series and point, for layercut.report.picture
 _HAS_INTERVAL = "isValid(datum.low) && isValid(datum.high)"
 
@@ -118,7 +112,16 @@ def marked(
     about: Mapping[str, str] | None = None,
     **place: Any,
 ) -> Spec:
-    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``; ``value``: y, low, high."""
+    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``.
+
+    Args:
+        value: ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more).
+        series: name of its colour.
+        part: an unbroken stretch of the series.
+        hollow: whether it is not filled.
+        about: name to text, for hover.
+        place: its ``x`` or ``name``.
+    """
     look = {"series": series, "part": part or series, "hollow": hollow, "about": dict(about or {})}
     return {**place, **value, **look}
 
@@ -147,12 +150,10 @@ def curves(
     ticks: Sequence[float] = (),
     bands: bool = False,
 ) -> Spec:
-    """Lines with the intervals of their points.
+    """Lines with the intervals of their points, over x.
 
     Args:
-        points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more), ``series``,
-            ``part`` (an unbroken stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name
-            to text, for hover).
+        points: of ``marked``. A line joins those of a ``part``.
         x: ends of the scale; so is ``y``.
         marks: levels with their names, as dashed lines with the names on the axis.
         scale: of y, ``linear`` or ``log``.
@@ -173,15 +174,17 @@ def curves(
     interval = {**place, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}}
     dash = _of_series(colours, [list((dashes or {}).get(name, (1, 0))) for name in colours])
     band = _layer("area", {**interval, **of_part}, only=_HAS_INTERVAL, opacity=0.16, clip=True)
+    levels = {"values": [{"level": level} for level, _ in marks]}
     layers = [
+        *(
+            [{**_layer("rule", {"y": {**y_axis, "field": "level"}}, strokeDash=[4, 4]), "data": levels}]
+            if marks
+            else []
+        ),
         band if bands else _layer("rule", interval, only=_HAS_INTERVAL, strokeWidth=1.4, clip=True),
         _layer("line", {**encoding, **of_part, "strokeDash": dash}, strokeWidth=2, clip=True),
-        *_beyond_layers(encoding, y_axis, "y", ("up", "down")),
-        *_point_layers(encoding),
+        *_point_layers(encoding, y_axis, "y"),
     ]
-    if marks:
-        levels = {"values": [{"level": level} for level, _ in marks]}
-        layers.insert(0, {**_layer("rule", {"y": {**y_axis, "field": "level"}}, strokeDash=[4, 4]), "data": levels})
     return _frame(points, height, list(colours), layers)
 
 
@@ -194,12 +197,10 @@ def forest(
     marks: Sequence[tuple[float, str]] = (),
     ticks: Mapping[str, float] | None = None,
 ) -> Spec:
-    """A line of points with their intervals for each name.
+    """A line of points with their intervals for each name, from left to right.
 
     Args:
-        points: with ``name`` (of the line), ``y``, ``low``, ``high`` (as ``curves`` has them, here from left to right),
-            ``series``, ``hollow`` and ``about``.
-        colours: of each series; within a line, series stand in this order.
+        points: of ``marked``. Within a line, series are in the order of ``colours``.
         marks: levels with their names, as dashed lines.
         ticks: the level of guessing, by name of the line.
     """
@@ -230,8 +231,7 @@ def forest(
     interval = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
     layers += [
         _layer("rule", interval, only=_HAS_INTERVAL, strokeWidth=1.5, clip=True),
-        *_beyond_layers(encoding, value, "x", ("right", "left")),
-        *_point_layers(encoding),
+        *_point_layers(encoding, value, "x"),
     ]
     return _frame(points, max(60, len(names) * (14 * len(series) + 12)), series, layers)
 
@@ -254,31 +254,33 @@ def _layer(kind: str, encoding: Mapping[str, Any], *, only: str = "", **mark: An
     return {"mark": {"type": kind, **mark}, **kept, "encoding": dict(encoding)}
 
 
-def _point_layers(encoding: Mapping[str, Any]) -> list[Spec]:
-    """Filled and hollow points, and a large invisible one over each that is easier to hit."""
+def _point_layers(encoding: Spec, axis: Spec, way: str) -> list[Spec]:
+    """Filled and hollow points, and a large invisible one over each that is easier to hit; a triangle where an interval
+    goes on beyond the scale of ``way``, and the number where the value itself does."""
     look: Spec = {"size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1, "filled": True}
-    hollow = {**encoding, "stroke": encoding["color"]}
-    del hollow["color"]
+    hollow = {name: channel for name, channel in encoding.items() if name != "color"} | {"stroke": encoding["color"]}
+    text = {**encoding, "text": {"field": "beyond"}}
+    middle = sum(encoding["x"]["scale"]["domain"]) / 2
+    x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
+    triangles = [
+        _layer(
+            "point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})",
+            shape=f"triangle-{shape}", size=44, filled=True, opacity=1,
+        )
+        for end, shape in (("top", "up" if way == "y" else "right"), ("bottom", "down" if way == "y" else "left"))
+    ]  # fmt: skip
+    numbers = [
+        _layer("text", text, only=f"isValid(datum.beyond) && datum.{x} {side} {middle:g}", align=align, dx=dx, dy=dy,
+               fontSize=11)
+        for side, align, dx in ((">", "right", -7), ("<=", "left", 7))
+    ]  # fmt: skip
     return [
+        *triangles,
+        *numbers,
         _layer("point", encoding, only="!isValid(datum.beyond) && !datum.hollow", **look),
         _layer("point", hollow, only="!isValid(datum.beyond) && datum.hollow", **look, fill="var(--page)"),
         _layer("point", encoding, size=420, opacity=0, filled=True),
     ]
-
-
-def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]) -> list[Spec]:
-    """A triangle where an interval goes on beyond the scale, and the number where the value itself does."""
-    layers = []
-    for end, shape in zip(("top", "bottom"), shapes, strict=True):
-        look: Spec = {"shape": f"triangle-{shape}", "size": 44, "filled": True, "opacity": 1}
-        layers.append(_layer("point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})", **look))
-    middle = sum(encoding["x"]["scale"]["domain"]) / 2
-    x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
-    text = {**encoding, "text": {"field": "beyond"}}
-    for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):
-        inner = f"isValid(datum.beyond) && datum.{x} {side} {middle:g}"
-        layers.append(_layer("text", text, only=inner, align=align, dx=dx, dy=dy, fontSize=11))
-    return layers
 
 
 def _wrapped(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -13,7 +12,6 @@ from rich.text import Text
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
 from layercut.evidence.two_runs import verdict
-from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.table import Column, Styled, Surface, Table, raw_estimates, raw_values, terminal, texts
 from layercut.text.counting import counted
@@ -23,13 +21,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.evidence.comparison import ComparisonRow
-    from layercut.runs.directory import RunFolder
 
 NUM_ITEMS = Column("n", lambda row: f"{row.n:,}", numeric=True)
-SWAPPED = Column("-/+", words.swapped, numeric=True)
-P_VALUE = Column("p", lambda row: p_value(row.values.p_value), numeric=True)
-RETENTION = Column("retention", lambda row: words.retained(row.values.retention))
-ABOVE_CHANCE = Column("above chance", lambda row: words.retained(row.values.retention_above_chance))
 
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -40,35 +33,41 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
     tests, csv, reports, on_terminal = (1, 2, 3, 4, 5), Surface.CSV, Surface.REPORTS, Surface.TERMINAL
     of_run = raw_values(run="cut.name") | {"removed": lambda row: " ".join(map(str, row.cut.removed))}
     of_run |= raw_values(mlp="cut.mlp", num_layers="cut.num_layers")
-    counts = raw_values(n="n", items="asked", limit="limit")
+    counts, swapped = (
+        raw_values(n="n", items="asked", limit="limit"),
+        raw_values(lost="values.lost", gained="values.gained"),
+    )
     adjusted = raw_values(p_holm="p_value", test="values.test", contexts="values.num_clusters")
-    kept = {name: raw_estimates(**{name: f"values.{name}"}) for name in ("retention", "retention_above_chance")}
+    of_readout, last = (
+        raw_values(readout="readout", metric="metric"),
+        raw_values(finding="finding", seed="seed", note="note"),
+    )
+    retention = raw_estimates(retention="values.retention")
+    above_chance = raw_estimates(retention_above_chance="values.retention_above_chance")
+
+    def kept(row: ComparisonRow) -> str:
+        return words.retained(row.values.retention)
+
+    def faint_finding(row: ComparisonRow) -> Styled:
+        return words.finding_cell(row.finding, "faint")
+
     columns = [
         Column("plan", attrgetter("cut.name"), on=reports | csv, raw=of_run),
         Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
-        Column("readout", words.readout_name(rows), raw=raw_values(readout="readout", metric="metric")),
+        Column("readout", words.readout_name(rows), raw=of_readout),
         Column("finding", lambda row: words.finding_cell(row.finding), on=reports),
         Column("n", NUM_ITEMS.value, numeric=True, narrow=(2, 3, 4, 5), raw=counts),
         Column("chance", _chance, brief=lambda row: _chance(row, 0), numeric=True, raw=raw_values(chance="chance")),
         *_score_columns("uncut"),
         *_score_columns("cut"),
         Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
-        Column(
-            "retention", RETENTION.value, on=on_terminal | Surface.MARKDOWN | csv, narrow=(3, 5), raw=kept["retention"]
-        ),
-        Column("above chance", ABOVE_CHANCE.value, raw=kept["retention_above_chance"]),
-        Column(
-            "-/+", words.swapped, numeric=True, narrow=tests, raw=raw_values(lost="values.lost", gained="values.gained")
-        ),
-        Column("p", P_VALUE.value, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
-        Column("Holm", lambda row: p_value(row.p_value), numeric=True, on=reports | csv, raw=adjusted),
-        Column("p", lambda row: p_value(row.p_value), numeric=True, on=on_terminal, narrow=tests),
-        Column(
-            "finding",
-            lambda row: words.finding_cell(row.finding, "faint"),
-            on=on_terminal | csv,
-            raw=raw_values(finding="finding", seed="seed", note="note"),
-        ),
+        Column("retention", kept, on=on_terminal | Surface.MARKDOWN | csv, narrow=(3, 5), raw=retention),
+        Column("above chance", lambda row: words.retained(row.values.retention_above_chance), raw=above_chance),
+        Column("-/+", words.swapped, numeric=True, narrow=tests, raw=swapped),
+        Column("p", _p_value, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
+        Column("Holm", _holm, numeric=True, on=reports | csv, raw=adjusted),
+        Column("p", _holm, numeric=True, on=on_terminal, narrow=tests),
+        Column("finding", faint_finding, on=on_terminal | csv, raw=last),
     ]
     return Table(
         name="scores",
@@ -91,6 +90,14 @@ def _score_columns(name: str) -> list[Column]:
         Column(name, lambda row: score(row).partition(" ")[0], numeric=True, on=Surface.TERMINAL),
         Column("", lambda row: score(row).partition(" ")[2], on=Surface.TERMINAL, narrow=(4, 5)),
     ]
+
+
+def _p_value(row: ComparisonRow) -> str:
+    return p_value(row.values.p_value)
+
+
+def _holm(row: ComparisonRow) -> str:
+    return p_value(row.p_value)
 
 
 def _chance(row: ComparisonRow, digits: int = 1) -> str:
@@ -125,20 +132,12 @@ def means_table(
     rows: Sequence[ComparisonRow], names: Sequence[str] = ("uncut", "cut", "difference"), digits: int = 1
 ) -> list[Table]:
     """A line for each run and form, in %; no table where no run has two tasks of one form."""
-    lines = [
-        [
-            each.run,
-            each.form,
-            str(len(each.mean.tasks)),
-            f"{each.mean.difference.n:,}",
-            number(each.mean.uncut, digits=digits),
-            number(each.mean.cut, digits=digits),
-            with_interval(each.mean.difference, digits=digits, sign=True),
-            words.retained(each.mean.retention),
-            words.retained(each.mean.retention_above_chance),
-        ]
-        for each in form_means(rows)
-    ]
+    lines = []
+    for run, form, mean in form_means(rows):
+        both = [number(value, digits=digits) for value in (mean.uncut, mean.cut)]
+        difference = with_interval(mean.difference, digits=digits, sign=True)
+        kept = [words.retained(value) for value in (mean.retention, mean.retention_above_chance)]
+        lines.append([run, form, str(len(mean.tasks)), f"{mean.difference.n:,}", *both, difference, *kept])
     heads = ("plan", "form", "tasks", "n", *names, "retention", "above chance")
     columns = texts(*heads, numeric=("tasks", "n", *names[:2]), narrow={"retention": [1]})
     columns[0] = replace(columns[0], on=Surface.REPORTS | Surface.CSV)  # the terminal shows a table of one run
@@ -190,8 +189,8 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[
         Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
         Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
         Column("B - A", _brief_difference),
-        SWAPPED,
-        Column("p", lambda row: p_value(row.p_value), numeric=True),
+        Column("-/+", words.swapped, numeric=True),
+        Column("p", _holm, numeric=True),
         Column("kept", lambda row: words.retained(row.kept_share), narrow=(2, 3)),
         Column("finding", finding),
     ]
@@ -204,40 +203,6 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     scope, tables, legend = two_runs(rows, notes)
     shown = (part for table in tables for part in (terminal(table), Text()))
     return [Text("\n".join(["", *scope])), *shown, Text("\n".join(legend), style="dim")]
-
-
-def discordance_table(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Table | None:
-    """Of each task with a ranked and a written readout, and each run: how often which of the two gave a right answer.
-
-    None without such a task.
-
-    Args:
-        runs: the uncut run, then the cut ones.
-        rows: of compare_runs; only main metrics that are right or wrong for every item count.
-    """
-    main = [row for row in rows if row.is_headline and row.values.lost is not None]
-    pairs = dict.fromkeys(
-        (ranked.task, ranked.readout, written.readout)
-        for ranked in main
-        for written in main
-        if ranked.task == written.task and not is_written(ranked.readout) and is_written(written.readout)
-    )
-    lines = []
-    for task, *readouts in pairs:
-        names = [{row.cut.name for row in main if (row.task, row.readout) == (task, readout)} for readout in readouts]
-        for run in (runs[0], *(run for run in runs[1:] if run.name in names[0] & names[1])):
-            ranked, written = (
-                {record["id"]: record["outcome"] == "right" for record in run.records(task, readout)}
-                for readout in readouts
-            )
-            counts = Counter((ranked[item], written[item]) for item in ranked if item in written)
-            ways = ((True, True), (True, False), (False, True), (False, False))
-            shown = [f"{counts.total():,}", *(str(counts[way]) for way in ways)]
-            lines.append([task, " / ".join(readouts), run.name, *shown])
-    heads = ("n", "both right", "ranked only", "written only", "neither")
-    caption = "Number of items on which the two readouts agree and disagree, for each model"
-    columns = texts("task", "readouts", "model", *heads, numeric=heads)
-    return Table(name="discordant-items", caption=caption, columns=columns, rows=lines) if lines else None
 
 
 def about(row: ComparisonRow) -> dict[str, str]:

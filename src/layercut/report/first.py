@@ -10,21 +10,10 @@ from layercut.errors import InputError
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge
 from layercut.evidence.study import are_thinner, checkpoint_of, task_verdict
 from layercut.evidence.uses import USES
-from layercut.report import advice_text, words
+from layercut.report import advice_text, front, sweep, words
 from layercut.report.comparison import score_table
 from layercut.report.diagnosis import summary
 from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullets
-from layercut.report.front import (
-    front_figure,
-    front_of,
-    front_of_advice,
-    front_table,
-    share_cell,
-    task_cell,
-    unweighed_words,
-)
-from layercut.report.sweep import findings
-from layercut.report.sweep import scope as sweep_scope
 from layercut.report.table import Cell, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
@@ -74,8 +63,8 @@ def answer(source: Source) -> Section:
         scope += _scope(source.study)
     elif source.sweep is not None:
         title = "Which layers matter?"
-        lines = [("", escape(line)) for line in findings(source.sweep)]
-        scope.append(("measured", escape(sweep_scope(source.sweep))))
+        lines = [("", escape(line)) for line in sweep.findings(source.sweep)]
+        scope.append(("measured", escape(sweep.scope(source.sweep))))
     if (data := source.diagnosis) is not None:
         for name in (variant["name"] for variant in data["arms"][1:]):
             lines.append((f"What broke first in {name}", summary(data["diagnostics"], name)[0]))
@@ -116,8 +105,8 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     except InputError:
         return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
     plan = advice.recommended or advice.best
-    front = front_of_advice(advice)
-    figure = front and front_figure(front)
+    others = front.front_of_advice(advice)
+    figure = others and front.front_figure(others)
     if plan is None:
         return FirstScreen(advice_text.answer(advice), figure=figure)
     rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
@@ -125,7 +114,7 @@ def first_of_study(study: StudyResults) -> FirstScreen:
         f"The target here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
         "task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
     )
-    evidence: list[Block] = [front.note] if front else []
+    evidence: list[Block] = [others.note] if others else []
     evidence += [advice_text.evidence(advice), advice_text.bounds_table(advice), advice_text.how_made(advice), target]
     return FirstScreen(
         advice_text.answer(advice),
@@ -175,7 +164,7 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
         least = [words.bound(row.bound)] if is_judged else []
         scores = words.before_and_after(row, row.is_share, 0)
         finding = words.finding_cell(row.finding)
-        lines.append([task_cell(row.task, row.readout), finding, keeps, *least, *scores, f"{row.n:,}"])
+        lines.append([front.task_cell(row.task, row.readout), finding, keeps, *least, *scores, f"{row.n:,}"])
     numeric = [*(["at least"] if is_judged else []), "original", "pruned", "n"]
     decides = "; at least: the one-sided bound that decides" if is_judged else ""
     return Table(
@@ -201,7 +190,7 @@ def first_of_prune(
     start = f"Remove {chosen.amount}." if is_passed else ""
     start = f"Take {escaped(result.better.model)}." if result.better else start
     why, note = escaped(f"{result.why} {result.fastest}".rstrip()), f" {escape(goal.note)}" if goal.note else ""
-    front = front_of(result)
+    others = front.front_of(result)
     tables = [depths_table(result), costs_table(result), side_effect_table(result)]
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     notes = [
@@ -220,8 +209,8 @@ def first_of_prune(
         title=f"What MODEL keeps without {depth}" if is_passed else "",
         facts=_prune_facts(result, drafted),
         table=_kept_by_task(chosen.name, tested) if tested else None,
-        figure=front and front_figure(front),
-        behind=[*(table for table in tables if table.rows), *([front.note] if front else []), bullets(notes)],
+        figure=others and front.front_figure(others),
+        behind=[*(table for table in tables if table.rows), *([others.note] if others else []), bullets(notes)],
     )
 
 
@@ -241,7 +230,7 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
         ("speed", "; ".join(map(words.speed, result.speed)) or "not measured"),
         ("checkpoint", place),
         ("side effects", escape(side_effect_words(result.side_effects))),
-        ("other models", escape(unweighed_words(result))),
+        ("other models", escape(front.unweighed_words(result))),
         ("with a draft", f"{escape(drafted.why)} Nothing is lost." if drafted else ""),
         ("to decide it", _command(result.next.command) if result.next else ""),
         ("made by", _command(result.command)),
@@ -282,8 +271,11 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
     """Tables of prune's result on a terminal: plans, where the path has several, and models that were weighed."""
-    front = front_of(result)
-    shown = [*([depths_table(result)] if len(result.path) > 1 else []), *([front_table(front)] if front else [])]
+    others = front.front_of(result)
+    shown = [
+        *([depths_table(result)] if len(result.path) > 1 else []),
+        *([front.front_table(others)] if others else []),
+    ]
     return [terminal(table) for table in shown if table.rows]
 
 
@@ -293,13 +285,18 @@ def depths_table(result: PruneResult) -> Table:
     rows: list[list[Cell]] = []
     for step in result.path:
         for kept in step.chosen.kept:
-            line: list[Cell] = [step.label, step.healing or "-", task_cell(kept.task, kept.readout), share_cell(kept)]
+            line: list[Cell] = [
+                step.label,
+                step.healing or "-",
+                front.task_cell(kept.task, kept.readout),
+                front.share_cell(kept),
+            ]
             plan, shown = tested.get((step.run, kept.task, kept.readout), (None, None))
             if plan is None or shown is None:
                 rows.append([*line, "-", "-", "not tested"])
             else:
                 verdict = words.finding_cell(task_verdict(plan, shown, result.goal.keep))
-                rows.append([*line, share_cell(shown), words.bound(shown.bound, "-"), verdict])
+                rows.append([*line, front.share_cell(shown), words.bound(shown.bound, "-"), verdict])
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
     columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
@@ -318,7 +315,7 @@ def costs_table(result: PruneResult) -> Table:
     rows = [
         [
             labels.get(served.run, served.run),
-            task_cell(cost.task, cost.readout),
+            front.task_cell(cost.task, cost.readout),
             *map(both, (cost.tokens, cost.seconds, cost.per_solved)),
         ]
         for served in result.served
@@ -332,26 +329,17 @@ def costs_table(result: PruneResult) -> Table:
 
 def side_effect_table(result: PruneResult) -> Table:
     """Every check of both models."""
-    rows = [
-        [
-            effect.what,
-            f"{number(effect.uncut.value)} %",
-            f"{number(effect.cut.value)} %",
-            with_interval(effect.difference, sign=True),
-            p_value(effect.p),
-            f"{effect.cut.n:,}",
-        ]
-        for effect in result.side_effects
-    ]
-    return Table(
-        name="side_effects",
-        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
-        "p adjusted (Holm)",
-        columns=texts(
-            "check", "original", "pruned", "difference, points", "p", "n", numeric=("original", "pruned", "p", "n")
-        ),
-        rows=rows,
+    rows = []
+    for effect in result.side_effects:
+        both = [f"{number(share.value)} %" for share in (effect.uncut, effect.cut)]
+        difference = with_interval(effect.difference, sign=True)
+        rows.append([effect.what, *both, difference, p_value(effect.p), f"{effect.cut.n:,}"])
+    heads = ("check", "original", "pruned", "difference, points", "p", "n")
+    columns = texts(*heads, numeric=("original", "pruned", "p", "n"))
+    caption = (
+        "What else changed: share of the answers that pass each check, in %, with 95 % intervals; p adjusted (Holm)"
     )
+    return Table(name="side_effects", caption=caption, columns=columns, rows=rows)
 
 
 def size_words(result: PruneResult) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,7 +11,7 @@ from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
 from layercut.evidence.study import further_reports
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullets
-from layercut.report.table import Column, Styled, Surface, Table, Values, texts
+from layercut.report.table import Styled, Surface, Table, texts
 from layercut.runs.environment import hide_home
 from layercut.text.markup import escape, fenced
 from layercut.text.numbers import parameters
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from layercut.report.source import Source
     from layercut.runs.directory import RunFolder
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MODEL_KEYS = {
     "model": "model",
     "model_hash": "fingerprint of its weights",
@@ -43,48 +41,24 @@ def cost(source: Source) -> Section | None:
         "Parameters are counted in the weight files. The KV cache shrinks with the share of removed layers. Speed is "
         "not measured in a study; `layercut prune` does."
     )
-    table = _sizes(variants, str(study.uncut.settings.get("dtype", "")))
-    blocks = (Details(summary="Layers, channels and parameters", blocks=(table, note)),)
+    blocks = (Details(summary="Layers, channels and parameters", blocks=(_sizes(variants), note)),)
     return Section(name="cost", title="What it saves", short="Size", blocks=blocks)
 
 
-def _sizes(variants: Sequence[ComparedRun], dtype: str) -> Table:
+def _sizes(variants: Sequence[ComparedRun]) -> Table:
     whole = variants[0].num_parameters
-
-    def share(variant: ComparedRun) -> float | None:
-        """Parameters, as a share of the original model's."""
-        return variant.num_parameters / whole if variant.num_parameters and whole else None
-
-    def removed(variant: ComparedRun) -> str:
-        return f"{100 * variant.depth / variant.num_layers:.1f}" if variant.num_layers else "-"
-
-    def change(variant: ComparedRun) -> str:
-        known = share(variant)
-        return "-" if known is None or not variant.is_cut else f"{100 * (known - 1):+.1f}"
-
-    def weights(variant: ComparedRun) -> str:
-        return f"{variant.num_parameters * _BYTES[dtype] / 2**20:,.0f}" if variant.num_parameters else "-"
-
-    def count(variant: ComparedRun) -> str:
-        return parameters(variant.num_parameters) if variant.num_parameters else "-"
-
-    csv, page = Surface.CSV, Surface.PAGE
-    which: Values = {"layers": lambda variant: " ".join(map(str, variant.removed)), "mlp": attrgetter("mlp")}
-    num_parameters = {"num_parameters": lambda variant: variant.num_parameters or None}
-    columns = [
-        Column("model", attrgetter("name")),
-        Column(
-            "layers removed", lambda variant: str(variant.depth), numeric=True, raw={"removed": attrgetter("depth")}
-        ),
-        Column("num_layers", attrgetter("num_layers"), on=csv),
-        Column("of the layers, %", removed, numeric=True, on=page),
-        Column("which", lambda variant: variant.label or "-", raw=which),
-        Column("chosen by", chosen_by, raw={"criterion": attrgetter("criterion")}),
-        Column("parameters", count, numeric=True, raw=num_parameters),
-        Column("change, %", change, numeric=True, raw={"share_of_uncut": share}),
-        *([Column(f"weights as {dtype}, MiB", weights, numeric=True, on=page)] if dtype in _BYTES else []),
-    ]
-    return Table(name="cost", caption="Size of every model", columns=columns, rows=variants)
+    lines = []
+    for variant in variants:
+        change, count = "-", "-"
+        if variant.num_parameters:
+            count = parameters(variant.num_parameters)
+            change = f"{100 * (variant.num_parameters / whole - 1):+.1f}" if whole and variant.is_cut else "-"
+        share = f"{100 * variant.depth / variant.num_layers:.1f}" if variant.num_layers else "-"
+        removed = [str(variant.depth), share, variant.label or "-"]
+        lines.append([variant.name, *removed, chosen_by(variant), count, change])
+    numeric = ("layers removed", "of the layers, %", "parameters", "change, %")
+    columns = texts("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
+    return Table(name="cost", caption="Size of every model", columns=columns, rows=lines)
 
 
 def further(source: Source) -> Section | None:
@@ -194,25 +168,7 @@ def _settings(runs: Sequence[RunFolder]) -> list[Block]:
         for run in runs
         for later in run.environment.get("resumed", ())
     ]
-    blocks: list[Block] = [bullets(notes)]
-    if len(runs) > 1:
-        blocks.append("Settings of the uncut run; the others differ in what is listed after it.")
-    blocks.append(_yaml(first.settings))
-    for run in runs[1:]:
-        blocks += [f"{escape(run.name)}:", _yaml(_changed(first.settings, run.settings))]
-    return blocks
-
-
-def _yaml(data: Mapping[str, Any]) -> str:
-    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)
-    return "\n".join(["```yaml", *map(hide_home, text.rstrip("\n").split("\n")), "```"])
-
-
-def _changed(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    changed: dict[str, Any] = {}
-    for name in dict.fromkeys([*base, *other]):
-        before, after = base.get(name), other.get(name)
-        if before != after:
-            is_group = isinstance(before, dict) and isinstance(after, dict)
-            changed[name] = _changed(before or {}, after or {}) if is_group else after
-    return changed
+    text = yaml.safe_dump(dict(first.settings), sort_keys=False, allow_unicode=True, width=110)
+    settings = "\n".join(["```yaml", *map(hide_home, text.rstrip("\n").split("\n")), "```"])
+    others = "Settings of the uncut run; those of the others are in their folders, in config.yaml."
+    return [bullets(notes), *([others] if len(runs) > 1 else []), settings]

@@ -129,19 +129,16 @@ def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _line_styles(lines: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
-    """A colour for each criterion, a dash for each healing; the other way round for more healings than dashes."""
+    """A colour for each criterion, a dash for each healing; where there are too many, one after the other."""
     criteria = list(dict.fromkeys(place.criterion for place in lines))
     healings = [NOT_HEALED, *dict.fromkeys(place.arm for place in lines if place.arm != NOT_HEALED)]
-    by_healing = len(healings) > max(len(charts.DASHES), len(criteria))
-    num_inner = len(criteria if by_healing else healings)
-    looks: dict[str, tuple[str, Sequence[int]]] = {}
-    for place in lines:
-        outer, inner = criteria.index(place.criterion), healings.index(place.arm)
-        if by_healing:
-            outer, inner = inner, outer
-        again, colour = divmod(outer, len(charts.SERIES))
-        looks[place.series] = charts.SERIES[colour], charts.DASHES[(inner + again * num_inner) % len(charts.DASHES)]
-    return looks
+    are_few = len(criteria) <= len(charts.SERIES) and len(healings) <= len(charts.DASHES)
+    series = {place.series: (criteria.index(place.criterion), healings.index(place.arm)) for place in lines}
+    looks = series.values() if are_few else (divmod(place, len(charts.SERIES))[::-1] for place in range(len(series)))
+    return {
+        name: (charts.SERIES[colour], charts.DASHES[dash % len(charts.DASHES)])
+        for name, (colour, dash) in zip(series, looks, strict=True)
+    }
 
 
 def _retention_panel(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
 from layercut.evidence.study import are_thinner, over_seeds
 from layercut.report import words
-from layercut.report.comparison import discordance_table, means_table, score_table
+from layercut.report.comparison import means_table, score_table
 from layercut.report.elements import Block, Details, Section, bullets
 from layercut.report.retention import MOST_PANELS, readouts_figure
 from layercut.report.runs import scores_legend, scores_table
@@ -120,22 +120,12 @@ def seeds(source: Source) -> Section | None:
         first, values = group.first, group.values
         shown: dict[str, Any] = {"share": first.is_share, "digits": 1}
         alone = [row.values.cut.value for row in group.rows]
-        lines.append(
-            [
-                first.cut.plan or first.cut.name,
-                first.task,
-                readout(first),
-                str(len(group.rows)),
-                f"{first.n:,}",
-                with_interval(values.uncut, **shown),
-                with_interval(values.cut, **shown),
-                number(min(alone), **shown),
-                number(max(alone), **shown),
-                with_interval(values.difference, **shown, sign=True),
-                words.retained(values.retention),
-                words.retained(values.retention_above_chance),
-            ]
-        )
+        start = [first.cut.plan or first.cut.name, first.task, readout(first), str(len(group.rows)), f"{first.n:,}"]
+        scores_of_both = [with_interval(value, **shown) for value in (values.uncut, values.cut)]
+        ends = [number(value, **shown) for value in (min(alone), max(alone))]
+        difference = with_interval(values.difference, **shown, sign=True)
+        kept = [words.retained(value) for value in (values.retention, values.retention_above_chance)]
+        lines.append([*start, *scores_of_both, *ends, difference, *kept])
     heads = ("plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest")
     columns = texts(*heads, "difference", "retention", "above chance", numeric=("seeds", "items", "lowest", "highest"))
     return Section(
@@ -158,19 +148,14 @@ def readouts(source: Source) -> Section | None:
         row.task for row in main if any(row.task == other.task and row.readout != other.readout for other in main)
     }
     rows = [row for row in main if row.task in several]
-    if study is None or not rows:
+    figure = readouts_figure(study, rows) if study is not None else None
+    if study is None or figure is None:
         return None
-    blocks: list[Block] = []
-    if figure := readouts_figure(study, rows):
-        is_long = len(study.cuts) > MOST_PANELS
-        blocks.append(Details(summary=figure.title, blocks=(figure,)) if is_long else figure)
-    if table := discordance_table([study.uncut, *study.cuts], rows):
-        note = "Guessing gets more rankings right than writings, so compare the models, not the columns."
-        blocks.append(Details(summary="Items that are ranked, written, both or neither", blocks=(table, note)))
+    is_long = len(study.cuts) > MOST_PANELS
     return Section(
         name="readouts",
         title="The same items, scored by likelihood and by generation",
         short="Readouts",
         lead="A likelihood benchmark ranks given answers. A user reads what the model writes.",
-        blocks=blocks,
+        blocks=(Details(summary=figure.title, blocks=(figure,)) if is_long else figure,),
     )

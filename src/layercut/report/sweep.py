@@ -13,12 +13,11 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
 from layercut.report.answers import answer_details
-from layercut.report.comparison import ABOVE_CHANCE, P_VALUE, RETENTION, SWAPPED
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullets
 from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values, terminal, texts
 from layercut.text.counting import counted
 from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, two_decimals, with_interval
+from layercut.text.numbers import number, p_value, two_decimals
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ PLOT = "sweep.png"
 
 
 def sensitivity(source: Source) -> Section | None:
-    """A panel for each task, the agreement of tasks and criteria, and every layer in full; None without a sweep."""
+    """A panel for each task, and the agreement of tasks and criteria; None without a sweep."""
     sweep = source.sweep
     if sweep is None:
         return None
@@ -44,9 +43,6 @@ def sensitivity(source: Source) -> Section | None:
         agreement = [table, bullets(map(escape, about_agreements(sweep)))]
     blocks.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=agreement))
     blocks += answer_details(diagnose_sweep(source.own_runs["sweep"], sweep), model="layer")
-    blocks += [
-        Details(summary=f"Every layer in full: {curve.label}", blocks=_curve_blocks(curve)) for curve in sweep.curves
-    ]
     return Section(
         name="sensitivity",
         title="Each layer alone",
@@ -179,34 +175,6 @@ def _of_curve(curve: Curve) -> Column:
         return Styled(text, "faint" if row.kept_share is None else "wrong" if row.shows_loss else "plain")
 
     return Column(curve.label, value, brief=brief)
-
-
-def _curve_blocks(curve: Curve) -> list[Block]:
-    """One task and readout in full."""
-    first, share = curve.rows[0], _is_share(curve)
-    adjusted, significant = curve.p_adjusted, curve.significant
-    uncut = with_interval(first.values.uncut, share=share, digits=1)
-    chance = "none" if first.chance is None else number(first.chance, share=share, digits=1)
-    refused = f"No retention above chance, because {escape(curve.refused)}. " if curve.refused else ""
-    text = (
-        f"Metric {escape(first.metric)}, n {first.n:,}, chance {chance}, uncut {uncut}. {refused}"
-        f"{words.scores_in([share])}. -/+: items lost and gained. p: of no change, McNemar's exact test or, for scores "
-        "that are not 0/1, sign-flip permutation; Holm: corrected for the number of layers."
-    )
-    columns = [
-        Column("layer", lambda row: str(row.layer), numeric=True),
-        Column("score", lambda row: with_interval(row.values.cut, share=share, digits=1)),
-        Column("difference", lambda row: with_interval(row.values.difference, share=share, digits=1, sign=True)),
-        RETENTION,
-        ABOVE_CHANCE,
-        SWAPPED,
-        P_VALUE,
-        Column("Holm", lambda row: p_value(adjusted[row.layer]) + "*" * (row.layer in significant), numeric=True),
-        Column("no answer", lambda row: str(row.outcomes.get("no_answer", 0)), numeric=True),
-        Column("cut short", lambda row: str(row.outcomes.get("cut", 0)), numeric=True),
-    ]
-    name = f"layers-{curve.task}-{curve.readout}"
-    return [text, Table(name=name, caption=curve.label, columns=columns, rows=curve.rows)]
 
 
 def agreement_table(sweep: Sweep) -> Table | None:
