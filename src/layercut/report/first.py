@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge
-from layercut.evidence.study import are_thinner, checkpoint_of, task_verdict
+from layercut.evidence.study import are_thinner, checkpoint_of, prune_result, task_verdict
 from layercut.evidence.uses import USES
 from layercut.report import advice_text, front, sweep, words
 from layercut.report.comparison import score_table
@@ -18,7 +18,7 @@ from layercut.report.table import Cell, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, SHARED, PruneResult, side_effect_words
+from layercut.runs.prune import SHARED, PruneResult, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
 from layercut.text.numbers import number, p_value, parameters, two_decimals, with_interval
@@ -37,7 +37,6 @@ class FirstScreen(NamedTuple):
     """The part of a report above all others; texts are one line of Markdown each."""
 
     answer: str
-    title: str = ""  # of the report, with MODEL in place of the model's name; empty for the usual one
     facts: Sequence[tuple[str, str]] = ()  # of the plan
     table: Table | None = None  # what it keeps of each task
     figure: Figure | None = None  # models on the same items, by size and by what they keep
@@ -50,8 +49,8 @@ def answer(source: Source) -> Section:
     blocks: list[Block] = []
     scope = [("model", escape(source.model))]
     title = "What broke first?"
-    if source.study is not None and source.first is not None:
-        first, rows = source.first, source.study.rows
+    if source.study is not None:
+        first, rows = first_screen(source.study.uncut.path.parent, source.study), source.study.rows
         title = "What can be removed?" if are_thinner(rows) else "How many layers can be removed?"
         lines = [("", first.answer)]
         plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
@@ -90,12 +89,22 @@ def _scope(study: StudyResults) -> list[tuple[str, str]]:
     ]
 
 
+def title_of(study: StudyResults) -> str:
+    """Title of the report of a prune that passed, with MODEL in place of the model's name; empty for any other."""
+    result = prune_result(study.uncut.path.parent)
+    if result is None or result.verdict != "passed":
+        return ""
+    chosen = result.chosen
+    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
+    return f"What MODEL keeps without {depth}"
+
+
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
-    if not (folder / RESULT).is_file():
+    if (result := prune_result(folder)) is None:
         return first_of_study(study)
     drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
-    return first_of_prune(PruneResult.load(folder), study.rows, drafted)
+    return first_of_prune(result, study.rows, drafted)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
@@ -202,11 +211,9 @@ def first_of_prune(
         *([f"Checkpoint: {escape(result.verified)}."] if result.verified else []),
         f"Timed on {escape(result.where)}. Time used: {stages}.",
     ]
-    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
     tested = [row for row in rows if row.judged and row.cut.name == chosen.name]
     return FirstScreen(
         f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
-        title=f"What MODEL keeps without {depth}" if is_passed else "",
         facts=_prune_facts(result, drafted),
         table=_kept_by_task(chosen.name, tested) if tested else None,
         figure=others and front.front_figure(others),

@@ -11,6 +11,7 @@ from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
 from layercut.evidence.study import further_reports
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullets
+from layercut.report.source import Source, model_settings
 from layercut.report.table import Styled, Surface, Table, texts
 from layercut.runs.environment import hide_home
 from layercut.text.markup import escape, fenced
@@ -18,7 +19,6 @@ from layercut.text.numbers import parameters
 from layercut.text.removal import label_of
 
 if TYPE_CHECKING:
-    from layercut.report.source import Source
     from layercut.runs.directory import RunFolder
 
 _MODEL_KEYS = {
@@ -92,7 +92,7 @@ def provenance(source: Source) -> Section:
 
 def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     settings, environment, study = run.settings, run.environment, source.study
-    known = _model_settings(settings)
+    known = model_settings(run)
     model = [(name, hide_home(str(known[key]))) for key, name in _MODEL_KEYS.items() if known.get(key) is not None]
     split = source.sweep.split if study is None and source.sweep is not None else "report"
     apart = "no layer was chosen on them" if split == "report" else "used to choose layers, not to report"
@@ -122,18 +122,6 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
         ("begun", f"{environment['time']} on {environment['platform']}"),
     ]
     return [*model, *((name, text) for name, text in facts if text)]
-
-
-def _model_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a run's model, which some runs have at the top."""
-    model = settings.get("model")
-    return model if isinstance(model, dict) else settings
-
-
-def fingerprint_of(run: RunFolder) -> str:
-    """The fingerprint of a run's original model, or its name where there is none."""
-    known = _model_settings(run.settings)
-    return str(known.get("model_hash") or known.get("model"))
 
 
 def version_of(environment: Mapping[str, Any]) -> str:

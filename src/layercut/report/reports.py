@@ -18,7 +18,7 @@ from layercut.report.comparison import two_runs
 from layercut.report.diagnosis import broken
 from layercut.report.draft import draft_answer, draft_numbers, serving
 from layercut.report.elements import Block, Section, bullets
-from layercut.report.first import answer
+from layercut.report.first import answer, title_of
 from layercut.report.healing import healing, training
 from layercut.report.layers import each_layer, layer_measures
 from layercut.report.provenance import cost, further, provenance
@@ -88,7 +88,7 @@ def write_reports(
     source = read_source(folder, more=parts, seed=seed, study=study, texts=texts)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
-    title = (source.first.title if source.first else "") or kind.title
+    title = (title_of(source.study) if source.study else "") or kind.title
     title = title.replace("MODEL", source.model, 1)
     written = {"report": folder / kind.file}
     write_text(written["report"], markdown_text(title, sections, folder))

@@ -12,8 +12,6 @@ from layercut.errors import InputError
 from layercut.evidence.diagnosis import load
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
-from layercut.report.first import FirstScreen, first_screen
-from layercut.report.provenance import fingerprint_of
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.runs.environment import hide_home
@@ -60,11 +58,6 @@ class Source:
         named = self.sweep.model if self.sweep is not None else (self.diagnosis or self.layers or {}).get("model")
         return hide_home(str(named or "the model"))
 
-    @cached_property
-    def first(self) -> FirstScreen | None:
-        """The answer of a study."""
-        return None if self.study is None else first_screen(self.study.uncut.path.parent, self.study)
-
     @property
     def runs(self) -> list[RunFolder]:
         """Every run folder that is shown, the original one of a study first."""
@@ -101,7 +94,7 @@ def read_source(
     # Pruned runs of a study are paired with the original one item by item.
     first, *others = [*([] if source.study is None else [source.study.uncut]), *own_runs.values()]
     for run in others:
-        if (model := fingerprint_of(run)) != (known := fingerprint_of(first)):
+        if (model := _fingerprint(run)) != (known := _fingerprint(first)):
             raise InputError(
                 f"{shown(run.path)} is of another model ({model}) than {shown(first.path)} ({known}); one page shows "
                 "one model."
@@ -130,3 +123,15 @@ def _read_with_others(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     if is_sweep(folder):
         return "sweep", Sweep.load(folder)
     return "study", study_results(folder, seed=seed)
+
+
+def model_settings(run: RunFolder) -> Mapping[str, Any]:
+    """The settings of a run's model, which some runs have at the top."""
+    model = run.settings.get("model")
+    return model if isinstance(model, dict) else run.settings
+
+
+def _fingerprint(run: RunFolder) -> str:
+    """The fingerprint of a run's original model, or its name where there is none."""
+    known = model_settings(run)
+    return str(known.get("model_hash") or known.get("model"))
