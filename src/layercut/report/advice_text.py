@@ -232,10 +232,7 @@ def bounds_table(advice: Advice) -> Table:
         depth = "-" if plan.arm.other else str(plan.arm.depth)
         start = [plan.arm.name, depth, *([f"{100 * plan.arm.mlp:.1f}"] if is_thin else [])]
         for task in plan.tasks:
-            bounds = [
-                words.bound(task.low),
-                "n/a" if task.high is None else f"{_at_most(task.high)} %",
-            ]
+            bounds = [words.bound(task.low), "n/a" if task.high is None else f"{_at_most(task.high)} %"]
             needed = "-" if task.items_needed is None else f"~{_round_up(task.items_needed):,}"
             verdict = words.finding_cell(task.verdict)
             lines.append([*start, task.task, task.readout, f"{task.n:,}", *bounds, verdict, needed])

@@ -8,7 +8,6 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -103,7 +102,7 @@ def items_section(study: StudyResults, original: str = "", others: str = "Plan")
 
 def _answer(record: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Any]:
     """Outcome, graded answer and whole text, and the ends of the first difference from the answer before, if any."""
-    text, old = (str(one.get("completion", one["answer"])) for one in (record, before or record))
+    text, old = (str(each.get("completion", each["answer"])) for each in (record, before or record))
     # JavaScript counts UTF-16 code units, of the text as it is shown.
     places = first_difference(old, text) if text != old else ()
     ends = [len(printable(text[:place]).encode("utf-16-le")) // 2 for place in places]
@@ -315,9 +314,9 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
             )
             for measure, name in _COLUMNS[diagnostic].items()
         ]
-        num_items = str(diagnosis["rows"][0].n)
-        columns = [variant, Column("n", partial(_same, num_items), numeric=True), *measures]
         models = list(classes or diagnosis["data"]["finish"])
+        num_items = dict.fromkeys(models, str(diagnosis["rows"][0].n))
+        columns = [variant, Column("n", num_items.__getitem__, numeric=True), *measures]
         name = _table_name(f"{diagnostic}-of", cell)
         blocks.append(Table(name=name, caption=_caption(cell), columns=columns, rows=models))
         blocks.append(bullets(map(escape, diagnosis["notes"])))
@@ -328,10 +327,6 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
         "flips).",
     )
     return [*blocks, bullets(legend)] if blocks else []
-
-
-def _same(text: str, row: object) -> str:
-    return text
 
 
 def _table_name(kind: str, cell: DiagnosedAnswers) -> str:

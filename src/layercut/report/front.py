@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.evidence.study import task_verdict
 from layercut.report import charts, words
@@ -83,33 +83,29 @@ def front_of(result: PruneResult) -> Front | None:
     """Every tested plan and every other model of a run of prune; None where no other model was named."""
     if not result.versus:
         return None
-    uncut, better, served = result.size["uncut"].disk_bytes, result.better, {one.run: one for one in result.served}
+    better, served = result.better, {model.run: model for model in result.served}
+    taken = result.chosen.name if better is None and result.verdict == "passed" else ""
 
-    def weigh(model: TestedDepth | Alternative, label: str, run: str, series: str, picked: bool) -> Weighed:
-        verdicts = [task_verdict(model, task, result.goal.keep) for task in model.kept]
+    def weigh(model: TestedDepth | Alternative, label: str, run: str, **look: Any) -> Weighed:
         timed = served.get(run)
         return Weighed(
             label=label,
             kept=[
-                Share(task.task, task.readout, task.kept, task.bound, verdict)
-                for task, verdict in zip(model.kept, verdicts, strict=True)
+                Share(task.task, task.readout, task.kept, task.bound, task_verdict(model, task, result.goal.keep))
+                for task in model.kept
             ],
             disk_bytes=model.disk_bytes or 0,
-            change=(model.disk_bytes or 0) / uncut - 1,
-            series=series,
-            picked=picked,
+            change=(model.disk_bytes or 0) / result.size["uncut"].disk_bytes - 1,
             request=timed.request if timed else None,
             memory=timed.memory(result.serve_tokens) if timed and result.serve_tokens else None,
+            **look,
         )
 
-    taken = result.chosen.name if better is None and result.verdict == "passed" else ""
-    models = [
-        weigh(
-            plan, f"{plan.label}, {plan.healing}" if plan.healing else plan.label, plan.name, PLANS, plan.name == taken
-        )
-        for plan in result.tested
-    ]
-    models += [weigh(other, other.model, other.run, OTHERS, other is better) for other in result.versus]
+    models = []
+    for plan in result.tested:
+        label = f"{plan.label}, {plan.healing}" if plan.healing else plan.label
+        models.append(weigh(plan, label, plan.name, series=PLANS, picked=plan.name == taken))
+    models += [weigh(other, other.model, other.run, series=OTHERS, picked=other is better) for other in result.versus]
     shared = (
         "Plans and other models share an error of 5 %: a model that passed keeps less in at most 5 % of all cases."
         if result.error < 0.1

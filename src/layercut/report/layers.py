@@ -147,7 +147,7 @@ def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
     """The measures of the overview that were taken."""
-    taken = {(name, row.metric) for name, one in diagnoses.items() for row in one["rows"] if not row.group}
+    taken = {(name, row.metric) for name, diagnosis in diagnoses.items() for row in diagnosis["rows"] if not row.group}
     return {key: name for key, name in COLUMNS.items() if key in taken}
 
 

@@ -195,7 +195,7 @@ def about_agreements(sweep: Sweep) -> list[str]:
     lines = [
         "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by the loss without the "
         "layer, a criterion by its score. 95 % intervals by Fisher's z over layers. They exclude the noise of the "
-        "items, which pulls rho towards 0.",
+        "items, which pulls rho towards 0."
     ]
     if any(pair.kind == "halves" for pair in sweep.agreements()):
         lines.append(

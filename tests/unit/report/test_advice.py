@@ -223,11 +223,7 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
     assert one["low"] >= 0.9
     assert one["written"] is True
     assert data["ignored"] == [
-        {
-            "task": "guessing",
-            "readout": "rank",
-            "reason": "the original model is not significantly above chance",
-        }
+        {"task": "guessing", "readout": "rank", "reason": "the original model is not significantly above chance"}
     ]
     assert "- guessing (rank): " in text
     assert "1.0M to 900.0k parameters (-10.0%)" in text
