@@ -35,29 +35,21 @@ if TYPE_CHECKING:
     from layercut.report.source import Source
     from layercut.runs.directory import RunFolder
 
+
 TITLES = {NAME: "Do written answers repeat themselves?", PROGRAMS: "How do programs fail?"}
 """Diagnostics of stored answers, and what they are called in a report."""
 _COLUMNS: Mapping[str, Mapping[str, str]] = {
     NAME: {
-        "loops": "loops",
-        "empty": "empty",
-        "no end within the limit": "no end",
-        "Rep-4": "Rep-4",
-        "Self-BLEU-4": "Self-BLEU-4",
-        "distinct-2": "distinct-2",
-        "length": "words",
+        "loops": "loops", "empty": "empty", "no end within the limit": "no end", "Rep-4": "Rep-4",
+        "Self-BLEU-4": "Self-BLEU-4", "distinct-2": "distinct-2", "length": "words",
     },
     PROGRAMS: {
-        "programs that pass": "pass",
-        "programs that parse": "parse",
-        "programs with a bracket error": "bracket error",
-        "programs with any syntax error": "any syntax error",
-        "programs with a wrong result": "wrong result",
-        "programs that raise an exception": "exception",
-        "programs that run out of time": "time out",
+        "programs that pass": "pass", "programs that parse": "parse", "programs with a bracket error": "bracket error",
+        "programs with any syntax error": "any syntax error", "programs with a wrong result": "wrong result",
+        "programs that raise an exception": "exception", "programs that run out of time": "time out",
         "programs without code": "no code",
     },
-}
+}  # fmt: skip
 """Measures with a column, and their names there."""
 _LEGENDS = {
     NAME: "loops: a unit repeated three times or more is a quarter of the answer. no end: the length limit ended "
@@ -66,17 +58,13 @@ _LEGENDS = {
     "while more text could make them right neither parse nor fail.",
 }
 OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
-NUM_EXAMPLES = 4
-"""Per task."""
-MOST_MODELS = 4
-"""Pruned models whose answer to an item is shown in full."""
+NUM_EXAMPLES = 4  # of a task
+MOST_MODELS = 4  # pruned models whose answer to an item is shown in full
 
 
 def items(source: Source) -> Section | None:
     """Make the section of all answers; None without a study, or without texts."""
-    if source.study is None or not source.texts:
-        return None
-    return items_section(source.study)
+    return items_section(source.study) if source.study is not None and source.texts else None
 
 
 def items_section(study: StudyResults, original: str = "", others: str = "Plan") -> Section:
@@ -89,15 +77,17 @@ def items_section(study: StudyResults, original: str = "", others: str = "Plan")
     blocks: list[str] = []
     index = []
     for task, readout in dict.fromkeys((row.task, row.readout) for row in study.rows):
-        before = {record["id"]: record for record in study.uncut.records(task, readout)}
-        asked = [row.cut.name for row in study.rows if (row.task, row.readout) == (task, readout)]
-        runs = [run for run in study.cuts if run.name in asked]
-        questions = [[printable(record[key]) for key in ("id", "question", "gold")] for record in before.values()]
-        blocks.append(_packed([questions, [_answer(record) for record in before.values()]]))
+        before = study.uncut.records(task, readout)
+        measured = {row.cut.name for row in study.rows if (row.task, row.readout) == (task, readout)}
+        runs = [run for run in study.cuts if run.name in measured]
+        questions = [[printable(record[key]) for key in ("id", "question", "gold")] for record in before]
+        blocks.append(_packed([questions, list(map(_answer, before))]))
         plans = [{"name": printable(run.name), "block": place} for place, run in enumerate(runs, start=len(blocks))]
         named = {"task": printable(task), "readout": printable(readout), "words": readout_words(readout)}
         index.append({**named, "block": len(blocks) - 1, "plans": plans})
-        blocks += [_packed(_answers_after(before, run, task, readout)) for run in runs]
+        for run in runs:
+            after = {record["id"]: record for record in run.records(task, readout)}
+            blocks.append(_packed([_answer(after[old["id"]], old) if old["id"] in after else None for old in before]))
     about = {"tasks": index, "outcomes": OUTCOMES, "original": printable(original or "uncut")}
     text = Markup(json.dumps(about, ensure_ascii=True).replace("<", "\\u003c"))
     return Section(
@@ -110,29 +100,13 @@ def items_section(study: StudyResults, original: str = "", others: str = "Plan")
     )
 
 
-def _answers_after(before: Mapping[str, Any], run: RunFolder, task: str, readout: str) -> list[Any]:
-    """The pruned model's answer to each item, with the ends of the first difference; None for what it was not asked."""
-    after = {record["id"]: record for record in run.records(task, readout)}
-    answers: list[Any] = []
-    for item, old in before.items():
-        new = after.get(item)
-        if new is None:
-            answers.append(None)
-            continue
-        uncut, cut = _text(old), _text(new)
-        # JavaScript counts UTF-16 code units, of the text as it is shown.
-        ends = [len(printable(cut[:place]).encode("utf-16-le")) // 2 for place in first_difference(uncut, cut)]
-        answers.append([*_answer(new), *(ends if uncut != cut else ())])
-    return answers
-
-
-def _answer(record: Mapping[str, Any]) -> list[str]:
-    """Outcome, graded answer and whole text."""
-    return [record["outcome"], printable(record["answer"]), printable(_text(record))]
-
-
-def _text(record: Mapping[str, Any]) -> str:
-    return str(record.get("completion", record["answer"]))
+def _answer(record: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Any]:
+    """Outcome, graded answer and whole text, and the ends of the first difference from the answer before, if any."""
+    text, old = (str(each.get("completion", each["answer"])) for each in (record, before or record))
+    # JavaScript counts UTF-16 code units, of the text as it is shown.
+    places = first_difference(old, text) if text != old else ()
+    ends = [len(printable(text[:place]).encode("utf-16-le")) // 2 for place in places]
+    return [record["outcome"], printable(record["answer"]), printable(text), *ends]
 
 
 def _packed(data: Any) -> str:
@@ -157,9 +131,7 @@ def errors(source: Source) -> Section | None:
         for name, shown in diagnosis_examples(source.diagnosis).items():
             title = f"Diagnostic {name}: {counted(len(shown), 'item')} that were right before"
             blocks.append(Details(summary=title, blocks=shown, on=on))
-    if not blocks:
-        return None
-    return Section(
+    section = Section(
         name="errors",
         title="Errors to read",
         short="Errors",
@@ -167,6 +139,7 @@ def errors(source: Source) -> Section | None:
         "model gets right and a pruned one does not. Marked: the first word or sign that differs.",
         blocks=blocks,
     )
+    return section if blocks else None
 
 
 def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[Example]:
@@ -180,97 +153,109 @@ def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) ->
         task: name of the task.
         readouts: those to show, all of them in the uncut run.
     """
-    asked = {run.name: {row["readout"] for row in run.metrics()["rows"] if row["task"] == task} for run in runs}
-    records = {
+    measured = {run.name: {row["readout"] for row in run.metrics()["rows"] if row["task"] == task} for run in runs}
+    records: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {
         (run.name, readout): {record["id"]: record for record in run.records(task, readout)}
+        if readout in measured[run.name]
+        else {}
         for run in runs
         for readout in readouts
-        if readout in asked[run.name]
     }
-    first, *cuts = (run.name for run in runs)
-    failing: dict[str, dict[str, list[str]]] = {}
-    for readout in readouts:
-        for item, record in records[first, readout].items():
-            if record["outcome"] == "right":
-                answers = {name: records[name, readout].get(item) for name in cuts if readout in asked[name]}
-                worse = [name for name, answer in answers.items() if answer and answer["outcome"] != "right"]
-                failing.setdefault(item, {})[readout] = worse
-    lost = [item for item, by_readout in failing.items() if any(by_readout.values())]
-    lost.sort(key=lambda item: hashlib.sha256(item.encode()).digest())
-    examples = []
-    for item in lost[:NUM_EXAMPLES]:
-        shown = [readout for readout in readouts if item in records[first, readout]]
-        answers_in_full = []
-        for readout in shown:
-            uncut, losers = records[first, readout][item], failing[item].get(readout, [])
-            if "completion" in uncut and losers:
-                sides = [Side(name=first, text=uncut["completion"], ended="right")]
-                for name in losers[:MOST_MODELS]:
-                    cut = records[name, readout][item]
-                    sides.append(different_side(name, cut["completion"], uncut["completion"], ended=_ended(cut)))
-                answers_in_full.append((readout_words(readout), sides))
-        record = records[first, shown[0]][item]
-        names = [first, *cuts]
-        rows = [(name, [_brief(records.get((name, readout), {}).get(item)) for readout in shown]) for name in names]
-        head = [readout_words(readout) for readout in shown]
-        examples.append(
-            Example(
-                item=item, question=record["question"], gold=record["gold"], head=head, rows=rows, texts=answers_in_full
-            )
-        )
-    return examples
+    names = [run.name for run in runs]
+    losers = {
+        (item, readout): [
+            name
+            for name in names[1:]
+            if item in records[name, readout] and records[name, readout][item]["outcome"] != "right"
+        ]
+        for readout in readouts
+        for item, record in records[names[0], readout].items()
+        if record["outcome"] == "right"
+    }
+    lost = dict.fromkeys(item for (item, _), worse in losers.items() if worse)
+    picked = sorted(lost, key=lambda item: hashlib.sha256(item.encode()).digest())[:NUM_EXAMPLES]
+    return [_example(item, names, readouts, records, losers) for item in picked]
 
 
-def _ended(record: Mapping[str, Any]) -> str:
-    return OUTCOMES.get(record["outcome"], str(record["outcome"]))
+def _example(
+    item: str,
+    names: Sequence[str],
+    readouts: Sequence[str],
+    records: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]],
+    losers: Mapping[tuple[str, str], Sequence[str]],
+) -> Example:
+    """One lost item: every model's answer, and the written ones in full."""
+    first = names[0]
+    shown = [readout for readout in readouts if item in records[first, readout]]
+    in_full = []
+    for readout in shown:
+        uncut, worse = records[first, readout][item], losers.get((item, readout), [])
+        if "completion" in uncut and worse:
+            sides = [Side(name=first, text=uncut["completion"], ended="right")]
+            for name in worse[:MOST_MODELS]:
+                cut = records[name, readout][item]
+                ended = OUTCOMES.get(cut["outcome"], cut["outcome"])
+                sides.append(different_side(name, cut["completion"], uncut["completion"], ended=ended))
+            in_full.append((readout_words(readout), sides))
 
+    def brief(name: str, readout: str) -> tuple[str, str]:
+        answer = records[name, readout].get(item)
+        if answer is None:
+            return "", "not asked"
+        return on_one_line(answer["answer"]), OUTCOMES.get(answer["outcome"], answer["outcome"])
 
-def _brief(record: Mapping[str, Any] | None) -> tuple[str, str]:
-    """An answer and how it ended."""
-    return ("", "not asked") if record is None else (on_one_line(record["answer"]), _ended(record))
+    record = records[first, shown[0]][item]
+    return Example(
+        item=item,
+        question=record["question"],
+        gold=record["gold"],
+        head=[readout_words(readout) for readout in shown],
+        rows=[(name, [brief(name, readout) for readout in shown]) for name in names],
+        texts=in_full,
+    )
 
 
 def endings(source: Source) -> Section | None:
     """Make the section of endings; None without written answers or a study."""
     blocks: list[Block] = []
+    runs: list[RunFolder] = []
+    seed: Any = None
     if source.study is not None:
-        study = source.study
-        blocks.append(Details(summary="Right, wrong, missing and cut short", blocks=[outcome_table(study.rows)]))
-        # What was measured is kept in the study's folder, so that it is made once.
-        folder = study.uncut.path.parent
-        blocks += answer_details(diagnose_runs([study.uncut, *study.cuts], seed=study.seed, cache=folder))
+        runs, seed = [source.study.uncut, *source.study.cuts], source.study.seed
+        blocks.append(Details(summary="Right, wrong, missing and cut short", blocks=[outcome_table(source.study.rows)]))
     elif source.evaluation is not None:
-        run = source.own_runs["evaluation"]
-        seed = run.settings.get("seed")
-        blocks += answer_details(diagnose_runs([run], seed=seed if isinstance(seed, int) else 0, cache=run.path))
-    if not blocks:
-        return None
-    return Section(
+        runs = [source.own_runs["evaluation"]]
+        seed = runs[0].settings.get("seed")
+    if runs:
+        # What was measured is kept in the folder, so that it is made once.
+        place = runs[0].path if source.study is None else runs[0].path.parent
+        blocks += answer_details(diagnose_runs(runs, seed=seed if isinstance(seed, int) else 0, cache=place))
+    section = Section(
         name="endings",
         title="How the answers ended",
         short="Endings",
         lead="Wrong, missing, or cut short by the length limit; whether texts repeat themselves; how programs fail.",
         blocks=blocks,
     )
+    return section if blocks else None
 
 
 def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
     """Number of answers that were right, wrong, missing and cut short."""
-    names = list(dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes]))
-    names = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
-    lines = []
-    main = [row for row in rows if row.is_headline]
-    for task, readout in dict.fromkeys((row.task, row.readout) for row in main):
-        own = [row for row in main if (row.task, row.readout) == (task, readout)]
-        for run, outcomes in [(own[0].uncut.name, own[0].uncut_outcomes), *((r.cut.name, r.cut_outcomes) for r in own)]:
-            lines.append([task, readout, run, *(str(outcomes.get(name, 0)) for name in names)])
-    shown = [OUTCOMES.get(name, name) for name in names]
-    return Table(
-        name="outcomes",
-        caption="Number of answers by how they ended",
-        columns=texts("task", "readout", "run", *shown, numeric=shown),
-        rows=lines,
-    )
+    names = dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes])
+    names_shown = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
+    by_task: dict[tuple[str, str], dict[str, Mapping[str, int]]] = {}
+    for row in (row for row in rows if row.is_headline):
+        outcomes = by_task.setdefault((row.task, row.readout), {row.uncut.name: row.uncut_outcomes})
+        outcomes[row.cut.name] = row.cut_outcomes
+    lines = [
+        [*key, run, *(str(outcomes.get(name, 0)) for name in names_shown)]
+        for key, of_runs in by_task.items()
+        for run, outcomes in of_runs.items()
+    ]
+    shown = [OUTCOMES.get(name, name) for name in names_shown]
+    columns = texts("task", "readout", "run", *shown, numeric=shown)
+    return Table(name="outcomes", caption="Number of answers by how they ended", columns=columns, rows=lines)
 
 
 def answer_details(cells: Sequence[DiagnosedAnswers], *, model: str = "model") -> list[Block]:
@@ -310,50 +295,38 @@ def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
 def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: str) -> list[Block]:
     """A line for each model, the original one first, for every task and readout that has this diagnostic."""
     blocks: list[Block] = []
-    arm = Column(model, lambda name: name.removeprefix("layer-"))
+    variant = Column(model, lambda name: name.removeprefix("layer-"))
     for cell in cells:
-        if (found := cell["diagnostics"].get(diagnostic)) is None:
+        if (diagnosis := cell["diagnostics"].get(diagnostic)) is None:
             continue
+        classes = diagnosis["data"].get("classes") or {}
         if diagnostic == PROGRAMS:
-            blocks.append(_class_table(found["data"]["classes"], cell, arm))
+            caption = f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}"
+            names = program_classes(classes)
+            rows = [[of.removeprefix("layer-"), *(program_cell(classes[of], kind) for kind in names)] for of in classes]
+            columns = texts(model, *map(program_words, names))
+            blocks.append(Table(name=_table_name("classes-of", cell), caption=caption, columns=columns, rows=rows))
         measures = [
             measure_column(
-                name, over_models(found, measure), lambda value, row: with_interval(value, share=row.unit == "share")
+                name,
+                over_models(diagnosis, measure),
+                lambda value, row: with_interval(value, share=row.unit == "share"),
             )
             for measure, name in _COLUMNS[diagnostic].items()
         ]
-        blocks.append(
-            Table(
-                name=_table_name(f"{diagnostic}-of", cell),
-                caption=_caption(cell),
-                columns=[arm, _count(found["rows"][0].n), *measures],
-                rows=list(found["data"].get("classes") or found["data"]["finish"]),
-            )
-        )
-        blocks.append(bullets(map(escape, found["notes"])))
-    legend = [
+        models = list(classes or diagnosis["data"]["finish"])
+        num_items = dict.fromkeys(models, str(diagnosis["rows"][0].n))
+        columns = [variant, Column("n", num_items.__getitem__, numeric=True), *measures]
+        name = _table_name(f"{diagnostic}-of", cell)
+        blocks.append(Table(name=name, caption=_caption(cell), columns=columns, rows=models))
+        blocks.append(bullets(map(escape, diagnosis["notes"])))
+    legend = (
         _LEGENDS[diagnostic],
         "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
         f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
         "flips).",
-    ]
-    return [*blocks, bullets(legend)] if blocks else []
-
-
-def _count(num_items: int) -> Column:
-    return Column("n", lambda model: str(num_items), numeric=True)
-
-
-def _class_table(classes: Mapping[str, Mapping[str, int]], cell: DiagnosedAnswers, arm: Column) -> Table:
-    def column(name: str) -> Column:
-        return Column(program_words(name), lambda model: program_cell(classes[model], name))
-
-    return Table(
-        name=_table_name("classes-of", cell),
-        caption=f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}",
-        columns=[arm, *map(column, program_classes(classes))],
-        rows=list(classes),
     )
+    return [*blocks, bullets(legend)] if blocks else []
 
 
 def _table_name(kind: str, cell: DiagnosedAnswers) -> str:

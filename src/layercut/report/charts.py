@@ -12,51 +12,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.uses import is_written
+from layercut.report.elements import Panel
 
 if TYPE_CHECKING:
     from layercut.evidence.paired import PairedRow
     from layercut.text.numbers import HasInterval
 
-RANKED, WRITTEN_COLOUR, UNCUT = "var(--ranked)", "var(--written)", "var(--ink)"
+UNCUT = "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 KEPT_LOW, KEPT_HIGH = -30.0, 140.0
 """Retention is drawn between these, in percent."""
-CONTAINER = "container"
-"""Width of a plot until layercut.report.picture sets one."""
-
-_LETTERS = 22
-"""Most letters in a line of a name at an axis."""
+LEVELS = ((100, "uncut"), (0, "guessing"))
+"""Of retention, with their names."""
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_LETTERS = 22  # most letters in a line of a name at an axis
 Spec = dict[str, Any]
 """A part of a specification."""
-
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _CONFIG: Spec = {
     "background": "transparent",
     "font": "Liberation Sans",
     "view": {"stroke": None},
     "axis": {
-        "labelColor": "var(--soft)",
-        "titleColor": "var(--soft)",
-        "titleFontWeight": "normal",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "gridColor": "var(--grid)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
+        "labelColor": "var(--soft)", "titleColor": "var(--soft)", "titleFontWeight": "normal", "labelFontSize": 12,
+        "titleFontSize": 12, "gridColor": "var(--grid)", "domainColor": "var(--line)", "tickColor": "var(--line)",
         "labelLimit": 150,
     },
     "text": {"color": "var(--soft)", "fontSize": 11},
     "rule": {"color": "var(--line)"},
-}
-_MARK: Spec = {"field": "mark", "type": "nominal"}
-"""The number of a mark's series and point, which layercut.report.picture reads."""
+}  # fmt: skip
+_MARK: Spec = {"field": "mark", "type": "nominal"}  # numbers of a mark's series and point, for layercut.report.picture
 _HAS_INTERVAL = "isValid(datum.low) && isValid(datum.high)"
 
 
 def readout_colour(readout: str) -> str:
     """One colour for answers that are written, one for those that are compared by likelihood."""
-    return WRITTEN_COLOUR if is_written(readout) else RANKED
+    return "var(--written)" if is_written(readout) else "var(--ranked)"
 
 
 def readout_dash(readout: str) -> Sequence[int]:
@@ -64,14 +55,9 @@ def readout_dash(readout: str) -> Sequence[int]:
     return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
+def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each name, in their order."""
-    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
-
-
-def percent(value: float | None) -> float | None:
-    """In percent, with two digits; None for what is not known or has no end."""
-    return None if value is None or not math.isfinite(value) else round(100 * value, 2)
+    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(dict.fromkeys(names))}
 
 
 def ends(estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | str | None]:
@@ -80,30 +66,27 @@ def ends(estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIG
     ``top`` and ``bottom`` are the scale's end where the interval or the value goes beyond it, ``beyond`` is the value
     in words where that does.
     """
-
-    def inside(value: float | None) -> float | None:
-        return None if value is None else min(max(value, low), high)
-
-    below, value, above = percent(estimate.low), percent(estimate.value), percent(estimate.high)
-    if estimate.high is not None and math.isinf(estimate.high):
-        above = high + 1
-    if estimate.low is not None and math.isinf(estimate.low):
-        below = low - 1
-    known = [end for end in (below, value, above) if end is not None]
+    # An infinite end is drawn just beyond the scale; one that is not known has no place.
+    percents = [
+        None if end is None or math.isnan(end) else round(min(max(100 * end, low - 1), high + 1), 2)
+        for end in (estimate.low, estimate.value, estimate.high)
+    ]
+    known = [end for end in percents if end is not None]
+    below, value, above = (None if end is None else min(max(end, low), high) for end in percents)
     return {
-        "y": inside(value),
-        "low": inside(below),
-        "high": inside(above),
+        "y": value,
+        "low": below,
+        "high": above,
         "top": high if any(end > high for end in known) else None,
         "bottom": low if any(end < low for end in known) else None,
-        "beyond": None if value is None or low <= value <= high else f"{value:.0f} %",
+        "beyond": None if percents[1] == value else f"{100 * estimate.value:.0f} %",
     }
 
 
 def num_items(rows: Sequence[PairedRow]) -> str:
     """Number of items of each row, or the least and the most: ``40 to 1,319``."""
     counts = sorted({row.n for row in rows})
-    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:
@@ -129,9 +112,27 @@ def marked(
     about: Mapping[str, str] | None = None,
     **place: Any,
 ) -> Spec:
-    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``; ``value``: y, low, high."""
+    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``.
+
+    Args:
+        value: ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more).
+        series: name of its colour.
+        part: an unbroken stretch of the series.
+        hollow: whether it is not filled.
+        about: name to text, for hover.
+        place: its ``x`` or ``name``.
+    """
     look = {"series": series, "part": part or series, "hollow": hollow, "about": dict(about or {})}
     return {**place, **value, **look}
+
+
+def kept_panel(
+    points: Sequence[Spec], title: str, label: str, *, x_title: str, x: tuple[float, float], **look: Any
+) -> Panel:
+    """A panel of what is kept above chance against something else; ``look``: of ``curves``."""
+    y = (KEPT_LOW, KEPT_HIGH)
+    spec = curves(points, x_title=x_title, x=x, y=y, **{"y_title": "kept, %", "marks": LEVELS, **look})
+    return Panel(spec=spec, title=title, label=label)
 
 
 def curves(
@@ -148,21 +149,19 @@ def curves(
     scale: str = "linear",
     ticks: Sequence[float] = (),
     bands: bool = False,
-) -> dict[str, Any]:
-    """Lines with the intervals of their points.
+) -> Spec:
+    """Lines with the intervals of their points, over x.
 
     Args:
-        points: with ``x``, ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more), ``series``,
-            ``part`` (an unbroken stretch of a series), ``hollow`` (whether its point is not filled) and ``about`` (name
-            to text, for hover).
+        points: of ``marked``. A line joins those of a ``part``.
         x: ends of the scale; so is ``y``.
         marks: levels with their names, as dashed lines with the names on the axis.
         scale: of y, ``linear`` or ``log``.
         ticks: of x; chosen to fit where there are none.
         bands: whether intervals are bands and not bars: for many points of few series.
     """
-    named = " : ".join(f"datum.value == {level:g} ? '{text} ' + datum.label" for level, text in marks)
-    y_axis = _axis(y_title, y, tickCount=6, **({"labelExpr": f"{named} : datum.label"} if marks else {}))
+    named = "".join(f"datum.value == {level:g} ? '{text} ' + datum.label : " for level, text in marks)
+    y_axis = _axis(y_title, y, tickCount=6, **({"labelExpr": f"{named}datum.label"} if marks else {}))
     y_axis["scale"]["type"] = scale
     own_ticks: Spec = {"values": list(ticks)} if ticks else {"tickMinStep": 1, "tickCount": 8}
     place = {
@@ -172,19 +171,20 @@ def curves(
     }
     of_part = {"detail": {"field": "part", "type": "nominal"}}
     encoding = {**place, "y": {**y_axis, "field": "y"}}
-    ends = {**place, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}}
+    interval = {**place, "y": {**y_axis, "field": "low"}, "y2": {"field": "high"}}
     dash = _of_series(colours, [list((dashes or {}).get(name, (1, 0))) for name in colours])
+    band = _layer("area", {**interval, **of_part}, only=_HAS_INTERVAL, opacity=0.16, clip=True)
+    levels = {"values": [{"level": level} for level, _ in marks]}
     layers = [
-        _layer("area", {**ends, **of_part}, only=_HAS_INTERVAL, opacity=0.16, clip=True)
-        if bands
-        else _layer("rule", ends, only=_HAS_INTERVAL, strokeWidth=1.4, clip=True),
+        *(
+            [{**_layer("rule", {"y": {**y_axis, "field": "level"}}, strokeDash=[4, 4]), "data": levels}]
+            if marks
+            else []
+        ),
+        band if bands else _layer("rule", interval, only=_HAS_INTERVAL, strokeWidth=1.4, clip=True),
         _layer("line", {**encoding, **of_part, "strokeDash": dash}, strokeWidth=2, clip=True),
-        *_beyond_layers(encoding, y_axis, "y", ("up", "down")),
-        *_point_layers(encoding),
+        *_point_layers(encoding, y_axis, "y"),
     ]
-    if marks:
-        levels = {"values": [{"level": level} for level, _ in marks]}
-        layers.insert(0, {**_layer("rule", {"y": {**y_axis, "field": "level"}}, strokeDash=[4, 4]), "data": levels})
     return _frame(points, height, list(colours), layers)
 
 
@@ -196,19 +196,16 @@ def forest(
     colours: Mapping[str, str],
     marks: Sequence[tuple[float, str]] = (),
     ticks: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """A line of points with their intervals for each name.
+) -> Spec:
+    """A line of points with their intervals for each name, from left to right.
 
     Args:
-        points: with ``name`` (of the line), ``y``, ``low``, ``high`` (as ``curves`` has them, here from left to right),
-            ``series``, ``hollow`` and ``about``.
-        colours: of each series; within a line, series stand in this order.
+        points: of ``marked``. Within a line, series are in the order of ``colours``.
         marks: levels with their names, as dashed lines.
         ticks: the level of guessing, by name of the line.
     """
     points = [{**point, "name": _wrapped(point["name"])} for point in points]
-    names = list(dict.fromkeys(str(point["name"]) for point in points))
-    series = list(colours)
+    names, series = list(dict.fromkeys(str(point["name"]) for point in points)), list(colours)
     axis = {"grid": False, "ticks": False, "domain": False, "labelPadding": 6, "labelExpr": "split(datum.label, '\\n')"}
     row = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": axis}
     value = _axis(x_title, x, tickCount=6)
@@ -231,11 +228,10 @@ def forest(
         of_names = {"values": [{"name": _wrapped(name), "x": x} for name, x in ticks.items()]}
         layers.append({**_layer("tick", guessing, **look), "data": of_names})
     encoding = {**place, "x": {**value, "field": "y"}}
-    ends = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
+    interval = {**place, "x": {**value, "field": "low"}, "x2": {"field": "high"}}
     layers += [
-        _layer("rule", ends, only=_HAS_INTERVAL, strokeWidth=1.5, clip=True),
-        *_beyond_layers(encoding, value, "x", ("right", "left")),
-        *_point_layers(encoding),
+        _layer("rule", interval, only=_HAS_INTERVAL, strokeWidth=1.5, clip=True),
+        *_point_layers(encoding, value, "x"),
     ]
     return _frame(points, max(60, len(names) * (14 * len(series) + 12)), series, layers)
 
@@ -258,54 +254,54 @@ def _layer(kind: str, encoding: Mapping[str, Any], *, only: str = "", **mark: An
     return {"mark": {"type": kind, **mark}, **kept, "encoding": dict(encoding)}
 
 
-def _point_layers(encoding: Mapping[str, Any]) -> list[Spec]:
-    """Filled and hollow points, and a large invisible one over each that is easier to hit."""
+def _point_layers(encoding: Spec, axis: Spec, way: str) -> list[Spec]:
+    """Filled and hollow points, and a large invisible one over each that is easier to hit; a triangle where an interval
+    goes on beyond the scale of ``way``, and the number where the value itself does."""
     look: Spec = {"size": 46, "clip": False, "strokeWidth": 1.8, "opacity": 1, "filled": True}
-    hollow = {**encoding, "stroke": encoding["color"]}
-    del hollow["color"]
+    hollow = {name: channel for name, channel in encoding.items() if name != "color"} | {"stroke": encoding["color"]}
+    text = {**encoding, "text": {"field": "beyond"}}
+    middle = sum(encoding["x"]["scale"]["domain"]) / 2
+    x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
+    triangles = [
+        _layer(
+            "point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})",
+            shape=f"triangle-{shape}", size=44, filled=True, opacity=1,
+        )
+        for end, shape in (("top", "up" if way == "y" else "right"), ("bottom", "down" if way == "y" else "left"))
+    ]  # fmt: skip
+    numbers = [
+        _layer("text", text, only=f"isValid(datum.beyond) && datum.{x} {side} {middle:g}", align=align, dx=dx, dy=dy,
+               fontSize=11)
+        for side, align, dx in ((">", "right", -7), ("<=", "left", 7))
+    ]  # fmt: skip
     return [
+        *triangles,
+        *numbers,
         _layer("point", encoding, only="!isValid(datum.beyond) && !datum.hollow", **look),
         _layer("point", hollow, only="!isValid(datum.beyond) && datum.hollow", **look, fill="var(--page)"),
         _layer("point", encoding, size=420, opacity=0, filled=True),
     ]
 
 
-def _beyond_layers(encoding: Spec, axis: Spec, way: str, shapes: tuple[str, str]) -> list[Spec]:
-    """A triangle where an interval goes on beyond the scale, and the number where the value itself does."""
-    layers = []
-    for end, shape in zip(("top", "bottom"), shapes, strict=True):
-        look: Spec = {"shape": f"triangle-{shape}", "size": 44, "filled": True, "opacity": 1}
-        layers.append(_layer("point", {**encoding, way: {**axis, "field": end}}, only=f"isValid(datum.{end})", **look))
-    middle = sum(encoding["x"]["scale"]["domain"]) / 2
-    x, dy = ("x", {"expr": "datum.y > 0 ? 9 : -8"}) if way == "y" else ("y", 1)
-    for side, align, dx in ((">", "right", -7), ("<=", "left", 7)):
-        inner = f"isValid(datum.beyond) && datum.{x} {side} {middle:g}"
-        text = {**encoding, "text": {"field": "beyond"}}
-        layers.append(_layer("text", text, only=inner, align=align, dx=dx, dy=dy, fontSize=11))
-    return layers
-
-
 def _wrapped(name: str) -> str:
-    """A name in lines that fit beside a plot on a phone."""
+    """A name in lines that fit on the left of a plot on a phone."""
     return "\n".join(textwrap.wrap(name, _LETTERS, break_long_words=False)) or name
 
 
-def _frame(
-    points: Sequence[Mapping[str, Any]], height: int, series: Sequence[str], layers: Sequence[Spec] = ()
-) -> Spec:
-    """A specification around layers; what hovering over a point shows stands in ``usermeta``, by the point's number."""
-    values = [{key: value for key, value in point.items() if key != "about"} for point in points]
-    for number, value in enumerate(values):
-        if "series" in value:
-            value["mark"] = f"{series.index(value['series'])} {number}"
+def _frame(points: Sequence[Mapping[str, Any]], height: int, series: Sequence[str], layers: Sequence[Spec]) -> Spec:
+    """A specification around layers; ``usermeta`` has what hovering over a point shows, by the point's number."""
+    values = [
+        {**{key: value for key, value in point.items() if key != "about"}, "mark": f"{series.index(name)} {number}"}
+        for number, (point, name) in enumerate((point, point["series"]) for point in points)
+    ]
     hover = ["\n".join(f"{name}: {text}" for name, text in point["about"].items()) for point in points]
     return {
         "$schema": SCHEMA,
-        "width": CONTAINER,
+        "width": "container",  # until layercut.report.picture sets one
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "config": _CONFIG,
         "usermeta": {"series": list(series), "hover": hover},
         "data": {"values": values},
-        **({"layer": list(layers)} if layers else {}),
+        "layer": list(layers),
     }

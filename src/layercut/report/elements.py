@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -13,48 +13,42 @@ from layercut.report.table import Surface, Table
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A line of a figure's legend."""
+    """A line of a figure's legend: a CSS colour, such as ``var(--ranked)``, and an SVG dash array."""
 
     label: str
     colour: str
-    """A CSS colour, such as ``var(--ranked)``."""
     dash: str = ""
-    """SVG dash array."""
     hollow: bool = False
-    """A point that is not filled."""
     line: bool = True
+
+
+def keys(colours: Mapping[str, str], **look: Any) -> list[Key]:
+    """A legend of colours by their names."""
+    return [Key(label=label, colour=colour, **look) for label, colour in colours.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
     """One plot of a figure."""
 
-    spec: dict[str, Any]
-    """Vega-Lite."""
-    label: str
-    """Description for readers who do not see the plot."""
+    spec: dict[str, Any]  # Vega-Lite
+    label: str  # description for readers who do not see the plot
     title: str = ""
-    column: int = 0
-    """Number of its column where panels are side by side; 0 for the next free one."""
+    column: int = 0  # number of its column where panels are side by side; 0 for the next free one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Plots that share a legend and a caption, with the table of all their numbers."""
+    """Plots that share a legend and a caption, with the table of all their numbers, which the page folds."""
 
     name: str
     title: str
     panels: Sequence[Panel]
     caption: str
     table: Table | None = None
-    """The page shows it folded below the plots."""
     legend: Sequence[Key] = ()
-    columns: int = 2
-    """Number of panels side by side where the width allows."""
-    picture: str = ""
-    """File of its PNG beside a report in Markdown; empty for none."""
-    on: Surface = Surface.REPORTS
-    kind: str = "figure"
+    columns: int = 2  # number of panels side by side where the width allows
+    picture: str = ""  # file of its PNG in the folder of a report in Markdown; empty for none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,28 +57,24 @@ class Lead:
 
     lines: Sequence[tuple[str, str]]
     large: bool = False
-    kind: str = "lead"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Names and values; values are a line of Markdown each."""
+    """Names and values; values are a line of Markdown each. ``rows``: the page sets each in a row of its own."""
 
     facts: Sequence[tuple[str, str]]
     rows: bool = False
-    """The page sets each in a row of its own."""
-    kind: str = "facts"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One answer to the item of an example, with both ends of its first difference from the original model's."""
+    """One answer to the item of an example; ``difference``: both ends of its first one from the original model's."""
 
     name: str
     text: str
     ended: str = ""
     difference: tuple[int, int] | None = None
-    """None where it does not differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +84,11 @@ class Example:
     item: str
     question: str
     gold: str
-    head: Sequence[str] = ()
-    """Readouts of the table."""
+    head: Sequence[str] = ()  # readouts of the table
     rows: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
     """For each model, its answer under each readout and how that ended."""
     texts: Sequence[tuple[str, Sequence[Side]]] = ()
     """For each readout with texts, those of the models, the original one's first."""
-    kind: str = "example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +96,6 @@ class Html:
     """A part that only the page has."""
 
     html: Markup
-    kind: str = "html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +105,6 @@ class Details:
     summary: str
     blocks: Sequence[Block]
     on: Surface = Surface.REPORTS
-    kind: str = "details"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +112,6 @@ class Beside:
     """Blocks that are side by side where the width allows; on a phone the last one comes first."""
 
     blocks: Sequence[Block]
-    kind: str = "beside"
 
 
 Block = str | Table | Figure | Lead | Facts | Example | Html | Details | Beside
@@ -137,14 +122,11 @@ Block = str | Table | Figure | Lead | Facts | Example | Html | Details | Beside
 class Section:
     """A part of a report with a heading."""
 
-    name: str
-    """Its anchor."""
+    name: str  # its anchor
     title: str
-    blocks: Sequence[Block] = field(default_factory=tuple)
-    lead: str = ""
-    """The question that the section answers, in a sentence."""
-    short: str = ""
-    """Its title in the contents, in one or two words."""
+    blocks: Sequence[Block] = ()
+    lead: str = ""  # the question that the section answers, in a sentence
+    short: str = ""  # its title in the contents, in one or two words
     on: Surface = Surface.REPORTS
 
 

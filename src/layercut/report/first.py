@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, advice_by_use
-from layercut.evidence.study import checkpoint_of, task_verdict
-from layercut.report import advice_text, words
-from layercut.report.advice_text import ask_more
+from layercut.errors import InputError
+from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge
+from layercut.evidence.study import are_thinner, checkpoint_of, prune_result, task_verdict
+from layercut.evidence.uses import USES
+from layercut.report import advice_text, front, sweep, words
 from layercut.report.comparison import score_table
-from layercut.report.elements import Block, Figure, bullets
-from layercut.report.front import (
-    front_figure,
-    front_of,
-    front_of_advice,
-    front_table,
-    share_cell,
-    task_cell,
-    unweighed_words,
-)
-from layercut.report.table import Cell, Column, Table, terminal, texts
+from layercut.report.diagnosis import summary
+from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullets
+from layercut.report.table import Cell, Table, terminal, texts
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import RESULT, SHARED, PruneResult, side_effect_words
+from layercut.runs.prune import SHARED, PruneResult, side_effect_words
 from layercut.text.counting import counted
 from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import at_least, number, p_value, parameters, two_decimals, with_interval
+from layercut.text.numbers import number, p_value, parameters, two_decimals, with_interval
 from layercut.text.removal import format_layers
 
 if TYPE_CHECKING:
@@ -37,126 +29,158 @@ if TYPE_CHECKING:
 
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
+    from layercut.report.source import Source
     from layercut.runs.prune import BothEstimated
 
 
-@dataclass(frozen=True, kw_only=True)
-class FirstScreen:
+class FirstScreen(NamedTuple):
     """The part of a report above all others; texts are one line of Markdown each."""
 
     answer: str
-    title: str = ""
-    """Title of the report, with MODEL in place of the model's name; empty for the usual one."""
-    facts: Sequence[tuple[str, str]] = ()
-    """Names and values of the plan's facts."""
-    table: Table | None = None
-    """Retained score of each task."""
-    figure: Figure | None = None
-    """Models on the same items, by size and by what they keep."""
-    behind: Sequence[Block] = ()
-    """The evidence, to be unfolded."""
+    facts: Sequence[tuple[str, str]] = ()  # of the plan
+    table: Table | None = None  # what it keeps of each task
+    figure: Figure | None = None  # models on the same items, by size and by what they keep
+    behind: Sequence[Block] = ()  # the evidence, to be unfolded
+
+
+def answer(source: Source) -> Section:
+    """Make the section of a study's answer; else of the findings of a sweep, or of the first damage."""
+    lines: list[tuple[str, str]] = []
+    blocks: list[Block] = []
+    scope = [("model", escape(source.model))]
+    title = "What broke first?"
+    if source.study is not None:
+        first, rows = first_screen(source.study.uncut.path.parent, source.study), source.study.rows
+        title = "What can be removed?" if are_thinner(rows) else "How many layers can be removed?"
+        lines = [("", first.answer)]
+        plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
+        plan += [first.table] if first.table else []
+        blocks = [Beside(blocks=plan)]
+        blocks += [first.figure] if first.figure else []
+        if first.behind:
+            blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
+        scope += _scope(source.study)
+    elif source.sweep is not None:
+        title = "Which layers matter?"
+        lines = [("", escape(line)) for line in sweep.findings(source.sweep)]
+        scope.append(("measured", escape(sweep.scope(source.sweep))))
+    if (data := source.diagnosis) is not None:
+        for name in (variant["name"] for variant in data["arms"][1:]):
+            lines.append((f"What broke first in {name}", summary(data["diagnostics"], name)[0]))
+        scope.append(("diagnosed", f"at most {counted(data['limit'], 'item')} of each kind"))
+    top = Lead(lines=lines, large=source.study is not None)
+    return Section(name="answer", title=title, short="Answer", blocks=(top, *blocks, Facts(facts=scope)))
+
+
+def _scope(study: StudyResults) -> list[tuple[str, str]]:
+    """The plans, tasks, items and seed of a study."""
+    rows, tried = study.rows, counted(len(study.cuts), "plan")
+    if not are_thinner(rows):
+        depths = sorted({row.cut.depth for row in rows})
+        deep = " to ".join(map(str, dict.fromkeys((depths[0], depths[-1]))))
+        tried = f"{deep} of {rows[0].cut.num_layers} decoder layers, {tried}"
+    sets = words.test_sets(rows)
+    return [
+        ("tried", tried),
+        ("tasks", ", ".join(dict.fromkeys(escape(row.task) for row in rows))),
+        ("measured", words.items_of(rows)),
+        *([("test sets", escape(sets))] if sets else []),
+        ("seed", str(study.seed)),
+    ]
+
+
+def title_of(study: StudyResults) -> str:
+    """Title of the report of a prune that passed, with MODEL in place of the model's name; empty for any other."""
+    result = prune_result(study.uncut.path.parent)
+    if result is None or result.verdict != "passed":
+        return ""
+    chosen = result.chosen
+    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
+    return f"What MODEL keeps without {depth}"
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
-    if not (folder / RESULT).is_file():
+    if (result := prune_result(folder)) is None:
         return first_of_study(study)
     drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
-    return first_of_prune(PruneResult.load(folder), study.rows, drafted)
+    return first_of_prune(result, study.rows, drafted)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
     """The plan that advice for all tasks recommends, or the best one."""
-    found = advice_by_use(study.rows, study.seed)
-    every = found.get("all")
-    plan = None if every is None else every.recommended or every.best
-    front = None if every is None else front_of_advice(every)
-    figure = front and front_figure(front)
-    if every is None or plan is None:
-        text = "**There is no evidence.** No readout in this study can show what a plan keeps."
-        return FirstScreen(answer=text if every is None else advice_text.answer(every), figure=figure)
+    try:
+        advice = judge(study.rows, USES["all"], keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
+    except InputError:
+        return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
+    plan = advice.recommended or advice.best
+    others = front.front_of_advice(advice)
+    figure = others and front.front_figure(others)
+    if plan is None:
+        return FirstScreen(advice_text.answer(advice), figure=figure)
     rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
-    uses = Table(
-        name="uses",
-        caption=f"For each use, the deepest plan that keeps {KEEP:.0%}",
-        columns=texts("use", "answer"),
-        rows=[[advice.use.what, advice_text.in_short(advice)] for advice in found.values()],
-    )
-    asked = (
+    target = (
         f"The target here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
         "task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
     )
+    evidence: list[Block] = [others.note] if others else []
+    evidence += [advice_text.evidence(advice), advice_text.bounds_table(advice), advice_text.how_made(advice), target]
     return FirstScreen(
-        answer=advice_text.answer(every),
-        facts=_study_facts(study, every, plan),
+        advice_text.answer(advice),
+        facts=_study_facts(study, advice, plan),
         table=_kept_by_task(plan.arm.name, rows),
         figure=figure,
-        behind=[
-            *([front.note] if front else []),
-            uses,
-            advice_text.evidence(every),
-            advice_text.bounds_table(every),
-            advice_text.how_made(every),
-            asked,
-        ],
+        behind=evidence,
     )
 
 
 def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[tuple[str, str]]:
-    arm = plan.arm
+    arm, is_passed = plan.arm, plan is advice.recommended
     run = next(run for run in study.cuts if run.name == arm.name)
     folder = run.path.parent
     healed = f", healed ({escape(arm.healing)})" if arm.healing else ""
-    layers = f"{arm.label} ({arm.depth} of {arm.num_layers})" if not arm.mlp else arm.label
-    facts = [("recommended plan" if plan is advice.recommended else "best plan", code(arm.name))]
-    facts += [("removed" if arm.mlp else "layers removed", layers + healed)]
-    facts += [("size", words.size(advice.uncut, arm) or "not recorded")]
-    facts += [("speed", "not measured; `layercut prune` does")]
+    layers = arm.label if arm.mlp else f"{arm.label} ({arm.depth} of {arm.num_layers})"
     if arm.checkpoint:
-        facts += [("checkpoint", code(arm.checkpoint, PATH_CHARACTERS))]
-    elif (found := checkpoint_of(folder, arm).checkpoint) is not None:
-        facts += [("checkpoint", f"{code(found.relative_to(folder).as_posix(), PATH_CHARACTERS)} in this folder")]
+        checkpoint = code(arm.checkpoint, PATH_CHARACTERS)
+    elif (kept := checkpoint_of(folder, arm).checkpoint) is not None:
+        checkpoint = f"{code(kept.relative_to(folder).as_posix(), PATH_CHARACTERS)} in this folder"
     elif arm.is_healing_arm:
-        facts += [("checkpoint", "not kept; the study writes it with `checkpoints: true`")]
+        checkpoint = "not kept; the study writes it with `checkpoints: true`"
     else:
         made = run.metrics().get("plan") or {}
-        model, layers = str(made.get("model") or "MODEL"), format_layers(made.get("removed", ()))
-        command = f"layercut cut {model} --remove {layers} --out {arm.name}"
-        facts += [("checkpoint", f"not kept; {_command(command)} writes it")]
-    if plan is not advice.recommended and plan.verdict == "undecided" and plan.items_needed is not None:
-        facts += [("to decide it", ask_more(folder, plan.items_needed))]
-    return [*facts, ("made by", _command(run.environment["command"]))]
+        command = f"layercut cut {made.get('model') or 'MODEL'} --remove {format_layers(made.get('removed', ()))}"
+        checkpoint = f"not kept; {_command(f'{command} --out {arm.name}')} writes it"
+    more = None if is_passed or plan.verdict != "undecided" else plan.items_needed
+    return [
+        ("recommended plan" if is_passed else "best plan", code(arm.name)),
+        ("removed" if arm.mlp else "layers removed", layers + healed),
+        ("size", words.size(advice.uncut, arm) or "not recorded"),
+        ("speed", "not measured; `layercut prune` does"),
+        ("checkpoint", checkpoint),
+        *([] if more is None else [("to decide it", advice_text.ask_more(folder, more))]),
+        ("made by", _command(run.environment["command"])),
+    ]
 
 
 def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
     """What one plan keeps of each task."""
-
-    def score(of: str) -> Callable[[ComparisonRow], str]:
-        return lambda row: number(getattr(row.values, of).value, share=row.is_share) + " %" * row.is_share
-
-    def keeps(row: ComparisonRow) -> str:
-        if row.uncut_is_at_chance or row.kept_share is None:
-            return f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
-        return words.kept(row.kept_share)
-
-    def bound(row: ComparisonRow) -> str:
-        return "n/a" if row.bound is None else f"{at_least(row.bound)} %"
-
     is_judged = any(row.judged for row in rows)
+    lines: list[list[Cell]] = []
+    for row in rows:
+        keeps = words.kept(row.kept_share)
+        if row.uncut_is_at_chance or row.kept_share is None:
+            keeps = f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
+        least = [words.bound(row.bound)] if is_judged else []
+        scores = words.before_and_after(row, row.is_share, 0)
+        finding = words.finding_cell(row.finding)
+        lines.append([front.task_cell(row.task, row.readout), finding, keeps, *least, *scores, f"{row.n:,}"])
+    numeric = [*(["at least"] if is_judged else []), "original", "pruned", "n"]
     decides = "; at least: the one-sided bound that decides" if is_judged else ""
     return Table(
         name="kept",
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals{decides}",
-        columns=[
-            Column("task", lambda row: task_cell(row.task, row.readout)),
-            Column("finding", lambda row: words.finding_cell(row.finding)),
-            Column("keeps", keeps),
-            *([Column("at least", bound, numeric=True)] if is_judged else []),
-            Column("original", score("uncut"), numeric=True),
-            Column("pruned", score("cut"), numeric=True),
-            Column("n", lambda row: f"{row.n:,}", numeric=True),
-        ],
-        rows=rows,
+        columns=texts("task", "finding", "keeps", *numeric, numeric=numeric),
+        rows=lines,
         download=score_table(rows),
     )
 
@@ -171,41 +195,15 @@ def first_of_prune(
         rows: of the runs in its folder, judged by its rule.
         drafted: what the original model does with a draft of itself.
     """
-    chosen, goal = result.chosen, result.goal
-    start = f"Remove {chosen.amount}." if result.verdict == "passed" else ""
+    chosen, goal, is_passed = result.chosen, result.goal, result.verdict == "passed"
+    start = f"Remove {chosen.amount}." if is_passed else ""
     start = f"Take {escaped(result.better.model)}." if result.better else start
-    why = escaped(f"{result.why} {result.fastest}".rstrip())
-    note = f" {escape(goal.note)}" if goal.note else ""
-    rows = [row for row in rows if row.judged and row.cut.name == chosen.name]
-    tasks = ", ".join(f"{one.task} ({words.readout_words(one.readout)})" for one in goal.tasks)
-    use = f" for {goal.use}" if goal.use else ""
-    asked = f"at least {goal.keep:.0%} of the score above chance{use}, on {tasks}"
-    healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
-    place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
-    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else counted(goal.max_depth, "layer")
-    facts = [
-        ("asked for", f"{escape(asked)}; at most {most}"),
-        ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
-        (
-            ("removed", f"{chosen.label}{healed}")
-            if chosen.mlp
-            else ("layers removed", f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers}){healed}")
-        ),
-        ("size", size_words(result)),
-        ("speed", "; ".join(map(words.speed, result.speed)) or "not measured"),
-        ("checkpoint", place),
-        *([("side effects", escape(effects))] if (effects := side_effect_words(result.side_effects)) else []),
-        *([("other models", escape(unweighed))] if (unweighed := unweighed_words(result)) else []),
-        *([("with a draft", f"{escape(drafted.why)} Nothing is lost.")] if drafted else []),
-        *([("to decide it", _command(result.next.command))] if result.next else []),
-        ("made by", _command(result.command)),
-    ]
-    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
-    front = front_of(result, drafted)
+    why, note = escaped(f"{result.why} {result.fastest}".rstrip()), f" {escape(goal.note)}" if goal.note else ""
+    others = front.front_of(result)
+    tables = [depths_table(result), costs_table(result), side_effect_table(result)]
     stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
-    tables = [depths_table(result), ways_table(result), costs_table(result), side_effect_table(result)]
     notes = [
-        *(f"{escape(one.task)} ({one.readout}) decides nothing: {escape(one.reason)}." for one in result.ignored),
+        *(f"{escape(task.task)} ({task.readout}) decides nothing: {escape(task.reason)}." for task in result.ignored),
         f"{escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
         f"Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That needs "
         "no correction for their number.",
@@ -213,14 +211,38 @@ def first_of_prune(
         *([f"Checkpoint: {escape(result.verified)}."] if result.verified else []),
         f"Timed on {escape(result.where)}. Time used: {stages}.",
     ]
+    tested = [row for row in rows if row.judged and row.cut.name == chosen.name]
     return FirstScreen(
-        answer=f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
-        title=f"What MODEL keeps without {depth}" if result.verdict == "passed" else "",
-        facts=facts,
-        table=_kept_by_task(chosen.name, rows) if rows else None,
-        figure=front and front_figure(front),
-        behind=[*(table for table in tables if table.rows), *([front.note] if front else []), bullets(notes)],
+        f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
+        facts=_prune_facts(result, drafted),
+        table=_kept_by_task(chosen.name, tested) if tested else None,
+        figure=others and front.front_figure(others),
+        behind=[*(table for table in tables if table.rows), *([others.note] if others else []), bullets(notes)],
     )
+
+
+def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple[str, str]]:
+    chosen, goal = result.chosen, result.goal
+    tasks = ", ".join(words.task_words(task.task, task.readout) for task in goal.tasks)
+    asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
+    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else counted(goal.max_depth, "layer")
+    layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"
+    healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
+    place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
+    facts = [
+        ("asked for", f"{escape(asked)}; at most {most}"),
+        ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
+        ("removed" if chosen.mlp else "layers removed", layers + healed),
+        ("size", size_words(result)),
+        ("speed", "; ".join(map(words.speed, result.speed)) or "not measured"),
+        ("checkpoint", place),
+        ("side effects", escape(side_effect_words(result.side_effects))),
+        ("other models", escape(front.unweighed_words(result))),
+        ("with a draft", f"{escape(drafted.why)} Nothing is lost." if drafted else ""),
+        ("to decide it", _command(result.next.command) if result.next else ""),
+        ("made by", _command(result.command)),
+    ]
+    return [(name, text) for name, text in facts if text]
 
 
 def answer_lines(result: PruneResult, folder: Path) -> list[str]:
@@ -232,121 +254,99 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
     lines = [f"{result.why} {result.fastest}".rstrip()]
     before, after = result.size.get("uncut"), result.size.get("cut")
     if before is not None and after is not None:
-        text = f"{1 - after.disk_bytes / before.disk_bytes:.0%} fewer bytes"
-        text += f" ({size(before.disk_bytes)} to {size(after.disk_bytes)}"
+        gguf = ""
         if before.gguf_bytes and after.gguf_bytes:
-            text += f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
-        text += ")"
-        for one in result.speed:
-            if one.name == "request" and one.ratio.low and one.ratio.high:
-                ends = f"[{1 / one.ratio.high:.2f}, {1 / one.ratio.low:.2f}]"
-                text += f", {1 / one.ratio.value:.2f} {ends} times as fast ({result.serve}, n = {one.ratio.n})"
+            gguf = f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
+        less, sizes = 1 - after.disk_bytes / before.disk_bytes, (size(before.disk_bytes), size(after.disk_bytes))
+        text = f"{less:.0%} fewer bytes ({' to '.join(sizes)}{gguf})"
+        for ratio in (speed.ratio for speed in result.speed if speed.name == "request"):
+            if ratio.low and ratio.high:
+                ends = f"[{1 / ratio.high:.2f}, {1 / ratio.low:.2f}]"
+                text += f", {1 / ratio.value:.2f} {ends} times as fast ({result.serve}, n = {ratio.n})"
         lines.append(f"{text}.")
     if result.side_effects:
-        worse = any(one.is_shown for one in result.side_effects)
-        lines += [f"{'Watch out' if worse else 'Side effects'}: {side_effect_words(result.side_effects)}."]
+        is_worse = any(effect.is_shown for effect in result.side_effects)
+        lines.append(f"{'Watch out' if is_worse else 'Side effects'}: {side_effect_words(result.side_effects)}.")
     if result.next:
-        lines += [f"Next: {result.next.command}"]
+        lines.append(f"Next: {result.next.command}")
     elif not result.versus:
-        lines += ["Next: weigh it against 4-bit weights on the same items, the same command with --versus FILE.gguf"]
+        lines.append("Next: weigh it against 4-bit weights on the same items, the same command with --versus FILE.gguf")
     none = "none, because no plan passed; --anyway writes the best one"
-    lines += [f"Checkpoint: {folder / result.checkpoint if result.checkpoint else none}"]
-    return [*lines, f"Report: {folder / PAGE}"]
+    checkpoint = folder / result.checkpoint if result.checkpoint else none
+    return [*lines, f"Checkpoint: {checkpoint}", f"Report: {folder / PAGE}"]
 
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
     """Tables of prune's result on a terminal: plans, where the path has several, and models that were weighed."""
-    front = front_of(result)
-    shown = [*([depths_table(result)] if len(result.path) > 1 else []), *([front_table(front)] if front else [])]
-    return [terminal(one) for one in shown if one.rows]
+    others = front.front_of(result)
+    shown = [
+        *([depths_table(result)] if len(result.path) > 1 else []),
+        *([front.front_table(others)] if others else []),
+    ]
+    return [terminal(table) for table in shown if table.rows]
 
 
 def depths_table(result: PruneResult) -> Table:
     """Every depth of the path: what it keeps on selection items, and on report items where it was tested."""
-    tested = {one.name: one for one in result.tested}
+    tested = {(plan.name, kept.task, kept.readout): (plan, kept) for plan in result.tested for kept in plan.kept}
     rows: list[list[Cell]] = []
     for step in result.path:
-        found = tested.get(step.run)
-        on_report = {(one.task, one.readout): one for one in found.kept} if found else {}
-        for one in step.chosen.kept:
-            shown = on_report.get((one.task, one.readout))
-            rows.append(
-                [
-                    step.label,
-                    step.healing or "-",
-                    task_cell(one.task, one.readout),
-                    share_cell(one),
-                    "-" if shown is None else share_cell(shown),
-                    "-" if shown is None or shown.bound is None else f"{at_least(shown.bound)} %",
-                    "not tested"
-                    if found is None or shown is None
-                    else words.finding_cell(task_verdict(found, shown, result.goal.keep)),
-                ]
-            )
+        for kept in step.chosen.kept:
+            line: list[Cell] = [
+                step.label,
+                step.healing or "-",
+                front.task_cell(kept.task, kept.readout),
+                front.share_cell(kept),
+            ]
+            plan, shown = tested.get((step.run, kept.task, kept.readout), (None, None))
+            if plan is None or shown is None:
+                rows.append([*line, "-", "-", "not tested"])
+            else:
+                verdict = words.finding_cell(task_verdict(plan, shown, result.goal.keep))
+                rows.append([*line, front.share_cell(shown), words.bound(shown.bound, "-"), verdict])
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
     columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
 
 
-def ways_table(result: PruneResult) -> Table:
-    """Every way in which the model of a plan was made, on selection items; the first of each plan is not healed.
-
-    No rows where no plan had a choice.
-    """
-    rows: list[list[Cell]] = []
-    for step in result.path if any(len(step.tried) > 1 for step in result.path) else ():
-        for way in step.tried:
-            took = f"{way.seconds:,.0f} s" if way.healing else "-"
-            chosen = "chosen" if way.healing == step.healing else "-"
-            for kept in way.kept:
-                task = task_cell(kept.task, kept.readout)
-                rows.append([step.label, way.healing or "-", task, share_cell(kept), took, chosen])
-    columns = texts("removed", "healed", "task", "keeps", "healing took", "", numeric=["healing took"])
-    caption = "Ways of making the model of each plan, on selection items, with 95 % intervals"
-    return Table(name="ways", caption=caption, columns=columns, rows=rows)
-
-
 def costs_table(result: PruneResult) -> Table:
     """Tokens and seconds of the answers of every model that was timed; no rows where options were ranked."""
-    labels = {one.name: one.label for one in result.tested} | {one.run: one.model for one in result.versus}
+    labels = {plan.name: plan.label for plan in result.tested} | {other.run: other.model for other in result.versus}
 
     def both(cost: BothEstimated | None) -> str:
         if cost is None:
             return "n/a"
-        values = " to ".join(f"{one.value:.3g}" for one in (cost.uncut, cost.this))
-        return f"{values} (x {two_decimals(cost.ratio)})"
+        return f"{cost.uncut.value:.3g} to {cost.this.value:.3g} (x {two_decimals(cost.ratio)})"
 
-    rows: list[list[Cell]] = []
-    for served in result.served:
-        for cost in served.costs:
-            costs = map(both, (cost.tokens, cost.seconds, cost.per_solved))
-            rows.append([labels.get(served.run, served.run), task_cell(cost.task, cost.readout), *costs])
+    rows = [
+        [
+            labels.get(served.run, served.run),
+            front.task_cell(cost.task, cost.readout),
+            *map(both, (cost.tokens, cost.seconds, cost.per_solved)),
+        ]
+        for served in result.served
+        for cost in served.costs
+    ]
     names = ("model", "task", "tokens a request", "seconds a request", "seconds a solved one")
-    return Table(
-        name="costs",
-        caption=f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})",
-        columns=texts(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]}),
-        rows=rows,
-    )
+    columns = texts(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]})
+    caption = f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})"
+    return Table(name="costs", caption=caption, columns=columns, rows=rows)
 
 
 def side_effect_table(result: PruneResult) -> Table:
     """Every check of both models."""
-    return Table(
-        name="side_effects",
-        caption="What else changed: share of the answers that pass each check, in %, with 95 % intervals; "
-        "p adjusted (Holm)",
-        columns=[
-            Column("check", lambda effect: effect.what),
-            Column("original", lambda effect: f"{number(effect.uncut.value)} %", numeric=True),
-            Column("pruned", lambda effect: f"{number(effect.cut.value)} %", numeric=True),
-            Column("difference, points", lambda effect: with_interval(effect.difference, sign=True)),
-            Column("p", lambda effect: p_value(effect.p), numeric=True),
-            Column("n", lambda effect: f"{effect.cut.n:,}", numeric=True),
-        ],
-        rows=result.side_effects,
+    rows = []
+    for effect in result.side_effects:
+        both = [f"{number(share.value)} %" for share in (effect.uncut, effect.cut)]
+        difference = with_interval(effect.difference, sign=True)
+        rows.append([effect.what, *both, difference, p_value(effect.p), f"{effect.cut.n:,}"])
+    heads = ("check", "original", "pruned", "difference, points", "p", "n")
+    columns = texts(*heads, numeric=("original", "pruned", "p", "n"))
+    caption = (
+        "What else changed: share of the answers that pass each check, in %, with 95 % intervals; p adjusted (Holm)"
     )
+    return Table(name="side_effects", caption=caption, columns=columns, rows=rows)
 
 
 def size_words(result: PruneResult) -> str:

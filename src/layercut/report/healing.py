@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report import charts
-from layercut.report.elements import Block, Figure, Key, Panel, Section, bullets
-from layercut.report.table import Column, Table, texts
+from layercut.report.elements import Block, Figure, Panel, Section, bullets, keys
+from layercut.report.table import Table, texts
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import ACCURACY, CHECKPOINT, ON_POLICY, healing_lines, is_graded
 from layercut.runs.records import read_records
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 Line = Mapping[str, Any]
 """A line of the loss curve, or the entry of a healing in plan.json."""
 PLOT = "report.png"
-_POINTS = 60
-"""Most points of the training loss in the plot; of more steps, each point is a mean."""
-_ASKED = re.compile(r"(?P<task>.+) \((?P<readout>.+), n=(?P<n>\d+)\)")
+_POINTS = 60  # most points of the training loss in the plot; of more steps, each point is a mean
+_QUESTIONS = re.compile(r"(?P<task>.+) \((?P<readout>.+), n=(?P<n>\d+)\)")
 _ANSWERS = {
     "self": "the original model's own answers",
     "original": "the data's answers",
@@ -39,20 +38,35 @@ _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too l
 
 def healing(source: Source) -> Section | None:
     """Make the section of the plan, the method and the training data; None without a healing."""
-    if source.healing is None:
-        return None
     entry = source.healing
-    removed = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else "no layer removed"
-    if entry.get("channels"):
-        removed = f"{removed} and thinner MLPs" if entry["removed"] else "thinner MLPs"
+    if entry is None:
+        return None
+    layers = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else ""
+    thinner = "thinner MLPs" if entry.get("channels") else ""
+    removed = " and ".join(filter(None, (layers, thinner))) or "no layer removed"
     how = entry["method"] if "seams" in entry else f"{entry['method']}, {entry['objective']}"
-    how += f", on {_ANSWERS[ON_POLICY if entry['objective'] == ON_POLICY else entry['responses']]}"
+    data = _ANSWERS[ON_POLICY if entry["objective"] == ON_POLICY else entry["responses"]]
     return Section(
         name="healing",
         title="Method and training data",
-        lead=f"{removed.capitalize()}; {how}. Original model: {hide_home(str(entry['teacher']))}.",
+        lead=f"{removed.capitalize()}; {how}, on {data}. Original model: {hide_home(str(entry['teacher']))}.",
         blocks=(bullets(map(escaped, healing_lines(entry, rows=False))), _facts(entry)),
     )
+
+
+def _facts(entry: Line) -> Table:
+    """Counts of the examples, and what was left out."""
+    is_own = is_graded(entry) or entry["objective"] == ON_POLICY
+    left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
+    facts = {
+        "trained on": counted(entry["num_examples"], "prompt" if is_own else "answer"),
+        "tokens in the loss": "" if entry["objective"] == ON_POLICY else f"{entry.get('loss_tokens', 0):,}",
+        "held out": counted(entry["num_held_out"], "prompt" if is_graded(entry) else "answer"),
+        "left out": ", ".join(f"{name} {count:,}".replace("_", " ") for name, count in left_out.items()) or "none",
+        **{name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry},
+    }
+    rows = [(name, text) for name, text in facts.items() if text not in ("", "0")]
+    return Table(name="examples", caption="Examples", columns=texts("", ""), rows=rows)
 
 
 def training(source: Source) -> Section | None:
@@ -62,24 +76,21 @@ def training(source: Source) -> Section | None:
         return None
     curve = read_records(source.own_runs["healing"].path / CHECKPOINT / entry["loss_curve"])
     blocks: list[Block] = [figure] if (figure := _figure(entry, curve)) else []
-    evaluations = [line for line in curve if "held_out_loss" in line]
-    if evaluations:
-        names = list(dict.fromkeys(name for line in evaluations for name, _ in _scores(entry, line)))
-
-        def column(name: str) -> Column:
-            def value(line: Line) -> str:
-                score = dict(_scores(entry, line)).get(name)
-                return "" if score is None else with_interval(score)
-
-            return Column(name, value, numeric=True)
-
-        columns = [Column("step", lambda line: str(line["step"]), numeric=True), *map(column, names)]
+    if evaluations := [line for line in curve if "held_out_loss" in line]:
+        scores = [dict(_scores(entry, line)) for line in evaluations]
+        names = list(dict.fromkeys(name for line in scores for name in line))
+        heads, start = ["step"], [[str(line["step"])] for line in evaluations]
         note = "Answers in % with 95 % intervals; they do not decide when training stops." if names else ""
         if not is_graded(entry):
-            of_loss = f"held-out loss, n={entry['num_held_out']}"
-            columns.insert(1, Column(of_loss, lambda line: f"{line['held_out_loss']:.4f}", numeric=True))
+            heads.append(f"held-out loss, n={entry['num_held_out']}")
+            start = [[*cells, f"{line['held_out_loss']:.4f}"] for cells, line in zip(start, evaluations, strict=True)]
             note = f"Held-out loss: mean over the held-out examples, in nats a token. {note}".rstrip()
-        blocks += [Table(name="evaluations", caption="Evaluations", columns=columns, rows=evaluations), note]
+        rows = [
+            [*cells, *(with_interval(line[name]) if name in line else "" for name in names)]
+            for cells, line in zip(start, scores, strict=True)
+        ]
+        columns = texts(*heads, *names, numeric=[*heads, *names])
+        blocks += [Table(name="evaluations", caption="Evaluations", columns=columns, rows=rows), note]
     return Section(name="training", title="While it trained", blocks=blocks) if blocks else None
 
 
@@ -89,27 +100,13 @@ def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
         n = entry["num_held_out"]
         yield f"held out, n={n}", proportion_interval(round((1 - line["held_out_loss"]) * n), n)
     for name, share in line.items():
-        if name.startswith(ACCURACY) and (found := _ASKED.fullmatch(name.removeprefix(ACCURACY))):
-            n = int(found["n"])
-            label = f"held out: {found['task']} {found['readout']}, n={n}"
-            yield label, proportion_interval(round(share * n), n)
-
-
-def _facts(entry: Line) -> Table:
-    """Counts of the examples, and what was left out."""
-    graded, own = is_graded(entry), entry["objective"] == ON_POLICY
-    shown: dict[str, Any] = {"trained on": counted(entry["num_examples"], "prompt" if graded or own else "answer")}
-    shown |= {"tokens in the loss": f"{entry['loss_tokens']:,}"} if "loss_tokens" in entry and not own else {}
-    shown["held out"] = counted(entry["num_held_out"], "prompt" if graded else "answer")
-    left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
-    shown["left out"] = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "none"
-    shown |= {name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry}
-    rows = [[name, str(value).replace("_", " ")] for name, value in shown.items()]
-    return Table(name="examples", caption="Examples", columns=texts("", ""), rows=rows)
+        if name.startswith(ACCURACY) and (about := _QUESTIONS.fullmatch(name.removeprefix(ACCURACY))):
+            label = f"held out: {about['task']} {about['readout']}, n={about['n']}"
+            yield label, proportion_interval(round(share * int(about["n"])), int(about["n"]))
 
 
 def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
-    """Losses over the steps, and shares of right answers where some were asked; None where nothing was trained."""
+    """Losses over the steps, and shares of right answers where questions were asked; None where nothing was trained."""
     if not curve:
         return None
     losses, scores = [], []
@@ -117,28 +114,33 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
         drawn = "answers drawn in training"
         scores += [charts.point((100 * share, None, None), drawn, x=step) for step, share in _means(curve, "reward")]
     else:
-        losses += [charts.point((loss, None, None), "training loss", x=step) for step, loss in _means(curve, "loss")]
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
-        losses += [charts.point((loss, None, None), "held-out loss", x=step) for step, loss in held_out]
+        for name, values in (("training loss", _means(curve, "loss")), ("held-out loss", held_out)):
+            losses += [charts.point((loss, None, None), name, x=step) for step, loss in values]
     scores += [charts.point(value, name, 100, x=line["step"]) for line in curve for name, value in _scores(entry, line)]
-    colours = charts.colours(list(dict.fromkeys(point["series"] for point in [*losses, *scores])))
+    colours = charts.colours(point["series"] for point in [*losses, *scores])
     panels = []
     if losses:
         panels.append(_panel(losses, "nats a token", charts.reach([point["y"] for point in losses]), colours))
     if scores:
         panels.append(_panel(scores, "right, %", (-4.0, 104.0), colours))
-    legend = [Key(label=name, colour=colour) for name, colour in colours.items()]
     return Figure(
-        name="healing", title="While it trained", panels=panels, caption="", legend=legend, columns=1, picture=PLOT
+        name="healing",
+        title="While it trained",
+        panels=panels,
+        caption="",
+        legend=keys(colours),
+        columns=1,
+        picture=PLOT,
     )
 
 
 def _means(curve: Sequence[Line], name: str) -> list[tuple[int, float]]:
     """A value at each step; of many steps, the mean over as many as give ``_POINTS`` points."""
     steps = [line for line in curve if name in line]
-    width = max(1, math.ceil(len(steps) / _POINTS))
+    width = max(1, -(-len(steps) // _POINTS))
     parts = [steps[start : start + width] for start in range(0, len(steps), width)]
-    return [(part[-1]["step"], sum(line[name] for line in part) / len(part)) for part in parts]
+    return [(part[-1]["step"], fmean(line[name] for line in part)) for part in parts]
 
 
 def _panel(points: Sequence[Line], y_title: str, reach: tuple[float, float], colours: Mapping[str, str]) -> Panel:

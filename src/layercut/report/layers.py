@@ -14,7 +14,7 @@ from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report import charts
 from layercut.report.diagnosis import measure_column, measure_table
 from layercut.report.elements import Block, Figure, Panel, Section, bullets
-from layercut.report.table import Column, InParts, Table, terminal
+from layercut.report.table import Column, Table, terminal
 from layercut.text.markup import escape
 from layercut.text.numbers import number
 
@@ -38,6 +38,15 @@ COLUMNS: Mapping[tuple[str, str], str] = {
 """Measures of the overview, and their names there."""
 _UNITS = {"KL": "KL, nats a token", "log-probability": "ln p of the right answer"}
 _UNCUT = "uncut"
+_LAYER = Column("layer", lambda variant: variant.removeprefix("layer-"), numeric=True)
+_LEGEND = (
+    "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
+    "forcing. ln p of the right answer and KL in nats.",
+    f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact test, "
+    "else sign flips).",
+    "broke first: the largest share lost among the headline measures of a layer that stay significant after Holm's "
+    "correction over all measures of that layer.",
+)
 
 
 def each_layer(source: Source) -> Section | None:
@@ -45,9 +54,21 @@ def each_layer(source: Source) -> Section | None:
     data = source.layers
     if data is None:
         return None
-    figure = replace(_figure(data), picture=PLOT, table=overview(data))
-    blocks: list[Block] = [figure, bullets(legend())]
-    return Section(name="layers", title="Each layer skipped alone", lead=scope(data), blocks=blocks)
+    title = "Each layer skipped alone"
+    figure = Figure(
+        name="layers",
+        title=title,
+        panels=[
+            _panel(
+                [row for row, _ in over_models(data["diagnostics"][key[0]], key[1]).values()], name, data["num_layers"]
+            )
+            for key, name in columns_of(data["diagnostics"]).items()
+        ],
+        caption="Every point is the model without this one layer, with its 95 % interval; dashed: uncut.",
+        table=overview(data),
+        picture=PLOT,
+    )
+    return Section(name="layers", title=title, lead=scope(data), blocks=(figure, bullets(_LEGEND)))
 
 
 def layer_measures(source: Source) -> Section | None:
@@ -71,26 +92,18 @@ def overview(data: Mapping[str, Any]) -> Table:
     """A line for the original model and one for each layer, by name; the last column names the largest damage."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
 
-    def broke_first(arm: str) -> str:
-        if arm == _UNCUT:
-            return ""
-        broken = damages(diagnoses, arm)
-        return f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else "-"
+    def broke_first(variant: str) -> str:
+        broken = damages(diagnoses, variant)
+        nothing = "" if variant == _UNCUT else "-"
+        return f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else nothing
 
     measures = [
         measure_column(name, over_models(diagnoses[of], metric), _value, numeric=True)
         for (of, metric), name in columns_of(diagnoses).items()
     ]
-    return Table(
-        name="layers",
-        caption="Each layer skipped alone",
-        columns=[
-            Column("layer", lambda arm: arm.removeprefix("layer-"), numeric=True),
-            *measures,
-            Column("broke first", broke_first),
-        ],
-        rows=[_UNCUT, *(arm["name"] for arm in data["arms"][1:])],
-    )
+    columns = [_LAYER, *measures, Column("broke first", broke_first)]
+    rows = [_UNCUT, *(variant["name"] for variant in data["arms"][1:])]
+    return Table(name="layers", caption="Each layer skipped alone", columns=columns, rows=rows)
 
 
 def token_table(data: Mapping[str, Any]) -> Table | None:
@@ -98,20 +111,15 @@ def token_table(data: Mapping[str, Any]) -> Table | None:
 
     Means of an answer's tokens, averaged over the n answers that have such a token.
     """
-    found = data["diagnostics"].get("propagation", {"rows": []})
-    kinds = {row.group: row.n for row in found["rows"] if row.metric == "extra loss" and row.group}
-    if not kinds:
-        return None
+    diagnosis = data["diagnostics"].get("propagation", {"rows": []})
+    kinds = {row.group: row.n for row in diagnosis["rows"] if row.metric == "extra loss" and row.group}
     of_kinds = [
-        measure_column(f"{kind} (n {n})", over_models(found, "extra loss", kind), _value, numeric=True)
+        measure_column(f"{kind} (n {n})", over_models(diagnosis, "extra loss", kind), _value, numeric=True)
         for kind, n in kinds.items()
     ]
-    return Table(
-        name="layers-tokens",
-        caption="Extra loss by kind of token, nats a token",
-        columns=[overview(data).columns[0], *of_kinds],
-        rows=[arm["name"] for arm in data["arms"][1:]],
-    )
+    rows = [variant["name"] for variant in data["arms"][1:]]
+    caption = "Extra loss by kind of token, nats a token"
+    return Table(name="layers-tokens", caption=caption, columns=[_LAYER, *of_kinds], rows=rows) if kinds else None
 
 
 def scope(data: Mapping[str, Any]) -> str:
@@ -122,65 +130,48 @@ def scope(data: Mapping[str, Any]) -> str:
     )
 
 
-def legend() -> list[str]:
-    """Meaning of the overview's columns and marks."""
-    return [
-        "Shares in %. first choice: tokens of the original model's right answers that stay the likeliest under teacher "
-        "forcing. ln p of the right answer and KL in nats.",
-        f"*: worse than uncut, p < {ALPHA} after Holm's correction over the layers of the column (McNemar's exact "
-        "test, else sign flips).",
-        "broke first: the largest share lost among the headline measures of a layer that stay significant after Holm's "
-        "correction over all measures of that layer.",
-    ]
-
-
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     """Blocks for the terminal, to be printed one after the other: the overview, and the layers without which something
     broke."""
     whole = overview(data)
-    layer, *measures, broke_first = whole.columns
-    tables: list[RenderableType] = [InParts(replace(whole, columns=[layer, *measures]))]
-    broken = [arm for arm in whole.rows if broke_first.value(arm) not in ("", "-")]
+    *measures, broke_first = whole.columns
+    tables: list[RenderableType] = [terminal(replace(whole, columns=measures), in_parts=True)]
+    broken = [variant for variant in whole.rows if broke_first.value(variant) not in ("", "-")]
     if broken:
-        tables.append(terminal(replace(whole, rows=broken, columns=[layer, broke_first])))
+        tables.append(terminal(replace(whole, rows=broken, columns=[_LAYER, broke_first])))
     if of_kinds := token_table(data):
         tables += [Text(of_kinds.caption), terminal(of_kinds)]
-    lines = legend() if broken else legend()[:-1]
-    return [Text(scope(data)), *tables, Text("\n".join(lines), style="dim")]
+    legend = _LEGEND if broken else _LEGEND[:-1]
+    return [Text(scope(data)), *tables, Text("\n".join(legend), style="dim")]
 
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
     """The measures of the overview that were taken."""
-    taken = {(name, row.metric) for name, found in diagnoses.items() for row in found["rows"] if not row.group}
-    return {key: words for key, words in COLUMNS.items() if key in taken}
+    taken = {(name, row.metric) for name, diagnosis in diagnoses.items() for row in diagnosis["rows"] if not row.group}
+    return {key: name for key, name in COLUMNS.items() if key in taken}
 
 
 def _value(level: Estimate, row: MeasureRow) -> str:
     return number(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
 
 
-def _figure(data: Mapping[str, Any]) -> Figure:
-    """A panel for each measure: its value without each layer, with 95 % intervals; dashed, the original model."""
-    diagnoses: dict[str, Diagnosis] = data["diagnostics"]
-    panels = [
-        _panel([row for row, _ in over_models(diagnoses[key[0]], key[1]).values()], words, data["num_layers"])
-        for key, words in columns_of(diagnoses).items()
-    ]
-    caption = "Every point is the model without this one layer, with its 95 % interval; dashed: uncut."
-    return Figure(name="layers", title="Each layer skipped alone", panels=panels, caption=caption)
-
-
 def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
-    times = 100.0 if rows[0].unit == "share" else 1.0
+    """A measure without each layer, with 95 % intervals; dashed, the original model."""
+    first = rows[0]
+    times = 100.0 if first.unit == "share" else 1.0
     points = [charts.point(row.values.cut, name, times, x=int(row.arm.removeprefix("layer-"))) for row in rows]
-    uncut = times * rows[0].values.uncut.value
-    scale = "log" if rows[0].metric == "KL" else "linear"  # the first layers are worth a hundred times the others
-    unit = _UNITS.get(rows[0].metric, "%")
+    uncut = times * first.values.uncut.value
+    scale = "log" if first.metric == "KL" else "linear"  # the first layers are worth a hundred times the others
     values = [uncut, *(end for point in points for end in (point["y"], point["low"], point["high"]) if end is not None)]
-    reach = (-4.0, 104.0) if times == 100 else charts.reach(values, scale)
     spec = charts.curves(
-        points, x_title="skipped layer", y_title=unit, x=(-0.5, num_layers - 0.5), y=reach,
-        colours={name: charts.SERIES[0]}, marks=() if scale == "log" else ((uncut, "uncut"),), height=150,
+        points,
+        x_title="skipped layer",
+        y_title=_UNITS.get(first.metric, "%"),
+        x=(-0.5, num_layers - 0.5),
+        y=(-4.0, 104.0) if first.unit == "share" else charts.reach(values, scale),
+        colours={name: charts.SERIES[0]},
+        marks=() if scale == "log" else ((uncut, _UNCUT),),
+        height=150,
         scale=scale,
-    )  # fmt: skip
+    )
     return Panel(spec=spec, title=name, label=f"Line plot over layers: {name}.")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import NOT_HEALED, Place, StudyResults, along_trainings, are_thinner, healed_as, places
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
 from layercut.report.comparison import about, about_uncut, kept_table
-from layercut.report.elements import Figure, Key, Panel, Section
+from layercut.report.elements import Figure, Key, Panel, Section, keys
 from layercut.report.table import Column
 from layercut.runs.healing import MARK
 
 if TYPE_CHECKING:
+    from layercut.evidence.comparison import ComparisonRow
     from layercut.report.source import Source
     from layercut.runs.directory import RunFolder
 
@@ -29,7 +30,8 @@ _READ_BOTH = (
 """Caption of a figure that has panels on both sides."""
 _APART = 0.09
 """Between the points of neighbouring lines at one depth, in steps of depth, so that their bars do not overlap."""
-_LEVELS = ((100, "uncut"), (0, "guessing"))
+Looks = Mapping[str, tuple[str, Sequence[int]]]
+"""Colours and dashes of lines, by name."""
 
 
 def retention(source: Source) -> Section | None:
@@ -52,6 +54,17 @@ def _drawn(rows: Sequence[ComparisonRow], runs: set[str]) -> list[ComparisonRow]
     return [row for row in main if row.kept_share is not None and not row.uncut_is_at_chance]
 
 
+def _point(row: ComparisonRow, series: str, **look: Any) -> charts.Spec:
+    """The point of a row that is drawn; ``look``: of ``charts.marked``."""
+    assert row.kept_share is not None
+    return charts.marked(charts.ends(row.kept_share), series, **{"about": about(row), **look})
+
+
+def _values(rows: Sequence[ComparisonRow]) -> str:
+    """What a panel shows, for readers who do not see it."""
+    return "; ".join(f"{row.cut.name}, {row.task}: {words.kept(row.kept_share)}" for row in rows)
+
+
 def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
     """A panel for each task and readout, a line for each criterion and healing; None without a row to draw.
 
@@ -65,46 +78,37 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     rows = [row for row in rows if row.is_headline and row.cut.name in shown]
     where = places(cuts, rows)
     looks = _line_styles([where[run.name] for run in cuts])
-    pairs = list(dict.fromkeys((row.task, row.readout) for row in drawn))
-    tasks = list(dict.fromkeys(task for task, _ in pairs))
-    pairs = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
-    both = len({is_written(readout) for _, readout in pairs}) > 1
+    tasks = list(dict.fromkeys(row.task for row in drawn))
+    pairs = {(row.task, row.readout) for row in drawn}
+    pairs_in_rows = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
+    is_both = len({is_written(readout) for _, readout in pairs}) > 1
     by_size = are_thinner(rows)
-    silent = dict.fromkeys(
-        f"{row.task} ({words.readout_words(row.readout)})" for row in rows if (row.task, row.readout) not in pairs
-    )
+    silent = [words.task_words(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
-        + _READ_BOTH * both
-        + f"Bars: 95 % intervals over the same items ({_items_and_seeds(drawn, cuts)}); points of one depth are set "
-        "side by side. Triangles: beyond the axis, with the value where the point itself is. Lines only connect "
-        "measured points. Click a name in the legend to see its line alone; click more to compare."
+        f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items ({_items_and_seeds(drawn, cuts)}); points of "
+        "one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. Lines "
+        "only connect measured points. Click a name in the legend to see its line alone; click more to compare."
     )
     if silent:
-        caption += f" Not drawn, because the original model is not significantly above guessing: {', '.join(silent)}."
+        named = ", ".join(dict.fromkeys(silent))
+        caption += f" Not drawn, because the original model is not significantly above guessing: {named}."
     depth = Column("layers removed", lambda row: str(row.cut.depth), numeric=True)
     depth = Column("removed", lambda row: row.cut.label) if by_size else depth
     of_plan = [Column("line", lambda row: where[row.cut.name].series), depth]
+    finding = Column("finding", lambda row: row.finding)
     return Figure(
         name="retention",
-        title=f"Score kept above chance, against the {'share' if by_size else 'number'} of removed "
-        + ("parameters" if by_size else "layers"),
+        title="Score kept above chance, against the "
+        + ("share of removed parameters" if by_size else "number of removed layers"),
         panels=[
-            _retention_panel(
-                [row for row in drawn if (row.task, row.readout) == pair], where, looks, by_size=by_size, both=both
-            )
-            for pair in pairs
+            _retention_panel([row for row in drawn if (row.task, row.readout) == pair], where, looks, by_size, is_both)
+            for pair in pairs_in_rows
         ],
         caption=caption,
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in looks.items()],
-        table=kept_table(
-            "retention",
-            "What is kept, with 95 % intervals",
-            drawn,
-            of_plan,
-            [Column("finding", lambda row: row.finding)],
-        ),
+        table=kept_table("retention", "What is kept, with 95 % intervals", drawn, of_plan, [finding]),
         picture=PLOT,
     )
 
@@ -124,31 +128,23 @@ def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return both + [pair for row in zip_longest(*one_way) for pair in row if pair is not None]
 
 
-def _line_styles(found: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
-    """A colour for each criterion, a dash for each healing arm; the other way round for more arms than dashes."""
-    criteria = list(dict.fromkeys(place.criterion for place in found))
-    arms = [NOT_HEALED, *dict.fromkeys(place.arm for place in found if place.arm != NOT_HEALED)]
-    by_arm = len(arms) > max(len(charts.DASHES), len(criteria))
-    num_inner = len(criteria if by_arm else arms)
-    looks: dict[str, tuple[str, Sequence[int]]] = {}
-    for place in found:
-        outer, inner = criteria.index(place.criterion), arms.index(place.arm)
-        if by_arm:
-            outer, inner = inner, outer
-        again, colour = divmod(outer, len(charts.SERIES))
-        looks[place.series] = charts.SERIES[colour], charts.DASHES[(inner + again * num_inner) % len(charts.DASHES)]
-    return looks
+def _line_styles(lines: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
+    """A colour for each criterion, a dash for each healing; where there are too many, one after the other."""
+    criteria = list(dict.fromkeys(place.criterion for place in lines))
+    healings = [NOT_HEALED, *dict.fromkeys(place.arm for place in lines if place.arm != NOT_HEALED)]
+    are_few = len(criteria) <= len(charts.SERIES) and len(healings) <= len(charts.DASHES)
+    series = {place.series: (criteria.index(place.criterion), healings.index(place.arm)) for place in lines}
+    looks = series.values() if are_few else (divmod(place, len(charts.SERIES))[::-1] for place in range(len(series)))
+    return {
+        name: (charts.SERIES[colour], charts.DASHES[dash % len(charts.DASHES)])
+        for name, (colour, dash) in zip(series, looks, strict=True)
+    }
 
 
 def _retention_panel(
-    rows: Sequence[ComparisonRow],
-    where: Mapping[str, Place],
-    looks: Mapping[str, tuple[str, Sequence[int]]],
-    *,
-    by_size: bool,
-    both: bool,
+    rows: Sequence[ComparisonRow], where: Mapping[str, Place], looks: Looks, by_size: bool, is_both: bool
 ) -> Panel:
-    points: list[dict[str, Any]] = []
+    points: list[charts.Spec] = []
     depths = sorted({0, *(place.depth for place in where.values())})
     gap = min((deep - shallow for shallow, deep in pairwise(depths)), default=1)
     apart = gap * min(_APART, 0.5 / len(looks))
@@ -158,32 +154,21 @@ def _retention_panel(
         # Lines are set side by side around the depth, in the order of the legend.
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
         points.append(charts.point((100, 100, 100), series, part=part, hollow=True, about=about_uncut(own[0]), x=0))
-        for row in own:
-            assert row.kept_share is not None
-            x = round(where[row.cut.name].depth + aside, 3)
-            points.append(charts.marked(charts.ends(row.kept_share), series, part=part, about=about(row), x=x))
-    first = rows[0]
-    readout = words.readout_words(first.readout)
-    spec = charts.curves(
+        points += [_point(row, series, part=part, x=round(where[row.cut.name].depth + aside, 3)) for row in own]
+    task, readout = rows[0].task, rows[0].readout
+    written = is_written(readout)
+    panel = charts.kept_panel(
         points,
+        f"{task}: {'written, ' if written else ''}{words.readout_words(readout)}",
+        f"Line plot. {words.readout_words(readout)}. {_values(rows)}.",
         x_title="parameters removed, %" if by_size else "decoder layers removed",
-        y_title="kept, %",
         x=(-0.4 * gap, max(1, depths[-1]) + 0.4 * gap),
-        y=(charts.KEPT_LOW, charts.KEPT_HIGH),
         colours={name: look[0] for name, look in looks.items()},
         dashes={name: look[1] for name, look in looks.items()},
-        marks=_LEVELS,
         height=210,
         ticks=depths,
     )
-    written = is_written(first.readout)
-    values = "; ".join(f"{row.cut.name} ({row.cut.amount} removed) keeps {words.kept(row.kept_share)}" for row in rows)
-    return Panel(
-        spec=spec,
-        title=f"{first.task}: {'written, ' if written else ''}{readout}",
-        label=f"Line plot. {first.task}, {readout}: {values}.",
-        column=(2 if written else 1) if both else 0,
-    )
+    return replace(panel, column=1 + written) if is_both else panel
 
 
 def tokens_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
@@ -194,31 +179,28 @@ def tokens_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> F
     drawn = _drawn(rows, set(learned))
     if not drawn:
         return None
-    colours = charts.colours([*trainings])
-    pairs = dict.fromkeys((row.task, row.readout) for row in drawn)
+    colours, last = charts.colours(trainings), max(learned.values()) / 1000
     panels = []
-    for task, readout in pairs:
+    for task, readout in dict.fromkeys((row.task, row.readout) for row in drawn):
         own = {row.cut.name: row for row in drawn if (row.task, row.readout) == (task, readout)}
-        points = []
-        for training, stages in trainings.items():
-            for run, num in stages:
-                if run in own and (share := own[run].kept_share) is not None:
-                    shown = {"answer tokens": f"{num:,}", **about(own[run])}
-                    points.append(charts.marked(charts.ends(share), training, about=shown, x=num / 1000))
-        last = max(learned.values()) / 1000
-        spec = charts.curves(
-            points,
-            x_title="answer tokens learned from, thousands",
-            y_title="kept, %",
-            x=(-0.04 * last, 1.04 * last),
-            y=(charts.KEPT_LOW, charts.KEPT_HIGH),
-            colours=colours,
-            marks=_LEVELS,
-            height=210,
+        points = [
+            _point(own[run], training, about={"answer tokens": f"{num:,}", **about(own[run])}, x=num / 1000)
+            for training, stages in trainings.items()
+            for run, num in stages
+            if run in own
+        ]
+        panels.append(
+            charts.kept_panel(
+                points,
+                f"{task}: {words.readout_words(readout)}",
+                f"Line plot. {words.readout_words(readout)}. {_values(list(own.values()))}.",
+                x_title="answer tokens learned from, thousands",
+                x=(-0.04 * last, 1.04 * last),
+                colours=colours,
+                height=210,
+            )
         )
-        values = "; ".join(f"{name} keeps {words.kept(row.kept_share)}" for name, row in own.items())
-        title = f"{task}: {words.readout_words(readout)}"
-        panels.append(Panel(spec=spec, title=title, label=f"Line plot. {title.replace(': ', ', ', 1)}: {values}."))
+    tokens = Column("answer tokens", lambda row: f"{learned[row.cut.name]:,}", numeric=True)
     return Figure(
         name="tokens",
         title="Score kept above chance, against the answer tokens of a training",
@@ -228,14 +210,9 @@ def tokens_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> F
             "100 % is the original model, 0 % is guessing. Bars: 95 % intervals over the same items "
             f"({_items_and_seeds(drawn, cuts)}). Points of one line are not independent."
         ),
-        columns=min(2, len(pairs)),
-        legend=[Key(label=name, colour=colour) for name, colour in colours.items()],
-        table=kept_table(
-            "tokens",
-            "What is kept along the trainings, with 95 % intervals",
-            drawn,
-            [Column("answer tokens", lambda row: f"{learned[row.cut.name]:,}", numeric=True)],
-        ),
+        columns=min(2, len(panels)),
+        legend=keys(colours),
+        table=kept_table("tokens", "What is kept along the trainings, with 95 % intervals", drawn, [tokens]),
     )
 
 
@@ -245,49 +222,44 @@ def readouts_figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figur
     drawn = _drawn(rows, {run.name for run in study.cuts})
     if not drawn:
         return None
-    used = sorted({row.readout for row in drawn}, key=words.readout_order)
-    hollow = {name: name not in ("rank", "short", "chain") for name in used}
-    colours = {words.readout_words(name): charts.readout_colour(name) for name in used}
-    plans = list(dict.fromkeys(row.cut.name for row in drawn))
-    by_task = len(plans) > MOST_PANELS
-    panels = []
-    for title in dict.fromkeys(row.task for row in drawn) if by_task else plans:
-        own = [row for row in drawn if title == (row.task if by_task else row.cut.name)]
-        points = [
-            charts.marked(
-                charts.ends(row.kept_share),
-                words.readout_words(row.readout),
-                hollow=hollow[row.readout],
-                about=about(row),
-                name=row.cut.name if by_task else row.task,
-            )
-            for row in own
-            if row.kept_share is not None
-        ]
-        spec = charts.forest(
-            points,
-            x_title="kept above chance, %",
-            x=(charts.KEPT_LOW, charts.KEPT_HIGH),
-            colours=colours,
-            marks=_LEVELS,
-        )
-        values = "; ".join(
-            f"{row.cut.name}, {row.task}, {words.readout_words(row.readout)}: {words.kept(row.kept_share)}"
-            for row in own
-        )
-        panels.append(Panel(spec=spec, title=title, label=f"Plot of points with intervals. {values}."))
+    by_task = len({row.cut.name for row in drawn}) > MOST_PANELS
+    hollow = {row.readout: row.readout not in ("rank", "short", "chain") for row in drawn}
+    used = {name: charts.readout_colour(name) for name in sorted(hollow, key=words.readout_order)}
+    panels: dict[str, list[ComparisonRow]] = {}
+    for row in drawn:
+        panels.setdefault(row.task if by_task else row.cut.name, []).append(row)
     return Figure(
         name="readouts",
         title="Kept above chance, by readout",
-        panels=panels,
+        panels=[
+            Panel(
+                spec=charts.forest(
+                    [
+                        _point(
+                            row,
+                            words.readout_words(row.readout),
+                            hollow=hollow[row.readout],
+                            name=row.cut.name if by_task else row.task,
+                        )
+                        for row in own
+                    ],
+                    x_title="kept above chance, %",
+                    x=(charts.KEPT_LOW, charts.KEPT_HIGH),
+                    colours={words.readout_words(name): colour for name, colour in used.items()},
+                    marks=charts.LEVELS,
+                ),
+                title=title,
+                label=f"Plot of points with intervals. {_values(own)}.",
+            )
+            for title, own in panels.items()
+        ],
         caption=(
             "Share of the score above chance that each readout keeps, with 95 % intervals over the same items. Blue: "
             "answers compared by likelihood. Orange: answers that the model writes. The farther orange lies left of "
             "blue, the more a likelihood benchmark overstates the pruned model."
         ),
         legend=[
-            Key(label=words.readout_words(name), colour=charts.readout_colour(name), hollow=hollow[name])
-            for name in used
+            Key(label=words.readout_words(name), colour=colour, hollow=hollow[name]) for name, colour in used.items()
         ],
         table=kept_table("readouts", "What each readout keeps, with 95 % intervals", drawn),
     )

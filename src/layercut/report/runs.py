@@ -1,10 +1,9 @@
-"""The scores of one run, and the list of run folders, for the terminal; tables adapt to its width."""
+"""On a terminal: the scores of one run, the ranking that a plan comes from, and the list of run folders."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -13,9 +12,9 @@ from rich.text import Text
 from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.table import Column, Table, terminal
+from layercut.report.table import Cell, Styled, Table, terminal, texts
 from layercut.surgery.plan import mlp_share, origin_of
-from layercut.text.counting import of_test_set
+from layercut.text.counting import counted, of_test_set
 from layercut.text.numbers import number, with_interval
 from layercut.text.tables import bare_table
 
@@ -23,6 +22,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from layercut.runs.directory import RunSummary
+
+_GOES = Styled("goes", "wrong")
+_MEASURES = {
+    "nll": "cross-entropy, nats a token",
+    "kl": "KL divergence from the original model, nats a token",
+    "js": "Jensen-Shannon divergence from the original model, nats a token",
+    "top1": "share of tokens whose likeliest one is no longer the original model's",
+    "sure": "rise of -ln p, nats a token, of tokens that the original model is sure of",
+}
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
@@ -32,20 +40,20 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     scope = []
     if plan:
         removed, num_layers = tuple(plan.get("removed", ())), plan.get("num_layers")
-        arm = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
-        scope.append(words.removal(arm))
+        run = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
+        scope.append(words.removal(run))
     if rows:
         scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
-    parts: list[RenderableType] = [Text(" · ".join(scope)), terminal(scores_table(rows))]
-    parts.append(Text(scores_legend(rows), style="dim"))
-    asked = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
-    if sets := "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in asked if text)):
-        parts.append(Text(f"Items: {sets}.", style="dim"))
-    if any(text.startswith("rest") for _, text in asked):
-        parts.append(Text(words.REST, style="dim"))
-    if any(row.get("selection_items") for row in rows):
-        parts.append(Text(f"* {SELECTED_ON}", style="yellow"))
-    return Group(*parts)
+    sets = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
+    named = "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in sets if text))
+    notes = [
+        (scores_legend(rows), "dim"),
+        (f"Items: {named}." if named else "", "dim"),
+        (words.REST if any(text.startswith("rest") for _, text in sets) else "", "dim"),
+        (f"* {SELECTED_ON}" if any(row.get("selection_items") for row in rows) else "", "yellow"),
+    ]
+    shown = (Text(text, style=style) for text, style in notes if text)
+    return Group(Text(" · ".join(scope)), terminal(scores_table(rows)), *shown)
 
 
 def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -56,38 +64,26 @@ def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each task, readout and metric of one run: ``rows`` of its metrics.json."""
-    lines: list[dict[str, Any]] = []
+    lines: list[list[str]] = []
     keys = [(row["task"], row["readout"]) for row in rows]
     for place, (row, key) in enumerate(zip(rows, keys, strict=True)):
-        line = dict(row)
         is_new = place == 0 or rows[place - 1]["task"] != row["task"]
-        line["task"] = row["task"] * is_new + "*" * bool(row.get("selection_items"))
-        line["readout"] += f": {row['metric']}" if keys.count(key) > 1 else ""
-        begins = key not in keys[:place]
-        line["counts"] = {name: str(row["outcomes"].get(name, 0)) * begins for name in OUTCOMES}
-        line["share"] = all(0 <= row[name] <= 1 for name in ("value", "low", "high", "chance") if row[name] is not None)
-        line["estimate"] = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
-        lines.append(line)
-    return Table(
-        name="metrics",
-        caption="",
-        columns=[
-            Column("task", itemgetter("task")),
-            Column("readout", itemgetter("readout")),
-            Column("n", lambda line: f"{line['n']:,}", numeric=True, narrow=(1,)),
-            Column(
-                "chance",
-                lambda line: "-" if line["chance"] is None else number(line["chance"], share=line["share"]),
-                numeric=True,
-            ),
-            Column("score", lambda line: with_interval(line["estimate"], share=line["share"])),
-            Column("right", lambda line: line["counts"]["right"], numeric=True),
-            Column("wrong", lambda line: line["counts"]["wrong"], numeric=True),
-            Column("no answer", lambda line: line["counts"]["no_answer"], numeric=True),
-            Column("cut", lambda line: line["counts"]["cut"], numeric=True),
-        ],
-        rows=lines,
-    )
+        share = all(0 <= row[name] <= 1 for name in ("value", "low", "high", "chance") if row[name] is not None)
+        estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
+        lines.append(
+            [
+                row["task"] * is_new + "*" * bool(row.get("selection_items")),
+                row["readout"] + (f": {row['metric']}" if keys.count(key) > 1 else ""),
+                f"{row['n']:,}",
+                "-" if row["chance"] is None else number(row["chance"], share=share),
+                with_interval(estimate, share=share),
+                *("" if key in keys[:place] else str(row["outcomes"].get(name, 0)) for name in OUTCOMES),
+            ]
+        )
+    ends = [name.replace("_", " ") for name in OUTCOMES]
+    heads = ("task", "readout", "n", "chance", "score", *ends)
+    columns = texts(*heads, numeric=("n", "chance", *ends), narrow={"n": [1]})
+    return Table(name="metrics", caption="", columns=columns, rows=lines)
 
 
 def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
@@ -107,8 +103,138 @@ def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> Re
 
 
 def _age(since: timedelta) -> str:
-    seconds = int(since.total_seconds())
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{max(seconds, 0)} s"
+    seconds = max(0, int(since.total_seconds()))
+    size, unit = next((step for step in ((86_400, "d"), (3_600, "h"), (60, "min")) if seconds >= step[0]), (1, "s"))
+    return f"{seconds // size} {unit}"
+
+
+def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
+    """The ranking behind a plan, of ``CutPlan.to_dict()``: scores per layer, rounds of a search, or the order."""
+    scores, removed = plan.get("scores") or {}, plan["removed"]
+    rounds = scores.get("rounds") or []
+    parts: list[str | Table] = [objective_line(scores)]
+    if importance := scores.get("importance"):
+        # Ties as a criterion breaks them: of equals the later layer goes first.
+        order = sorted(importance, key=lambda layer: (importance[layer], -int(layer)))
+        lines: list[list[Cell]] = [
+            [str(rank), layer, f"{importance[layer]:.6g}", _GOES if int(layer) in removed else ""]
+            for rank, layer in enumerate(order, start=1)
+        ]
+        parts.append(_table(("rank", "layer", "importance", ""), lines))
+    if rounds:
+        uncut = scores.get("uncut")
+        parts += ["" if uncut is None else f"objective of the original model: {uncut:z.4f}", _rounds(rounds)]
+    if race := scores.get("race"):
+        num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
+        everyone = race["answers"] + race["saved"]
+        parts.append(
+            f"{num_stopped} candidates were stopped when they could no longer win; that saved {race['saved']} of "
+            f"{counted(everyone, 'answer')} ({100 * race['saved'] / max(1, everyone):.0f} %)."
+        )
+    if close := scores.get("close_answers"):
+        parts.append(
+            f"{close} of {counted(scores['answers'], 'answer')} have a token whose runner-up is as likely to within "
+            "one rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
+        )
+    if blocks := scores.get("blocks"):
+        lines = [
+            [f"{block['first']}-{block['last']}", _value(block["value"]), _mark(block, removed)]
+            for block in sorted(blocks, key=lambda block: (block["value"], -block["first"]))
+        ]
+        parts.append(_table(("block", "score", ""), lines))
+    if moves := scores.get("moves"):
+        parts.append(f"{len(moves)} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
+    parts = list(filter(None, parts))
+    if not parts and removed:
+        parts.append("order of removal: " + ", ".join(map(str, removed)))
+    return Group(*(Text(part) if isinstance(part, str) else terminal(part) for part in parts))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    columns = texts(*heads, numeric=[head for head in heads if head not in ("block", "")])
+    return Table(name="ranking", caption="", columns=columns, rows=rows)
+
+
+def _mark(block: Mapping[str, Any], removed: Sequence[int]) -> Cell:
+    if {block["first"], block["last"]} == {min(removed), max(removed)}:
+        return _GOES
+    return "" if block["allowed"] else Styled("protected", "faint")
+
+
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    lines: list[list[Cell]] = []
+    for place, outcome in enumerate(rounds, start=1):
+        second, its_objective = outcome.get("runner_up"), _value(outcome.get("runner_up_value"))
+        if outcome.get("runner_up_is_bound"):
+            seen = outcome["num_answered"][outcome["candidates"].index(second)]
+            its_objective = f"<= {its_objective}, stopped after {seen} of {counted(outcome['num_items'], 'item')}"
+        stopped = f", {sum(value is None for value in outcome['values'])} stopped" if outcome.get("num_items") else ""
+        chosen = [str(place), str(outcome["chosen"]), _value(outcome["value"])]
+        ties = ", ".join(map(str, outcome["ties"])) or "-"
+        next_best = "-" if second is None else str(second)
+        lines.append([*chosen, next_best, its_objective, ties, f"{len(outcome['candidates'])}{stopped}"])
+    return _table(("round", "removed", "objective", "next best", "its objective", "ties", "candidates"), lines)
+
+
+def objective_line(scores: Mapping[str, Any]) -> str:
+    """The objective of a search, with the number of texts or items; empty where a criterion has none.
+
+    >>> objective_line({"objective": {"measure": "kl", "num_texts": 8}, "num_tokens": 1194})
+    'objective: minus the KL divergence from the original model, nats a token; 8 texts, 1,194 tokens'
+    """
+    objective = scores.get("objective") or {}
+    if measure := _MEASURES.get(str(objective.get("measure"))):
+        texts = counted(objective["num_texts"], "text")
+        if traces := scores.get("traces"):
+            of_tasks = ", ".join(f"{count} of {name}" for name, count in traces.items())
+            texts = f"right answers of the original model: {of_tasks}"
+        return f"objective: minus the {measure}; {texts}, {scores['num_tokens']:,} tokens"
+    items = ", ".join(f"{row['n']} of {row['task']} ({row['readout']})" for row in scores.get("selected_scores") or ())
+    text = f"objective: share of the original model's score that is kept, mean of tasks; selection items: {items}"
+    return text if items else ""
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
+    """Scores of each task on the items that chose the plan and on held-out ones; None where a plan has none."""
+    held_out = scores.get("held_out")
+    if not held_out:
+        return None
+    rows = [
+        line
+        for row in held_out["rows"]
+        for line in (
+            [f"{row['task']} ({row['readout']})", *_side("chosen on", row["selected"])],
+            ["", *_side("held out", row["held_out"])],
+        )
+    ]
+    columns = texts("task", "items", "n", "chance", "uncut", "cut", "difference", numeric=("n", "chance"))
+    return Group(
+        terminal(Table(name="held-out", caption="", columns=columns, rows=rows)),
+        Text(held_out_line(held_out["objective"])),
+        Text(f"Intervals: 95 %, seed {held_out['seed']}."),
+    )
+
+
+def held_out_line(objective: Mapping[str, Any]) -> str:
+    """The value that was maximised, on both kinds of items."""
+    selected, held = objective["selected"], objective["held_out"]
+    if selected is None:
+        return f"no objective: {objective['refused']}"
+    line = f"objective (uncut 1): {selected:.4f} on the items that it was chosen on, too good by construction; "
+    if held is None:
+        return f"{line}no value on held-out items: {objective['refused']}."
+    value = f"{held['value']:.4f}" + ("" if held["low"] is None else f" [{held['low']:.4f}, {held['high']:.4f}]")
+    return f"{line}{value} on {held['n']} held-out ones."
+
+
+def _side(kind: str, side: Mapping[str, Any] | None) -> list[str]:
+    if side is None:
+        return [kind, "0", "", "no items are left: lower --limit", "", ""]
+    estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
+    share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
+    shown = [with_interval(each, share=share, sign=name == "difference") for name, each in estimates.items()]
+    return [kind, str(side["n"]), "-" if side["chance"] is None else number(side["chance"], share=share), *shown]

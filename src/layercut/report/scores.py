@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
-from layercut.evidence.means import form_means
 from layercut.evidence.study import are_thinner, over_seeds
 from layercut.report import words
-from layercut.report.comparison import discordance_table, discordances, score_table
+from layercut.report.comparison import means_table, score_table
 from layercut.report.elements import Block, Details, Section, bullets
 from layercut.report.retention import MOST_PANELS, readouts_figure
 from layercut.report.runs import scores_legend, scores_table
-from layercut.report.table import Column, Styled, Table
-from layercut.report.words import readout_name, retained
+from layercut.report.table import Styled, Table, texts
 from layercut.text.counting import counted
 from layercut.text.markup import escape
 from layercut.text.numbers import number, p_value, with_interval
 
 if TYPE_CHECKING:
-    from layercut.evidence.intervals import Estimate
-    from layercut.evidence.study import OverSeeds
     from layercut.report.source import Source
 
 
@@ -42,29 +38,29 @@ def scores(source: Source) -> Section | None:
     if study is None:
         return None
     rows = study.rows
-    pairs = list(dict.fromkeys((row.task, row.readout) for row in rows if row.is_headline))
-    above = {(row.task, row.readout) for row in rows if row.is_headline and row.finding != "at chance"}
-    silent = [f"{task} ({readout})" for task, readout in pairs if (task, readout) not in above]
-    notes = [f"The original model is at chance, so there is nothing to lose: {', '.join(silent)}."] if silent else []
+    main = [row for row in rows if row.is_headline]
+    above = {(row.task, row.readout) for row in main if row.finding != "at chance"}
+    pairs = list(dict.fromkeys((row.task, row.readout) for row in main))
+    silent = ", ".join(f"{task} ({readout})" for task, readout in pairs if (task, readout) not in above)
+    notes = [f"The original model is at chance, so there is nothing to lose: {silent}."] if silent else []
     notes += [*study.failed, *left_out(study.uncut, study.cuts)]
     notes += dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note)
-    refused = (row for row in rows if row.values.refused)
     meaning = [
-        *(f"{name}: {words.FINDINGS[name]}." for name in words.FINDINGS if any(row.finding == name for row in rows)),
+        *words.meanings(rows),
         f"p: McNemar's exact test; sign flips for scores that are not 0/1 or items that share a context. Holm: p "
         f"corrected for all {counted(len(rows), 'row')}; findings use it. -/+: items lost and gained.",
         *words.how_made(rows),
         *dict.fromkeys(
-            f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}" for row in refused
+            f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
+            for row in rows
+            if row.values.refused
         ),
     ]
-    by_plan = {run.name: [row for row in rows if row.cut.name == run.name] for run in study.cuts}
     plans = counted(len(study.cuts), "plan")
     blocks: list[Block] = [
         _matrix(rows, [pair for pair in pairs if pair in above]),
-        *form_mean_tables(rows),
+        *means_table(rows),
         bullets(map(escape, notes)),
-        Details(summary=f"Findings of {plans}", blocks=[_findings(name, own) for name, own in by_plan.items()]),
         Details(summary=f"Every number of {plans}: a line for each metric", blocks=(score_table(rows),)),
         Details(summary="What the findings and numbers mean", blocks=(bullets(map(escape, meaning)),)),
     ]
@@ -78,52 +74,26 @@ def scores(source: Source) -> Section | None:
     )
 
 
-def _findings(name: str, rows: Sequence[ComparisonRow]) -> str:
-    """What one plan removes, and a sentence for each finding."""
-    scope = [*words.scope(rows), words.items([row.n for row in rows], [row.limit for row in rows])]
-    first = f"**{escape(name)}**: {', '.join(scope)}. {words.summary(rows).capitalize()}."
-    return f"{first}\n\n{bullets(words.headline(rows))}"
-
-
 def _matrix(rows: Sequence[ComparisonRow], pairs: Sequence[tuple[str, str]]) -> Table:
-    by_plan: dict[str, dict[tuple[str, str], ComparisonRow]] = {row.cut.name: {} for row in rows}
-    for row in rows:
-        if row.is_headline:
-            by_plan[row.cut.name][row.task, row.readout] = row
-    arms = {row.cut.name: row.cut for row in rows}
-
-    def column(pair: tuple[str, str]) -> Column:
-        def value(plan: str) -> Styled:
-            row = by_plan[plan].get(pair)
-            return Styled("not measured", "faint") if row is None else _cell(row)
-
-        def kept(plan: str) -> float | None:
-            row = by_plan[plan].get(pair)
-            return None if row is None or row.kept_share is None else row.kept_share.value
-
-        name = ": ".join(pair)
-        return Column(name, value, raw={name: kept})
-
-    def depth(plan: str) -> int:
-        return arms[plan].depth
-
-    gone = Column("layers", lambda plan: str(depth(plan)), numeric=True, raw={"layers": depth})
-    caption = "Plans and tasks, coloured by finding; layers: how many are removed"
-    if are_thinner(rows):
-        gone = Column(
-            "removed", lambda plan: arms[plan].label, raw={"layers": depth, "mlp": lambda plan: arms[plan].mlp}
-        )
-        caption = "Plans and tasks, coloured by finding"
+    main = {(row.cut.name, row.task, row.readout): row for row in rows if row.is_headline}
+    plans: Mapping[str, ComparisonRow] = {row.cut.name: row for row in rows}
+    by_size = are_thinner(rows)
+    lines = [
+        [
+            name,
+            row.cut.label if by_size else str(row.cut.depth),
+            *(_cell(main[name, *pair]) if (name, *pair) in main else Styled("not measured", "faint") for pair in pairs),
+        ]
+        for name, row in plans.items()
+    ]
+    what = "removed" if by_size else "layers"
     return Table(
         name="matrix",
-        caption=caption,
-        columns=[
-            Column("plan", str),
-            gone,
-            *map(column, pairs),
-        ],
-        rows=list(arms),
+        caption="Plans and tasks, coloured by finding" + ("" if by_size else "; layers: how many are removed"),
+        columns=texts("plan", what, *map(": ".join, pairs), numeric=["layers"]),
+        rows=lines,
         matrix=True,
+        download=score_table(list(main.values())),
     )
 
 
@@ -134,73 +104,39 @@ def _cell(row: ComparisonRow) -> Styled:
         change = with_interval(row.values.difference, share=row.is_share, sign=True)
         return replace(words.finding_cell(row.finding, "faint"), below=(f"difference {change}", tests))
     interval = with_interval(kept).partition(" ")[2]
-    cell = words.finding_cell(row.finding)
-    return replace(cell, text=f"{number(kept.value)} % {row.finding}", below=(interval, tests))
-
-
-def form_mean_tables(rows: Sequence[ComparisonRow]) -> list[Table]:
-    """A line for each run and form, in %; no table where no run has two tasks of one form."""
-    means = form_means(rows)
-    table = Table(
-        name="task-means",
-        caption="Ranked tasks together, and written tasks together: means over tasks, in %",
-        columns=[
-            Column("plan", lambda one: one.run),
-            Column("form", lambda one: one.form),
-            Column("tasks", lambda one: str(len(one.mean.tasks)), numeric=True),
-            Column("n", lambda one: f"{one.mean.difference.n:,}", numeric=True),
-            Column("uncut", lambda one: number(one.mean.uncut, digits=1), numeric=True),
-            Column("cut", lambda one: number(one.mean.cut, digits=1), numeric=True),
-            Column("difference", lambda one: with_interval(one.mean.difference, digits=1, sign=True)),
-            Column("retention", lambda one: retained(one.mean.retention)),
-            Column("above chance", lambda one: retained(one.mean.retention_above_chance)),
-        ],
-        rows=means,
-    )
-    return [table] if means else []
+    text = f"{number(kept.value)} % {row.finding}"
+    return replace(words.finding_cell(row.finding), text=text, below=(interval, tests))
 
 
 def seeds(source: Source) -> Section | None:
     """Make the section of plans that were measured under several seeds; None where every plan has one."""
     study = source.study
-    found = over_seeds(study.cuts, study.rows, seed=study.seed) if study is not None else []
-    if not found:
+    groups = over_seeds(study.cuts, study.rows, seed=study.seed) if study is not None else []
+    if not groups:
         return None
-    shown = [one.first for one in found]
-
-    def score(value: float, one: OverSeeds) -> str:
-        return number(value, share=one.first.is_share, digits=1)
-
-    def interval(value: Estimate, one: OverSeeds, *, sign: bool = False) -> str:
-        return with_interval(value, share=one.first.is_share, digits=1, sign=sign)
-
-    table = Table(
-        name="seeds",
-        caption="All seeds together",
-        columns=[
-            Column("plan", lambda one: one.first.cut.plan or one.first.cut.name),
-            Column("task", lambda one: one.first.task),
-            Column("readout", lambda one: readout_name(one.first, shown)),
-            Column("seeds", lambda one: str(len(one.rows)), numeric=True),
-            Column("items", lambda one: f"{one.first.n:,}", numeric=True),
-            Column("uncut", lambda one: interval(one.values.uncut, one)),
-            Column("cut", lambda one: interval(one.values.cut, one)),
-            Column("lowest", lambda one: score(min(row.values.cut.value for row in one.rows), one), numeric=True),
-            Column("highest", lambda one: score(max(row.values.cut.value for row in one.rows), one), numeric=True),
-            Column("difference", lambda one: interval(one.values.difference, one, sign=True)),
-            Column("retention", lambda one: retained(one.values.retention)),
-            Column("above chance", lambda one: retained(one.values.retention_above_chance)),
-        ],
-        rows=found,
-    )
+    readout = words.readout_name([group.first for group in groups])
+    lines = []
+    for group in groups:
+        first, values = group.first, group.values
+        shown: dict[str, Any] = {"share": first.is_share, "digits": 1}
+        alone = [row.values.cut.value for row in group.rows]
+        start = [first.cut.plan or first.cut.name, first.task, readout(first), str(len(group.rows)), f"{first.n:,}"]
+        scores_of_both = [with_interval(value, **shown) for value in (values.uncut, values.cut)]
+        ends = [number(value, **shown) for value in (min(alone), max(alone))]
+        difference = with_interval(values.difference, **shown, sign=True)
+        kept = [words.retained(value) for value in (values.retention, values.retention_above_chance)]
+        lines.append([*start, *scores_of_both, *ends, difference, *kept])
+    heads = ("plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest")
+    columns = texts(*heads, "difference", "retention", "above chance", numeric=("seeds", "items", "lowest", "highest"))
     return Section(
         name="seeds",
         title="All seeds together",
         short="Seeds",
-        lead=f"Plans that were measured under several seeds. {words.scores_in(one.first.is_share for one in found)}. "
+        lead="Plans that were measured under several seeds. "
+        f"{words.scores_in(group.first.is_share for group in groups)}. "
         "Intervals are over items, given these seeds: an item's answers under all seeds are resampled together. "
         "lowest, highest: the pruned model's score under one seed.",
-        blocks=(table,),
+        blocks=(Table(name="seeds", caption="All seeds together", columns=columns, rows=lines),),
     )
 
 
@@ -208,23 +144,18 @@ def readouts(source: Source) -> Section | None:
     """Make the section that compares readouts; None where no task has two."""
     study = source.study
     main = [row for row in study.rows if row.is_headline] if study is not None else []
-    several = {row.task for row in main if len({other.readout for other in main if other.task == row.task}) > 1}
+    several = {
+        row.task for row in main if any(row.task == other.task and row.readout != other.readout for other in main)
+    }
     rows = [row for row in main if row.task in several]
-    if study is None or not rows:
+    figure = readouts_figure(study, rows) if study is not None else None
+    if study is None or figure is None:
         return None
-    blocks: list[Block] = []
-    if figure := readouts_figure(study, rows):
-        is_long = len(study.cuts) > MOST_PANELS
-        blocks.append(Details(summary=figure.title, blocks=(figure,), on=figure.on) if is_long else figure)
-    if apart := discordances([study.uncut, *study.cuts], rows):
-        note = "Guessing gets more rankings right than writings, so compare the models, not the columns."
-        blocks.append(
-            Details(summary="Items that are ranked, written, both or neither", blocks=(discordance_table(apart), note))
-        )
+    is_long = len(study.cuts) > MOST_PANELS
     return Section(
         name="readouts",
         title="The same items, scored by likelihood and by generation",
         short="Readouts",
         lead="A likelihood benchmark ranks given answers. A user reads what the model writes.",
-        blocks=blocks,
+        blocks=(Details(summary=figure.title, blocks=(figure,)) if is_long else figure,),
     )

@@ -12,7 +12,6 @@ from layercut.errors import InputError
 from layercut.evidence.diagnosis import load
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
-from layercut.report.first import FirstScreen, first_screen
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.runs.environment import hide_home
@@ -28,23 +27,16 @@ class Source:
     """All that sections may show. Numbers are compared once, here; sections only lay them out."""
 
     folder: Path
-    kind: Kind
-    """Of the folder itself."""
+    kind: Kind  # of the folder itself
+    own_runs: Mapping[str, RunFolder]  # the run folder of each part but the study
+    texts: bool = True  # questions and answers are shown
     study: StudyResults | None = None
     sweep: Sweep | None = None
-    diagnosis: dict[str, Any] | None = None
-    """Content of diagnose.json."""
-    layers: dict[str, Any] | None = None
-    """Content of layers.json."""
-    healing: dict[str, Any] | None = None
-    """The last entry of ``healing`` in the checkpoint's plan.json."""
+    diagnosis: dict[str, Any] | None = None  # content of diagnose.json
+    layers: dict[str, Any] | None = None  # content of layers.json
+    healing: dict[str, Any] | None = None  # the last entry of ``healing`` in the checkpoint's plan.json
     draft: DraftResult | None = None
-    evaluation: list[dict[str, Any]] | None = None
-    """Rows of metrics.json."""
-    own_runs: Mapping[str, RunFolder]
-    """The run folder of each part but the study."""
-    texts: bool = True
-    """Questions and answers are shown."""
+    evaluation: list[dict[str, Any]] | None = None  # rows of metrics.json
 
     @cached_property
     def model(self) -> str:
@@ -66,11 +58,6 @@ class Source:
         named = self.sweep.model if self.sweep is not None else (self.diagnosis or self.layers or {}).get("model")
         return hide_home(str(named or "the model"))
 
-    @cached_property
-    def first(self) -> FirstScreen | None:
-        """The answer of a study."""
-        return None if self.study is None else first_screen(self.study.uncut.path.parent, self.study)
-
     @property
     def runs(self) -> list[RunFolder]:
         """Every run folder that is shown, the original one of a study first."""
@@ -91,40 +78,46 @@ def read_source(
     Raises:
         InputError: a folder that holds no finished run of these kinds, a second one of a kind, or another model.
     """
-    folder = Path(folder)
     kind: Kind = "study"
     value: Any = study
     if study is None:
-        kind, value = _read_alone(folder) or _read(folder, seed)
-    parts: dict[str, Any] = {kind: value}
-    own_runs: dict[str, RunFolder] = {} if kind == "study" else {kind: RunFolder.open(folder)}
-    for path in map(Path, more):
-        other, value = _read(path, seed)
+        kind, value = _read(folder, seed)
+    parts: dict[str, tuple[Path, Any]] = {kind: (folder, value)}
+    for path in more:
+        other, value = _read_with_others(path, seed)
         if other in parts:
             raise InputError(f"{shown(path)} is a second {other}; one page shows one study, one sweep, one diagnosis.")
-        parts[other] = value
-        own_runs |= {} if other == "study" else {other: RunFolder.open(path)}
-    source = Source(folder=folder, kind=kind, own_runs=own_runs, texts=texts, **parts)
-    _check_model(source)
+        parts[other] = path, value
+    own_runs = {name: RunFolder.open(path) for name, (path, _) in parts.items() if name != "study"}
+    values: dict[str, Any] = {name: value for name, (_, value) in parts.items()}
+    source = Source(folder=folder, kind=kind, own_runs=own_runs, texts=texts, **values)
+    # Pruned runs of a study are paired with the original one item by item.
+    first, *others = [*([] if source.study is None else [source.study.uncut]), *own_runs.values()]
+    for run in others:
+        if (model := _fingerprint(run)) != (known := _fingerprint(first)):
+            raise InputError(
+                f"{shown(run.path)} is of another model ({model}) than {shown(first.path)} ({known}); one page shows "
+                "one model."
+            )
     return source
 
 
-def _read_alone(folder: Path) -> tuple[Kind, Any] | None:
-    """A run whose report shows nothing else; None for any other."""
+def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
+    """The kind of a run folder, and what it holds."""
     if (folder / LAYERS).is_file():
         return "layers", load(folder, LAYERS)
     if (folder / DRAFT).is_file():
         return "draft", DraftResult.load(folder)
     if is_healing(folder):
         return "healing", entries_of(RunFolder.open(folder))[-1]
-    is_evaluation = (folder / METRICS).is_file() and not is_run(folder / UNCUT)
-    if is_evaluation and not (folder / DIAGNOSIS).is_file() and not is_sweep(folder):
-        rows = RunFolder.open(folder).metrics()["rows"]
-        return ("evaluation", rows) if rows else None
-    return None
+    is_alone = not (is_run(folder / UNCUT) or (folder / DIAGNOSIS).is_file() or is_sweep(folder))
+    if is_alone and (folder / METRICS).is_file() and (rows := RunFolder.open(folder).metrics()["rows"]):
+        return "evaluation", rows
+    return _read_with_others(folder, seed)
 
 
-def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
+def _read_with_others(folder: Path, seed: int | None) -> tuple[Kind, Any]:
+    """The same of a run that a page can show with others."""
     if (folder / DIAGNOSIS).is_file():
         return "diagnosis", load(folder)
     if is_sweep(folder):
@@ -132,18 +125,13 @@ def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     return "study", study_results(folder, seed=seed)
 
 
-def _check_model(source: Source) -> None:
-    """Refuse runs of different models, by the fingerprint of their weights, or their name where there is none."""
-    others = source.own_runs.values() if source.study is None else [source.study.uncut, *source.own_runs.values()]
-    named = []
-    for run in others:  # pruned runs of a study are paired with the original one item by item
-        model = run.settings.get("model")
-        known = model if isinstance(model, dict) else run.settings
-        named.append((run.path, str(known.get("model_hash") or known.get("model"))))
-    first = named[0]
-    for path, model in named[1:]:
-        if model != first[1]:
-            raise InputError(
-                f"{shown(path)} is of another model ({model}) than {shown(first[0])} ({first[1]}); one page shows one "
-                "model."
-            )
+def model_settings(run: RunFolder) -> Mapping[str, Any]:
+    """The settings of a run's model, which some runs have at the top."""
+    model = run.settings.get("model")
+    return model if isinstance(model, dict) else run.settings
+
+
+def _fingerprint(run: RunFolder) -> str:
+    """The fingerprint of a run's original model, or its name where there is none."""
+    known = model_settings(run)
+    return str(known.get("model_hash") or known.get("model"))

@@ -54,22 +54,20 @@ class Styled:
 
     text: str
     style: Literal["strong", "code", "right", "wrong", "weak", "faint", "plain"]
-    mark: str = ""
-    """Text after it without the look, such as a star."""
-    below: Sequence[str] = ()
-    """Further lines in the cell, in small letters."""
+    mark: str = ""  # text after it without the look, such as a star
+    below: Sequence[str] = ()  # further lines in the cell, in small letters
 
     def __html__(self) -> str:
-        if self.style == "strong":
-            html = Markup("<strong>{}</strong>{}").format(self.text, self.mark)
-        elif self.style == "code":
-            html = Markup("<code>{}</code>{}").format(on_one_line(self.text), self.mark)
-        else:
-            html = Markup('<span class="{}">{}</span>{}').format(self.style, self.text, self.mark)
-        return str(html + Markup("").join(Markup(" <small>{}</small>").format(units(line)) for line in self.below))
+        tag = self.style if self.style in ("strong", "code") else "span"
+        look = Markup(' class="{}"').format(self.style) if tag == "span" else ""
+        text = on_one_line(self.text) if self.style == "code" else self.text
+        lines = (Markup(" <small>{}</small>").format(units(line)) for line in self.below)
+        return Markup("<{0}{1}>{2}</{0}>{3}").format(tag, look, text, self.mark) + Markup("").join(lines)
 
 
 Cell = str | Styled
+Values = dict[str, Callable[[Any], Any]]
+"""Names and functions of a row."""
 
 
 @dataclass(frozen=True)
@@ -77,38 +75,29 @@ class Column:
     """A column of a table."""
 
     name: str
-    value: Callable[[Any], Any]
-    """The cell of a row as shown; of a column that only the CSV has, any value."""
+    value: Callable[[Any], Any]  # the cell of a row as shown; of a column that only the CSV has, any value
     _: KW_ONLY
-    brief: Callable[[Any], Cell] | None = None
-    """The cell of a row in the terminal, where that is shorter."""
-    numeric: bool = False
-    """Set to the right."""
-    once: bool = False
-    """The terminal leaves a cell empty that repeats the one above."""
+    brief: Callable[[Any], Cell] | None = None  # the cell of a row in the terminal, where that is shorter
+    numeric: bool = False  # set to the right
+    once: bool = False  # the terminal leaves a cell empty that repeats the one above
     on: Surface = Surface.ALL
     narrow: Sequence[int] = ()
     """The layouts of a narrow terminal without this column; 1 is the mildest, and the first one that fits is taken."""
-    raw: Mapping[str, Callable[[Any], Any]] | None = None
-    """Columns that the CSV file has for this one: names, and values that are not rounded. None is an empty cell."""
+    raw: Values | None = None
+    """Columns that the CSV file has for this one: values that are not rounded. None is an empty cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Columns and rows; a row is whatever the columns take their values from."""
 
-    name: str
-    """Name of the CSV file, without its ending."""
+    name: str  # name of the CSV file, without its ending
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Any]
-    faint: Callable[[Any], bool] | None = None
-    """Rows whose plain cells are dim in the terminal."""
-    matrix: bool = False
-    """Cells are coloured by their look; only on the page."""
-    download: Table | None = None
-    """The table that the CSV file holds in place of this one."""
-    kind: str = "table"
+    faint: Callable[[Any], bool] | None = None  # rows whose plain cells are dim in the terminal
+    matrix: bool = False  # cells are coloured by their look; only on the page
+    download: Table | None = None  # the table that the CSV file holds in place of this one
 
     def on(self, surface: Surface) -> list[Column]:
         """The columns that a surface shows."""
@@ -123,35 +112,36 @@ class Table:
     def csv(self) -> str:
         """The text of the CSV file."""
         table = self.download or self
-        cells: dict[tuple[int, str], Callable[[Any], Any]] = {}
-        for place, column in enumerate(table.on(Surface.CSV)):
-            cells |= {(place, name): value for name, value in (column.raw or {column.name: column.value}).items()}
+        cells = [
+            (name, value)
+            for column in table.on(Surface.CSV)
+            for name, value in (column.raw or {column.name: column.value}).items()
+        ]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([_csv_cell(name) for _, name in cells])
-        writer.writerows([_csv_cell(value(row)) for value in cells.values()] for row in table.rows)
+        writer.writerow([_csv_cell(name) for name, _ in cells])
+        writer.writerows([_csv_cell(value(row)) for _, value in cells] for row in table.rows)
         return out.getvalue()
 
     @property
     def csv_uri(self) -> str:
         """The CSV file as a link that needs neither a server nor a script."""
-        data = base64.b64encode(self.csv.encode()).decode("ascii")
-        return f"data:text/csv;charset=utf-8;base64,{data}"
+        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.csv.encode()).decode('ascii')}"
 
 
-def raw_values(**paths: str) -> dict[str, Callable[[Any], Any]]:
+def raw_values(**paths: str) -> Values:
     """Columns of a CSV file: names and the attributes that they hold, such as ``lost="values.lost"``."""
     return {name: attrgetter(path) for name, path in paths.items()}
 
 
-def raw_estimates(**paths: str) -> dict[str, Callable[[Any], Any]]:
+def raw_estimates(**paths: str) -> Values:
     """Columns of a CSV file for values and both ends of their intervals; empty cells where there is none."""
 
     def end(path: str, place: int) -> Callable[[Any], Any]:
-        return lambda row: None if (found := attrgetter(path)(row)) is None else found[place]
+        return lambda row: None if (estimate := attrgetter(path)(row)) is None else estimate[place]
 
-    ends = ("", "_low", "_high")
-    return {name + ends[place]: end(path, place) for name, path in paths.items() for place in range(3)}
+    endings = ("", "_low", "_high")
+    return {name + ending: end(path, place) for name, path in paths.items() for place, ending in enumerate(endings)}
 
 
 def texts(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, Sequence[int]] | None = None) -> list[Column]:
@@ -169,8 +159,8 @@ def units(text: str) -> str:
     >>> units("88 % [74, 106] of 3 layers").count(chr(0xA0))
     4
     """
-    found = _TOGETHER.sub("\u00a0", text)
-    return Markup(found) if isinstance(text, Markup) else found
+    joined = _TOGETHER.sub("\u00a0", text)
+    return Markup(joined) if isinstance(text, Markup) else joined
 
 
 def plain(cell: Cell) -> str:
@@ -182,8 +172,7 @@ def plain(cell: Cell) -> str:
 
 def _csv_cell(cell: Any) -> Any:
     """Spreadsheets run what begins like a formula, also behind what cannot be seen; text of models must not."""
-    if isinstance(cell, Styled):
-        cell = plain(cell)
+    cell = plain(cell) if isinstance(cell, Styled) else cell
     if not isinstance(cell, str):
         return "" if cell is None else cell
     text = printable(cell)  # a bare carriage return would begin a row of its own
@@ -197,7 +186,7 @@ def markdown_lines(table: Table) -> list[str]:
     columns = table.on(Surface.MARKDOWN)
     rows = ([_markdown_cell(column.value(row)) for column in columns] for row in table.rows)
     numeric = {place for place, column in enumerate(columns) if column.numeric}
-    return markup.table([_markdown_cell(column.name) for column in columns], rows, numeric)
+    return markup.table([escaped(column.name) for column in columns], rows, numeric)
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -205,74 +194,68 @@ def _markdown_cell(cell: Cell) -> str:
         return escaped(cell)
     if cell.style == "code":
         return code(cell.text) + cell.mark
-    text = escaped(cell.text)
-    text = (f"**{text}**" if cell.style == "strong" else text) + escape(cell.mark)
-    return ", ".join([text, *map(escaped, cell.below)])
+    text = f"**{escaped(cell.text)}**" if cell.style == "strong" else escaped(cell.text)
+    return ", ".join([text + escape(cell.mark), *map(escaped, cell.below)])
 
 
-def terminal(table: Table) -> RenderableType:
+@dataclass(frozen=True)
+class _Fitting:
+    """A table whose layout depends on the terminal's width."""
+
+    table: Table
+    in_parts: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        def fits(shown: RichTable) -> bool:
+            return Measurement.get(console, options.update(max_width=10_000), shown).maximum <= options.max_width
+
+        first, *others = self.table.on(Surface.TERMINAL)
+        if not self.in_parts:
+            narrowest = max((layout for column in (first, *others) for layout in column.narrow), default=0)
+            layouts = [[each for each in (first, *others) if way not in each.narrow] for way in range(narrowest + 1)]
+            wide_enough = filter(fits, (_rich_table(self.table, columns) for columns in layouts))
+            kept = [first, *(column for column in others if narrowest not in column.narrow)]
+            yield next(wide_enough, None) or _rich_table(self.table, kept, by_first=bool(others))
+        while self.in_parts and others:
+            parts = [_rich_table(self.table, [first, *others[: place + 1]]) for place in range(len(others))]
+            count = next((place for place, part in enumerate(parts) if place and not fits(part)), len(parts))
+            yield parts[count - 1]
+            yield Text()
+            others = others[count:]
+
+
+def terminal(table: Table, *, in_parts: bool = False) -> RenderableType:
     """The widest layout that fits the terminal, without a shortened name.
 
-    Where none fits, texts of the first column get lines of their own.
+    Where none fits, texts of the first column get lines of their own. ``in_parts``: several tables below each other
+    instead, with as many columns as fit, each with the first column.
     """
-    columns = table.on(Surface.TERMINAL)
-    narrowest = max((layout for column in columns for layout in column.narrow), default=0)
-    layouts = [_rich_table(table, columns, layout) for layout in range(narrowest + 1)]
-    return _Fitting([*layouts, _rich_table(table, columns, narrowest, by_first=len(columns) > 1)])
+    return _Fitting(table, in_parts)
 
 
-class _Fitting:
-    def __init__(self, tables: Sequence[RichTable]) -> None:
-        self._tables = tables
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        *wider, last = self._tables
-        yield next((table for table in wider if _fits(table, console, options)), last)
-
-
-def _fits(table: RichTable, console: Console, options: ConsoleOptions) -> bool:
-    return Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width
-
-
-class InParts:
-    """A table for a terminal, in several below each other with as many columns as fit, each with the first one."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        first, *left = self._table.on(Surface.TERMINAL)
-        while left:
-            taken = 1
-            while taken < len(left) and _fits(
-                _rich_table(self._table, [first, *left[: taken + 1]], 0), console, options
-            ):
-                taken += 1
-            yield _rich_table(self._table, [first, *left[:taken]], 0)
-            yield Text()
-            left = left[taken:]
-
-
-def _rich_table(table: Table, columns: Sequence[Column], layout: int, *, by_first: bool = False) -> RichTable:
-    """One layout; where asked, with the first column's text above the rows that share it."""
-    first, *others = columns
-    columns = [column for column in (others if by_first else columns) if layout not in column.narrow]
+def _rich_table(table: Table, columns: Sequence[Column], *, by_first: bool = False) -> RichTable:
+    """One layout; ``by_first``: with the first column's text above the rows that share it."""
+    lines = [[(column.brief or column.value)(row) for column in columns] for row in table.rows]
+    names = [plain(line[0]) for line in lines] if by_first else []
+    if by_first:
+        columns, lines = columns[1:], [line[1:] for line in lines]
     shown = bare_table()
     for column in columns:
         align: Literal["right", "left"] = "right" if column.numeric else "left"
         shown.add_column(column.name, justify=align, no_wrap=column.numeric, overflow="fold")
     above = ""
-    before: list[Cell] = [""] * len(columns)
-    for row in table.rows:
-        if by_first and (name := plain((first.brief or first.value)(row))) not in ("", above):
-            shown.add_row(Text(name, style="bold"))
-            above = name
-        cells = [(column.brief or column.value)(row) for column in columns]
-        is_faint = table.faint is not None and table.faint(row)
-        line = []
-        for column, cell, old in zip(columns, cells, before, strict=True):
-            style = _STYLES[cell.style] if isinstance(cell, Styled) else "dim" if is_faint else ""
-            line.append(Text("" if column.once and cell == old else plain(cell), style=style))
-        shown.add_row(*([Text("  ") + line[0], *line[1:]] if by_first else line))
-        before = cells
+    for place, (row, line) in enumerate(zip(table.rows, lines, strict=True)):
+        if by_first and names[place] not in ("", above):
+            above = names[place]
+            shown.add_row(Text(above, style="bold"))
+        otherwise = "dim" if table.faint is not None and table.faint(row) else ""
+        cells = [
+            Text(
+                "  " * (by_first and not number)
+                + ("" if column.once and place and cell == lines[place - 1][number] else plain(cell)),
+                style=_STYLES[cell.style] if isinstance(cell, Styled) else otherwise,
+            )
+            for number, (column, cell) in enumerate(zip(columns, line, strict=True))
+        ]
+        shown.add_row(*cells)
     return shown

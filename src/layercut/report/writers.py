@@ -1,8 +1,7 @@
 """Both forms of a report: its sections as one page for a browser, and as Markdown with pictures.
 
-Both are made from the same blocks, so that their numbers and words cannot differ. Templates escape what they are given;
-raw HTML, links and pictures inside Markdown stay plain text. The page's content policy allows its own script, by its
-hash, and no network. The same sections give the same bytes.
+Templates escape what they are given; raw HTML, links and pictures inside Markdown stay plain text. The page's content
+policy allows its own script, by its hash, and no network. The same sections give the same bytes.
 """
 
 from __future__ import annotations
@@ -10,30 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from markupsafe import Markup, escape
 
 from layercut.report import picture
-from layercut.report.elements import (
-    Beside,
-    Block,
-    Details,
-    Example,
-    Facts,
-    Figure,
-    Html,
-    Lead,
-    Panel,
-    Section,
-    Side,
-    bullets,
-)
+from layercut.report.elements import Beside, Block, Details, Example, Facts, Figure, Lead, Section, Side, bullets
 from layercut.report.table import Surface, Table, markdown_lines, units
 from layercut.text import markup
 from layercut.text.markup import MOST_CHARACTERS, code, escaped, fenced, printable
@@ -41,24 +26,20 @@ from layercut.text.markup import MOST_CHARACTERS, code, escaped, fenced, printab
 ASSETS = Path(__file__).parent / "assets"
 MARK = '<meta name="generator" content="layercut">'
 """Part of page.html, by which a page of layercut is known."""
-_SHORT = 30
-"""Letters of a model's name that fits in a line of the heading."""
-_LEAD = 60
-"""Characters that are shown before the first difference of two long answers."""
+_SHORT = 30  # letters of a model's name that fits in a line of the heading
+_LEAD = 60  # characters that are shown before the first difference of two long answers
 
 
 def page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
     """A page with these sections; the model's name in its heading is not broken at its hyphens, unless it is long."""
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
-    assert "</script" not in script.lower(), "a script of the page would end its own tag"
-    assert "<!--" not in script, "a script of the page would open a comment"
+    assert "</script" not in script.lower() and "<!--" not in script, "the page's script would end its own tag"
     sections = [section for section in sections if Surface.PAGE in section.on]
     names = [section.name for section in sections]
     assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
     heading = Markup("{}").format(title)
     if 0 < len(model) <= _SHORT:
-        before, name, after = title.partition(model)
-        heading = Markup('{}<span class="model">{}</span>{}').format(before, name, after)
+        heading = Markup('{}<span class="model">{}</span>{}').format(*title.partition(model))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return filled(
         "page.html",
@@ -77,7 +58,7 @@ def filled(template: str, **values: Any) -> Markup:
     return Markup(templates().get_template(template).render(**values))
 
 
-@lru_cache(maxsize=1)
+@cache
 def templates() -> Environment:
     """The templates of the folder assets."""
     environment = Environment(
@@ -88,12 +69,15 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "kind": lambda block: type(block).__name__.lower(),
         "units": units,
-        "drawn": _drawn,
+        "drawn": lambda panel, name, columns: Markup("".join(picture.drawn(panel, name, columns=columns))),
         "inline": inline,
         "prose": lambda text: Markup(_markdown().render(text)),
         "printable": printable,
-        "shortened": shortened,
+        "shortened": lambda text: printable(
+            text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]"
+        ),
         "pieces": pieces,
     }
     environment.globals["PAGE"] = Surface.PAGE
@@ -105,20 +89,12 @@ def inline(text: str) -> Markup:
     return Markup(_markdown().renderInline(text))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _markdown() -> MarkdownIt:
     rules = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
     markdown = MarkdownIt("commonmark", {"html": False}).disable(rules)
-    markdown.add_render_rule("text", _escape_text)
+    markdown.add_render_rule("text", lambda _, tokens, place, *__: escape(units(tokens[place].content)))
     return markdown
-
-
-def _escape_text(_: object, tokens: Sequence[Token], place: int, *__: object) -> str:
-    return escape(units(tokens[place].content))
-
-
-def _drawn(panel: Panel, name: str, columns: int) -> Markup:
-    return Markup("").join(Markup(svg) for svg in picture.drawn(panel, name, columns=columns))
 
 
 class MarkedText(NamedTuple):
@@ -145,18 +121,12 @@ def pieces(side: Side) -> MarkedText:
     )
 
 
-def shortened(text: str) -> str:
-    """The beginning of a long text."""
-    return printable(text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]")
-
-
 def markdown_text(title: str, sections: Sequence[Section], folder: Path) -> str:
     """A report in Markdown with these sections; its pictures are drawn into ``folder``."""
     parts = [f"# {markup.escape(title)}"]
     for section in sections:
         if Surface.MARKDOWN in section.on:
-            lead = [escaped(section.lead)] if section.lead else []
-            parts += [f"## {escaped(section.title)}", *lead, markdown_of(section.blocks, folder)]
+            parts += [f"## {escaped(section.title)}", escaped(section.lead), markdown_of(section.blocks, folder)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -172,10 +142,9 @@ def _block_markdown(block: Block, folder: Path | None, level: int) -> str:
         case Table():
             caption = [f"**{escaped(block.caption)}**", ""] if block.caption else []
             return "\n".join([*caption, *markdown_lines(block)])
-        case Figure() if Surface.MARKDOWN in block.on:
+        case Figure():
             has_picture = block.picture and folder is not None and picture.save(block, folder / block.picture)
-            image = [f"![{block.title}]({block.picture})"] if has_picture else []
-            return markdown_of([*image, *([block.table] if block.table else [])])
+            return markdown_of([f"![{block.title}]({block.picture})" if has_picture else "", block.table or ""])
         case Lead(lines=[("", text)]):
             return text
         case Lead():
@@ -184,14 +153,11 @@ def _block_markdown(block: Block, folder: Path | None, level: int) -> str:
             return bullets(f"{name}: {text}" for name, text in block.facts)
         case Example():
             return _example_markdown(block)
-        case Details():
-            if Surface.MARKDOWN not in block.on:
-                return ""
+        case Details() if Surface.MARKDOWN in block.on:
             return f"{'#' * level} {escaped(block.summary)}\n\n{markdown_of(block.blocks, folder, level + 1)}"
         case Beside():
             return markdown_of(block.blocks, folder, level)
-        case Html() | Figure():
-            return ""
+    return ""
 
 
 def _example_markdown(example: Example) -> str:
@@ -209,7 +175,6 @@ def _example_markdown(example: Example) -> str:
         for side in sides[:2]:
             if " ".join(printable(side.text).split()) not in brief:
                 before, mark, after = pieces(side)
-                text = f"{before}⟦{mark}⟧{after}" if mark else before + after
                 named = ", ".join(filter(None, (markup.escape(side.name), readout)))
-                parts += [f"{named}:", "\n".join(fenced(text))]
+                parts += [f"{named}:", "\n".join(fenced(f"{before}⟦{mark}⟧{after}" if mark else before + after))]
     return "\n\n".join(parts)

@@ -148,17 +148,15 @@ class EvalVerb(Verb):
     def show(self, done: Evaluated, io: Io) -> Shown:
         """See ``Verb``: scores, and with ``against`` what is kept."""
         from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
-        from layercut.report.comparison import comparison_tables, discordance_table, discordances
+        from layercut.report.comparison import comparison_tables
         from layercut.report.runs import metrics_table
-        from layercut.report.table import terminal
 
         scores, folder = metrics_table(done.metrics), f"run folder: {done.folder}"
         if self.against is None:
             return Shown(done.metrics, [scores], [folder])
         runs = [open_run(self.against), open_run(done.folder)]
         rows, remarks = compare_two(*runs, seed=self.seed), notes(*runs)
-        apart = discordances(runs, rows)
-        tables = [scores, *comparison_tables(rows), *([terminal(discordance_table(apart))] if apart else [])]
+        tables = [scores, *comparison_tables(rows)]
         return Shown({**done.metrics, "against": to_dict(rows, remarks)}, tables, [*remarks, folder])
 
     def _planned(self, io: Io) -> tuple[ModelHandle | ServedModel, CutPlan, Path]:

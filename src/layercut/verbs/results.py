@@ -104,11 +104,10 @@ class CompareVerb(Verb):
         done = Compared(runs, compare_two(*runs, seed=self.seed), notes(*runs))
         if self.page is not None:
             from layercut.evidence.study import StudyResults
-            from layercut.report.comparison import two_runs
             from layercut.report.reports import write_comparison
 
             study = StudyResults(runs[0], [runs[1]], done.rows, self.seed, [])
-            io.say(f"page: {write_comparison(self.page, study, two_runs(done.rows, done.notes))}")
+            io.say(f"page: {write_comparison(self.page, study, done.notes)}")
         return done
 
     def show(self, done: Compared, io: Io) -> Shown:

@@ -196,7 +196,7 @@ class SelectVerb(Verb):
 
     def show(self, done: Selected, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.report.selection import held_out_table, ranking_table
+        from layercut.report.runs import held_out_table, ranking_table
 
         chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)
         lines = [f"{done.plan.criterion}: {done.plan.describe()}", f"plan: {done.path}"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import Place, places
-from layercut.report.comparison import discordances
 from layercut.runs.directory import RunFolder
 from tests.support.pages import about_arm
 from tests.support.run_builder import Result, build_run
@@ -50,26 +49,3 @@ def test_two_runs_at_one_depth_are_not_joined(tmp_path: Path) -> None:
     found = placed(tmp_path, runs)
     assert found["a"].series == found["b"].series
     assert found["a"].part != found["b"].part
-
-
-def test_readouts_are_counted_on_the_same_items(tmp_path: Path) -> None:
-    def results(written: float) -> list[Result]:
-        ranked = Result(task="copy", readout="rank", score=0.9, n=40)
-        return [ranked, Result(task="copy", readout="short", score=written, n=40, chance=0.0)]
-
-    uncut = build_run(tmp_path / "uncut", results(0.9))
-    cut = build_run(tmp_path / "cut", results(0.3), removed=(3,))
-    found = discordances([uncut, cut], compare_runs(uncut, [cut]))
-    assert [(one.run, one.ranked, one.written, one.items.total()) for one in found] == [
-        ("uncut", "rank", "short", 40),
-        ("cut", "rank", "short", 40),
-    ]
-    for one, run in zip(found, (uncut, cut), strict=True):
-        right = {
-            readout: {record["id"] for record in run.records("copy", readout) if record["outcome"] == "right"}
-            for readout in ("rank", "short")
-        }
-        assert one.items[True, True] == len(right["rank"] & right["short"])
-        assert one.items[True, False] == len(right["rank"] - right["short"])
-        assert one.items[False, True] == len(right["short"] - right["rank"])
-    assert found[1].items[True, False] > found[0].items[True, False]

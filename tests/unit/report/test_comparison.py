@@ -18,7 +18,7 @@ def printed(*renderables, width: int) -> str:
 
 
 def table_lines(text: str) -> list[str]:
-    lines = [line for line in text.splitlines() if not line.startswith("mean of ")]
+    lines = [line for line in text.splitlines() if not line.startswith(("ranked ", "written "))]
     return [line for line in lines if any(word in line for word in ("rank", "short", "chain"))]
 
 

@@ -89,10 +89,7 @@ def diagnoses() -> dict[str, Diagnosis]:
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False), *clamped],
             {"first_wrong": {"reverse-3": where}},
         ),
-        "demoted": (
-            [row("demoted", "greedy", 0.8, 0.1, headline=False)],
-            {"verdicts": {"reverse-3": counts}},
-        ),
+        "demoted": ([row("demoted", "greedy", 0.8, 0.1, headline=False)], {"verdicts": {"reverse-3": counts}}),
     }
     return {
         name: {

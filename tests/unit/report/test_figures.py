@@ -16,7 +16,6 @@ import vl_convert
 
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import NOT_HEALED, Place, StudyResults, study_results
-from layercut.report import picture
 from layercut.report.charts import curves
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.picture import save, specification
@@ -41,7 +40,7 @@ def test_same_rows_same_bytes(quickstart, tmp_path: Path) -> None:
 
 
 def test_with_little_address_space_there_is_no_picture_and_one_line(quickstart, tmp_path: Path) -> None:
-    """V8 would end the process: drawing is done in another one."""
+    """V8 would end the process."""
     figure = replace(figure_of(quickstart), table=None)
     (tmp_path / "figure.pickle").write_bytes(pickle.dumps(figure))
     code = f"""
@@ -57,14 +56,6 @@ print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a")
     assert (done.returncode, done.stdout) == (0, "False [] []\n"), done.stderr
     assert done.stderr.count("\n") == 1 and "no pictures" in done.stderr
     assert not (tmp_path / "a.png").exists()
-
-
-def test_another_process_draws_the_same_bytes(quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = figure_of(quickstart)
-    assert save(figure, tmp_path / "a.png")
-    monkeypatch.setattr(picture, "_in_a_child", lambda: True)
-    assert save(figure, tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_every_plan_has_its_point_and_interval(quickstart) -> None:

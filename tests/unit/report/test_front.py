@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from layercut.report.first import first_of_prune
-from layercut.report.front import BEHIND, DRAFTED, OTHERS, PLANS, Front, front_figure, front_of, front_table
+from layercut.report.front import BEHIND, OTHERS, PLANS, Front, front_figure, front_of, front_table
 from layercut.report.reports import write_reports
 from layercut.report.table import plain
 from layercut.runs.directory import PAGE
 from layercut.runs.prune import RESULT, Alternative, Estimated, PruneResult, Served, TimedSpeed
-from tests.support.pages import a_draft, write_prune
+from tests.support.pages import write_prune
 
 
 def alternative(result: PruneResult, name: str, disk_bytes: int, value: float) -> Alternative:
@@ -104,23 +102,6 @@ def test_the_plots_have_a_point_for_each_model_and_the_goal(tmp_path: Path) -> N
         (BEHIND, 80.0, 120.0), (OTHERS, 97.0, 90.0), (PLANS, 90.0, 80.0)
     ]  # fmt: skip
     assert figure.panels[0].spec["usermeta"]["hover"][0].startswith("model: 20\nweights: 524 MB")
-
-
-def test_a_draft_keeps_everything_at_its_own_speed(tmp_path: Path) -> None:
-    result, drafted = with_others(tmp_path), a_draft()
-    front = front_of(result, drafted)
-    assert front is not None
-    (point,) = (one for one in front.models if one.label == DRAFTED)
-    assert point.change == 0 and [share.kept.value for share in point.kept if share.kept] == [1.0]
-    assert point.request is not None and point.request.ratio.value == pytest.approx(1 / 1.3)
-    assert point.request.ratio.low == pytest.approx(1 / 1.4) and point.request.ratio.high == pytest.approx(1 / 1.2)
-    assert point.request.cut.value == pytest.approx(point.request.uncut.value / 1.3)
-    assert "nothing is lost" in front.note and "forecast on 32 answers" in front.note
-    assert DRAFTED in {key.label for key in front_figure(front).legend}
-    for without in (front_of(result), front_of(result, drafted.model_copy(update={"verdict": "slower"}))):
-        assert without is not None and DRAFTED not in {one.label for one in without.models}
-    untimed = front_of(result.model_copy(update={"served": ()}), drafted)
-    assert untimed is not None and DRAFTED not in {one.label for one in untimed.models}
 
 
 def test_the_page_shows_it(tmp_path: Path) -> None:

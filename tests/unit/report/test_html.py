@@ -19,10 +19,9 @@ from layercut.evidence.advice import advise
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.completions import first_difference
 from layercut.evidence.study import study_results
-from layercut.evidence.uses import USES
-from layercut.report import advice_text, reports
+from layercut.report import advice_text
 from layercut.report.answers import errors
-from layercut.report.reports import ITEMS_PAGE, KINDS, write_reports
+from layercut.report.reports import KINDS, write_reports
 from layercut.report.retention import retention
 from layercut.report.source import read_source
 from layercut.report.words import kept, readout_words
@@ -89,10 +88,6 @@ def test_the_answer_comes_first(study: Path) -> None:
         (f"{row.task} {readout_words(row.readout)}", row.finding, str(row.n)) for row in rows
     ]
     assert all(kept(row.kept_share) == line[2] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
-    for line in page.tables["uses.csv"][1:]:
-        assert line[1] == advice_text.in_short(
-            advise(study, use=next(u.name for u in USES.values() if u.what == line[0]))
-        )
 
 
 def test_a_kept_checkpoint_is_named_with_its_folder(study: Path, tmp_path: Path) -> None:
@@ -335,7 +330,6 @@ def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, who
     root = whole.parent.parent
     shutil.copytree(study, tmp_path / "study")
     shutil.copytree(root / "diagnosis", tmp_path / "diagnosis")
-    (tmp_path / "study" / ITEMS_PAGE).write_text("of an earlier report")
     found = study_results(study)
     runs = (found.uncut, *found.cuts)
     records = [record for run in runs for one in QUICKSTART for record in run.records(one.task, one.readout)]
@@ -352,18 +346,7 @@ def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, who
     assert not shown(texts=False)
     page = read(tmp_path / "study" / PAGE)
     assert "errors" not in sections(page) and "items" not in sections(page) and "broken" in sections(page)
-    assert not (tmp_path / "study" / ITEMS_PAGE).exists()
     assert len(shown(texts=True)) > 4
-
-
-def test_many_answers_get_a_page_of_their_own(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "MOST_BYTES", 1000)
-    shutil.copytree(study, tmp_path / "study")
-    page = write_reports(tmp_path / "study")["page"]
-    assert ITEMS_PAGE in read(page).attributes("href")
-    assert unpacked((page.parent / ITEMS_PAGE).read_text()) == unpacked((study / PAGE).read_text())
-    monkeypatch.undo()
-    assert not (write_reports(tmp_path / "study")["page"].parent / ITEMS_PAGE).exists()
 
 
 def test_one_page_shows_one_model(study: Path, tmp_path: Path) -> None:

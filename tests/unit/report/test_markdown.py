@@ -49,26 +49,6 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
     assert str(tmp_path) not in first.read_text()
 
 
-def test_headline_claims_are_the_findings(report, quickstart):
-    rows = [row for row in compare_runs(*quickstart) if row.is_headline]
-    head = report.split("### Findings of 2 plans")[1].split("\n### ")[0]
-    for name in ("reverse-3", "random-3"):
-        block = head.split(f"**{name}**")[1].split("\n**")[0]
-        for finding, start in (
-            ("lost", "Lost"),
-            ("damaged", "Damaged"),
-            ("kept", "Kept"),
-            ("undecided", "Too few items"),
-        ):
-            own = [row for row in rows if row.cut.name == name and row.finding == finding]
-            claimed = re.search(rf"- \*\*{start}[^*]*\*\*(.*)", block)
-            assert bool(own) == bool(claimed)
-            if own:
-                tasks = re.findall(r"(?:^ |; )(\w+) \(", claimed[1])
-                assert tasks == [row.task for row in own]
-    assert re.search(r"copy [^\n]*100 \[93, 108\] %[^\n]* 20 \[12, 34\] %", head)
-
-
 def test_every_row_is_in_the_tables(report, quickstart):
     rows = compare_runs(*quickstart)
     scores = report.split("### Every number of 2 plans")[1].split("\n## ")[0]
@@ -84,23 +64,8 @@ def test_every_row_is_in_the_tables(report, quickstart):
         assert cells[6].startswith(f"{100 * row.values.uncut.value:.1f} [")
         assert cells[11] == f"{row.values.lost}/{row.values.gained}"
         assert cells[12:] == [p_value(row.values.p_value), p_value(row.p_value)]
-    assert report.count("per task (--limit 64)") == 3
+    assert report.count("per task (--limit 64)") == 1
     assert "(0.25) on 64 items" in scores
-
-
-def test_items_on_which_two_readouts_disagree_add_up(report, quickstart):
-    section = report.split("### Items that are ranked, written, both or neither")[1].split("\n## ")[0]
-    lines = [line.strip("|").split("|") for line in section.splitlines() if re.match(r"\| \w", line)][1:]
-    runs = [quickstart[0], *quickstart[1]]
-    assert {cells[2].strip() for cells in lines} == {run.name for run in runs}
-    for cells in lines:
-        n, both, only_ranked, only_written, neither = (int(cell) for cell in cells[3:])
-        assert n == both + only_ranked + only_written + neither
-        run = next(run for run in runs if run.name == cells[2].strip())
-        readouts = [name.strip() for name in cells[1].split("/")]
-        task = cells[0].strip().replace("\\", "")
-        right = [sum(one["outcome"] == "right" for one in run.records(task, name)) for name in readouts]
-        assert right == [both + only_ranked, both + only_written]
 
 
 def test_outcomes_add_up(report):
@@ -192,7 +157,6 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
         "## How many layers can be removed?",
         "### Evidence behind this answer",
         "## Scores of every plan",
-        "### Findings of 1 plan",
         "### Every number of 1 plan: a line for each metric",
         "### What the findings and numbers mean",
         "## Retention by number of removed layers",
@@ -273,9 +237,7 @@ def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):
     build_run(tmp_path / "healed", [Result(**{**vars(task), "score": 0.8}), same], removed=(3,))
     reports = write_reports(tmp_path)
     text = reports["report"].read_text()
-    assert re.search(r"^- \*\*Gained,\*\*.*: letters \(", text, re.M)
     assert re.search(r"\| letters \|.*\| gained \|", text) and re.search(r"\| names \|.*\| at chance \|", text)
-    assert re.search(r"^- \*\*Nothing to lose,\*\*.*: names \(", text, re.M)
     page = reports["page"].read_text()
     assert ": names (rank)." in page
     assert ">gained<" in page.replace(" ", "").replace("\n", "")

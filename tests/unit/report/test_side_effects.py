@@ -39,7 +39,7 @@ def test_a_difference_that_counts_is_said_in_plain_words_with_its_counts(tmp_pat
     line = "stops by itself: 6 of 24, before 18 of 24 (2 checks, 48 items)"
     assert side_effect_words(result.side_effects) == line and line in dict(first.facts)["side effects"]
     table = next(part for part in first.behind if getattr(part, "name", "") == "side_effects")
-    assert [one.task for one in table.rows] == ["endings", "instructions"]
+    assert [row[0] for row in table.rows] == [effect.what for effect in result.side_effects]
 
 
 def test_every_check_has_plain_words() -> None:

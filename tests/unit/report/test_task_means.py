@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layercut.evidence.means import form_means
-from layercut.report.comparison import form_mean_lines
-from layercut.report.scores import form_mean_tables
+from layercut.report.comparison import means_table
 from tests.unit.report.test_advice import row
 
 
@@ -25,13 +24,13 @@ def test_each_task_counts_once_in_its_form() -> None:
     assert found["cut", "ranked"].tasks == ("a", "b") and found["cut", "written"].tasks == ("a", "c")
     kept = found["cut", "written"].retention_above_chance
     assert kept is not None and abs(kept.value - 0.2) < 0.01 and kept.n == 800
-    first, second = form_mean_lines(rows)
-    assert "uncut 70, cut 58, difference -12 [" in first
-    assert "uncut 70, cut 22, difference -48 [" in second
-    assert "above chance 20 [" in second
-    (table,) = form_mean_tables(rows)
-    assert [[cell for _, cell in line[:4]] for line in table.page] == [
-        ["cut", "ranked", "2", "800"],
-        ["cut", "written", "2", "800"],
+    (table,) = means_table(rows, digits=0)
+    assert [[cell for _, cell in line[:6]] for line in table.page] == [
+        ["cut", "ranked", "2", "800", "70", "58"],
+        ["cut", "written", "2", "800", "70", "22"],
     ]
-    assert form_mean_tables(ranked[:1]) == []
+    assert [[str(cell).split(" [")[0] for _, cell in line[6:]] for line in table.page] == [
+        ["-12", "83", "80"],
+        ["-48", "31", "20"],
+    ]
+    assert means_table(ranked[:1]) == []

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from layercut.evidence.paired import compare_paired
-from layercut.report.selection import held_out_line, held_out_table, ranking_table
+from layercut.report.runs import held_out_line, held_out_table, ranking_table
 
 RACED: dict[str, Any] = {
     "candidates": [3, 5, 8],
