@@ -60,7 +60,7 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     rows = partial(session.rows, ARITHMETIC)
     return {
         "rows": [
-            *rows("written", written.right, chance=guessing(task), headline=True),
+            *rows("written", written.right, chance=guessing_score(task), headline=True),
             *rows("ranked", best, chance=0.25, headline=True),
             *rows("log-probability", gold, unit="nats"),
             *rows("place", place, better="lower", unit="score"),
@@ -115,7 +115,7 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
     }
     above = values_of(forced, samples, lambda _, record: above_guessing(record["tokens"]))
     worst = values_of(forced, samples, lambda _, record: max(token["rank"] for token in record["tokens"]))
-    chance = guessing(task)
+    chance = guessing_score(task)
     verdicts = {}
     for name in (model.name for model in session.cuts):
         lost = [i for i in range(len(samples)) if first[session.uncut.name][i] > first[name][i]]
@@ -172,7 +172,7 @@ def place_of(index: int, scores: Sequence[float]) -> int:
     return 1 + sum(other > own or (other == own and where < index) for where, other in enumerate(scores))
 
 
-def guessing(task: FewShotTask) -> float:
+def guessing_score(task: FewShotTask) -> float:
     """Accuracy of always writing the most common right answer of all report items."""
     return task.split_chance("report", "short")["accuracy"]
 

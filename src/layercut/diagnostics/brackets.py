@@ -12,7 +12,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from layercut.diagnostics.arithmetic import guessing, place_of
+from layercut.diagnostics.arithmetic import guessing_score, place_of
 from layercut.diagnostics.programs import written_programs
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
@@ -62,7 +62,7 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     return {
         **programs,
         "rows": [
-            *session.rows(NAME, "closed", written.right, chance=guessing(task), headline=True),
+            *session.rows(NAME, "closed", written.right, chance=guessing_score(task), headline=True),
             *session.rows(NAME, "next bracket", following, chance=1 / 3, headline=True),
             *session.rows(NAME, "log-probability", gold, unit="nats"),
             *programs["rows"],

@@ -55,7 +55,7 @@ class SessionModel:
     shares: frozenset[Needs] = frozenset(get_args(Needs))  # common parts with the original model
 
 
-class Graded(NamedTuple):
+class GradedAnswers(NamedTuple):
     """Answers of the models to the items of a task."""
 
     samples: list[Sample]
@@ -104,14 +104,14 @@ class DiagnosticSession:
 
     def grade(
         self, name: str, task: Task, readout: Readout = "short", models: Sequence[SessionModel] | None = None
-    ) -> Graded:
+    ) -> GradedAnswers:
         """Answers of every model to the report items of a task, as many as the limit asks for."""
         samples = task.samples("report", self.limit)
         self.came(task.name, samples)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         answers = self.ask(name, requests, models)
         right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
-        return Graded(samples, requests, answers, right)
+        return GradedAnswers(samples, requests, answers, right)
 
     def ask(
         self,
