@@ -148,9 +148,6 @@ class TokenDamage(NamedTuple):
     reference_rank: int
     likeliest: str  # the likeliest token under the plan
     reference_likeliest: str
-    overlap: float
-    """Sum over all tokens of the smaller of both probabilities: how often a token that the plan draws is accepted in
-    speculative sampling (arXiv:2211.17192)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,6 @@ class TokenChoice(NamedTuple):
     reference_rank: Tensor
     likeliest: Tensor
     reference_likeliest: Tensor
-    overlap: Tensor  # sum of the smaller probabilities; (N,) float
 
 
 class Reference(NamedTuple):
@@ -85,13 +84,11 @@ def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Toke
     def rank(logits_NV: Tensor) -> Tensor:
         return 1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1)
 
-    q_NV = torch.softmax(plan_NV, dim=-1, dtype=torch.float32)
     return TokenChoice(
         rank(plan_NV),
         rank(reference.logits_NV),
         plan_NV.argmax(dim=-1),
         reference.logits_NV.argmax(dim=-1),
-        torch.minimum(reference.weight_NV, q_NV).sum(dim=-1),
     )
 
 
@@ -203,15 +200,13 @@ def _tokens(
     tokenizer, shown = loaded.tokenizer, ""
     tokens = []
     values = zip(*values_5T[:3].tolist(), *choice_5T.tolist(), strict=True)
-    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest, overlap) in enumerate(
-        values
-    ):
+    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest) in enumerate(values):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
         text = decode(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
         added, shown = text[len(shown) :], max(shown, text, key=len)
         first, reference_first = (decode(tokenizer, [int(token)]) for token in (likeliest, reference_likeliest))
         ranks = (int(rank), int(reference_rank))
-        tokens.append(TokenDamage(added, nll, reference_nll, kl, *ranks, first, reference_first, overlap))
+        tokens.append(TokenDamage(added, nll, reference_nll, kl, *ranks, first, reference_first))
     return tuple(tokens)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +28,7 @@ from layercut.evidence.fixed_sequence import (
 )
 from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import prune_result, study_runs
-from layercut.evidence.uses import USES, Use, is_written, named_use
+from layercut.evidence.uses import Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.prune import VERSUS, PruneResult
 from layercut.runs.settings import shown
@@ -270,20 +269,6 @@ def judge(
         folder=folder,
         pruned=pruned,
     )
-
-
-def advice_by_use(rows: Sequence[ComparisonRow], seed: int) -> dict[str, Advice]:
-    """Judge the plans for every use that was measured, by ``KEEP`` and ``CONFIDENCE``; uses with the same rows once."""
-    advice: dict[str, Advice] = {}
-    seen: set[tuple[tuple[str, str], ...]] = set()
-    for use in USES.values():
-        with suppress(InputError):  # nothing that was measured covers it
-            of_use = judge(rows, use, keep=KEEP, confidence=CONFIDENCE, seed=seed)
-            judged = tuple(dict.fromkeys((task.task, task.readout) for plan in of_use.plans for task in plan.tasks))
-            if use.answers != "written" or judged not in seen:
-                seen.add(judged)
-                advice[use.name] = of_use
-    return advice
 
 
 def _paths(arms: Sequence[ComparedRun], *, is_one: bool) -> dict[str, list[str]]:

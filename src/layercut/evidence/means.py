@@ -142,11 +142,6 @@ class FormMean(NamedTuple):
     form: Form
     mean: TaskMean
 
-    @property
-    def words(self) -> str:
-        """``mean of 7 ranked tasks, n 448``."""
-        return f"mean of {len(self.mean.tasks)} {self.form} tasks, n {self.mean.difference.n:,}"
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {"run": self.run, "form": self.form, **plain_estimates(self.mean._asdict())}

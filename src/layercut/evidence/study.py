@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
-from layercut.runs.directory import METRICS, RunFolder, check_folder, is_run, runs_in
+from layercut.runs.directory import RunFolder, check_folder, is_run, runs_in
 from layercut.runs.healing import ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
 from layercut.runs.json_text import load
 from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
 from layercut.runs.settings import shown
-from layercut.runs.study import DIAGNOSE, STEPS, SWEEP, UNCUT, arms_in, failures_in
+from layercut.runs.study import UNCUT, arms_in, failures_in
 
 
 class StudyRuns(NamedTuple):
@@ -55,8 +55,7 @@ def study_runs(folder: Path) -> StudyRuns:
         )
     given_up = {name for failure in failures_in(folder) for name in failure.arms}
     plans = _plans(folder)
-    others = {UNCUT, *(set(STEPS) - set(plans))}
-    found = [RunFolder.open(path) for path in runs_in(folder) if path.name not in others]
+    found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
     found = [run for run in found if run.is_finished or run.name not in given_up]
     if not found:
         raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
@@ -114,12 +113,6 @@ def task_verdict(plan: TestedDepth | Alternative, kept: TaskKept, keep: float) -
         return "passed"
     is_less = kept.kept is not None and kept.kept.high is not None and kept.kept.high < keep
     return "shown to fail" if plan.verdict == "shown to fail" and is_less else "undecided"
-
-
-def further_reports(folder: Path) -> list[Path]:
-    """The Markdown reports of a study's finished sweep and diagnosis."""
-    files = [Path(folder) / SWEEP / "sweep.md", Path(folder) / DIAGNOSE / "diagnose.md"]
-    return [file for file in files if (file.parent / METRICS).is_file()]
 
 
 def _plans(folder: Path) -> list[str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
-from layercut.evidence.study import further_reports
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullets
 from layercut.report.source import Source, model_settings
@@ -59,14 +58,6 @@ def _sizes(variants: Sequence[ComparedRun]) -> Table:
     numeric = ("layers removed", "of the layers, %", "parameters", "change, %")
     columns = texts("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
     return Table(name="cost", caption="Size of every model", columns=columns, rows=lines)
-
-
-def further(source: Source) -> Section | None:
-    """Make the section that links the reports of a study's sweep and diagnosis; None without them."""
-    reports = further_reports(source.folder) if source.study is not None else []
-    links = bullets(f"[{path.parent.name}]({path.parent.name}/{path.name})" for path in reports)
-    section = Section(name="further", title="Sweep and diagnosis", blocks=(links,), on=Surface.MARKDOWN)
-    return section if links else None
 
 
 def provenance(source: Source) -> Section:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from layercut.evidence.study import StudyResults, further_reports
+from layercut.evidence.study import StudyResults
 from layercut.report.answers import endings, errors, items, items_section
 from layercut.report.comparison import two_runs
 from layercut.report.diagnosis import broken
@@ -21,7 +21,7 @@ from layercut.report.elements import Block, Section, bullets
 from layercut.report.first import answer, title_of
 from layercut.report.healing import healing, training
 from layercut.report.layers import each_layer, layer_measures
-from layercut.report.provenance import cost, further, provenance
+from layercut.report.provenance import cost, provenance
 from layercut.report.retention import retention
 from layercut.report.scores import evaluation, readouts, scores, seeds
 from layercut.report.source import Kind, Source, read_source
@@ -45,7 +45,7 @@ class KindOfReport(NamedTuple):
 
 
 _STUDY = (
-    answer, scores, retention, readouts, seeds, sensitivity, broken, items, errors, endings, further, cost, provenance,
+    answer, scores, retention, readouts, seeds, sensitivity, broken, items, errors, endings, cost, provenance,
 )  # fmt: skip
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(_STUDY),
@@ -84,8 +84,7 @@ def write_reports(
         InputError: no finished run in the folder, or one of another model (see read_source).
     """
     folder = Path(folder)
-    parts = [*map(Path, more), *(report.parent for report in further_reports(folder))]
-    source = read_source(folder, more=parts, seed=seed, study=study, texts=texts)
+    source = read_source(folder, more=list(map(Path, more)), seed=seed, study=study, texts=texts)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
     title = (title_of(source.study) if source.study else "") or kind.title
@@ -99,7 +98,7 @@ def write_reports(
 
 
 def study_reports(folder: Path, study: StudyResults | None) -> dict[str, Path]:
-    """Write all reports of a study, also those of its sweep, diagnosis and healings; gives them by name.
+    """Write all reports of a study, also those of its healings; gives them by name.
 
     ``study``: its results; None where nothing can be compared.
 
@@ -107,10 +106,7 @@ def study_reports(folder: Path, study: StudyResults | None) -> dict[str, Path]:
         InputError: see ``write_reports``.
     """
     _healing_reports(folder)
-    parts = {path.parent.name: path for path in further_reports(folder)}
-    for path in parts.values():
-        write_reports(path.parent)
-    return parts if study is None else write_reports(folder, seed=study.seed, study=study) | parts
+    return {} if study is None else write_reports(folder, seed=study.seed, study=study)
 
 
 def prune_reports(folder: Path, *, seed: int) -> None:

@@ -14,7 +14,6 @@ from layercut.runs.notes import Notes
 
 UNCUT = "uncut"  # name of the original model's run
 FAILURES = "failures"  # the folder of the tracebacks
-SWEEP, DIAGNOSE = STEPS = ("sweep", "diagnose")  # folders of a study with runs that are no arms
 ARMS, FAILED = "arms", "failed: "
 """Names of notes: the arms in the order of the report; before the name of a step."""
 

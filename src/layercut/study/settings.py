@@ -13,7 +13,6 @@ from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering
 from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
-from layercut.runs.study import STEPS
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
 from layercut.settings import (
@@ -29,7 +28,7 @@ from layercut.settings import (
 NO_HEALING = "none"  # the arm that every cut has by default
 LONGEST_NAME = 100
 """Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
-RESERVED = (UNCUT, "searches", "answers", "failures", *STEPS)  # folders of a study that no plan may have
+RESERVED = (UNCUT, "searches", "answers", "failures")  # folders of a study that no plan may have
 _ONE_BY_ONE = ("reverse", "random", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut contains the shallower one, whatever their settings."""
 

@@ -26,20 +26,15 @@ from layercut.surgery.slots import taken, zeroed
 from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from layercut.surgery.plan import CutPlan
-    from layercut.surgery.slots import Entries
     from layercut.surgery.vocabulary import Vocabulary
 
-    Part = Callable[[Tensor, int, Entries], Tensor]
 
 ACTIVE = "_layercut_bypass"  # attribute of a model that is under a bypass: the plan
-REORDERED = "_layercut_reordered"
-"""Attribute of a model whose MLP channels are in another order than its files have them."""
 _checked: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 _thinned: WeakKeyDictionary[nn.Module, dict[tuple[str, int, str], tuple[nn.Parameter, int, nn.Parameter]]]
 _thinned = WeakKeyDictionary()
@@ -54,23 +49,20 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return layers  # type: ignore[no-any-return]
 
 
-def remove_layers(
-    model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, part: Part = taken
-) -> PreTrainedModel:
+def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> PreTrainedModel:
     """Remove the plan's layers from ``model`` in place, mend its config, and return it. An empty plan changes nothing.
 
-    The plan may be given as layers: ``remove_layers(model, "24-26")``. ``part`` takes the entries of a tensor along one
-    dimension, of MLP channels that stay; they are copied if it is left out.
+    The plan may be given as layers: ``remove_layers(model, "24-26")``.
 
     Raises:
         InputError: the plan does not fit the model, or a bypass is active on it.
     """
-    apply_plan(model, plan, part=part).pop_all()  # what would undo it is let go, and the removed layers with it
+    apply_plan(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
     _thinned.pop(model, None)
     return model
 
 
-def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, part: Part = taken) -> ExitStack:
+def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> ExitStack:
     """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
     Raises InputError: the plan does not fit the model, or a bypass is active on it.
     """
@@ -89,7 +81,6 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, p
     plan = as_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
         raise plan.unfit(f"this one has {len(layers)}")
-    refuse_reordered(model, plan)
     # transformers puts its output recording hooks on the layers once per model, when hidden states are first asked for.
     # Inside a bypass, the layers that are out would never get theirs, and the restored model would return too few.
     if isinstance(parent, PreTrainedModel):
@@ -102,7 +93,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, p
         if not plan.is_uncut:
             before = _owners(model) if is_quantized(new) else {}
             if plan.channels is not None:
-                _thin(undo, model, layers, plan, part)
+                _thin(undo, model, layers, plan)
             if plan.vocabulary is not None:
                 _trim(undo, model, plan.vocabulary)
             if plan.removed:
@@ -122,15 +113,6 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int], *, p
                 _set(undo, config, _OVERRIDES, getattr(type(config).from_dict(new), _OVERRIDES))
         return undo.pop_all()
     raise AssertionError("unreachable")
-
-
-def refuse_reordered(model: PreTrainedModel, plan: CutPlan) -> None:
-    """Raise InputError for a plan with channels, where the model has them in another order."""
-    if plan.channels is not None and getattr(model, REORDERED, False):
-        raise InputError(
-            "the MLP channels of this model were put into another order by draft_view, so a plan's channels are others "
-            "here; load the model again."
-        )
 
 
 def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
@@ -155,7 +137,7 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     return old, thin_config(new, plan.channels), settings
 
 
-def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan, part: Part) -> None:
+def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan) -> None:
     """Give the layers that stay the part of each tensor whose channels stay; what was cut before is taken again."""
     assert plan.channels is not None
     slots = mlp_width_in(model).slots
@@ -169,7 +151,7 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
             key = (plan.channels.key, layer, slot.name)
             whole, version, thin = held.get(key, (None, 0, before))
             if whole is not before or version != before._version:
-                data = part(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
+                data = taken(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
                 thin = nn.Parameter(data, requires_grad=before.requires_grad)
                 held[key] = (before, before._version, thin)
             undo.callback(module._parameters.__setitem__, slot.tensor, before)

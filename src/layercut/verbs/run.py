@@ -184,12 +184,11 @@ def _shown_outcome(outcome: StudyOutcome, is_named: bool) -> Iterator[Any]:
     from rich.text import Text
 
     from layercut.report.comparison import comparison_tables
-    from layercut.runs.study import STEPS
 
     if is_named:
         yield Text(f"\n{outcome.model}")
     yield from comparison_tables(outcome.rows)
-    reports = ("page", "report", *STEPS)
+    reports = ("page", "report")
     checkpoints = sum(name not in reports for name in outcome.paths)
     for name, path in outcome.paths.items():
         if name in reports or checkpoints <= MOST_LINES:

@@ -100,7 +100,7 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     healed = next(row for row in outcome.rows if row.cut.name == "last+seam")
     assert (healed.cut.plan, healed.cut.healing, healed.cut.removed) == ("last", "seam", (5,))
     assert healed.to_dict()["healing"] == "seam" and healed.to_dict()["criterion"] == "reverse"
-    assert "healed (seam)" in outcome.paths["report"].read_text()
+    assert "| last+seam | letters | rank |" in outcome.paths["report"].read_text()
     assert not list(folder.glob("**/checkpoint")), "checkpoints: false leaves none"
 
     loads.clear()
@@ -425,7 +425,7 @@ def test_a_study_stopped_again_and_again_is_one_that_ran_through(
     ("keys", "message"),
     [
         ({"sweep": {}}, "unknown key"),
-        ({"plans": {"sweep": "reverse:1"}}, "which a study uses for itself"),
+        ({"plans": {"searches": "reverse:1"}}, "which a study uses for itself"),
         (
             {"healing": [{"name": "odd", "prompts": "task:copy", "batch_size": 3, "micro_batch": 2}]},
             "batch_size 3 is no multiple of micro_batch 2",
@@ -459,7 +459,7 @@ def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(
     again, _ = run(study("wide", **keys))
     assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in outcome.rows]
     report = (folder / "report.md").read_text()
-    assert "50.0% of the MLP channels removed" in report
+    assert "| thin | mlp:0.5 |" in report
     page = (folder / "report.html").read_text()
     for shown in ("What can be removed?", "mlp:0.75"):
         assert shown in page, shown
