@@ -31,7 +31,11 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
-RENAMED: dict[str, str | None] = {}
+RENAMED: dict[str, str | None] = {
+    "first digit (paper)": None,
+    "first digit log-probability (paper)": None,
+    "Self-BLEU-4 (paper)": None,
+}
 """Old name to new name, or to None for what has ended: flags (``--objective``), verbs (``plan-size``), folders and
 files of a run (``reverse-3/heal-seam``), and fields of a record (``kept``). The only part that changes with a move."""
 TOLERANCE = 1e-4
