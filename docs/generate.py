@@ -46,9 +46,7 @@ def pages() -> dict[Path, str]:
         SOURCE / "__init__.pyi": stub(),
         PICTURE: picture(arrows, base),
         DOCS / "images" / "ranked_and_written.svg": ranked_and_written("task_accuracy"),
-        ARCHITECTURE: with_parts(
-            ARCHITECTURE, {"picture": picture_line(), "arrows": arrow_table(arrows, base), "tree": tree()}
-        ),
+        ARCHITECTURE: with_parts(ARCHITECTURE, {"picture": picture_line()}),
         CRITERIA_PAGE: with_parts(CRITERIA_PAGE, {"criteria": criteria_table(), "sections": criteria_sections()}),
         **{
             page: with_parts(page, {name: table()})
@@ -523,36 +521,6 @@ def ranked_and_written(criterion: str) -> str:
                 )
                 lines.append(f'<circle cx="{x:.1f}" cy="{down(value):.1f}" r="4" fill="{colour}"/>')
     return "\n".join([*lines, "</svg>", ""])
-
-
-def arrow_table(arrows: dict[str, set[str]], base: set[str]) -> str:
-    """What each package may import, every arrow."""
-    lines = ["| package | may import |", "|---|---|"]
-    for name in ORDER:
-        used = [other for other in ORDER if other in arrows[name]]
-        lines.append(f"| `{name}` | {', '.join(f'`{other}`' for other in used) or 'nothing of layercut'} |")
-    return "\n".join(lines)
-
-
-def tree() -> str:
-    """Every package and file with the first sentence of its docstring."""
-    lines = []
-    for name in ORDER:
-        file = SOURCE / f"{name}.py"
-        if file.exists():
-            lines += [f"- `{name}.py`: {_first_sentence(file)}"]
-            continue
-        lines += [f"- **`{name}/`**: {_first_sentence(SOURCE / name / '__init__.py')}"]
-        for path in sorted((SOURCE / name).rglob("*.py"), key=lambda path: (path.parent, path.name)):
-            if path != SOURCE / name / "__init__.py":
-                shown = path.relative_to(SOURCE / name)
-                shown = shown.parent if path.name == "__init__.py" else shown
-                lines.append(f"    - `{shown}{'/' * (path.name == '__init__.py')}`: {_first_sentence(path)}")
-    return "\n".join(lines)
-
-
-def _first_sentence(path: Path) -> str:
-    return _sentence(_docstring(path))
 
 
 def _docstring(path: Path, function: str | None = None) -> str:

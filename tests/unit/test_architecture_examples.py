@@ -1,4 +1,4 @@
-"""The examples and the jobs of docs/explanation/architecture.md, run on a tiny model."""
+"""The jobs of docs/explanation/architecture.md and the examples of docs/how_to/extend.md, run on a tiny model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from layercut.report.reports import KINDS
 from tests.support.tiny import save_tiny
 
 BRIGHT = "tests.support.studies:bright"
-PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
-_SECTION = re.compile(r"^### ([^\n]*)\n(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8") + "\n## End\n"
+EXTEND = (DOCS / "how_to" / "extend.md").read_text(encoding="utf-8") + "\n## End\n"
+_SECTION = re.compile(r"^##+ ([^\n]*)\n(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^\d+\. `([\w/]+\.py)`: ", re.MULTILINE)
 _FILE = re.compile(r"# (\w+\.py)\n")
@@ -35,7 +37,7 @@ COMMANDS = {
     "Heal": "heal last --teacher {model} --prompts task:copy --limit 8 --keep-unfinished --max-new-tokens 4 "
     "--max-steps 1 --out healed",
 }
-EXAMPLES = {title: found for title, text in _SECTION.findall(PAGE) if (found := _BLOCK.findall(text))}
+EXAMPLES = {title: found for title, text in _SECTION.findall(EXTEND) if (found := _BLOCK.findall(text))}
 
 
 @pytest.fixture
