@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -80,6 +81,9 @@ VARIABLES = (
 )
 
 
+MANY, OF_MANY_VERBS = 5, "Options of many verbs"
+
+
 def command_reference() -> str:
     """The text of reference/cli.md: every verb, its words and its options."""
     from layercut.cli.main import verbs
@@ -95,18 +99,51 @@ def command_reference() -> str:
         *table(["environment variable", "meaning"], VARIABLES),
         "",
     ]
-    for name, command in verbs().items():
-        parts += [
-            f"## layercut {name}",
-            "",
-            re.sub(r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(command.help or ""), flags=re.MULTILINE),
-            "",
-        ]
-        for title, hidden in (("", False), ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True)):
-            rows = [option_row(one) for one in command.params if bool(getattr(one, "hidden", False)) is hidden]
-            if rows:
-                parts += [*([title, ""] if title else []), *table(["flag", "meaning", "default"], rows), ""]
+    commands = verbs()
+    counts = Counter(option_row(option) for command in commands.values() for option in command.params)
+    shared = [row for row, count in counts.items() if count >= MANY]
+    parts += [f"## {OF_MANY_VERBS}", "", *table(["flag", "meaning", "default"], shared), ""]
+    for name, command in commands.items():
+        example = re.sub(
+            r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(command.help or ""), flags=re.MULTILINE
+        )
+        parts += [f"## layercut {name}", "", example, ""]
+        groups = groups_of_options(name)
+        for title, is_hidden in (
+            ("", False),
+            ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True),
+        ):
+            own, elsewhere = [], defaultdict[str, list[str]](list)
+            for option in command.params:
+                row = option_row(option)
+                if bool(getattr(option, "hidden", False)) is not is_hidden:
+                    continue
+                if row in shared:
+                    elsewhere[f"[{OF_MANY_VERBS}](#{slug_of(OF_MANY_VERBS)})"].append(row[0])
+                elif is_hidden and (group := groups.get(option.name)) is not None:
+                    elsewhere[f"[{group}](settings.md#{slug_of(group)})"].append(row[0])
+                else:
+                    own.append(row)
+            parts += [title, ""] if title and (own or elsewhere) else []
+            parts += [*table(["flag", "meaning", "default"], own), ""] if own else []
+            parts += [f"- {link}: {', '.join(names)}" for link, names in elsewhere.items()]
+            parts += [""] if elsewhere else []
     return "\n".join(parts) + "\n"
+
+
+def groups_of_options(verb: str) -> dict[str, str]:
+    """The heading, on the page of settings, of each option of a verb that sets a field of a settings class."""
+    from layercut.verbs import verb_class
+    from layercut.verbs.base import slots
+
+    titles = {kind: title for title, kind in settings_classes()}
+    found = {name: titles.get(slot.kind) for name, slot in slots(verb_class(verb)).items()}
+    return {name: title for name, title in found.items() if title}
+
+
+def slug_of(heading: str) -> str:
+    """The anchor that MkDocs gives a heading."""
+    return re.sub(r"[^\w]+", "-", heading.lower()).strip("-")
 
 
 def option_row(parameter: Any) -> tuple[str, str, str]:
