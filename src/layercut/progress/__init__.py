@@ -1,4 +1,4 @@
-"""Progress of long work: bars and tables in a terminal, lines elsewhere, and the time left where it was measured."""
+"""Progress of long work: a live line in a terminal, lines elsewhere, and the time left where it was measured."""
 
 from __future__ import annotations
 

@@ -58,12 +58,10 @@ class Tokens:
         self._left: int | None = None
         self._most, self._last = 0, time.monotonic()  # the most answers that were in progress at once
 
-    def describe(self, *, short: bool = False) -> str:
+    def describe(self) -> str:
         """``reading 4,210 tokens (45%)``, or ``512 tokens written (3.4/s), at most 3,584 left in this batch``."""
         if self._doing or not self._written:
             return self._doing
-        if short:
-            return f"{self._written:,} tokens"
         left = f", at most {self._left:,} left in this batch" if self._left else ""
         return f"{self._written:,} tokens written ({self._written / max(self._seconds, 1e-3):.3g}/s){left}"
 

@@ -1,12 +1,12 @@
-"""Progress of runs: bars and tables that stay up to date in a terminal, and lines where there is none.
+"""Progress of runs: a line for each finished part, and what is going on now.
 
-Where stderr is no terminal, a plain line is printed for each finished step, and one at least every half minute.
+A terminal shows the present step in one live line with a bar; elsewhere a line is printed at least every half minute.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, NamedTuple, Self
 
@@ -21,13 +21,8 @@ from layercut.progress.activity import Tokens, listening
 from layercut.progress.cost import Eta, Pace, Workload, clock
 from layercut.progress.heartbeat import line, under_way
 from layercut.text.counting import counted
-from layercut.text.tables import bare_table
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
-_STYLES = {"finished": "green", "failed": "red", "waiting": "dim"}
-_KEPT = ("kept, selection", "kept, report")
-_AROUND = 10  # lines of a terminal that a table leaves for other things
-_BESIDE = 48  # characters of a terminal that the names of arms leave for their state, items and time left
 
 
 def _joined(*facts: str, by: str = ", ") -> str:
@@ -35,7 +30,7 @@ def _joined(*facts: str, by: str = ", ") -> str:
 
 
 class _Live:
-    """Long work. Its subclasses draw it for a terminal, and describe the present step in ``_now``."""
+    """Long work. Its subclasses describe the present step in ``_now``."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._tokens, self._began = console, Tokens(), time.monotonic()
@@ -43,35 +38,24 @@ class _Live:
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Show the progress inside the block; that of a step within is shown below it."""
-        live = Live(self, console=self._console, refresh_per_second=4, vertical_overflow="crop")
+        live = Live(self, console=self._console, refresh_per_second=4, transient=True)
         shown = live if self._console.is_terminal else nullcontext()
         with listening(self._tokens), under_way(self._console, self._now), shown:
             yield self
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table.grid(Column(width=12), Column(ratio=1), padding=(0, 1), expand=True)
+        done, total = self._share()
+        now = Text(_joined(self._now(), f"{clock(time.monotonic() - self._began)} so far", by=" · "), style="cyan")
+        table.add_row(ProgressBar(max(1, total), done, width=12), now)
+        yield table
+
+    def _share(self) -> tuple[int, int]:
+        """How much of the work that the bar shows is done, and all of it."""
         raise NotImplementedError
 
     def _now(self) -> str:
         raise NotImplementedError
-
-    def _facts(self, *facts: str, left: str, so_far: str = "") -> Text:
-        so_far = f"{clock(time.monotonic() - self._began)}{so_far}"
-        return Text(_joined(*facts, self._tokens.describe(short=True), so_far, left, by=" · "), style="cyan")
-
-
-def _table(options: ConsoleOptions, heads: Sequence[str], rows: Iterable[tuple[str, str, str, Sequence[str]]]) -> Table:
-    """Names, states with their styles, and more cells, as wide as the terminal at most.
-
-    A name that is too long loses its middle: names of a cut and of its healing differ at their ends.
-    """
-    table, longest = bare_table(), max(12, options.max_width - _BESIDE)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place > 1 else "left", no_wrap=place != 1)
-    for name, state, style, cells in rows:
-        half = (longest - 1) // 2
-        shown = name if len(name) <= longest else f"{name[: longest - 1 - half]}…{name[-half:]}"
-        table.add_row(shown, Text(state, style, no_wrap=True, overflow="ellipsis"), *cells)
-    return table
 
 
 class Progressing(_Live):
@@ -108,18 +92,12 @@ class Progressing(_Live):
             self._active = []
         if (done := self._eta.count(indices)[0]) > before:
             count = counted(done, self._unit) if self._unit and self._eta.cells[indices[0]].is_item else ""
-            all_done, total = self._eta.count(range(len(self._names)))
+            all_done, total = self._share()
             left = self._left() if all_done < total else ""
             line(self._console, f"{name}: {_joined(count, clock(time.monotonic() - began), left)}")
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        done, total = self._eta.count(range(len(self._names)))
-        count = f"{done:,}/{total:,} {self._unit}s" if self._unit else f"{done / max(1, total):.0%}"
-        name, bar = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True, min_width=4)
-        table = Table.grid(name, bar, Column(no_wrap=True), padding=(0, 1))
-        facts = self._facts(count, left=self._left(when=False) if done < total else "")
-        table.add_row(Text(self._doing), ProgressBar(max(1, total), done, width=12), facts)
-        yield table
+    def _share(self) -> tuple[int, int]:
+        return self._eta.count(range(len(self._names)))
 
     def _now(self) -> str:
         if not (active := self._active):
@@ -129,8 +107,8 @@ class Progressing(_Live):
         count = count if self._eta.cells[active[0]].is_item else ""
         return _joined(f"{self._doing}{count}", self._tokens.describe(), self._left())
 
-    def _left(self, *, when: bool = True) -> str:
-        """The time of all pieces, or of the present one until every kind of piece was measured, or ``when``."""
+    def _left(self) -> str:
+        """The time of all pieces, or of the present one until every kind of piece was measured, or when it is known."""
         active = self._active
         cell = self._eta.cells[active[0]] if active else None
         if (seconds := self._eta.remaining) is not None:
@@ -140,7 +118,7 @@ class Progressing(_Live):
         if cell and cell.is_item and (seconds := self._eta.remaining_of(active)) is not None:
             return f"{clock(seconds)} left of this step"
         wanted = self._eta.wanted(cell.kind) if cell else 0
-        return f"time left: after {counted(wanted, self._unit or 'step')}" if when and wanted else ""
+        return f"time left: after {counted(wanted, self._unit or 'step')}" if wanted else ""
 
 
 @contextmanager
@@ -152,7 +130,7 @@ def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnPr
 
 
 class StageProgress(_Live):
-    """The stages of a run of prune in the order in which they begin, what is kept so far, and the number of the step.
+    """The stages of a run of prune in the order in which they begin, and the number of the step.
 
     How deep a path goes is open, so only the present counter has a time left.
     """
@@ -161,8 +139,7 @@ class StageProgress(_Live):
         """``steps``: names of the steps of the run, in order; see ``step``."""
         super().__init__(console)
         self._steps, self._at = list(steps), 0
-        self._rows: dict[str, dict[str, str]] = {}
-        self._active = self._what = ""
+        self._active = self._doing = self._what = ""
         self._paces: dict[str, Pace] = {}
         self.cells: Sequence[str] = ()  # names of the pieces that ``piece`` and ``skip`` speak of
 
@@ -172,16 +149,11 @@ class StageProgress(_Live):
 
     def begin(self, stage: str, doing: str) -> None:
         """A stage or depth is worked on."""
-        self._rows.setdefault(stage, {"doing": doing})["doing"] = doing
-        self._active, self._paces = stage, {}
+        self._active, self._doing, self._paces = stage, doing, {}
         self._tokens.begin()
 
-    def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "", style: str = "") -> None:
-        """It is done, with retained scores on selection items and on report items; what is left out stays."""
-        given = {**dict(zip(_KEPT, (chosen, shown), strict=True)), "style": style}
-        self._rows.setdefault(stage, {"doing": ""}).update(
-            doing=note, **{name: text for name, text in given.items() if text}
-        )
+    def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "") -> None:
+        """It is done, with retained scores on selection items and on report items."""
         kept = [chosen and f"keeps {chosen} on selection items", shown and f"keeps {shown} on report items"]
         line(self._console, f"{stage}: {_joined(note, *kept, self._position)}")
 
@@ -201,21 +173,13 @@ class StageProgress(_Live):
         self._tokens.begin()
         yield lambda done, total: self(self.cells[index], done, total)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The last lines where the terminal is too low for all."""
-        rows = list(self._rows.items())
-        kept = [head for head in _KEPT if any(head in row for _, row in rows)]
-        shown = []
-        for name, row in rows[-max(4, console.height - _AROUND) :]:
-            doing = (name == self._active and self._step) or row["doing"]
-            shown.append((name, doing, row.get("style", "cyan"), [row.get(head, "") for head in kept]))
-        yield _table(options, ["stage", "state", *kept], shown)
-        yield self._facts(left=self._position, so_far=" so far")
+    def _share(self) -> tuple[int, int]:
+        pace = self._paces.get(self._what)
+        return (pace.done, pace.total) if pace else (0, 1)
 
     def _now(self) -> str:
-        row = self._rows.get(self._active, {"doing": "loading the model"})
-        facts = _joined(row["doing"], self._step, self._tokens.describe(), self._position)
-        return f"{self._active}: {facts or 'loading the model'}" if self._active else facts
+        doing = _joined(self._doing, self._step, self._tokens.describe(), self._position) or "loading the model"
+        return f"{self._active}: {doing}" if self._active else _joined("loading the model", self._position)
 
     @property
     def _step(self) -> str:
@@ -255,25 +219,22 @@ class StudyStep(NamedTuple):
 
 
 class StudyProgress(Progressing):
-    """Progress over the pieces of a study: a line for each arm with its state and the time left."""
+    """Progress over the pieces of a study, and how many of its arms are finished."""
 
     def __init__(self, pieces: Sequence[StudyStep], console: Console) -> None:
         work = [(f"{piece.arm}: {piece.name}" if piece.arm else piece.name, piece.work) for piece in pieces]
         super().__init__(work, console)
         self._pieces = list(pieces)
-        arms = [piece.arm for piece in pieces]
-        self._of = {arm: [i for i, other in enumerate(arms) if other == arm] for arm in dict.fromkeys(arms) if arm}
-        self._states: dict[str, tuple[State, str]] = dict.fromkeys(self._of, ("waiting", ""))
+        self._states: dict[str, State] = dict.fromkeys((piece.arm for piece in pieces if piece.arm), "waiting")
         self._arm = ""
 
-    def state(self, arm: str, state: State, note: str = "") -> None:
-        self._states[arm] = state, note
+    def state(self, arm: str, state: State) -> None:
+        self._states[arm] = state
         if state not in ("finished", "failed", "waiting"):
             self._arm = arm
 
     def searching(self, what: str, done: int, total: int) -> None:
         if self._arm:
-            self._states[self._arm] = self._states[self._arm][0], f"{what} {done}/{total}"
             self._doing = f"{self._arm}: choosing layers: {what} {done:,} of {total:,}"
 
     @contextmanager
@@ -307,7 +268,7 @@ class StudyProgress(Progressing):
     def _asking(self, indices: Sequence[int]) -> Iterator[None]:
         name, arms = self._pieces[indices[0]].name, [self._pieces[index].arm for index in indices]
         for arm in arms:
-            self.state(arm, "asking", name)
+            self.state(arm, "asking")
         try:
             with self._working([*indices], f"{', '.join(arms)}: {name}", f"{', '.join(arms)}: scoring {name}"):
                 yield
@@ -316,24 +277,8 @@ class StudyProgress(Progressing):
                 self.skip(index)  # no time is left for cells that fail
             raise
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """All arms, or those around the current one where the terminal is too low for all."""
-        names, room, rows = list(self._of), max(4, console.height - _AROUND), []
-        first = names.index(self._arm) - room // 2 if self._arm else 0
-        first = max(0, min(first, len(names) - room))
-        for name in names[first : first + room]:
-            (state, note), seconds = self._states[name], self._eta.remaining_of(self._of[name])
-            left = "" if state in ("finished", "failed") else "?" if seconds is None else clock(seconds)
-            items = self._eta.count(index for index in self._of[name] if self._eta.cells[index].is_item)
-            doing = f"{state}: {note}" if note else state
-            rows.append((name, doing, _STYLES.get(state, "cyan"), ["{}/{}".format(*items), left]))
-        states = [state for state, _ in self._states.values()]
-        failed, hidden = states.count("failed"), len(names) - room
-        yield _table(options, ["arm", "state", "items", "time left"], rows)
-        yield self._facts(
-            f"{states.count('finished')} of {counted(len(names), 'arm')} finished",
-            f"{failed} failed" if failed else "",
-            f"{hidden} not shown" if hidden > 0 else "",
-            left=self._left() or "time left: after the first items",
-            so_far=" so far",
-        )
+    def _now(self) -> str:
+        states = list(self._states.values())
+        failed = states.count("failed")
+        ended = f"{states.count('finished')} of {counted(len(states), 'arm')} finished"
+        return _joined(super()._now(), ended, f"{failed} failed" if failed else "")

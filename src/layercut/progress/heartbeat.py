@@ -3,7 +3,7 @@
     with under_way(console, lambda: "Answering gsm8k: 3 of 8 items"):
         ...
 
-Blocks nest: the innermost one is described. Terminals have live bars and tables instead.
+Blocks nest: the innermost one is described. Terminals have a live line instead.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ class SafeConsole(Console):
 
 
 def line(console: Console, text: str) -> None:
-    """Print a line, unless a terminal shows the same in bars or tables."""
+    """Print a line; on a terminal it stands above the live one."""
     global _last_line
-    if not console.is_terminal:
-        _last_line = time.monotonic()
-        console.print(text, markup=False, soft_wrap=True)
+    _last_line = time.monotonic()
+    console.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager

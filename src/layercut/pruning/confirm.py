@@ -175,7 +175,7 @@ def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative |
     shown = "n/a"
     if judged is not None and (least := least_kept(judged.kept)) is not None:
         shown = f"{least.value:.0%} {judged.verdict}"
-    run.progress.end(stage, shown=shown, style="green" if judged and judged.passed else "yellow")
+    run.progress.end(stage, shown=shown)
 
 
 def deepest_passed(evidence: FixedSequence, arms: Sequence[Arm]) -> Arm | None:

@@ -198,7 +198,7 @@ class StudyJob:
         search = self._by_name[name].search
         if search in self._broken:
             return False
-        self.progress.state(name, "searching", search)
+        self.progress.state(name, "searching")
 
         def choose() -> bool:
             with self.progress.step(work.index[search, ""]):

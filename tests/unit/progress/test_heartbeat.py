@@ -136,7 +136,7 @@ def test_the_time_left_falls_within_a_long_training_step(monkeypatch: pytest.Mon
             on_progress(1, 3)
         now[0] = 85.0
         assert training._now() == "Training: 1 of 3 steps, 01:35 left"
-        assert study._now().endswith("1 of 3 items, 01:35 left")
+        assert study._now().endswith("1 of 3 items, 01:35 left, 0 of 1 arm finished")
 
 
 def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_the_innermost_step_is_the_one_described_and_nothing_runs_on() -> None:
     assert len(lines(where)) == count
 
 
-def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
+def test_a_terminal_shows_items_and_tokens_beside_its_bar() -> None:
     where = console(terminal=True, width=80)
     name = "without one of 30 layers: gsm_symbolic (chain)"
     progress = Progressing([(name, Workload(kind="g", num_items=3000))], where, verb="Scoring", unit="answers")
@@ -176,8 +176,8 @@ def test_a_terminal_shows_tokens_in_its_bar_and_no_line_is_wrapped() -> None:
         on_progress(1200, 3000)
         wrote(123_456)
         where.print(progress)
-    shown = [text for text in lines(where) if "Scoring" in text]
-    assert any("1,200/3,000 answers · 123,456 tokens" in text and "…" in text for text in shown)
+    shown = " ".join(" ".join(lines(where)).split())
+    assert "(chain): 1,200 of 3,000 answers, 123,456 tokens written" in shown
 
 
 @pytest.mark.parametrize("seconds, text", [(41, "00:41"), (3723, "1:02:03"), (86400, "1 day 0:00:00")])
