@@ -4,7 +4,7 @@ A product with few rows, as decoding has them, takes as long as reading its weig
 puts bfloat16 weights in oneDNN's order anew for each product. ``packed`` puts them in that order once, in place of
 their own. ``fast_products`` has oneDNN read float32 weights as they lie. Sums are taken in another order, so results
 differ by rounding. Scores of texts are left to torch, so that they stay those of transformers
-(``docs/experiments/speed.md``).
+(``docs/experiments/speed_engines.md``).
 """
 
 # Shapes: A rows, I input and O output features.

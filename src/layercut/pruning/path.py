@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 CRITERION = "prune"  # criterion of the plans of a path
 TRACES, ALONE = 16, 8
 """Right answers of each task that trace damage reads and channels are ranked on, and of each layer alone. Eight ranked
-channels as well as 32 (SmolLM2, docs/experiments/width.md).
+channels as well as 32 (SmolLM2, docs/experiments/width_choice.md).
 """
 _TEXTS = 8  # right answers of each task that block influence reads
 LAYERS = 2  # layers that are tried at each size beside thinner MLPs alone

@@ -4,7 +4,7 @@ What a channel adds to the stream is its activation times its column of the last
 computed from both, in one forward pass; the layers keep as many channels each, so that a plain config says how many.
 
 Every token counts, the first one too: a few channels write its huge activations, which all other tokens attend to, and
-without these channels SmolLM2 writes noise (docs/experiments/width.md).
+without these channels SmolLM2 writes noise (docs/experiments/width_choice.md).
 """
 
 # Shapes: T tokens, C channels of an MLP, D hidden size.

@@ -16,7 +16,7 @@ from layercut.surgery.plan import CutPlan
 
 TRACES = 8
 """Right answers of each task that a shortlist reads. What scores best may do damage to them: of 27 layers of
-Qwen2.5-Coder-1.5B the two best by scores are at places 8 and 24 by 17 answers (docs/experiments/selection.md)."""
+Qwen2.5-Coder-1.5B the two best by scores are at places 8 and 24 by 17 answers (docs/experiments/qwen_selection.md)."""
 
 
 def task_accuracy(context: Context) -> Selection:
