@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import unknown
-from layercut.surgery.plan import CutPlan
 
 Readout = str  # ``rank``, ``gold``, ``token``, ``short`` or ``chain``
 Split = Literal["selection", "report", "full"]
 """``full``: the whole test set. It differs from ``report`` where selection items are part of the test set; see
-``layercut.tasks.reported``."""
+``layercut.tasks.selected_items``."""
 
 GENERATED: tuple[Readout, ...] = ("short", "chain")  # readouts that generate text; the others only score given text
 
@@ -192,19 +191,6 @@ class Task:
     def check_readout(self, readout: Readout) -> None:
         """Refuse what the task cannot be asked. Raises InputError: a readout that it does not have."""
         check_known(self.name, readout, self.all_readouts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """A task's samples, the model under a plan that answers them, and the answers that are known."""
-
-    task: Task
-    engine: Engine
-    plan: CutPlan
-    samples: Sequence[Sample]
-    readout: Readout
-    records: Sequence[Mapping[str, Any]]  # earlier answers to these samples under this readout
-    decoding: Decoding
 
 
 def check_known(name: str, readout: Readout, readouts: Sequence[Readout]) -> None:

@@ -28,10 +28,8 @@ from layercut.surgery.checkpoint import healings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.cells import make_cells
-from layercut.tasks.reported import decided, reported_split
-from layercut.tasks.run import evaluate_model
-from layercut.tasks.selected_items import record_items, used_items
+from layercut.tasks.cells import evaluate_model, make_cells
+from layercut.tasks.selected_items import decided, record_items, reported_split, used_items
 from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 from tests.support.tiny import save_tiny
 
@@ -165,7 +163,7 @@ def test_a_run_keeps_the_items_that_it_was_begun_with(
     tiny: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:  # as layercut did before it reported whole test sets
-        patch.setattr("layercut.tasks.run.decided", lambda used, begun: lambda task: "report")
+        patch.setattr("layercut.tasks.cells.decided", lambda used, begun: lambda task: "report")
         old = evaluated(tiny, None, mine, tmp_path / "old")
     before = ids_in(old)
     (old.path / "metrics.json").unlink()

@@ -24,8 +24,8 @@ from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
-from layercut.tasks.reported import shortfall
-from layercut.tasks.run import evaluation_outline
+from layercut.tasks.cells import evaluation_outline
+from layercut.tasks.selected_items import shortfall
 from tests.support.studies import NUM_ITEMS, Letters
 from tests.support.tiny import save_tiny
 
