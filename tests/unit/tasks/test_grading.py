@@ -9,7 +9,8 @@ import pytest
 from layercut.tasks.few_shot import near_numbers
 from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number
 
-MODULES = ("base", "benchmarks.boxed", "builtin.lines", "builtin.steps", "grading", "splits")
+MODULES = """base benchmarks.boxed builtin.lines builtin.steps evaluate grading lm_eval.local_rows program_answers rows
+    selected_items""".split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("name", MODULES)

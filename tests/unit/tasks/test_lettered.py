@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.tasks.lettered import find_chain, find_short
+from layercut.tasks.grading import find_chain, find_short
 
 OPTIONS = ("red", "a blue one", "Green things", "10%")
 

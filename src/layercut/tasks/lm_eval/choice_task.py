@@ -5,23 +5,70 @@ the options with letters and compares the letters, ``short`` and ``chain`` let a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
-from layercut.tasks import lettered
 from layercut.tasks.base import GENERATED, Readout, Sample, Score
-from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
-from layercut.tasks.lm_eval.subject import ChoiceSubject
-from layercut.tasks.lm_eval.subjects_task import SubjectsTask
+from layercut.tasks.grading import (
+    CHAIN,
+    LETTERS,
+    SHORT,
+    find_chain,
+    find_short,
+    grade_gold,
+    grade_rank,
+    grade_text,
+    guessing,
+    letter_chance,
+    lettered,
+)
+from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, options_and_gold
 
-VERSION = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
-SHORT_TOKENS = 16
-CHAIN_TOKENS = 512
+_WISHES = {"short": (SHORT, 16), "chain": (CHAIN, 512)}  # what is asked for, and the longest answer
+_FINDERS = {"short": find_short, "chain": find_chain}
 
 
-class ChoiceTask(SubjectsTask[ChoiceSubject]):
+class ChoiceSubject(Subject):
+    """A multiple-choice or log-likelihood task: continuations to be scored."""
+
+    def parts(self, doc: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
+        """Question, options and right option of a row as people would write them.
+
+        Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with
+        its gap and what may fill it.
+        """
+        options, gold = options_and_gold(self.task, doc, lambda: self.name)
+        if not self.task.multiple_input:
+            question = self.task.doc_to_text(doc)
+            return str(question).rstrip().removesuffix("Answer:").rstrip(), options, gold
+        length = next((i for i, letters in enumerate(zip(*options, strict=False)) if len(set(letters)) > 1), 0)
+        same = options[0][: options[0].rfind(" ", 0, length) + 1]
+        fillings = tuple(option[len(same) :] for option in options)
+        return f"{same}_ {self.task.doc_to_target(doc)}", fillings, fillings[options.index(gold)]
+
+    def listed(self, doc: Mapping[str, Any]) -> str:
+        """The question with its options, which some (MMLU's) list already."""
+        question, options, _ = self.parts(doc)
+        return question if "".join(options) == LETTERS[: len(options)] else f"{question}\n{lettered(options)}"
+
+    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
+        options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
+        asked = self._asked(doc, (), chat=False)
+        examples = self._draw(doc, split)
+        for example in examples:
+            options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
+        question = self.parts(doc)[0] if self.task.multiple_input else str(asked.prompts[0])
+        return Item(doc, question, asked, (gold,), options, examples)
+
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
+        context = self._context(doc, examples, chat=chat)
+        requests = self.task.construct_requests(doc, context, apply_chat_template=chat)
+        pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
+        return Asked(tuple(prompt for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
+
+
+class ChoiceTask(SubjectsTask):
     """Multiple-choice and log-likelihood items; where they come from, see SubjectsTask.
 
     ``rank``: the metrics of the task's own file that are numbers per item, mostly ``acc`` (the most likely choice) and
@@ -30,11 +77,10 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
     ``gold``: log-likelihood of the right option per token, in nats. No accuracy; it has no chance level.
     ``token``: the options are listed with letters, in the worked examples too, and the likeliest letter is the answer.
     ``short`` and ``chain``: the same list in the model's chat format, without worked examples; see
-    ``lettered.find_short`` and ``lettered.find_chain`` for what counts. Where the question lists lettered options
+    ``grading.find_short`` and ``grading.find_chain`` for what counts. Where the question lists lettered options
     already (MMLU), it is shown unchanged.
     """
 
-    version = VERSION
     readouts: tuple[Readout, ...] = ("rank",)
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -44,92 +90,72 @@ class ChoiceTask(SubjectsTask[ChoiceSubject]):
 
     @property
     def extra_readouts(self) -> tuple[Readout, ...]:
-        """Readouts that are asked only by name."""
         return ("gold", "token", *GENERATED) if self._has_options else ("gold",)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """lm-eval's contexts and continuations for ``rank`` and ``gold``, lettered options for the others."""
         key = (sample.id, readout)
-        if key not in self._requests:
+        if key not in self._requests:  # kept, because lm-eval's templates take milliseconds an item
             self._requests[key] = self._request(sample, readout)
         return self._requests[key]
 
     def _request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         subject, item = sample.data["subject"], sample.data["item"]
         if readout in ("rank", "gold"):
-            asked = subject.asked(item)
-            prompts, texts = asked.prompts, asked.continuations
+            prompts, texts = subject.asked(item)
             if readout == "gold":
                 right = item.options.index(item.gold) if item.options else 0
                 prompts, texts = prompts[right : right + 1], texts[right : right + 1]
-            one = len(set(prompts)) == 1
-            return LikelihoodRequest(
-                id=sample.id, prompt=prompts[0], continuations=texts, prompts=() if one else prompts
-            )
+            own = () if len(set(prompts)) == 1 else prompts
+            return LikelihoodRequest(id=sample.id, prompt=prompts[0], continuations=texts, prompts=own)
         if readout == "token":
-            examples = "".join(f"{_listed(subject, doc)} {_letter(subject, doc)}\n\n" for doc in item.examples)
+            shown = [(doc, *subject.parts(doc)[1:]) for doc in item.examples]
+            examples = [
+                f"{subject.listed(doc)}\nAnswer: {LETTERS[options.index(gold)]}\n\n" for doc, options, gold in shown
+            ]
             return LikelihoodRequest(
                 id=sample.id,
-                prompt=examples + _listed(subject, item.doc),
-                continuations=tuple(f" {letter}" for letter in lettered.letters(item.options)),
+                prompt=f"{''.join(examples)}{subject.listed(item.doc)}\nAnswer:",
+                continuations=tuple(f" {letter}" for letter in LETTERS[: len(item.options)]),
             )
-        wish = lettered.SHORT if readout == "short" else lettered.CHAIN
-        usual = SHORT_TOKENS if readout == "short" else CHAIN_TOKENS
+        wish, longest = _WISHES[readout]
         return GenerationRequest(
             id=sample.id,
-            prompt=(Message("user", f"{_with_options(subject, item.doc)}\n\n{wish}"),),
-            max_new_tokens=self._max_new_tokens or usual,
+            prompt=(Message("user", f"{subject.listed(item.doc)}\n\n{wish}"),),
+            max_new_tokens=self._max_new_tokens or longest,
         )
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         """lm-eval's metrics for ``rank``, the headline the first of its task file; else see the class."""
+        subject, doc = sample.data["subject"], sample.data["item"].doc
         if isinstance(answer, Completion):
-            options = sample.data["subject"].parts(sample.data["item"].doc)[1]
-            found = lettered.find_short(answer.text, options) if readout == "short" else None
-            found = lettered.find_chain(answer.text, options) if readout == "chain" else found
-            named = sample.options[lettered.LETTERS.index(found.letter)] if found else ""
+            match = _FINDERS[readout](answer.text, subject.parts(doc)[1])
+            named = sample.options[LETTERS.index(match.letter)] if match else ""
             return grade_text(named, bool(named) and named == sample.gold, answer)
         if readout in ("gold", "token"):
             return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
         best = answer.log_likelihoods.index(max(answer.log_likelihoods[: len(sample.options) or None]))
         choice = sample.options[best] if sample.options else (sample.gold if answer.is_greedy[0] else "")
         results = list(zip(answer.log_likelihoods, answer.is_greedy, strict=True))
-        metrics = sample.data["subject"].task.process_results(sample.data["item"].doc, results)
-        headline = {name: float(metrics[name]) for name in self._metrics}
-        return Score(headline, choice, "right" if headline[self._metrics[0]] else "wrong")
+        metrics = subject.task.process_results(doc, results)
+        own = {name: float(metrics[name]) for name in self._metrics}
+        return Score(own, choice, "right" if own[self._metrics[0]] else "wrong")
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The letter, for short answers."""
-        return lettered.LETTERS[sample.gold_index] if readout == "short" else ""
+        return LETTERS[sample.gold_index] if readout == "short" else ""
 
     def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
         """Characters before the letter or the words that answer; None where there is no answer."""
-        find = lettered.find_short if readout == "short" else lettered.find_chain
-        found = find(text, sample.data["subject"].parts(sample.data["item"].doc)[1])
-        return None if found is None else found.start
+        find = find_short if readout == "short" else find_chain
+        match = find(text, sample.data["subject"].parts(sample.data["item"].doc)[1])
+        return None if match is None else match.start
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """1 / number of choices, averaged over the items; where letters are chosen, at least the share of the most
         common right letter. None for ``gold``."""
         if readout == "gold":
             return {}
-        if not self._has_options:
-            return guessing(samples, "short", self._metrics)
-        if readout == "rank":
-            return guessing(samples, readout, self._metrics)
-        share = Counter(sample.gold_index for sample in samples).most_common(1)[0][1] / len(samples)
-        return {"accuracy": max(share, guessing(samples, "rank", ["accuracy"])["accuracy"])}
-
-
-def _with_options(subject: ChoiceSubject, doc: Mapping[str, Any]) -> str:
-    question, options, _ = subject.parts(doc)
-    return question if lettered.are_letters(options) else f"{question}\n{lettered.lettered(options)}"
-
-
-def _listed(subject: ChoiceSubject, doc: Mapping[str, Any]) -> str:
-    return f"{_with_options(subject, doc)}\nAnswer:"
-
-
-def _letter(subject: ChoiceSubject, doc: Mapping[str, Any]) -> str:
-    _, options, gold = subject.parts(doc)
-    return lettered.LETTERS[options.index(gold)]
+        if not self._has_options or readout == "rank":
+            return guessing(samples, "rank" if self._has_options else "short", self._metrics)
+        return letter_chance(samples)

@@ -8,10 +8,8 @@ from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample, Score
-from layercut.tasks.lm_eval.subject import Asked, Item, Subject
-from layercut.tasks.lm_eval.subjects_task import SubjectsTask
+from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask
 
-VERSION = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
 BITS = "neg_bits_per_byte"  # minus the bits that a document takes per byte, so that higher is better
 _SHOWN = 200
 
@@ -20,16 +18,12 @@ class RollingSubject(Subject):
     """One task of lm-eval whose rows are documents."""
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        asked = self._asked(doc, (), chat=False)
-        shown = str(asked.prompts[0]).strip()[:_SHOWN]
-        return Item(doc, shown, asked, (shown,))
-
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
         (text,) = self.task.construct_requests(doc, "").args
-        return Asked((str(text),))
+        shown = str(text).strip()[:_SHOWN]
+        return Item(doc, shown, Asked((str(text),)), (shown,))
 
 
-class RollingTask(SubjectsTask[RollingSubject]):
+class RollingTask(SubjectsTask):
     """Documents; where they come from, see SubjectsTask. A document's question and answer are its first 200 characters.
 
     ``gold``: the log-likelihood of the whole document after the BOS token, or the EOS token where there is no BOS. A
@@ -39,7 +33,6 @@ class RollingTask(SubjectsTask[RollingSubject]):
     weigh words or bytes alike, are ``over_items``. No chance level.
     """
 
-    version = VERSION
     readouts: tuple[Readout, ...] = ("gold",)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
@@ -53,7 +46,7 @@ class RollingTask(SubjectsTask[RollingSubject]):
         total = math.fsum(answer.log_likelihoods)
         metrics = {LOG_LIKELIHOOD: total / sum(answer.num_tokens)}
         if BITS in self._metrics:
-            metrics[BITS] = -_over(sample, "bits_per_byte", [self._parts(sample, total)["bits_per_byte"]])
+            metrics[BITS] = -_over(sample, "bits_per_byte", [_parts(sample, total)["bits_per_byte"]])
         right = all(answer.is_greedy)
         return Score(metrics, sample.gold if right else "", "right" if right else "wrong")
 
@@ -64,26 +57,25 @@ class RollingTask(SubjectsTask[RollingSubject]):
         if len(self._subjects) > 1:
             return {}
         parts = [
-            self._parts(sample, math.fsum(record["log_likelihoods"]))
+            _parts(sample, math.fsum(record["log_likelihoods"]))
             for sample, record in zip(samples, records, strict=True)
         ]
-        return {metric: _over(samples[0], metric, [one[metric] for one in parts]) for metric in parts[0]}
+        return {metric: _over(samples[0], metric, [part[metric] for part in parts]) for metric in parts[0]}
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """None: no guess has a likelihood to compare with."""
         return {}
 
-    @staticmethod
-    def _parts(sample: Sample, total: float) -> Mapping[str, Any]:
-        """Per metric, what lm-eval adds up over documents: the log-likelihood in nats, and words or bytes."""
-        parts: Mapping[str, Any] = sample.data["subject"].task.process_results(sample.data["item"].doc, (total,))
-        return parts
-
-
-def _over(sample: Sample, metric: str, parts: Sequence[Any]) -> float:
-    return float(sample.data["subject"].task.aggregation()[metric](parts))
-
 
 def rolling_metrics(task: Any) -> list[str]:
     """The metrics of a document, from those of the task's file."""
     return [LOG_LIKELIHOOD, *([BITS] if "bits_per_byte" in task.aggregation() else [])]
+
+
+def _parts(sample: Sample, total: float) -> Mapping[str, Any]:
+    """Per metric, what lm-eval adds up over documents: the log-likelihood in nats, and words or bytes."""
+    return sample.data["subject"].task.process_results(sample.data["item"].doc, (total,))  # type: ignore[no-any-return]
+
+
+def _over(sample: Sample, metric: str, parts: Sequence[Any]) -> float:
+    return float(sample.data["subject"].task.aggregation()[metric](parts))
