@@ -27,7 +27,7 @@ _LONGEST_NAME = 200
 _NAME = re.compile(r"(?P<base>.+?)(:(?P<shots>\d+))?(?P<chat>\+chat)?")
 _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
 _BY_LM_EVAL = "lm_eval.loading:lm_eval_task"
-_CODE, _EFFECTS = "benchmarks.code_problems", "builtin.side_effects"
+_CODE, _CHECKED = "benchmarks.code_problems", "builtin.checked"
 
 
 class KnownTask(NamedTuple):
@@ -63,16 +63,16 @@ TASKS = {
         "openbookqa": (_BY_LM_EVAL, "elementary science with four choices"),
         "piqa": (_BY_LM_EVAL, "which of two ways reaches an everyday goal"),
         "winogrande": (_BY_LM_EVAL, "which of two names fits into a sentence"),
-        "general": ("builtin.checked:general", "everyday requests, to choose and heal with (built in)"),
+        "general": (f"{_CHECKED}:general", "everyday requests, to choose and heal with (built in)"),
         "general_code": (
-            "builtin.checked:general_code",
+            f"{_CHECKED}:general_code",
             "short programs to write and explain, to choose and heal with (built in)",
         ),
-        "endings": (f"{_EFFECTS}:endings", "answers of one or two sentences that end by themselves (built in)"),
-        "same_language": (f"{_EFFECTS}:same_language", "answers in the language of the request, one of ten (built in)"),
-        "instructions": (f"{_EFFECTS}:instructions", "instructions about an answer's form, after IFEval (built in)"),
-        "needle_2k": (f"{_EFFECTS}:needle_2k", "a number in a text of 2,000 tokens (built in)"),
-        "needle_8k": (f"{_EFFECTS}:needle_8k", "a number in a text of 8,000 tokens (built in)"),
+        "endings": (f"{_CHECKED}:endings", "answers of one or two sentences that end by themselves (built in)"),
+        "same_language": (f"{_CHECKED}:same_language", "answers in the language of the request, one of ten (built in)"),
+        "instructions": (f"{_CHECKED}:instructions", "instructions about an answer's form, after IFEval (built in)"),
+        "needle_2k": (f"{_CHECKED}:needle_2k", "a number in a text of 2,000 tokens (built in)"),
+        "needle_8k": (f"{_CHECKED}:needle_8k", "a number in a text of 8,000 tokens (built in)"),
     }.items()
 }
 

@@ -222,7 +222,7 @@ def find_short(text: str, options: Sequence[str]) -> NamedOption | None:
 
     A letter counts alone ("B", "(B)", "**B**"), with a mark behind it ("B. blue", "B) because ..."), or with its own
     option behind it ("B blue"). "A blue one" names no option A. Words count if they are one option's and nothing else,
-    whatever their case; a full stop at the end does not matter. "The answer is" and "Answer:" may stand before either.
+    whatever their case or last full stop. "The answer is" and "Answer:" may stand before either.
 
     >>> [found and found.letter for found in (find_short(text, ["red", "a blue one"]) for text in (
     ...     "B", "(b)", " Answer: **A**", "A. red", "A blue one.", "A nice day", "red or blue", "C"))]

@@ -334,11 +334,7 @@ def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "given", "longest"),
     [
-        (
-            [{"answer": "a", "grade": "contains"}, {"answer": "the city of Kuala Lumpur", "grade": "exact"}],
-            None,
-            32,
-        ),
+        ([{"answer": "a", "grade": "contains"}, {"answer": "the city of Kuala Lumpur", "grade": "exact"}], None, 32),
         ([{"answer": "no", "grade": "exact"}], None, 16),
         ([{"answer": "no", "grade": "exact"}], 9, 9),
         ([{"answer": "7", "grade": "number"}], None, 256),

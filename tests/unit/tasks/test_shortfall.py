@@ -104,14 +104,7 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(
     monkeypatch.setattr("layercut.diagnostics.programs.NUM_FUNCTIONS", 2)
     said: list[str] = []
     diagnosis = plan_diagnosis(
-        tiny,
-        ["reverse:1"],
-        only=["brackets"],
-        limit=3,
-        num_samples=1,
-        out=tmp_path / "out",
-        seed=0,
-        say=said.append,
+        tiny, ["reverse:1"], only=["brackets"], limit=3, num_samples=1, out=tmp_path / "out", seed=0, say=said.append
     )
     done = diagnosis.run(Console(file=StringIO()), said.append)
     line = "functions: only 2 of the 3 requested items; there are no more"

@@ -63,10 +63,7 @@ def test_the_prompt_is_one_turn_with_the_usual_instruction(folder: Path) -> None
     asked = task.request(sample, "chain")
     assert isinstance(asked, GenerationRequest)
     assert asked.prompt == (
-        Message(
-            "user",
-            "What is 25 + 1000?\nPlease reason step by step, and put your final answer within \\boxed{}.",
-        ),
+        Message("user", "What is 25 + 1000?\nPlease reason step by step, and put your final answer within \\boxed{}."),
     )
     assert asked.max_new_tokens == task.settings()["max_new_tokens"] == 99 and asked.stop == ()
 
