@@ -126,8 +126,7 @@ def check_task(
         readouts: how it is to be read out; not checked for None.
         data: as ``load_task`` takes it; nothing is read.
 
-    Raises:
-        InputError: no such task, an option or a readout that it does not have.
+    Raises InputError: no such task, an option or a readout that it does not have.
     """
     base, num_shots, _ = _parts(name)
     own = _own_file(base) is not None
@@ -157,8 +156,7 @@ def takes(name: str, option: str) -> bool:
 def check_name(name: str) -> None:
     """Refuse ``my.module:function`` from a source that is not trusted, before anything is imported.
 
-    Raises:
-        InputError: such a name.
+    Raises InputError: such a name.
     """
     base = _parts(name)[0]
     if _is_function(base):

@@ -103,8 +103,7 @@ class Task:
     ) -> list[Score]:
         """The score of each answer; a sample may have several. A task that runs programs runs them side by side.
 
-        Raises:
-            InputError: programs are to be run, and no sandbox works here.
+        Raises InputError: programs are to be run, and no sandbox works here.
         """
         return [self.grade(sample, readout, answer) for sample, answer in zip(samples, answers, strict=True)]
 
@@ -145,8 +144,7 @@ class Task:
         A share of the most common right answer among a few items is too high: of 4 GSM8K items it is at least 25 %, of
         all 1,319 it is 3 %.
 
-        Raises:
-            InputError: a row of the split that cannot be used.
+        Raises InputError: a row of the split that cannot be used.
         """
         kept: dict[tuple[Split, Readout], Mapping[str, float]]
         kept = self.__dict__.setdefault("_split_chances", {})  # every cut of a study asks again

@@ -183,8 +183,7 @@ def make_cells(
         limit: lowers every task's own.
         split_of: which items of a task are asked; see ``layercut.tasks.selected_items``.
 
-    Raises:
-        InputError: a task or readout that is not known, data that cannot be read, or data without report items.
+    Raises InputError: a task or readout that is not known, data that cannot be read, or data without report items.
     """
     cells: list[Cell] = []
     for wanted in tasks:
@@ -209,8 +208,7 @@ def make_cells(
 def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
     """The isolation of the tasks' programs, printed for users; None, and nothing said, where none are run.
 
-    Raises:
-        InputError: programs are to be run, and no sandbox works here.
+    Raises InputError: programs are to be run, and no sandbox works here.
     """
     if not any(task.runs_programs for task in tasks):
         return None
@@ -252,8 +250,7 @@ def run_cells(
         recorded: the plan to be written down, where that is another one: of a healed model, the plan of its cut.
         arm: what this run is among others, for its metrics.
 
-    Raises:
-        InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
+    Raises InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
     """
     if folder.is_finished and all(cell.is_whole(folder.path) for cell in cells):
         for index in range(len(cells)):

@@ -63,13 +63,9 @@ class DataSet:
 
 
 def read_local(path: str, published_as: str | None = None) -> DataSet:
-    """Read a file, or the train, validation and test files of a folder.
+    """Read a file, or the train, validation and test files of a folder. Raises InputError.
 
-    Args:
-        published_as: name, without its ending, of the one file that is read from a folder without split files.
-
-    Raises:
-        InputError: nothing there, a kind of file that is not read, a folder without split files, or a damaged row.
+    ``published_as`` is the name, without its ending, of the one file that is read from a folder without split files.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -86,12 +82,7 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
 
 
 def read_rows(path: Path) -> Iterator[DataRow]:
-    """Rows of one file, whatever its kind.
-
-    Raises:
-        InputError: a kind of file that is not read, nothing there, or a damaged row.
-        MissingExtra: a Parquet file, and the library ``pyarrow`` is not installed.
-    """
+    """Rows of one file, whatever its kind. Raises InputError: another kind, nothing there, or a damaged row."""
     readers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _table}
     read = _parquet if path.suffix == ".parquet" else readers.get(Path(path.name.removesuffix(".gz")).suffix)
     if read is None:
@@ -106,8 +97,7 @@ def read_text(path: Path, kind: str, fine: str = "") -> str:
         kind: the text, for a message.
         fine: other sources that would do, for a message.
 
-    Raises:
-        InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
+    Raises InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
     """
     try:
         return _read_whole(path, kind, fine).decode("utf-8")

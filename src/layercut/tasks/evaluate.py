@@ -172,8 +172,7 @@ def ask_under(
             their finish reason is ``settled``.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
 
-    Raises:
-        InputError: requests that the engine refuses.
+    Raises InputError: requests that the engine refuses.
     """
     names = ", ".join(part.task.name for part in questions)
     place_of = {sample.id: place for place, part in enumerate(questions) for sample in part.samples}

@@ -1,12 +1,9 @@
 """FewShotTask: problems made by a seeded generator, asked after a few worked examples.
 
-The prompt is plain text, so that base models can be asked as well: the same examples stand before every problem of a
-task, and an engine may compute them once. By likelihood (``rank``) the continuations are whole answers up to and with
-the mark that ends them, so that an option's score is the probability that free generation gives exactly this answer.
-
-Two more readouts are available by name. ``gold`` scores the right answer alone, per token, after the same prompt.
-``token`` lists the options with letters, after four problems that are listed so and answered by their letter: the
-likeliest letter is the answer, one token in the usual vocabularies.
+The prompt is plain text, so that base models can be asked as well. By likelihood (``rank``) the continuations are whole
+answers up to and with the mark that ends them, so that an option's score is the probability that free generation gives
+exactly this answer. By name, ``gold`` scores the right answer alone, per token, after the same prompt, and ``token``
+lists the options with letters, after four problems that are listed so and answered by their letter.
 """
 
 from __future__ import annotations

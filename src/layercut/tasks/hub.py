@@ -18,15 +18,7 @@ TIMEOUT = 8.0  # seconds until the hub counts as out of reach
 
 
 def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
-    """Rows of a data set on the hub.
-
-    Args:
-        splits: only these; all if empty.
-
-    Raises:
-        MissingExtra: the library ``datasets`` is not installed.
-        InputError: it cannot be loaded.
-    """
+    """Rows of a data set on the hub: of these splits, or of all. Raises InputError: it cannot be loaded."""
     load = _load_dataset(f"fetching {dataset}", "lm-eval")
     try:
         with hub_or_cache():
@@ -52,10 +44,6 @@ def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iter
         extra: the optional part that brings the library ``datasets``, for its absence.
         buffer: shuffle through a buffer of this many rows (and in the order of shards); 0 takes rows in their order.
         seed: of the shuffle.
-
-    Raises:
-        InputError: a source of another form, or one that cannot be read.
-        MissingExtra: ``datasets`` is not installed.
     """
     name, *rest = source.removeprefix(HUB).split(":")
     if not name or len(rest) > 2:

@@ -19,7 +19,7 @@ import regex
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
-from layercut.sandbox.runner import Program, in_force, run_programs
+from layercut.sandbox.runner import in_force
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
 from layercut.tasks.benchmarks.boxed import last_boxed, same_value
 from layercut.tasks.data_files import DataSet, read_local
@@ -35,7 +35,7 @@ from layercut.tasks.grading import (
     lettered,
 )
 from layercut.tasks.own_rows import Grade, check_grade, samples_of
-from layercut.tasks.program_answers import OPENED, STOP, find_program, program_class
+from layercut.tasks.program_answers import OPENED, STOP, judge_programs
 from layercut.tasks.rows import SplitNames, first_of
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ _slow: set[str] = set()  # patterns that took longer once
 def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
     """The task that a file is; its rows are read on first use.
 
-    Raises:
-        InputError: a grade that is none, or no such file.
+    Raises InputError: a grade that is none, or no such file.
     """
     default = None if grade is None else check_grade(grade)
     if not Path(path).expanduser().is_file():
@@ -134,8 +133,7 @@ class OwnFile(Task):
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """A draw by hash and seed, in which each answer has its share; a smaller limit takes part of a larger one.
 
-        Raises:
-            InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
+        Raises InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
         """
         if self.runs_programs:
             in_force()
@@ -190,28 +188,23 @@ class OwnFile(Task):
     ) -> list[Score]:
         """Grade many answers, also several to one sample; programs run over the cores.
 
-        Raises:
-            InputError: no sandbox works here.
+        Raises InputError: no sandbox works here.
         """
-        programs = {
-            place: Program(source, sample.data["tests"], sample.data["names"])
-            for place, (sample, answer) in enumerate(zip(samples, answers, strict=True))
-            if sample.data["grade"] == "code"
-            and isinstance(answer, Completion)
-            and (source := find_program(answer.text, sample.data["names"]))
+        pairs = list(zip(samples, answers, strict=True))
+        coded = {
+            place: answer
+            for place, (sample, answer) in enumerate(pairs)
+            if sample.data["grade"] == "code" and isinstance(answer, Completion)
         }
-        results = run_programs(list(programs.values()), limits=Limits()) if programs else []
-        result_of = dict(zip(programs, results, strict=True))
+        judged = judge_programs([samples[place] for place in coded], list(coded.values()), Limits()) if coded else []
+        judged_at = dict(zip(coded, judged, strict=True))
         scores = []
-        for place, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        for place, (sample, answer) in enumerate(pairs):
             if isinstance(answer, Likelihoods):
                 scores.append(grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
-            elif sample.data["grade"] == "code":
-                result = result_of.get(place)
-                said = "" if result is None else "passed" if result.passed else f"{result.failure}: {result.detail}"
-                graded = grade_text(said, result is not None and result.passed, answer)
-                source = programs[place].source if result else ""
-                scores.append(graded._replace(program=program_class(source, "", answer, result)))
+            elif place in judged_at:
+                said, right, fate = judged_at[place]
+                scores.append(grade_text(said, right, answer)._replace(program=fate))
             elif sample.options:
                 match = find_short(answer.text, sample.options)
                 named = sample.options[LETTERS.index(match.letter)] if match else ""

@@ -33,8 +33,7 @@ def samples_of(rows: Sequence[DataRow], default: Grade | None) -> list[Sample]:
     Args:
         default: grade of rows that name none.
 
-    Raises:
-        InputError: a field that is missing or cannot be used, or rows that are read in more than one way.
+    Raises InputError: a field that is missing or cannot be used, or rows that are read in more than one way.
     """
     samples: list[Sample] = []
     for row in rows:

@@ -28,19 +28,14 @@ ITEMS, FULL = "items", "full test set"
 def record_items(items: Mapping[str, Iterable[str]]) -> dict[str, Any]:
     """A plan's entry on its selection items: per task ``num_items``, ``hash`` and the sorted ``ids``.
 
-    The ids stand in the plan itself, however many: a checkpoint takes its plan along but not the run it comes from, and
-    a hash alone could say that two sets differ, not that they are disjoint.
+    All ids are in the plan itself, because a checkpoint takes its plan along but not the run that it comes from.
     """
     unique = {task: sorted(set(ids)) for task, ids in items.items()}
     return {task: {"num_items": len(ids), "hash": items_hash(ids), "ids": ids} for task, ids in unique.items()}
 
 
 def selection_items(scores: Mapping[str, Any], where: str = "the plan") -> dict[str, frozenset[str]]:
-    """Ids per task from a plan's ``scores`` or a selection's details; empty where nothing was selected on a task.
-
-    Raises:
-        InputError: ids and hash do not belong together.
-    """
+    """Ids per task from a plan's ``scores`` or a selection's details. Raises InputError: their hash is another."""
     return _checked_ids(scores.get(SELECTION_ITEMS, {}), where)
 
 
@@ -87,8 +82,6 @@ def used_items(plans: Iterable[CutPlan], healings: Iterable[Mapping[str, Any]] =
 
     Returns:
         None where it is not known, because an older layercut healed the model.
-    Raises:
-        InputError: ids and hash of a record do not belong together.
     """
     parts = [read_ids(plan.scores) for plan in plans for read_ids in (selection_items, held_out_items)]
     for healing in healings:
@@ -101,17 +94,10 @@ def used_items(plans: Iterable[CutPlan], healings: Iterable[Mapping[str, Any]] =
 def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: bool = False) -> int:
     """Refuse to report on items that the plan was selected on, or judged on when it was selected, in whatever task.
 
-    Held-out items decided nothing by themselves; but choosing among several plans by their held-out scores and taking
-    the best has chosen by them.
+    Held-out items decided nothing by themselves; but taking the best of several plans by their held-out scores has
+    chosen by them. Under ``allow``, return how many of the items were such items, for a mark on every number.
 
-    Args:
-        allow: report all the same; the caller marks every number if any item was a selection item.
-
-    Returns:
-        How many of the items were selection or held-out items: more than 0 only under ``allow``.
-
-    Raises:
-        InputError: at least one item was such an item, or the plan's own list was changed.
+    Raises InputError: at least one item was such an item, or the plan's own list was changed.
     """
     wanted = set(ids)
     items = f"of these {counted(len(wanted), 'item')} of {task}"
@@ -145,9 +131,7 @@ def reported_split(task: Task, used: Collection[str] | None) -> Split:
 def decided(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Callable[[Task], Split]:
     """From a task to its split: as a run was begun, or as ``reported_split`` says.
 
-    Args:
-        used: as ``reported_split`` takes it.
-        begun: settings of the run that the folder holds already; a run keeps its items. None for a new one.
+    ``begun`` holds the settings of the run that the folder holds already; a run keeps its items.
     """
     known: dict[str, Split] = {
         settings["task"]: "full" if settings.get(ITEMS) == FULL else "report"

@@ -47,8 +47,7 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
         limit: lowers the number of items of each task.
         readouts: in place of the suite's own.
 
-    Raises:
-        InputError: no such suite.
+    Raises InputError: no such suite.
     """
     if name not in SUITES:
         raise unknown("suite", name, SUITES)
@@ -79,8 +78,7 @@ def asked_tasks(
         first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
             each counts once.
 
-    Raises:
-        InputError: no such suite, data for a task that is not asked for, or a folder that is none.
+    Raises InputError: no such suite, data for a task that is not asked for, or a folder that is none.
     """
     tasks: list[TaskSettings] = []
     for name in filter(None, map(str.strip, names.split(","))):
@@ -101,8 +99,7 @@ def with_data(
     A task without either keeps what it has, so built-in tasks need nothing and others ask the hub. Names count without
     the number of examples: the data of ``arc_easy`` serves ``arc_easy:5``.
 
-    Raises:
-        InputError: data for a task that is not asked for, or a folder that is none.
+    Raises InputError: data for a task that is not asked for, or a folder that is none.
     """
     known = {name for task in tasks for name in (task.task, base_name(task.task))}
     for name in files:

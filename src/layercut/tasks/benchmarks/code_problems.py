@@ -29,22 +29,12 @@ from typing import Any, ClassVar
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
-from layercut.sandbox.runner import Program, in_force, run_programs
+from layercut.sandbox.runner import in_force
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.grading import outcome
 from layercut.tasks.lm_eval.local_rows import published_form
-from layercut.tasks.program_answers import (
-    FENCE,
-    NOT_PYTHON,
-    OPENED,
-    STOP,
-    defined,
-    find_program,
-    needed,
-    program_class,
-    undefined,
-)
+from layercut.tasks.program_answers import FENCE, NOT_PYTHON, OPENED, STOP, defined, judge_programs, needed, undefined
 from layercut.tasks.rows import CompletionForm, RowsTask, SplitNames, first_of
 
 HUMANEVAL_VERSION, MBPP_VERSION = 3, 2  # raised by any change of the prompt, the extraction or the tests
@@ -162,8 +152,7 @@ class CodeTask(RowsTask):
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set.
 
-        Raises:
-            InputError: no sandbox works here. Said now, before a model has written programs for an hour.
+        Raises InputError: no sandbox works here. Said now, before a model has written programs for an hour.
         """
         in_force()
         if self.split_of is None:
@@ -193,27 +182,13 @@ class CodeTask(RowsTask):
     ) -> list[Score]:
         """Run many programs over the cores; scores in the order of the samples.
 
-        Raises:
-            InputError: no sandbox works here.
+        Raises InputError: no sandbox works here.
         """
         written = [answer for answer in answers if isinstance(answer, Completion)]
-        programs = [
-            Program(
-                find_program(answer.text, sample.data["names"], sample.data["head"]),
-                sample.data["tests"],
-                sample.data["names"],
-            )
-            for sample, answer in zip(samples, written, strict=True)
-        ]
-        results = iter(run_programs([program for program in programs if program.source], limits=self.limits))
         scores = []
-        for program, sample, answer in zip(programs, samples, written, strict=True):
-            result = next(results) if program.source else None
-            right, said = result is not None and result.passed, ""
-            if result is not None:
-                said = "passed" if right else f"{result.failure}: {result.detail}".removesuffix(": ")
+        for (said, right, fate), answer in zip(judge_programs(samples, written, self.limits), written, strict=True):
+            said = said.removesuffix(": ")
             kind = outcome(right=right, answer=said, finish_reason=answer.finish_reason)
-            fate = program_class(program.source, sample.data["head"], answer, result)
             scores.append(Score({"pass": float(right)}, said, kind, fate))
         return scores
 
@@ -244,8 +219,7 @@ def _mbpp_form(name: str, num_shots: int | None) -> dict[str, Any]:
 def _plus_sample(sample: Callable[[DataRow], Sample], published_as: str, row: DataRow) -> Sample:
     """The sample of a row, but of EvalPlus' own layout, whose ``test`` (where there is one) holds the base tests alone.
 
-    Raises:
-        InputError: the row has inputs in place of tests.
+    Raises InputError: the row has inputs in place of tests.
     """
     if "plus_input" in row.fields:
         raise InputError(

@@ -1,7 +1,4 @@
-"""ChoiceTask: multiple-choice items of one or more subjects, with five readouts.
-
-``rank`` is lm-eval's own score. The others ask the same items: ``gold`` scores the right option alone, ``token`` lists
-the options with letters and compares the letters, ``short`` and ``chain`` let a chat model write the letter."""
+"""ChoiceTask: multiple-choice items of lm-eval, with its own score and four more readouts."""
 
 from __future__ import annotations
 
@@ -69,7 +66,7 @@ class ChoiceSubject(Subject):
 
 
 class ChoiceTask(SubjectsTask):
-    """Multiple-choice and log-likelihood items; where they come from, see SubjectsTask.
+    """Multiple-choice and log-likelihood items.
 
     ``rank``: the metrics of the task's own file that are numbers per item, mostly ``acc`` (the most likely choice) and
     ``acc_norm`` (the likelihood divided by the choice's length in characters); of a log-likelihood task (LAMBADA),

@@ -178,8 +178,7 @@ def _rows_of_subject(local: DataSet, subject: str | None, task: str, *, in_group
     A file that holds several subjects is divided by its field ``subject``; one without that field belongs to the task
     as a whole, and so does one whose subjects are no configurations of the data set on the hub.
 
-    Raises:
-        InputError: a task of a group, and no row of its subject, though the rows have subjects.
+    Raises InputError: a task of a group, and no row of its subject, though the rows have subjects.
     """
     rows = {split: list(of_split) for split, of_split in local.splits.items()}
     known = {str(row.fields[SUBJECT]) if SUBJECT in row.fields else None for part in rows.values() for row in part}

@@ -81,8 +81,7 @@ def check_mentioned(name: str) -> None:
 
     The files are searched for the bare word: lm-eval has the last word on a name that is mentioned.
 
-    Raises:
-        InputError: such a name, with the nearest ones, or no such folder.
+    Raises InputError: such a name, with the nearest ones, or no such folder.
     """
     folder, name = own_folder(name)
     if folder is not None:

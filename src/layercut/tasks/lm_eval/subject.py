@@ -92,8 +92,7 @@ class Subject:
     def read(self, split: str) -> Iterator[Item]:
         """The items of a split in the order of the data.
 
-        Raises:
-            InputError: a row that lm-eval's task file cannot read, or that has no usable label.
+        Raises InputError: a row that lm-eval's task file cannot read, or that has no usable label.
         """
         made = self._made.setdefault(split, [])  # kept, because lm-eval's templates take milliseconds an item
         yield from made
@@ -247,8 +246,7 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
     Args:
         where: says which row it is, for the message.
 
-    Raises:
-        InputError: the row's label is missing, or names none of its options.
+    Raises InputError: the row's label is missing, or names none of its options.
     """
     source = task.config.doc_to_text if task.multiple_input else task.config.doc_to_target
     try:

@@ -151,8 +151,7 @@ class WrittenSubject(Subject):
     def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
         """A subject with a number of worked examples; None for as many as its file asks for.
 
-        Raises:
-            InputError: it asks for what is not supported, such as several answers to an item.
+        Raises InputError: it asks for what is not supported, such as several answers to an item.
         """
         self.stop, self.max_new_tokens = _generation(name, task)
         self.measures = measures_of(task)
@@ -174,8 +173,7 @@ class WrittenSubject(Subject):
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
         """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up.
 
-        Raises:
-            InputError: lm-eval's own code fails on a row.
+        Raises InputError: lm-eval's own code fails on a row.
         """
         from lm_eval.api.instance import Instance
 
