@@ -17,7 +17,7 @@ report/draft report/layers report/picture report/provenance report/reports repor
 report/source report/words report/writers runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings
 runs/study sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process seed selection/base study/file
 study/healer study/settings study/store study/work surgery/remove tasks/base tasks/builtin/lines tasks/cells
-tasks/lm_eval/local_rows tasks/lm_eval/names tasks/lm_eval/rolling_task tasks/lm_eval/subject tasks/own_rows
+tasks/lm_eval/local_rows tasks/lm_eval/names tasks/lm_eval/subject tasks/own_rows
 text/counting text/markup text/tables verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/generate verbs/heal
 verbs/io verbs/prune verbs/results verbs/run verbs/select verbs/sweep
 """

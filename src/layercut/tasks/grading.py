@@ -164,6 +164,12 @@ def grade_text(answer: str, right: bool, completion: Completion) -> Score:
     return Score({"accuracy": float(right)}, answer, kind)
 
 
+def grade_option(sample: Sample, option: NamedOption | None, completion: Completion) -> Score:
+    """Accuracy of an option that a completion names by its letter or its words; None names none."""
+    named = sample.options[LETTERS.index(option.letter)] if option else ""
+    return grade_text(named, bool(named) and named == sample.gold, completion)
+
+
 def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
     """Accuracy of the most likely option: the highest log-likelihood, not divided by length; the first wins ties."""
     scores = likelihoods.log_likelihoods

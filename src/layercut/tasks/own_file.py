@@ -20,20 +20,10 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import in_force
+from layercut.tasks import grading
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
 from layercut.tasks.benchmarks.boxed import last_boxed, same_value
 from layercut.tasks.data_files import DataSet, read_local
-from layercut.tasks.grading import (
-    LETTERS,
-    SHORT,
-    all_numbers,
-    find_short,
-    grade_rank,
-    grade_text,
-    guessing,
-    letter_chance,
-    lettered,
-)
 from layercut.tasks.own_rows import Grade, check_grade, samples_of
 from layercut.tasks.program_answers import OPENED, STOP, judge_programs
 from layercut.tasks.rows import SplitNames, first_of
@@ -169,9 +159,9 @@ class OwnFile(Task):
             return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(space + text for text in texts))
         stop = sample.data["stop"] or (("\n\n",) if plain else ())
         if grade == "choice" and plain:
-            prompt, stop = f"{prompt}\n{lettered(sample.options)}\nAnswer:", ("\n",)
+            prompt, stop = f"{prompt}\n{grading.lettered(sample.options)}\nAnswer:", ("\n",)
         elif grade == "choice":
-            listed, last = f"{lettered(sample.options)}\n\n{SHORT}", prompt[-1]
+            listed, last = f"{grading.lettered(sample.options)}\n\n{grading.SHORT}", prompt[-1]
             if last.role == "user":  # most chat templates want roles to alternate
                 prompt = (*prompt[:-1], Message("user", f"{last.content}\n{listed}"))
             else:
@@ -201,16 +191,14 @@ class OwnFile(Task):
         scores = []
         for place, (sample, answer) in enumerate(pairs):
             if isinstance(answer, Likelihoods):
-                scores.append(grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
+                scores.append(grading.grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
             elif place in judged_at:
                 said, right, fate = judged_at[place]
-                scores.append(grade_text(said, right, answer)._replace(program=fate))
+                scores.append(grading.grade_text(said, right, answer)._replace(program=fate))
             elif sample.options:
-                match = find_short(answer.text, sample.options)
-                named = sample.options[LETTERS.index(match.letter)] if match else ""
-                scores.append(grade_text(named, named == sample.gold, answer))
+                scores.append(grading.grade_option(sample, grading.find_short(answer.text, sample.options), answer))
             else:
-                scores.append(grade_text(*_graded(sample, answer.text), answer))
+                scores.append(grading.grade_text(*_graded(sample, answer.text), answer))
         return scores
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
@@ -230,7 +218,7 @@ class OwnFile(Task):
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The answer, where it is all that is to be written."""
         if readout == "short" and sample.options:
-            return LETTERS[sample.gold_index]
+            return grading.LETTERS[sample.gold_index]
         return sample.gold if sample.data["grade"] == "exact" else ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
@@ -243,7 +231,11 @@ class OwnFile(Task):
         if readout == "likelihood":
             return {PROBABILITY: 0.0}
         if samples[0].options:
-            return guessing(samples, "rank", ("accuracy",)) if readout == "rank" else letter_chance(samples)
+            return (
+                grading.guessing(samples, "rank", ("accuracy",))
+                if readout == "rank"
+                else grading.letter_chance(samples)
+            )
         texts = [sample for sample in samples if sample.data["grade"] != "code"]
         answers = Counter(text for sample in texts for text in sample.data["accepted"])
         num_right = (
@@ -283,7 +275,7 @@ def _graded(sample: Sample, text: str) -> tuple[str, bool]:
     if grade == "exact":
         return said, _words(said) in map(_words, accepted)
     if grade == "number":
-        numbers = all_numbers(text)
+        numbers = grading.all_numbers(text)
         answer = last_boxed(text) or (str(numbers[-1]) if numbers else "")
         return answer, bool(answer) and any(same_value(answer, right) for right in accepted)
     if grade == "regex":

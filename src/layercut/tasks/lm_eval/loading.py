@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError, MissingExtra
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.hub import hub_or_cache, why_not
-from layercut.tasks.lm_eval.choice_task import ChoiceSubject, ChoiceTask
 from layercut.tasks.lm_eval.local_rows import reading
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
-from layercut.tasks.lm_eval.rolling_task import RollingSubject, RollingTask, rolling_metrics
+from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask, RollingSubject, RollingTask, rolling_metrics
 from layercut.tasks.lm_eval.subject import reason, unreadable
 from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
 
@@ -142,8 +141,11 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
         _check_file(task, file, is_local=local is not None)
     changed = {} if local is None else {"class": reading(local, in_group=len(members) > 1)}
     _compile_templates_once()
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of settings of its own task files
     try:
-        with hub_or_cache(), _nltk_data(name, {file.parent for file in files.values()}), _quiet():
+        with hub_or_cache(), _nltk_data(name, {file.parent for file in files.values()}):
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
             loaded = manager.load({"group": "layercut", "task": [{**member, **changed} for member in members]})
     except InputError:
@@ -159,6 +161,8 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
             f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"`data` {name}=PATH."
         ) from error
+    finally:
+        logger.setLevel(level)
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
     return tasks
 
@@ -269,15 +273,3 @@ def _compile_templates_once() -> None:
     from lm_eval.utils import env
 
     env.from_string = lru_cache(maxsize=1024)(env.from_string)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside the block lm-eval says nothing about settings of its task files."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

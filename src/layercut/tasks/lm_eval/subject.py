@@ -59,16 +59,13 @@ class Subject:
     def __init__(self, name: str, task: Any, num_shots: int, *, chat: bool = False) -> None:
         self.name, self.task, self.is_chat = name, task, chat
         self._num_shots = num_shots
-        docs = {
-            "train": task.training_docs() if task.has_training_docs() else None,
-            "validation": task.validation_docs() if task.has_validation_docs() else None,
-            "test": task.test_docs() if task.has_test_docs() else None,
-        }
-        for split in self.for_selection:
-            if docs[split] is None and split in task.dataset and task.config.test_split != split:
+        self.docs: dict[str, Any] = {}
+        for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            if getattr(task, f"has_{kind}_docs")():
+                self.docs[split] = getattr(task, f"{kind}_docs")()
+            elif split in self.for_selection and split in task.dataset and task.config.test_split != split:
                 prepare = task.config.process_docs or (lambda rows: rows)
-                docs[split] = prepare(task.dataset[split])
-        self.docs: dict[str, Any] = {split: rows for split, rows in docs.items() if rows is not None}
+                self.docs[split] = prepare(task.dataset[split])
         self._made: dict[str, list[Item]] = {}
         self._draws = {split: Random(FEWSHOT_SEED) for split in self.docs}
         self._sampler = getattr(task, "sampler", None)
@@ -167,9 +164,9 @@ class SubjectsTask(Task):
     """Items of one task of lm-eval, or of all tasks of a group, such as MMLU's 57 subjects.
 
     Report items come from the split that lm-eval evaluates (``test``, else ``validation``), selection items from
-    ``validation`` or else ``train``; where there is no second split, the items are halved by the hash of their content.
-    Item ids do not depend on the number of worked examples. Of a group, the first items are spread over its subjects
-    in proportion to their sizes. No early verdict: a later answer takes the place of an earlier one.
+    ``validation`` or else ``train``; one split alone is halved. Item ids do not depend on the worked examples. Of a
+    group, the first items are spread over its subjects in proportion to their sizes. No early verdict: a later answer
+    takes the place of an earlier one.
     """
 
     version = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
@@ -182,13 +179,10 @@ class SubjectsTask(Task):
         described: Mapping[str, Any],
         max_new_tokens: int | None = None,
     ) -> None:
-        """A task of subjects that have the same metrics and kind.
+        """A task of ``subjects`` of one class, which is derived from Subject.
 
-        Args:
-            name: of the task, with ``:5`` behind it where it was named with 5 worked examples.
-            subjects: of one class, which is derived from Subject.
-            metrics: the headline first.
-            described: versions and data, for the run's settings.
+        ``name`` ends in ``:5`` where it was named with 5 worked examples, ``metrics`` begin with the headline, and
+        ``described`` holds versions and data, for the run's settings.
         """
         self.name = name
         self._base_name = name.removeprefix("lm-eval:").partition(":")[0].removesuffix("+chat")

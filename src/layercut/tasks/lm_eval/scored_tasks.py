@@ -1,29 +1,21 @@
-"""ChoiceTask: multiple-choice items of lm-eval, with its own score and four more readouts."""
+"""Tasks of lm-eval that are scored by likelihood: ChoiceTask (multiple choice, with four more readouts) and RollingTask
+(whole documents, ``loglikelihood_rolling``, such as wikitext)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
-from layercut.tasks.base import GENERATED, Readout, Sample, Score
-from layercut.tasks.grading import (
-    CHAIN,
-    LETTERS,
-    SHORT,
-    find_chain,
-    find_short,
-    grade_gold,
-    grade_rank,
-    grade_text,
-    guessing,
-    letter_chance,
-    lettered,
-)
+from layercut.tasks import grading
+from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score
 from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, options_and_gold
 
-_WISHES = {"short": (SHORT, 16), "chain": (CHAIN, 512)}  # what is asked for, and the longest answer
-_FINDERS = {"short": find_short, "chain": find_chain}
+_WISHES = {"short": (grading.SHORT, 16), "chain": (grading.CHAIN, 512)}  # what is asked for, and the longest answer
+BITS = "neg_bits_per_byte"  # minus the bits that a document takes per byte, so that higher is better
+_SHOWN = 200  # characters of a document that stand for its question and answer
+_FINDERS = {"short": grading.find_short, "chain": grading.find_chain}
 
 
 class ChoiceSubject(Subject):
@@ -47,7 +39,11 @@ class ChoiceSubject(Subject):
     def listed(self, doc: Mapping[str, Any]) -> str:
         """The question with its options, which some (MMLU's) list already."""
         question, options, _ = self.parts(doc)
-        return question if "".join(options) == LETTERS[: len(options)] else f"{question}\n{lettered(options)}"
+        return (
+            question
+            if "".join(options) == grading.LETTERS[: len(options)]
+            else f"{question}\n{grading.lettered(options)}"
+        )
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
         options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
@@ -106,14 +102,15 @@ class ChoiceTask(SubjectsTask):
             own = () if len(set(prompts)) == 1 else prompts
             return LikelihoodRequest(id=sample.id, prompt=prompts[0], continuations=texts, prompts=own)
         if readout == "token":
-            shown = [(doc, *subject.parts(doc)[1:]) for doc in item.examples]
+            shown = [(doc, *subject.parts(doc)[1:]) for doc in item.examples]  # row, options, right option
             examples = [
-                f"{subject.listed(doc)}\nAnswer: {LETTERS[options.index(gold)]}\n\n" for doc, options, gold in shown
+                f"{subject.listed(doc)}\nAnswer: {grading.LETTERS[options.index(gold)]}\n\n"
+                for doc, options, gold in shown
             ]
             return LikelihoodRequest(
                 id=sample.id,
                 prompt=f"{''.join(examples)}{subject.listed(item.doc)}\nAnswer:",
-                continuations=tuple(f" {letter}" for letter in LETTERS[: len(item.options)]),
+                continuations=tuple(f" {letter}" for letter in grading.LETTERS[: len(item.options)]),
             )
         wish, longest = _WISHES[readout]
         return GenerationRequest(
@@ -126,11 +123,9 @@ class ChoiceTask(SubjectsTask):
         """lm-eval's metrics for ``rank``, the headline the first of its task file; else see the class."""
         subject, doc = sample.data["subject"], sample.data["item"].doc
         if isinstance(answer, Completion):
-            match = _FINDERS[readout](answer.text, subject.parts(doc)[1])
-            named = sample.options[LETTERS.index(match.letter)] if match else ""
-            return grade_text(named, bool(named) and named == sample.gold, answer)
+            return grading.grade_option(sample, _FINDERS[readout](answer.text, subject.parts(doc)[1]), answer)
         if readout in ("gold", "token"):
-            return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
+            return grading.grade_gold(sample, answer) if readout == "gold" else grading.grade_rank(sample, answer)
         best = answer.log_likelihoods.index(max(answer.log_likelihoods[: len(sample.options) or None]))
         choice = sample.options[best] if sample.options else (sample.gold if answer.is_greedy[0] else "")
         results = list(zip(answer.log_likelihoods, answer.is_greedy, strict=True))
@@ -140,11 +135,11 @@ class ChoiceTask(SubjectsTask):
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The letter, for short answers."""
-        return LETTERS[sample.gold_index] if readout == "short" else ""
+        return grading.LETTERS[sample.gold_index] if readout == "short" else ""
 
     def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
         """Characters before the letter or the words that answer; None where there is no answer."""
-        find = find_short if readout == "short" else find_chain
+        find = grading.find_short if readout == "short" else grading.find_chain
         match = find(text, sample.data["subject"].parts(sample.data["item"].doc)[1])
         return None if match is None else match.start
 
@@ -154,5 +149,72 @@ class ChoiceTask(SubjectsTask):
         if readout == "gold":
             return {}
         if not self._has_options or readout == "rank":
-            return guessing(samples, "rank" if self._has_options else "short", self._metrics)
-        return letter_chance(samples)
+            return grading.guessing(samples, "rank" if self._has_options else "short", self._metrics)
+        return grading.letter_chance(samples)
+
+
+class RollingSubject(Subject):
+    """One task of lm-eval whose rows are documents."""
+
+    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
+        (text,) = self.task.construct_requests(doc, "").args
+        shown = str(text).strip()[:_SHOWN]
+        return Item(doc, shown, Asked((str(text),)), (shown,))
+
+
+class RollingTask(SubjectsTask):
+    """Documents; where they come from, see SubjectsTask. A document's question and answer are its first 200 characters.
+
+    ``gold``: the log-likelihood of the whole document after the BOS token, or the EOS token where there is no BOS. A
+    document that is longer than the model's context is scored in windows, as in lm-eval. Per document
+    ``log_likelihood`` (nats per token, which depends on the tokenizer) and ``neg_bits_per_byte`` (minus bits per byte,
+    by lm-eval's own count of bytes, which does not). Their means weigh each document alike; lm-eval's numbers, which
+    weigh words or bytes alike, are ``over_items``. No chance level.
+    """
+
+    readouts: tuple[Readout, ...] = ("gold",)
+
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+        """The document, behind nothing."""
+        (text,) = sample.data["item"].asked.prompts
+        return LikelihoodRequest(id=sample.id, prompt="", continuations=(text,), rolling=True)
+
+    def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
+        """Log-likelihood per token and bits per byte."""
+        assert isinstance(answer, Likelihoods)
+        total = math.fsum(answer.log_likelihoods)
+        metrics = {LOG_LIKELIHOOD: total / sum(answer.num_tokens)}
+        if BITS in self._metrics:
+            metrics[BITS] = -_over(sample, "bits_per_byte", [_parts(sample, total)["bits_per_byte"]])
+        right = all(answer.is_greedy)
+        return Score(metrics, sample.gold if right else "", "right" if right else "wrong")
+
+    def over_items(
+        self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        """lm-eval's own numbers over all documents, such as word perplexity; nothing for a group."""
+        if len(self._subjects) > 1:
+            return {}
+        parts = [
+            _parts(sample, math.fsum(record["log_likelihoods"]))
+            for sample, record in zip(samples, records, strict=True)
+        ]
+        return {metric: _over(samples[0], metric, [part[metric] for part in parts]) for metric in parts[0]}
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        """None: no guess has a likelihood to compare with."""
+        return {}
+
+
+def rolling_metrics(task: Any) -> list[str]:
+    """The metrics of a document, from those of the task's file."""
+    return [LOG_LIKELIHOOD, *([BITS] if "bits_per_byte" in task.aggregation() else [])]
+
+
+def _parts(sample: Sample, total: float) -> Mapping[str, Any]:
+    """Per metric, what lm-eval adds up over documents: the log-likelihood in nats, and words or bytes."""
+    return sample.data["subject"].task.process_results(sample.data["item"].doc, (total,))  # type: ignore[no-any-return]
+
+
+def _over(sample: Sample, metric: str, parts: Sequence[Any]) -> float:
+    return float(sample.data["subject"].task.aggregation()[metric](parts))
