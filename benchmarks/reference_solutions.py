@@ -19,7 +19,7 @@ from layercut.engine.base import Completion
 from layercut.sandbox.runner import describe
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.benchmarks.programs import CodeTask
+from layercut.tasks.benchmarks.code_problems import CodeTask
 from layercut.tasks.data_files import read_local
 
 

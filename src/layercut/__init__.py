@@ -54,7 +54,7 @@ _PUBLIC = {
     "Pruned": "layercut.pruning.pruned",
     "DraftDone": "layercut.drafting.job",
     "Swept": "layercut.selection.sweep",
-    "Evaluated": "layercut.tasks.run",
+    "Evaluated": "layercut.tasks.cells",
     "AnswerRecord": "layercut.healing.prompts",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",

@@ -35,8 +35,8 @@ from layercut.surgery.plan import CutPlan as CutPlan
 from layercut.surgery.remove import bypass as bypass
 from layercut.surgery.remove import remove_layers as remove_layers
 from layercut.tasks import load_task as load_task
+from layercut.tasks.cells import Evaluated as Evaluated
 from layercut.tasks.evaluate import TaskResult as TaskResult
-from layercut.tasks.run import Evaluated as Evaluated
 
 __version__: str
 

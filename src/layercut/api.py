@@ -218,8 +218,7 @@ def evaluate_task(
     from layercut.surgery.plan import CutPlan
     from layercut.tasks import load_task
     from layercut.tasks.evaluate import evaluate as ask
-    from layercut.tasks.reported import reported_split
-    from layercut.tasks.selected_items import used_items
+    from layercut.tasks.selected_items import reported_split, used_items
 
     if isinstance(task, str):
         task = TaskSettings(task=task)

@@ -16,12 +16,10 @@ pruning/healing pruning/path pruning/pruned pruning/run report/advice_text repor
 report/draft report/layers report/picture report/provenance report/reports report/retention report/scores
 report/source report/words report/writers runs/draft runs/healing runs/json_text runs/lock runs/prune runs/settings
 runs/study sandbox/child sandbox/filter sandbox/isolation sandbox/judge sandbox/process seed selection/base study/file
-study/healer study/settings study/store study/work surgery/remove tasks/base tasks/benchmarks/code_problems
-tasks/benchmarks/rows_task tasks/builtin/lines tasks/cells tasks/lm_eval/by_name tasks/lm_eval/forms
-tasks/lm_eval/labels tasks/lm_eval/local_rows tasks/lm_eval/measures tasks/lm_eval/names tasks/lm_eval/rolling_task
-tasks/lm_eval/subject tasks/lm_eval/subjects_task tasks/own_rows tasks/run tasks/used_tokens text/counting text/markup
-text/tables verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/generate verbs/heal verbs/io verbs/prune
-verbs/results verbs/run verbs/select verbs/sweep
+study/healer study/settings study/store study/work surgery/remove tasks/base tasks/builtin/lines tasks/cells
+tasks/lm_eval/local_rows tasks/lm_eval/names tasks/lm_eval/subject tasks/own_rows
+text/counting text/markup text/tables verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/generate verbs/heal
+verbs/io verbs/prune verbs/results verbs/run verbs/select verbs/sweep
 """
 """Modules that are tested through their callers. Only ever make it shorter."""
 

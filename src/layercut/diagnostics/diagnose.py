@@ -46,7 +46,7 @@ from layercut.selection.specs import plan_of
 from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers, removed_by
-from layercut.tasks.run import slug
+from layercut.tasks.cells import slug
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 

@@ -14,8 +14,7 @@ from layercut.healing.settings import FilterSettings
 from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.tasks.base import Split, Task
-from layercut.tasks.reported import reported_split
-from layercut.tasks.selected_items import merge_items
+from layercut.tasks.selected_items import merge_items, reported_split
 from layercut.text.counting import counted
 
 Words = tuple[str, ...]

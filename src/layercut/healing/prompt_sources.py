@@ -21,8 +21,7 @@ from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task
 from layercut.tasks.hub import HUB, hub_rows
-from layercut.tasks.reported import shortfall
-from layercut.tasks.selected_items import merge_items
+from layercut.tasks.selected_items import merge_items, shortfall
 from layercut.text.counting import counted
 
 Found = TypeVar("Found")

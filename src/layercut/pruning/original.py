@@ -29,7 +29,7 @@ from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.reported import tell_shortfalls
+from layercut.tasks.selected_items import tell_shortfalls
 
 
 def measure_original(run: PruneRun, *, strict: bool) -> None:
@@ -70,7 +70,7 @@ def _tasks_at_chance(run: PruneRun, limit: int) -> list[dict[str, str]]:
     """Ask the original model all selection items, and list the tasks on which it is not above chance."""
     ignored = []
     if run.settings.items is not None:
-        tell_shortfalls([replace(part, limit=limit) for part in run.asked], "selection", run.say)
+        tell_shortfalls(((part.task, "selection", limit) for part in run.asked), run.say)
     for part in run.asked:
         try:
             _answer_task(run, replace(part, limit=min(limit, FEWEST)), is_first=True)

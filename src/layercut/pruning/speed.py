@@ -22,7 +22,7 @@ from layercut.settings import QUANTISED, UNCUT, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import MlpWidth
-from layercut.tasks.run import slug
+from layercut.tasks.cells import slug
 
 if TYPE_CHECKING:
     from layercut.engine.timing import Timer

@@ -37,8 +37,14 @@ from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
 from layercut.tasks.base import generates
 from layercut.tasks.cells import Cell, announce_isolation
-from layercut.tasks.reported import tell_shortfalls
-from layercut.tasks.selected_items import HELD_OUT, SELECTION_ITEMS, merge_items, record_items, selection_items
+from layercut.tasks.selected_items import (
+    HELD_OUT,
+    SELECTION_ITEMS,
+    merge_items,
+    record_items,
+    selection_items,
+    tell_shortfalls,
+)
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
@@ -128,7 +134,7 @@ def select_layers(
     if start.endswith(".json") and (begun := plan_of(handle, start, request.seed)).chosen_on:
         say(f"start: {begun.describe()}")
     isolation = announce_isolation((part.task for part in parts), say)
-    tell_shortfalls(parts, "selection", say)
+    tell_shortfalls(((part.task, "selection", part.limit) for part in parts), say)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, SearchJournal(run) as journal:
         objective = None
         if parts and request.needs_model:

@@ -38,10 +38,8 @@ from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Split
-from layercut.tasks.cells import Cell, announce_isolation, make_cells
-from layercut.tasks.reported import tell_shortfalls
-from layercut.tasks.run import slug
-from layercut.tasks.selected_items import merge_items, selection_items
+from layercut.tasks.cells import Cell, announce_isolation, make_cells, slug
+from layercut.tasks.selected_items import merge_items, selection_items, tell_shortfalls
 from layercut.text.counting import counted
 from layercut.text.removal import format_layers
 
@@ -139,7 +137,7 @@ def plan_sweep(
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
     isolation = announce_isolation((cell.task for cell in cells), say)
-    tell_shortfalls(cells, split, say)
+    tell_shortfalls(((cell.task, split, cell.limit) for cell in cells), say)
     return PlannedSweep(
         folder=out or Path("runs", slug(f"{model.model}-sweep")),
         handle=handle,

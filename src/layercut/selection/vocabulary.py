@@ -33,7 +33,7 @@ from layercut.surgery.trimming import (
     trim_files,
 )
 from layercut.surgery.vocabulary import Vocabulary
-from layercut.tasks.used_tokens import NOTE
+from layercut.tasks.cells import USED_TOKENS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -169,9 +169,9 @@ def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage |
 
 def used_in(folder: Path, run: Path) -> dict[str, list[int]]:
     """Ids that a run's prompts and answers use, by task and readout; nothing of a run with another tokenizer."""
-    notes = {name: note for name, note in RunFolder.open(run).notes.items() if name.startswith(NOTE)}
+    notes = {name: note for name, note in RunFolder.open(run).notes.items() if name.startswith(USED_TOKENS)}
     own = file_sha256(folder / "tokenizer.json")
-    return {name.removeprefix(NOTE): note["ids"] for name, note in notes.items() if note["tokenizer"] == own}
+    return {name.removeprefix(USED_TOKENS): note["ids"] for name, note in notes.items() if note["tokenizer"] == own}
 
 
 def _texts_of_run(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -42,8 +42,7 @@ from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
 from layercut.study.store import CellStore
 from layercut.study.work import StudyWork
-from layercut.tasks.cells import announce_isolation
-from layercut.tasks.run import slug
+from layercut.tasks.cells import announce_isolation, slug
 
 if TYPE_CHECKING:
     from pandas import DataFrame

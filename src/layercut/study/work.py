@@ -32,8 +32,7 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
-from layercut.tasks.reported import decided, tell_reported, tell_shortfalls
-from layercut.tasks.selected_items import check_report_items, used_items
+from layercut.tasks.selected_items import check_report_items, decided, tell_shortfalls, used_items
 
 SEARCHES = "searches"  # folder of a study with the run folders of its searches
 
@@ -97,11 +96,11 @@ class StudyWork:
     def shortfalls(self) -> list[str]:
         """Tasks that have fewer items than the study asks for, for the report or for choosing layers, in words."""
         lines: list[str] = []
-        tell_reported(self.cells, lines.append)
+        tell_shortfalls(((cell.task, cell.split, cell.limit) for cell in self.cells), lines.append)
         for variant in self.cuts:
             if variant.criterion is not None and variant.cost:
                 parts = [part for task in variant.criterion.objective for part in objective_parts(task, variant.seed)]
-                tell_shortfalls(parts, "selection", lines.append)
+                tell_shortfalls(((part.task, "selection", part.limit) for part in parts), lines.append)
         return list(dict.fromkeys(lines))
 
     def chosen_by(self, search: str) -> list[StudyVariant]:

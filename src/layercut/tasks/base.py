@@ -1,13 +1,4 @@
-"""Sample, Score, Task: questions, their readouts and their grades. Tasks know Engines, never models.
-
-One item, several readouts. The same item id and question can be read
-
-- by likelihood over options (``rank``),
-- by the likelihood of the right answer alone, per token (``gold``),
-- by one token: options are listed with letters, and the likeliest letter is the answer (``token``),
-- as a short free answer (``short``), or
-- as a chain of steps that ends in an answer (``chain``).
-"""
+"""Sample, Score, Task: questions, their readouts and their grades. Tasks know Engines, never models."""
 
 from __future__ import annotations
 
@@ -17,17 +8,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import unknown
-from layercut.surgery.plan import CutPlan
 
-Readout = str  # ``rank``, ``gold``, ``token``, ``short`` or ``chain``
+Readout = str
+"""How an item is asked and read: by likelihood over options (``rank``), by the likelihood of the right answer per token
+(``gold``), by one token, the letter of an option (``token``), as a short free answer (``short``), or as a chain of
+steps that ends in an answer (``chain``)."""
+GENERATED: tuple[Readout, ...] = ("short", "chain")  # readouts that generate text; the others only score given text
 Split = Literal["selection", "report", "full"]
 """``full``: the whole test set. It differs from ``report`` where selection items are part of the test set; see
-``layercut.tasks.reported``."""
-
-GENERATED: tuple[Readout, ...] = ("short", "chain")  # readouts that generate text; the others only score given text
-
+``layercut.tasks.selected_items``."""
 LOG_LIKELIHOOD = "log_likelihood"
 """The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
 
@@ -39,8 +30,7 @@ class Sample:
     id: str
     question: str  # for people and for the report; prompts are made by the task
     gold: str  # the right answer
-    options: tuple[str, ...] = ()
-    """Answers to choose from, the right one among them, in their fixed order; empty where there is nothing to rank."""
+    options: tuple[str, ...] = ()  # to choose from, the right one among them; empty where there is nothing to rank
     data: Mapping[str, Any] = field(default_factory=dict)
     """Further data to build prompts and to grade. ``cluster`` names items that share a context;
     ``solution`` is a worked answer as ``chain`` writes it, with the mark that ends it, for training."""
@@ -54,17 +44,13 @@ class Score(NamedTuple):
     """The grade of one answer."""
 
     metrics: dict[str, float]
-    """Value per metric; the first one is the headline. 0 or 1 for accuracies.
-
-    All lie in [0, 1], and higher is better: a race of candidates stops one as soon as even 1 for every item that is
-    left could not save it. The one exception is ``log_likelihood`` of ``gold``, so a search by it runs with
-    ``--race off``.
-    """
+    """Value per metric, the headline first; 0 or 1 for accuracies. All lie in [0, 1], and higher is better, as a race
+    of candidates needs; but for ``log_likelihood``, so a search by it runs with ``--race off``."""
     answer: str  # the extracted answer; empty where none was found
-    outcome: str
-    """``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (wrong or none, and the length limit was hit)."""
-    program: str = ""
-    """The end of an answer's program, a class of ``layercut.evidence.program_classes``; empty without one."""
+    outcome: (
+        str  # ``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (not right, and the length limit was hit)
+    )
+    program: str = ""  # of an answer's program, a class of ``layercut.evidence.program_classes``
 
 
 class Task:
@@ -75,10 +61,8 @@ class Task:
 
     name: str
     version: int  # raised with every change that can move scores
-    readouts: tuple[Readout, ...]
-    """The readouts that are asked where none is named; the first is the default."""
-    chance_items: int | None = None
-    """Number of first items of a split that ``chance`` is computed on, where it is slow; None for all."""
+    readouts: tuple[Readout, ...]  # those that are asked where none is named; the first is the default
+    chance_items: int | None = None  # ``chance`` is computed on so many first items, where it is slow; None for all
 
     @property
     def extra_readouts(self) -> tuple[Readout, ...]:
@@ -87,12 +71,12 @@ class Task:
 
     @property
     def shares_test_set(self) -> bool | None:
-        """Whether selection items are part of the test set; None of a task without one, whose items are made."""
+        """True if selection items are part of the test set; None of a task without one, whose items are made."""
         return None
 
     @property
     def runs_programs(self) -> bool:
-        """Whether answers are graded by running them, in a sandbox."""
+        """True if answers are graded by running them, in a sandbox."""
         return False
 
     def settings(self) -> Mapping[str, Any]:
@@ -119,25 +103,23 @@ class Task:
     ) -> list[Score]:
         """The score of each answer; a sample may have several. A task that runs programs runs them side by side.
 
-        Raises:
-            InputError: programs are to be run, and no sandbox works here.
+        Raises InputError: programs are to be run, and no sandbox works here.
         """
         return [self.grade(sample, readout, answer) for sample, answer in zip(samples, answers, strict=True)]
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Early verdict: whether an answer that begins with ``text`` gets the same metrics however it goes on.
+        """Early verdict: True if an answer that begins with ``text`` gets the same metrics however it goes on.
 
         ``text`` is what was decoded so far, before any stop string; an incomplete character at its end (U+FFFD) proves
-        nothing. Only the metrics are certain: where the whole answer would be of the outcome ``cut`` or ``no_answer``,
-        the beginning is ``wrong``. True only where the grader's own rules prove it, so it is safe to use by default; a
-        task without such a proof says False.
+        nothing. Only the metrics are certain: an outcome that would be ``cut`` or ``no_answer`` is ``wrong``. True only
+        where the grader's own rules prove it.
         """
         return False
 
     def draft(self, sample: Sample, readout: Readout) -> str:
-        """The likeliest right answer after the prompt, with the mark that ends it.
+        """The likeliest right answer after the prompt, with the mark that ends it; empty where there is no good guess.
 
-        Empty where there is no good guess, as for a chain of steps. It changes the speed and never a score.
+        It changes the speed and never a score.
         """
         return ""
 
@@ -162,8 +144,7 @@ class Task:
         A share of the most common right answer among a few items is too high: of 4 GSM8K items it is at least 25 %, of
         all 1,319 it is 3 %.
 
-        Raises:
-            InputError: a row of the split that cannot be used.
+        Raises InputError: a row of the split that cannot be used.
         """
         kept: dict[tuple[Split, Readout], Mapping[str, float]]
         kept = self.__dict__.setdefault("_split_chances", {})  # every cut of a study asks again
@@ -186,25 +167,11 @@ class Task:
 
     @property
     def all_readouts(self) -> tuple[Readout, ...]:
-        """All readouts that the task has, those that are asked only by name last."""
         return (*self.readouts, *self.extra_readouts)
 
     def check_readout(self, readout: Readout) -> None:
         """Refuse what the task cannot be asked. Raises InputError: a readout that it does not have."""
         check_known(self.name, readout, self.all_readouts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """A task's samples, the model under a plan that answers them, and the answers that are known."""
-
-    task: Task
-    engine: Engine
-    plan: CutPlan
-    samples: Sequence[Sample]
-    readout: Readout
-    records: Sequence[Mapping[str, Any]]  # earlier answers to these samples under this readout
-    decoding: Decoding
 
 
 def check_known(name: str, readout: Readout, readouts: Sequence[Readout]) -> None:

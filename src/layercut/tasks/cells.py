@@ -2,39 +2,114 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.engine.base import Decoding, Engine
+from rich.console import Console
+
+from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.handle import ModelHandle, ServedModel
+from layercut.engine.prompts import encode, render
+from layercut.engine.rows import check_longest
 from layercut.errors import InputError
 from layercut.progress import OnProgress
+from layercut.progress.bars import Progressing, StageProgress
 from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
+from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
+from layercut.runs.frame import frame
+from layercut.runs.settings import settings_in
 from layercut.sandbox.runner import describe
-from layercut.settings import TaskSettings
+from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample, Split, Task, generates
 from layercut.tasks.evaluate import Records, TaskResult, evaluate
-from layercut.tasks.reported import FULL, ITEMS
-from layercut.tasks.selected_items import check_report_items
-from layercut.tasks.used_tokens import NOTE, find_used_tokens
+from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decided, tell_shortfalls, used_items
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+    from transformers import PreTrainedTokenizerBase
+
     from layercut.runs.records import MetricRow
 
+FLAGS = {"removed": "remove", "limit": "limit", "readout": "readouts", "task": "tasks", "num_samples": "samples"}
+"""Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
+USED_TOKENS = "tokens of "
+"""Name of a note, before a task and readout: ``ids`` of all tokens of its prompts and answers, and the SHA-256 of the
+``tokenizer`` whose ids they are. A vocabulary can be trimmed to them (``vocab:RUN``)."""
 
-class Pieces(Protocol):
-    """Progress over numbered pieces of work."""
 
-    def skip(self, index: int) -> None: ...
+class Evaluated(NamedTuple):
+    """The run folder, and the content of metrics.json."""
 
-    def piece(self, index: int) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Work one piece: the block calls what it gets with (items done, items in all)."""
+    folder: Path
+    metrics: dict[str, Any]
+
+    def to_frame(self) -> DataFrame:
+        """A line for each task, readout and metric."""
+        return frame(self.metrics["rows"])
+
+
+def evaluate_model(
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    *,
+    tasks: Sequence[TaskSettings],
+    out: Path,
+    seed: int,
+    decoding: DecodingSettings,
+    allow_selection_items: bool = False,
+    console: Console,
+    say: Callable[[str], None],
+) -> Evaluated:
+    """Score one model, whole or under one plan, and write one run folder; ``layercut eval``."""
+    cells, isolation = _prepare(model, plan, tasks, out, seed, say)
+    draw = Decoding(**decoding.as_dict(), seed=seed)
+    progress = Progressing([(cell.label, cell.work()) for cell in cells], console, verb="Scoring")
+    settings = run_settings(model, plan, cells, draw, seed)
+    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
+        run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
+        return Evaluated(run.path, run.metrics())
+
+
+def evaluation_outline(
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    tasks: Sequence[TaskSettings],
+    out: Path,
+    seed: int,
+    say: Callable[[str], None],
+) -> Outline:
+    """What ``evaluate_model`` would ask. Raises InputError for what it would refuse."""
+    cells, _ = _prepare(model, plan, tasks, out, seed, say)
+    if isinstance(model, ModelHandle):
+        for cell in cells:
+            check_longest(model, (cell.task.request(sample, cell.readout) for sample in cell.samples))
+    steps = tuple(PlannedStep(cell.label, len(cell.samples)) for cell in cells)
+    disk = ANSWER_BYTES * sum(step.items for step in steps)
+    return Outline(steps=steps, disk_bytes=disk, memory_bytes=0, folder=out)
+
+
+def _prepare(
+    model: ModelHandle | ServedModel,
+    plan: CutPlan,
+    tasks: Sequence[TaskSettings],
+    out: Path,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[list[Cell], str | None]:
+    """The cells and the isolation of generated programs, and lines on both."""
+    used = used_items([*model.earlier_plans, plan], model.healings)
+    cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
+    say(model.introduce(plan))
+    isolation = announce_isolation((cell.task for cell in cells), say)
+    tell_shortfalls(((cell.task, cell.split, cell.limit) for cell in cells), say)
+    return cells, isolation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +120,15 @@ class Cell:
     readout: Readout
     limit: int | None
     num_samples: int = 1  # answers to each item; 1 for a readout that generates nothing
-    split: Split = "report"  # ``full`` where the whole test set is asked; see ``layercut.tasks.reported``
+    split: Split = "report"  # ``full`` where the whole test set is asked; see ``layercut.tasks.selected_items``
 
     @property
     def samples(self) -> list[Sample]:
         return self.task.samples(self.split, self.limit)
+
+    @property
+    def label(self) -> str:
+        return f"{self.task.name} ({self.readout})"
 
     def is_whole(self, run: Path) -> bool:
         """True if a run folder holds an answer to every item; files may have been deleted or shortened since."""
@@ -58,10 +137,6 @@ class Cell:
         except InputError:
             return False
         return {sample.id for sample in self.samples} <= {record.get("id") for record in records}
-
-    @property
-    def label(self) -> str:
-        return f"{self.task.name} ({self.readout})"
 
     def evaluate(
         self, engine: Engine, plan: CutPlan, decoding: Decoding, journal: Records, on_progress: OnProgress
@@ -82,12 +157,11 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """Settings that decide the numbers, for a run's settings."""
-        several = {} if self.num_samples == 1 else {"num_samples": self.num_samples}
         return {
             "task": self.task.name,
             "readout": self.readout,
             "limit": self.limit,
-            **several,
+            **({} if self.num_samples == 1 else {"num_samples": self.num_samples}),
             **self.task.settings(),
             **({ITEMS: FULL} if self.split == "full" else {}),
         }
@@ -107,10 +181,9 @@ def make_cells(
 
     Args:
         limit: lowers every task's own.
-        split_of: which items of a task are asked; see ``layercut.tasks.reported``.
+        split_of: which items of a task are asked; see ``layercut.tasks.selected_items``.
 
-    Raises:
-        InputError: a task or readout that is not known, data that cannot be read, or data without report items.
+    Raises InputError: a task or readout that is not known, data that cannot be read, or data without report items.
     """
     cells: list[Cell] = []
     for wanted in tasks:
@@ -122,24 +195,20 @@ def make_cells(
                 "choosing layers, and here that is all of them. Give more rows."
             )
         twin = next((cell.task for cell in cells if cell.task.name == task.name), task)
-        if getattr(twin, "path", None) != getattr(task, "path", None):
-            raise InputError(
-                f"{twin.path} and {task.path} have one name, and so would their answers; rename one."  # type: ignore[attr-defined]
-            )
+        if (path := getattr(twin, "path", None)) != (other := getattr(task, "path", None)):
+            raise InputError(f"{path} and {other} have one name, and so would their answers; rename one.")
+        lowest = min((number for number in (wanted.limit, limit) if number is not None), default=None)
         for readout in wanted.readouts or task.readouts:
             task.check_readout(readout)
-            limits = [number for number in (wanted.limit, limit) if number is not None]
             several = wanted.samples if generates(readout) else 1
-            most = min(limits, default=None)
-            cells.append(Cell(task=task, readout=readout, limit=most, num_samples=several, split=split))
+            cells.append(Cell(task=task, readout=readout, limit=lowest, num_samples=several, split=split))
     return cells
 
 
 def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
     """The isolation of the tasks' programs, printed for users; None, and nothing said, where none are run.
 
-    Raises:
-        InputError: programs are to be run, and no sandbox works here.
+    Raises InputError: programs are to be run, and no sandbox works here.
     """
     if not any(task.runs_programs for task in tasks):
         return None
@@ -167,7 +236,7 @@ def run_cells(
     plan: CutPlan,
     cells: Sequence[Cell],
     decoding: Decoding,
-    progress: Pieces,
+    progress: Progressing | StageProgress,
     first: int = 0,
     allow_selection_items: bool = False,
     recorded: CutPlan | None = None,
@@ -181,8 +250,7 @@ def run_cells(
         recorded: the plan to be written down, where that is another one: of a healed model, the plan of its cut.
         arm: what this run is among others, for its metrics.
 
-    Raises:
-        InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
+    Raises InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
     """
     if folder.is_finished and all(cell.is_whole(folder.path) for cell in cells):
         for index in range(len(cells)):
@@ -191,18 +259,45 @@ def run_cells(
     written = model.recorded(recorded or plan)
     if written is not None:
         (recorded or plan).save(folder.path / "plan.json")
-    shared = [_selection_items(model, plan, cell, allow_selection_items) for cell in cells]
+    num_selected = []
+    for cell in cells:
+        ids = [sample.id for sample in cell.samples]
+        plans = (*model.earlier_plans, plan)
+        num_selected.append(
+            max(check_report_items(made, cell.task.name, ids, allow=allow_selection_items) for made in plans)
+        )
     rows: list[MetricRow] = []
-    for index, cell in enumerate(cells, start=first):
-        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
+    for index, cell in enumerate(cells):
+        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(first + index) as on_progress:
             outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
-        rows.extend({**row, "selection_items": shared[index - first]} for row in outcome.metrics)
+        rows.extend({**row, "selection_items": num_selected[index]} for row in outcome.metrics)
         if isinstance(model, ModelHandle) and plan.is_uncut:
-            ids = find_used_tokens(model.reader.tokenizer, cell.task, cell.samples, cell.readout, outcome.records)
-            folder.notes.put(NOTE + cell.label, {"tokenizer": model.tokenizer_hash, "ids": ids})
+            used = _used_tokens(model.reader.tokenizer, cell, outcome.records)
+            folder.notes.put(USED_TOKENS + cell.label, {"tokenizer": model.tokenizer_hash, "ids": used})
     folder.write_metrics(rows, plan=written, size=model.size(plan), arm=arm)
 
 
-def _selection_items(model: ModelHandle | ServedModel, plan: CutPlan, cell: Cell, allow: bool) -> int:
-    ids = [sample.id for sample in cell.samples]
-    return max(check_report_items(made, cell.task.name, ids, allow=allow) for made in (*model.earlier_plans, plan))
+def _used_tokens(tokenizer: PreTrainedTokenizerBase, cell: Cell, records: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Ids of all tokens of whole prompts, chat template and worked examples included, and of what follows them."""
+    used: set[int] = set()
+    for sample, record in zip(cell.samples, records, strict=True):
+        request = cell.task.request(sample, cell.readout)
+        if isinstance(request, GenerationRequest):
+            answer = record.get("completion", "")
+            pairs = [(request.prompt, text) for text in ("", request.begins, answer, request.begins + answer)]
+        else:
+            prompts = request.prompts or [request.prompt] * len(request.continuations)
+            pairs = list(zip(prompts, request.continuations, strict=True))
+        for prompt, text in dict.fromkeys(pairs):
+            # A text is tokenised behind its prompt and alone: tokens at the seam may differ.
+            rendered = render(tokenizer, prompt)
+            used.update(encode(tokenizer, rendered.text + text, add_special_tokens=rendered.add_special_tokens))
+            if text:
+                used.update(encode(tokenizer, text, add_special_tokens=False))
+    return sorted(used)
+
+
+def slug(text: str) -> str:
+    """A folder name made from any text."""
+    name = re.sub(r"[^A-Za-z0-9.,_-]+", "-", text).strip("-.") or "run"
+    return name if len(name) <= 150 else f"{name[:130]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

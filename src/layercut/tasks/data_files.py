@@ -15,7 +15,8 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +25,12 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from layercut.errors import InputError, MissingExtra
 from layercut.runs.json_text import parse
 
-_KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
-_LONGEST_CELL = 2**31 - 1
 LONGEST_LINE = 2**26  # bytes of a line of JSON lines or CSV: 64 MiB
 LARGEST_WHOLE = 2**29  # bytes of a file that is read as a whole, a JSON list or running text, after unpacking: 512 MiB
 LARGEST_LINES = 2**33  # bytes of a file that is read line by line, and of a Parquet file, after unpacking: 8 GiB
+_LONGEST_CELL = 2**31 - 1
+_KINDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+_FINE = f"Give a {', '.join(_KINDS[:-1])} or {_KINDS[-1]} file, or a folder with train, validation and test files."
 _SPLIT_FILE = re.compile(r"(train|validation|valid|val|dev|test)(?:-\d+-of-\d+)?(\.jsonl|\.jsonl\.gz|\.json|\.parquet)")
 _SPLIT = {"valid": "validation", "val": "validation"}
 
@@ -61,13 +63,9 @@ class DataSet:
 
 
 def read_local(path: str, published_as: str | None = None) -> DataSet:
-    """Read a file, or the train, validation and test files of a folder.
+    """Read a file, or the train, validation and test files of a folder. Raises InputError.
 
-    Args:
-        published_as: name, without its ending, of the one file that is read from a folder without split files.
-
-    Raises:
-        InputError: nothing there, a kind of file that is not read, a folder without split files, or a damaged row.
+    ``published_as`` is the name, without its ending, of the one file that is read from a folder without split files.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -75,32 +73,36 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
     elif place.is_file():
         files = {"all": [place]}
     else:
-        raise InputError(f"{path}: no such file or folder. {_fine()}")
-    splits = {}
-    for split, parts in files.items():
-        splits[split] = [row for part in parts for row in read_rows(part)]
-        if not splits[split]:
-            raise InputError(f"{parts[0]}: no rows in here. {_fine()}")
+        raise InputError(f"{path}: no such file or folder. {_FINE}")
+    splits = {split: [row for part in parts for row in read_rows(part)] for split, parts in files.items()}
+    for split, rows in splits.items():
+        if not rows:
+            raise InputError(f"{files[split][0]}: no rows in here. {_FINE}")
     return DataSet(splits)
 
 
 def read_rows(path: Path) -> Iterator[DataRow]:
-    """Rows of one file, whatever its kind.
+    """Rows of one file, whatever its kind. Raises InputError: another kind, nothing there, or a damaged row."""
+    readers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _table}
+    read = _parquet if path.suffix == ".parquet" else readers.get(Path(path.name.removesuffix(".gz")).suffix)
+    if read is None:
+        raise InputError(f"{path}: this file type is not supported. {_FINE}")
+    return read(path)
 
-    Raises:
-        InputError: a kind of file that is not read, nothing there, or a damaged row.
-        MissingExtra: a Parquet file, and the library ``pyarrow`` is not installed.
+
+def read_text(path: Path, kind: str, fine: str = "") -> str:
+    """All of a text file in UTF-8, unpacked if it is gzipped.
+
+    Args:
+        kind: the text, for a message.
+        fine: other sources that would do, for a message.
+
+    Raises InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
     """
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".jsonl"):
-        return _json_lines(path)
-    if name.endswith(".json"):
-        return _json_list(path)
-    if name.endswith(".csv"):
-        return _table(path)
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    raise InputError(f"{path}: this file type is not supported. {_fine()}")
+    try:
+        return _read_whole(path, kind, fine).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
 
 
 def text_field(row: DataRow, name: str) -> str:
@@ -108,11 +110,10 @@ def text_field(row: DataRow, name: str) -> str:
     value = row.fields.get(name)
     if isinstance(value, str) and value.strip():
         return value
+    held = f"no field {name!r}, only {', '.join(map(str, row.fields))}"
     if name in row.fields:
-        raise InputError(
-            f"{row.where}: the field {name!r} holds {value!r}, but text is needed. Mend or remove the row."
-        )
-    raise InputError(f"{row.where}: no field {name!r}, only {', '.join(map(str, row.fields))}. Mend or remove the row.")
+        held = f"the field {name!r} holds {value!r}, but text is needed"
+    raise InputError(f"{row.where}: {held}. Mend or remove the row.")
 
 
 def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]]:
@@ -124,11 +125,11 @@ def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]
     if "dev" in files and "validation" not in files:  # MMLU has both: its dev rows are the worked examples
         files["validation"] = files.pop("dev")
     if not files:
-        whole = [folder / f"{published_as}{kind}" for kind in _KINDS if (folder / f"{published_as}{kind}").is_file()]
-        if whole:
-            return {"all": whole[:1]}
+        published = [file for kind in _KINDS if (file := folder / f"{published_as}{kind}").is_file()]
+        if published:
+            return {"all": published[:1]}
         own = "" if published_as is None else f" and no {published_as}.jsonl"
-        raise InputError(f"{folder}: no train, validation or test file{own} in this folder. {_fine()}")
+        raise InputError(f"{folder}: no train, validation or test file{own} in this folder. {_FINE}")
     for split, parts in files.items():
         if len(parts) > 1 and any("-of-" not in part.name for part in parts):
             names = " and ".join(part.name for part in parts)
@@ -139,17 +140,28 @@ def _split_files(folder: Path, published_as: str | None) -> dict[str, list[Path]
 def _json_lines(path: Path) -> Iterator[DataRow]:
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
+            where = f"{path}, line {number}"
             try:
                 fields = parse(line)
             except ValueError as error:  # not JSON, or not UTF-8
-                raise InputError(
-                    f"{path}, line {number}: not a JSON object ({error}). Mend or remove the line."
-                ) from error
-            yield _row(f"{path}, line {number}", fields)
+                raise InputError(f"{where}: not a JSON object ({error}). Mend or remove the line.") from error
+            yield _row(where, fields)
+
+
+def _json_list(path: Path) -> Iterator[DataRow]:
+    try:
+        rows = parse(_read_whole(path, "rows", _FINE))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}). {_FINE}") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: a list of rows was expected, but this is one {type(rows).__name__}. {_FINE}")
+    return (_row(f"{path}, row {number}", fields) for number, fields in enumerate(rows, start=1))
 
 
 def _table(path: Path) -> Iterator[DataRow]:
-    """Cells are text. A cell may hold line breaks; one that a row lacks at its end is left out of it."""
+    """Rows of CSV. Cells are text, and may hold line breaks; one that a row lacks at its end is left out of it."""
     csv.field_size_limit(_LONGEST_CELL)
     text = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(_lines(path)))
     rows = csv.DictReader(text, strict=True)
@@ -159,102 +171,12 @@ def _table(path: Path) -> Iterator[DataRow]:
             if len(columns) == 1 and mark in columns[0]:
                 raise InputError(f"{path}: the columns are separated by {name}, and commas are read. Use commas.")
         for fields in rows:
+            where = f"{path}, line {rows.line_num}"
             if None in fields:
-                raise InputError(
-                    f"{path}, line {rows.line_num}: more cells than columns. Put cells that hold commas in quotes."
-                )
-            yield DataRow(f"{path}, line {rows.line_num}", {k: v for k, v in fields.items() if v is not None})
+                raise InputError(f"{where}: more cells than columns. Put cells that hold commas in quotes.")
+            yield DataRow(where, {name: cell for name, cell in fields.items() if cell is not None})
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}, line {rows.line_num + 1}: not CSV in UTF-8 ({error}). Mend the line.") from error
-
-
-def read_text(path: Path, kind: str, fine: str = "") -> str:
-    """All of a text file in UTF-8, unpacked if it is gzipped.
-
-    Args:
-        kind: the text, for a message.
-        fine: other sources that would do, for a message.
-
-    Raises:
-        InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
-    """
-    try:
-        return _read_whole(path, kind, fine).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
-
-
-def _read_whole(path: Path, kind: str, fine: str) -> bytes:
-    try:
-        with _opened(path) as file:
-            data = file.read(LARGEST_WHOLE + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: the gzip data is damaged ({error}). Get the file again.") from error
-    except OSError as error:
-        raise InputError(f"{path}: no {kind} can be read here ({error.strerror or error}). {fine}".rstrip()) from error
-    if len(data) > LARGEST_WHOLE:
-        raise InputError(
-            f"{path}: larger than {LARGEST_WHOLE >> 20} MiB{_unpacked(path)}, which is not read as a whole. Give its "
-            "rows as JSON lines (.jsonl), or a part of it."
-        )
-    _check_encoding(path, data)
-    return data
-
-
-def _check_encoding(path: Path, data: bytes) -> None:
-    """Raise InputError for a file that begins as UTF-16 does."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: the file is in UTF-16, and UTF-8 is read. Save it as UTF-8.")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    number = size = 0
-    try:
-        with _opened(path) as file:
-            while line := file.readline(LONGEST_LINE + 1):
-                number += 1
-                size += len(line)
-                if len(line) > LONGEST_LINE:
-                    raise InputError(
-                        f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB{_unpacked(path)}. Write one row "
-                        "a line, or remove the line."
-                    )
-                if size > LARGEST_LINES:
-                    raise InputError(
-                        f"{path}: larger than {LARGEST_LINES >> 30} GiB{_unpacked(path)} at line {number}. Give a part "
-                        "of the file."
-                    )
-                if number == 1:
-                    _check_encoding(path, line)
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path}: the gzip data is damaged after line {number} ({error}). Get the file again."
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). {_fine()}") from error
-
-
-def _opened(path: Path) -> BinaryIO:
-    if path.exists() and not path.is_file():  # opening a pipe that nobody writes to never ends
-        raise OSError(errno.EINVAL, "it is a folder, pipe or device", str(path))
-    return cast("BinaryIO", gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
-
-
-def _unpacked(path: Path) -> str:
-    return " after unpacking" if path.suffix == ".gz" else ""
-
-
-def _json_list(path: Path) -> Iterator[DataRow]:
-    data = _read_whole(path, "rows", _fine())
-    try:
-        rows = parse(data)
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}). {_fine()}") from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: a list of rows was expected, but this is one {type(rows).__name__}. {_fine()}")
-    for number, fields in enumerate(rows, start=1):
-        yield _row(f"{path}, row {number}", fields)
 
 
 def _parquet(path: Path) -> Iterator[DataRow]:
@@ -264,16 +186,15 @@ def _parquet(path: Path) -> Iterator[DataRow]:
     except ImportError as error:
         raise MissingExtra("reading a Parquet file", "lm-eval") from error
     try:
-        with _opened(path) as opened, ParquetFile(opened) as file:
+        with _opened(path, "rows", _FINE) as opened, ParquetFile(opened) as file:
             about = file.metadata
             size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
             if size > LARGEST_LINES:
                 raise InputError(f"{path}: larger than {LARGEST_LINES >> 30} GiB after unpacking. Give a part of it.")
             rows = file.read().to_pylist()
-    except (ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}). {_fine()}") from error
-    for number, fields in enumerate(rows, start=1):
-        yield _row(f"{path}, row {number}", fields)
+    except ArrowException as error:
+        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}). {_FINE}") from error
+    return (_row(f"{path}, row {number}", fields) for number, fields in enumerate(rows, start=1))
 
 
 def _row(where: str, fields: object) -> DataRow:
@@ -282,5 +203,57 @@ def _row(where: str, fields: object) -> DataRow:
     return DataRow(where, fields)
 
 
-def _fine() -> str:
-    return f"Give a {', '.join(_KINDS[:-1])} or {_KINDS[-1]} file, or a folder with train, validation and test files."
+def _read_whole(path: Path, kind: str, fine: str) -> bytes:
+    with _opened(path, kind, fine) as file:
+        data = file.read(LARGEST_WHOLE + 1)
+    if len(data) > LARGEST_WHOLE:
+        raise InputError(
+            f"{path}: larger than {LARGEST_WHOLE >> 20} MiB{_unpacked(path)}, which is not read as a whole. Give its "
+            "rows as JSON lines (.jsonl), or a part of it."
+        )
+    _check_encoding(path, data)
+    return data
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    number = size = 0
+    with _opened(path, "rows", _FINE, at=lambda: f" after line {number}") as file:
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            size += len(line)
+            if len(line) > LONGEST_LINE:
+                raise InputError(
+                    f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB{_unpacked(path)}. Write one row "
+                    "a line, or remove the line."
+                )
+            if size > LARGEST_LINES:
+                raise InputError(
+                    f"{path}: larger than {LARGEST_LINES >> 30} GiB{_unpacked(path)} at line {number}. Give a part "
+                    "of the file."
+                )
+            if number == 1:
+                _check_encoding(path, line)
+            yield line
+
+
+@contextmanager
+def _opened(path: Path, kind: str, fine: str, at: Callable[[], str] = lambda: "") -> Iterator[BinaryIO]:
+    """The file, unpacked; what fails inside the block is said in one line."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe that nobody writes to never ends
+            raise OSError(errno.EINVAL, "it is a folder, pipe or device")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast("BinaryIO", file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: the gzip data is damaged{at()} ({error}). Get the file again.") from error
+    except OSError as error:
+        raise InputError(f"{path}: no {kind} can be read here ({error.strerror or error}). {fine}".rstrip()) from error
+
+
+def _check_encoding(path: Path, data: bytes) -> None:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: the file is in UTF-16, and UTF-8 is read. Save it as UTF-8.")
+
+
+def _unpacked(path: Path) -> str:
+    return " after unpacking" if path.suffix == ".gz" else ""

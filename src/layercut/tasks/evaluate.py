@@ -1,4 +1,4 @@
-"""Task x engine x plan -> one record per item, and metrics with intervals.
+"""Ask a task's items of a model under plans: one record per item, and metrics with intervals.
 
 Records are appended batch by batch, so a stopped run resumes where it stopped and ends with the same result.
 """
@@ -6,7 +6,7 @@ Records are appended batch by batch, so a stopped run resumes where it stopped a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,24 +25,18 @@ from layercut.engine.base import (
 )
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.intervals import mean_interval
+from layercut.evidence.intervals import mean_interval, pass_at_k
 from layercut.evidence.program_classes import CLASS
-from layercut.tasks import repeats
-from layercut.tasks.base import (
-    GENERATED,
-    Asking,
-    Readout,
-    Sample,
-    Score,
-    Split,
-    Task,
-    generates,
-)
+from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, generates
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
     from layercut.surgery.plan import CutPlan
+
+_OUTCOMES = ("right", "wrong", "no_answer", "cut")
+_FINISHES = ("stop", "length")
+_DRAW = " draw "  # between an item and the number of its further answer, in the id of a request
 
 
 class Records(Protocol):
@@ -82,11 +76,7 @@ class Questions:
     journals: Mapping[Readout, Sequence[Records]]
     """Per readout, one per plan: one readout, or one that generates and one that scores. New records are there before
     ``on_answers`` hears of them."""
-    on_answers: OnAnswers = lambda plan, readout, records: None  # called with a plan, a readout, and its new records
-
-
-_OUTCOMES = ("right", "wrong", "no_answer", "cut")
-_FINISHES = ("stop", "length")
+    on_answers: OnAnswers = lambda plan, readout, records: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +109,8 @@ def evaluate(
         split: ``report`` items for results, ``full`` for the whole test set of a task whose selection items are part
             of it, ``selection`` items for choosing layers.
         decoding: how tokens are drawn, greedy if left out; ``rank`` draws none.
-        num_samples: answers to each item, for what is generated; see ``layercut.tasks.repeats``.
+        num_samples: answers to each item, for what is generated. The metrics are then the mean over the answers
+            (pass@1) under their own names, and ``pass@k`` for k = 2, 4, 8 ...
         journal: records that are there already, and where new ones go. Items that it holds are not asked again.
         on_progress: called with (items done, items in all), first with what the journal held.
 
@@ -133,43 +124,31 @@ def evaluate(
     samples = task.samples(split, limit)
     if not samples:
         raise InputError(f"{task.name} has no {split} items{'' if limit is None else f' within a limit of {limit}'}.")
-    held = InMemory() if journal is None else journal
-    known = _checked(held, task, {sample.id for sample in samples})
-    report_progress = on_progress or (lambda done, total: None)
-    report_progress(known, len(samples))
+    journal = InMemory() if journal is None else journal
+    _check_records(journal, task, {sample.id for sample in samples})
+    num_done = len(journal.records)
 
-    def answered(plan: CutPlan, readout: Readout, fresh: Sequence[Mapping[str, Any]]) -> None:
-        nonlocal known
-        known += len(fresh)
-        report_progress(known, len(samples))
+    def report_progress(plan: CutPlan, readout: Readout, fresh: Sequence[Mapping[str, Any]]) -> None:
+        nonlocal num_done
+        num_done += len(fresh)
+        if on_progress:
+            on_progress(num_done, len(samples))
 
-    asked = Asking(
-        task=task,
-        engine=engine,
-        plan=plan,
-        samples=samples,
-        readout=readout,
-        records=held.records,
-        decoding=decoding,
-    )
+    report_progress(plan, readout, [])
+    questions = Questions(task, samples, {readout: [journal]}, report_progress)
     if generates(readout) and num_samples != 1:
-        repeats.check_samples(num_samples, decoding)
-        for fresh in _repeated(asked, num_samples):
-            held.append(fresh)
-            answered(plan, readout, fresh)
+        _ask_repeatedly(engine, plan, questions, decoding, num_samples)
     else:
-        questions = Questions(task, samples, {readout: [held]}, answered)
         ask_under(engine, [plan], [questions], decoding=decoding, early=False)
-    records = {record["id"]: record for record in held.records}
-    ordered = [records[sample.id] for sample in samples]
-    chance = task.split_chance(split, readout)
-    rows = _rows(task, readout, ordered, chance, decoding.seed, limit)
+    by_id = {record["id"]: record for record in journal.records}
+    records = [by_id[sample.id] for sample in samples]
+    rows = _metric_rows(task, readout, records, task.split_chance(split, readout), decoding.seed, limit)
     if split != "selection" and task.test_set_size is not None:
         for row in rows:
             row["split"], row["test_set"] = split if task.shares_test_set else "full", task.test_set_size
-    if over_items := task.over_items(samples, readout, ordered):
+    if over_items := task.over_items(samples, readout, records):
         rows[0]["over_items"] = over_items
-    return TaskResult(metrics=rows, records=ordered)
+    return TaskResult(metrics=rows, records=records)
 
 
 def ask_under(
@@ -193,59 +172,143 @@ def ask_under(
             their finish reason is ``settled``.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
 
-    Raises:
-        InputError: requests that the engine refuses.
+    Raises InputError: requests that the engine refuses.
     """
-    names = ", ".join(one.task.name for one in questions)
-    place_of = {sample.id: place for place, one in enumerate(questions) for sample in one.samples}
-    sample_of = {sample.id: sample for one in questions for sample in one.samples}
-    assert len(place_of) == sum(len(one.samples) for one in questions), f"{names}: two samples with one id"
-    number_of = {plan.key: number for number, plan in enumerate(plans)}
-    assert len(number_of) == len(plans), "two plans that remove the same layers"
+    names = ", ".join(part.task.name for part in questions)
+    place_of = {sample.id: place for place, part in enumerate(questions) for sample in part.samples}
+    sample_of = {sample.id: sample for part in questions for sample in part.samples}
+    assert len(place_of) == sum(len(part.samples) for part in questions), f"{names}: two samples with one id"
+    plan_numbers = {plan.key: number for number, plan in enumerate(plans)}
+    assert len(plan_numbers) == len(plans), "two plans that remove the same layers"
     known = {
         (place, readout, plan.key): {record["id"] for record in journal.records}
-        for place, one in enumerate(questions)
-        for readout, journals in one.journals.items()
+        for place, part in enumerate(questions)
+        for readout, journals in part.journals.items()
         for plan, journal in zip(plans, journals, strict=True)
     }
     readout_of = {(place, readout in GENERATED): readout for place, readout, _ in known}
     assert len(readout_of) * len(plans) == len(known), "two readouts of one kind, whose answers cannot be distinguished"
 
-    def asked(plan: CutPlan, item: str) -> bool:
+    def is_open(plan: CutPlan, item: str) -> bool:
         place = place_of[item]
-        return any(item not in known[place, one, plan.key] for one in questions[place].journals) and wanted(plan, item)
+        lacking = any(item not in known[place, readout, plan.key] for readout in questions[place].journals)
+        return lacking and wanted(plan, item)
 
-    missing = [(plan, item) for plan in plans for item in place_of if asked(plan, item)]
+    missing = [(plan, item) for plan in plans for item in place_of if is_open(plan, item)]
     if not missing:
         return
     requests = [
-        _request(one.task, sample, readout, early=early)
-        for one in questions
-        for readout in one.journals
-        for sample in one.samples
+        _request(part.task, sample, readout, early=early)
+        for part in questions
+        for readout in part.journals
+        for sample in part.samples
     ]
-    for plan, answers in engine.ask(requests, plans, decoding, asked):
+    for plan, answers in engine.ask(requests, plans, decoding, is_open):
         for place in dict.fromkeys(place_of[answer.id] for answer in answers):
-            one, readout = questions[place], readout_of[place, isinstance(answers[0], Completion)]
+            part, readout = questions[place], readout_of[place, isinstance(answers[0], Completion)]
             ids = known[place, readout, plan.key]
             new = [answer for answer in answers if place_of[answer.id] == place and answer.id not in ids]
-            fresh = _records(one.task, readout, [(sample_of[answer.id], answer) for answer in new])
-            one.journals[readout][number_of[plan.key]].append(fresh)
+            samples = [sample_of[answer.id] for answer in new]
+            # All at once, because a task that runs programs runs them side by side.
+            scores = part.task.grade_all(samples, readout, new)
+            fresh = [
+                _record(part.task, readout, sample, answer, score)
+                for sample, answer, score in zip(samples, new, scores, strict=True)
+            ]
+            part.journals[readout][plan_numbers[plan.key]].append(fresh)
             ids.update(record["id"] for record in fresh)
-            one.on_answers(plan, readout, fresh)
-    left = sum(asked(plan, item) for plan, item in missing)
-    assert not left, f"the engine left {left} requests of {names} unanswered"
+            part.on_answers(plan, readout, fresh)
+    num_left = sum(is_open(plan, item) for plan, item in missing)
+    assert not num_left, f"the engine left {num_left} requests of {names} unanswered"
 
 
 def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> bool:
     """True if readouts of an item ask the very same prompt, so that one pass over it can serve them all."""
     requests = [task.request(sample, readout) for readout in readouts]
-    each = any(isinstance(request, LikelihoodRequest) and request.prompts for request in requests)
-    return not each and all(request.prompt == requests[0].prompt for request in requests)
+    have_several = any(isinstance(request, LikelihoodRequest) and request.prompts for request in requests)
+    return not have_several and all(request.prompt == requests[0].prompt for request in requests)
 
 
-def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
-    """The number of records that the journal holds, which must be answers to these items and this version."""
+def metrics_of(scores: Sequence[Score]) -> dict[str, float]:
+    """One item's metrics from the grades of its answers: means, then pass@k, by which answers are ``right``.
+
+    >>> metrics_of([Score({"pass": 1.0}, "", "right"), *[Score({"pass": 0.0}, "", "wrong")] * 3])
+    {'pass': 0.25, 'pass@2': 0.5, 'pass@4': 1.0}
+    """
+    n = len(scores)
+    means = {name: sum(score.metrics[name] for score in scores) / n for name in scores[0].metrics}
+    num_right = sum(score.outcome == "right" for score in scores)
+    ks = [2**power for power in range(1, n.bit_length())]
+    return means | {f"pass@{k}": pass_at_k(n, num_right, k) for k in ks}
+
+
+def _ask_repeatedly(engine: Engine, plan: CutPlan, questions: Questions, decoding: Decoding, num_samples: int) -> None:
+    """Several answers to each item, each with its own noise, the first with that of a single answer.
+
+    A record is that of the first answer, with the metrics of all and the others in it.
+    """
+    if num_samples < 1:
+        raise InputError(f"{num_samples} answers to each item cannot be drawn; use 1 or more.")
+    if decoding.is_greedy:
+        raise InputError(
+            f"{num_samples} answers to each item are all the same with greedy decoding; set a temperature, such as 0.8."
+        )
+    task, ((readout, (journal,)),) = questions.task, questions.journals.items()
+    known = {record["id"] for record in journal.records}
+    drawn: dict[str, dict[int, Completion]] = {sample.id: {} for sample in questions.samples if sample.id not in known}
+    by_id = {sample.id: sample for sample in questions.samples}
+    requests: list[GenerationRequest] = []
+    for sample in questions.samples:
+        request = task.request(sample, readout)
+        assert isinstance(request, GenerationRequest), "only what is generated is drawn several times"
+        names = [sample.id, *(f"{sample.id}{_DRAW}{draw}" for draw in range(1, num_samples))]
+        requests += [replace(request, id=name) for name in names]
+    for _, answers in engine.ask(requests, [plan], decoding, lambda _, name: name.partition(_DRAW)[0] not in known):
+        complete: list[tuple[Sample, list[Completion]]] = []
+        for answer in answers:
+            item, _, draw = answer.id.partition(_DRAW)
+            if item not in drawn:
+                continue
+            drawn[item][int(draw or 0)] = answer
+            if len(drawn[item]) == num_samples:
+                own = drawn.pop(item)
+                complete.append((by_id[item], [own[place] for place in range(num_samples)]))
+        if not complete:
+            continue
+        pairs = [(sample, answer) for sample, own in complete for answer in own]
+        scores = task.grade_all([sample for sample, _ in pairs], readout, [answer for _, answer in pairs])
+        fresh = [
+            _merged(task, readout, sample, own, scores[place * num_samples : (place + 1) * num_samples])
+            for place, (sample, own) in enumerate(complete)
+        ]
+        journal.append(fresh)
+        questions.on_answers(plan, readout, fresh)
+
+
+def _merged(
+    task: Task, readout: Readout, sample: Sample, answers: Sequence[Completion], scores: Sequence[Score]
+) -> dict[str, Any]:
+    further = [
+        {
+            "completion": answer.text,
+            "finish_reason": answer.finish_reason,
+            "answer": score.answer,
+            "outcome": score.outcome,
+            "metrics": score.metrics,
+        }
+        for answer, score in zip(answers[1:], scores[1:], strict=True)
+    ]
+    return {
+        **_record(task, readout, sample, answers[0], scores[0]),
+        "metrics": metrics_of(scores),
+        "num_new_tokens": sum(answer.num_new_tokens for answer in answers),
+        "first": scores[0].metrics,
+        "further": further,
+    }
+
+
+def _check_records(journal: Records, task: Task, ids: Collection[str]) -> None:
+    """Refuse records that are no answers to these items and this version."""
     for record in journal.records:
         if record.get("version") != task.version:
             raise RunMismatch(
@@ -255,10 +318,9 @@ def _checked(journal: Records, task: Task, ids: Collection[str]) -> int:
         if record.get("id") not in ids:
             raise RunMismatch(
                 f"{journal.path} holds the item {record.get('id')}, which is not among the "
-                f"{counted(len(ids), 'item')} of "
-                f"{task.name} here. Use the seed, limit and data that it was begun with, or another `out`."
+                f"{counted(len(ids), 'item')} of {task.name} here. Use the seed, limit and data that it was begun "
+                "with, or another `out`."
             )
-    return len(journal.records)
 
 
 def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:
@@ -267,38 +329,8 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Re
     assert isinstance(request, GenerationRequest) == (readout in GENERATED), f"{task.name}: {readout} is of this kind"
     if isinstance(request, LikelihoodRequest):
         return request
-    return replace(
-        request,
-        group=task.name,
-        draft=task.draft(sample, readout),
-        settled=partial(task.settled, sample, readout) if early else None,
-    )
-
-
-def _repeated(asked: Asking, num_samples: int) -> Iterator[list[dict[str, Any]]]:
-    """New records of items that are answered several times, a batch at a time."""
-    for items in repeats.answers(asked, num_samples):
-        scores = asked.task.grade_all(
-            [item.sample for item in items for _ in item.answers],
-            asked.readout,
-            [answer for item in items for answer in item.answers],
-        )
-        fresh = []
-        for place, item in enumerate(items):
-            own = scores[place * num_samples : (place + 1) * num_samples]
-            first = _record(asked.task, asked.readout, item.sample, item.answers[0], own[0])
-            fresh.append(repeats.merged(first, own, item))
-        yield fresh
-
-
-def _records(
-    task: Task, readout: Readout, answered: Sequence[tuple[Sample, Completion | Likelihoods]]
-) -> list[dict[str, Any]]:
-    """Graded answers; all at once where a task can, as those that run programs do."""
-    scores = task.grade_all([sample for sample, _ in answered], readout, [answer for _, answer in answered])
-    return [
-        _record(task, readout, sample, answer, score) for (sample, answer), score in zip(answered, scores, strict=True)
-    ]
+    settled = partial(task.settled, sample, readout) if early else None
+    return replace(request, group=task.name, draft=task.draft(sample, readout), settled=settled)
 
 
 def _record(
@@ -334,7 +366,7 @@ def _record(
     }
 
 
-def _rows(
+def _metric_rows(
     task: Task,
     readout: Readout,
     records: Sequence[Mapping[str, Any]],

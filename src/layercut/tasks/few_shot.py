@@ -1,12 +1,9 @@
 """FewShotTask: problems made by a seeded generator, asked after a few worked examples.
 
-The prompt is plain text, so that base models can be asked as well: the same examples stand before every problem of a
-task, and an engine may compute them once. By likelihood (``rank``) the continuations are whole answers up to and with
-the mark that ends them, so that an option's score is the probability that free generation gives exactly this answer.
-
-Two more readouts are available by name. ``gold`` scores the right answer alone, per token, after the same prompt.
-``token`` lists the options with letters, after four problems that are listed so and answered by their letter: the
-likeliest letter is the answer, one token in the usual vocabularies.
+The prompt is plain text, so that base models can be asked as well. By likelihood (``rank``) the continuations are whole
+answers up to and with the mark that ends them, so that an option's score is the probability that free generation gives
+exactly this answer. By name, ``gold`` scores the right answer alone, per token, after the same prompt, and ``token``
+lists the options with letters, after four problems that are listed so and answered by their letter.
 """
 
 from __future__ import annotations
@@ -20,9 +17,8 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.evidence.splits import half_of
-from layercut.tasks import lettered
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, content_id
-from layercut.tasks.grading import grade_gold, grade_rank, grade_text, guessing
+from layercut.tasks.grading import LETTERS, grade_gold, grade_rank, grade_text, guessing, lettered
 
 NUM_LETTERED = 4  # worked examples of ``token``
 NUM_NEAR_MISSES = 3  # wrong options of a problem
@@ -40,7 +36,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotTask(Task):
-    """A task whose problems are generated; see layercut.tasks.base.Task."""
+    """A task whose problems are generated."""
 
     name: str
     version: int
@@ -79,8 +75,7 @@ class FewShotTask(Task):
         """
         wanted = self.num_samples if limit is None else min(limit, self.num_samples)
         half = "report" if split == "full" else split
-        found = (sample for sample in self._all_samples() if half_of(sample.id) == half)
-        return list(islice(found, wanted))
+        return list(islice((sample for sample in self._all_samples() if half_of(sample.id) == half), wanted))
 
     def _all_samples(self) -> Iterator[Sample]:
         seen = set(self.example_questions)
@@ -98,7 +93,10 @@ class FewShotTask(Task):
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """The examples and the problem: the same text for every readout but ``token`` and examples without steps."""
         if readout == "token":
-            return self._by_letter(sample)
+            shown = [other for other in self._shown if other.id != sample.id][:NUM_LETTERED]
+            examples = "".join(f"{_listed(other)} {LETTERS[other.gold_index]}\n\n" for other in shown)
+            letters = tuple(f" {letter}" for letter in LETTERS[: len(sample.options)])
+            return LikelihoodRequest(id=sample.id, prompt=examples + _listed(sample), continuations=letters)
         short = readout == "short"
         examples = self.short_examples if short and self.short_examples else self.examples
         prompt = examples + self.prompt(sample.question)
@@ -106,15 +104,7 @@ class FewShotTask(Task):
             longest = self.short_tokens if short and self.short_tokens else self.max_new_tokens
             return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=self.stop)
         scored = (sample.gold,) if readout == "gold" else sample.options
-        return LikelihoodRequest(
-            id=sample.id, prompt=prompt, continuations=tuple(self.answer(option) for option in scored)
-        )
-
-    def _by_letter(self, sample: Sample) -> LikelihoodRequest:
-        shown = [other for other in self._shown if other.id != sample.id][:NUM_LETTERED]
-        examples = "".join(f"{_listed(one)} {lettered.letters(one.options)[one.gold_index]}\n\n" for one in shown)
-        letters = tuple(f" {letter}" for letter in lettered.letters(sample.options))
-        return LikelihoodRequest(id=sample.id, prompt=examples + _listed(sample), continuations=letters)
+        return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(map(self.answer, scored)))
 
     @cached_property
     def _shown(self) -> list[Sample]:
@@ -125,8 +115,8 @@ class FewShotTask(Task):
         """Accuracy, 1 or 0; of ``gold`` the log-likelihood per token."""
         if isinstance(answer, Likelihoods):
             return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
-        found = self.find(answer.text)
-        return grade_text(found, bool(found) and self.is_right(found, sample.gold), answer)
+        said = self.find(answer.text)
+        return grade_text(said, bool(said) and self.is_right(said, sample.gold), answer)
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         """True if the grade of an answer that begins like this is certain; see ``settles`` and Task.
@@ -153,7 +143,7 @@ class FewShotTask(Task):
 
 
 def _listed(sample: Sample) -> str:
-    return f"{sample.question}\n{lettered.lettered(sample.options)}\nAnswer:"
+    return f"{sample.question}\n{lettered(sample.options)}\nAnswer:"
 
 
 def draw_questions(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> Iterator[str]:

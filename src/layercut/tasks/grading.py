@@ -1,4 +1,4 @@
-"""Rules for extracting an answer and for judging it: those that several tasks share."""
+"""Rules that several tasks share: numbers and options in a text, grades, and the score of guessing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from string import ascii_uppercase
+from typing import NamedTuple
 
 from layercut.engine.base import Completion, Likelihoods
 from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score
 
+LETTERS = ascii_uppercase
+SHORT = "Answer with the letter of the right option and nothing else."
+CHAIN = 'Think step by step, and end with "The answer is X.", where X is the letter of the right option.'
+
+_MARK = re.compile(r"\banswer(?:\s+is\b|\s*:)\s*:?", re.IGNORECASE)
+_LETTER = re.compile(r"\(?(?P<letter>[A-Z])(?:(?P<mark>[).:,]+)\s*|\s+|$)(?P<rest>.*)", re.DOTALL)
+_DRESS = " \t*_`\"'"
+_BEFORE_ANSWER = ("", "the", "the correct", "the right", "the best", "my", "so the", "correct")
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
 _WHOLE_NUMBER_SO_FAR = re.compile(r"(?P<sign>[+\-−]?)(?P<whole>[0-9,]*)(?P<rest>.*)", re.DOTALL)
@@ -107,8 +117,8 @@ def number_after(mark: str, text: str) -> str:
     >>> number_after("answer is", "The Answer is: **$1,250.** Or is the answer is 3?")
     '1250'
     """
-    found = _search_after(mark, text)
-    return str(_value(found[1])) if found else ""
+    start = place_after(mark, text)
+    return "" if start is None else str(_value(_PLAIN.match(text, start)[0]))  # type: ignore[index]
 
 
 def place_after(mark: str, text: str) -> int | None:
@@ -117,8 +127,8 @@ def place_after(mark: str, text: str) -> int | None:
     >>> place_after("answer is", "So the answer is 7.")
     17
     """
-    found = _search_after(mark, text)
-    return found.start(1) if found else None
+    match = re.search(rf"{re.escape(mark)}:?\s*[*$£€]*({_PLAIN.pattern})", text, re.IGNORECASE)
+    return match.start(1) if match else None
 
 
 def number_after_stands(mark: str, text: str) -> bool:
@@ -129,12 +139,8 @@ def number_after_stands(mark: str, text: str) -> bool:
     >>> [number_after_stands("answer is", f"The answer is {end}") for end in ("17 ", "17.", "17. S", "17,0", "17,0 ")]
     [True, False, True, False, True]
     """
-    found = _search_after(mark, text)
-    return found is not None and bool(text[found.start(1) + 1 :].lstrip("0123456789,."))
-
-
-def _search_after(mark: str, text: str) -> re.Match[str] | None:
-    return re.search(rf"{re.escape(mark)}:?\s*[*$£€]*({_PLAIN.pattern})", text, re.IGNORECASE)
+    start = place_after(mark, text)
+    return start is not None and bool(text[start + 1 :].lstrip("0123456789,."))
 
 
 def _value(text: str) -> Decimal:
@@ -156,6 +162,12 @@ def grade_text(answer: str, right: bool, completion: Completion) -> Score:
     """Accuracy of a generated answer that was found in a completion; an empty one was not found."""
     kind = outcome(right=right, answer=answer, finish_reason=completion.finish_reason)
     return Score({"accuracy": float(right)}, answer, kind)
+
+
+def grade_option(sample: Sample, option: NamedOption | None, completion: Completion) -> Score:
+    """Accuracy of an option that a completion names by its letter or its words; None names none."""
+    named = sample.options[LETTERS.index(option.letter)] if option else ""
+    return grade_text(named, bool(named) and named == sample.gold, completion)
 
 
 def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
@@ -187,3 +199,80 @@ def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]
     else:
         share = sum(1 / len(sample.options) for sample in samples) / len(samples)
     return dict.fromkeys(metrics, share)
+
+
+def letter_chance(samples: Sequence[Sample]) -> Mapping[str, float]:
+    """Chance where letters are written: 1 / number of options, at least the share of the most common right letter."""
+    share = Counter(sample.gold_index for sample in samples).most_common(1)[0][1] / len(samples)
+    return {"accuracy": max(share, guessing(samples, "rank", ["accuracy"])["accuracy"])}
+
+
+class NamedOption(NamedTuple):
+    """An option that a text names."""
+
+    letter: str
+    start: int  # characters before it
+
+
+def lettered(options: Sequence[str]) -> str:
+    r"""One option a line.
+
+    >>> lettered(["red", "blue"])
+    'A. red\nB. blue'
+    """
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+def find_short(text: str, options: Sequence[str]) -> NamedOption | None:
+    """The option that the first line with any text names, by its letter or by its own words.
+
+    A letter counts alone ("B", "(B)", "**B**"), with a mark behind it ("B. blue", "B) because ..."), or with its own
+    option behind it ("B blue"). "A blue one" names no option A. Words count if they are one option's and nothing else,
+    whatever their case or last full stop. "The answer is" and "Answer:" may stand before either.
+
+    >>> [found and found.letter for found in (find_short(text, ["red", "a blue one"]) for text in (
+    ...     "B", "(b)", " Answer: **A**", "A. red", "A blue one.", "A nice day", "red or blue", "C"))]
+    ['B', None, 'A', 'A', 'B', None, None, None]
+    """
+    start = len(text) - len(text.lstrip())
+    line = text[start:].partition("\n")[0]
+    mark = _MARK.search(line)
+    if mark and line[: mark.start()].strip(_DRESS).lower() in _BEFORE_ANSWER:
+        return _named(line[mark.end() :], options, start + mark.end())
+    return _named(line, options, start)
+
+
+def find_chain(text: str, options: Sequence[str]) -> NamedOption | None:
+    """The option that stands behind the last "the answer is" or "Answer:", by the rules of ``find_short``.
+
+    A chain without these words has no answer, whatever letters stand in it. Behind them, the sentence is read first,
+    then the whole line.
+
+    >>> [found and found.letter for found in (find_chain(text, ["red", "blue"]) for text in (
+    ...     "A is warm. The answer is B.", "the answer is A. No, the answer is (B) blue.", "Answer: blue", "So B."))]
+    ['B', 'B', 'B', None]
+    """
+    marks = list(_MARK.finditer(text))
+    if not marks:
+        return None
+    end = marks[-1].end()
+    line = text[end:].partition("\n")[0]
+    return _named(line.partition(". ")[0], options, end) or _named(line, options, end)
+
+
+def _named(line: str, options: Sequence[str], start: int) -> NamedOption | None:
+    start += len(line) - len(line.lstrip(_DRESS))
+    bare = line.replace("*", "").strip(_DRESS)
+    words = [_words(option) for option in options]
+    if words.count(_words(bare)) == 1:
+        return NamedOption(LETTERS[words.index(_words(bare))], start)
+    match = _LETTER.fullmatch(bare)
+    if match is None or match["letter"] not in LETTERS[: len(options)]:
+        return None
+    letter, rest = match["letter"], match["rest"]
+    is_named = match["mark"] or not rest or _words(rest) == words[LETTERS.index(letter)]
+    return NamedOption(letter, start) if is_named else None
+
+
+def _words(text: str) -> str:
+    return " ".join(text.strip(_DRESS).casefold().removesuffix(".").split())

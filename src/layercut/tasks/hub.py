@@ -18,22 +18,11 @@ TIMEOUT = 8.0  # seconds until the hub counts as out of reach
 
 
 def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
-    """Rows of a data set on the hub.
-
-    Args:
-        splits: only these; all if empty.
-
-    Raises:
-        MissingExtra: the library ``datasets`` is not installed.
-        InputError: it cannot be loaded.
-    """
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise MissingExtra(f"fetching {dataset}", "lm-eval") from error
+    """Rows of a data set on the hub: of these splits, or of all. Raises InputError: it cannot be loaded."""
+    load = _load_dataset(f"fetching {dataset}", "lm-eval")
     try:
         with hub_or_cache():
-            found = load_dataset(dataset, config)
+            data = load(dataset, config)
     except Exception as error:  # what a failed download raises differs from version to version of three libraries
         raise InputError(
             f"{task}: the data set {dataset} cannot be loaded ({why_not(error)}). With no network give a local copy: "
@@ -41,8 +30,8 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
         ) from error
     return DataSet(
         {
-            name: [DataRow(f"{dataset} {name} row {i}", row) for i, row in enumerate(found[name])]
-            for name in splits or found
+            split: [DataRow(f"{dataset} {split} row {i}", row) for i, row in enumerate(data[split])]
+            for split in splits or data
         }
     )
 
@@ -55,36 +44,36 @@ def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iter
         extra: the optional part that brings the library ``datasets``, for its absence.
         buffer: shuffle through a buffer of this many rows (and in the order of shards); 0 takes rows in their order.
         seed: of the shuffle.
-
-    Raises:
-        InputError: a source of another form, or one that cannot be read.
-        MissingExtra: ``datasets`` is not installed.
     """
     name, *rest = source.removeprefix(HUB).split(":")
     if not name or len(rest) > 2:
         raise InputError(f"{source!r} names no data set; write hub:NAME, hub:NAME:config or hub:NAME:config:split.")
+    load = _load_dataset(f"reading {source}", extra)
+    config, split = [*rest, "", ""][:2]
+
+    def rows() -> Iterator[DataRow]:  # of its own, so that what is refused above is refused before the first row
+        try:
+            with hub_or_cache():
+                data = load(name, config or None, split=split if len(rest) == 2 else "train", streaming=True)
+            if buffer:
+                data = data.shuffle(seed=seed, buffer_size=buffer)
+            for number, fields in enumerate(data, start=1):
+                yield DataRow(f"{source}, row {number}", fields)
+        except Exception as error:  # its own kinds, and those of the network libraries beneath
+            raise InputError(
+                f"{source}: no data set can be read here ({why_not(error)}). Check name, config and split, or give "
+                "a local file."
+            ) from error
+
+    return rows()
+
+
+def _load_dataset(doing: str, extra: str) -> Callable[..., Any]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise MissingExtra(f"reading {source}", extra) from error
-    config = (rest[0] or None) if rest else None
-    split = rest[1] if len(rest) == 2 else "train"
-    return _rows(source, lambda: load_dataset(name, config, split=split, streaming=True), buffer, seed)
-
-
-def _rows(source: str, load: Callable[[], Any], buffer: int, seed: int) -> Iterator[DataRow]:
-    try:
-        with hub_or_cache():
-            rows = load()
-        if buffer:
-            rows = rows.shuffle(seed=seed, buffer_size=buffer)
-        for number, fields in enumerate(rows, start=1):
-            yield DataRow(f"{source}, row {number}", fields)
-    except Exception as error:  # its own kinds, and those of the network libraries beneath
-        raise InputError(
-            f"{source}: no data set can be read here ({why_not(error)}). Check name, config and split, or give "
-            "a local file."
-        ) from error
+        raise MissingExtra(doing, extra) from error
+    return load_dataset  # type: ignore[no-any-return]
 
 
 @contextmanager

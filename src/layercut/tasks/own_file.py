@@ -5,6 +5,7 @@ A sample row: ``{"prompt": "What is 2 + 3?", "answer": 5, "grade": "number"}``. 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections import Counter
@@ -18,15 +19,14 @@ import regex
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
-from layercut.sandbox.runner import Program, in_force, run_programs
-from layercut.tasks import lettered
+from layercut.sandbox.runner import in_force
+from layercut.tasks import grading
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
 from layercut.tasks.benchmarks.boxed import last_boxed, same_value
 from layercut.tasks.data_files import DataSet, read_local
-from layercut.tasks.grading import all_numbers, grade_rank, grade_text, guessing
-from layercut.tasks.own_rows import Grade, check_grade, check_one_kind, sample_of
-from layercut.tasks.program_answers import OPENED, STOP, find_program, program_class
-from layercut.tasks.splits import SplitNames, balanced, first_of
+from layercut.tasks.own_rows import Grade, check_grade, samples_of
+from layercut.tasks.program_answers import OPENED, STOP, judge_programs
+from layercut.tasks.rows import SplitNames, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ _slow: set[str] = set()  # patterns that took longer once
 def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
     """The task that a file is; its rows are read on first use.
 
-    Raises:
-        InputError: a grade that is none, or no such file.
+    Raises InputError: a grade that is none, or no such file.
     """
     default = None if grade is None else check_grade(grade)
     if not Path(path).expanduser().is_file():
@@ -98,7 +97,6 @@ class OwnFile(Task):
 
     @property
     def runs_programs(self) -> bool:
-        """True if a row is graded by tests."""
         return any(sample.data["grade"] == "code" for sample in self._samples)
 
     @property
@@ -125,13 +123,11 @@ class OwnFile(Task):
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """A draw by hash and seed, in which each answer has its share; a smaller limit takes part of a larger one.
 
-        Raises:
-            InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
+        Raises InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
         """
         if self.runs_programs:
             in_force()
-        there = first_of(split, _HALVES, lambda _: self._samples, None)
-        return balanced(there, [sample.gold for sample in there], self.seed)[:limit]
+        return balanced(first_of(split, _HALVES, lambda _: self._samples, None), self.seed)[:limit]
 
     @cached_property
     def _rows(self) -> DataSet:
@@ -139,10 +135,7 @@ class OwnFile(Task):
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        rows = self._rows.splits["all"]
-        samples = [sample_of(row, self.default) for row in rows]
-        check_one_kind(rows, samples)
-        return samples
+        return samples_of(self._rows.splits["all"], self.default)
 
     @cached_property
     def _longest(self) -> int:
@@ -165,12 +158,14 @@ class OwnFile(Task):
             texts = sample.options or (sample.gold,)
             return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(space + text for text in texts))
         stop = sample.data["stop"] or (("\n\n",) if plain else ())
-        if grade == "choice":
-            listed = lettered.lettered(sample.options)
-            if plain:
-                prompt, stop = f"{prompt}\n{listed}\nAnswer:", ("\n",)
+        if grade == "choice" and plain:
+            prompt, stop = f"{prompt}\n{grading.lettered(sample.options)}\nAnswer:", ("\n",)
+        elif grade == "choice":
+            listed, last = f"{grading.lettered(sample.options)}\n\n{grading.SHORT}", prompt[-1]
+            if last.role == "user":  # most chat templates want roles to alternate
+                prompt = (*prompt[:-1], Message("user", f"{last.content}\n{listed}"))
             else:
-                prompt = _joined(prompt, Message("user", f"{listed}\n\n{lettered.SHORT}"))
+                prompt = (*prompt, Message("user", listed))
         elif grade == "code" and not plain and prompt[-1].role != "assistant":
             prompt, stop = (*prompt, Message("assistant", OPENED)), sample.data["stop"] or STOP
         longest = sample.data["max_new_tokens"] or self._longest
@@ -183,35 +178,27 @@ class OwnFile(Task):
     ) -> list[Score]:
         """Grade many answers, also several to one sample; programs run over the cores.
 
-        Raises:
-            InputError: no sandbox works here.
+        Raises InputError: no sandbox works here.
         """
-        programs = {
-            place: Program(source, sample.data["tests"], sample.data["names"])
-            for place, (sample, answer) in enumerate(zip(samples, answers, strict=True))
-            if sample.data["grade"] == "code"
-            and isinstance(answer, Completion)
-            and (source := find_program(answer.text, sample.data["names"]))
+        pairs = list(zip(samples, answers, strict=True))
+        coded = {
+            place: answer
+            for place, (sample, answer) in enumerate(pairs)
+            if sample.data["grade"] == "code" and isinstance(answer, Completion)
         }
-        ran = (
-            dict(zip(programs, run_programs(list(programs.values()), limits=Limits()), strict=True)) if programs else {}
-        )
+        judged = judge_programs([samples[place] for place in coded], list(coded.values()), Limits()) if coded else []
+        judged_at = dict(zip(coded, judged, strict=True))
         scores = []
-        for place, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        for place, (sample, answer) in enumerate(pairs):
             if isinstance(answer, Likelihoods):
-                scores.append(grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
-            elif sample.data["grade"] == "code":
-                result = ran.get(place)
-                said = "" if result is None else "passed" if result.passed else f"{result.failure}: {result.detail}"
-                graded = grade_text(said, result is not None and result.passed, answer)
-                source = programs[place].source if result else ""
-                scores.append(graded._replace(program=program_class(source, "", answer, result)))
+                scores.append(grading.grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
+            elif place in judged_at:
+                said, right, fate = judged_at[place]
+                scores.append(grading.grade_text(said, right, answer)._replace(program=fate))
             elif sample.options:
-                found = lettered.find_short(answer.text, sample.options)
-                named = sample.options[lettered.LETTERS.index(found.letter)] if found else ""
-                scores.append(grade_text(named, named == sample.gold, answer))
+                scores.append(grading.grade_option(sample, grading.find_short(answer.text, sample.options), answer))
             else:
-                scores.append(grade_text(*_graded(sample, answer.text), answer))
+                scores.append(grading.grade_text(*_graded(sample, answer.text), answer))
         return scores
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
@@ -225,13 +212,13 @@ class OwnFile(Task):
         if grade == "contains":
             return _graded(sample, text)[1]
         said = " ".join(text.split())
-        right = [_words(one) for one in sample.data["accepted"]]
-        return not any(whole.startswith(said) for one in right for whole in (f"{one}.", f"{one} ."))
+        right = map(_words, sample.data["accepted"])
+        return not any(whole.startswith(said) for words in right for whole in (f"{words}.", f"{words} ."))
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The answer, where it is all that is to be written."""
         if readout == "short" and sample.options:
-            return lettered.LETTERS[sample.gold_index]
+            return grading.LETTERS[sample.gold_index]
         return sample.gold if sample.data["grade"] == "exact" else ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
@@ -244,26 +231,36 @@ class OwnFile(Task):
         if readout == "likelihood":
             return {PROBABILITY: 0.0}
         if samples[0].options:
-            ranked = guessing(samples, "rank", ("accuracy",))
-            if readout == "rank":
-                return ranked
-            letter = Counter(sample.gold_index for sample in samples).most_common(1)[0][1] / len(samples)
-            return {"accuracy": max(letter, ranked["accuracy"])}
-        asked = [sample for sample in samples if sample.data["grade"] != "code"]
-        answers = Counter(text for sample in asked for text in sample.data["accepted"])
-        guesses = [text for text, _ in answers.most_common(_MOST_GUESSES)]
-        best = max(
-            (sum(_graded(one, text)[1] for one in asked if one.gold not in _slow) for text in guesses), default=0
+            return (
+                grading.guessing(samples, "rank", ("accuracy",))
+                if readout == "rank"
+                else grading.letter_chance(samples)
+            )
+        texts = [sample for sample in samples if sample.data["grade"] != "code"]
+        answers = Counter(text for sample in texts for text in sample.data["accepted"])
+        num_right = (
+            sum(_graded(sample, text)[1] for sample in texts if sample.gold not in _slow)
+            for text, _ in answers.most_common(_MOST_GUESSES)
         )
-        return {"accuracy": best / len(samples)}
+        return {"accuracy": max(num_right, default=0) / len(samples)}
 
 
-def _joined(turns: tuple[Message, ...], added: Message) -> tuple[Message, ...]:
-    """One more turn; two of one role in a row become one, as most chat templates want them to alternate."""
-    last = turns[-1]
-    if last.role != added.role:
-        return (*turns, added)
-    return (*turns[:-1], Message(last.role, f"{last.content}\n{added.content}"))
+def balanced(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
+    """Samples in an order of which every beginning holds each right answer in its share, drawn by hash.
+
+    The order of the file has no effect. The samples of an answer are spread evenly over the whole, in the order of the
+    hash of their ids: the j-th of m has its place at (j + u) / m, with u from 0 to 1 by another hash.
+    """
+
+    def unit(text: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]) / 2**56
+
+    places: dict[str, float] = {}
+    count, seen = Counter(sample.gold for sample in samples), Counter[str]()
+    for sample in sorted(samples, key=lambda sample: unit(f"order {sample.id}")):
+        places[sample.id] = (seen[sample.gold] + unit(f"place {sample.id}")) / count[sample.gold]
+        seen[sample.gold] += 1
+    return sorted(samples, key=lambda sample: (places[sample.id], sample.id))
 
 
 def _likelihood(sample: Sample, answer: Likelihoods) -> Score:
@@ -273,24 +270,23 @@ def _likelihood(sample: Sample, answer: Likelihoods) -> Score:
 
 
 def _graded(sample: Sample, text: str) -> tuple[str, bool]:
-    """The answer that is found in a written text, and whether it is right."""
-    grade, accepted = sample.data["grade"], sample.data["accepted"]
-    said = text.strip()
+    """The answer in a written text, and whether it is right."""
+    grade, accepted, said = sample.data["grade"], sample.data["accepted"], text.strip()
     if grade == "exact":
-        return said, any(_words(said) == _words(one) for one in accepted)
+        return said, _words(said) in map(_words, accepted)
     if grade == "number":
-        numbers = all_numbers(text)
-        found = last_boxed(text) or (str(numbers[-1]) if numbers else "")
-        return found, bool(found) and any(same_value(found, one) for one in accepted)
+        numbers = grading.all_numbers(text)
+        answer = last_boxed(text) or (str(numbers[-1]) if numbers else "")
+        return answer, bool(answer) and any(same_value(answer, right) for right in accepted)
     if grade == "regex":
-        match = _found(sample.data["pattern"], text)
+        match = _first_match(sample.data["pattern"], text)
         return match or said, match is not None
     folded = " ".join(said.casefold().split())
-    named = next((one for one in accepted if " ".join(one.casefold().split()) in folded), None)
+    named = next((right for right in accepted if " ".join(right.casefold().split()) in folded), None)
     return named or said, named is not None
 
 
-def _found(pattern: regex.Pattern[str], text: str) -> str | None:
+def _first_match(pattern: regex.Pattern[str], text: str) -> str | None:
     """The match of a pattern in a text; None for nothing, or where it takes longer than 5 seconds."""
     try:
         match = pattern.search(text, timeout=_SECONDS)

@@ -1,14 +1,12 @@
 """Extract the program from a model's text, and the parts that a function needs: the rule that the code tasks share.
 
 The prompt ends in an answer that is begun for the model: an opened code block, with the head of the function in it
-where there is one. The model continues it, and its text ends where the block is closed.
-
-The rule is the one of ``evalplus.sanitize`` (Liu et al., arXiv:2305.01210; release 0.3.1): take the longest run of
-lines that parses, and of it the function under test with all that it needs. The model's own tests, examples and prose
-are left out, so a wrong one does not fail a right function. The package itself is not used, because it installs the
-clients of three model providers. The rule differs where EvalPlus loses a right program; it also keeps decorated
-functions, helpers without ``return``, and statements that fill a table, and it takes a shorter run of lines where the
-longest one does not define the function. Imports are kept where something uses them.
+where there is one. The rule is the one of ``evalplus.sanitize`` (Liu et al., arXiv:2305.01210; release 0.3.1): take the
+longest run of lines that parses, and of it the function under test with all that it needs. The model's own tests and
+prose are left out, so a wrong one does not fail a right function. The package itself is not used, because it installs
+the clients of three model providers. The rule differs where EvalPlus loses a right program: it keeps decorated
+functions, helpers without ``return``, and statements that fill a table, and takes a shorter run of lines where the
+longest one does not define the function.
 """
 
 from __future__ import annotations
@@ -22,7 +20,9 @@ from typing import NamedTuple
 
 from layercut.engine.base import Completion
 from layercut.evidence.program_classes import FENCE_LINE, ProgramClass, classify
-from layercut.sandbox.runner import ProgramResult
+from layercut.sandbox.isolation import Limits
+from layercut.sandbox.runner import Program, run_programs
+from layercut.tasks.base import Sample
 
 FENCE = "```"
 OPENED = f"{FENCE}python\n"  # beginning of the answer
@@ -76,11 +76,30 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     return _below(head, code) if code and head else code.strip("\n")
 
 
-def program_class(source: str, head: str, answer: Completion, result: ProgramResult | None) -> ProgramClass:
-    """The class of the program that ``find_program`` gave for an answer, after it was run; None: there was none."""
-    if result is None:
-        return "cut" if answer.finish_reason == "length" and answer.text.strip() else "no_code"
-    return classify(source, head=head, finish_reason=answer.finish_reason, outcome=result.failure)
+def judge_programs(
+    samples: Sequence[Sample], answers: Sequence[Completion], limits: Limits
+) -> list[tuple[str, bool, ProgramClass]]:
+    """Run the program of each answer over the cores: how it fared, whether it passed, and its class.
+
+    How it fared is ``passed``, or the failure, a colon and a line about it; empty where there is no program.
+
+    Raises InputError: no sandbox works here.
+    """
+    programs = []
+    for sample, answer in zip(samples, answers, strict=True):
+        names, head = sample.data["names"], sample.data.get("head", "")
+        programs.append(Program(find_program(answer.text, names, head), sample.data["tests"], names))
+    results = iter(run_programs([program for program in programs if program.source], limits=limits))
+    judged: list[tuple[str, bool, ProgramClass]] = []
+    for program, sample, answer in zip(programs, samples, answers, strict=True):
+        if not program.source:
+            was_cut = answer.finish_reason == "length" and bool(answer.text.strip())
+            judged.append(("", False, "cut" if was_cut else "no_code"))
+            continue
+        result, head = next(results), sample.data.get("head", "")
+        fate = classify(program.source, head=head, finish_reason=answer.finish_reason, outcome=result.failure)
+        judged.append(("passed" if result.passed else f"{result.failure}: {result.detail}", result.passed, fate))
+    return judged
 
 
 def _below(head: str, code: str) -> str:
@@ -141,10 +160,7 @@ def needed(source: str, names: Sequence[str]) -> str:
     """The statements that define the names, and all that those need; imports first, the rest in order.
 
     Of several functions with one name the first that returns or yields counts, as in EvalPlus: the head of a problem is
-    a function without a body, and models that do not stop write a function again.
-
-    Raises:
-        SyntaxError: the source does not parse.
+    a function without a body, and models that do not stop write a function again. Raises SyntaxError.
     """
     parts = [_part(source, node) for node in parse(source).body]
     chosen: dict[str, _Part] = {}
@@ -160,21 +176,13 @@ def needed(source: str, names: Sequence[str]) -> str:
 
 
 def defined(source: str) -> set[str]:
-    """Functions, variables and modules that a program defines at its top level, without its classes.
-
-    Raises:
-        SyntaxError: the source does not parse.
-    """
+    """Functions, variables and modules that a program defines at its top level, but classes. Raises SyntaxError."""
     nodes = [node for node in parse(source).body if not isinstance(node, ast.ClassDef)]
     return {name for node in nodes for name in _part(source, node).provides} - {"", "*"}
 
 
 def undefined(source: str) -> set[str]:
-    """Names that a program uses and does not define, builtins among them.
-
-    Raises:
-        SyntaxError: the source cannot be compiled.
-    """
+    """Names that a program uses and does not define, builtins among them. Raises SyntaxError."""
     tables = _tables(source)
     own = {
         symbol.get_name()

@@ -47,16 +47,17 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
         limit: lowers the number of items of each task.
         readouts: in place of the suite's own.
 
-    Raises:
-        InputError: no such suite.
+    Raises InputError: no such suite.
     """
     if name not in SUITES:
         raise unknown("suite", name, SUITES)
-    tasks = []
-    for task in SUITES[name]:
-        limits = [number for number in (task.limit, limit) if number is not None]
-        tasks.append(task.replace(limit=min(limits, default=None), readouts=readouts or task.readouts))
-    return tuple(tasks)
+    return tuple(
+        task.replace(
+            limit=min((number for number in (task.limit, limit) if number is not None), default=None),
+            readouts=readouts or task.readouts,
+        )
+        for task in SUITES[name]
+    )
 
 
 def asked_tasks(
@@ -77,11 +78,10 @@ def asked_tasks(
         first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
             each counts once.
 
-    Raises:
-        InputError: no such suite, data for a task that is not asked for, or a folder that is none.
+    Raises InputError: no such suite, data for a task that is not asked for, or a folder that is none.
     """
     tasks: list[TaskSettings] = []
-    for name in filter(None, (part.strip() for part in names.split(","))):
+    for name in filter(None, map(str.strip, names.split(","))):
         if not name.startswith(SUITE):
             tasks.append(TaskSettings(task=name, readouts=readouts, limit=limit))
             continue
@@ -99,8 +99,7 @@ def with_data(
     A task without either keeps what it has, so built-in tasks need nothing and others ask the hub. Names count without
     the number of examples: the data of ``arc_easy`` serves ``arc_easy:5``.
 
-    Raises:
-        InputError: data for a task that is not asked for, or a folder that is none.
+    Raises InputError: data for a task that is not asked for, or a folder that is none.
     """
     known = {name for task in tasks for name in (task.task, base_name(task.task))}
     for name in files:
@@ -111,17 +110,16 @@ def with_data(
         raise InputError(
             f"`data_dir` {folder}: no such folder. Give one that holds a folder for each task, such as gsm8k."
         )
-    found = []
-    for task in tasks:
+
+    def data_of(task: TaskSettings) -> str | None:
         base = base_name(task.task)
-        own = files.get(task.task, files.get(base))
-        if own is None and folder is not None and (folder / base).is_dir():
-            own = str(folder / base)
-        found.append(task if own is None else task.replace(data=own))
-    return tuple(found)
+        in_folder = str(folder / base) if folder is not None and (folder / base).is_dir() else task.data
+        return files.get(task.task, files.get(base, in_folder))
+
+    return tuple(task if data_of(task) == task.data else task.replace(data=data_of(task)) for task in tasks)
 
 
 def check_tasks(tasks: Iterable[TaskSettings]) -> None:
     """Refuse tasks, readouts and options that do not exist, before torch or lm-eval is imported."""
-    for one in tasks:
-        check_task(one.task, one.readouts, data=one.data, max_new_tokens=one.max_new_tokens)
+    for task in tasks:
+        check_task(task.task, task.readouts, data=task.data, max_new_tokens=task.max_new_tokens)

@@ -61,7 +61,7 @@ class DraftVerb(Verb):
     @property
     def folder(self) -> Path:
         """The run folder."""
-        from layercut.tasks.run import slug
+        from layercut.tasks.cells import slug
 
         return self.out or Path("runs", slug(f"draft-{self.model.model}"))
 

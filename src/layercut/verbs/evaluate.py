@@ -37,7 +37,7 @@ from layercut.verbs.io import Io
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle, ServedModel
     from layercut.surgery.plan import CutPlan
-    from layercut.tasks.run import Evaluated
+    from layercut.tasks.cells import Evaluated
 
 
 class EvalVerb(Verb):
@@ -121,7 +121,7 @@ class EvalVerb(Verb):
     def run(self, io: Io) -> Evaluated:
         """Ask and grade."""
         from layercut.evidence.two_runs import open_run
-        from layercut.tasks.run import evaluate_model
+        from layercut.tasks.cells import evaluate_model
 
         if self.against is not None:
             open_run(self.against).metrics()  # says now whether it is not finished
@@ -140,7 +140,7 @@ class EvalVerb(Verb):
 
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.tasks.run import evaluation_outline
+        from layercut.tasks.cells import evaluation_outline
 
         handle, plan, out = self._planned(io)
         return shown_outlines(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
@@ -163,7 +163,7 @@ class EvalVerb(Verb):
         """The model, what it loses, and the run folder."""
         from layercut.engine.handle import handle_of
         from layercut.selection.specs import plan_of
-        from layercut.tasks.run import slug
+        from layercut.tasks.cells import slug
 
         handle = handle_of(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
         plan = plan_of(handle, self.remove, self.seed)

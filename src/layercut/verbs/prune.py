@@ -67,7 +67,7 @@ class PruneVerb(Verb):
     @property
     def folder(self) -> Path:
         """The run folder."""
-        from layercut.tasks.run import slug
+        from layercut.tasks.cells import slug
 
         return self.out or Path("runs", slug(f"prune-{self.model.model}"))
 

@@ -166,7 +166,7 @@ class SelectVerb(Verb):
     @property
     def folder(self) -> Path:
         """The run folder."""
-        from layercut.tasks.run import slug
+        from layercut.tasks.cells import slug
 
         return self.out or Path("runs", slug(f"select-{self.model.model}"))
 

@@ -13,7 +13,7 @@ from layercut.runs.frame import frame
 from layercut.runs.prune import PruneResult
 from layercut.settings import ModelSettings
 from layercut.study.run import StudyOutcome
-from layercut.tasks.run import Evaluated
+from layercut.tasks.cells import Evaluated
 from tests.support.pages import write_prune
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,15 +12,18 @@ from typing import Any
 import pytest
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest
+from layercut.engine.plain import PlainEngine
+from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
-from layercut.evidence.intervals import proportion_interval
+from layercut.evidence.intervals import pass_at_k, proportion_interval
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Sample
+from layercut.tasks.base import Sample, Task
 from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under, evaluate, share_prompt
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
+from tests.support.loaded import tiny_loaded
 
 PLAN = CutPlan(num_layers=6, removed=(2,))
 LIMIT = 22
@@ -371,3 +376,111 @@ def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
     assert [record["cluster"] for record in result.records] == [f"pair {i // 2}" for i in range(LIMIT)]
     assert result.metrics[0]["method"] == "clustered wilson"
     assert result.metrics[0]["value"] == plain.metrics[0]["value"]
+
+
+UNCUT = CutPlan(num_layers=6)
+SAMPLED = Decoding(temperature=0.8, seed=3)
+
+
+def drawing(**more: Any) -> FakeEngine:
+    """Of item i's answers, the first i are right."""
+    golds = {sample.id: (place, sample.gold) for place, sample in enumerate(ARITHMETIC.samples("report", 6))}
+
+    def says(request: GenerationRequest, plan: CutPlan) -> str:
+        item, _, draw = request.id.partition(" draw ")
+        place, gold = golds[item]
+        return f" {gold}\n" if int(draw or 0) < place else " none\n"
+
+    return FakeEngine(texts=says, **more)
+
+
+ARITHMETIC = load_task("arithmetic")
+
+
+def test_an_item_has_the_mean_of_its_answers_and_pass_at_k() -> None:
+    result = evaluate(ARITHMETIC, drawing(), UNCUT, readout="short", limit=6, decoding=SAMPLED, num_samples=5)
+    for right, record in enumerate(result.records):
+        assert record["metrics"]["accuracy"] == pytest.approx(right / 5)
+        assert record["metrics"]["pass@2"] == pytest.approx(pass_at_k(5, right, 2))
+        assert record["metrics"]["pass@4"] == pytest.approx(pass_at_k(5, right, 4))
+        assert len(record["further"]) == 4
+        assert [one["outcome"] == "right" for one in record["further"]] == [draw < right for draw in range(1, 5)]
+        assert (record["outcome"] == "right") == (right > 0)
+    rows = {row["metric"]: row for row in result.metrics}
+    assert list(rows) == ["accuracy", "pass@2", "pass@4"]
+    assert rows["accuracy"]["value"] == pytest.approx(0.5)
+    assert rows["accuracy"]["n"] == 6 and rows["accuracy"]["chance"] is not None
+    assert rows["pass@4"]["chance"] is None
+
+
+def test_several_answers_that_are_stopped_and_resumed_are_run_through(tmp_path: Path) -> None:
+    wish = {"readout": "short", "limit": 6, "decoding": SAMPLED, "num_samples": 3}
+    whole = evaluate(ARITHMETIC, drawing(), UNCUT, **wish).records
+    for kill_after in (2, 1, 2, None):
+        with Journal(tmp_path / "answers.jsonl") as journal:
+            try:
+                found = evaluate(ARITHMETIC, drawing(kill_after=kill_after), UNCUT, journal=journal, **wish).records
+            except Killed:
+                continue
+    assert found == whole
+
+
+@pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
+def test_answers_differ_and_the_first_is_that_of_a_single_one(kind: Any) -> None:
+    assert isinstance(ARITHMETIC, FewShotTask)
+    task, real = replace(ARITHMETIC, examples=""), kind(tiny_loaded("llama"))
+    wish = {"readout": "short", "limit": 4, "decoding": SAMPLED}
+    several = evaluate(task, real, UNCUT, num_samples=3, **wish).records
+    single = evaluate(task, real, UNCUT, **wish).records
+    assert [record["completion"] for record in several] == [record["completion"] for record in single]
+    texts = [{one["completion"] for one in [record, *record["further"]]} for record in several]
+    assert max(map(len, texts)) > 1
+
+
+def test_what_gives_no_different_answers_is_refused() -> None:
+    with pytest.raises(InputError, match="set a temperature"):
+        evaluate(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, num_samples=2)
+    with pytest.raises(InputError, match="use 1 or more"):
+        evaluate(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, decoding=SAMPLED, num_samples=0)
+
+
+def test_what_is_ranked_is_asked_once() -> None:
+    ranking = FakeEngine(scores=lambda request, plan: [0.0] * len(request.continuations))
+    records = evaluate(ARITHMETIC, ranking, UNCUT, readout="rank", limit=2, num_samples=9).records
+    assert [list(record["metrics"]) for record in records] == [["accuracy"]] * 2
+
+
+def of_constant_answer(task: Task) -> float:
+    samples = task.samples("report", None)
+    return Counter(sample.gold for sample in samples).most_common(1)[0][1] / len(samples)
+
+
+def seven(request: GenerationRequest, plan: CutPlan) -> str:
+    return " 7\n"
+
+
+@pytest.mark.parametrize("limit", [2, 4, 16, 100, None])
+@pytest.mark.parametrize("readout", ["short", "rank"])
+def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit: int | None, readout: str) -> None:
+    task = load_task("arithmetic")
+    engine = FakeEngine(texts=seven, scores=lambda request, plan: [-1.0] * len(request.continuations))
+    (row,) = evaluate(task, engine, UNCUT, readout=readout, limit=limit).metrics
+    expected = of_constant_answer(task) if readout == "short" else 0.25
+    assert row["chance"] == expected and row["version"] == task.version
+    assert of_constant_answer(task) < 0.04
+
+
+def test_a_limit_does_not_move_the_chance_of_a_data_file(tmp_path: Path) -> None:
+    golds = [3, 3, *range(100, 138)]
+    rows = [{"question": f"Question {i}?", "answer": f"So.\n#### {gold}"} for i, gold in enumerate(golds)]
+    for name in ("train", "test"):
+        text = "".join(json.dumps({**row, "question": f"{name} {row['question']}"}) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    task = load_task("gsm8k", data=str(tmp_path))
+    engine = FakeEngine(texts=seven)
+    for row in evaluate(task, engine, UNCUT, readout="chain", limit=2).metrics:
+        assert row["chance"] == 2 / 40
+
+
+def test_gold_has_no_chance() -> None:
+    assert load_task("chain_sum").split_chance("report", "gold") == {}

@@ -17,13 +17,7 @@ from layercut.tasks.builtin.lines import closing
 from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
 
 BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
-GENERATED = {
-    "arithmetic": "short",
-    "brackets": "short",
-    "copy": "short",
-    "chain_sum": "chain",
-    "gsm_symbolic": "chain",
-}
+GENERATED = {"arithmetic": "short", "brackets": "short", "copy": "short", "chain_sum": "chain", "gsm_symbolic": "chain"}
 FIRST_IDS = {
     "arithmetic": ["arithmetic-05d8bfbd177c", "arithmetic-22e808f8b047"],
     "brackets": ["brackets-bf932a99aa7a", "brackets-e4ec366812a7"],

@@ -3,13 +3,15 @@ from __future__ import annotations
 import doctest
 from importlib import import_module
 from random import Random
+from typing import Any
 
 import pytest
 
 from layercut.tasks.few_shot import near_numbers
-from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number
+from layercut.tasks.grading import all_numbers, find_chain, find_short, first_line, number_after, parse_number
 
-MODULES = ("base", "benchmarks.boxed", "builtin.lines", "builtin.steps", "grading", "splits")
+MODULES = """base benchmarks.boxed builtin.lines builtin.steps evaluate grading lm_eval.local_rows program_answers rows
+    selected_items""".split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -77,3 +79,40 @@ def test_near_numbers_are_three_others_close_by(gold: int) -> None:
         assert not {str(gold), str(gold + 1)} & set(near)
         assert gold < 0 or all(int(number) >= 0 for number in near)
         assert near == near_numbers(gold, Random(seed), also=(gold + 7, gold), never=(gold + 1,))
+
+
+OPTIONS = ("red", "a blue one", "Green things", "10%")
+
+
+@pytest.mark.parametrize(
+    ("find", "letter", "texts"),
+    [
+        (find_short, "A", ["A", "red", "Red."]),
+        (find_short, "B", [" B\n", "**B**", "B.", "B)", "B: it is blue", "B. because", "B a blue one", "A blue one"]),
+        (find_short, "B", ["The answer is B."]),
+        (find_short, "C", ["\n\nC", "The correct answer is (C).", "green  things."]),
+        (find_short, "D", ["(D)", "Answer: D", "answer is: D", "10%"]),
+        (find_short, None, ["", "b", "E", "10", "Apple", "A nice day", "B or C", "red or a blue one"]),
+        (find_short, None, ["I do not think that the answer is B", "Because of that it is\nB"]),
+        (find_chain, "A", ["The answer is **B**.\nAnswer: (A)", "So the answer is red. Colours are nice."]),
+        (find_chain, "B", ["It is blue. The answer is B.", "The answer is\nB"]),
+        (find_chain, "C", ["The answer is A. No: the answer is C.", "the answer is: C"]),
+        (find_chain, "D", ["The answer is D, because 10% is it.", "The answer is 10%."]),
+        (find_chain, None, ["B", "The answer is not B", "My answers are B"]),
+    ],
+)
+def test_the_option_that_an_answer_names(find: Any, letter: str | None, texts: list[str]) -> None:
+    named = {text: find(text, OPTIONS) for text in texts}
+    assert {text: option and option.letter for text, option in named.items()} == dict.fromkeys(texts, letter)
+
+
+@pytest.mark.parametrize("text", ["x. The answer is **B**.", "The answer is a blue one", "Answer:   (B)"])
+def test_the_start_is_where_the_answer_stands(text: str) -> None:
+    option = find_chain(text, OPTIONS)
+    assert option and text[option.start :].startswith(("B", "a blue", "(B", "**B"))
+
+
+def test_options_with_the_same_words_are_told_apart_by_letter_alone() -> None:
+    assert find_short("same", ("same", "same")) is None
+    option = find_short("B", ("same", "same"))
+    assert option and option.letter == "B"

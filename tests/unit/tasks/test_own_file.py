@@ -126,7 +126,7 @@ def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path: Path, pattern: 
     ]
     _, sample = only(tmp_path, row)
     for text in texts:
-        ours, match = own_file._found(sample.data["pattern"], text), re.search(pattern, text)
+        ours, match = own_file._first_match(sample.data["pattern"], text), re.search(pattern, text)
         assert ours == (match[0] if match else None), text
 
 
@@ -334,11 +334,7 @@ def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "given", "longest"),
     [
-        (
-            [{"answer": "a", "grade": "contains"}, {"answer": "the city of Kuala Lumpur", "grade": "exact"}],
-            None,
-            32,
-        ),
+        ([{"answer": "a", "grade": "contains"}, {"answer": "the city of Kuala Lumpur", "grade": "exact"}], None, 32),
         ([{"answer": "no", "grade": "exact"}], None, 16),
         ([{"answer": "no", "grade": "exact"}], 9, 9),
         ([{"answer": "7", "grade": "number"}], None, 256),

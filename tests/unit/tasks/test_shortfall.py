@@ -24,8 +24,8 @@ from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
-from layercut.tasks.reported import shortfall
-from layercut.tasks.run import evaluation_outline
+from layercut.tasks.cells import evaluation_outline
+from layercut.tasks.selected_items import shortfall
 from tests.support.studies import NUM_ITEMS, Letters
 from tests.support.tiny import save_tiny
 
@@ -104,14 +104,7 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(
     monkeypatch.setattr("layercut.diagnostics.programs.NUM_FUNCTIONS", 2)
     said: list[str] = []
     diagnosis = plan_diagnosis(
-        tiny,
-        ["reverse:1"],
-        only=["brackets"],
-        limit=3,
-        num_samples=1,
-        out=tmp_path / "out",
-        seed=0,
-        say=said.append,
+        tiny, ["reverse:1"], only=["brackets"], limit=3, num_samples=1, out=tmp_path / "out", seed=0, say=said.append
     )
     done = diagnosis.run(Console(file=StringIO()), said.append)
     line = "functions: only 2 of the 3 requested items; there are no more"

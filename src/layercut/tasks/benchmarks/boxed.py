@@ -13,21 +13,17 @@ import logging
 import multiprocessing
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cache
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score, content_id
-from layercut.tasks.benchmarks.rows_task import RowsTask
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.grading import all_numbers, grade_gold, guessing, outcome, parse_number
-
-if TYPE_CHECKING:
-    from layercut.tasks.lm_eval.forms import CompletionForm
+from layercut.tasks.rows import CompletionForm, RowsTask
 
 CHAIN = "Please reason step by step, and put your final answer within \\boxed{}."
 SHORT = "Write the final answer within \\boxed{} and nothing else."
@@ -43,6 +39,7 @@ _LONGEST = 100_000
 """Characters at the end of a text in which math-verify looks for an answer: its search takes their square."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class BoxedTask(RowsTask):
     """Problems with a final answer, under three readouts.
 
@@ -55,16 +52,20 @@ class BoxedTask(RowsTask):
     ``boxed``. No early verdict: a later box or number takes the place of what was found so far.
     """
 
+    other_metric: str
+    unboxed: Callable[[str, str], tuple[str, bool]]
+    """From a text and the right answer, what is found where nothing right is boxed, and whether it is right."""
+    version: int = 2
     readouts: tuple[Readout, ...] = ("chain",)
-    extra_readouts: tuple[Readout, ...] = ("short", "gold")
-    other_metric: ClassVar[str]
 
-    def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
-        """What is found where nothing right is boxed, and whether it is right."""
-        raise NotImplementedError
+    @property
+    def extra_readouts(self) -> tuple[Readout, ...]:
+        return () if self.completion else ("short", "gold")
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """One user turn: the problem and the usual instruction."""
+        """One user turn: the problem and the usual instruction; or the worked examples and the problem."""
+        if request := self.asked_to_continue(sample):
+            return request
         wish = CHAIN if readout == "chain" else SHORT
         prompt = (Message("user", f"{sample.question}\n{wish}"),)
         if readout == "gold":
@@ -78,9 +79,9 @@ class BoxedTask(RowsTask):
             return grade_gold(sample, answer)
         boxed = last_boxed(answer.text)
         right = bool(boxed) and same_value(boxed, sample.gold)
-        found, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
+        said, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
         kind = outcome(right=right, answer=boxed, finish_reason=answer.finish_reason)
-        return Score({"boxed": float(right), self.other_metric: float(also)}, boxed or found, kind)
+        return Score({"boxed": float(right), self.other_metric: float(also)}, boxed or said, kind)
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The right box for short answers; no chain of steps can be guessed."""
@@ -95,51 +96,30 @@ class BoxedTask(RowsTask):
         return guessing(samples, readout, ("boxed", self.other_metric))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gsm8k(BoxedTask):
-    """GSM8K read out as a chain of steps; ``short`` and ``gold`` by name.
+def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> BoxedTask:
+    """GSM8K from the hub or from a local copy. Needs a model with a chat template.
 
     Selection items come from ``train`` and report items from ``test``; a single local file is halved.
 
-    Grading: see ``BoxedTask``; without a box, ``last_number`` takes the last number of the completion. lm-eval's
-    gsm8k has other rules: its ``strict-match`` takes the number behind "####", which its worked examples teach and this
-    prompt does not, and its ``flexible-extract`` the last number even where one is boxed, compared as text.
-    "18", "18.00", "\\$18", "18\\%" and "18 \\text{ dollars}" all answer 18, "1,234" answers 1234, "36/2" answers 18 as
-    well.
+    Without a box, ``last_number`` takes the last number of the completion. lm-eval's gsm8k has other rules: its
+    ``strict-match`` takes the number behind "####", which its worked examples teach and this prompt does not, and its
+    ``flexible-extract`` the last number even where one is boxed, compared as text. "18", "18.00", "\\$18", "18\\%" and
+    "18 \\text{ dollars}" all answer 18, "1,234" answers 1234, "36/2" answers 18 as well.
     """
-
-    dataset = "openai/gsm8k"
-    config = "main"
-    other_metric = "last_number"
-
-    data: str | None = None  # a local file, or a folder with train and test files, in place of the hub's data set
-    max_new_tokens: int = 512  # longest answer
-    name: str = "gsm8k"
-    version: int = 2
-
-    @staticmethod
-    def sample(row: DataRow) -> Sample:
-        question, solution = text_field(row, "question"), text_field(row, "answer")
-        steps, mark, gold = solution.rpartition("####")
-        value = parse_number(gold.strip())
-        if not mark or value is None:
-            raise InputError(f"{row.where}: the answer does not end in #### and a number. Mend or remove the row.")
-        worked = f"{_CALCULATOR.sub('', steps).strip()}\nThe answer is \\boxed{{{value}}}."
-        return Sample(
-            id=content_id("gsm8k", question, str(value)), question=question, gold=str(value), data={"solution": worked}
-        )
-
-    def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
-        """The last number, where nothing is boxed."""
-        boxed = last_boxed(text)
-        numbers = [] if boxed else all_numbers(text)
-        found = str(numbers[-1]) if numbers else ""
-        return found, bool(found) and same_value(found, gold)
+    return BoxedTask(
+        name="gsm8k",
+        dataset="openai/gsm8k",
+        config="main",
+        sample=_gsm8k_sample,
+        data=data,
+        max_new_tokens=max_new_tokens,
+        other_metric="last_number",
+        unboxed=_last_number,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Math500(BoxedTask):
-    """MATH-500 read out as a chain of steps; ``short`` and ``gold`` by name.
+def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: int | None = None) -> BoxedTask:
+    """MATH-500 from the hub or from a local copy. Without worked examples it needs a model with a chat template.
 
     The published data set has one split, ``test``, so selection items are half of it, by the hash of their content; a
     model that used none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is
@@ -148,67 +128,60 @@ class Math500(BoxedTask):
     The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many other expressions,
     any of which a comparison with the whole solution may take for the answer.
 
-    Grading: see ``BoxedTask``; where nothing right is boxed, ``anywhere`` takes what math-verify itself finds in
-    the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3, and
-    "(3, \\pi/2)" answers the sample problem. Units and text must agree as math-verify reads them.
+    Where nothing right is boxed, ``anywhere`` takes what math-verify itself finds in the completion (arXiv:2602.01997
+    grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3. Units and text must agree as
+    math-verify reads them.
     """
 
-    dataset = "HuggingFaceH4/MATH-500"
-    other_metric = "anywhere"
-
-    data: str | None = None  # a local file or folder in place of the hub's data set
-    max_new_tokens: int = 1024  # longest answer
-    name: str = "math500"
-    version: int = 2
-
-    @staticmethod
-    def sample(row: DataRow) -> Sample:
-        problem, solution = text_field(row, "problem"), row.fields.get("solution")
-        boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
-        answer = boxed or text_field(row, "answer")
-        data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
-        return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
-
-    def unboxed(self, text: str, gold: str) -> tuple[str, bool]:
-        """The answer that math-verify finds in the whole text."""
-        right = bool(text.strip()) and found_in(text, gold)
-        return gold if right else last_boxed(text), right
-
-
-@dataclass(frozen=True, kw_only=True)
-class Math500Completed(Math500):
-    """MATH-500 as plain text after worked examples; graded in the same way."""
-
-    num_shots: int
-    extra_readouts: tuple[Readout, ...] = ()
-
-    @cached_property
-    def _form(self) -> CompletionForm:
-        from layercut.tasks.lm_eval.forms import published_form
+    def examples() -> CompletionForm:
+        from layercut.tasks.lm_eval.local_rows import published_form
 
         file = "minerva_math/minerva_math_algebra.yaml"
-        return published_form(file, self.num_shots, lambda one: {"problem": one.question, "answer": one.gold})
+        return published_form(file, num_shots or 0, lambda sample: {"problem": sample.question, "answer": sample.gold})
 
-    def settings(self) -> Mapping[str, Any]:
-        """See RowsTask; and the worked examples."""
-        return {**super().settings(), **self._form.described}
-
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """The examples and the problem."""
-        prompt, longest = self._form.prompt(sample), self.max_new_tokens
-        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=self._form.stop)
-
-
-def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> Gsm8k:
-    """GSM8K from the hub or from a local copy. Needs a model with a chat template."""
-    return Gsm8k(data=data, max_new_tokens=max_new_tokens)
+    return BoxedTask(
+        name="math500" if num_shots is None else f"math500:{num_shots}",
+        dataset="HuggingFaceH4/MATH-500",
+        sample=_math500_sample,
+        data=data,
+        max_new_tokens=max_new_tokens,
+        completion=None if num_shots is None else examples,
+        other_metric="anywhere",
+        unboxed=_anywhere,
+    )
 
 
-def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: int | None = None) -> Math500:
-    """MATH-500 from the hub or from a local copy. Without worked examples it needs a model with a chat template."""
-    if num_shots is None:
-        return Math500(data=data, max_new_tokens=max_new_tokens)
-    return Math500Completed(name=f"math500:{num_shots}", data=data, max_new_tokens=max_new_tokens, num_shots=num_shots)
+def _gsm8k_sample(row: DataRow) -> Sample:
+    question, solution = text_field(row, "question"), text_field(row, "answer")
+    steps, mark, gold = solution.rpartition("####")
+    value = parse_number(gold.strip())
+    if not mark or value is None:
+        raise InputError(f"{row.where}: the answer does not end in #### and a number. Mend or remove the row.")
+    worked = f"{_CALCULATOR.sub('', steps).strip()}\nThe answer is \\boxed{{{value}}}."
+    return Sample(
+        id=content_id("gsm8k", question, str(value)), question=question, gold=str(value), data={"solution": worked}
+    )
+
+
+def _math500_sample(row: DataRow) -> Sample:
+    problem, solution = text_field(row, "problem"), row.fields.get("solution")
+    boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
+    answer = boxed or text_field(row, "answer")
+    data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
+    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
+
+
+def _last_number(text: str, gold: str) -> tuple[str, bool]:
+    """The last number, where nothing is boxed."""
+    numbers = [] if last_boxed(text) else all_numbers(text)
+    number = str(numbers[-1]) if numbers else ""
+    return number, bool(number) and same_value(number, gold)
+
+
+def _anywhere(text: str, gold: str) -> tuple[str, bool]:
+    """The answer that math-verify itself finds in the whole text."""
+    right = bool(text.strip()) and found_in(text, gold)
+    return gold if right else last_boxed(text), right
 
 
 def last_boxed(text: str) -> str:
@@ -237,8 +210,7 @@ def last_box(text: str) -> tuple[int, str]:
 def same_value(answer: str, gold: str) -> bool:
     """True if two answers are the same to the letter, or equal in value to math-verify.
 
-    Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression. Its time
-    limit works by signals, which only a main thread gets, so any other thread has a process of its own do the work.
+    Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression.
 
     >>> same_value("1,234.0", "1234"), same_value("\\\\text{east}", "\\\\text{east}"), same_value("7", "8")
     (True, True, False)
@@ -247,14 +219,17 @@ def same_value(answer: str, gold: str) -> bool:
     number, right = parse_number(answer), parse_number(gold)
     if number is not None and right is not None:
         return number == right
-    if _SPACE.sub("", answer) == _SPACE.sub("", gold):
-        return True
-    return _on_main_thread(_verify, f"${answer}$", gold)
+    return _SPACE.sub("", answer) == _SPACE.sub("", gold) or found_in(f"${answer}$", gold)
 
 
 def found_in(text: str, gold: str) -> bool:
-    """True if the answer that math-verify itself finds in a text has the right value; limits as in ``same_value``."""
-    return _on_main_thread(_verify, text, gold)
+    """True if the answer that math-verify itself finds in a text has the right value.
+
+    Its time limit works by signals, which only a main thread gets, so any other thread has a process do the work.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return _verify(text, gold)
+    return _helper().submit(_verify, text, gold).result()
 
 
 def _verify(answer: str, gold: str) -> bool:
@@ -265,12 +240,6 @@ def _verify(answer: str, gold: str) -> bool:
     parsed = parse(answer[-_LONGEST:], kinds, parsing_timeout=_SECONDS)
     right = parse(gold if parse_number(gold) is not None else f"${gold}$", kinds, parsing_timeout=_SECONDS)
     return bool(verify(right, parsed, timeout_seconds=_SECONDS))
-
-
-def _on_main_thread(work: Any, *given: str) -> bool:
-    if threading.current_thread() is threading.main_thread():
-        return bool(work(*given))
-    return bool(_helper().submit(work, *given).result())
 
 
 @cache

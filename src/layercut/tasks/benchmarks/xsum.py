@@ -11,7 +11,7 @@ alongside three brothers accused of charity fraud."
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -19,15 +19,20 @@ from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score, content_id
-from layercut.tasks.benchmarks.rows_task import RowsTask
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.grading import grade_gold, outcome
+from layercut.tasks.rows import RowsTask
 
 VERSION = 1  # raised by any change of the prompt or the grading
 METRICS = ("rougeL", "rouge1", "rouge2")
 
 _WISH = "Write a concise one-sentence summary of this article, and nothing else."
 _SENTENCE = re.compile(r".+?[.!?](?=\s|$)|.+", re.DOTALL)
+
+
+def _sample(row: DataRow) -> Sample:
+    document, summary = text_field(row, "document"), text_field(row, "summary")
+    return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +49,18 @@ class XSum(RowsTask):
     needs no model; ``no_answer`` where nothing is written. No early verdict: every further word moves the score.
     """
 
-    dataset = "EdinburghNLP/xsum"
     hub_splits = ("validation", "test")
     selection = ("validation", "train")
     chance_items = 1000  # chance is computed on at most this many items of a split: a ROUGE takes a millisecond
 
-    data: str | None = None  # a local file, or a folder with validation and test files, in place of the hub's data set
-    max_new_tokens: int = 64  # longest summary
-    seed: int = 0  # seed of the shuffle that chance is measured by
     name: str = "xsum"
     version: int = VERSION
+    dataset: str = "EdinburghNLP/xsum"
+    sample: Callable[[DataRow], Sample] = _sample
+    max_new_tokens: int = 64  # longest summary
+    seed: int = 0  # seed of the shuffle that chance is measured by
     readouts: tuple[Readout, ...] = ("short",)
     extra_readouts: tuple[Readout, ...] = ("gold",)
-
-    @staticmethod
-    def sample(row: DataRow) -> Sample:
-        document, summary = text_field(row, "document"), text_field(row, "summary")
-        return Sample(id=content_id("xsum", document, summary), question=document, gold=summary)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """One user turn: the article and what is wanted."""
@@ -94,11 +94,11 @@ class XSum(RowsTask):
             "lead": [lead(sample.question) for sample in samples],
             "shuffled": [samples[other[index]].gold if len(samples) > 1 else "" for index in range(len(samples))],
         }
-        found = {}
+        means = {}
         for name, texts in answers.items():
             scores = [rouge(text, sample.gold) for text, sample in zip(texts, samples, strict=True)]
-            found[name] = {metric: sum(score[metric] for score in scores) / len(scores) for metric in METRICS}
-        return found
+            means[name] = {metric: sum(score[metric] for score in scores) / len(scores) for metric in METRICS}
+        return means
 
 
 def xsum(*, data: str | None = None, max_new_tokens: int = 64, seed: int = 0) -> XSum:

@@ -1,14 +1,29 @@
-"""CheckedTask: requests whose answers pass or fail by a rule; the requests of ``general`` and ``general_code``."""
+"""CheckedTask: requests whose answers pass or fail by a rule.
+
+``general`` and ``general_code`` choose and heal with everyday requests. ``suite:side_effects`` checks what pruning and
+healing may break in silence: answers that end by themselves, in the language of the request, in the form that was asked
+for, and a number in a long text.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from importlib.resources import files
+from random import Random
+from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score, Split, Task, content_id
 from layercut.tasks.grading import grade_text
+
+GENERAL, CODE = "general", "general_code"
+GENERAL_VERSION, VERSION = 2, 1  # of the two above, and of the others; raised by any change of the requests or rules
+REQUESTS: dict[str, Any] = json.loads(files(__package__).joinpath("requests.json").read_text("utf-8"))
+"""Per task; of ``endings`` the topics. No two tasks share a request; none of ``general_code`` is a benchmark's."""
 
 
 class Check(NamedTuple):
@@ -17,11 +32,6 @@ class Check(NamedTuple):
     prompt: str
     passes: Callable[[Completion], bool]
     wanted: str  # requirement of a right answer, for people
-
-
-def ends(answer: Completion) -> bool:
-    """True if an answer ended by itself."""
-    return answer.finish_reason == "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +43,9 @@ class CheckedTask(Task):
     """
 
     name: str
-    version: int
     checks: tuple[Check, ...]
     max_new_tokens: int
+    version: int = VERSION
     readouts: tuple[Readout, ...] = ("short",)
     split: Split = "report"  # the split of all items: no layers are chosen by the checks of what a cut breaks
 
@@ -46,7 +56,7 @@ class CheckedTask(Task):
         """The first samples in an order by hash, in which kinds of requests are mixed."""
         if split not in (self.split, "full"):
             return []
-        found = [
+        samples = [
             Sample(
                 id=content_id(self.name, check.prompt),
                 question=check.prompt,
@@ -55,12 +65,11 @@ class CheckedTask(Task):
             )
             for check in self.checks
         ]
-        return sorted(found, key=lambda sample: sample.id)[:limit]
+        return sorted(samples, key=lambda sample: sample.id)[:limit]
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest:
-        return GenerationRequest(
-            id=sample.id, prompt=(Message("user", sample.question),), max_new_tokens=self.max_new_tokens
-        )
+        prompt = (Message("user", sample.question),)
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         assert isinstance(answer, Completion)
@@ -70,107 +79,151 @@ class CheckedTask(Task):
         return {}
 
 
-GENERAL, CODE = "general", "general_code"
-VERSION = 2  # raised by any change of the requests or the rule
-REQUESTS = (
-    "What is the difference between a frog and a toad?",
-    "Explain in one sentence what a dictionary is.",
-    "Why do leaves change colour in autumn?",
-    "Describe how a bicycle works, in three sentences.",
-    "Who wrote Romeo and Juliet, and what is it about?",
-    "What is the capital of Japan?",
-    "Explain to a child what money is.",
-    "In one or two sentences: what does a dentist do?",
-    "Give me three tips for learning a language.",
-    "List five vegetables.",
-    "Name two advantages and two disadvantages of living in a city.",
-    "Give me a recipe for pancakes.",
-    "Write a packing list for a weekend in the mountains, one item a line.",
-    "Write a short thank-you note to a neighbour who watered my plants.",
-    "Write an email that moves a meeting from Monday to Wednesday.",
-    "Write a poem of four lines about snow.",
-    "Tell me a short story about a lost key.",
-    "Write a slogan for a bakery.",
-    "Rewrite this politely: Send me the report now.",
-    "Correct the spelling: I recieved you're letter yesterday.",
-    "Summarise in one sentence: The shop opened in 1921. It sold shoes, and later books. It closed last year.",
-    "Is this review positive or negative? The room was small, but the staff were lovely and the food was great.",
-    "Turn this into JSON: Anna is 31 years old and lives in Oslo.",
-    "Which word does not belong: apple, pear, hammer, plum?",
-    "Write a Python function that returns the larger of two numbers.",
-    "Write a Python function that counts the vowels in a string.",
-    "What does this do? print(sum(x * x for x in range(4)))",
-    "Write an SQL query that selects all customers from Spain.",
-    "What is 17 + 26?",
-    "A book costs 12 euros and a pen 3 euros. What do two books and one pen cost? Work it out step by step.",
-    "How many minutes are two and a half hours?",
-    "What is 15 % of 80?",
-    "I feel nervous before exams. What can I do?",
-    "My plant has yellow leaves. What could be the reason?",
-    "Should I learn to play the piano or the guitar?",
-    "Translate into French: Where is the railway station?",
-    "Translate into German: I would like a cup of tea, please.",
-    "Was ist ein Regenbogen?",
-    "Nenne drei Tiere, die im Wasser leben.",
-    "Qu'est-ce qu'une fontaine ?",
-    "Donne-moi trois conseils pour bien dormir.",
-    "¿Qué es un desierto?",
-    "Escribe dos frases sobre el mar.",
-    "Che cos'è un museo?",
-    "O que é uma floresta?",
-    "Wat is een fiets?",
-    "Co to jest rower?",
-    "Что такое музей?",
-    "什么是自行车？",
-    "駅とは何ですか。",
-)
-"""In ten languages; none is one of the suite ``side_effects``."""
-
-CODE_REQUESTS = (
-    "Write a Python function `is_weekend(day)` that says whether a name of a day is Saturday or Sunday.",
-    "Write a Python function that converts minutes to a text such as 1h 05m.",
-    "Write a Python function that returns the initials of a full name.",
-    "Write a Python function that removes every second element of a list.",
-    "Write a Python function that computes the price after a discount in per cent.",
-    "Write a Python function that reads a file and returns its longest line.",
-    "Write a Python function that groups a list of dictionaries by one of their keys.",
-    "Write a Python function that tells whether two rectangles overlap.",
-    "Write a Python function that turns a list of rows into CSV text.",
-    "Write a Python function that draws a triangle of stars with n lines.",
-    "Write a Python function that returns the next leap year after a year.",
-    "Write a Python function that replaces tabs by four spaces in a text.",
-    "Write a Python class `Stack` with push, pop and peek.",
-    "Write a Python class for a bank account that refuses to go below zero.",
-    "Write a Python generator that gives the lines of a file which are not empty.",
-    "Write a Python decorator that prints how long a function took.",
-    "Use a list comprehension to get the squares of the odd numbers up to 20.",
-    "Parse the date 2024-03-09 in Python and print the name of its weekday.",
-    "Write a Python function with a doctest that adds two vectors given as tuples.",
-    'Complete this function:\n\ndef clamp(value, low, high):\n    """Limit a value to a range."""\n',
-    'Complete this function:\n\ndef count_words(text):\n    """Return a dictionary from each word to its count."""\n',
-    'Complete this function:\n\ndef transpose(matrix):\n    """Swap rows and columns of a list of lists."""\n',
-    "Find the bug: def mean(xs): return sum(xs) / len(xs) + 1",
-    "Find the bug: for i in range(len(xs)): if xs[i] = 0: print(i)",
-    "Make this shorter: result = []\nfor x in xs:\n    if x > 0:\n        result.append(x)",
-    "What does this print? a = [1, 2, 3]; b = a; b.append(4); print(a)",
-    "Write a JavaScript function that reverses the words of a sentence.",
-    "Write a shell command that counts the lines of all .txt files in a folder.",
-    "Write an SQL query for the three products with the highest price.",
-    "Write a regular expression that matches a time such as 09:45.",
-)
-"""Short programs, to be written, completed, mended and explained; none is from a benchmark."""
-
-
 def general() -> CheckedTask:
     """50 everyday requests, all of them selection items; an answer that goes on after 128 tokens fails."""
-    return _task(GENERAL, REQUESTS, 128)
+    return _selecting(GENERAL, 128)
 
 
 def general_code() -> CheckedTask:
     """30 requests for short programs, all of them selection items; an answer that goes on after 160 tokens fails."""
-    return _task(CODE, CODE_REQUESTS, 160)
+    return _selecting(CODE, 160)
 
 
-def _task(name: str, requests: Sequence[str], max_new_tokens: int) -> CheckedTask:
-    checks = tuple(Check(request, ends, "ends by itself") for request in requests)
-    return CheckedTask(name=name, version=VERSION, checks=checks, max_new_tokens=max_new_tokens, split="selection")
+def _selecting(name: str, longest: int) -> CheckedTask:
+    checks = tuple(Check(request, _ends, "ends by itself") for request in REQUESTS[name])
+    return CheckedTask(name=name, version=GENERAL_VERSION, checks=checks, max_new_tokens=longest, split="selection")
+
+
+def _ends(answer: Completion) -> bool:
+    return answer.finish_reason == "stop"
+
+
+def endings() -> CheckedTask:
+    """48 requests such as "Explain in one or two sentences what rust is."; an answer that goes on after 160 tokens
+    fails."""
+    prompts = (f"Explain in one or two sentences what {topic} is." for topic in REQUESTS["endings"])
+    checks = tuple(Check(prompt, _ends, "ends by itself") for prompt in prompts)
+    return CheckedTask(name="endings", checks=checks, max_new_tokens=160)
+
+
+def same_language() -> CheckedTask:
+    """40 everyday requests, four in each of ten languages; an answer in another language, or none, fails.
+
+    After what was reported of pruned Qwen3-30B-A3B, which answered in another language than it was asked.
+    """
+    checks = tuple(
+        Check(request, partial(_is_in, language), f"is in the language {language}")
+        for language, requests in REQUESTS["same_language"].items()
+        for request in requests
+    )
+    return CheckedTask(name="same_language", checks=checks, max_new_tokens=96)
+
+
+def _is_in(language: str, answer: Completion) -> bool:
+    return bool(answer.text.strip()) and language_of(answer.text) == language
+
+
+def language_of(text: str) -> str:
+    """The likeliest language of a text, among English and those of the requests.
+
+    >>> language_of("Der Himmel ist blau, weil das Licht gestreut wird.")
+    'de'
+    """
+    import py3langid  # imported here: it reads its model
+
+    py3langid.set_languages(["en", *REQUESTS["same_language"]])
+    return str(py3langid.classify(text)[0])
+
+
+def instructions() -> CheckedTask:
+    """48 requests to write about one of four topics in a form that a rule checks; an empty answer fails.
+
+    The kinds are those of IFEval (Zhou et al., arXiv:2311.07911), which ``lm-eval:ifeval`` asks in full.
+    """
+    checks = tuple(
+        Check(f"Write one or two sentences about {topic}. {rule}", partial(_follows, holds), rule)
+        for rule, holds in _RULES.items()
+        for topic in ("a walk in the forest", "a new bicycle", "cooking for friends", "a train that is late")
+    )
+    return CheckedTask(name="instructions", checks=checks, max_new_tokens=128)
+
+
+def _follows(holds: Callable[[str], bool], answer: Completion) -> bool:
+    return bool(text := answer.text.strip()) and holds(text)
+
+
+def _is_object(text: str) -> bool:
+    value = parsed(text)
+    return isinstance(value, dict) and set(value) == {"title", "text"}
+
+
+def parsed(text: str) -> Any:
+    """The JSON value that a text is, within a fence of code or not; None for other texts.
+
+    >>> parsed('```json\\n{"a": 1}\\n```')
+    {'a': 1}
+    """
+    inside = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
+    try:
+        return json.loads(inside[1] if inside else text)
+    except ValueError:
+        return None
+
+
+_RULES: dict[str, Callable[[str], bool]] = {
+    "Write in lower case only, without any capital letter.": lambda text: text == text.lower(),
+    "Write in capital letters only.": lambda text: text == text.upper() != text.lower(),
+    "Do not use any comma.": lambda text: "," not in text,
+    "Answer with exactly three bullet points, each on a line of its own that begins with '- '.": lambda text: (
+        len(re.findall(r"^\s*[-*•] ", text, re.MULTILINE)) == 3
+    ),
+    "End with the words: That is all.": lambda text: text.rstrip("*\"' ").endswith("That is all."),
+    "Begin with the word Listen.": lambda text: text.lstrip("*\"' ").startswith("Listen"),
+    "Put your whole answer in double quotation marks.": lambda text: text[0] in '"“' and text[-1] in '"”',
+    "Begin with a title in double angular brackets, such as <<title>>.": lambda text: bool(
+        re.match(r"<<[^<>\n]+>>", text)
+    ),
+    "Use the word wonderful at least twice.": lambda text: len(re.findall(r"\bwonderful\b", text, re.IGNORECASE)) >= 2,
+    "Write exactly two paragraphs with a line of three stars, ***, between them.": lambda text: (
+        len([part for part in re.split(r"^\s*\*\*\*\s*$", text, flags=re.MULTILINE) if part.strip()]) == 2
+    ),
+    "Use at most ten words in all.": lambda text: len(text.split()) <= 10,
+    "Answer with a JSON object that has the keys title and text, and with nothing else.": _is_object,
+}
+
+_PLACES = """Ashford Benton Carlow Dunmore Elstree Farnham Grafton Halden Ipsley Jarrow Kelso Ludlow Marton Newbury
+    Oakham Penrith Quenby Romsey Selby Thornton Upton Verwood Wexford Yarmouth""".split()  # noqa: SIM905
+_WHO = ("The baker", "A teacher", "The old sailor", "My neighbour", "The gardener", "A young nurse", "The postman")
+_DOES = ("walked to", "wrote about", "came back from", "bought bread in", "painted a house in", "met a friend in")
+_WHEN = ("in the spring", "after the storm", "on a quiet morning", "before the market opened", "late in the evening")
+
+
+def needle_2k() -> CheckedTask:
+    """24 texts of about 2,000 tokens; in each, one town has a code of six digits, and the answer must hold it.
+
+    The code stands at places spread evenly from the beginning to the end.
+    """
+    return _needles("needle_2k", 1300)  # tokenizers make 1.2 to 1.5 tokens of a word here
+
+
+def needle_8k() -> CheckedTask:
+    """The same in texts of about 8,000 tokens."""
+    return _needles("needle_8k", 5200)
+
+
+def _needles(name: str, num_words: int) -> CheckedTask:
+    checks = []
+    for index, place in enumerate(_PLACES):
+        rng = Random(f"needle {VERSION} {index} {num_words}")
+        code, sentences = str(rng.randint(100_000, 999_999)), list[str]()
+        while sum(len(sentence.split()) for sentence in sentences) < num_words:
+            other = rng.choice([name for name in _PLACES if name != place])
+            sentences.append(f"{rng.choice(_WHO)} {rng.choice(_DOES)} {other} {rng.choice(_WHEN)}.")
+        sentences.insert(round(index / (len(_PLACES) - 1) * len(sentences)), f"The code of {place} is {code}.")
+        prompt = f"{' '.join(sentences)}\n\nWhat is the code of {place}? Answer with the code alone."
+        checks.append(Check(prompt, partial(_holds, code), code))
+    return CheckedTask(name=name, checks=tuple(checks), max_new_tokens=24)
+
+
+def _holds(code: str, answer: Completion) -> bool:
+    return code in answer.text.replace(",", "").replace(" ", "")

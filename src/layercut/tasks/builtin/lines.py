@@ -22,13 +22,6 @@ from layercut.tasks.grading import can_be_number, can_be_words, first_line, pars
 VERSION = 1  # raised by any change of a generator, the near misses, the examples, the prompt or the grading
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
-_SMALL = tuple(
-    f"{left} {sign} {right}"
-    for left in range(1, 13)
-    for right in range(1, 13)
-    for sign in "+-*"
-    if sign != "-" or left >= right
-)
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _WORDS = tuple(
     """
@@ -78,12 +71,10 @@ def brackets(*, seed: int = 0) -> FewShotTask:
 
     Early verdict: at the first bracket that is not the right one, and at anything else that spoils the line.
     """
+    examples = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] {", "[ ( ) ( { [", "{ (")
     return _line_task(
         "->",
-        {
-            question: closing(question)
-            for question in ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] {", "[ ( ) ( { [", "{ (")
-        },
+        {question: closing(question) for question in examples},
         name="brackets",
         seed=seed,
         problems=_bracket_problems,
@@ -91,7 +82,8 @@ def brackets(*, seed: int = 0) -> FewShotTask:
         find=find_brackets,
         is_right=str.__eq__,
         max_new_tokens=12,
-        settles=_settles_brackets,
+        # White space does not count, so what is left is one word.
+        settles=lambda text, gold: not can_be_words("".join(text.partition("\n")[0].split()), "".join(gold.split())),
     )
 
 
@@ -117,7 +109,7 @@ def copying(*, seed: int = 0) -> FewShotTask:
         seed=seed,
         problems=_copy_problems,
         num_samples=1000,
-        find=find_words,
+        find=lambda text: " ".join(first_line(text).split()),
         is_right=str.__eq__,
         max_new_tokens=20,
         settles=lambda text, gold: not can_be_words(text, gold),
@@ -126,20 +118,13 @@ def copying(*, seed: int = 0) -> FewShotTask:
 
 def _line_task(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTask:
     """A task that is asked as ``question mark``; ``examples`` are right answers by their questions."""
-
-    def prompt(question: str) -> str:
-        return f"{question} {mark}"
-
-    def answer(option: str) -> str:
-        return f" {option}\n"
-
     return FewShotTask(
         version=VERSION,
         readouts=("short", "rank"),
-        examples="".join(prompt(question) + answer(right) for question, right in examples.items()),
+        examples="".join(f"{question} {mark} {right}\n" for question, right in examples.items()),
         example_questions=frozenset(examples),
-        prompt=prompt,
-        answer=answer,
+        prompt=lambda question: f"{question} {mark}",
+        answer=lambda option: f" {option}\n",
         stop=("\n",),
         **task,
     )
@@ -170,15 +155,6 @@ def find_brackets(text: str) -> str:
     return " ".join(characters) if set(characters) <= set("()[]{}") else ""
 
 
-def find_words(text: str) -> str:
-    """The first line with single spaces.
-
-    >>> find_words(" river  stone.\\napple")
-    'river stone'
-    """
-    return " ".join(first_line(text).split())
-
-
 def closing(question: str) -> str:
     """The brackets that close all open ones.
 
@@ -206,7 +182,9 @@ def _arithmetic_problems(seed: int) -> Iterator[Problem]:
 def _expressions(seed: int) -> Iterator[str]:
     # The few small problems are dealt like cards. Drawn with repeats, which are left out, they would grow rarer from
     # sample to sample.
-    small = iter(Random(f"arithmetic {VERSION} {seed} small").sample(_SMALL, len(_SMALL)))
+    numbers = range(1, 13)
+    every = [f"{a} {sign} {b}" for a in numbers for b in numbers for sign in "+-*" if sign != "-" or a >= b]
+    small = iter(Random(f"arithmetic {VERSION} {seed} small").sample(every, len(every)))
     for index in count():
         rng = Random(f"arithmetic {VERSION} {seed} {index}")
         kind = rng.choice(("small", "small", "small", "mixed", "large"))
@@ -215,14 +193,10 @@ def _expressions(seed: int) -> Iterator[str]:
             if question is None:
                 return
             yield question
-        elif kind == "mixed":
-            yield _ordered(rng.randint(10, 99), rng.choice("+-*"), rng.randint(2, 9))
         else:
-            yield _ordered(rng.randint(10, 99), rng.choice("+-"), rng.randint(10, 99))
-
-
-def _ordered(left: int, sign: str, right: int) -> str:
-    return f"{right} {sign} {left}" if sign == "-" and right > left else f"{left} {sign} {right}"
+            signs, lowest, highest = ("+-*", 2, 9) if kind == "mixed" else ("+-", 10, 99)
+            left, sign, right = rng.randint(10, 99), rng.choice(signs), rng.randint(lowest, highest)
+            yield f"{right} {sign} {left}" if sign == "-" and right > left else f"{left} {sign} {right}"
 
 
 def _value(question: str) -> int:
@@ -230,15 +204,10 @@ def _value(question: str) -> int:
     return int(_OPERATORS[sign](int(left), int(right)))
 
 
-def _settles_brackets(text: str, gold: str) -> bool:
-    # White space does not count, so what is left is one word.
-    return not can_be_words("".join(text.partition("\n")[0].split()), "".join(gold.split()))
-
-
 def _bracket_problems(seed: int) -> Iterator[Problem]:
     for question in draw_questions("brackets", VERSION, seed, _draw_brackets):
         gold = closing(question)
-        yield Problem(question, gold, _wrong_brackets(gold, item_rng("brackets", VERSION, question)), {})
+        yield Problem(question, gold, _wrong_brackets(gold.split(), item_rng("brackets", VERSION, question)), {})
 
 
 def _draw_brackets(rng: Random) -> str:
@@ -258,8 +227,7 @@ def _draw_brackets(rng: Random) -> str:
     return " ".join(text)
 
 
-def _wrong_brackets(gold: str, rng: Random) -> tuple[str, ...]:
-    right = gold.split()
+def _wrong_brackets(right: list[str], rng: Random) -> tuple[str, ...]:
     at = rng.randrange(len(right))
     other_kind = rng.choice([kind for kind in _CLOSING.values() if kind != right[at]])
     extra, place = rng.choice(tuple(_CLOSING.values())), rng.randint(0, len(right))
@@ -268,8 +236,7 @@ def _wrong_brackets(gold: str, rng: Random) -> tuple[str, ...]:
         [*right[:place], extra, *right[place:]],
         [*right[:at], other_kind, *right[at + 1 :]],
     ]
-    unequal = [i for i in range(len(right) - 1) if right[i] != right[i + 1]]
-    if unequal:  # ") )" has no other order
+    if unequal := [i for i in range(len(right) - 1) if right[i] != right[i + 1]]:  # ") )" has no other order
         i = rng.choice(unequal)
         wrong.append([*right[:i], right[i + 1], right[i], *right[i + 2 :]])
     return tuple(" ".join(option) for option in rng.sample(wrong, NUM_NEAR_MISSES))
@@ -277,13 +244,10 @@ def _wrong_brackets(gold: str, rng: Random) -> tuple[str, ...]:
 
 def _copy_problems(seed: int) -> Iterator[Problem]:
     for question in draw_questions("copy", VERSION, seed, lambda rng: " ".join(rng.sample(_WORDS, rng.randint(4, 8)))):
-        yield Problem(question, question, _wrong_copies(question.split(), item_rng("copy", VERSION, question)), {})
-
-
-def _wrong_copies(words: list[str], rng: Random) -> tuple[str, ...]:
-    swapped, dropped, replaced = words.copy(), words.copy(), words.copy()
-    i = rng.randrange(len(words) - 1)
-    swapped[i : i + 2] = [words[i + 1], words[i]]
-    del dropped[rng.randrange(len(words))]
-    replaced[rng.randrange(len(words))] = rng.choice([word for word in _WORDS if word not in words])
-    return tuple(" ".join(wrong) for wrong in (swapped, dropped, replaced))
+        words, rng = question.split(), item_rng("copy", VERSION, question)
+        swapped, dropped, replaced = words.copy(), words.copy(), words.copy()
+        i = rng.randrange(len(words) - 1)
+        swapped[i : i + 2] = [words[i + 1], words[i]]
+        del dropped[rng.randrange(len(words))]
+        replaced[rng.randrange(len(words))] = rng.choice([word for word in _WORDS if word not in words])
+        yield Problem(question, question, tuple(map(" ".join, (swapped, dropped, replaced))), {})

@@ -13,12 +13,12 @@ Sample problems; an option says "The answer is 37." right after the problem, wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version as version_of
 from itertools import accumulate, count
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.errors import InputError
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
@@ -33,26 +33,15 @@ MIN_TERMS, MAX_TERMS = 5, 7  # numbers of a chain of sums: four to six steps
 _MARK = "The answer is"
 _PART = 512  # problems asked from the library at a time
 _ASIDE = " Give the result as your final answer. Do not include units."
-
-
-class Worked(NamedTuple):
-    """An example."""
-
-    question: str
-    steps: str  # up to and with the sentence that gives the answer
-
-
-_WORD_PROBLEMS = (
-    Worked(
-        "Nora picks 14 plums and buys 3 bags of 6 plums each. She eats 5 plums. How many plums are left?",
+_WORD_PROBLEMS = {
+    "Nora picks 14 plums and buys 3 bags of 6 plums each. She eats 5 plums. How many plums are left?": (
         "The bags hold 3 * 6 = 18 plums. In all she has 14 + 18 = 32 plums. After eating she has 32 - 5 = 27 plums. "
-        "The answer is 27.",
+        "The answer is 27."
     ),
-    Worked(
-        "A train has 8 cars with 40 seats each. A quarter of the seats are empty. How many seats are taken?",
-        "There are 8 * 40 = 320 seats. 320 / 4 = 80 are empty. 320 - 80 = 240 are taken. The answer is 240.",
+    "A train has 8 cars with 40 seats each. A quarter of the seats are empty. How many seats are taken?": (
+        "There are 8 * 40 = 320 seats. 320 / 4 = 80 are empty. 320 - 80 = 240 are taken. The answer is 240."
     ),
-)
+}
 
 
 def chain_sum(*, seed: int = 0, max_new_tokens: int = MAX_NEW_TOKENS, num_shots: int | None = None) -> FewShotTask:
@@ -62,9 +51,7 @@ def chain_sum(*, seed: int = 0, max_new_tokens: int = MAX_NEW_TOKENS, num_shots:
     on the one before, so the task measures whether the model can chain steps. Near misses are slips in the first two
     digits and the results with one sign turned round.
     """
-    examples = [
-        Worked(f"{terms} = ?", _chain(terms).strip()) for terms in ("8 + 5 - 2 + 9 - 4", "31 + 25 - 14 + 10 - 27")
-    ]
+    examples = {f"{terms} = ?": _chain(terms).strip() for terms in ("8 + 5 - 2 + 9 - 4", "31 + 25 - 14 + 10 - 27")}
     return _in_steps("chain_sum", seed, _sums, 2500, examples, num_shots, max_new_tokens)
 
 
@@ -86,13 +73,11 @@ def _in_steps(
     seed: int,
     problems: Callable[[int], Iterator[Problem]],
     num_samples: int,
-    examples: Sequence[Worked],
+    examples: Mapping[str, str],
     num_shots: int | None,
     max_new_tokens: int,
 ) -> FewShotTask:
     """A task of problems in steps; ``short`` asks for the last sentence at once, after examples without steps.
-
-    ``num_shots`` is how many of the examples are shown, all if left out; without any ``short`` and ``chain`` ask alike.
 
     Grading: the number right after the first "The answer is" must have the right value. A currency sign
     before it, a unit behind it, commas between thousands and a colon are let through, as in "The answer is $1,234
@@ -101,12 +86,13 @@ def _in_steps(
 
     Early verdict: once that number is complete, right or wrong alike; a damaged model may go on for long after it.
 
-    Raises:
-        InputError: more examples than there are.
+    Args:
+        examples: the steps, up to and with the sentence that gives the answer, by their question.
+        num_shots: how many of them are shown, all if left out; without any ``short`` and ``chain`` ask alike.
     """
     if num_shots is not None and not 0 <= num_shots <= len(examples):
         raise InputError(f"{name} has {len(examples)} worked examples, not {num_shots}; use 0 to {len(examples)}.")
-    shown = examples[:num_shots]
+    shown = list(examples.items())[:num_shots]
     changed = {"max_new_tokens": str(max_new_tokens)} if max_new_tokens != MAX_NEW_TOKENS else {}
     changed |= {"num_shots": str(len(shown))} if len(shown) != len(examples) else {}
     return FewShotTask(
@@ -116,34 +102,21 @@ def _in_steps(
         seed=seed,
         problems=problems,
         num_samples=num_samples,
-        examples="".join(f"{_prompt(example.question)} {example.steps}\n" for example in shown),
-        example_questions=frozenset(example.question for example in examples),
+        examples="".join(f"{_prompt(question)} {steps}\n" for question, steps in shown),
+        example_questions=frozenset(examples),
         prompt=_prompt,
         answer=_answer,
-        find=find_final_number,
+        find=partial(number_after, _MARK),
         is_right=lambda answer, gold: parse_number(answer) == parse_number(gold),
         max_new_tokens=max_new_tokens,
         stop=("\n",),
         settles=lambda text, gold: number_after_stands(_MARK, text),
         place=partial(place_after, _MARK),
-        short_examples="".join(
-            _prompt(example.question) + _answer(find_final_number(example.steps)) for example in shown
-        ),
+        short_examples="".join(_prompt(question) + _answer(number_after(_MARK, steps)) for question, steps in shown),
         short_tokens=16,
         extra_readouts=("short", "gold", "token"),
         made_with={"reasoning_gym": version_of("reasoning-gym"), **changed},
     )
-
-
-def find_final_number(text: str) -> str:
-    """The number right after the first "The answer is".
-
-    >>> find_final_number("So 9 + 6 = 15. The answer is $1,234 dollars.")
-    '1234'
-    >>> find_final_number("So 9 + 6 = 15 toys.")
-    ''
-    """
-    return number_after(_MARK, text)
 
 
 def _prompt(question: str) -> str:
@@ -169,9 +142,8 @@ def _sums(seed: int) -> Iterator[Problem]:
     from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
 
     for part_seed in _parts("chain_sum", seed):
-        data = ChainSumDataset(
-            ChainSumConfig(min_terms=MIN_TERMS, max_terms=MAX_TERMS, max_digits=2, seed=part_seed, size=_PART)
-        )
+        config = ChainSumConfig(min_terms=MIN_TERMS, max_terms=MAX_TERMS, max_digits=2, seed=part_seed, size=_PART)
+        data = ChainSumDataset(config)
         for index in range(_PART):
             terms = data[index]["metadata"]["expression"]
             changes, totals = _read_sum(terms)
@@ -214,18 +186,13 @@ def _word_problems(seed: int) -> Iterator[Problem]:
     for part_seed in _parts("gsm_symbolic", seed):
         data = GSMSymbolicDataset(GSMSymbolicDatasetConfig(seed=part_seed, size=_PART))
         for index in range(_PART):
-            entry = data[index]
+            entry, template = data[index], data.task_indices[index]
             gold = parse_number(entry["answer"])
             if gold is None or gold < 0 or gold != int(gold):
                 continue
             question, worked = entry["question"].removesuffix(_ASIDE), entry["metadata"]["answer_cot"]
-            near = near_numbers(
-                int(gold),
-                item_rng("gsm_symbolic", VERSION, question),
-                also=_whole_numbers(worked),
-                never=_whole_numbers(question),
-            )
-            template = data.task_indices[index]
+            rng = item_rng("gsm_symbolic", VERSION, question)
+            near = near_numbers(int(gold), rng, also=_whole_numbers(worked), never=_whole_numbers(question))
             details: dict[str, Any] = {
                 "template": template,
                 "cluster": f"template {template}",  # such problems are alike: intervals count templates

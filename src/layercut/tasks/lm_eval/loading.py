@@ -1,47 +1,153 @@
-"""Find tasks, groups and tags in lm-eval's task files and load them."""
+"""Tasks of lm-eval by name. Prompts and grades are lm-eval's own; only the model is run by layercut's engine.
+
+A sample problem of ARC-Easy: "Which statement best explains why photosynthesis is the foundation of most food webs?"
+with the continuation " Sunlight is the source of energy for nearly all ecosystems." and three others.
+
+ARC: Clark et al., arXiv:1803.05457. HellaSwag: Zellers et al., arXiv:1905.07830. MMLU: Hendrycks et al.,
+arXiv:2009.03300. OpenBookQA: Mihaylov et al., arXiv:1809.02789. PIQA: Bisk et al., arXiv:1911.11641. WinoGrande:
+Sakaguchi et al., arXiv:1907.10641; each option is put into the sentence, and what follows it is scored.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from hashlib import sha256
+from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError
-from layercut.tasks.data_files import DataSet
+from layercut.errors import InputError, MissingExtra
+from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.hub import hub_or_cache, why_not
 from layercut.tasks.lm_eval.local_rows import reading
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
+from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask, RollingSubject, RollingTask, rolling_metrics
 from layercut.tasks.lm_eval.subject import reason, unreadable
+from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
 
+    from layercut.tasks.base import Task
 
-def load(name: str, data: str | None, local: DataSet | None) -> dict[str, ConfigurableTask]:
+
+def lm_eval_task(
+    *,
+    name: str,
+    data: str | None = None,
+    num_shots: int | None = None,
+    max_new_tokens: int | None = None,
+    chat: bool = False,
+    shown_name: str | None = None,
+) -> Task:
+    """Any task of lm-eval by its name, or a group of tasks of one kind as one task.
+
+    Args:
+        name: of a task, a group or a tag of lm-eval, such as ``sciq``, ``gsm8k_cot`` or ``mmlu``.
+        data: a local file or folder in place of the hub's data. Of a group, rows are distinguished by their
+            ``subject``.
+        num_shots: worked examples in the prompt; if left out, none for multiple choice, and as many as the task's file
+            asks for where answers are written. arXiv:2602.01997 takes 5.
+        max_new_tokens: longest answer of what is written.
+        chat: ask in the model's chat format, worked examples as earlier turns: what lm-eval does under
+            ``--apply_chat_template --fewshot_as_multiturn``.
+        shown_name: what it is called in results, without the number of examples, where that is not ``name``.
+
+    Raises:
+        MissingExtra: lm-eval is not installed.
+        InputError: no such task, one that is not supported, or data that cannot be loaded or lacks the fields of the
+            task.
+    """
+    try:
+        import lm_eval  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise MissingExtra(f"the task {name}", "lm-eval") from error
+    local = None if data is None else read_local(data)
+    tasks = _load(name, data, local)
+    kinds = sorted({task.OUTPUT_TYPE for task in tasks.values()})
+    if len(kinds) > 1:
+        raise InputError(f"lm-eval's {name} mixes {' and '.join(kinds)} tasks; name them one by one.")
+    first = next(iter(tasks.values()))
+    source = f"{first.config.dataset_path}/{first.config.dataset_name if len(tasks) == 1 else name}"
+    described = {
+        "lm_eval": version_of("lm_eval"),
+        "task_version": first.VERSION,
+        "data": source if local is None else local.sha256,
+    }
+    if (folder := own_folder(name)[0]) is not None:
+        texts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.name.endswith(("yaml", ".py"))]
+        described["files"] = sha256(b"\n".join(texts)).hexdigest()[:16]
+    called, form = shown_name or name, "+chat" if chat else ""
+    if kinds[0] in ("multiple_choice", "loglikelihood"):
+        metrics = _shared(name, [_means(member, task) for member, task in tasks.items()])
+        choices = [ChoiceSubject(member, task, num_shots or 0, chat=chat) for member, task in tasks.items()]
+        called = f"{called}:{num_shots}" if num_shots else called
+        return ChoiceTask(called + form, choices, metrics, described, max_new_tokens)
+    if kinds[0] == "loglikelihood_rolling":
+        if num_shots or chat or max_new_tokens is not None:
+            raise InputError(
+                f"{name} scores whole documents; it takes no worked examples, no chat format and no max_new_tokens."
+            )
+        documents = [RollingSubject(member, task, 0) for member, task in tasks.items()]
+        return RollingTask(called, documents, _shared(name, list(map(rolling_metrics, tasks.values()))), described)
+    written = [WrittenSubject(member, task, num_shots, chat=chat) for member, task in tasks.items()]
+    called = called if num_shots is None else f"{called}:{num_shots}"
+    metrics = _shared(name, [list(subject.measures) for subject in written])
+    return WrittenTask(called + form, written, metrics, described, max_new_tokens)
+
+
+def _means(name: str, task: Any) -> list[str]:
+    """The metrics of a task with options that are numbers per item. Raises InputError: it has none."""
+    from lm_eval.api.metrics import mean
+
+    # Others, such as f1 and perplexity, become a number only over all items.
+    own = [metric for metric, over_items in task.aggregation().items() if over_items is mean]
+    if not own:
+        raise InputError(
+            f"lm-eval's {name} is a {task.OUTPUT_TYPE} task with {', '.join(task.aggregation())}; layercut supports "
+            "those with a metric per item, such as acc."
+        )
+    return own
+
+
+def _shared(name: str, metrics: Sequence[Sequence[str]]) -> list[str]:
+    """The metrics that all tasks of a group have. Raises InputError: there is none."""
+    shared = [metric for metric in metrics[0] if all(metric in own for own in metrics)]
+    if not shared:
+        raise InputError(f"the tasks of lm-eval's {name} have no metric in common; name them one by one.")
+    return shared
+
+
+def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, ConfigurableTask]:
     """lm-eval's task of this name, or those of a group or tag, each by its own name.
 
     Args:
         data: the place of the local rows, for messages.
         local: rows in place of the hub's.
-
-    Raises:
-        InputError: no such task, one that runs generated programs, or data that cannot be loaded or read.
     """
     manager = _manager_of(name)
     members = _members(manager, own_folder(name)[1])
-    for one in members:
-        _check_file(manager, one["task"], is_local=local is not None)
+    files = {
+        member["task"]: Path(entry.yaml_path)
+        for member in members
+        if (entry := manager.task_index.get(member["task"])) is not None and entry.yaml_path
+    }
+    for task, file in files.items():
+        _check_file(task, file, is_local=local is not None)
     changed = {} if local is None else {"class": reading(local, in_group=len(members) > 1)}
     _compile_templates_once()
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of settings of its own task files
     try:
-        with hub_or_cache(), _nltk_data(name, _folders(manager, members)), _quiet():  # about settings of the task file
+        with hub_or_cache(), _nltk_data(name, {file.parent for file in files.values()}):
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
-            loaded = manager.load({"group": "layercut", "task": [{**one, **changed} for one in members]})
+            loaded = manager.load({"group": "layercut", "task": [{**member, **changed} for member in members]})
     except InputError:
         raise
     except (ImportError, AssertionError) as error:  # task files check by either what they need
@@ -55,91 +161,10 @@ def load(name: str, data: str | None, local: DataSet | None) -> dict[str, Config
             f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"`data` {name}=PATH."
         ) from error
+    finally:
+        logger.setLevel(level)
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
     return tasks
-
-
-def _check_file(manager: TaskManager, name: str, *, is_local: bool) -> None:
-    """Refuse by its file, whose functions are not even imported: those of some files run programs to try it."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    entry = manager.task_index.get(name)
-    if entry is None or entry.yaml_path is None:
-        return
-    described = load_yaml(entry.yaml_path, resolve_func=False)
-    if described.get("unsafe_code"):
-        raise InputError(
-            f"lm-eval's {name} runs generated programs without isolation; use layercut's own humaneval, "
-            "humaneval_plus, mbpp or mbpp_plus, which run them in a sandbox."
-        )
-    if is_local and "class" in described:
-        raise InputError(
-            f"lm-eval's {name} is a Python class with its own way to read data, so it takes no local rows; leave "
-            "`data` out."
-        )
-
-
-def _folders(manager: TaskManager, members: Sequence[Mapping[str, Any]]) -> set[Path]:
-    """Folders of task files and their code."""
-    entries = [manager.task_index.get(one["task"]) for one in members]
-    return {Path(entry.yaml_path).parent for entry in entries if entry is not None and entry.yaml_path}
-
-
-@contextmanager
-def _nltk_data(name: str, folders: Iterable[Path]) -> Iterator[None]:
-    """Inside the block task files get the data that they fetch with NLTK, or are refused.
-
-    NLTK itself prints that it failed and goes on, and grading fails at the first answer that needs the data.
-    """
-    fetching = any(b"nltk.download(" in file.read_bytes() for folder in folders for file in folder.glob("*.py"))
-    if not fetching or find_spec("nltk") is None:  # the task file names a missing package
-        yield
-        return
-    import nltk
-
-    before = nltk.download
-
-    def download(resource: str, **_: Any) -> None:
-        try:
-            before(resource, quiet=True, raise_on_error=True)
-        except Exception as error:  # no network, no space, no such resource
-            raise InputError(
-                f"lm-eval's {name} needs {resource} of NLTK, which cannot be downloaded here ({reason(error)}). Where "
-                f"there is a network: python -m nltk.downloader {resource}; then copy ~/nltk_data here."
-            ) from error
-
-    nltk.download = download
-    try:
-        yield
-    finally:
-        nltk.download = before
-
-
-def _members(manager: TaskManager, name: str) -> list[dict[str, Any]]:
-    """The tasks of a group or tag, with what the group changes in each; a task is its own only member."""
-    from lm_eval.tasks._yaml_loader import load_yaml  # the index names a group's file and does not open it
-
-    if name in manager.all_tags:
-        return [{"task": one} for one in sorted(manager.task_index[name].tags)]
-    if name not in manager.all_groups:
-        return [{"task": name}]
-    members: list[dict[str, Any]] = []
-    for child in load_yaml(manager.task_index[name].yaml_path, resolve_func=False)["task"]:
-        if isinstance(child, str):
-            members += _members(manager, child)
-        elif isinstance(child.get("task"), str):
-            members += [{**one, **child, "task": one["task"]} for one in _members(manager, child["task"])]
-        else:
-            raise InputError(f"lm-eval's group {name} makes groups of its own in its file; name its tasks one by one.")
-    return members
-
-
-@cache
-def _compile_templates_once() -> None:
-    """Keep lm-eval's templates: it compiles each again for every row and field, and reading costs little else."""
-    from lm_eval.utils import env
-
-    env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
 def _manager_of(name: str) -> TaskManager:
@@ -176,12 +201,75 @@ def _full_manager() -> TaskManager:
     return lm_eval.tasks.TaskManager()
 
 
+def _members(manager: TaskManager, name: str) -> list[dict[str, Any]]:
+    """The tasks of a group or tag, with what the group changes in each; a task is its own only member."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # the index names a group's file and does not open it
+
+    if name in manager.all_tags:
+        return [{"task": task} for task in sorted(manager.task_index[name].tags)]
+    if name not in manager.all_groups:
+        return [{"task": name}]
+    members: list[dict[str, Any]] = []
+    for child in load_yaml(manager.task_index[name].yaml_path, resolve_func=False)["task"]:
+        if isinstance(child, str):
+            members += _members(manager, child)
+        elif isinstance(child.get("task"), str):
+            members += [{**member, **child, "task": member["task"]} for member in _members(manager, child["task"])]
+        else:
+            raise InputError(f"lm-eval's group {name} makes groups of its own in its file; name its tasks one by one.")
+    return members
+
+
+def _check_file(name: str, file: Path, *, is_local: bool) -> None:
+    """Refuse by its file, whose functions are not even imported: those of some files run programs to try it."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    described = load_yaml(file, resolve_func=False)
+    if described.get("unsafe_code"):
+        raise InputError(
+            f"lm-eval's {name} runs generated programs without isolation; use layercut's own humaneval, "
+            "humaneval_plus, mbpp or mbpp_plus, which run them in a sandbox."
+        )
+    if is_local and "class" in described:
+        raise InputError(
+            f"lm-eval's {name} is a Python class with its own way to read data, so it takes no local rows; leave "
+            "`data` out."
+        )
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _nltk_data(name: str, folders: Iterable[Path]) -> Iterator[None]:
+    """Inside the block task files get the data that they fetch with NLTK, or are refused.
+
+    NLTK itself prints that it failed and goes on, and grading fails at the first answer that needs the data.
+    """
+    fetching = any(b"nltk.download(" in file.read_bytes() for folder in folders for file in folder.glob("*.py"))
+    if not fetching or find_spec("nltk") is None:  # the task file names a missing package
+        yield
+        return
+    import nltk
+
+    before = nltk.download
+
+    def download(resource: str, **_: Any) -> None:
+        try:
+            before(resource, quiet=True, raise_on_error=True)
+        except Exception as error:  # no network, no space, no such resource
+            raise InputError(
+                f"lm-eval's {name} needs {resource} of NLTK, which cannot be downloaded here ({reason(error)}). Where "
+                f"there is a network: python -m nltk.downloader {resource}; then copy ~/nltk_data here."
+            ) from error
+
+    nltk.download = download
     try:
         yield
     finally:
-        logger.setLevel(level)
+        nltk.download = before
+
+
+@cache
+def _compile_templates_once() -> None:
+    """Keep lm-eval's templates: it compiles each again for every row and field, and reading costs little else."""
+    from lm_eval.utils import env
+
+    env.from_string = lru_cache(maxsize=1024)(env.from_string)

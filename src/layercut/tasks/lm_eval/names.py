@@ -51,26 +51,26 @@ def own_folder(name: str) -> tuple[Path | None, str]:
 def of_folder(value: Any, folder: Path, key: Any = None) -> Any:
     """Flags, or keys and values of a study, with names of tasks in a folder as ``lm-eval:FOLDER/NAME``."""
     if isinstance(value, dict):
-        return {name: of_folder(one, folder, name) for name, one in value.items()}
+        return {name: of_folder(part, folder, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [of_folder(one, folder, key) for one in value]
+        return [of_folder(part, folder, key) for part in value]
     if not isinstance(value, str) or key not in NAMING:
         return value
-    names, prefix = "|".join(map(re.escape, names_in(folder))), "task:" if key in NAMING[-2:] else ""
+    names, prefix = "|".join(map(re.escape, _names_in(folder))), "task:" if key in NAMING[-2:] else ""
     wanted = rf"((?:^|,)\s*{prefix})(?:lm[-_]eval:)?({names})(?=(:\d+)?(\+chat)?\s*(,|$))"
-    return re.sub(wanted, lambda found: f"{found[1]}lm-eval:{folder}/{found[2]}", value)
+    return re.sub(wanted, lambda match: f"{match[1]}lm-eval:{folder}/{match[2]}", value)
 
 
-def names_in(folder: Path) -> list[str]:
+def _names_in(folder: Path) -> list[str]:
     """Tasks, groups and tags in a folder. Raises InputError: none, or a file that is no YAML within limits."""
     names: list[str] = []
     for file in sorted(folder.rglob("*yaml")):
         try:
-            found = load_yaml(file, _TaskFile)
+            task = load_yaml(file, _TaskFile)
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: no task file that can be used: {first_line(error)}.") from error
-        for given in map(found.get, ("task", "group", "tag")) if isinstance(found, dict) else ():
-            names += [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
+        for value in map(task.get, ("task", "group", "tag")) if isinstance(task, dict) else ():
+            names += [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
     if not names:
         raise InputError(f"{folder} is no folder with task files; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
     return names
@@ -81,20 +81,19 @@ def check_mentioned(name: str) -> None:
 
     The files are searched for the bare word: lm-eval has the last word on a name that is mentioned.
 
-    Raises:
-        InputError: such a name, with the nearest ones, or no such folder.
+    Raises InputError: such a name, with the nearest ones, or no such folder.
     """
     folder, name = own_folder(name)
     if folder is not None:
         check_trust(f"the task {name} of {folder}")
-        names_in(folder)
+        _names_in(folder)
     files = _files() if folder is None else tuple(folder.rglob("*.yaml"))
     if any(name in (file.stem, file.parent.name) for file in files):
         return
     text = b"\n".join(file.read_bytes() for file in files)
     word = rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])"
     if (files or folder) and not re.search(word, text):
-        raise unknown_lm_eval_task(name, sorted({found.decode() for found in _NAMED.findall(text)}))
+        raise unknown_lm_eval_task(name, sorted({known.decode() for known in _NAMED.findall(text)}))
 
 
 def files_of_task(name: str) -> list[Path]:
@@ -108,10 +107,5 @@ def files_of_task(name: str) -> list[Path]:
 def _files() -> tuple[Path, ...]:
     spec = find_spec("lm_eval") if has_lm_eval() else None
     homes = (spec.submodule_search_locations or ()) if spec else ()
-    return tuple(
-        Path(folder, file)
-        for home in homes
-        for folder, _, files in os.walk(Path(home, "tasks"))
-        for file in files
-        if file.endswith(".yaml")
-    )
+    walks = (walk for home in homes for walk in os.walk(Path(home, "tasks")))
+    return tuple(Path(folder, file) for folder, _, files in walks for file in files if file.endswith(".yaml"))

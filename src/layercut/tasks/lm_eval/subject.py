@@ -1,16 +1,21 @@
-"""Subject: one lm-eval task as items. lm-eval's own code makes prompts, continuations and grades."""
+"""Tasks of lm-eval as items: Subject is one of its tasks, SubjectsTask one or a group of them as a task of layercut.
+
+lm-eval's own code makes prompts, continuations and grades.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
-from layercut.tasks.base import content_id
-from layercut.tasks.lm_eval.labels import options_and_gold
+from layercut.tasks.base import Sample, Split, Task, content_id
+from layercut.tasks.rows import choose_splits, first_of
 
 FEWSHOT_SEED = 1234  # seed of lm-eval's own runs, by which worked examples are drawn
 
@@ -52,20 +57,15 @@ class Subject:
     """Splits of the data that hold selection items where the task file leaves them aside, as MMLU's does."""
 
     def __init__(self, name: str, task: Any, num_shots: int, *, chat: bool = False) -> None:
-        self.name = name
-        self.is_chat = chat
-        self.task = task
+        self.name, self.task, self.is_chat = name, task, chat
         self._num_shots = num_shots
-        docs = {
-            "train": task.training_docs() if task.has_training_docs() else None,
-            "validation": task.validation_docs() if task.has_validation_docs() else None,
-            "test": task.test_docs() if task.has_test_docs() else None,
-        }
-        for split in self.for_selection:
-            if docs[split] is None and split in task.dataset and task.config.test_split != split:
+        self.docs: dict[str, Any] = {}
+        for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            if getattr(task, f"has_{kind}_docs")():
+                self.docs[split] = getattr(task, f"{kind}_docs")()
+            elif split in self.for_selection and split in task.dataset and task.config.test_split != split:
                 prepare = task.config.process_docs or (lambda rows: rows)
-                docs[split] = prepare(task.dataset[split])
-        self.docs: dict[str, Any] = {split: rows for split, rows in docs.items() if rows is not None}
+                self.docs[split] = prepare(task.dataset[split])
         self._made: dict[str, list[Item]] = {}
         self._draws = {split: Random(FEWSHOT_SEED) for split in self.docs}
         self._sampler = getattr(task, "sampler", None)
@@ -73,16 +73,23 @@ class Subject:
         if num_shots:
             self._check_examples()
 
+    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
+        """The item of a row, examples drawn."""
+        raise NotImplementedError
+
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
+        """The input of a row behind these examples, as plain text or as a conversation."""
+        raise NotImplementedError
+
     @property
     def describes_examples(self) -> str:
-        """Number and source of the worked examples, for the run's settings."""
-        return f"{self._num_shots} of {self._examples_from}, seed {FEWSHOT_SEED}"
+        """Number and source of the worked examples, for the run's settings; empty without any."""
+        return f"{self._num_shots} of {self._examples_from}, seed {FEWSHOT_SEED}" if self._num_shots else ""
 
     def read(self, split: str) -> Iterator[Item]:
         """The items of a split in the order of the data.
 
-        Raises:
-            InputError: a row that lm-eval's task file cannot read, or that has no usable label.
+        Raises InputError: a row that lm-eval's task file cannot read, or that has no usable label.
         """
         made = self._made.setdefault(split, [])  # kept, because lm-eval's templates take milliseconds an item
         yield from made
@@ -108,14 +115,6 @@ class Subject:
                 return content_id(field, text)
         return None
 
-    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        """The item of a row, examples drawn."""
-        raise NotImplementedError
-
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
-        """The input of a row behind these examples, as plain text or as a conversation."""
-        raise NotImplementedError
-
     def _draw(self, doc: Mapping[str, Any], split: str) -> tuple[Mapping[str, Any], ...]:
         """Its worked examples, as lm-eval draws them; to be called once for each row, in their order."""
         if not self._num_shots or self._sampler is None:
@@ -136,16 +135,17 @@ class Subject:
         return places[number - 1] if len(places) == len(self.docs[split]) else f"{split} row {number}"
 
     def _example_split(self) -> str:
-        config = self.task.config
-        split = self.task.fewshot_cfg.split
-        if split is None and self.task.fewshot_cfg.samples is not None:
-            return "the task file"
-        if split is None:
-            return next(name for name in ("train", "validation", "test") if name in self.docs)
+        config, examples = self.task.config, self.task.fewshot_cfg
+        if examples.split is None:
+            own = examples.samples is not None
+            return (
+                "the task file" if own else next(name for name in ("train", "validation", "test") if name in self.docs)
+            )
         names = {config.test_split: "test", config.validation_split: "validation", config.training_split: "train"}
-        return names.get(split, str(split))
+        return names.get(examples.split, str(examples.split))
 
     def _check_examples(self) -> None:
+        """Raises InputError: fewer worked examples than are asked for."""
         wanted = getattr(self.task, "missing_examples", None)
         if wanted:
             raise InputError(
@@ -160,44 +160,156 @@ class Subject:
             )
 
 
-class ChoiceSubject(Subject):
-    """A multiple-choice or log-likelihood task: continuations to be scored."""
+class SubjectsTask(Task):
+    """Items of one task of lm-eval, or of all tasks of a group, such as MMLU's 57 subjects.
 
-    def parts(self, doc: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
-        """Question, options and right option of a row as people would write them.
+    Report items come from the split that lm-eval evaluates (``test``, else ``validation``), selection items from
+    ``validation`` or else ``train``; one split alone is halved. Item ids do not depend on the worked examples. Of a
+    group, the first items are spread over its subjects in proportion to their sizes. No early verdict: a later answer
+    takes the place of an earlier one.
+    """
 
-        Without the description of the subject and the mark where the answer stands; of Winogrande, the sentence with
-        its gap and what may fill it.
+    version = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
+
+    def __init__(
+        self,
+        name: str,
+        subjects: Sequence[Any],
+        metrics: Sequence[str],
+        described: Mapping[str, Any],
+        max_new_tokens: int | None = None,
+    ) -> None:
+        """A task of ``subjects`` of one class, which is derived from Subject.
+
+        ``name`` ends in ``:5`` where it was named with 5 worked examples, ``metrics`` begin with the headline, and
+        ``described`` holds versions and data, for the run's settings.
         """
-        options, gold = options_and_gold(self.task, doc, lambda: self.name)
-        if not self.task.multiple_input:
-            question = self.task.doc_to_text(doc)
-            return str(question).rstrip().removesuffix("Answer:").rstrip(), options, gold
-        length = next((i for i, letters in enumerate(zip(*options, strict=False)) if len(set(letters)) > 1), 0)
-        same = options[0][: options[0].rfind(" ", 0, length) + 1]
-        fillings = tuple(option[len(same) :] for option in options)
-        return f"{same}_ {self.task.doc_to_target(doc)}", fillings, fillings[options.index(gold)]
+        self.name = name
+        self._base_name = name.removeprefix("lm-eval:").partition(":")[0].removesuffix("+chat")
+        self._subjects, self._metrics, self._described = subjects, list(metrics), dict(described)
+        self._max_new_tokens = max_new_tokens
+        self._split_names = choose_splits(subjects[0].docs, selection=("validation", "train"))
 
-    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
-        asked = self._asked(doc, (), chat=False)
-        examples = self._draw(doc, split)
-        for example in examples:
-            options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
-        question = self.parts(doc)[0] if self.task.multiple_input else str(asked.prompts[0])
-        return Item(doc, question, asked, (gold,), options, examples)
+    def settings(self) -> Mapping[str, Any]:
+        """Settings that decide the samples; a local file counts by its content, not by its place."""
+        examples = self._subjects[0].describes_examples
+        return {
+            "version": self.version,
+            **self._described,
+            "splits": self._split_names.describe(),
+            **({"examples": examples} if examples else {}),
+            **({} if self._max_new_tokens is None else {"max_new_tokens": self._max_new_tokens}),
+        }
 
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
-        context = self._context(doc, examples, chat=chat)
-        requests = self.task.construct_requests(doc, context, apply_chat_template=chat)
-        pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
-        return Asked(tuple(prompt for prompt, _ in pairs), tuple(str(text) for _, text in pairs))
+    @property
+    def shares_test_set(self) -> bool:
+        return self._split_names.are_halves
+
+    def samples(self, split: Split, limit: int | None) -> list[Sample]:
+        """The first samples in the order of the data set, which is what lm-eval's own ``--limit`` takes."""
+        return first_of(split, self._split_names, self._read, limit)
+
+    def _read(self, split: str) -> Iterator[Sample]:
+        def placed(number: int, subject: Subject) -> Iterator[tuple[float, int, int, Item]]:
+            """Items with their place within their subject, from 0 to 1."""
+            size = len(subject.docs[split]) if len(self._subjects) > 1 else 1
+            for index, item in enumerate(subject.read(split)):
+                yield (index + 0.5) / size, number, index, item
+
+        for _, number, _, item in heapq.merge(*(placed(*pair) for pair in enumerate(self._subjects))):
+            subject = self._subjects[number]
+            cluster = subject.cluster(item.doc)
+            if cluster is None and len(self._subjects) > 1:
+                cluster = subject.name
+            contexts = dict.fromkeys(map(str, item.asked.prompts))
+            yield Sample(
+                id=content_id(self._base_name, *contexts, *item.options),
+                question=item.question,
+                gold=item.gold,
+                options=item.options,
+                data={"subject": subject, "item": item, "cluster": cluster},
+            )
+
+
+def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]) -> tuple[tuple[str, ...], str]:
+    """Options of a row, and the right one of them; of a log-likelihood task, no options and its continuation.
+
+    Several right ones are allowed; the first stands for them. lm-eval itself scores a row without any 0: hidden test
+    labels (-1), a field of another name, a letter in a number's place.
+
+    Args:
+        where: says which row it is, for the message.
+
+    Raises InputError: the row's label is missing, or names none of its options.
+    """
+    source = task.config.doc_to_text if task.multiple_input else task.config.doc_to_target
+    try:
+        target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    except Exception as error:  # templates and functions of hundreds of task files raise what they like
+        raise _unlabelled(task, doc, source, where(), "") from error
+    targets = target if isinstance(target, list) else [target]
+    if task.OUTPUT_TYPE != "multiple_choice":
+        if not targets or not str(targets[0]).strip():
+            raise _unlabelled(task, doc, source, where(), "The right continuation must not be empty. ")
+        return (), str(targets[0]).strip()
+    options = tuple(map(str, task.doc_to_choice(doc)))
+    own_grader = callable(task.config.process_results)  # which may mean something else by the label
+    known = (
+        0 <= label < len(options) if isinstance(label, int) else label in options or own_grader for label in targets
+    )
+    if not targets or not all(known):
+        fine = f"It must be a number from 0 to {len(options) - 1}, or one of {', '.join(map(repr, options))}. "
+        raise _unlabelled(task, doc, source, where(), fine)
+    first = targets[0]
+    return options, options[first] if isinstance(first, int) else str(first)
+
+
+def _unlabelled(task: Any, doc: Mapping[str, Any], source: object, where: str, fine: str) -> InputError:
+    names = _fields_of(source, doc)
+    lacking = [name for name in names if doc.get(name) is None]
+    held = " and ".join(f"the field {name!r} holds {doc[name]!r:.60}" for name in names if name not in lacking)
+    if lacking:
+        has = ", ".join(name for name, value in doc.items() if value is not None)
+        held = f"no field {' or '.join(map(repr, lacking))}, only {has}"
+    return InputError(
+        f"{where}: {held or 'no right answer in it'}, so {task.config.task} has no right answer. {fine}Mend or remove "
+        "the row, or give rows with their labels, under the names of the data set on the hub."
+    )
+
+
+def _fields_of(source: object, doc: Mapping[str, Any]) -> list[str]:
+    """The fields that a template or a function of a task file reads."""
+    if callable(source):
+        reader = _Noting(doc)
+        reader.names = {}
+        with suppress(Exception):  # it is called only for what it reads
+            source(reader)
+        return list(reader.names)
+    if isinstance(source, str) and source.isidentifier():
+        return [source]
+    from jinja2 import Environment, meta
+
+    return sorted(meta.find_undeclared_variables(Environment().parse(str(source))))
+
+
+class _Noting(dict[str, Any]):
+    """A row that notes which of its fields are read."""
+
+    names: dict[str, None]
+
+    def __getitem__(self, name: str) -> Any:
+        self.names[name] = None
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names[name] = None
+        return super().get(name, default)
 
 
 def _turns(messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> tuple[Message, ...]:
     """In place of a chat template, which the engine applies. An answer that is begun is the last turn."""
     assert add_generation_prompt == (messages[-1]["role"] != "assistant")
-    return tuple(Message(one["role"], one["content"]) for one in messages)
+    return tuple(Message(turn["role"], turn["content"]) for turn in messages)
 
 
 class _Drawn:

@@ -2,77 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score
 from layercut.tasks.grading import grade_gold, outcome
-from layercut.tasks.lm_eval.measures import Graded, graded, measures, number, over_items
-from layercut.tasks.lm_eval.subject import Asked, Item, Subject
-from layercut.tasks.lm_eval.subjects_task import SubjectsTask
+from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, reason
 
-VERSION = 1  # raised by any change here that can move scores. lm-eval's own versions stand in the settings.
 MAX_NEW_TOKENS = 256  # longest answer of a task whose file names none, as in lm-eval's Hugging Face model
+NOTHING_FOUND = "[invalid]"  # result of lm-eval's filters where they find no answer
 
 
-class WrittenSubject(Subject):
-    """One task of lm-eval whose answers are written."""
-
-    for_selection = ("validation", "train")
-
-    def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
-        """A subject with a number of worked examples; None for as many as its file asks for.
-
-        Raises:
-            InputError: it asks for what is not supported, such as several answers to an item.
-        """
-        self.stop, self.max_new_tokens = _generation(name, task)
-        self.measures = measures(task)
-        if not self.measures:
-            raise InputError(f"lm-eval's {name} has no metric; layercut supports tasks that grade their answers.")
-        shown = (task.config.num_fewshot or 0) if num_shots is None else num_shots
-        super().__init__(name, task, shown, chat=chat)
-
-    def graded(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
-        """lm-eval's grade of an answer to each item."""
-        return graded(self.task, self.measures, [item.doc for item in items], texts)
-
-    @property
-    def worked_answers(self) -> tuple[str, ...]:
-        """Answers of the worked examples that the task file itself gives; none where they are rows of the data."""
-        config = self.task.fewshot_cfg
-        if not self._num_shots or self._sampler is None or config.split is not None or config.samples is None:
-            return ()
-        shown = self._sampler.fewshot_docs()[: self._num_shots]
-        targets = [self.task.doc_to_target(one, config.doc_to_target) for one in shown]
-        return tuple(dict.fromkeys(answer for target in targets for answer in _texts(target)))
-
-    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        asked = self._asked(doc, (), chat=False)
-        return Item(doc, str(asked.prompts[0]), asked, self._golds(doc), examples=self._draw(doc, split))
-
-    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
-        return Asked((self._context(doc, examples, chat=chat),))
-
-    def _golds(self, doc: Mapping[str, Any]) -> tuple[str, ...]:
-        target = self.task.doc_to_target(doc)
-        if isinstance(target, int):
-            if self.task.config.doc_to_choice is not None:
-                target = self.task.doc_to_choice(doc)[target]
-            elif callable(self.task.config.process_results):  # a number that stands for nothing, as in IFEval
-                return ()
-        return _texts(target)
-
-
-class WrittenTask(SubjectsTask[WrittenSubject]):
+class WrittenTask(SubjectsTask):
     """Items whose answers the model writes; where they come from, see SubjectsTask.
 
     ``chain``: lm-eval's prompt, as plain text or as a conversation, with as many worked examples as its task file asks
-    for, or as were named;
-    its stop strings and longest answer; its filters and metrics, see ``layercut.tasks.lm_eval.measures``. The
+    for, or as were named; its stop strings and longest answer; its filters and metrics, see ``measures_of``. The
     model's own stop tokens end an answer, too. An answer is ``right`` where the headline metric is at least 1, and the
     record's answer is what the first filter finds.
     ``gold``: log-likelihood of the right answer per token after the same prompt, where the task file has right answers.
@@ -82,7 +31,6 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
     a metric of which lower is better.
     """
 
-    version = VERSION
     readouts: tuple[Readout, ...] = ("chain",)
     chance_items = 2000
 
@@ -111,71 +59,200 @@ class WrittenTask(SubjectsTask[WrittenSubject]):
     ) -> list[Score]:
         """Scores in the order of the samples, those of one subject at once."""
         if readout == "gold":
-            return [
-                grade_gold(sample, answer)
-                for sample, answer in zip(samples, answers, strict=True)
-                if isinstance(answer, Likelihoods)
-            ]
+            pairs = zip(samples, answers, strict=True)
+            return [grade_gold(sample, answer) for sample, answer in pairs if isinstance(answer, Likelihoods)]
         written = [answer for answer in answers if isinstance(answer, Completion)]
         results = self._graded(samples, [answer.text for answer in written])
         scores = []
-        for sample, one, answer in zip(samples, results, written, strict=True):
-            numbers = self._numbers(sample, one)
+        for sample, graded, answer in zip(samples, results, written, strict=True):
+            numbers = self._numbers(sample, graded)
             right = numbers[self._metrics[0]] >= 1
-            kind = outcome(right=right, answer=one.found, finish_reason=answer.finish_reason)
-            scores.append(Score(numbers, one.found, kind))
+            kind = outcome(right=right, answer=graded.answer, finish_reason=answer.finish_reason)
+            scores.append(Score(numbers, graded.answer, kind))
         return scores
 
     def over_items(
         self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:
-        """lm-eval's own numbers over all items, of metrics that are no means of items; from the stored answers.
+        """lm-eval's own numbers over all items, under its names, of metrics that are no means of items.
 
-        Of a group nothing: lm-eval has no number for one.
+        They are computed from the stored answers. Of a group nothing: lm-eval has no number for one.
         """
         if readout == "gold" or len(self._subjects) > 1:
             return {}
-        known = self._subjects[0].measures
-        if all(measure.is_mean for measure in known.values()):
+        measures = self._subjects[0].measures
+        if all(measure.is_mean for measure in measures.values()):
             return {}
-        results = self._graded(samples, [str(record["completion"]) for record in records])
-        return over_items(known, [one.values for one in results])
+        values = [graded.values for graded in self._graded(samples, [str(record["completion"]) for record in records])]
+        several = len({measure.filter for measure in measures.values()}) > 1
+        return {
+            f"{measure.metric},{measure.filter}" if several else measure.metric: float(
+                measure.over_items([of_item[name] for of_item in values])
+            )
+            for name, measure in measures.items()
+            if not measure.is_mean
+        }
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """The best constant answer per metric; see the class."""
         if readout == "gold":
             return {}
-        first = self._subjects[0].measures
-        best = {name: 0.0 for name in self._metrics if first[name].higher_is_better}
+        measures = self._subjects[0].measures
+        best = {name: 0.0 for name in self._metrics if measures[name].higher_is_better}
         for text in self._constant_answers(samples):
             results = self._graded(samples, [text] * len(samples))
-            numbers = [self._numbers(sample, one) for sample, one in zip(samples, results, strict=True)]
+            numbers = [self._numbers(sample, graded) for sample, graded in zip(samples, results, strict=True)]
             for name in best:
-                best[name] = max(best[name], sum(one[name] for one in numbers) / len(numbers))
+                best[name] = max(best[name], sum(of_item[name] for of_item in numbers) / len(numbers))
         return best
 
     def _constant_answers(self, samples: Sequence[Sample]) -> list[str]:
         """Those of worked examples in the task files, and the most common right one as the first filter reads it."""
-        found = [answer for subject in self._subjects for answer in subject.worked_answers]
+        texts = [answer for subject in self._subjects for answer in subject.worked_answers]
         pairs = [(sample, gold) for sample in samples for gold in dict.fromkeys(sample.data["item"].golds)]
         read = self._graded([sample for sample, _ in pairs], [gold for _, gold in pairs])
-        texts: dict[str, list[str]] = {}
-        for one, (_, gold) in zip(read, pairs, strict=True):
-            texts.setdefault(one.found or gold, []).append(gold)
-        found += max(texts.values(), key=len)[:1] if texts else []
-        return list(dict.fromkeys(found))
+        golds: dict[str, list[str]] = {}
+        for graded, (_, gold) in zip(read, pairs, strict=True):
+            golds.setdefault(graded.answer or gold, []).append(gold)
+        texts += max(golds.values(), key=len)[:1] if golds else []
+        return list(dict.fromkeys(texts))
 
-    def _numbers(self, sample: Sample, one: Graded) -> dict[str, float]:
-        known = sample.data["subject"].measures
-        return {name: number(known[name], one.values[name]) for name in self._metrics}
+    def _numbers(self, sample: Sample, graded: Graded) -> dict[str, float]:
+        """The numbers of one item, higher is better. Raises InputError: lm-eval's metric gives none."""
+        numbers = {}
+        for name in self._metrics:
+            measure, value = sample.data["subject"].measures[name], graded.values[name]
+            try:
+                number = float(value if measure.is_mean else measure.over_items([value]))
+            except (TypeError, ValueError, ArithmeticError) as error:
+                raise InputError(
+                    f"lm-eval's metric {measure.metric} gives no number for an item ({reason(error)})."
+                ) from error
+            if not math.isfinite(number):
+                raise InputError(f"lm-eval's metric {measure.metric} gives {number} for an item, which is no number.")
+            numbers[name] = number if measure.higher_is_better else -number
+        return numbers
 
     def _graded(self, samples: Sequence[Sample], texts: Sequence[str]) -> list[Graded]:
-        found: dict[int, Graded] = {}
+        graded: dict[int, Graded] = {}
         for subject in self._subjects:
             own = [index for index, sample in enumerate(samples) if sample.data["subject"] is subject]
-            results = subject.graded([samples[index].data["item"] for index in own], [texts[index] for index in own])
-            found |= zip(own, results, strict=True)
-        return [found[index] for index in range(len(samples))]
+            graded |= zip(
+                own, subject.grade([samples[i].data["item"] for i in own], [texts[i] for i in own]), strict=True
+            )
+        return [graded[index] for index in range(len(samples))]
+
+
+class WrittenSubject(Subject):
+    """One task of lm-eval whose answers are written."""
+
+    for_selection = ("validation", "train")
+
+    def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
+        """A subject with a number of worked examples; None for as many as its file asks for.
+
+        Raises InputError: it asks for what is not supported, such as several answers to an item.
+        """
+        self.stop, self.max_new_tokens = _generation(name, task)
+        self.measures = measures_of(task)
+        if not self.measures:
+            raise InputError(f"lm-eval's {name} has no metric; layercut supports tasks that grade their answers.")
+        shown = (task.config.num_fewshot or 0) if num_shots is None else num_shots
+        super().__init__(name, task, shown, chat=chat)
+
+    @property
+    def worked_answers(self) -> tuple[str, ...]:
+        """Answers of the worked examples that the task file itself gives; none where they are rows of the data."""
+        config = self.task.fewshot_cfg
+        if not self._num_shots or self._sampler is None or config.split is not None or config.samples is None:
+            return ()
+        shown = self._sampler.fewshot_docs()[: self._num_shots]
+        targets = [self.task.doc_to_target(doc, config.doc_to_target) for doc in shown]
+        return tuple(dict.fromkeys(answer for target in targets for answer in _texts(target)))
+
+    def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
+        """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up.
+
+        Raises InputError: lm-eval's own code fails on a row.
+        """
+        from lm_eval.api.instance import Instance
+
+        if not items:
+            return []
+        instances = [
+            Instance("generate_until", item.doc, ("", {}), 0, resps=[text])
+            for item, text in zip(items, texts, strict=True)
+        ]
+        results = []
+        try:
+            self.task._instances = instances
+            self.task.apply_filters()
+            for instance in instances:
+                read = instance.filtered_resps  # by filter
+                values = {name: self.task.process_results(instance.doc, [answer]) for name, answer in read.items()}
+                own = {name: values[part.filter][part.metric] for name, part in self.measures.items()}
+                results.append(Graded(_answer(next(iter(read.values()))), own))
+        except Exception as error:  # filters and metrics of hundreds of task files raise what they like
+            raise InputError(f"lm-eval's {self.task.config.task} cannot grade an answer ({reason(error)}).") from error
+        return results
+
+    def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
+        asked = self._asked(doc, (), chat=False)
+        return Item(doc, str(asked.prompts[0]), asked, self._golds(doc), examples=self._draw(doc, split))
+
+    def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
+        return Asked((self._context(doc, examples, chat=chat),))
+
+    def _golds(self, doc: Mapping[str, Any]) -> tuple[str, ...]:
+        target = self.task.doc_to_target(doc)
+        if isinstance(target, int):
+            if self.task.config.doc_to_choice is not None:
+                target = self.task.doc_to_choice(doc)[target]
+            elif callable(self.task.config.process_results):  # a number that stands for nothing, as in IFEval
+                return ()
+        return _texts(target)
+
+
+class Measure(NamedTuple):
+    """One metric of a task behind one of its filters."""
+
+    filter: str
+    metric: str
+    over_items: Callable[[Sequence[Any]], Any]  # lm-eval's own way from the items' values to the task's number
+    is_mean: bool  # True if that way is the mean, so that an item's value is a number of its own
+    higher_is_better: bool
+
+
+class Graded(NamedTuple):
+    """lm-eval's grade of one answer."""
+
+    answer: str  # what its first filter takes from the text; empty where it takes nothing
+    values: Mapping[str, Any]
+    """By the measure's name, what its metric gives: a number, or parts of one that needs all items."""
+
+
+def measures_of(task: Any) -> dict[str, Measure]:
+    """The measures of a task by name, in the order of its file; without metrics that measure nothing.
+
+    A metric whose number is the mean over items keeps its name. Behind several filters it has theirs: ``strict-match``,
+    or ``exact_match,strict-match`` where there are several metrics as well. Any other (BLEU of a corpus, accuracy over
+    all instructions of all prompts, perplexity) is given item by item, by lm-eval's own aggregation of this item alone,
+    and says so: ``bleu_by_item``. One of which lower is better is negated: ``neg_ter_by_item``.
+    """
+    from lm_eval.api.metrics import bypass_agg, mean, nanmean
+
+    several, higher = len(task._filters) > 1, task.higher_is_better()
+    only = len(task.aggregation()) == 1
+    measures = {}
+    for part in task._filters:
+        for metric, over_items in task.aggregation().items():
+            if over_items is bypass_agg:
+                continue
+            is_mean, is_up = over_items in (mean, nanmean), higher.get(metric) is not False
+            name = part.name if several and only else f"{metric},{part.name}" if several else metric
+            name = f"{'' if is_up else 'neg_'}{name}{'' if is_mean else '_by_item'}"
+            measures[name] = Measure(part.name, metric, over_items, is_mean, is_up)
+    return measures
 
 
 def _generation(name: str, task: Any) -> tuple[tuple[str, ...], int]:
@@ -183,13 +260,13 @@ def _generation(name: str, task: Any) -> tuple[tuple[str, ...], int]:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.utils import normalize_gen_kwargs
 
-    asked = normalize_gen_kwargs(task.config.generation_kwargs, MAX_NEW_TOKENS)
+    wanted = normalize_gen_kwargs(task.config.generation_kwargs, MAX_NEW_TOKENS)
     unsupported = {
         "makes requests of its own kind": type(task).construct_requests is not ConfigurableTask.construct_requests,
         "asks about pictures or sound": getattr(task, "MULTIMODAL", False),
         f"asks for {task.config.repeats} answers to each item": task.config.repeats > 1,
-        "draws its answers at random": bool(asked.get("do_sample")),
-        "searches with beams": asked.get("num_beams", 1) != 1,
+        "draws its answers at random": bool(wanted.get("do_sample")),
+        "searches with beams": wanted.get("num_beams", 1) != 1,
     }
     for what, is_so in unsupported.items():
         if is_so:
@@ -197,9 +274,16 @@ def _generation(name: str, task: Any) -> tuple[tuple[str, ...], int]:
                 f"lm-eval's {name} {what}; of its generate_until tasks, layercut supports those with one greedy answer "
                 "to each text."
             )
-    return tuple(dict.fromkeys(text for text in asked["until"] if text)), asked["max_gen_toks"]
+    return tuple(dict.fromkeys(text for text in wanted["until"] if text)), wanted["max_gen_toks"]
 
 
 def _texts(target: Any) -> tuple[str, ...]:
-    parts: Iterator[Any] = iter(target if isinstance(target, list | tuple) else [target])
-    return tuple(text for part in parts if (text := str(part)).strip())
+    texts = map(str, target if isinstance(target, list | tuple) else [target])
+    return tuple(text for text in texts if text.strip())
+
+
+def _answer(filtered: Any) -> str:
+    while isinstance(filtered, list | tuple):
+        filtered = filtered[0] if filtered else ""
+    text = "" if filtered is None else str(filtered).strip()
+    return "" if text == NOTHING_FOUND else text

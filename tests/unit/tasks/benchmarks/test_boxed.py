@@ -1,4 +1,4 @@
-"""MATH-500: the final answer is the gold, and answers that are equal in value are the same."""
+"""MATH-500 and GSM8K: the final answer is the gold, and answers that are equal in value are the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ ROWS = [
 SAMPLE = Sample(id="a", question="q", gold="\\frac{3}{7}")
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> Path:
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -91,11 +92,6 @@ def test_what_is_right(text: str, expected: tuple[float, float, str]) -> None:
     assert grade(text) == expected
 
 
-def test_an_answer_that_ran_out_of_length_is_cut() -> None:
-    assert grade("First \\frac{1}{7}, then", "length")[2] == "cut"
-    assert grade("So \\boxed{\\frac{3}{7}} and so on", "length")[2] == "right"
-
-
 @pytest.mark.parametrize(
     ("answer", "gold", "same"),
     [
@@ -105,6 +101,8 @@ def test_an_answer_that_ran_out_of_length_is_cut() -> None:
         ("0.5", "\\frac{1}{2}", True),
         ("x=5", "5", True),
         ("10,080", "10080", True),
+        ("1{,}234", "1234", True),
+        ("1,234", "1", False),
         ("2\\sqrt{3}", "\\sqrt{12}", True),
         ("p - q", "p-q", True),
         ("q - p", "p-q", False),
@@ -187,3 +185,127 @@ def test_every_gold_answer_of_the_benchmark_answers_itself(benchmark_data: Path)
     samples = [*task.samples("report", None), *task.samples("selection", None)]
     assert len(samples) == 500
     assert [one.gold for one in samples if not grade(f"So \\boxed{{{one.gold}}}.", gold=one.gold)[0]] == []
+
+
+SUMS = [{"question": f"What is {i} + 1000?", "answer": f"It is.\n#### {i + 1000:,}"} for i in range(40)]
+EIGHTEEN = Sample(id="a", question="q", gold="18")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "train.jsonl", SUMS[:30])
+    write(tmp_path / "test.jsonl", SUMS[25:])
+    return tmp_path
+
+
+def grade_sum(text: str, finish_reason: str = "stop") -> tuple[float, float, str, str]:
+    answer = Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=1, num_new_tokens=1)  # type: ignore[arg-type]
+    score = load_task("gsm8k", data="unread").grade(EIGHTEEN, "chain", answer)
+    assert list(score.metrics) == ["boxed", "last_number"]
+    return score.metrics["boxed"], score.metrics["last_number"], score.answer, score.outcome
+
+
+def test_selection_is_train_and_report_is_test_without_what_is_in_both(folder: Path) -> None:
+    task = load_task("gsm8k", data=str(folder))
+    report, selection = task.samples("report", None), task.samples("selection", None)
+    assert [sample.question for sample in report] == [row["question"] for row in SUMS[25:]]
+    assert [sample.question for sample in selection] == [row["question"] for row in SUMS[:25]]
+    assert report[0].gold == "1025"
+    assert task.samples("report", 3) == report[:3]
+    assert task.settings()["splits"] == "selection: train, report: test"
+
+
+def test_the_prompt_is_one_turn_with_the_usual_instruction(folder: Path) -> None:
+    task = load_task("gsm8k", data=str(folder), max_new_tokens=99)
+    sample = task.samples("report", 1)[0]
+    asked = task.request(sample, "chain")
+    assert isinstance(asked, GenerationRequest)
+    assert asked.prompt == (
+        Message("user", "What is 25 + 1000?\nPlease reason step by step, and put your final answer within \\boxed{}."),
+    )
+    assert asked.max_new_tokens == task.settings()["max_new_tokens"] == 99 and asked.stop == ()
+
+
+@pytest.mark.parametrize(
+    "boxed",
+    [
+        "18",
+        "18.0",
+        "018",
+        "\\$18",
+        "18\\%",
+        "18 \\text{ dollars}",
+        "\\text{18}",
+        "36/2",
+        "\\frac{36}{2}",
+        " 18 ",
+        "x = 18",
+    ],
+)
+def test_equal_values_in_the_box_are_right(boxed: str) -> None:
+    assert grade_sum(f"So \\boxed{{{boxed}}}.")[:2] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("boxed", ["-18", "1.8", "180", "18, 20", "1 8", "\\frac{18}{2}", "y", "eighteen"])
+def test_other_values_in_the_box_are_wrong_whatever_stands_around(boxed: str) -> None:
+    strict, flexible, answer, outcome = grade_sum(f"18 it is: \\boxed{{{boxed}}}. So 18.")
+    assert (strict, flexible, answer, outcome) == (0.0, 0.0, boxed, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "expected"),
+    [
+        ("It is 18 dollars.", "stop", (0.0, 1.0, "18", "no_answer")),
+        ("It is 17, no, -18", "stop", (0.0, 0.0, "-18", "no_answer")),
+        ("No idea.", "stop", (0.0, 0.0, "", "no_answer")),
+        ("\\boxed{}", "stop", (0.0, 0.0, "", "no_answer")),
+        ("\\boxed{17} or \\boxed{18}", "stop", (1.0, 1.0, "18", "right")),
+        ("\\boxed{18} or \\boxed{17}", "stop", (0.0, 0.0, "17", "wrong")),
+        ("\\boxed{18} and so on and", "length", (1.0, 1.0, "18", "right")),
+        ("\\boxed{17} and so on and", "length", (0.0, 0.0, "17", "cut")),
+        ("So 3 * 6 = 18, \\boxed{1", "length", (0.0, 0.0, "1", "cut")),
+        ("", "length", (0.0, 0.0, "", "cut")),
+    ],
+)
+def test_strict_and_flexible_side_by_side(text: str, finish_reason: str, expected: tuple[object, ...]) -> None:
+    assert grade_sum(text, finish_reason) == expected
+
+
+def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> None:
+    """Whatever was boxed, another box may come."""
+    task = load_task("gsm8k", data=str(folder))
+    sample = task.samples("report", 1)[0]
+    assert not any(task.settled(sample, "chain", text) for text in ("", "no", "\\boxed{1}", "\\boxed{1}. Done."))
+    assert task.draft(sample, "chain") == ""
+    assert grade_sum("\\boxed{1}. Done. No: \\boxed{18}")[:2] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"question": "q", "answer": "no mark 5"},
+            r"test\.jsonl, line 16: the answer does not end in #### and a number",
+        ),
+        ({"question": "q", "answer": "#### five"}, r"test\.jsonl, line 16: the answer does not end in ####"),
+        ({"question": "q"}, r"test\.jsonl, line 16: no field 'answer'"),
+    ],
+)
+def test_a_damaged_row_is_named_with_its_line(folder: Path, row: dict[str, str], message: str) -> None:
+    write(folder / "test.jsonl", [*SUMS[25:], row])
+    with pytest.raises(InputError, match=message):
+        load_task("gsm8k", data=str(folder)).samples("report", None)
+
+
+def test_the_real_data(benchmark_data: Path) -> None:
+    task = load_task("gsm8k", data=str(benchmark_data / "gsm8k"))
+    report, selection = task.samples("report", None), task.samples("selection", None)
+    assert (len(report), len(selection)) == (1319, 7473)
+    assert report[0].gold == "18" and selection[0].gold == "72"
+    assert not {sample.id for sample in report} & {sample.id for sample in selection}
+    assert all(load_task("gsm8k").grade(s, "chain", boxed(s)).metrics["boxed"] == 1.0 for s in report)
+
+
+def boxed(sample: Sample) -> Completion:
+    text = f"The answer is \\boxed{{{sample.gold}}}."
+    return Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)

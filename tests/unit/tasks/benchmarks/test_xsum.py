@@ -47,8 +47,7 @@ def test_splits_and_prompt(task: XSum) -> None:
     sample = task.samples("report", 1)[0]
     prompt = (
         Message(
-            "user",
-            f"{ROWS[6]['document']}\n\nWrite a concise one-sentence summary of this article, and nothing else.",
+            "user", f"{ROWS[6]['document']}\n\nWrite a concise one-sentence summary of this article, and nothing else."
         ),
     )
     assert task.request(sample, "short") == GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=64)

@@ -1,15 +1,43 @@
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest
+from layercut.engine.base import Completion, FinishReason, GenerationRequest
 from layercut.tasks import load_task
-from layercut.tasks.base import Sample
-from layercut.tasks.builtin.checked import CODE_REQUESTS, REQUESTS, CheckedTask, general, general_code
+from layercut.tasks.base import Sample, Score
+from layercut.tasks.builtin.checked import (
+    _RULES,
+    REQUESTS,
+    CheckedTask,
+    endings,
+    general,
+    general_code,
+    instructions,
+    language_of,
+    needle_2k,
+    needle_8k,
+    parsed,
+    same_language,
+)
 from layercut.tasks.suites import SIDE_EFFECTS
-from tests.unit.tasks.builtin import graded
 
 NAMES = (*SIDE_EFFECTS, "needle_8k")
+
+
+def graded(task: CheckedTask, sample: Sample, text: str, finish_reason: FinishReason = "stop") -> Score:
+    answer = Completion(
+        id=sample.id, text=text, finish_reason=finish_reason, num_prompt_tokens=3, num_new_tokens=len(text.split())
+    )
+    return task.grade(sample, "short", answer)
+
+
+def passes(task: CheckedTask, part: str, text: str) -> bool:
+    """Whether a text passes the first request that holds ``part``."""
+    sample = next(sample for sample in task.samples("report", None) if part in sample.question)
+    return bool(graded(task, sample, text).metrics["accuracy"])
 
 
 def task_of(name: str) -> CheckedTask:
@@ -50,30 +78,95 @@ def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
 
 def test_what_was_cut_and_what_failed_are_told_apart() -> None:
     task = task_of("needle_2k")
-    sample: Sample = task.samples("report", 1)[0]
-    found = Completion(id=sample.id, text="The code is", finish_reason="length", num_prompt_tokens=3, num_new_tokens=6)
-    assert task.grade(sample, "short", found).outcome == "cut"
-    assert graded(task, sample, "There is none.").outcome == "wrong"
-    assert graded(task, sample, "").outcome == "no_answer"
+    sample = task.samples("report", 1)[0]
+    for text, reason, outcome in (
+        ("The code is", "length", "cut"),
+        ("There is none.", "stop", "wrong"),
+        ("", "stop", "no_answer"),
+    ):
+        assert graded(task, sample, text, reason).outcome == outcome  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("task", "requests", "number"), [(general(), REQUESTS, 50), (general_code(), CODE_REQUESTS, 30)]
-)
-def test_they_choose_and_are_never_reported(task: CheckedTask, requests: tuple[str, ...], number: int) -> None:
-    assert {one.question for one in task.samples("selection", None)} == set(requests)
+@pytest.mark.parametrize(("task", "number"), [(general(), 50), (general_code(), 30)])
+def test_they_choose_and_are_never_reported(task: CheckedTask, number: int) -> None:
+    requests = REQUESTS[task.name]
+    assert {sample.question for sample in task.samples("selection", None)} == set(requests)
     assert len(set(requests)) == len(requests) == number
     assert task.samples("report", None) == [] and len(task.samples("full", 7)) == 7
 
 
 def test_no_request_is_one_of_a_check() -> None:
-    checked = {one.question for name in SIDE_EFFECTS for one in load_task(name).samples("report", None)}
-    assert checked and not checked & {*REQUESTS, *CODE_REQUESTS}
+    checked = {sample.question for name in SIDE_EFFECTS for sample in load_task(name).samples("report", None)}
+    assert checked and not checked & {*REQUESTS["general"], *REQUESTS["general_code"]}
 
 
-def test_an_answer_that_does_not_end_is_wrong() -> None:
-    task = general()
-    sample = task.samples("selection", 1)[0]
-    for reason, outcome in (("stop", "right"), ("length", "cut")):
-        answer = Completion(id=sample.id, text="A frog", finish_reason=reason, num_prompt_tokens=9, num_new_tokens=2)  # type: ignore[arg-type]
-        assert task.grade(sample, "short", answer).outcome == outcome
+@pytest.mark.parametrize(("task", "split"), [(general(), "selection"), (endings(), "report")])
+def test_an_answer_that_does_not_end_is_wrong(task: CheckedTask, split: str) -> None:
+    sample = task.samples(split, 1)[0]  # type: ignore[arg-type]
+    assert graded(task, sample, "A frog").metrics == {"accuracy": 1.0}
+    cut = graded(task, sample, "A frog, a frog,", "length")
+    assert (cut.metrics, cut.outcome) == ({"accuracy": 0.0}, "cut")
+
+
+RIGHT = {
+    "lower case": ("trees are tall.", "Trees are tall."),
+    "capital letters only": ("TREES ARE TALL.", "TREES are tall."),
+    "comma": ("Trees and birds.", "Trees, birds."),
+    "three bullet": ("- trees\n- birds\n- moss", "- trees\n- birds"),
+    "That is all": ("Trees. That is all.", "That is all. Trees."),
+    "word Listen": ("Listen to the birds.", "Birds: listen."),
+    "double quotation": ('"Trees."', '"Trees" are tall.'),
+    "angular": ("<<Trees>> They are tall.", "<Trees> They are tall."),
+    "wonderful": ("Wonderful trees, wonderful birds.", "Wonderful trees."),
+    "three stars": ("Trees.\n***\nBirds.", "Trees.\n\nBirds."),
+    "ten words": ("Trees are tall.", "Trees are tall and " * 4),
+    "JSON": ('```json\n{"title": "Trees", "text": "Tall."}\n```', '{"title": "Trees"}'),
+}
+
+
+@pytest.mark.parametrize("part", list(RIGHT))
+def test_each_rule_tells_what_follows_it_from_what_does_not(part: str) -> None:
+    right, wrong = RIGHT[part]
+    assert passes(instructions(), part, right)
+    assert not passes(instructions(), part, wrong)
+
+
+def test_every_rule_is_tested() -> None:
+    assert [sum(part in rule for part in RIGHT) for rule in _RULES] == [1] * len(_RULES)
+
+
+@pytest.mark.parametrize("text", ["", "{", "```\n{\n```", "Here it is: {}"])
+def test_what_is_no_json_alone_is_none(text: str) -> None:
+    assert parsed(text) is None
+
+
+@pytest.mark.parametrize("language", list(REQUESTS["same_language"]))
+def test_every_request_is_in_its_own_language(language: str) -> None:
+    assert [language_of(request) for request in REQUESTS["same_language"][language]] == [language] * 4
+
+
+def test_an_answer_in_english_fails() -> None:
+    task = same_language()
+    assert passes(task, "Himmel", "Der Himmel ist blau, weil die Luft das Licht streut.")
+    assert not passes(task, "Himmel", "The sky is blue because the air scatters the light.")
+    assert passes(task, "天空", "因为空气散射阳光中的蓝光。")
+    assert not passes(task, "天空", "空が青いのは、空気が光を散乱させるからです。")
+
+
+@pytest.mark.parametrize(("task", "words"), [(needle_2k(), 1300), (needle_8k(), 5200)])
+def test_each_text_holds_its_code_once_and_places_go_from_the_beginning_to_the_end(task: object, words: int) -> None:
+    samples = task.samples("report", None)  # type: ignore[attr-defined]
+    places = sorted(sample.question.index(sample.gold) / len(sample.question) for sample in samples)
+    assert places[0] < 0.02 and places[-1] > 0.95
+    assert max(b - a for a, b in pairwise(places)) < 0.06
+    for sample in samples:
+        assert len(re.findall(r"\d{6}", sample.question)) == 1
+        assert words < len(sample.question.split()) < words + 60
+
+
+def test_the_code_counts_however_it_is_written() -> None:
+    task = needle_2k()
+    sample = task.samples("report", 1)[0]
+    code = sample.gold
+    for text, right in ((code, 1), (f"It is {code[:3]},{code[3:]}.", 1), (f"{code[:3]} {code[3:]}", 1), (code[1:], 0)):
+        assert graded(task, sample, text).metrics["accuracy"] == right

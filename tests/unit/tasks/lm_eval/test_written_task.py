@@ -81,10 +81,7 @@ def test_chance_is_the_best_constant_answer_on_the_whole_split(gsm_folder: str) 
     # The right answers of gsm8k_cot are bare numbers, which its strict filter does not read; "The answer is 5." of a
     # worked example is.
     found = load_task("gsm8k_cot", data=gsm_folder).split_chance("report", "chain")
-    assert found == {
-        "strict-match": golds.count(5) / 12,
-        "flexible-extract": share,
-    }
+    assert found == {"strict-match": golds.count(5) / 12, "flexible-extract": share}
     without = load_task("gsm8k_cot:0", data=gsm_folder).split_chance("report", "chain")
     assert without["strict-match"] == 0.0 and without["flexible-extract"] == share
 

@@ -17,7 +17,7 @@ from layercut.sandbox.judge import _free_names
 from layercut.sandbox.runner import Program, run_programs
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Score, Split
-from layercut.tasks.benchmarks.programs import CodeTask
+from layercut.tasks.benchmarks.code_problems import CodeTask
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.program_answers import OPENED, STOP
 from tests.support.sandbox import without_bubblewrap

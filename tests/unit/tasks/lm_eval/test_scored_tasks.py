@@ -114,10 +114,7 @@ def test_a_name_is_looked_for_in_all_of_lm_eval() -> None:
 
 @pytest.mark.usefixtures("few_task_files")
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("lm-eval:arc_eazy", r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy"),
-    ],
+    ("name", "message"), [("lm-eval:arc_eazy", r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy")]
 )
 def test_what_lm_eval_has_not_or_layercut_cannot(name: str, message: str, tmp_path: Path) -> None:
     data = str(write(tmp_path / "a.jsonl", ROWS))
