@@ -1,33 +1,136 @@
-"""Models that can be trained: adapters, all weights, or the head and the last layers; and merging adapters again.
+"""Models that can be trained: loaded, with adapters, all weights or the last layers; and merging adapters again.
 
+Distillation needs the original model as well. Adapters leave the pruned model's own weights as they are, so these may
+be the original model's: then the original model alone is loaded, and the pruned one is a second tree of modules over
+its weights. Each tree has its own layers, config and adapters, so nothing is switched between the two passes of a step.
 The only file of healing that imports PEFT.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra, VerificationError
-from layercut.healing.methods import METHODS, named_in
+from layercut.healing.settings import METHODS, TrainSettings, named_in
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource, describe_source
+from layercut.models.weights import num_elements, read_config
+from layercut.progress import Say
 from layercut.runs.healing import MARKS
-from layercut.surgery.remove import decoder_layers
+from layercut.surgery.checkpoint import changed_since
+from layercut.surgery.remove import decoder_layers, remove_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from layercut.healing.settings import TrainSettings
-
 logger = logging.getLogger(__name__)
+FINAL = "final"
+TOLERANCE, SHARE = 1e-4, 1e-2
+"""Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
+of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong
+merge differs by as much as the adapters change."""
+
+
+def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedModel:
+    """Load a pruned model, or a teacher; InputError where qlora cannot run, or the model cannot be loaded.
+
+    The dtype ``auto`` is float32 where whole weights are trained or solved for; with adapters it is that of
+    ``load_model``. qlora reads the weights once, straight into 4 bits.
+    """
+    method, device, dtype = METHODS[settings.method], handle.settings.device, handle.settings.dtype
+    if method.base == "nf4":
+        from transformers import AutoModelForCausalLM
+
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(
+                handle.source.path, quantization_config=quantization(), device_map={"": 0}
+            )
+        return _loaded(handle, packed.eval())
+    if not method.made_by and pick_device(device).type == "mps":
+        device = "cpu"  # seams are solved in float64, which MPS does not have
+    if dtype == "auto" and method.base == "float32":
+        dtype = "float32"
+    return load_model(handle.source, dtype=dtype, device=device)
+
+
+def _loaded(handle: ModelHandle, model: PreTrainedModel) -> LoadedModel:
+    metadata, tokenizer = handle.metadata, load_tokenizer(handle.source, False)
+    return LoadedModel(tokenizer, metadata.structure, handle.source, metadata.model_hash, metadata.num_layers, model)
+
+
+def load_pair(
+    cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
+) -> tuple[LoadedModel, LoadedModel | None]:
+    """The pruned model, equal to the one that is loaded alone, and the original one if the objective needs it."""
+    own = own_parameters(cut, teacher, train)
+    if own is None:
+        return load_for_training(cut, train), load_for_training(
+            teacher, TrainSettings()
+        ) if train.needs_teacher else None
+    say("weights that the pruned model and its teacher have in common are in memory once")
+    uncut = load_for_training(teacher, train)
+    model = second_tree(uncut.model)
+    if cut.metadata.model_hash != teacher.metadata.model_hash:
+        remove_layers(model, cut.last_cut)
+    if own:
+        loaded = load_for_training(cut, train)
+        share_equal(loaded.model, model)
+        return loaded, uncut
+    model.name_or_path = model.config.name_or_path = str(cut.source.path)  # as if loaded from there
+    return _loaded(cut, model), uncut
+
+
+def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> int | None:
+    """Elements of the pruned model's tensors that are not the teacher's; None if both are loaded whole.
+
+    0 for what the plan makes of ``teacher``. A pruned checkpoint that was healed must have some weights as they were,
+    and the dtype and architecture of the cut. Quantised weights are no plain tensors. Reads headers and samples.
+    """
+    method, teacher_hash = METHODS[train.method], teacher.metadata.model_hash
+    if (
+        not (method.has_adapter and method.base == "stored" and train.needs_teacher)
+        or "quantization_config" in read_config(teacher.source.path)
+        or (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device)
+    ):
+        return None
+    if cut.metadata.model_hash == teacher_hash:
+        return 0
+    if cut.last_cut.model_hash != teacher_hash:
+        return None
+    changed = changed_since(teacher.source.path, cut.last_cut, cut.source.path)
+    own = None if changed is None else sum(tensor.num_parameters for tensor in changed)
+    return None if own == num_elements(cut.source.path) else own
+
+
+def second_tree(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model whose parameters are new objects over the same memory; buffers and config are copied.
+
+    Adapters, removed layers or another device of one tree do not change the other. Their weights must not be trained.
+    """
+    shared = {id(parameter): nn.Parameter(parameter.detach(), requires_grad=False) for parameter in model.parameters()}
+    return copy.deepcopy(model, dict[int, object](shared))
+
+
+def share_equal(model: PreTrainedModel, other: PreTrainedModel) -> None:
+    """Give a model the parameters of another that has the same names, where they are equal to the last bit."""
+    theirs = dict(other.named_parameters(remove_duplicate=False))
+    for name, ours in list(model.named_parameters(remove_duplicate=False)):
+        twin = theirs.get(name)
+        if twin is None or (twin.shape, twin.dtype, twin.device) != (ours.shape, ours.dtype, ours.device):
+            continue
+        if torch.equal(twin, ours):
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, twin)
 
 
 def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
@@ -59,72 +162,12 @@ def train_last(model: PreTrainedModel, settings: TrainSettings) -> PreTrainedMod
     if settings.last_k > len(layers):
         raise InputError(f"last-k of {settings.last_k} layers, but the pruned model has {len(layers)}; take fewer.")
     model.requires_grad_(False)
-    for layer in list(layers)[-settings.last_k :]:
-        layer.requires_grad_(True)
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    head.requires_grad_(True)
+    for module in (*list(layers)[-settings.last_k :], head):
+        module.requires_grad_(True)
     if head.weight is model.get_input_embeddings().weight:
         logger.info("the head shares its weights with the embeddings, so last-k trains those too")
     return model
-
-
-def bare(model: Any) -> Any:
-    """The transformers model without its adapters' wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def num_trainable(model: Any) -> int:
-    """Parameters with gradients."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def load_for_training(
-    source: ModelSource, settings: TrainSettings, *, dtype: str = "auto", device: str = "auto"
-) -> LoadedModel:
-    """Load a pruned model; InputError where qlora cannot run, or the model cannot be loaded.
-
-    With ``dtype`` auto it is ``weights`` where whole weights are trained or solved for; with adapters it is that of
-    ``load_model``. qlora reads the weights once, straight into 4 bits.
-    """
-    method = METHODS[settings.method]
-    if method.base == "nf4":
-        from transformers import AutoModelForCausalLM
-
-        packed_as = quantization()
-        metadata = describe_source(source)
-        with quiet_transformers():
-            packed: Any = AutoModelForCausalLM.from_pretrained(
-                source.path, quantization_config=packed_as, device_map={"": 0}
-            )
-        tokenizer = load_tokenizer(source, False)
-        return LoadedModel(
-            tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers, packed.eval()
-        )
-    if not method.made_by and pick_device(device).type == "mps":
-        device = "cpu"  # seams are solved in float64, which MPS does not have
-    if dtype == "auto" and method.base == "float32":
-        dtype = "float32"
-    return load_model(source, dtype=dtype, device=device)
-
-
-TOLERANCE, SHARE = 1e-4, 1e-2
-"""Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
-of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong
-merge differs by as much as the adapters change."""
-
-
-class Merged(NamedTuple):
-    """A model with merged adapters, and the comparison with the adapter model."""
-
-    model: PreTrainedModel
-    max_abs_diff: float  # largest difference of a logit, both models in the dtype of the base
-    tolerance: float
-
-    def describe(self) -> str:
-        return (
-            f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
-            f"(up to {self.tolerance:.2g} is rounding)"
-        )
 
 
 def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
@@ -142,7 +185,8 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
             model, use_gradient_checkpointing=False
         )
     dropout = settings.dropout
-    if dropout and _has_stacked_experts(model):
+    # A mixture may keep its experts in one tensor, which PEFT adapts as a parameter, not as modules.
+    if dropout and any(isinstance(getattr(module, "down_proj", None), nn.Parameter) for module in model.modules()):
         logger.info("adapters of stacked experts take no dropout, so there is none (%s was set)", dropout)
         dropout = 0.0
     config = LoraConfig(
@@ -158,9 +202,18 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
     return get_peft_model(model, config)
 
 
-def _has_stacked_experts(model: PreTrainedModel) -> bool:
-    """True if a mixture keeps its experts in one tensor, which PEFT adapts as a parameter, not as modules."""
-    return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
+class Merged(NamedTuple):
+    """A model with merged adapters, and the comparison with the adapter model."""
+
+    model: PreTrainedModel
+    max_abs_diff: float  # largest difference of a logit, both models in the dtype of the base
+    tolerance: float
+
+    def describe(self) -> str:
+        return (
+            f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
+            f"(up to {self.tolerance:.2g} is rounding)"
+        )
 
 
 def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
@@ -231,13 +284,10 @@ def quantization() -> Any:
     )
 
 
-FINAL = "final"
-
-
 def remove_weights(folder: Path) -> None:
     """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``.
 
     For a healing whose checkpoint is complete. The loss curve stays.
     """
-    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL, Path(folder) / MARKS):
+    for path in (*folder.glob("checkpoint-*"), folder / FINAL, folder / MARKS):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.errors import InputError, VerificationError
 from layercut.healing import trainable
-from layercut.healing.checkpoint import stored_dtype, trained_model, write_adapter, write_healed
-from layercut.healing.methods import METHODS
-from layercut.healing.settings import TrainSettings
+from layercut.healing.checkpoint import UNTRAINED, healed_card, stored_dtype, write_healed, write_trained
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.healing.trainable import add_adapters, merge_adapters
 from layercut.models.sources import resolve
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
-from tests.support.healing import HEALING
+from tests.support.healing import HEALING, tiny_data
 from tests.support.tiny import CONFIGS, save_tiny, tiny_model
 
 SETTINGS = TrainSettings(rank=4, alpha=8)
 PLAN = CutPlan(num_layers=6, removed=(2, 4))
+SILENT: Any = lambda text: None  # noqa: E731
 IDS = torch.arange(40).reshape(2, 20)
 
 
@@ -81,11 +80,11 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve(str(cut))
-    model, checked, _ = trained_model(source, tmp_path / "adapter", METHODS["lora"])
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
-    entry = write_healed(
-        model, source, out=tmp_path / "healed", record=replace(HEALING, checked=[checked]), curve=curve
+    how, data = HealSettings(train=SETTINGS), tiny_data(8)
+    write_trained(
+        source, tmp_path / "adapter", how, data, out=tmp_path / "healed", entry=HEALING, curve=curve, say=SILENT
     )
     healed = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     assert healed.dtype == torch.bfloat16 and stored_dtype(tmp_path / "healed") == "bfloat16"
@@ -95,17 +94,18 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert AutoTokenizer.from_pretrained(tmp_path / "healed").chat_template
     plan = json.loads((tmp_path / "healed" / "plan.json").read_text())
     assert CutPlan.load(tmp_path / "healed" / "plan.json").removed == (2, 4)
-    assert plan["healing"] == [entry] and len(entry["checked"]) == 2
+    (entry,) = plan["healing"]
+    assert len(entry["checked"]) == 2
     assert entry["loss_curve"] == "healing_loss.jsonl"
     assert (tmp_path / "healed" / "healing_loss.jsonl").read_text() == '{"step": 1}\n'
     card = (tmp_path / "healed" / "README.md").read_text()
     assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
     assert "8 answers, 64 answer tokens" in card and "num examples" not in card
     with pytest.raises(InputError, match="not an empty folder"):
-        write_healed(model, source, out=tmp_path / "healed", record=HEALING)
+        write_healed(healed, source, out=tmp_path / "healed", entry=HEALING)
     # Healed again, the first healing is still told.
     again = resolve(str(tmp_path / "healed"))
-    write_healed(healed, again, out=tmp_path / "twice", record=replace(HEALING, method="seam"))
+    write_healed(healed, again, out=tmp_path / "twice", entry=HEALING | {"method": "seam"})
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
@@ -115,7 +115,17 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
-    write_adapter(resolve(str(cut)), tmp_path / "adapter", out=tmp_path / "kept", record=HEALING)
+    how = HealSettings(train=SETTINGS, keep_adapter=True)
+    out, source = tmp_path / "kept", resolve(str(cut))
+    write_trained(source, tmp_path / "adapter", how, tiny_data(8), out=out, entry=HEALING, say=SILENT)
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
     assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"
+
+
+def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained() -> None:
+    entry = HEALING | {"checked": []}
+    card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", entry | {"dropped": {"empty": 2}})
+    assert UNTRAINED not in card and card.startswith("# Pruned\n\nHealed after the cut: see below.\n\n## Healing\n")
+    assert "| dropped | empty 2 |" in card and "| removed | 2; 4 |" in card and "| channels |" not in card
+    assert healed_card("", entry).startswith("---\nlibrary_name: transformers\n")

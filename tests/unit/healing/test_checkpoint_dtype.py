@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def write(model: Any, cut: Path, out: Path, **more: Any) -> dict[str, Any]:
         model,
         resolve(str(cut)),
         out=out,
-        record=replace(HEALING, method="full"),
+        entry=HEALING | {"method": "full"},
         **({"judge": judge} | more),
     )
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.examples import IGNORED, encode_example, fitting, hold_out, match_tokens, num_loss_tokens
-from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data, tiny_records
+from layercut.healing.examples import IGNORED, encode_example, hold_out
+from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_records
 from tests.support.tiny import byte_tokenizer
 
 
@@ -53,13 +53,6 @@ def test_plain_prompts_end_with_their_stop_string_or_eos() -> None:
     assert tokenizer.decode(free.completion) == " 5<|im_end|>"
 
 
-def test_too_long_examples_are_left_out_whole() -> None:
-    data = tiny_data(4, held_out=0)
-    longest = max(map(len, data.train))
-    assert fitting(data.train, longest) == data.train
-    assert all(len(example) < longest for example in fitting(data.train, longest - 1))
-
-
 def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
     examples = [encode_example(byte_tokenizer(), one) for one in tiny_records(20)]
     one, other = hold_out(examples, 0.1, 42), hold_out(examples[::-1], 0.1, 42)
@@ -69,13 +62,3 @@ def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
     assert hold_out(examples, 0, 42).held_out == []
     with pytest.raises(InputError, match="no examples are left"):
         hold_out([], 0.1, 42)
-
-
-def test_matched_tokens_come_close_to_the_budget_from_below() -> None:
-    examples = tiny_data(24, held_out=0).train
-    for budget in (30, 100, 10_000):
-        chosen = match_tokens(examples, budget, seed=3)
-        total = num_loss_tokens(chosen)
-        assert total <= budget
-        left = [len(example.completion) for example in examples if example not in chosen]
-        assert all(total + length > budget for length in left)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layercut.healing.examples import IGNORED, StepsByLength, TrainingExample, encode_example, given, in_loss, rows
+from layercut.healing.examples import IGNORED, StepsByLength, TrainingExample, encode_example, in_loss, inputs_in, rows
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data
 from tests.support.loaded import tiny_loaded
@@ -33,7 +33,7 @@ def loss_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[float, Tensor]
     """Summed over the tokens in the loss."""
     model.zero_grad()
     places = in_loss(batch)
-    chosen = model(**given(batch), use_cache=False).logits[:, :-1][places].log_softmax(-1)
+    chosen = model(**inputs_in(batch), use_cache=False).logits[:, :-1][places].log_softmax(-1)
     loss = -chosen.gather(-1, batch["labels"][:, 1:][places][:, None]).sum()
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

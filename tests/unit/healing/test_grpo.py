@@ -13,10 +13,9 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.outline import check_method
-from layercut.healing.process_group import ProcessGroup
+from layercut.healing.outline import ProcessGroup, check_method
 from layercut.healing.prompt_sources import TaskPrompts
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
+from layercut.healing.prompts import NamedPrompt
 from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
 from layercut.study.healer import Healer
@@ -61,8 +60,8 @@ class Graders:
 
 
 def prompts_of(rule: Rule, count: int = 10, limit: int = 5) -> TaskPrompts:
-    asked = [PromptWithAnswer(NamedPrompt(str(index), f"{index * 37} is"), "") for index in range(count)]
-    samples = {one.prompt.id: f"item {one.prompt.id}" for one in asked}
+    asked = [NamedPrompt(str(index), f"{index * 37} is") for index in range(count)]
+    samples = {one.id: f"item {one.id}" for one in asked}
     return TaskPrompts(cast("Any", Graders(rule)), "short", cast("Any", samples), asked, (), limit)
 
 
@@ -80,10 +79,7 @@ def heal(
     num_held_out: int = 0,
     kill_at: int | None = None,
 ) -> Trained:
-    examples = [
-        TrainingExample(one.prompt.id, encode_prompt(byte_tokenizer(), one.prompt.prompt), (259,))
-        for one in task.answered
-    ]
+    examples = [TrainingExample(one.id, encode_prompt(byte_tokenizer(), one.prompt), (259,)) for one in task.prompts]
     data, cut = Data(examples[num_held_out:], examples[:num_held_out]), tiny_loaded("llama")
 
     def on_progress(done: int, total: int) -> None:
@@ -137,7 +133,7 @@ def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) 
     from layercut.surgery.plan import CutPlan
 
     engine = PlainEngine(tiny_loaded("llama"))
-    asked = [task.request(one.prompt) for one in task.answered[:5]]
+    asked = [task.request(prompt) for prompt in task.prompts[:5]]
     plan = CutPlan(num_layers=engine.num_layers)
     answers = [answer for batch in completions(engine, asked, plan, Decoding()) for answer in batch]
     wrong = sum(not by_first_token(answer) for answer in answers) / 5

@@ -17,7 +17,7 @@ from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
 from layercut.engine.decoding import DecodingPool
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
-from layercut.healing import on_policy
+from layercut.healing import distill
 from layercut.healing.examples import Data, encode_example
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
@@ -31,9 +31,10 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from benchmarks.rollouts import by_micro_batch
-from layercut.healing.on_policy import WINDOW, OnPolicyTrainer, RolloutLength, answering, repetition
+from layercut.healing.distill import WINDOW, OnPolicyTrainer, RolloutLength, answering, repetition
+from layercut.healing.examples import bare
 from layercut.healing.sft import Trained, train
-from layercut.healing.trainable import bare, make_trainable
+from layercut.healing.trainable import make_trainable
 
 DATA = tiny_data(24)
 UNCUT = CutPlan(num_layers=NUM_LAYERS)
@@ -91,12 +92,12 @@ def outcome(trained: Trained) -> tuple[list[dict[str, float]], bytes]:
 def test_losses_and_weights_are_those_of_micro_batches_answered_alone_by_the_plain_engine(
     more: dict[str, Any], window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_policy, "WINDOW", window)
-    monkeypatch.setattr(on_policy, "WASTED", 1.0)
+    monkeypatch.setattr(distill, "WINDOW", window)
+    monkeypatch.setattr(distill, "WASTED", 1.0)
     wanted, length = settings(**more), RolloutLength(2, 8)
     together = heal(tmp_path / "together", wanted, length=length)
     assert length.tokens == (2 if window == 8 else 8)
-    monkeypatch.setattr(on_policy, "fastest_engine", PlainEngine)
+    monkeypatch.setattr(distill, "fastest_engine", PlainEngine)
     alone = heal(tmp_path / "alone", wanted, kind=by_micro_batch(), length=RolloutLength(2, 8))
     assert outcome(together) == outcome(alone)
 
@@ -131,7 +132,7 @@ class Recorded:
 def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded, probed = Recorded(), probe._probed
     probes: list[LoadedModel] = []
-    monkeypatch.setattr(on_policy, "fastest_engine", recorded)
+    monkeypatch.setattr(distill, "fastest_engine", recorded)
     monkeypatch.setattr(probe, "_probed", lambda loaded: probes.append(loaded) or probed(loaded))
     heal(tmp_path, settings())
     assert [len(requests) for requests in recorded.asked] == [4, 4, 4]
@@ -156,10 +157,10 @@ def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
 
     class Watched(OnPolicyTrainer):
         def _logits(self, model: Any, inputs: dict[str, Any]) -> Any:
-            learned.append([tuple(row.input_ids[row.labels != -100].tolist()) for row in on_policy.rows(inputs)])
+            learned.append([tuple(row.input_ids[row.labels != -100].tolist()) for row in distill.rows(inputs)])
             return super()._logits(model, inputs)
 
-    monkeypatch.setattr(on_policy, "fastest_engine", Recorded(emptied))
+    monkeypatch.setattr(distill, "fastest_engine", Recorded(emptied))
     trained = heal(tmp_path, wanted, kind=Watched, records=records, data=Data(examples, []))
     given = [example.completion for example in examples]
     assert learned[1] == given[2:] and not set(learned[0]) & set(given)
@@ -171,7 +172,7 @@ def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
 def test_examples_with_one_prompt_get_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [record(str(index), f"say {index // 2}", f"number {index}") for index in range(4)]
     recorded = Recorded()
-    monkeypatch.setattr(on_policy, "fastest_engine", recorded)
+    monkeypatch.setattr(distill, "fastest_engine", recorded)
     data = Data([encode_example(byte_tokenizer(), one) for one in records], [])
     trained = heal(tmp_path, settings(max_steps=1), records=records, data=data)
     assert [len(requests) for requests in recorded.asked] == [2] and trained.steps == 1

@@ -11,10 +11,9 @@ import torch
 
 from layercut.engine.base import Completion
 from layercut.engine.plain import PlainEngine
-from layercut.healing.data import original_records
-from layercut.healing.examples import Data, encode_example, hold_out
-from layercut.healing.job import looks_of
-from layercut.healing.logits import lazy_logits_in_loss
+from layercut.healing.data import source_records
+from layercut.healing.examples import Data, encode_example, hold_out, lazy_logits_in_loss
+from layercut.healing.heal import accuracies_in
 from layercut.healing.prompt_sources import PromptGroup, TaskPrompts, task_prompts
 from layercut.healing.settings import TrainSettings
 from layercut.tasks import load_task
@@ -23,15 +22,15 @@ from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing import on_policy
-from layercut.healing.examples import given, in_loss
-from layercut.healing.on_policy import accuracy_of_held_out, answering
+from layercut.healing import distill
+from layercut.healing.distill import accuracy_of_held_out, answering
+from layercut.healing.examples import in_loss, inputs_in
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
 
 
 def data_of(found: TaskPrompts) -> Data:
-    records = original_records([PromptGroup(found.answered, found)])
+    records = source_records([PromptGroup(found.prompts, found)], need_answers=True)
     return hold_out([encode_example(byte_tokenizer(), one) for one in records], 0.25, seed=1)
 
 
@@ -47,7 +46,7 @@ def test_what_the_learner_gets_right_stands_in_the_loss_curve(tmp_path: Path, mo
     trained = train(make_trainable(cut.model, settings), byte_tokenizer(), data, settings, tmp_path, look=look)
     wanted = sum(int(name[-1], 16) % 2 == 0 for name in asked) / 4
     name = "accuracy of arithmetic (short, n=4)"
-    assert looks_of(trained.curve) == [{"step": step, name: wanted} for step in (0, 2, 4)]
+    assert accuracies_in(trained.curve) == [{"step": step, name: wanted} for step in (0, 2, 4)]
     rates = [line["learning_rate"] for line in trained.curve if "learning_rate" in line]
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
 
@@ -81,7 +80,7 @@ def test_answers_to_held_out_questions_are_those_of_the_plain_engine(
     monkeypatch.setattr(TaskPrompts, "are_right", all_right)
     look = accuracy_of_held_out([found], data, cut, 4)
     assert look(model) == {"accuracy of copy (short, n=4)": 1.0}
-    monkeypatch.setattr(on_policy, "fastest_engine", PlainEngine)
+    monkeypatch.setattr(distill, "fastest_engine", PlainEngine)
     look(model)
     shared, plain = recorded[:4], recorded[4:]
     assert sorted(shared, key=lambda one: one.id) == sorted(plain, key=lambda one: one.id)
@@ -96,6 +95,6 @@ def test_the_head_is_asked_only_where_something_is_learnt(family: str) -> None:
     labels[0, :4], labels[1, :9], labels[2, :6] = -100, -100, -100
     batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
-        whole = model(**given(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
+        whole = model(**inputs_in(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
         assert torch.allclose(lazy_logits_in_loss(model, batch).states_ND, whole, atol=1e-5)
     assert len(whole) == 8 + 3 + 6

@@ -28,10 +28,10 @@ def test_sources_stand_one_after_the_other_with_their_own_limits(file: Path) -> 
             PromptSpec(source=str(file), skip=1, limit=2),
         ]
     )
-    assert [len(part.answered) for part in source.parts] == [3, 2, 2]
+    assert [len(part.prompts) for part in source.parts] == [3, 2, 2]
     items = [prompt.id.split()[0] for part in source.parts[:2] for prompt in part.prompts]
     assert len(set(items)) == 5, "skipped items are the other source's"
-    assert [answered.answer for answered in source.parts[2].answered] == ["It is 1", "It is 2"]
+    assert [prompt.answer for prompt in source.parts[2].prompts] == ["It is 1", "It is 2"]
     assert [task.readout for task in source.tasks] == ["chain", "short"]
     assert source.max_new_tokens == 256, "files may hold longer answers than the tasks"
     assert [part["n"] for part in source.describe()["parts"]] == [3, 2, 2]

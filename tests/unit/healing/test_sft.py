@@ -10,9 +10,8 @@ import torch
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
-from layercut.healing.memory import training_disk
-from layercut.healing.methods import OBJECTIVES
-from layercut.healing.settings import TrainSettings
+from layercut.healing.outline import training_disk
+from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
@@ -22,9 +21,8 @@ from tests.support.tiny import byte_tokenizer, save_tiny, tiny_model
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import DistillTrainer
+from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
 from layercut.healing.examples import StepsByLength, encode_example
-from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
 from layercut.healing.sft import Trained, last_checkpoint, steps_of_marks, train
 from layercut.healing.trainable import make_trainable
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from layercut.healing import logits
-from layercut.healing.examples import given, in_loss
-from layercut.healing.logits import Logits, lazy_logits_in_loss, over_rows, token_losses
+from layercut.healing import examples
+from layercut.healing.examples import Logits, in_loss, inputs_in, lazy_logits_in_loss, over_rows, token_losses
 from layercut.healing.settings import TrainSettings
 from tests.support.healing import tiny_data
 from tests.support.tiny import CONFIGS, tiny_model
@@ -41,13 +40,13 @@ def targets_of(batch: dict[str, Any]) -> Tensor:
 
 def logits_in_loss(model: Any, batch: dict[str, Any]) -> Tensor:
     """All logits (N, V) at once."""
-    made: Tensor = model(**given(batch), use_cache=False).logits[:, :-1]
+    made: Tensor = model(**inputs_in(batch), use_cache=False).logits[:, :-1]
     return made[in_loss(batch)]
 
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logits, "CHUNK_SIZE", ROWS * VOCABULARY)
+    monkeypatch.setattr(examples, "CHUNK_SIZE", ROWS * VOCABULARY)
 
 
 @pytest.mark.parametrize("kind", ["sft", *KINDS])

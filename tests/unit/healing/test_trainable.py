@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.methods import OBJECTIVES
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.models.loading import load_model
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import changed_since, cut_checkpoint
@@ -28,11 +27,10 @@ from tests.unit.surgery.test_width import thin_plan
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing import pair as pairs
-from layercut.healing.job import ToTrain, objective_of
-from layercut.healing.pair import load_pair, own_parameters
+from layercut.healing import trainable
+from layercut.healing.heal import objective_of
 from layercut.healing.sft import Trained, train
-from layercut.healing.trainable import make_trainable
+from layercut.healing.trainable import load_pair, make_trainable, own_parameters
 
 DATA = tiny_data(16)
 REMOVED = (1, 4)
@@ -65,14 +63,14 @@ def heal(
 ) -> Trained:
     pruned, teacher = models(folder)
     cut = cut or pruned
-    pair = load_pair(cut, teacher, wanted)
-    options = objective_of(pair, teacher, wanted, ToTrain(DATA, folder), tiny_records(16))
+    loaded, uncut = load_pair(cut, teacher, wanted)
+    options = objective_of(loaded, uncut, wanted, DATA, tiny_records(16))
 
     def on_progress(done: int, total: int) -> None:
         if done == kill_at:
             raise Killed
 
-    model = make_trainable(pair.cut.model, wanted)
+    model = make_trainable(loaded.model, wanted)
     return train(model, byte_tokenizer(), DATA, wanted, folder / name, on_progress=on_progress, **options)
 
 
@@ -89,7 +87,7 @@ def test_the_losses_and_adapters_are_those_of_two_models(
 ) -> None:
     assert own_parameters(*models(tmp_path, family), settings()) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "own_parameters", lambda *args: None)
+        patch.setattr(trainable, "own_parameters", lambda *args: None)
         two = result(heal(tmp_path, "two", settings()))
     assert result(heal(tmp_path, "one", settings())) == two
     losses = [line["loss"] for line in two[0] if "loss" in line]
@@ -105,7 +103,7 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 ) -> None:
     models(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "own_parameters", lambda *args: None)
+        patch.setattr(trainable, "own_parameters", lambda *args: None)
         two = result(heal(tmp_path, "two", settings(**more)))
     with pytest.raises(Killed):
         heal(tmp_path, "one", settings(**more), kill_at=3)
@@ -115,19 +113,19 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
     from layercut.healing.distill import DistillTrainer
-    from layercut.healing.sft import _shared_arguments
+    from layercut.healing.sft import shared_arguments
     from tests.unit.healing.test_examples_batches import batch_of
 
     def gradients() -> dict[str, torch.Tensor]:
         cut, teacher = models(tmp_path)
-        pair = load_pair(cut, teacher, wanted)
-        options = objective_of(pair, teacher, wanted, ToTrain(DATA, tmp_path), [])
+        loaded, uncut = load_pair(cut, teacher, wanted)
+        options = objective_of(loaded, uncut, wanted, DATA)
         assert options.pop("trainer") is DistillTrainer
-        model = make_trainable(pair.cut.model, wanted)
+        model = make_trainable(loaded.model, wanted)
         trainer = DistillTrainer(
             model=model,
             args=DistillTrainer.arguments(
-                _shared_arguments(model, wanted, tmp_path / "unused", has_held_out=False), wanted
+                shared_arguments(model, wanted, tmp_path / "unused", has_held_out=False), wanted
             ),
             processing_class=byte_tokenizer(),
             train_dataset=DistillTrainer.dataset(DATA.train),
@@ -140,7 +138,7 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
 
     wanted = settings(dropout=0.0)
     found = gradients()
-    monkeypatch.setattr(pairs, "own_parameters", lambda *args: None)
+    monkeypatch.setattr(trainable, "own_parameters", lambda *args: None)
     expected = gradients()
     assert found.keys() == expected.keys() and any(one.abs().max() > 0 for one in found.values())
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -186,7 +184,6 @@ def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
     return ModelHandle(ModelSettings(model=str(folder / "repaired"), dtype="float32", device="cpu"))
 
 
-@pytest.mark.parametrize("by_name", [True, False])
 @pytest.mark.parametrize(
     ("family", "own"),
     [
@@ -196,13 +193,11 @@ def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
     ],
 )
 def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
-    family: str, own: tuple[str, ...], by_name: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, teacher = models(tmp_path, family)
     mine = repaired(tmp_path, own)
     count = own_parameters(mine, teacher, settings())
-    if not by_name:
-        monkeypatch.setattr(pairs, "put_changed", lambda *args: False)
     loaded, uncut = load_pair(mine, teacher, settings())
     assert uncut is not None
     places = {one.data_ptr() for one in uncut.model.parameters()}
@@ -223,8 +218,8 @@ def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
         return result(heal(tmp_path, name, settings(), cut=mine))
 
     one = trained("one")
-    monkeypatch.setattr(pairs, "own_parameters", lambda *args: None)
-    assert load_pair(mine, teacher, settings()).uncut is None and trained("two") == one
+    monkeypatch.setattr(trainable, "own_parameters", lambda *args: None)
+    assert trained("two") == one
 
 
 def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
@@ -238,7 +233,6 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     assert own_parameters(cut, teacher, settings()) == 0
     for more in ({"method": "full"}, {"method": "last-k"}, {"objective": "sft"}):
         assert own_parameters(cut, teacher, settings(**more)) is None, more
-        assert load_pair(cut, teacher, settings(**more)).uncut is None
     half, _ = models(tmp_path, dtype="bfloat16")
     assert own_parameters(half, teacher, settings()) is None and own_parameters(cut, half, settings()) is None
 
@@ -284,11 +278,11 @@ def test_a_thinner_model_is_made_of_the_teachers_weights(tmp_path: Path) -> None
     cut_checkpoint(tmp_path / "uncut", plan, tmp_path / "cut")
     cut, teacher = models(tmp_path)
     assert own_parameters(cut, teacher, settings()) == 0
-    pair = load_pair(cut, teacher, settings())
+    loaded, uncut = load_pair(cut, teacher, settings())
     alone = load_model(str(tmp_path / "cut"), device="cpu").model
     ids = torch.arange(40).reshape(2, 20)
     with torch.no_grad():
-        assert torch.equal(pair.cut.model(input_ids=ids).logits, alone(input_ids=ids).logits)
-        assert pair.uncut is not None
-        assert torch.equal(pair.uncut.model(input_ids=ids).logits, whole.loaded.model(input_ids=ids).logits)
+        assert torch.equal(loaded.model(input_ids=ids).logits, alone(input_ids=ids).logits)
+        assert uncut is not None
+        assert torch.equal(uncut.model(input_ids=ids).logits, whole.loaded.model(input_ids=ids).logits)
     assert result(heal(tmp_path, "run", settings()))[0]
