@@ -1,12 +1,9 @@
 """The checkpoint of a healed model: merged weights in a dtype that keeps the training gain, or a PEFT adapter.
 
-Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
-moved by less than half of such a step rounds back, so rounding to the nearest undoes all small updates. The written
-weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on held-out examples.
-Where rounding to the nearest loses more than ``SHARE`` of the healing gain, or where no loss can tell, weights are
-rounded stochastically (up with the probability of the remainder, so updates survive in the mean). Weights keep the
-pruned checkpoint's dtype, also where both cost more, which is then recorded; ``save_dtype`` names another dtype. All
-losses are computed in float32 arithmetic, as rounded weights run on a CPU.
+A weight that moved by less than half a step of bfloat16 rounds back, so rounding to the nearest undoes small updates.
+Written weights are therefore reloaded and compared with the trained model, by the logits and by the loss on held-out
+examples, in float32. Where rounding to the nearest loses more than ``SHARE`` of the healing gain, or where no loss can
+tell, it is stochastic: up with the probability of the remainder, so updates survive in the mean.
 """
 
 # Shapes: N tokens in the loss, V vocabulary.
@@ -56,7 +53,7 @@ ROUNDINGS = {"float32": ("none",), "float16": ("nearest",), "bfloat16": ("neares
 _WORDS = {"none": "", "nearest": ", rounded to the nearest", "stochastic": ", rounded stochastically"}
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _BATCH = 4
-_IN_LINES = {"held_out_loss", "looks", "loss_tokens", "num_examples", "seams", "checked", "written"}
+_IN_LINES = {"held_out_loss", "loss_tokens", "num_examples", "seams", "checked", "written"}
 """Keys of an entry that the card shows in lines, and not in its table."""
 
 
@@ -119,9 +116,8 @@ def write_healed(
 ) -> dict[str, Any]:
     """Write the healed model as the pruned one's folder with other weights, complete or not at all.
 
-    Tokenizer, generation config and chat template are copied; ``plan.json`` keeps the cut's plan, and its ``healing``
-    list gets an entry, which is returned. The folder is reloaded with plain transformers and compared before it takes
-    its name.
+    ``plan.json`` keeps the cut's plan, and its ``healing`` list gets an entry, which is returned. The folder is
+    reloaded with plain transformers and compared before it takes its name.
 
     Args:
         model: in float32; afterwards it holds the written weights.
@@ -136,9 +132,9 @@ def write_healed(
         VerificationError: the reloaded model is another one.
     """
     with new_directory(out) as folder:
-        written = _write_weights(model, folder, stored_dtype(cut.path) if dtype == "auto" else dtype, judge)
-        checked = [*entry.get("checked", ()), written.describe(judge)]
-        return _complete(cut.path, folder, {**entry, "written": written.to_dict(judge)}, checked, curve)
+        dtype = stored_dtype(cut.path) if dtype == "auto" else dtype
+        written, line = _write_weights(model, folder, dtype, judge)
+        return _complete(cut.path, folder, {**entry, "written": written}, [*entry.get("checked", ()), line], curve)
 
 
 def stored_dtype(folder: Path) -> str:
@@ -176,12 +172,7 @@ def _complete(
 
 
 def healed_card(cut_card: str, entry: Mapping[str, Any]) -> str:
-    """README.md of a healed checkpoint.
-
-    Args:
-        cut_card: README.md of the pruned checkpoint, whose text stays; empty where there is none.
-        entry: of ``healing`` in plan.json.
-    """
+    """README.md of a healed checkpoint: that of the pruned one, empty where there is none, and the entry."""
     text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
     if not text:
         front = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---"
@@ -250,62 +241,42 @@ def _sum_of_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
     return cross_entropy(logits_CV.float(), targets_C, reduction="sum")[None]
 
 
-class Written(NamedTuple):
-    """The weights on disk, compared with the trained ones."""
+def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judge | None) -> tuple[dict[str, Any], str]:
+    """Write ``model`` with the first rounding that costs little, or the one that costs least, and read it back.
 
-    dtype: str
-    rounding: str
-    logit_difference: float  # the largest on random tokens
-    trained: float
-    written: float  # losses; NaN without examples
-    note: str = ""  # the cost of rounding, where it is more than ``SHARE`` of the gain
-
-    def to_dict(self, judge: Judge | None) -> dict[str, Any]:
-        """For plan.json."""
-        metadata = {"dtype": self.dtype, "rounding": self.rounding, "logit_difference": self.logit_difference}
-        if judge is None:
-            return metadata
-        losses = {"before": judge.before, "trained": self.trained, "written": self.written}
-        on = {"n": len(judge.examples), "held_out": judge.are_held_out}
-        return metadata | {"loss": {name: value for name, value in losses.items() if value == value} | on}
-
-    def describe(self, judge: Judge | None) -> str:
-        text = f"written in {self.dtype}{_WORDS[self.rounding]}: a logit differs from the trained model's by at most "
-        text += f"{self.logit_difference:.2g}"
-        if judge is not None:
-            where = f"{'held-out' if judge.are_held_out else 'training'} example{'s' * (len(judge.examples) != 1)}"
-            text += f"; loss on {len(judge.examples)} {where} before healing {judge.before:.4f}, trained "
-            text += f"{self.trained:.4f}, written {self.written:.4f}"
-        return text + (f"; {self.note}" if self.note else "")
-
-
-def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judge | None) -> Written:
-    """Write ``model`` with the first rounding that costs little, or the one that costs least, and read it back."""
+    Returns the entry ``written`` of plan.json, and a line on what was checked.
+    """
     model.eval()  # type: ignore[no-untyped-call]
-    expected = probe_logits(model)
+    expected, reloaded = probe_logits(model), None
     trained = math.nan if judge is None else mean_loss(model, judge.examples)
-    tries: list[Written] = []
-    reloaded: Any = None
+    losses: dict[str, float] = {}
+    differences: dict[str, float] = {}
     for rounding in ROUNDINGS[dtype] if judge is not None else ROUNDINGS[dtype][-1:]:
         reloaded = None  # frees the one before
         reloaded = _write(model, folder, dtype, rounding)
-        loss = math.nan if judge is None else mean_loss(reloaded, judge.examples)
-        difference = (probe_logits(reloaded) - expected).abs().max().item()
-        tries.append(Written(dtype, rounding, difference, trained, loss))
-        if judge is None or not judge.costs(trained, loss):
+        differences[rounding] = (probe_logits(reloaded) - expected).abs().max().item()
+        losses[rounding] = math.nan if judge is None else mean_loss(reloaded, judge.examples)
+        if judge is None or not judge.costs(trained, losses[rounding]):
             break
-    result = tries[-1]
-    if judge is not None and judge.costs(trained, result.written):  # every rounding costs too much
-        result = min(tries, key=lambda written: written.written)
-        if result is not tries[-1]:
-            reloaded = _write(model, folder, dtype, result.rounding)
-        cost = judge.explain(trained, result.written)
-        result = result._replace(note=f"rounding costs {cost}; `save_dtype` float32 costs nothing")
-    elif judge is not None and result is not tries[0]:
-        cost = judge.explain(trained, tries[0].written)
-        result = result._replace(note=f"rounding to the nearest would cost {cost}")
+    note, first = "", next(iter(losses))
+    if judge is not None and judge.costs(trained, losses[rounding]):  # every rounding costs too much
+        last, rounding = rounding, min(losses, key=losses.__getitem__)
+        reloaded = reloaded if rounding == last else _write(model, folder, dtype, rounding)
+        note = f"; rounding costs {judge.explain(trained, losses[rounding])}; `save_dtype` float32 costs nothing"
+    elif judge is not None and rounding != first:
+        note = f"; rounding to the nearest would cost {judge.explain(trained, losses[first])}"
     _check(model, reloaded, folder, dtype)
-    return result
+    entry: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "logit_difference": differences[rounding]}
+    line = f"written in {dtype}{_WORDS[rounding]}: a logit differs from the trained model's by at most "
+    line += f"{differences[rounding]:.2g}"
+    if judge is not None:
+        measured = {"before": judge.before, "trained": trained, "written": losses[rounding]}
+        entry["loss"] = {name: value for name, value in measured.items() if not math.isnan(value)}
+        entry["loss"] |= {"n": len(judge.examples), "held_out": judge.are_held_out}
+        where = f"{'held-out' if judge.are_held_out else 'training'} example{'s' * (len(judge.examples) != 1)}"
+        line += f"; loss on {len(judge.examples)} {where} before healing {judge.before:.4f}, trained {trained:.4f}, "
+        line += f"written {losses[rounding]:.4f}"
+    return entry, line + note
 
 
 def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
@@ -319,10 +290,9 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
     model.config.dtype = getattr(torch, dtype)
     try:
         for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
-            stochastic = rounding == "stochastic"
-            parameter.data = (
-                stochastic_bfloat16(parameter.data, generator) if stochastic else parameter.data.to(model.config.dtype)
-            )
+            weights = parameter.data
+            is_drawn = rounding == "stochastic"
+            parameter.data = stochastic_bfloat16(weights, generator) if is_drawn else weights.to(model.config.dtype)
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")
         write_json(folder / "config.json", with_older_fields(read_config(folder)))
@@ -338,11 +308,7 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
 
 
 def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
-    upper.
-
-    The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
-    """
+    """Float32 as bfloat16, each number rounded up or down at random so that their mean is the number itself."""
     noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator, device=generator.device)
     noise = noise.to(weights.device)
     bits = weights.float().contiguous().view(torch.int32)

@@ -1,14 +1,9 @@
 """Distillation on the teacher's distributions, on given answers or on those of the pruned model itself (on-policy).
 
-The teacher is the original model, in memory with the pruned one; its logits are computed when needed. Examples, tokens
-in the loss and checkpoints equal those of fine-tuning.
-
 On-policy is generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD
-(arXiv:2607.13124). A pruned model should train on its own mistakes. But at first its answers repeat themselves, and
-long repetitive answers cost most and help least. So answers start short and grow as repetition falls. Within an
-optimizer step the weights do not change. So all its answers are written together, whatever its micro batches are, by
-the fastest engine that runs the model. A draw depends on the seed and the request's id alone, so a resumed training
-draws the same answers. Held-out questions are answered in the same way.
+(arXiv:2607.13124): at first a pruned model's answers repeat themselves, and long repetitive answers cost most and help
+least. All answers of an optimizer step are written together, by the fastest engine that runs the model. A draw depends
+on the seed and the request's id alone, so a resumed training draws the same answers.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, one answer after the other, V vocabulary.
@@ -17,8 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,12 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest
+from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.probe import fastest_engine
 from layercut.engine.rows import Tokens
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import (
-    Data,
     Logits,
     TrainingExample,
     at_least_float32,
@@ -43,13 +36,11 @@ from layercut.healing.examples import (
     over_rows,
     rows,
 )
-from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import OBJECTIVES
 from layercut.healing.sft import HealingTrainer
 from layercut.models.loading import LoadedModel
 from layercut.runs.atomic import write_json
-from layercut.runs.healing import ACCURACY
 from layercut.surgery.checkpoint import earlier_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -58,7 +49,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KINDS = ("forward-kl", "reverse-kl")
-BATCH = 64
 WINDOW = 8  # batches of answers that decide together whether answers may grow
 WASTED = 0.2  # mean share of repeated 4-grams below which answers double in length
 _STATE = "rollouts.json"
@@ -162,13 +152,14 @@ class RolloutLength:
         self._recent = deque(state["recent"], maxlen=WINDOW)
 
 
-@contextmanager
-def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[Engine]:
-    """An engine over the current weights, with adapters and without dropout; training mode comes back afterwards.
+def answers_in_training(
+    model: Any, cut: LoadedModel, batch_size: int, requests: Sequence[GenerationRequest], decoding: Decoding
+) -> list[Completion]:
+    """Answers of the current weights, with adapters and without dropout; training mode comes back afterwards.
 
-    The shared engine where it runs the model, which is asked once in a training, else the plain one. It is a new one
-    each time, so keys and values of earlier weights are never read. It computes in the dtype of the weights: the
-    autocast that accelerate puts around ``forward`` of a model in training is left out.
+    The shared engine writes them where it runs the model, which is asked once in a training, else the plain one. It is
+    a new one each time, so keys and values of earlier weights are never read. It computes in the dtype of the weights:
+    the autocast that accelerate puts around ``forward`` of a model in training is left out.
 
     Args:
         model: in training, as ``make_trainable`` gives it.
@@ -178,44 +169,13 @@ def answering(model: Any, cut: LoadedModel, batch_size: int) -> Iterator[Engine]
     was_training, autocasting = model.training, vars(model).pop("forward", None)
     model.eval()
     try:
-        yield fastest_engine(replace(cut, model=bare(model)), batch_size=batch_size)
+        engine = fastest_engine(replace(cut, model=bare(model)), batch_size=batch_size)
+        replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
+        return [answer for _, batch in replies for answer in batch]
     finally:
         model.train(was_training)
         if autocasting is not None:
             model.forward = autocasting
-
-
-def answers_in_training(
-    model: Any, cut: LoadedModel, batch_size: int, requests: Sequence[GenerationRequest], decoding: Decoding
-) -> list[Completion]:
-    """The current weights' answers; see ``answering``."""
-    with answering(model, cut, batch_size) as engine:
-        replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
-        return [answer for _, batch in replies for answer in batch]
-
-
-def accuracy_of_held_out(
-    tasks: Sequence[TaskPrompts], data: Data, cut: LoadedModel, count: int
-) -> Callable[[Any], dict[str, float]]:
-    """A function from the model in training to its accuracies, as ``accuracy of TASK (READOUT, n=COUNT)``.
-
-    It grades greedy answers to the first ``count`` held-out questions of each task, never to those trained on.
-    """
-    held_out = [example.id for example in data.held_out]
-    names = [[name for name in held_out if name in task.samples][:count] for task in tasks]
-
-    def look(model: Any) -> dict[str, float]:
-        accuracies = {}
-        for task, of_task in zip(tasks, names, strict=True):
-            if of_task:
-                prompts = {prompt.id: prompt for prompt in task.prompts}
-                requests = [task.request(prompts[name]) for name in of_task]
-                right = task.are_right(answers_in_training(model, cut, BATCH, requests, Decoding()))
-                name = f"{ACCURACY}{task.task.name} ({task.readout}, n={len(of_task)})"
-                accuracies[name] = sum(right) / len(of_task)
-        return accuracies
-
-    return look
 
 
 class OnPolicyTrainer(DistillTrainer):

@@ -1,18 +1,12 @@
 """Training examples, their batches, and losses on them: token ids of prompt and completion, the loss on the latter.
 
-The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from.
-The completion's ids follow, and then the token that ends a turn, which is in the loss too.
+The prompt's ids are those that generation begins from; the completion's follow, with the token that ends a turn.
+With ``packing`` the examples of a micro batch share one row. Positions begin again with each example, and transformers
+makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
 
-A step's examples are drawn at random and then sorted by length. Its micro batches hold examples of similar length, so
-there is little padding. The gradient of the step does not depend on the order. With ``packing`` there is no padding:
-the examples of a micro batch share one row. Positions begin again with each example, and attention stays within it.
-transformers makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
-
-A loss over the vocabulary keeps several tensors of the size of its logits for the backward pass. In float32 each takes
-4 N V bytes: 4.2 GB for 8,192 tokens of a vocabulary of 128,256. Here the model's body runs once, and its head runs over
-chunks of rows. In the backward pass each chunk is computed again, so the logits of one chunk exist at a time. Liger
-Kernel (arXiv:2410.10989) and Cut Cross-Entropy (arXiv:2411.09009) do likewise for the cross-entropy; this is for any
-loss. Losses of rows do not depend on each other, so the chunks change nothing but rounding.
+Logits of one chunk of rows exist at a time: the model's body runs once, its head over chunks, and in the backward pass
+each chunk is computed again. Liger Kernel (arXiv:2410.10989) and Cut Cross-Entropy (arXiv:2411.09009) do likewise for
+the cross-entropy; this is for any loss. Losses of rows do not depend on each other, so only rounding changes.
 """
 
 # Shapes: B rows, T tokens, N tokens in the loss, C of them in a chunk, P columns that have any, D hidden size, V

@@ -1,7 +1,5 @@
-"""GRPO by TRL: reinforcement learning from the task's grades of the pruned model's own answers, without a teacher.
+"""GRPO by TRL (DeepSeekMath, arXiv:2402.03300): reinforcement learning from the task's grades of own answers.
 
-Group relative policy optimization (DeepSeekMath, arXiv:2402.03300): the model answers each prompt several times, and an
-answer counts by how much better its grade is than those of the others. The loss is the default of TRL's GRPOTrainer.
 The answers are written by the fastest engine that runs the model, within the task's limits and stop strings. TRL's
 trainer resumes from its own checkpoint, and the result may then differ from that of a run without a stop.
 """
@@ -20,12 +18,14 @@ from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.errors import InputError
-from layercut.healing.distill import BATCH, answers_in_training
+from layercut.healing.distill import answers_in_training
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import Watched
 from layercut.models.loading import LoadedModel
+
+BATCH = 64  # questions that are answered at once
 
 
 class Question(NamedTuple):

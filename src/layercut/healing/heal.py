@@ -39,7 +39,7 @@ from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
-from layercut.runs.healing import ACCURACY, CHECKPOINT, MARKS, healing_lines
+from layercut.runs.healing import CHECKPOINT, MARKS, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -283,7 +283,6 @@ def _heal_by_training(
         "tokens": trained.tokens,
         "seconds": round(trained.seconds, 1),
         "stopped_early": trained.stopped_early,
-        "looks": accuracies_in(trained.curve),
         "held_out_loss": trained.held_out,
     }
     if not train.answers_itself:
@@ -313,10 +312,6 @@ def _train(
 
     loaded, uncut = load_pair(cut, teacher, settings, say)
     options = objective_of(loaded, uncut, settings, data, records, tasks)
-    if settings.graded:
-        from layercut.healing.distill import accuracy_of_held_out
-
-        options["look"] = accuracy_of_held_out(tasks, data, loaded, settings.graded)
     model = make_trainable(loaded.model, settings)
     say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
     settings = within_memory(cut, teacher if settings.needs_teacher else None, settings, data, say)
@@ -344,9 +339,3 @@ def objective_of(
     teacher = None if uncut is None else uncut.model
     options = trainer.options(cut=cut, teacher=teacher, settings=settings, data=data, records=records, tasks=tasks)
     return {"trainer": trainer, **options}
-
-
-def accuracies_in(curve: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The step and the accuracies on held-out questions, of every evaluation that asked some."""
-    shares = [{name: value for name, value in line.items() if name.startswith(ACCURACY)} for line in curve]
-    return [{"step": line["step"], **share} for line, share in zip(curve, shares, strict=True) if share]

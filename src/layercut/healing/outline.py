@@ -1,9 +1,4 @@
-"""What ``generate`` and ``heal`` would ask, train and write (``--dry-run``), what is refused first, and what fits.
-
-A process group is started by ``accelerate launch`` or ``torchrun``. Its first process does everything that happens
-once: it owns the run folder, runs the teacher and writes the checkpoint. The others wait for its examples, train with
-it, and exit.
-"""
+"""What ``generate`` and ``heal`` would ask, train and write (``--dry-run``), what is refused first, and what fits."""
 
 from __future__ import annotations
 
@@ -46,7 +41,11 @@ _RECORD = 2000  # bytes of a record with its prompt and answer, about
 
 
 class ProcessGroup(NamedTuple):
-    """Rank of this process, and number of processes."""
+    """Rank of this process, and number of processes, as ``accelerate launch`` or ``torchrun`` starts them.
+
+    The first one owns the run folder, runs the teacher and writes the checkpoint. The others wait for its examples,
+    train with it, and exit.
+    """
 
     rank: int
     size: int
@@ -181,8 +180,6 @@ def check_method(train: TrainSettings, group: ProcessGroup, source: PromptSource
     method = METHODS[train.method]
     if source is not None and train.is_graded and not source.is_graded:
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
-    if group.size > 1 and train.graded:
-        raise InputError(f"graded questions are for one process, and {group.size} were launched; leave `graded` out.")
     if group.size > 1 and (not method.is_distributed or train.answers_itself):
         what = train.objective if train.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")

@@ -38,29 +38,20 @@ class AnswerRecord(TypedDict):
     num_prompt_tokens: NotRequired[int]
     num_new_tokens: NotRequired[int]
     seed: NotRequired[int]
-    model_hash: NotRequired[str]
-    """Of the model that answered."""
-    removed: NotRequired[list[int]]
-    """Layers that it was without."""
-    channels: NotRequired[str]
-    """Key of its MLP channels, where some were missing."""
-    stop: NotRequired[list[str]]
-    """Strings that ended the answer."""
-    begins: NotRequired[str]
-    """The beginning that all answers share."""
+    model_hash: NotRequired[str]  # of the model that answered
+    removed: NotRequired[list[int]]  # layers that it was without
+    channels: NotRequired[str]  # key of its MLP channels, where some were missing
+    stop: NotRequired[list[str]]  # strings that ended the answer
+    begins: NotRequired[str]  # the beginning that all answers share
     task: NotRequired[str]
-    source: NotRequired[str]
-    """File or data set of the prompt, where it is no task's."""
+    source: NotRequired[str]  # file or data set of the prompt, where it is no task's
     right: NotRequired[bool]
 
 
 def read_prompts(
     path: Path, *, system: str | None = None, plain: bool = False, limit: int | None = None
 ) -> list[NamedPrompt]:
-    """Prompts of a ``.txt`` file (one a line), ``.jsonl``, ``.json``, ``.csv`` (all also gzipped) or ``.parquet`` file.
-
-    For arguments and errors see ``prompts_in``.
-    """
+    """Prompts of a ``.txt`` (one a line), ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file; see ``prompts_in``."""
     rows: Iterable[DataRow]
     if path.name.endswith((".txt", ".txt.gz")):
         lines = enumerate(read_text(path, "prompts").splitlines(), 1)
@@ -79,23 +70,19 @@ def prompts_in(
     limit: int | None = None,
     left_out: list[str] | None = None,
 ) -> list[NamedPrompt]:
-    """The prompts of rows, with the answers in the same rows.
+    """The prompts of rows, with the answers in the same rows; rows are read no further than ``limit`` needs.
 
     A row's columns may be ``messages`` or ``conversations`` (turns with role and content, or from and value),
     ``prompt`` (text or turns), ``question``, or ``instruction`` with an optional ``input`` (of several ``instances``,
-    the first). The whole conversation is kept, except a last turn by the assistant: that is the row's own answer; else
-    the answer is the column ``output``, ``answer``, ``response`` or ``completion``. A column ``system`` goes before a
-    conversation that has no system message. The id is the row's ``id``, or else a hash of the prompt. Of rows with the
-    same prompt the first counts.
+    the first). A last turn by the assistant is the row's own answer; else the column ``output``, ``answer``,
+    ``response`` or ``completion``. The id is the row's ``id``, or else a hash of the prompt. Of rows with the same
+    prompt the first counts.
 
     Args:
-        rows: read no further than needed.
         source: name of the source, for messages.
         system: a system message put before conversations that have none.
         plain: give the text unchanged instead of a conversation; only for rows of a single turn.
-        limit: at most this many prompts.
-        left_out: collects why rows cannot be asked, for data that the user cannot repair; without it, the first such
-            row is an error.
+        left_out: collects why rows cannot be asked; without it, the first such row is an error.
 
     Raises:
         InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.

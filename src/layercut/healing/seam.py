@@ -2,17 +2,14 @@
 
 ReplaceMe (arXiv:2505.02819): the MLP of the last layer before a cut should add what brings the residual stream closest
 to the original model's stream after the cut. With x what that MLP adds, y the rest of the stream and h the original
-model's stream, M minimises the mean over tokens of |x M + y - h|^2 / |x + y - h|^2. ReplaceMe has no divisor, which
-gives every token the same weight. The first token of a text has a norm dozens of times larger than the others and would
-dominate a plain sum of squares. Sums are kept in float64, D x D for any amount of text. Seams are solved from the
-bottom up, each in the model with the earlier seams repaired; both models' streams are carried along, so that each layer
-runs once or twice.
+model's stream, M minimises the mean over tokens of |x M + y - h|^2 / |x + y - h|^2. ReplaceMe has no divisor; without
+it the first token of a text, whose norm is dozens of times larger, would dominate. Sums are kept in float64, D x D for
+any amount of text. Seams are solved from the bottom up, each in the model with the earlier seams repaired.
 
 The kind ``projection`` is ours. It solves for the whole last matrix W of that MLP. With a the matrix's input, the
-change C minimises the mean of |a C - (h - x - y)|^2 / |h - x - y|^2. A map is one such change, C = W (M - I). As a is
-wider than x, this one comes nearer. The next layers above the cut follow: their outputs should be the original model's.
-Of thinner MLPs every layer's last matrix is solved for in this way, on the channels that stay; that is the closed form
-of pruning with compensation (arXiv:2405.15316), whose target here also makes up for what the layers below changed.
+change C minimises the mean of |a C - (h - x - y)|^2 / |h - x - y|^2. A map is one such change, C = W (M - I). The next
+layers above the cut follow. Of thinner MLPs every layer's last matrix is solved for in this way, on the channels that
+stay: the closed form of pruning with compensation (arXiv:2405.15316).
 """
 
 # Shapes: B batch, T tokens, N real tokens, D hidden size, F features: D of a map, for projection the matrix's inputs.

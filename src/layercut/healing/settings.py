@@ -66,8 +66,7 @@ METHODS = {
     "lora": MethodRow(base="stored", **_ADAPTERS),
     "qlora": MethodRow(help="4-bit base", base="nf4", is_distributed=False, **_ADAPTERS),
     "full": MethodRow(
-        made_by="layercut.healing.trainable:train_all",
-        num_trainable=lambda counts, train: counts.parameters,
+        made_by="layercut.healing.trainable:train_all", num_trainable=lambda counts, train: counts.parameters
     ),
     "last-k": MethodRow(
         help="the head and the last layers",
@@ -144,8 +143,7 @@ class TrainSettings(Settings):
         description=", ".join(_explain(METHODS)[:-1]) + f"; or {list(METHODS)[-1]}, which trains nothing.",
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
-        next(iter(OBJECTIVES)),
-        description=f"{', '.join(_explain(OBJECTIVES)[:-1])}, or {_explain(OBJECTIVES)[-1]}.",
+        next(iter(OBJECTIVES)), description=f"{', '.join(_explain(OBJECTIVES)[:-1])}, or {_explain(OBJECTIVES)[-1]}."
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -205,7 +203,6 @@ class TrainSettings(Settings):
         description="Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training "
         "then shows what more tokens bring.",
     )
-    graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
     rollout_start: int = Field(
         32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
     )
@@ -243,8 +240,6 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.graded and not self.held_out:
-            raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
         if self.marks and (not METHODS[self.method].has_adapter or self.answers_itself):
             raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
         if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
 from layercut.runs.atomic import new_directory, write_json, write_text
-from layercut.runs.healing import ACCURACY, MARKS
+from layercut.runs.healing import MARKS
 
 try:
     from datasets import Dataset
@@ -87,15 +87,8 @@ class Trained(NamedTuple):
 class Watched(Trainer):  # type: ignore[misc]
     """What all trainers add to those of TRL: the loss curve with its seconds, progress, and no model card."""
 
-    def __init__(
-        self,
-        *args: Any,
-        on_progress: OnProgress | None = None,
-        look: Callable[[Any], dict[str, float]] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, on_progress: OnProgress | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._look = look
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
@@ -113,9 +106,7 @@ class Watched(Trainer):  # type: ignore[misc]
         return metrics
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` measures."""
-        if "eval_loss" in logs and self._look is not None:
-            logs |= self._look(self.model)
+        """Adds the seconds of all processes so far."""
         if self._seconds_before is None:  # of the processes before this one
             self._seconds_before = [0.0, *(line["seconds"] for line in self.state.log_history if "seconds" in line)][-1]
         logs["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
@@ -330,12 +321,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of the Trainer's log that hold a loss, under our names."""
-    return [
-        {ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line}
-        | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
-        for line in log_history
-        if "loss" in line or "eval_loss" in line
-    ]
+    lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
+    return [{ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line} for line in lines]
 
 
 def _has_state(path: Path) -> bool:

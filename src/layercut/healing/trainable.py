@@ -1,14 +1,11 @@
 """Models that can be trained: loaded, with adapters, all weights or the last layers; and merging adapters again.
 
-Distillation needs the original model as well. Adapters leave the pruned model's own weights as they are, so these may
-be the original model's: then the original model alone is loaded, and the pruned one is a second tree of modules over
-its weights. Each tree has its own layers, config and adapters, so nothing is switched between the two passes of a step.
-The only file of healing that imports PEFT.
+Adapters leave the pruned model's own weights as they are, so for distillation these may be the original model's: then
+the pruned one is a second tree of modules over its weights. The only file of healing that imports PEFT.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 from pathlib import Path
@@ -23,11 +20,10 @@ from layercut.healing.settings import METHODS, TrainSettings, named_in
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.weights import num_elements, read_config
 from layercut.progress import Say
 from layercut.runs.healing import MARKS
-from layercut.surgery.checkpoint import changed_since
-from layercut.surgery.remove import decoder_layers, remove_layers
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +51,10 @@ def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedMod
             packed: Any = AutoModelForCausalLM.from_pretrained(
                 handle.source.path, quantization_config=quantization(), device_map={"": 0}
             )
-        return _loaded(handle, packed.eval())
+        metadata, tokenizer = handle.metadata, load_tokenizer(handle.source, False)
+        return LoadedModel(
+            tokenizer, metadata.structure, handle.source, metadata.model_hash, metadata.num_layers, packed.eval()
+        )
     if not method.made_by and pick_device(device).type == "mps":
         device = "cpu"  # seams are solved in float64, which MPS does not have
     if dtype == "auto" and method.base == "float32":
@@ -63,74 +62,52 @@ def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedMod
     return load_model(handle.source, dtype=dtype, device=device)
 
 
-def _loaded(handle: ModelHandle, model: PreTrainedModel) -> LoadedModel:
-    metadata, tokenizer = handle.metadata, load_tokenizer(handle.source, False)
-    return LoadedModel(tokenizer, metadata.structure, handle.source, metadata.model_hash, metadata.num_layers, model)
-
-
 def load_pair(
     cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
 ) -> tuple[LoadedModel, LoadedModel | None]:
-    """The pruned model, equal to the one that is loaded alone, and the original one if the objective needs it."""
-    own = own_parameters(cut, teacher, train)
-    if own is None:
-        return load_for_training(cut, train), load_for_training(
-            teacher, TrainSettings()
-        ) if train.needs_teacher else None
-    say("weights that the pruned model and its teacher have in common are in memory once")
-    uncut = load_for_training(teacher, train)
-    model = second_tree(uncut.model)
-    if cut.metadata.model_hash != teacher.metadata.model_hash:
-        remove_layers(model, cut.last_cut)
-    if own:
-        loaded = load_for_training(cut, train)
-        share_equal(loaded.model, model)
-        return loaded, uncut
-    model.name_or_path = model.config.name_or_path = str(cut.source.path)  # as if loaded from there
-    return _loaded(cut, model), uncut
-
-
-def own_parameters(cut: ModelHandle, teacher: ModelHandle, train: TrainSettings) -> int | None:
-    """Elements of the pruned model's tensors that are not the teacher's; None if both are loaded whole.
-
-    0 for what the plan makes of ``teacher``. A pruned checkpoint that was healed must have some weights as they were,
-    and the dtype and architecture of the cut. Quantised weights are no plain tensors. Reads headers and samples.
+    """The pruned model, and the original one if the objective needs it; under adapters with equal weights in memory
+    once, to which the pruned model is read over the CPU.
     """
-    method, teacher_hash = METHODS[train.method], teacher.metadata.model_hash
-    if (
-        not (method.has_adapter and method.base == "stored" and train.needs_teacher)
-        or "quantization_config" in read_config(teacher.source.path)
-        or (cut.dtype, cut.settings.device) != (teacher.dtype, teacher.settings.device)
-    ):
-        return None
-    if cut.metadata.model_hash == teacher_hash:
-        return 0
-    if cut.last_cut.model_hash != teacher_hash:
-        return None
-    changed = changed_since(teacher.source.path, cut.last_cut, cut.source.path)
-    own = None if changed is None else sum(tensor.num_parameters for tensor in changed)
-    return None if own == num_elements(cut.source.path) else own
+    method = METHODS[train.method]
+    if not train.needs_teacher:
+        return load_for_training(cut, train), None
+    uncut = load_for_training(teacher, TrainSettings())
+    if not (method.has_adapter and method.base == "stored") or cut.settings.device != teacher.settings.device:
+        return load_for_training(cut, train), uncut
+    loaded = load_model(cut.source, dtype=cut.weightless.dtype, device="cpu")
+    if share_equal(loaded.model, uncut.model, cut.last_cut):
+        say("weights that the pruned model and its teacher have in common are in memory once")
+    model: nn.Module = loaded.model
+    model.to(uncut.model.device)
+    return loaded, uncut
 
 
-def second_tree(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of a model whose parameters are new objects over the same memory; buffers and config are copied.
+def share_equal(model: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan) -> int:
+    """Give a pruned model the memory of the original one's weights where these are equal to the last bit.
 
-    Adapters, removed layers or another device of one tree do not change the other. Their weights must not be trained.
+    Each model keeps its own layers, parameters, config and adapters; what is shared must not be trained. Returns the
+    number of shared tensors.
     """
-    shared = {id(parameter): nn.Parameter(parameter.detach(), requires_grad=False) for parameter in model.parameters()}
-    return copy.deepcopy(model, dict[int, object](shared))
-
-
-def share_equal(model: PreTrainedModel, other: PreTrainedModel) -> None:
-    """Give a model the parameters of another that has the same names, where they are equal to the last bit."""
-    theirs = dict(other.named_parameters(remove_duplicate=False))
-    for name, ours in list(model.named_parameters(remove_duplicate=False)):
-        twin = theirs.get(name)
-        if twin is None or (twin.shape, twin.dtype, twin.device) != (ours.shape, ours.dtype, ours.device):
-            continue
-        if torch.equal(twin, ours):
-            module, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(module), leaf, twin)
+    layers, theirs = decoder_layers(model), decoder_layers(uncut)
+    pairs: list[tuple[nn.Module, nn.Module]] = [(model, uncut)]
+    if (len(layers), len(theirs)) == (len(plan.kept), plan.num_layers):
+        pairs += [(layer, theirs[index]) for layer, index in zip(layers, plan.kept, strict=True)]
+    shared: dict[int, nn.Parameter] = {}
+    for module, other in pairs:
+        twins = dict(other.named_parameters(remove_duplicate=False))
+        for name, ours in list(module.named_parameters(remove_duplicate=False)):
+            twin = twins.get(name)
+            if (
+                twin is None
+                or (twin.shape, twin.dtype) != (ours.shape, ours.dtype)
+                or twin.data_ptr() == ours.data_ptr()
+            ):
+                continue
+            if torch.equal(twin, ours.to(twin.device)):
+                owner, _, leaf = name.rpartition(".")
+                parameter = shared.setdefault(id(twin), nn.Parameter(twin.detach(), requires_grad=False))
+                setattr(module.get_submodule(owner), leaf, parameter)
+    return len(shared)
 
 
 def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:

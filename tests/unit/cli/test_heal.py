@@ -224,7 +224,6 @@ def stop(*args: object, **options: object) -> None:
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
         (("--objective", "grpo", "--right-only"), "own answers, so --right-only has no meaning; leave it out"),
-        (("--graded", "2", "--held-out", "0"), "--held-out is 0; hold some out"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -72,12 +72,7 @@ def settings(**more: Any) -> TrainSettings:
 
 
 def heal(
-    folder: Path,
-    wanted: TrainSettings,
-    task: TaskPrompts,
-    *,
-    num_held_out: int = 0,
-    kill_at: int | None = None,
+    folder: Path, wanted: TrainSettings, task: TaskPrompts, *, num_held_out: int = 0, kill_at: int | None = None
 ) -> Trained:
     examples = [TrainingExample(one.id, encode_prompt(byte_tokenizer(), one.prompt), (259,)) for one in task.prompts]
     data, cut = Data(examples[num_held_out:], examples[:num_held_out]), tiny_loaded("llama")

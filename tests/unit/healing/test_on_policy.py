@@ -31,7 +31,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from benchmarks.rollouts import by_micro_batch
-from layercut.healing.distill import WINDOW, OnPolicyTrainer, RolloutLength, answering, repetition
+from layercut.healing.distill import WINDOW, OnPolicyTrainer, RolloutLength, answers_in_training, repetition
 from layercut.healing.examples import bare
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
@@ -204,10 +204,7 @@ def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
     ]
 
     def answers() -> dict[str, str]:
-        with answering(model, cut, 2) as engine:
-            assert isinstance(engine, SharedEngine) and not model.training
-            found = [one for batch in completions(engine, requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
-        return {one.id: one.text for one in found}
+        return {one.id: one.text for one in answers_in_training(model, cut, 2, requests, Decoding(temperature=1.0))}
 
     model.train()
     before = answers()
@@ -237,8 +234,7 @@ def test_memory_of_answers_is_free_when_they_are_written(monkeypatch: pytest.Mon
     probe.why_not_shared(cut)
     gc.disable()
     try:
-        with answering(cut.model, cut, 2) as engine:
-            list(completions(engine, [request], UNCUT, Decoding()))
+        answers_in_training(cut.model, cut, 2, [request], Decoding())
         assert [pool() for pool in pools] == [None]
     finally:
         gc.enable()

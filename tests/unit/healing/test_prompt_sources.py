@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.prompt_sources import (
-    Answering,
-    PromptSpec,
-    answering,
-    prompt_source,
-    prompt_specs,
-)
+from layercut.healing.prompt_sources import Answering, PromptSpec, answering, prompt_source, prompt_specs
 from layercut.healing.settings import SYSTEM, FilterSettings
 from layercut.settings import DecodingSettings
 from layercut.study.file import study_from_dict

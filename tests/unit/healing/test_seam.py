@@ -235,10 +235,7 @@ def test_the_sums_are_those_of_least_squares() -> None:
     assert torch.allclose(solve(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("removed", "says"),
-    [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")],
-)
+@pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")])
 def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
         seams_of(CutPlan(num_layers=6, removed=removed))

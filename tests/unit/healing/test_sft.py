@@ -171,11 +171,13 @@ def test_the_share_of_a_step_is_heard_of(objective: str, tmp_path: Path) -> None
 
 
 def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:
-    wanted = settings(max_steps=9, epochs=3, save_every=7)  # five steps an epoch
+    wanted = settings(max_steps=9, epochs=3, save_every=7, schedule="cosine")  # five steps an epoch
     whole = heal(tmp_path / "whole", wanted)
     with pytest.raises(Killed):
         heal(tmp_path / "killed", wanted, kill_at=8)
     assert losses(heal(tmp_path / "killed", wanted)) == losses(whole)
+    rates = [line["learning_rate"] for line in whole.curve if "learning_rate" in line]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
 
 
 def test_only_the_weights_that_should_learn_do() -> None:
