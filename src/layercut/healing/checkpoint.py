@@ -94,8 +94,8 @@ def write_trained(
     if not settings.train.is_graded:  # a loss on given answers cannot say what rounding costs
         judge = judged_by(model, data)
     if method.has_adapter:
-        merged = merge_adapters(model, final)
-        model, checked = merged.model, [merged.describe()]
+        model, compared = merge_adapters(model, final)
+        checked = [compared]
     else:
         del model
         with quiet_transformers():

@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,27 +138,15 @@ class StepsByLength(Sampler[int]):
         self._epoch += 1
 
 
-class BatchRow(NamedTuple):
-    """One example of a batch, without padding."""
-
-    input_ids: Tensor  # (T,)
-    labels: Tensor  # (T,)
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """The tokens outside the loss."""
-        return tuple(self.input_ids[self.labels == IGNORED].tolist())
-
-
-def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
-    """The examples of a padded or packed batch, in the order of their tokens in the loss."""
+def prompts_in(batch: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Tokens outside the loss of each example of a padded or packed batch, in the order of their tokens in the loss."""
     ids_BT, labels_BT = batch["input_ids"], batch["labels"]
     if "attention_mask" in batch:
-        masks = batch["attention_mask"].bool()
-        return [BatchRow(ids[mask], labels[mask]) for ids, labels, mask in zip(ids_BT, labels_BT, masks, strict=True)]
+        outside_BT = batch["attention_mask"].bool() & (labels_BT == IGNORED)
+        return [tuple(ids[outside].tolist()) for ids, outside in zip(ids_BT, outside_BT, strict=True)]
     starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
-    ends = [*starts[1:], ids_BT.shape[1]]
-    return [BatchRow(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
+    examples = [(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in pairwise([*starts, ids_BT.shape[1]])]
+    return [tuple(ids[labels == IGNORED].tolist()) for ids, labels in examples]
 
 
 def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
@@ -186,9 +175,6 @@ class Logits:
     states_ND: Tensor  # input of the head; the logits themselves where ``head`` is None
     vocabulary: int
     head: Callable[[Tensor], Tensor] | None = None
-
-    def __len__(self) -> int:
-        return len(self.states_ND)
 
     def of(self, states_CD: Tensor) -> Tensor:
         """Logits (C, V) of a chunk of ``states_ND``."""
@@ -234,7 +220,7 @@ def over_rows(loss: Callable[..., Tensor], *logits: Logits, rows: Sequence[Tenso
         rows: tensors (N, ...), such as the targets.
     """
     size = max(1, CHUNK_SIZE // logits[0].vocabulary)
-    is_split = len(logits[0]) > size
+    is_split = len(logits[0].states_ND) > size
 
     def of_chunk(*tensors: Tensor) -> Tensor:
         logits_of_chunk = [model.of(states) for model, states in zip(logits, tensors, strict=False)]

@@ -83,9 +83,10 @@ def heal_model(
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
     In a process group all processes make the same call; the first one returns the outcome, the others None.
-    ``is_control`` lets a model be its own teacher: the variant of a study that trains the original model. ``in_full``
-    names tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says, or as the
-    run was begun.
+
+    Args:
+        is_control: a model may be its own teacher: the variant of a study that trains the original model.
+        in_full: tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.

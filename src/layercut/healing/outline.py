@@ -208,13 +208,8 @@ def training_parts(
 
     Activations are those of Korthikanti et al. (arXiv:2205.05198) without the attention scores, which torch's kernel
     does not keep: 17 values for each token, layer and hidden unit. Adapters keep the input of each of their matrices
-    again, 11 values more, and what passes through their rank. With gradient checkpointing each layer
-    keeps its input alone, and one layer at a time the rest. Logits are taken in chunks of at most 2**25 values, each
-    with its gradient and copies in float32.
-
-    Args:
-        num_tokens: of the longest example.
-        num_in_loss: of the longest answer.
+    again, 11 values more, and what passes through their rank. Logits are taken in chunks of at most 2**25 values, each
+    with its gradient and copies in float32. Tokens are those of the longest example, and of the longest answer.
     """
     counts, method = cut.counts, METHODS[train.method]
     micro, _ = train.batches()
@@ -243,11 +238,7 @@ def training_parts(
 
 
 def training_disk(counts: WeightCounts, train: TrainSettings) -> int:
-    """Most bytes on disk while a model is trained and then written, without the model that is written.
-
-    A checkpoint of the training holds the adapter, or all weights of the model, and both moments of AdamW. There are
-    three while one is saved.
-    """
+    """Most bytes on disk while a model is trained: three checkpoints, with the weights and both moments of AdamW."""
     method = METHODS[train.method]
     if not method.made_by:
         return 0
@@ -261,7 +252,6 @@ def within_memory(
     """The settings of a training on a CPU whose models are loaded, with gradient checkpointing where a step needs it.
 
     A GPU that is full says so, but where a machine's own memory is full, the system kills the process without a word.
-    It changes no number of the training. Where even that is not enough, a line says what would be; training is tried.
     """
     if is_on_gpu(cut):
         return train

@@ -121,11 +121,7 @@ class TaskPrompts(NamedTuple):
 
 
 def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> TaskPrompts:
-    """The first selection items of a task as prompts, ``limit`` at most.
-
-    Args:
-        task: its selection split is the training split of data sets that have one.
-        readout: ``chain`` or ``short``; the task's first generated readout if left out.
+    """The first selection items of a task as prompts, by default for its first generated readout.
 
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.
@@ -266,10 +262,7 @@ def answering(preset: str | None, decoding: DecodingSettings, **given: Any) -> A
 def prompt_specs(
     text: str, *, data: Mapping[str, str] | None = None, readout: str | None = None, **shared: Any
 ) -> tuple[PromptSpec, ...]:
-    """Sources as the command line names them, with commas between; ``shared`` fields of PromptSpec hold for each.
-
-    ``data`` gives the local files of tasks by their names.
-    """
+    """Sources as the command line names them, with commas between; ``data`` gives local files of tasks by name."""
     names = [text] if Path(text).exists() else [part for part in text.split(",") if part]
     of_tasks = {
         name: {"readout": readout, "data": (data or {}).get(name.removeprefix(PREFIX))}
@@ -289,12 +282,10 @@ def check_prompts(specs: Iterable[PromptSpec]) -> None:
 
 
 def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, plain: bool = False) -> PromptSource:
-    """Read prompts.
+    """Read prompts; a run folder of answers must be the only source.
 
-    Args:
-        specs: the sources. A run folder of answers must be the only one.
-        system: for conversations without a system message; tasks keep their own prompts.
-        plain: no chat template; for files and hub data sets.
+    ``system`` is for conversations without a system message, ``plain`` for no chat template; both for files and hub
+    data sets, because tasks have their own prompts.
 
     Raises:
         InputError: a source that cannot be read or holds no prompts, or the same prompts twice.

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROJECTION = "projection"
-MAPS = tuple(kind for kind in SEAMS if kind != PROJECTION)
 LAYERS_ABOVE = 2  # layers above each cut whose last matrices ``projection`` solves for as well
 RIDGES = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 """Ridges of ``linear`` and ``projection``, as a share of the mean square of a channel; the best on held-out text is
@@ -116,15 +115,13 @@ def repair_seams(
         cut: the pruned model, in float32.
         uncut: the model it was cut from.
         data: text to fit on, and held-out text to judge by.
-        kind: one of SEAMS.
         half: both models are read with products in bfloat16; streams and what is solved for keep their precision.
-        on_progress: called with (texts done, texts in all).
 
     Raises:
         InputError: no seam, a map that does not fold into this family, or models of different width.
     """
     seams = places_of(plan, kind)
-    layers = decoder_layers(cut)
+    layers, size = decoder_layers(cut), cut.config.get_text_config(decoder=True).hidden_size
     _check(cut, uncut, plan, kind, [layers[seam.below] for seam in seams])
     batches = [_batches(examples, batch_size) for examples in (data.train, data.held_out)]
     ids = [ids_BT for part in batches for ids_BT, _ in part]
@@ -141,7 +138,9 @@ def repair_seams(
         if seam.below:
             text.above(0, seam.below - 1)
         factor = gain(layer, partial(text.run, 0, seam.below))
-        fitted, judged = (_empty_sums(cut, layer, kind) for _ in range(2))
+        num_inputs = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
+        dtype = torch.float32 if kind == PROJECTION else torch.float64
+        fitted, judged = (Sums(min(num_inputs, MOST_INPUTS), cut.device, size, dtype) for _ in range(2))
         columns_F = torch.empty(0, dtype=torch.long)
         masks = [(sums, mask_BT) for sums, part in zip((fitted, judged), batches, strict=True) for _, mask_BT in part]
         for place, (sums, mask_BT) in enumerate(masks):
@@ -154,9 +153,7 @@ def repair_seams(
             on_progress(done, total)
         map_FD, fit = _best(seam, kind, fitted, judged if judged.num_tokens else fitted)
         if fit.is_folded and kind == PROJECTION:
-            size = last_projection(layer).weight.numel() // map_FD.shape[1]
-            change_FD = map_FD.new_zeros(size, map_FD.shape[1]).index_copy(0, columns_F, map_FD)
-            add_to_projection(layer, change_FD.T)
+            add_to_projection(layer, map_FD.new_zeros(num_inputs, size).index_copy(0, columns_F, map_FD).T)
         elif fit.is_folded:
             fold(layer, map_FD.T)
         fits.append(fit)
@@ -226,8 +223,7 @@ class Sums:
         self._device, self._dtype = device, dtype
         self.xx_FF = torch.zeros(num_features, num_features, dtype=torch.float64, device=self._device)
         self.xz_FD = self.xx_FF.new_zeros(num_features, size)
-        self.zz = 0.0
-        self.num_tokens = 0
+        self.zz, self.num_tokens = 0.0, 0
 
     def add(self, x_NF: Tensor, z_ND: Tensor) -> None:
         x_NF, z_ND = x_NF.to(self._device, self._dtype), z_ND.to(self._device, self._dtype)
@@ -247,12 +243,6 @@ class Sums:
         return ((map_FD * (self.xx_FF @ map_FD)).sum() - 2 * (map_FD * self.xz_FD).sum()).item() + self.zz
 
 
-def _empty_sums(cut: PreTrainedModel, layer: nn.Module, kind: str) -> Sums:
-    size = cut.config.get_text_config(decoder=True).hidden_size
-    features = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
-    return Sums(min(features, MOST_INPUTS), cut.device, size, torch.float32 if kind == PROJECTION else torch.float64)
-
-
 def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
@@ -260,8 +250,8 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". scale: a factor per channel. Raises
     InputError for an unknown kind, or without tokens.
     """
-    if kind not in (*MAPS, PROJECTION):
-        raise unknown("seam map", kind, (*MAPS, PROJECTION))
+    if kind not in SEAMS:
+        raise unknown("seam map", kind, SEAMS)
     if not sums.num_tokens:
         raise InputError("there is no text to fit a seam on; give prompts.")
     if kind in ("linear", PROJECTION):
@@ -329,12 +319,13 @@ def _read(
 
 def _batches(examples: Sequence[TrainingExample], size: int) -> list[tuple[Tensor, Tensor]]:
     """Ids and mask (B, T) of texts of similar length."""
-    ordered, batches = sorted(examples, key=len), []
-    for start in range(0, len(ordered), size):
-        rows = ordered[start : start + size]
-        ids_BT = padded(rows)["input_ids"]
-        batches.append((ids_BT, torch.arange(ids_BT.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]))
-    return batches
+    ordered = sorted(examples, key=len)
+    parts = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    lengths = [torch.tensor([*map(len, part)])[:, None] for part in parts]
+    ids = [padded(part)["input_ids"] for part in parts]
+    return [
+        (ids_BT, torch.arange(ids_BT.shape[1]) < lengths_B1) for ids_BT, lengths_B1 in zip(ids, lengths, strict=True)
+    ]
 
 
 class HeldStream:

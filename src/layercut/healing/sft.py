@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, count, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 from zipfile import ZipFile
 
@@ -63,9 +64,7 @@ _COLUMNS = {
 class Trained(NamedTuple):
     """The outcome of training."""
 
-    final: Path
-    """The trained weights, the best ones where evaluations chose them: a PEFT adapter, or a model in the dtype of its
-    training."""
+    final: Path  # the trained weights, the best ones where evaluations chose them: a PEFT adapter, or a whole model
     steps: int
     tokens: int  # tokens that the model read, prompts included and padding not; of repeated epochs, every time
     seconds: float  # wall time of training, summed over all processes
@@ -74,11 +73,7 @@ class Trained(NamedTuple):
 
     @property
     def held_out(self) -> dict[str, float]:
-        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without
-        held-out data.
-
-        A training that an older layercut began has no ``before``.
-        """
+        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``."""
         losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
         before = {"before": losses.pop(0)} if 0 in losses else {}
         return before | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
@@ -111,11 +106,7 @@ class Watched(Trainer):  # type: ignore[misc]
             self._seconds_before = [0.0, *(line["seconds"] for line in self.state.log_history if "seconds" in line)][-1]
         logs["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
         if "loss" in logs:
-            for name, values in self._noted.items():
-                total = torch.tensor([sum(values), len(values)])
-                if self.accelerator.num_processes > 1:
-                    total = self.accelerator.reduce(total.to(self.accelerator.device))
-                logs[name] = (total[0] / total[1]).item()
+            logs |= {name: fmean(values) for name, values in self._noted.items()}
             self._noted.clear()
         super().log(logs, start_time)
 
@@ -240,12 +231,10 @@ def train(
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
 
-    All processes of a group make the same call; the folder is one that all of them see, and the first writes what is
-    written once.
+    All processes of a group make the same call, with a folder that all of them see.
 
     Args:
         model: from ``make_trainable``; training changes it.
-        folder: of this training alone.
         trainer: a Watched trainer of TRL; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
@@ -302,10 +291,9 @@ def finished(folder: Path) -> Trained | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest complete checkpoint.
+    """The latest complete checkpoint; one with damaged files is named in a line and skipped.
 
-    The Trainer writes trainer_state.json last, so an interrupted checkpoint has none. A checkpoint with damaged files
-    is named in a line and skipped: training continues from the one before.
+    The Trainer writes trainer_state.json last, so an interrupted checkpoint has none.
     """
     paths = [path for path in folder.glob("checkpoint-*") if _has_state(path)]
     paths.sort(key=lambda path: int(path.name.rpartition("-")[2]))
@@ -370,22 +358,19 @@ def shared_arguments(
     """Arguments that all of TRL's trainers have, by their names there."""
     on_gpu = model.device.type == "cuda"
     micro_batch, accumulation = settings.batches(num_processes)
+    same = ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
     return {
+        **{name: getattr(settings, name) for name in same},
         "output_dir": str(folder),
         "per_device_train_batch_size": micro_batch,
         "per_device_eval_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
-        "learning_rate": settings.learning_rate,  # type: ignore[arg-type]  # never None once made
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "warmup_steps": settings.warmup_steps,
         "optim": settings.optimizer,
         "adam_beta1": settings.beta1,
         "adam_beta2": settings.beta2,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "seed": settings.seed,
         "data_seed": settings.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -179,22 +179,10 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
     return get_peft_model(model, config)
 
 
-class Merged(NamedTuple):
-    """A model with merged adapters, and the comparison with the adapter model."""
-
-    model: PreTrainedModel
-    max_abs_diff: float  # largest difference of a logit, both models in the dtype of the base
-    tolerance: float
-
-    def describe(self) -> str:
-        return (
-            f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
-            f"(up to {self.tolerance:.2g} is rounding)"
-        )
-
-
-def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
+def merge_adapters(base: PreTrainedModel, adapter: Path) -> tuple[PreTrainedModel, str]:
     """Merge a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
+
+    Returns the merged model, and a line on what was compared.
 
     Args:
         base: the model that the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in
@@ -215,11 +203,14 @@ def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
     merged = model.merge_and_unload(safe_merge=True)
     difference = (probe_logits(merged) - expected).abs().max().item()
     rounding = TOLERANCE * max(1.0, expected.abs().max().item())
-    change = (expected - before).abs().max().item()
-    result = Merged(merged, difference, max(rounding, SHARE * change))
-    if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
-        raise VerificationError(f"folding the adapters in changed the model: {result.describe()}.")
-    return result
+    tolerance = max(rounding, SHARE * (expected - before).abs().max().item())
+    compared = (
+        f"merged weights and adapter model differ by at most {difference:.2g} in a logit, both in float32 "
+        f"(up to {tolerance:.2g} is rounding)"
+    )
+    if not difference <= tolerance:  # so written, it also catches NaN
+        raise VerificationError(f"folding the adapters in changed the model: {compared}.")
+    return merged, compared
 
 
 def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:

@@ -28,14 +28,10 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.grpo import GrpoTrainer, questions_in
-from layercut.healing.sft import Trained, last_checkpoint, train
-from layercut.healing.trainable import make_trainable
+from layercut.healing.sft import Trained, last_checkpoint
+from tests.support.training import Killed, small_settings, train_tiny
 
 Rule = Callable[[Completion], bool]
-
-
-class Killed(BaseException):
-    pass
 
 
 def by_first_token(answer: Completion) -> bool:
@@ -66,9 +62,8 @@ def prompts_of(rule: Rule, count: int = 10, limit: int = 5) -> TaskPrompts:
 
 
 def settings(**more: Any) -> TrainSettings:
-    small: dict[str, Any] = {"method": "full", "max_steps": 2, "batch_size": 4, "micro_batch": 2, "warmup_steps": 0}
-    small |= {"objective": "grpo", "group": 4, "learning_rate": 1e-3, "patience": 0, "save_every": 99}
-    return TrainSettings(**(small | more))
+    graded: dict[str, Any] = {"method": "full", "max_steps": 2, "objective": "grpo", "group": 4, "save_every": 99}
+    return small_settings(**(graded | more))
 
 
 def heal(
@@ -77,21 +72,8 @@ def heal(
     examples = [TrainingExample(one.id, encode_prompt(byte_tokenizer(), one.prompt), (259,)) for one in task.prompts]
     data, cut = Data(examples[num_held_out:], examples[:num_held_out]), tiny_loaded("llama")
 
-    def on_progress(done: int, total: int) -> None:
-        if done == kill_at:
-            raise Killed
-
-    return train(
-        make_trainable(cut.model, wanted),
-        byte_tokenizer(),
-        data,
-        wanted,
-        folder,
-        on_progress=on_progress,
-        trainer=GrpoTrainer,
-        cut=cut,
-        questions=questions_in(data, [task], wanted),
-    )
+    options = {"trainer": GrpoTrainer, "cut": cut, "questions": questions_in(data, [task], wanted)}
+    return train_tiny(cut.model, data, wanted, folder, kill_at, **options)
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

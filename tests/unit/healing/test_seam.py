@@ -18,7 +18,7 @@ from layercut.healing.fold import (
     run_until,
     takes_maps,
 )
-from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, seams_of, solve
+from layercut.healing.seam import PROJECTION, Sums, places_of, repair_seams, seams_of, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -53,7 +53,7 @@ def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("kind", ["linear", "scale"])
 def test_a_seam_brings_the_stream_nearer_to_the_uncut_models(kind: str) -> None:
     uncut, cut = tiny_model("llama"), remove_layers(tiny_model("llama"), PLAN)
     fits = repair_seams(cut, uncut, PLAN, tiny_data(48), kind=kind)

@@ -29,21 +29,17 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import trainable
 from layercut.healing.heal import objective_of
-from layercut.healing.sft import Trained, train
+from layercut.healing.sft import Trained
 from layercut.healing.trainable import load_pair, make_trainable
+from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
 DATA = tiny_data(16)
 REMOVED = (1, 4)
 
 
-class Killed(BaseException):
-    pass
-
-
 def settings(**more: Any) -> TrainSettings:
-    small: dict[str, Any] = {"rank": 4, "alpha": 8, "max_steps": 3, "save_every": 2, "batch_size": 4, "micro_batch": 4}
-    small |= {"warmup_steps": 0, "learning_rate": 1e-2, "patience": 0, "rollout_start": 4, "rollout_max": 8}
-    return TrainSettings(**(small | {"objective": "forward-kl"} | more))
+    taught: dict[str, Any] = {"max_steps": 3, "micro_batch": 4, "learning_rate": 1e-2, "objective": "forward-kl"}
+    return small_settings(**(taught | {"rollout_start": 4, "rollout_max": 8} | more))
 
 
 def models(folder: Path, family: str = "llama", **more: Any) -> tuple[ModelHandle, ModelHandle]:
@@ -66,19 +62,13 @@ def heal(
     loaded, uncut = load_pair(cut, teacher, wanted)
     options = objective_of(loaded, uncut, wanted, DATA, tiny_records(16))
 
-    def on_progress(done: int, total: int) -> None:
-        if done == kill_at:
-            raise Killed
-
-    model = make_trainable(loaded.model, wanted)
-    return train(model, byte_tokenizer(), DATA, wanted, folder / name, on_progress=on_progress, **options)
+    return train_tiny(loaded.model, DATA, wanted, folder / name, kill_at, **options)
 
 
 def result(trained: Trained) -> tuple[list[dict[str, float]], bytes, dict[str, Any]]:
     config = json.loads((trained.final / "adapter_config.json").read_text())
-    curve = [{name: value for name, value in line.items() if name != "seconds"} for line in trained.curve]
     targets = sorted(config.pop("target_modules"))
-    return curve, (trained.final / "adapter_model.safetensors").read_bytes(), config | {"targets": targets}
+    return curve_of(trained), (trained.final / "adapter_model.safetensors").read_bytes(), config | {"targets": targets}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -113,7 +103,7 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
     """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
     from layercut.healing.distill import DistillTrainer
     from layercut.healing.sft import shared_arguments
-    from tests.unit.healing.test_examples_batches import batch_of
+    from tests.unit.healing.test_examples import batch_of
 
     def gradients() -> dict[str, torch.Tensor]:
         cut, teacher = models(tmp_path)
