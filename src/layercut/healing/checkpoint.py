@@ -91,7 +91,7 @@ def write_trained(
             model: Any = packed.dequantize().float()
     else:
         model = load_model(cut, dtype="float32", device="cpu").model
-    if not settings.train.is_graded:  # a loss on given answers cannot say what rounding costs
+    if not settings.train.goal.is_graded:  # a loss on given answers cannot say what rounding costs
         judge = judged_by(model, data)
     if method.has_adapter:
         model, compared = merge_adapters(model, final)

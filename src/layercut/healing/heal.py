@@ -114,13 +114,13 @@ def heal_model(
         **source.asked(how, train.seed),
         **({IN_FULL: list(in_full)} if in_full else {}),
     }
-    isolation = announce_isolation([prompts.task for prompts in source.tasks] if train.is_graded else [], say)
+    isolation = announce_isolation([prompts.task for prompts in source.tasks] if train.goal.is_graded else [], say)
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         checkpoint = run.path / CHECKPOINT
         if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)
         else:
-            variant = "own" if train.is_graded else settings.responses
+            variant = "own" if train.goal.is_graded else settings.responses
             for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {variant} answers", *source.notes):
                 say(line)
             items = report_items(to_check(), in_full, say)
@@ -140,7 +140,7 @@ def heal_model(
                 "data_hash": data.hash,
                 "num_examples": len(data.train),
                 "num_held_out": len(data.held_out),
-                **({} if train.is_graded else {"loss_tokens": num_loss_tokens(data.train)}),
+                **({} if train.goal.is_graded else {"loss_tokens": num_loss_tokens(data.train)}),
                 **counts,
                 "selection_items": record_items(items_used(to_check(), in_full, source)),
             }
@@ -168,7 +168,7 @@ def _answers_by_variant(
 
     A model that answers itself while it is trained has the prompts alone.
     """
-    if settings.train.is_graded:
+    if settings.train.goal.is_graded:
         return {"own": source_records(source.parts, need_answers=False)}
     variants = RESPONSES if settings.match_tokens else (settings.responses,)
     answers: dict[str, list[AnswerRecord]] = {}
@@ -213,7 +213,7 @@ def _training_data(
     chosen = match_tokens(examples, variant, train.seed, say) if settings.match_tokens else examples[variant]
     data = hold_out(chosen, train.held_out, train.seed)
     what = f"{counted(len(data.train), 'example')} with {counted(num_loss_tokens(data.train), 'answer token')}"
-    if train.is_graded:
+    if train.goal.is_graded:
         what = f"{counted(len(data.train), 'prompt')}, {train.group} answers to each at a time"
     say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
     return data, counts[variant]
@@ -286,7 +286,7 @@ def _heal_by_training(
         "stopped_early": trained.stopped_early,
         "held_out_loss": trained.held_out,
     }
-    if not train.answers_itself:
+    if not train.goal.answers_itself:
         entry["answer_tokens"] = [*islice(learned(data.train, train), trained.steps)][-1]
     for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
         out = run.path / MARKS / kept.name
@@ -315,7 +315,7 @@ def _train(
     options = objective_of(loaded, uncut, settings, data, records, tasks)
     model = make_trainable(loaded.model, settings)
     say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
-    settings = within_memory(cut, teacher if settings.needs_teacher else None, settings, data, say)
+    settings = within_memory(cut, teacher if settings.goal.divergence else None, settings, data, say)
     steps, console = settings.num_steps(len(data.train)), console or Console(quiet=True)
     with watched("Training", steps, console, "steps") as on_progress:
         options |= {"on_progress": on_progress, "num_processes": group.size}

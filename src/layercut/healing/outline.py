@@ -122,7 +122,7 @@ def healing_outline(
         if aside:
             times = 1 + math.ceil(num_steps / train.save_every)
             steps.append(PlannedStep(f"held-out examples, {times:,} times", times * aside, "example"))
-        taught_by, most = teacher if train.needs_teacher else None, min(longest + limit, train.max_length)
+        taught_by, most = teacher if train.goal.divergence else None, min(longest + limit, train.max_length)
         memory = training_parts(cut, taught_by, train, num_tokens=most, num_in_loss=limit)
     weights = 4 * train.rank * counts.of_adapters if settings.keep_adapter else counts.stored_bytes
     stays = _RECORD * (num_answers or 0) + weights * (1 + len(train.marks))
@@ -178,10 +178,10 @@ def check_models(
 def check_method(train: TrainSettings, group: ProcessGroup, source: PromptSource | None = None) -> None:
     """Raise InputError or MissingExtra now for what would fail after hours of answering."""
     method = METHODS[train.method]
-    if source is not None and train.is_graded and not source.is_graded:
+    if source is not None and train.goal.is_graded and not source.is_graded:
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
-    if group.size > 1 and (not method.is_distributed or train.answers_itself):
-        what = train.objective if train.answers_itself else train.method
+    if group.size > 1 and (not method.is_distributed or train.goal.answers_itself):
+        what = train.objective if train.goal.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if method.base == "nf4":
         from layercut.healing.trainable import quantization
@@ -255,7 +255,7 @@ def within_memory(
     """
     if is_on_gpu(cut):
         return train
-    examples, own = (*data.train, *data.held_out), train.rollout_max if train.answers_itself else 0
+    examples, own = (*data.train, *data.held_out), train.rollout_max if train.goal.answers_itself else 0
     longest = {
         "num_tokens": min(train.max_length, max(len(e.prompt) + max(len(e.completion), own) for e in examples)),
         "num_in_loss": max(own, *(len(example.completion) for example in examples)),

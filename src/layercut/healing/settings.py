@@ -240,7 +240,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.marks and (not METHODS[self.method].has_adapter or self.answers_itself):
+        if self.marks and (not METHODS[self.method].has_adapter or self.goal.answers_itself):
             raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
         if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):
             raise InputError(
@@ -251,19 +251,9 @@ class TrainSettings(Settings):
         return self
 
     @property
-    def is_graded(self) -> bool:
-        """True if the pruned model is trained on grades of its own answers."""
-        return OBJECTIVES[self.objective].is_graded
-
-    @property
-    def answers_itself(self) -> bool:
-        """True if the pruned model answers the prompts while it is trained."""
-        return OBJECTIVES[self.objective].answers_itself
-
-    @property
-    def needs_teacher(self) -> bool:
-        """True if the original model is in memory while the pruned one is trained."""
-        return OBJECTIVES[self.objective].divergence is not None
+    def goal(self) -> ObjectiveRow:
+        """The row of its objective."""
+        return OBJECTIVES[self.objective]
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
@@ -347,7 +337,7 @@ class HealSettings(ArmSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.train.is_graded and (self.match_tokens or self.filters.right_only):
+        if self.train.goal.is_graded and (self.match_tokens or self.filters.right_only):
             name = "match_tokens" if self.match_tokens else "right_only"
             raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
         if self.keep_adapter and not METHODS[self.train.method].has_adapter:
@@ -359,4 +349,4 @@ class HealSettings(ArmSettings):
     @property
     def asks_teacher(self) -> bool:
         """True if the original model answers the prompts."""
-        return not self.train.is_graded and (self.responses == "self" or self.match_tokens)
+        return not self.train.goal.is_graded and (self.responses == "self" or self.match_tokens)

@@ -20,6 +20,7 @@ from layercut.healing.settings import METHODS, TrainSettings, named_in
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
+from layercut.models.weights import read_config
 from layercut.progress import Say
 from layercut.runs.healing import MARKS
 from layercut.surgery.plan import CutPlan
@@ -65,14 +66,17 @@ def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedMod
 def load_pair(
     cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
 ) -> tuple[LoadedModel, LoadedModel | None]:
-    """The pruned model, and the original one if the objective needs it; under adapters with equal weights in memory
-    once, to which the pruned model is read over the CPU.
+    """The pruned model, and the original one if the objective needs it.
+
+    Adapters leave both models' weights as they are, so equal ones are in memory once; the pruned model is then read on
+    the CPU first.
     """
     method = METHODS[train.method]
-    if not train.needs_teacher:
+    if not train.goal.divergence:
         return load_for_training(cut, train), None
     uncut = load_for_training(teacher, TrainSettings())
-    if not (method.has_adapter and method.base == "stored") or cut.settings.device != teacher.settings.device:
+    is_quantised = any("quantization_config" in read_config(handle.source.path) for handle in (cut, teacher))
+    if method.base != "stored" or is_quantised or cut.settings.device != teacher.settings.device:
         return load_for_training(cut, train), uncut
     loaded = load_model(cut.source, dtype=cut.weightless.dtype, device="cpu")
     if share_equal(loaded.model, uncut.model, cut.last_cut):

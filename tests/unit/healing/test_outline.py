@@ -56,7 +56,7 @@ def settings(**more: Any) -> TrainSettings:
 def test_the_formula_is_near_what_was_measured(more: dict[str, Any], measured: float) -> None:
     """Peaks in GB of SmolLM2-135M, 2 examples of 256 tokens, half of them in the loss (docs/reference/healing.md)."""
     handle, train = ModelHandle(SMOLLM2), TrainSettings(batch_size=8, micro_batch=2, **more)
-    parts = training_parts(handle, handle if train.needs_teacher else None, train, num_tokens=256, num_in_loss=128)
+    parts = training_parts(handle, handle if train.goal.divergence else None, train, num_tokens=256, num_in_loss=128)
     assert sum(parts.values()) / 1e9 == pytest.approx(measured, rel=0.15)
 
 

@@ -83,7 +83,7 @@ def test_the_losses_and_adapters_are_those_of_two_models(
     assert len(set(losses)) == 3 and min(losses) > 0
 
 
-TAUGHT = [name for name in list(OBJECTIVES)[2:] if TrainSettings(objective=name).needs_teacher]
+TAUGHT = [name for name in list(OBJECTIVES)[2:] if OBJECTIVES[name].divergence]
 
 
 @pytest.mark.parametrize("more", [{"objective": name} for name in TAUGHT] + [{"packing": True}], ids=str)
