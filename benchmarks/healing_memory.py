@@ -73,29 +73,29 @@ def measured(asked: argparse.Namespace, way: str) -> dict[str, Any]:
     from layercut.engine.handle import ModelHandle
     from layercut.healing.distill import DistillTrainer
     from layercut.healing.examples import Data, TrainingExample
-    from layercut.healing.memory import Longest, training_parts
+    from layercut.healing.outline import training_parts
     from layercut.healing.settings import TrainSettings
     from layercut.healing.sft import train
     from layercut.healing.trainable import load_for_training, make_trainable
-    from layercut.models.sources import resolve
     from layercut.settings import ModelSettings
 
     size = {"batch_size": asked.micro_batch * asked.accumulation, "micro_batch": asked.micro_batch}
     fixed = {"max_steps": asked.steps, "warmup_steps": 0, "patience": 0, "save_every": 10**6}
     settings = TrainSettings(**size, **fixed, **WAYS[way])
-    source, in_loss, on_gpu = resolve(asked.model), asked.tokens // 2, torch.cuda.is_available()
+    in_loss, on_gpu = asked.tokens // 2, torch.cuda.is_available()
     teaches = settings.objective != "sft"
     handle = ModelHandle(ModelSettings(model=asked.model))
-    parts = training_parts(handle, handle if teaches else None, settings, Longest(asked.tokens, in_loss))
+    teacher = handle if teaches else None
+    parts = training_parts(handle, teacher, settings, num_tokens=asked.tokens, num_in_loss=in_loss)
     ids = tuple(100 + index % 1000 for index in range(asked.tokens))
     examples = [TrainingExample(str(one), ids[:-in_loss], ids[-in_loss:]) for one in range(settings.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
         before = started(on_gpu)
-        loaded = load_for_training(source, settings)
+        loaded = load_for_training(handle, settings)
         options: dict[str, Any] = {}
         if teaches:
-            teacher = load_for_training(source, settings).model
-            options = {"trainer": DistillTrainer, "teacher": teacher, "kind": settings.objective}
+            uncut = load_for_training(handle, settings).model
+            options = {"trainer": DistillTrainer, "teacher": uncut, "kind": settings.objective}
         model = make_trainable(loaded.model, settings)
         data = Data(examples * asked.steps, [])
         train(model, loaded.tokenizer, data, settings, Path(folder) / "run", **options)
@@ -108,7 +108,7 @@ def whole(asked: argparse.Namespace, way: str) -> dict[str, Any]:
     import torch
 
     from layercut.cli.main import verb
-    from layercut.healing import checkpoint, heal, job, seam, sft  # noqa: F401
+    from layercut.healing import checkpoint, heal, seam, sft  # noqa: F401
 
     heal_verb, on_gpu, size = verb("heal"), torch.cuda.is_available(), asked.micro_batch * asked.accumulation
     given = {"batch_size": size, "micro_batch": asked.micro_batch, **WAYS[way]}

@@ -76,18 +76,18 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     from layercut.engine import probe
     from layercut.engine.handle import ModelHandle
     from layercut.engine.plain import PlainEngine
-    from layercut.healing import on_policy, pair
+    from layercut.healing import distill
+    from layercut.healing.distill import OnPolicyTrainer
     from layercut.healing.examples import Data, encode_example
-    from layercut.healing.job import ToTrain, objective_of
-    from layercut.healing.on_policy import OnPolicyTrainer
+    from layercut.healing.heal import objective_of
     from layercut.healing.settings import TrainSettings
     from layercut.healing.sft import train
-    from layercut.healing.trainable import make_trainable
+    from layercut.healing.trainable import load_pair, make_trainable
     from layercut.settings import ModelSettings
 
     engine, unit = asked.one.split("-")
     if engine == "plain":
-        on_policy.fastest_engine = PlainEngine  # type: ignore[attr-defined]
+        distill.fastest_engine = PlainEngine  # type: ignore[attr-defined]
     probing, rolling_out = Timed(probe._probed), Timed(OnPolicyTrainer._roll_out)
     probe._probed = probing  # type: ignore[assignment]
     written: list[int] = []
@@ -112,19 +112,18 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
         seed=asked.seed,
     )
     handles = [ModelHandle(ModelSettings(model=str(name), dtype="float32")) for name in (asked.cut, asked.model)]
-    loaded = pair.load_pair(*handles, settings)
+    cut, uncut = load_pair(*handles, settings)
     records = prompts(asked.batch_size * (asked.steps + 1))
-    data = Data([encode_example(loaded.cut.tokenizer, one) for one in records], [])
-    shared = ToTrain(data, asked.out)
-    options = objective_of(loaded, handles[1], settings, shared, records) | {"trainer": Measured}
-    model = make_trainable(loaded.cut.model, settings)
+    data = Data([encode_example(cut.tokenizer, one) for one in records], [])
+    options = objective_of(cut, uncut, settings, data, records) | {"trainer": Measured}
+    model = make_trainable(cut.model, settings)
     ends: list[dict[str, float]] = []
 
     def ended(done: int, total: int) -> None:
         times = {"wall": time.perf_counter(), "cpu": time.process_time()}
         ends.append(times | {"answering": rolling_out.seconds, "tokens": sum(written)})
 
-    trained = train(model, loaded.cut.tokenizer, data, settings, asked.out / "run", on_progress=ended, **options)
+    trained = train(model, cut.tokenizer, data, settings, asked.out / "run", on_progress=ended, **options)
     return {name: ends[-1][name] - ends[1][name] for name in ends[1]} | {
         "probe": probing.seconds,
         "losses": [line["loss"] for line in trained.curve if "loss" in line],
@@ -134,7 +133,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 
 def by_micro_batch() -> Any:
     """The trainer that has the answers of each micro batch written by themselves."""
-    from layercut.healing.on_policy import OnPolicyTrainer
+    from layercut.healing.distill import OnPolicyTrainer
 
     class ByMicroBatch(OnPolicyTrainer):
         def training_step(self, *args: Any, **kwargs: Any) -> Any:

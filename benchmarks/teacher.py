@@ -21,9 +21,9 @@ TRAINING = """
 import json, resource, sys
 from pathlib import Path
 from layercut.engine.handle import ModelHandle
-from layercut.healing import pair
+from layercut.healing import trainable
 from layercut.healing.examples import encode_example, hold_out
-from layercut.healing.job import ToTrain, objective_of
+from layercut.healing.heal import objective_of
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import train
 from layercut.healing.trainable import make_trainable
@@ -33,18 +33,18 @@ cut, model, folder, steps, way = sys.argv[1:]
 peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 settings = TrainSettings(objective="forward-kl", max_steps=int(steps), batch_size=4, micro_batch=4, patience=0)
 handles = [ModelHandle(ModelSettings(model=name, dtype="float32", device="cpu")) for name in (cut, model)]
-shares = pair.own_parameters(*handles, settings) is not None
 if way == "two":
-    pair.own_parameters = lambda *args: None
-loaded = pair.load_pair(*handles, settings)
+    trainable.share_equal = lambda *args: 0
+said = []
+cut, uncut = trainable.load_pair(*handles, settings, said.append)
 sums = [{"id": str(n), "prompt": f"{n} + {n + 3} =", "completion": f" {2 * n + 3}"} for n in range(40)]
 sums = [one | {"finish_reason": "stop"} for one in sums]
-data = hold_out([encode_example(loaded.cut.tokenizer, one) for one in sums], 0.1, seed=0)
-options = objective_of(loaded, handles[1], settings, ToTrain(data, Path(folder)), [])
+data = hold_out([encode_example(cut.tokenizer, one) for one in sums], 0.1, seed=0)
+options = objective_of(cut, uncut, settings, data)
 after_loading = peak()
-model = make_trainable(loaded.cut.model, settings)
-train(model, loaded.cut.tokenizer, data, settings, Path(folder), **options)
-print(json.dumps({"loaded": after_loading, "trained": peak(), "shares": shares}))
+model = make_trainable(cut.model, settings)
+train(model, cut.tokenizer, data, settings, Path(folder), **options)
+print(json.dumps({"loaded": after_loading, "trained": peak(), "shares": bool(said)}))
 """
 
 

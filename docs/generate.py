@@ -256,9 +256,8 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
     from layercut.diagnostics import DiagnoseSettings
     from layercut.drafting.settings import DraftSettings
-    from layercut.healing.filters import FilterSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
-    from layercut.healing.settings import ArmSettings, TrainSettings
+    from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
     from layercut.pruning.settings import PruneSettings
     from layercut.selection.base import SearchSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
@@ -334,9 +333,8 @@ def meaning(field: Any) -> str:
 
 def study_keys() -> str:
     """The keys of each kind of entry in a study file, from the settings that they fill."""
-    from layercut.healing.filters import FilterSettings
     from layercut.healing.prompt_sources import PromptSpec
-    from layercut.healing.settings import TrainSettings
+    from layercut.healing.settings import FilterSettings, TrainSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
     from layercut.study.settings import CriterionSettings, HealingArm
 

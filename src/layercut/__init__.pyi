@@ -526,7 +526,6 @@ def heal(
     save_every: int = 100,
     patience: int = 3,
     marks: str | Sequence[str] = (),
-    graded: int = 0,
     rollout_start: int = 32,
     rollout_max: int = 512,
     group: int = 8,
@@ -607,7 +606,6 @@ def heal(
         save_every: Steps between checkpoints, and between evaluations of the held-out loss.
         patience: Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.
         marks: Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training then shows what more tokens bring.
-        graded: Held-out questions of each task to answer at each evaluation.
         rollout_start: on-policy: first limit of the model's own answers, in tokens; at most rollout_max.
         rollout_max: on-policy: last limit of the model's own answers; it doubles while they do not repeat. grpo: their limit where the task's own is higher.
         group: grpo: answers to each prompt, which are graded against each other.

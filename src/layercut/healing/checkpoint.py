@@ -1,12 +1,9 @@
 """The checkpoint of a healed model: merged weights in a dtype that keeps the training gain, or a PEFT adapter.
 
-Training and folding work in float32; the pruned checkpoint is mostly bfloat16, with 8 bits of mantissa. A weight that
-moved by less than half of such a step rounds back, so rounding to the nearest undoes all small updates. The written
-weights are therefore reloaded and compared with the trained model: by the logits, and by the loss on held-out examples.
-Where rounding to the nearest loses more than ``SHARE`` of the healing gain, or where no loss can tell, weights are
-rounded stochastically (up with the probability of the remainder, so updates survive in the mean). Weights keep the
-pruned checkpoint's dtype, also where both cost more, which is then recorded; ``save_dtype`` names another dtype. All
-losses are computed in float32 arithmetic, as rounded weights run on a CPU.
+A weight that moved by less than half a step of bfloat16 rounds back, so rounding to the nearest undoes small updates.
+Written weights are therefore reloaded and compared with the trained model, by the logits and by the loss on held-out
+examples, in float32. Where rounding to the nearest loses more than ``SHARE`` of the healing gain, or where no loss can
+tell, it is stochastic: up with the probability of the remainder, so updates survive in the mean.
 """
 
 # Shapes: N tokens in the loss, V vocabulary.
@@ -17,8 +14,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,29 +23,118 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
-from layercut.healing.examples import Data, TrainingExample, in_loss, padded
-from layercut.healing.logits import lazy_logits_in_loss, over_rows
-from layercut.healing.methods import MethodRow
-from layercut.healing.record import HealingRecord, healed_card
+from layercut.healing.examples import Data, TrainingExample, in_loss, lazy_logits_in_loss, over_rows, padded
+from layercut.healing.settings import METHODS, HealSettings
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
 from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, stored_tensors
+from layercut.progress import Say
 from layercut.runs.atomic import new_directory, write_json
+from layercut.runs.healing import healing_lines
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
 from layercut.surgery.config_fields import with_older_fields
-from layercut.surgery.cut import with_weights_of
+from layercut.surgery.cut import UNMEASURED, with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
+from layercut.text.markup import escape, escaped, table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CURVE_FILE = "healing_loss.jsonl"
+UNTRAINED = "Nothing was trained after the cut."  # a line in the card of a pruned model
+SHARE = 0.02  # share of the healing gain in loss that rounding may cost
+JUDGED = 64  # most examples for measuring the loss: four passes read them, possibly on a CPU
+ROUNDINGS = {"float32": ("none",), "float16": ("nearest",), "bfloat16": ("nearest", "stochastic")}
+"""Ways to round to a dtype, in the order in which they are tried; without a judge the last one alone."""
+_WORDS = {"none": "", "nearest": ", rounded to the nearest", "stochastic": ", rounded stochastically"}
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_BATCH = 4
+_IN_LINES = {"held_out_loss", "loss_tokens", "num_examples", "seams", "checked", "written"}
+"""Keys of an entry that the card shows in lines, and not in its table."""
+
+
+def write_trained(
+    cut: ModelSource,
+    final: Path,
+    settings: HealSettings,
+    data: Data,
+    *,
+    out: Path,
+    entry: Mapping[str, Any],
+    curve: Path | None = None,
+    say: Say,
+) -> None:
+    """Write trained weights: a whole model, or the adapters alone.
+
+    ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``. Raises VerificationError
+    if the merged model is not the adapter model, and as ``write_healed``.
+    """
+    if settings.keep_adapter:
+        with new_directory(out) as folder:
+            for name in ("adapter_model.safetensors", "adapter_config.json"):
+                shutil.copyfile(final / name, folder / name)
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
+            _complete(cut.path, folder, entry, [f"an adapter for {cut.name}, not merged"], curve)
+        return
+    say("folding in, writing and comparing with the trained model ...")
+    from transformers import AutoModelForCausalLM
+
+    method, judge, checked = METHODS[settings.train.method], None, []
+    if method.base == "nf4":  # the adapter was trained on weights rounded to 4 bits: round them and return
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
+            model: Any = packed.dequantize().float()
+    else:
+        model = load_model(cut, dtype="float32", device="cpu").model
+    if not settings.train.goal.is_graded:  # a loss on given answers cannot say what rounding costs
+        judge = judged_by(model, data)
+    if method.has_adapter:
+        model, compared = merge_adapters(model, final)
+        checked = [compared]
+    else:
+        del model
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
+    entry = {**entry, "checked": checked}
+    write_healed(model.eval(), cut, out=out, entry=entry, curve=curve, dtype=settings.save_dtype, judge=judge)
+
+
+def write_healed(
+    model: PreTrainedModel,
+    cut: ModelSource,
+    *,
+    out: Path,
+    entry: Mapping[str, Any],
+    curve: Path | None = None,
+    dtype: str = "auto",
+    judge: Judge | None = None,
+) -> dict[str, Any]:
+    """Write the healed model as the pruned one's folder with other weights, complete or not at all.
+
+    ``plan.json`` keeps the cut's plan, and its ``healing`` list gets an entry, which is returned. The folder is
+    reloaded with plain transformers and compared before it takes its name.
+
+    Args:
+        model: in float32; afterwards it holds the written weights.
+        cut: the model before healing.
+        entry: for plan.json; its ``checked`` gets what is verified here.
+        curve: the loss curve, to be copied.
+        dtype: of the weights; auto is that of the pruned checkpoint.
+        judge: measures what rounding costs. Without one, weights are rounded stochastically to bfloat16.
+
+    Raises:
+        InputError: ``out`` is not empty.
+        VerificationError: the reloaded model is another one.
+    """
+    with new_directory(out) as folder:
+        dtype = stored_dtype(cut.path) if dtype == "auto" else dtype
+        written, line = _write_weights(model, folder, dtype, judge)
+        return _complete(cut.path, folder, {**entry, "written": written}, [*entry.get("checked", ()), line], curve)
 
 
 def stored_dtype(folder: Path) -> str:
@@ -60,103 +145,23 @@ def stored_dtype(folder: Path) -> str:
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 
-class TrainedModel(NamedTuple):
-    """The result of training as a whole model."""
-
-    model: PreTrainedModel  # in float32
-    checked: str  # how the merge was verified, as text; empty if there was nothing to verify
-    judge: Judge | None
-
-
-def trained_model(cut: ModelSource, final: Path, method: MethodRow, data: Data | None = None) -> TrainedModel:
-    """The trained weights as a whole model; VerificationError if the merged model is not the adapter model.
-
-    ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``; ``data`` has the examples
-    that measure what rounding costs.
-    """
-    from transformers import AutoModelForCausalLM
-
-    if method.base == "nf4":  # the adapter was trained on weights rounded to 4 bits: round them and return
-        with quiet_transformers():
-            packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
-            base: PreTrainedModel = packed.dequantize().float()
-    else:
-        base = load_model(cut, dtype="float32", device="cpu").model
-    judge = None if data is None else judged_by(base, data)
-    if method.has_adapter:
-        merged = merge_adapters(base, final)
-        return TrainedModel(merged.model, merged.describe(), judge)
-    del base
-    with quiet_transformers():
-        whole: Any = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
-    return TrainedModel(whole.eval(), "", judge)
-
-
-def write_healed(
-    model: PreTrainedModel,
-    cut: ModelSource,
-    *,
-    out: Path,
-    record: HealingRecord,
-    curve: Path | None = None,
-    dtype: str = "auto",
-    judge: Judge | None = None,
+def _complete(
+    source: Path, folder: Path, entry: Mapping[str, Any], checked: list[str], curve: Path | None
 ) -> dict[str, Any]:
-    """Write the healed model as the pruned one's folder with other weights, complete or not at all.
-
-    Tokenizer, generation config and chat template are copied; ``plan.json`` keeps the cut's plan, and its ``healing``
-    list gets an entry, which is returned. The folder is reloaded with plain transformers and compared before it takes
-    its name.
-
-    Args:
-        model: in float32; afterwards it holds the written weights.
-        cut: the model before healing.
-        record: for plan.json; its ``checked`` gets what is verified here.
-        curve: the loss curve, to be copied.
-        dtype: of the weights; auto is that of the pruned checkpoint.
-        judge: measures what rounding costs.
-
-    Raises:
-        InputError: ``out`` is not empty.
-        VerificationError: the reloaded model is another one.
-    """
-    with new_directory(out) as folder:
-        written = write_weights(model, folder, stored=stored_dtype(cut.path), dtype=dtype, judge=judge)
-        _copy_files(cut.path, folder)
-        record = replace(record, written=written.to_dict(judge))
-        return _describe(cut.path, folder, record, written.describe(judge), curve)
-
-
-def write_adapter(
-    cut: ModelSource, final: Path, *, out: Path, record: HealingRecord, curve: Path | None = None
-) -> dict[str, Any]:
-    """Write the adapters alone, as a PEFT folder that names the pruned model as its base; see ``write_healed``."""
-    with new_directory(out) as folder:
-        for name in _ADAPTER_FILES:
-            shutil.copyfile(final / name, folder / name)
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
-        _copy_files(cut.path, folder)
-        return _describe(cut.path, folder, record, f"an adapter for {cut.name}, not merged", curve)
-
-
-def _copy_files(source: Path, folder: Path) -> None:
-    for name in files_to_copy(source):
-        if name != "README.md":
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
-    if (source / EARLIER_PLANS_FILE).is_file():
-        shutil.copyfile(source / EARLIER_PLANS_FILE, folder / EARLIER_PLANS_FILE)
-
-
-def _describe(source: Path, folder: Path, record: HealingRecord, checked: str, curve: Path | None) -> dict[str, Any]:
-    """Write plan.json, the loss curve and the card; returns the entry of plan.json."""
-    record = replace(record, checked=[*record.checked, checked])
+    """Copy what the pruned checkpoint has beside its weights, and write plan.json, the loss curve and the card."""
+    copied = [name for name in files_to_copy(source) if name != "README.md"]
+    for name in [*copied, *([EARLIER_PLANS_FILE] if (source / EARLIER_PLANS_FILE).is_file() else [])]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+    entry = {**entry, "checked": checked}
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
-        record = replace(record, loss_curve=CURVE_FILE)
-    entry = record.to_dict()
-    plan = _plan_data(source)
+        entry["loss_curve"] = CURVE_FILE
+    if (source / PLAN_FILE).is_file():
+        plan = read_plans(source)[-1]
+    else:  # the original model
+        metadata = describe_source(ModelSource(name=source.name, path=source))
+        plan = CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
     card = source / "README.md"
     cut_card = card.read_text("utf-8") if card.is_file() and earlier_plans(source) else ""  # the original's is another
@@ -166,18 +171,32 @@ def _describe(source: Path, folder: Path, record: HealingRecord, checked: str, c
     return entry
 
 
-def _plan_data(source: Path) -> dict[str, Any]:
-    """The cut's plan.json with earlier healing entries; for a folder without one, the plan of an original model."""
-    if (source / PLAN_FILE).is_file():
-        return read_plans(source)[-1]
-    metadata = describe_source(ModelSource(name=source.name, path=source))
-    return CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
+def healed_card(cut_card: str, entry: Mapping[str, Any]) -> str:
+    """README.md of a healed checkpoint: that of the pruned one, empty where there is none, and the entry."""
+    text = cut_card.replace(UNTRAINED, "Healed after the cut: see below.").rstrip()
+    if not text:
+        front = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---"
+        text = f"{front}\n\n# Healed model\n\n{UNMEASURED}"
+    rows = [
+        (name.replace("_", " "), _shown(value))
+        for name, value in entry.items()
+        if value not in (None, [], {}) and name not in _IN_LINES
+    ]
+    lines = [*(f"- {escaped(line)}" for line in healing_lines(entry)), ""]
+    lines += table(["", ""], ((escape(name), escape(value)) for name, value in rows))
+    return "\n".join([text, "", "## Healing", "", *lines, ""])
 
 
-SHARE = 0.02  # share of the healing gain in loss that rounding may cost
-JUDGED = 64  # most examples for measuring the loss: four passes read them, possibly on a CPU
-_BATCH = 4
-_WEIGHTS = "*.safetensors*"
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "ids" in value:  # of items: their number
+        return _shown(value["num_items"])
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 class Judge(NamedTuple):
@@ -191,46 +210,10 @@ class Judge(NamedTuple):
         """True if rounding lost too much of the gain; true for NaN."""
         return not written - trained <= SHARE * max(self.before - trained, 0.0)
 
-    def describe(self, trained: float, written: float) -> str:
-        """One line for people."""
-        where = f"{'held-out' if self.are_held_out else 'training'} example{'s' * (len(self.examples) != 1)}"
-        return (
-            f"loss on {len(self.examples)} {where} before healing {self.before:.4f}, trained {trained:.4f}, "
-            f"written {written:.4f}"
-        )
-
-
-class Written(NamedTuple):
-    """The weights on disk, compared with the trained ones."""
-
-    dtype: str
-    rounding: str
-    logit_difference: float  # the largest on random tokens
-    trained: float
-    written: float  # losses; NaN without examples
-    note: str = ""  # the cost of rounding, where it is more than ``SHARE`` of the gain
-
-    def to_dict(self, judge: Judge | None) -> dict[str, Any]:
-        """For plan.json."""
-        metadata = {"dtype": self.dtype, "rounding": self.rounding, "logit_difference": self.logit_difference}
-        if judge is None:
-            return metadata
-        losses = {"before": judge.before, "trained": self.trained, "written": self.written}
-        on = {"n": len(judge.examples), "held_out": judge.are_held_out}
-        return metadata | {"loss": {name: value for name, value in losses.items() if value == value} | on}
-
-    def describe(self, judge: Judge | None) -> str:
-        how = "" if self.rounding == "none" else f", rounded {_WORDS[self.rounding]}"
-        text = f"written in {self.dtype}{how}: a logit differs from the trained model's by at most "
-        text += f"{self.logit_difference:.2g}"
-        if judge is not None:
-            text += f"; {judge.describe(self.trained, self.written)}"
-        return text + (f"; {self.note}" if self.note else "")
-
-
-_ROUNDINGS = {"float32": ("none",), "float16": ("nearest",), "bfloat16": ("nearest", "stochastic")}
-"""Ways to round to a dtype, in the order in which they are tried; without a judge the last one alone."""
-_WORDS = {"nearest": "to the nearest", "stochastic": "stochastically"}
+    def explain(self, trained: float, written: float) -> str:
+        """What rounding costs, in words."""
+        gain = self.before - trained
+        return f"{(written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
 
 
 def judged_by(model: Any, data: Data) -> Judge:
@@ -258,66 +241,58 @@ def _sum_of_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
     return cross_entropy(logits_CV.float(), targets_C, reduction="sum")[None]
 
 
-def write_weights(
-    model: PreTrainedModel, folder: Path, *, stored: str, dtype: str = "auto", judge: Judge | None = None
-) -> Written:
-    """Write ``model`` and read it back, as ``write_healed`` says.
+def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judge | None) -> tuple[dict[str, Any], str]:
+    """Write ``model`` with the first rounding that costs little, or the one that costs least, and read it back.
 
-    ``stored`` is the dtype of the pruned checkpoint. Without a judge, weights are rounded stochastically to bfloat16.
+    Returns the entry ``written`` of plan.json, and a line on what was checked.
     """
     model.eval()  # type: ignore[no-untyped-call]
-    expected = probe_logits(model)
+    expected, reloaded = probe_logits(model), None
     trained = math.nan if judge is None else mean_loss(model, judge.examples)
-    tries: list[Written] = []
-    reloaded: Any = None
-    dtype = stored if dtype == "auto" else dtype
-    roundings = _ROUNDINGS[dtype]
-    for rounding in roundings if judge is not None else roundings[-1:]:
+    losses: dict[str, float] = {}
+    differences: dict[str, float] = {}
+    for rounding in ROUNDINGS[dtype] if judge is not None else ROUNDINGS[dtype][-1:]:
         reloaded = None  # frees the one before
         reloaded = _write(model, folder, dtype, rounding)
-        loss = math.nan if judge is None else mean_loss(reloaded, judge.examples)
-        difference = (probe_logits(reloaded) - expected).abs().max().item()
-        tries.append(Written(dtype, rounding, difference, trained, loss))
-        if judge is None or not judge.costs(trained, loss):
+        differences[rounding] = (probe_logits(reloaded) - expected).abs().max().item()
+        losses[rounding] = math.nan if judge is None else mean_loss(reloaded, judge.examples)
+        if judge is None or not judge.costs(trained, losses[rounding]):
             break
-    result = tries[-1]
-    if judge is not None and judge.costs(trained, result.written):  # every rounding costs too much
-        result = min(tries, key=lambda written: written.written)
-        if result is not tries[-1]:
-            reloaded = _write(model, folder, dtype, result.rounding)
-    if judge is not None:
-        result = result._replace(note=_note(result, tries[0], judge, trained))
+    note, first = "", next(iter(losses))
+    if judge is not None and judge.costs(trained, losses[rounding]):  # every rounding costs too much
+        last, rounding = rounding, min(losses, key=losses.__getitem__)
+        reloaded = reloaded if rounding == last else _write(model, folder, dtype, rounding)
+        note = f"; rounding costs {judge.explain(trained, losses[rounding])}; `save_dtype` float32 costs nothing"
+    elif judge is not None and rounding != first:
+        note = f"; rounding to the nearest would cost {judge.explain(trained, losses[first])}"
     _check(model, reloaded, folder, dtype)
-    return result
-
-
-def _note(result: Written, first: Written, judge: Judge, trained: float) -> str:
-    def share(one: Written) -> str:
-        gain = judge.before - trained
-        return f"{(one.written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
-
-    if judge.costs(trained, result.written):
-        return f"rounding costs {share(result)}; `save_dtype` float32 costs nothing"
-    return "" if result.rounding == first.rounding else f"rounding to the nearest would cost {share(first)}"
+    entry: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "logit_difference": differences[rounding]}
+    line = f"written in {dtype}{_WORDS[rounding]}: a logit differs from the trained model's by at most "
+    line += f"{differences[rounding]:.2g}"
+    if judge is not None:
+        measured = {"before": judge.before, "trained": trained, "written": losses[rounding]}
+        entry["loss"] = {name: value for name, value in measured.items() if not math.isnan(value)}
+        entry["loss"] |= {"n": len(judge.examples), "held_out": judge.are_held_out}
+        where = f"{'held-out' if judge.are_held_out else 'training'} example{'s' * (len(judge.examples) != 1)}"
+        line += f"; loss on {len(judge.examples)} {where} before healing {judge.before:.4f}, trained {trained:.4f}, "
+        line += f"written {losses[rounding]:.4f}"
+    return entry, line + note
 
 
 def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
     """Write the weights in a dtype, and read them back in float32."""
     from transformers import AutoModelForCausalLM
 
-    for file in folder.glob(_WEIGHTS):
+    for file in folder.glob("*.safetensors*"):
         file.unlink()
-    target = getattr(torch, dtype)
     kept = [parameter.data for parameter in model.parameters()]
     generator = torch.Generator().manual_seed(0)
+    model.config.dtype = getattr(torch, dtype)
     try:
         for parameter in model.parameters():  # not model.to, which would round the rotary frequencies too
-            parameter.data = (
-                stochastic_bfloat16(parameter.data, generator)
-                if rounding == "stochastic"
-                else parameter.data.to(target)
-            )
-        model.config.dtype = target
+            weights = parameter.data
+            is_drawn = rounding == "stochastic"
+            parameter.data = stochastic_bfloat16(weights, generator) if is_drawn else weights.to(model.config.dtype)
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size="5GB")
         write_json(folder / "config.json", with_older_fields(read_config(folder)))
@@ -333,11 +308,7 @@ def _write(model: Any, folder: Path, dtype: str, rounding: str) -> Any:
 
 
 def stochastic_bfloat16(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 as bfloat16, each number rounded up or down at random, up with the probability of its nearness to the
-    upper.
-
-    The mean over draws is the number itself, and numbers that bfloat16 represents stay unchanged.
-    """
+    """Float32 as bfloat16, each number rounded up or down at random so that their mean is the number itself."""
     noise = torch.randint(1 << 16, weights.shape, dtype=torch.int32, generator=generator, device=generator.device)
     noise = noise.to(weights.device)
     bits = weights.float().contiguous().view(torch.int32)

@@ -1,148 +1,302 @@
-"""Turn prompts into training examples: answers, filters, decontamination, equal tokens for two arms."""
+"""From answers to training data: rules that drop answers, decontamination, and equal tokens for two variants."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from random import Random
+from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError
-from layercut.healing.examples import (
-    Data,
-    TrainingExample,
-    encode_example,
-    fitting,
-    hold_out,
-    match_tokens,
-    num_loss_tokens,
-)
-from layercut.healing.filters import ReportItems, decontaminate, filter_responses
-from layercut.healing.prompt_sources import PromptGroup, TaskPrompts
+from layercut.errors import InputError, MissingExtra
+from layercut.healing.prompt_sources import PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, plain_prompt
-from layercut.healing.settings import FilterSettings, TrainSettings
-from layercut.models.loading import LoadedModel
+from layercut.healing.settings import FilterSettings
 from layercut.progress import Say
+from layercut.tasks import TASKS, base_name, load_task
+from layercut.tasks.base import Split, Task
+from layercut.tasks.selected_items import merge_items, reported_split
 from layercut.text.counting import counted
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from layercut.healing.examples import TrainingExample
+    from layercut.models.loading import ReadableModel
+
+Words = tuple[str, ...]
+_WORD = re.compile(r"\w+|[^\w\s]")
+N = 13  # words of an overlap that counts, as in GPT-3 (Brown et al., arXiv:2005.14165, appendix C)
+SHORT = 8
+"""Items of fewer words (``7 + 5``) turn up by chance in any chain of steps, so they contaminate only a prompt, not an
+answer. Eight is the shortest overlap that GPT-3 used.
+"""
+FEWEST = 3
+"""Words of an item that is searched for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
+questions, and contaminate only as a whole line.
+"""
+BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
+_OPERATORS = frozenset("+-*/×÷−")
 
 
-class Material(NamedTuple):
-    """What the ``options`` of a trainer may be made from."""
+def source_records(parts: Sequence[PromptGroup], *, need_answers: bool) -> list[AnswerRecord]:
+    """Prompts as records, with the answers that come with them.
 
-    cut: LoadedModel  # the pruned model, which is trained
-    teacher: PreTrainedModel | None  # the original model, for objectives with a divergence
-    settings: TrainSettings
-    data: Data
-    records: Sequence[AnswerRecord]  # the answers that the data come from
-    tasks: Sequence[TaskPrompts]  # grade answers
-
-
-def original_records(parts: Sequence[PromptGroup]) -> list[AnswerRecord]:
-    """The data sets' own answers as records; InputError if a source gives none."""
-    records = []
+    ``need_answers`` leaves out prompts without one, and raises InputError where a source gives none.
+    """
+    records: list[Any] = []
     for part in parts:
-        answered = [record | {"finish_reason": "stop"} for record in _records(part) if record["completion"].strip()]
-        if not answered:
+        made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
+        made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
+        made_of |= {"finish_reason": "stop"} if need_answers else {}
+        kept = [prompt for prompt in part.prompts if prompt.answer.strip() or not need_answers]
+        if not kept:
             raise InputError(
                 "these prompts come without answers of their own, so there is no original arm; give rows with an "
                 "assistant turn or an output, answer, response or completion, or use `responses` self."
             )
-        records += answered
-    return records
-
-
-def question_examples(
-    parts: Sequence[PromptGroup], loaded: LoadedModel, items: ReportItems, max_length: int, say: Say
-) -> tuple[list[TrainingExample], dict[str, Any]]:
-    """Prompts of tasks as examples, and the counts of what was dropped; nobody has answered them.
-
-    The completion is the task's worked solution or right answer where it has one; it is not trained on.
-    """
-    records = [record for part in parts for record in _records(part)]
-    return _clean(records, loaded, items, max_length, "prompts", "tokens", say)
-
-
-def _records(part: PromptGroup) -> list[AnswerRecord]:
-    """A source's prompts with the answers that come with them, which may be empty."""
-    made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
-    made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
-    records: list[Any] = [
-        {"id": row.prompt.id, "prompt": plain_prompt(row.prompt), "completion": row.answer, **made_of}
-        for row in part.answered
-    ]
+        records += [
+            {"id": prompt.id, "prompt": plain_prompt(prompt.prompt), "completion": prompt.answer, **made_of}
+            for prompt in kept
+        ]
     return records
 
 
 def examples_of(
     records: Sequence[AnswerRecord],
-    loaded: LoadedModel,
-    filters: FilterSettings,
-    items: ReportItems,
-    max_length: int,
-    arm: str,
-    say: Say,
-) -> tuple[list[TrainingExample], dict[str, Any]]:
-    """Training examples from records, and the counts of what was dropped."""
-    filtered = filter_responses([_counted(record, loaded) for record in records], filters)
-    say(f"{arm} answers: {filtered.describe()}")
-    unit = "tokens with their prompt"
-    examples, counts = _clean(filtered.records, loaded, items, max_length, f"{arm} answers", unit, say)
-    dropped = {rule: count for rule, count in filtered.dropped.items() if count}
-    return examples, {"answers": len(records), "dropped": dropped, **counts}
-
-
-def _clean(
-    records: Sequence[AnswerRecord],
-    loaded: LoadedModel,
+    reader: ReadableModel,
+    filters: FilterSettings | None,
     items: ReportItems,
     max_length: int,
     what: str,
-    unit: str,
     say: Say,
 ) -> tuple[list[TrainingExample], dict[str, Any]]:
-    """Examples without report items and of at most ``max_length`` tokens, and the counts of the others."""
-    clean = decontaminate(records, items)
-    encoded = [encode_example(loaded.tokenizer, record, loaded.name) for record in clean.records]
-    examples = fitting(encoded, max_length)
-    say(f"{what}: {clean.describe()}")
+    """Training examples of at most ``max_length`` tokens without report items, and the counts of what was dropped.
+
+    ``filters`` are None for prompts that nobody has answered: their completions are not trained on.
+    """
+    from layercut.healing.examples import encode_example
+
+    counts: dict[str, Any] = {}
+    clean, unit = records, "tokens"
+    if filters is not None:
+        unit = "tokens with their prompt"
+        clean, dropped = filter_answers([_with_lengths(record, reader) for record in records], filters)
+        counts = {"answers": len(records), "dropped": dict(dropped)}
+        reasons = ", ".join(f"{count} {rule}" for rule, count in dropped.items()) or "none dropped"
+        advice = "; unfinished ones reached `max_new_tokens`: raise it, or keep them with `finished_only=false`"
+        kept = f"{len(clean)} of {counted(len(records), 'answer')} kept ({reasons})"
+        say(f"{what}: {kept}{advice if dropped['unfinished'] else ''}")
+    num_filtered = len(clean)
+    clean, removed = decontaminate(clean, items)
+    of_tasks = f" ({', '.join(f'{count} {task}' for task, count in removed.items())})" if removed else ""
+    say(
+        f"{what}: {num_filtered - len(clean)} answers removed because they contain report items{of_tasks}; "
+        f"{items.num_items} items of {', '.join(items.tasks) or 'no task'} were looked for"
+    )
+    encoded = [encode_example(reader.tokenizer, record, reader.name) for record in clean]
+    examples = [example for example in encoded if len(example) <= max_length]  # cut short they would have no end
     if too_long := len(encoded) - len(examples):
         say(f"{what}: {too_long} left out, longer than {max_length} {unit}")
-    return examples, {"contaminated": clean.num_removed, "too_long_with_prompt": too_long}
+    return examples, {**counts, "contaminated": num_filtered - len(clean), "too_long_with_prompt": too_long}
 
 
-def _counted(record: AnswerRecord, loaded: LoadedModel) -> AnswerRecord:
+def _with_lengths(record: AnswerRecord, reader: ReadableModel) -> AnswerRecord:
     """A record with the numbers of tokens of prompt and answer, which data sets do not give."""
+    from layercut.healing.examples import encode_example
+
     if "num_new_tokens" in record:
         return record
-    example = encode_example(loaded.tokenizer, record, loaded.name)
+    example = encode_example(reader.tokenizer, record, reader.name)
     return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
-def matched(arms: Mapping[str, Sequence[TrainingExample]], arm: str, seed: int, say: Say) -> list[TrainingExample]:
-    """One arm's examples on the prompts that all arms answer, with no more completion tokens than the smallest arm has.
+def match_tokens(
+    variants: Mapping[str, Sequence[TrainingExample]], variant: str, seed: int, say: Say
+) -> list[TrainingExample]:
+    """A variant's examples on the prompts that all of them answer, with no more completion tokens than the smallest.
 
-    Raises InputError if no prompt has an answer in every arm.
+    They are drawn without replacement, so the tokens are equal up to one example, and length explains no difference.
+    Raises InputError if no prompt has an answer in every variant.
     """
-    shared = set.intersection(*({example.id for example in examples} for examples in arms.values()))
+    shared = set.intersection(*({example.id for example in examples} for examples in variants.values()))
     if not shared:
         raise InputError("no prompt has both a self and an original answer, so their tokens cannot be matched.")
-    common = {name: [one for one in examples if one.id in shared] for name, examples in arms.items()}
+    common = {name: [example for example in examples if example.id in shared] for name, examples in variants.items()}
     counts = {name: num_loss_tokens(examples) for name, examples in common.items()}
-    chosen = match_tokens(common[arm], min(counts.values()), seed)
+    order = list(enumerate(common[variant]))
+    Random(f"match {seed}").shuffle(order)
+    chosen, left = [], min(counts.values())
+    for index, example in order:
+        if len(example.completion) <= left:
+            left -= len(example.completion)
+            chosen.append(index)
+    examples = [common[variant][index] for index in sorted(chosen)]
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     say(
         f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; training on "
-        f"{len(chosen)} {arm} answers of {num_loss_tokens(chosen):,} tokens"
+        f"{len(examples)} {variant} answers of {num_loss_tokens(examples):,} tokens"
     )
-    return chosen
+    return examples
 
 
-def split(examples: Sequence[TrainingExample], settings: TrainSettings, say: Say) -> Data:
-    """Examples for training and held-out examples."""
-    data = hold_out(examples, settings.held_out, settings.seed)
-    what = f"{counted(len(data.train), 'example')} with {counted(data.num_tokens, 'answer token')}"
-    if settings.is_graded:
-        what = f"{counted(len(data.train), 'prompt')}, {settings.group} answers to each at a time"
-    say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
-    return data
+def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:
+    """Completion tokens of all examples."""
+    return sum(len(example.completion) for example in examples)
+
+
+def filter_answers(
+    records: Sequence[AnswerRecord], settings: FilterSettings
+) -> tuple[list[AnswerRecord], Counter[str]]:
+    """The records that meet all rules, and the number of others by the first rule that dropped them.
+
+    A *repeated* prompt equals an earlier kept one but for case and spacing. System messages are not compared, nor are a
+    task's items (``task``): they differ by construction. Raises InputError for ``right_only`` where none was graded.
+    """
+    if settings.right_only and not any("right" in record for record in records):
+        raise InputError(
+            "none of these answers was graded, so the right ones cannot be selected; use prompts of a task "
+            "(task:NAME), or leave out `right_only`."
+        )
+    dropped: Counter[str] = Counter()
+    kept: list[AnswerRecord] = []
+    prompts: set[Words] = set()
+    for record in records:
+        num_new = record.get("num_new_tokens", 0)
+        prompt = words(prompt_text(record, system=False)) if "task" not in record else ()
+        rules = {
+            "empty": not record["completion"].strip(),
+            "unfinished": settings.finished_only and record.get("finish_reason") == "length",
+            "too long": settings.max_tokens is not None
+            and record.get("num_prompt_tokens", 0) + num_new > settings.max_tokens,
+            "too short": num_new < settings.min_tokens,
+            "wrong": settings.right_only and not record.get("right", True),
+            "with a repeated prompt": prompt in prompts,
+        }
+        reason = next((rule for rule, applies in rules.items() if applies), None)
+        if reason is None:
+            kept.append(record)
+            prompts |= {prompt} if prompt else set()
+        else:
+            dropped[reason] += 1
+    return kept, dropped
+
+
+def prompt_text(record: AnswerRecord, *, system: bool = True) -> str:
+    """All turns of a record's prompt; without ``system``, except system messages, which many prompts share."""
+    prompt = record["prompt"]
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(turn["content"] for turn in prompt if system or turn["role"] != "system")
+
+
+def words(text: str) -> Words:
+    """A text normalised for comparison: lower case, words and signs one by one, so ``12+3`` equals ``12 + 3``.
+
+    >>> words("What is 12+3?")
+    ('what', 'is', '12', '+', '3', '?')
+    """
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def _grams(text: Words, length: int) -> Iterator[Words]:
+    if length:
+        yield from (text[start : start + length] for start in range(len(text) - length + 1))
+
+
+class ReportItems:
+    """N-grams of report items, to be searched for in texts."""
+
+    def __init__(self, items: Mapping[str, Iterable[str]]) -> None:
+        """Args: per task the questions of its report items."""
+        self._grams: dict[int, dict[Words, set[str]]] = {}
+        self.tasks = list(items)
+        self.num_items = 0
+        for task, questions in items.items():
+            for question in questions:
+                self.num_items += 1
+                item = words(question)
+                for gram in _grams(item, min(N, len(item))):
+                    self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
+
+    def found_in(self, prompt: str, completion: str) -> set[str]:
+        """Tasks whose report items are in a prompt or answer.
+
+        An item of N words or more is there if N words in a row are shared. A shorter item is there if all its words
+        are, in a row. If it has fewer than SHORT words, they must be in the prompt, and not part of a longer
+        expression: ``7 + 5`` in ``7 + 5 - 2`` is another problem. An item of fewer than FEWEST words must be a whole
+        line.
+        """
+        tasks: set[str] = set()
+        asked, everything = words(prompt), words(f"{prompt}\n{completion}")
+        lines = [words(line) for line in prompt.splitlines()]
+        for length, known in self._grams.items():
+            if length < FEWEST:
+                tasks.update(*(known.get(line, ()) for line in lines))
+                continue
+            is_short = length < SHORT
+            text = asked if is_short else everything
+            for start, gram in enumerate(_grams(text, length)):
+                if gram in known and not (is_short and _continues(text[:start][-1:] + text[start + length :][:1])):
+                    tasks |= known[gram]
+        return tasks
+
+
+def _continues(neighbours: Words) -> bool:
+    """True if the words before and after an expression continue it.
+
+    >>> _continues(("is", "?")), _continues((":", "-"))
+    (False, True)
+    """
+    return any(word.isdigit() or word in _OPERATORS for word in neighbours)
+
+
+def decontaminate(records: Sequence[AnswerRecord], items: ReportItems) -> tuple[list[AnswerRecord], Counter[str]]:
+    """The records that contain no report item, and the number of others by task; one may hold items of two tasks.
+
+    A record made of a task's own selection item (``task``) is not compared with that task's report items. They are
+    disjoint by construction, and share templates and worked examples on purpose.
+    """
+    tasks = [items.found_in(prompt_text(record), record["completion"]) - {record.get("task")} for record in records]
+    counts = Counter(chain(*tasks))
+    removed = Counter({task: counts[task] for task in items.tasks if counts[task]})
+    return [record for record, of_record in zip(records, tasks, strict=True) if not of_record], removed
+
+
+def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
+    """Tasks whose report items training data must not hold, by base name; ``data``: local files by name."""
+    tasks = {}
+    # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
+    for base, name in {base_name(name): name for name in names}.items():
+        try:
+            tasks[base] = load_task(name, data=data.get(name))
+        except MissingExtra as error:
+            raise InputError(f"the report items of {name} cannot be read: {error}") from error
+    return tasks
+
+
+def full_test_sets(tasks: Mapping[str, Task], source: PromptSource) -> tuple[str, ...]:
+    """Those of the tasks of which no item is a prompt, and selection items are part of the test set.
+
+    A model healed with these prompts may be reported on all of that test set, so training data must hold none of it.
+    """
+    used = frozenset(chain(*source.items.values()))
+    return tuple(name for name, task in tasks.items() if reported_split(task, used) == "full")
+
+
+def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: PromptSource) -> dict[str, frozenset[str]]:
+    """By task, ids of the items that are prompts or that training data was not checked for, if they may be reported."""
+    unchecked = {task.name: task.selection_part for name, task in tasks.items() if name not in in_full}
+    return {name: ids for name, ids in merge_items(source.items, unchecked).items() if ids}
+
+
+def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) -> ReportItems:
+    """Questions of the report items of tasks, and of the whole test sets of ``in_full``; says what was not checked."""
+    splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
+    questions = {name: [item.question for item in task.samples(splits[name], None)] for name, task in tasks.items()}
+    missing = [name for name in TASKS if name not in tasks]
+    if missing:
+        say(
+            f"training data was not checked for report items of {', '.join(missing)}; to check it, use `decontaminate` "
+            f"{missing[0]} or `data` {missing[0]}=PATH"
+        )
+    return ReportItems(questions)

@@ -1,31 +1,37 @@
-"""Training examples and their batches: token ids of prompt and completion, with the loss on the completion alone.
+"""Training examples, their batches, and losses on them: token ids of prompt and completion, the loss on the latter.
 
-The mask is not searched for in a rendered conversation. The prompt's ids are exactly those that generation begins from.
-The completion's ids follow, and then the token that ends a turn, which is in the loss too.
+The prompt's ids are those that generation begins from; the completion's follow, with the token that ends a turn.
+With ``packing`` the examples of a micro batch share one row. Positions begin again with each example, and transformers
+makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
 
-A step's examples are drawn at random and then sorted by length. Its micro batches hold examples of similar length, so
-there is little padding. The gradient of the step does not depend on the order. With ``packing`` there is no padding:
-the examples of a micro batch share one row. Positions begin again with each example, and attention stays within it.
-transformers makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
+Logits of one chunk of rows exist at a time: the model's body runs once, its head over chunks, and in the backward pass
+each chunk is computed again. Liger Kernel (arXiv:2410.10989) and Cut Cross-Entropy (arXiv:2411.09009) do likewise for
+the cross-entropy; this is for any loss. Losses of rows do not depend on each other, so only rounding changes.
 """
 
-# Shapes: B rows, T tokens.
+# Shapes: B rows, T tokens, N tokens in the loss, C of them in a chunk, P columns that have any, D hidden size, V
+# vocabulary.
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Sampler
+from transformers import PreTrainedModel
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.prompts import encode_begun, encode_draft
+from layercut.engine.stack import HeadInput, body_of, logits_with_gradients
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
 from layercut.healing.prompts import AnswerRecord, record_prompt
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that takes no part in the loss
+CHUNK_SIZE = 2**25  # logits of a chunk at most, 128 MB in float32
 
 
 class TrainingExample(NamedTuple):
@@ -64,10 +71,6 @@ class Data(NamedTuple):
     held_out: list[TrainingExample]
 
     @property
-    def num_tokens(self) -> int:
-        return num_loss_tokens(self.train)
-
-    @property
     def hash(self) -> str:
         """First 16 hex digits of SHA-256 over all token ids, training examples first."""
         content = json.dumps([[example.prompt, example.completion] for example in (*self.train, *self.held_out)])
@@ -85,27 +88,21 @@ def encode_example(
     Raises:
         InputError: a conversation and no chat template, or a completion that has no tokens.
     """
-    prompt = record_prompt(record)
+    prompt, text = record_prompt(record), record["completion"]
     begun = GenerationRequest(id=record["id"], prompt=prompt, begins=record.get("begins", ""), max_new_tokens=1)
     ids, _ = encode_begun(tokenizer, begun, model)
-    text = record["completion"]
     end = None if isinstance(prompt, str) else end_of_turn(tokenizer)
     end = tokenizer.eos_token_id if end is None else end
-    ended = record.get("finish_reason", "stop") != "length"
-    strings = record.get("stop") or ()
-    if ended and strings and isinstance(prompt, str):
+    if record.get("finish_reason") == "length":
+        end = None
+    elif isinstance(prompt, str) and (strings := record.get("stop")):
         text, end = text + strings[0], None
     completion = encode_draft(tokenizer, replace(begun, draft=text), ids)
-    if ended and end is not None:
+    if end is not None:
         completion = (*completion, end)
     if not completion:
         raise InputError(f"the answer to {record['id']} has no tokens; drop empty answers.")
     return TrainingExample(record["id"], ids, completion)
-
-
-def fitting(examples: Sequence[TrainingExample], max_length: int) -> list[TrainingExample]:
-    """Examples of at most ``max_length`` tokens. Longer ones are dropped whole: cut short they would have no end."""
-    return [example for example in examples if len(example) <= max_length]
 
 
 def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Data:
@@ -119,35 +116,12 @@ def hold_out(examples: Sequence[TrainingExample], share: float, seed: int) -> Da
     return data
 
 
-def match_tokens(examples: Sequence[TrainingExample], num_tokens: int, seed: int) -> list[TrainingExample]:
-    """Examples drawn without replacement that have at most ``num_tokens`` completion tokens together.
-
-    Two arms on the same prompts then train on equally many tokens, up to one example, so length explains no difference.
-    """
-    order = list(range(len(examples)))
-    Random(f"match {seed}").shuffle(order)
-    chosen, total = set(), 0
-    for index in order:
-        if total + len(examples[index].completion) <= num_tokens:
-            total += len(examples[index].completion)
-            chosen.add(index)
-    return [example for index, example in enumerate(examples) if index in chosen]
-
-
-def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:
-    """Completion tokens of all examples."""
-    return sum(len(example.completion) for example in examples)
-
-
 class StepsByLength(Sampler[int]):
     """All examples in the random order of a seed and an epoch, each step's sorted by length."""
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
         """``lengths``: of the examples, in tokens. ``step``: examples a step, over all processes."""
-        self._lengths = lengths
-        self._step = step
-        self._seed = seed
-        self._epoch = 0
+        self._lengths, self._step, self._seed, self._epoch = lengths, step, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, on which the order depends."""
@@ -164,27 +138,15 @@ class StepsByLength(Sampler[int]):
         self._epoch += 1
 
 
-class BatchRow(NamedTuple):
-    """One example of a batch, without padding."""
-
-    input_ids: Tensor  # (T,)
-    labels: Tensor  # (T,)
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """The tokens outside the loss."""
-        return tuple(self.input_ids[self.labels == IGNORED].tolist())
-
-
-def rows(batch: Mapping[str, Any]) -> list[BatchRow]:
-    """The examples of a padded or packed batch, in the order of their tokens in the loss."""
+def prompts_in(batch: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Tokens outside the loss of each example of a padded or packed batch, in the order of their tokens in the loss."""
     ids_BT, labels_BT = batch["input_ids"], batch["labels"]
     if "attention_mask" in batch:
-        masks = batch["attention_mask"].bool()
-        return [BatchRow(ids[mask], labels[mask]) for ids, labels, mask in zip(ids_BT, labels_BT, masks, strict=True)]
+        outside_BT = batch["attention_mask"].bool() & (labels_BT == IGNORED)
+        return [tuple(ids[outside].tolist()) for ids, outside in zip(ids_BT, outside_BT, strict=True)]
     starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
-    ends = [*starts[1:], ids_BT.shape[1]]
-    return [BatchRow(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in zip(starts, ends, strict=True)]
+    examples = [(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in pairwise([*starts, ids_BT.shape[1]])]
+    return [tuple(ids[labels == IGNORED].tolist()) for ids, labels in examples]
 
 
 def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
@@ -201,6 +163,108 @@ def in_loss(batch: Mapping[str, Any]) -> Tensor:
     return places_BT
 
 
-def given(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a batch, without the labels."""
+def inputs_in(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch without the labels."""
     return {name: value for name, value in batch.items() if name != "labels"}
+
+
+@dataclass(frozen=True)
+class Logits:
+    """A model's logits (N, V) at every token in the loss, made when they are asked for."""
+
+    states_ND: Tensor  # input of the head; the logits themselves where ``head`` is None
+    vocabulary: int
+    head: Callable[[Tensor], Tensor] | None = None
+
+    def of(self, states_CD: Tensor) -> Tensor:
+        """Logits (C, V) of a chunk of ``states_ND``."""
+        return states_CD if self.head is None else self.head(states_CD)
+
+
+def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
+    """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet.
+
+    A model that is wrapped for several processes makes them all, because the wrapper gathers its weights for one
+    forward pass only. Under ``torch.no_grad`` the logits have no gradients later either.
+    """
+    places_BT, inputs = in_loss(batch), inputs_in(batch)
+    row_N, token_N = places_BT.nonzero(as_tuple=True)
+    # Tokens of any row, in order. The head, most of the work of a small model, is computed there alone.
+    column_P = places_BT.any(0).nonzero().flatten()
+    plain = bare(model)
+    head: Any = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None  # type: ignore[no-untyped-call]
+    size = len(inputs["input_ids"]) * len(column_P)
+    if head is not None and size * head.weight.shape[0] > CHUNK_SIZE:
+        seen: list[Any] = []
+        hook = body_of(plain).register_forward_hook(lambda _, __, output: seen.append((output, _autocast(plain))))
+        try:
+            model(**inputs, use_cache=False, logits_to_keep=column_P[:1])
+        finally:
+            hook.remove()
+        if len(seen) == 1:
+            output, computes_in = seen[0]
+            states_ND = output.last_hidden_state[row_N, token_N]
+            return Logits(states_ND, head.weight.shape[0], _head_of(plain, type(output), computes_in))
+    logits_BPV: Tensor = model(**inputs, use_cache=False, logits_to_keep=column_P).logits
+    logits_NV = logits_BPV[row_N, torch.searchsorted(column_P, token_N)]
+    return Logits(logits_NV, logits_NV.shape[-1])
+
+
+def over_rows(loss: Callable[..., Tensor], *logits: Logits, rows: Sequence[Tensor] = ()) -> Tensor:
+    """Values of ``loss`` for all rows, computed for a chunk of rows at a time, and twice only where there are several.
+
+    Args:
+        loss: takes logits (C, V) of each model and the chunk's part of each of ``rows``; gives a tensor whose first
+            axis can be joined, such as (C,).
+        logits: of one or more models at the same N tokens.
+        rows: tensors (N, ...), such as the targets.
+    """
+    size = max(1, CHUNK_SIZE // logits[0].vocabulary)
+    is_split = len(logits[0].states_ND) > size
+
+    def of_chunk(*tensors: Tensor) -> Tensor:
+        logits_of_chunk = [model.of(states) for model, states in zip(logits, tensors, strict=False)]
+        return loss(*logits_of_chunk, *tensors[len(logits) :])
+
+    losses = []
+    inputs = (*(model.states_ND for model in logits), *rows)
+    for chunk in zip(*(torch.split(tensor, size) for tensor in inputs), strict=True):
+        if is_split and torch.is_grad_enabled():
+            losses.append(checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False))
+        else:
+            losses.append(of_chunk(*chunk))
+    return torch.cat(losses)
+
+
+def token_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
+    """(C,) negative log-likelihood of each target, in nats, in float32 or the dtype of wider logits."""
+    return cross_entropy(at_least_float32(logits_CV), targets_C, reduction="none")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def bare(model: Any) -> Any:
+    """The transformers model without its adapters' wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _autocast(model: Any) -> torch.dtype | None:
+    """Dtype of products at the moment, where that is not the dtype of the weights."""
+    kind = model.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def _head_of(model: PreTrainedModel, output: type[Any], computes_in: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    has_gradients = torch.is_grad_enabled()
+
+    def head(states_CD: Tensor) -> Tensor:
+        with (
+            torch.set_grad_enabled(has_gradients and torch.is_grad_enabled()),
+            torch.autocast(states_CD.device.type, computes_in, enabled=computes_in is not None),
+        ):
+            return logits_with_gradients(model, HeadInput(states_CD, output), slice(None))
+
+    return head

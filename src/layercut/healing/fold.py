@@ -10,79 +10,18 @@ layer adds the MLP's output to the stream is measured (``gain``): granite multip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layercut.engine.stack import StandIn, in_place_of
 from layercut.errors import InputError, VerificationError
-from layercut.surgery.remove import decoder_layers
-
-_TRIED = 16  # tokens on which it is tried whether a model goes on from a held stream
-
-
-class HeldStream:
-    """The stream of one model; weights of layers above the held one may change meanwhile."""
-
-    def __init__(self, model: Any, batches_BT: Sequence[Tensor]) -> None:
-        """``batches_BT``: token ids of each batch, by its place. Nothing is held yet."""
-        self._model, self._layers = model, decoder_layers(model)
-        self._batches = batches_BT
-        self._held: dict[int, tuple[int, Tensor]] = {}
-        self.goes_on = False
-        """True if the model gives the same from a held stream. Otherwise, as where layers share keys, it always runs
-        from the bottom.
-        """
-        try:
-            self.goes_on = self._is_equal()
-        except Exception:  # a model's own code, called in a way that it may not know
-            self.goes_on = False
-
-    @torch.no_grad()
-    def run(self, place: int, layer: int) -> None:
-        """Run a batch up to the output of a layer above the held one; hooks that were set see it."""
-        self._run(self._batches[place], layer, self._held.get(place))
-
-    def behind(self, place: int, layer: int) -> Tensor:
-        """The stream (B, T, D) of a batch behind a layer, which is held from now on."""
-        held = self._held.get(place)
-        if held is None or held[0] != layer:
-            with outputs_of(self._layers, [layer]) as seen:
-                self.run(place, layer)
-            held = (layer, seen[layer])
-            if self.goes_on:
-                self._held[place] = held
-        return held[1]
-
-    def _run(self, ids_BT: Tensor, layer: int, held: tuple[int, Tensor] | None) -> None:
-        ids_BT = ids_BT.to(self._model.device)
-        if held is None:
-            run_until(self._layers[layer], self._model, ids_BT)
-            return
-        below, states_BTD = held
-        stand_ins = [StandIn(layer_below, [], states_BTD) for layer_below in self._layers[: below + 1]]
-        with in_place_of(self._layers, [*stand_ins, *self._layers[below + 1 :]]):
-            run_until(self._layers[layer], self._model, ids_BT)
-
-    @torch.no_grad()
-    def _is_equal(self) -> bool:
-        ids_1T, count = self._batches[0][:1, :_TRIED], len(self._layers)
-        with outputs_of(self._layers, range(count)) as plain:
-            self._run(ids_1T, count - 1, None)
-        for layer in range(1, count):
-            with outputs_of(self._layers, [layer]) as seen:
-                self._run(ids_1T, layer, (layer - 1, plain[layer - 1]))
-            if not torch.equal(seen[layer], plain[layer]):
-                return False
-        return True
-
 
 TOLERANCE = 1e-4  # largest difference between the folded module and the mapped output, as a share of the largest value
-_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
-"""Norms of what the MLP adds, by the names that families give them."""
+_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")  # of what the MLP adds, as families name them
+_PROJECTIONS = ("down_proj", "dense_4h_to_h", "o_proj", "dense", "c_proj")  # last linear layers of an MLP or attention
 _LINEAR = 0.05
 """How far a change of a layer's output may be from that of its MLP's times a factor, as a share; rounding to bfloat16
 stays below it."""
@@ -100,6 +39,18 @@ def branch(layer: nn.Module) -> nn.Module:
 def takes_maps(layer: nn.Module) -> bool:
     """True if any linear map folds into the layer; otherwise only a factor per channel does."""
     return branch(layer) is getattr(layer, "mlp", None)
+
+
+def last_projection(layer: nn.Module) -> Any:
+    """The last matrix of a layer's MLP, which writes straight into the stream; InputError without one."""
+    if not takes_maps(layer):
+        raise InputError(
+            f"{type(layer).__name__} normalises what its MLP adds to the stream, so its last matrix cannot be solved "
+            "for; use `seam` scale."
+        )
+    if _stacked(branch(layer)) is not None:
+        raise InputError(f"{type(layer).__name__} has experts, so there is no one last matrix; use `seam` linear.")
+    return _projection(branch(layer))
 
 
 @torch.no_grad()
@@ -121,7 +72,11 @@ def gain(layer: nn.Module, run: Callable[[], None]) -> float:
     plain = seen[1].double()
     drawn = torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0].device)
     change = (plain.square().mean().sqrt() * drawn).to(seen[0].dtype)
-    with output_changed(module, lambda output: output + change), outputs_of([layer], range(1)) as seen:
+
+    def changed(_: Any, __: Any, output: Any) -> Any:
+        return output + change if isinstance(output, Tensor) else (output[0] + change, *output[1:])
+
+    with module.register_forward_hook(changed), outputs_of([layer], range(1)) as seen:
         run()
     moved = seen[0].double() - plain
     change = change.double().reshape(moved.shape)
@@ -147,12 +102,13 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
         VerificationError: the folded layer computes something else; the old weights are restored.
     """
     module = branch(layer)
-    given_1ND = _given(module, map_DD.shape[0])
-    wanted = _output(module, given_1ND).double() @ map_DD.to(given_1ND.device).double().T
-    if takes_maps(layer):
-        _verified(module, given_1ND, wanted, lambda: _into_projection(module, map_DD))
-    else:
-        _verified(module, given_1ND, wanted, lambda: _into_norm(module, map_DD, given_1ND, wanted))
+    states_1ND = _random_states(module, map_DD.shape[0])
+    wanted_1ND = _output(module, states_1ND).double() @ map_DD.to(states_1ND.device).double().T
+    with _verified(module, states_1ND, wanted_1ND):
+        if takes_maps(layer):
+            _map_projection(module, map_DD)
+        else:
+            _scale_norm(module, map_DD, states_1ND, wanted_1ND)
 
 
 @torch.no_grad()
@@ -164,41 +120,21 @@ def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
         VerificationError: the changed layer computes something else; the old weights are restored.
     """
     module, projection = branch(layer), last_projection(layer)
-    given_1ND = _given(module, change_DI.shape[0])
-    change = change_DI.to(given_1ND.device).double()
+    states_1ND = _random_states(module, change_DI.shape[0])
+    change = change_DI.to(states_1ND.device).double()
     with inputs_of(projection) as seen:
-        output = _output(module, given_1ND).double()
-    wanted = output + seen[0].double() @ change.T
-    weight = projection.weight
-    added = change if isinstance(projection, nn.Linear) else change.T  # gpt2's Conv1D, as in _into_projection
-    _verified(module, given_1ND, wanted, lambda: _replace(weight, weight.double() + added))
+        output_1ND = _output(module, states_1ND).double()
+    with _verified(module, states_1ND, output_1ND + seen[0].double() @ change.T):
+        _replace(projection.weight, projection.weight.double() + (change.T if _is_transposed(projection) else change))
 
 
-def last_projection(layer: nn.Module) -> Any:
-    """The last matrix of a layer's MLP, which writes straight into the stream; InputError without one."""
-    if not takes_maps(layer):
-        raise InputError(
-            f"{type(layer).__name__} normalises what its MLP adds to the stream, so its last matrix cannot be solved "
-            "for; use `seam` scale."
-        )
-    if _stacked(branch(layer)) is not None:
-        raise InputError(f"{type(layer).__name__} has experts, so there is no one last matrix; use `seam` linear.")
-    return _projection(branch(layer))
-
-
-def _given(module: nn.Module, size: int) -> Tensor:
-    """Random states (1, N, D) for a comparison, the same for the same size."""
-    first: Any = next(module.parameters())
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 16, size, generator=generator).to(first.device, first.dtype)
-
-
-def _verified(module: nn.Module, given_1ND: Tensor, wanted: Tensor, change: Callable[[], None]) -> None:
-    """Make a change of a module, whose output is then ``wanted``; otherwise undo it and raise VerificationError."""
+@contextmanager
+def _verified(module: nn.Module, states_1ND: Tensor, wanted_1ND: Tensor) -> Iterator[None]:
+    """The block changes a module, whose output is then ``wanted_1ND``; otherwise undo it, raise VerificationError."""
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
-    change()
-    difference = (_output(module, given_1ND).double() - wanted).abs().max().item()
-    tolerance = max(TOLERANCE, 4 * torch.finfo(given_1ND.dtype).eps) * max(1.0, wanted.abs().max().item())
+    yield
+    difference = (_output(module, states_1ND).double() - wanted_1ND).abs().max().item()
+    tolerance = max(TOLERANCE, 4 * torch.finfo(states_1ND.dtype).eps) * max(1.0, wanted_1ND.abs().max().item())
     if not difference <= tolerance:
         for name, value in module.named_parameters():
             value.copy_(before[name])
@@ -208,7 +144,7 @@ def _verified(module: nn.Module, given_1ND: Tensor, wanted: Tensor, change: Call
         )
 
 
-def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:
+def _map_projection(mlp: nn.Module, map_DD: Tensor) -> None:
     stacked = _stacked(mlp)
     if stacked is not None:
         _replace(stacked, torch.einsum("od,edi->eoi", map_DD.to(stacked.device), stacked.double()))
@@ -216,30 +152,12 @@ def _into_projection(mlp: nn.Module, map_DD: Tensor) -> None:
     projection = _projection(mlp)
     weight, bias = projection.weight, getattr(projection, "bias", None)
     matrix = map_DD.to(weight.device)
-    is_transposed = not isinstance(projection, nn.Linear)  # gpt2's Conv1D keeps its weights as in by out, (I, D)
-    _replace(weight, weight.double() @ matrix.T if is_transposed else matrix @ weight.double())
+    _replace(weight, weight.double() @ matrix.T if _is_transposed(projection) else matrix @ weight.double())
     if bias is not None:
         _replace(bias, matrix @ bias.double())
 
 
-def _stacked(module: nn.Module) -> nn.Parameter | None:
-    """The last weights (E, D, I) of all experts; None without experts."""
-    weights = getattr(getattr(module, "experts", None), "down_proj", None)
-    return weights if isinstance(weights, nn.Parameter) else None
-
-
-def _projection(module: nn.Module) -> Any:
-    """The last linear layer of an MLP or of attention."""
-    for name in ("down_proj", "dense_4h_to_h", "o_proj", "dense", "c_proj"):
-        projection = getattr(module, name, None)
-        if projection is not None:
-            return projection
-    raise InputError(
-        f"{type(module).__name__} has no last linear layer that layercut knows, so no map can be folded into it."
-    )
-
-
-def _into_norm(norm: nn.Module, map_DD: Tensor, given_1ND: Tensor, wanted: Tensor) -> None:
+def _scale_norm(norm: nn.Module, map_DD: Tensor, states_1ND: Tensor, wanted_1ND: Tensor) -> None:
     factors_D = map_DD.diagonal()
     if not torch.equal(map_DD, torch.diag(factors_D)):
         raise InputError(
@@ -249,19 +167,47 @@ def _into_norm(norm: nn.Module, map_DD: Tensor, given_1ND: Tensor, wanted: Tenso
     weight: Any = norm.weight
     old_D = weight.detach().double().clone()
     factors_D = factors_D.to(weight.device)
-    _replace(weight, old_D * factors_D)
-    error = (_output(norm, given_1ND).double() - wanted).abs().max()
-    _replace(weight, (1 + old_D) * factors_D - 1)  # as gemma's norms multiply by 1 + w
-    if (_output(norm, given_1ND).double() - wanted).abs().max() > error:
-        _replace(weight, old_D * factors_D)
+    errors = []
+    for scaled_D in ((1 + old_D) * factors_D - 1, old_D * factors_D):  # gemma's norms multiply by 1 + w
+        _replace(weight, scaled_D)
+        errors.append((_output(norm, states_1ND).double() - wanted_1ND).abs().max())
+    if errors[0] <= errors[1]:
+        _replace(weight, (1 + old_D) * factors_D - 1)
+
+
+def _stacked(module: nn.Module) -> nn.Parameter | None:
+    """The last weights (E, D, I) of all experts; None without experts."""
+    weights = getattr(getattr(module, "experts", None), "down_proj", None)
+    return weights if isinstance(weights, nn.Parameter) else None
+
+
+def _projection(module: nn.Module) -> Any:
+    for projection in (getattr(module, name, None) for name in _PROJECTIONS):
+        if projection is not None:
+            return projection
+    raise InputError(
+        f"{type(module).__name__} has no last linear layer that layercut knows, so no map can be folded into it."
+    )
+
+
+def _is_transposed(projection: nn.Module) -> bool:
+    """True for gpt2's Conv1D, which keeps its weights as in by out, (I, D)."""
+    return not isinstance(projection, nn.Linear)
+
+
+def _random_states(module: nn.Module, size: int) -> Tensor:
+    """Random states (1, N, D) for a comparison, the same for the same size."""
+    first: Any = next(module.parameters())
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 16, size, generator=generator).to(first.device, first.dtype)
 
 
 def _replace(parameter: Any, value: Tensor) -> None:
     parameter.copy_(value.to(parameter.dtype))
 
 
-def _output(module: nn.Module, given: Tensor) -> Tensor:
-    output = module(given)
+def _output(module: nn.Module, states: Tensor) -> Tensor:
+    output = module(states)
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
 
@@ -275,35 +221,18 @@ def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor
         # No computation here: with gradient checkpointing the layer runs twice, and must do the same both times.
         return lambda _, __, output: seen.__setitem__(index, output if isinstance(output, Tensor) else output[0])
 
-    hooks = [layers[index].register_forward_hook(keep(index)) for index in indices]
-    try:
+    with ExitStack() as hooks:
+        for index in indices:
+            hooks.enter_context(layers[index].register_forward_hook(keep(index)))
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
 def inputs_of(module: Any) -> Iterator[list[Tensor]]:
     """The inputs of a module in the calls of a forward pass, in their order."""
     seen: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
+    with module.register_forward_pre_hook(lambda _, states: seen.append(states[0])):
         yield seen
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def output_changed(module: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """The module gives ``change`` of its output, or of the first of a tuple, as long as this lasts."""
-    hook = module.register_forward_hook(
-        lambda _, __, output: change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-    )
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 class _Reached(Exception):
@@ -311,15 +240,10 @@ class _Reached(Exception):
 
 
 def run_until(layer: Any, model: Any, ids_BT: Tensor) -> None:
-    """Run a model on rows up to a layer's output, without those behind it; hooks set before see all of it."""
+    """Run a model on rows up to a layer's output, without those above it; hooks set before see all of it."""
 
     def stop(*_: Any) -> None:
         raise _Reached
 
-    hook = layer.register_forward_hook(stop)
-    try:
+    with suppress(_Reached), layer.register_forward_hook(stop):
         model.base_model(input_ids=ids_BT, use_cache=False)
-    except _Reached:
-        pass
-    finally:
-        hook.remove()

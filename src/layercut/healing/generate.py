@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +12,9 @@ from rich.console import Console
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource, asked
-from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
-from layercut.progress import OnProgress, Say
+from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource
+from layercut.healing.prompts import AnswerRecord, plain_prompt
+from layercut.progress import Say
 from layercut.progress.bars import watched
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable
@@ -38,13 +37,12 @@ def answer_prompts(
 ) -> list[AnswerRecord]:
     """Answer every prompt; ``layercut generate``. With ``out``, into a run folder that resumes."""
     plan = plan_of(model, remove, seed)
-    say(model.introduce(plan))
-    for note in source.notes:
-        say(note)
+    for line in (model.introduce(plan), *source.notes):
+        say(line)
     if out is None:
         with TemporaryDirectory() as scratch:
             return answers_of(model, plan, source, how, seed, Path(scratch), console, say)
-    settings = {**model.describe(), **plan.gone, **asked(source, how, seed)}
+    settings = {**model.describe(), **plan.gone, **source.asked(how, seed)}
     with resumable(out), RunFolder.begin(out, settings) as run:
         plan.save(run.path / "plan.json")
         answers = answers_of(model, plan, source, how, seed, run.path, console, say)
@@ -64,131 +62,94 @@ def answers_of(
 ) -> list[AnswerRecord]:
     """The model's answers to all prompts in their order: those that the folder holds, and the others generated now.
 
-    The model is loaded only if an answer is missing.
+    The model is loaded only if an answer is missing. Killed and resumed, the answers are those of an uninterrupted run.
+    Raises InputError for a conversation and no chat template, or a prompt longer than the model's context.
     """
-    decoding, model = Decoding(**how.decoding.as_dict(), seed=seed), handle.settings.model
-    parts = _fitting(handle, source, how.max_prompt_tokens, say)
-    ids = [prompt.id for part in parts for prompt in part.prompts]
-    known_ids = {record["id"] for record in source.known}
+    groups = _short_enough(handle, source, how.max_prompt_tokens, say)
+    ids = [prompt.id for group in groups for prompt in group.prompts]
+    most, decoding = how.max_new_tokens or source.max_new_tokens, Decoding(**how.decoding.as_dict(), seed=seed)
+    known = {record["id"]: record for record in source.known}
     with Journal(folder / RESPONSES) as journal:
         missing = set(ids) - {record["id"] for record in journal.records}
-        known = [record for record in source.known if record["id"] in missing]
-        journal.append(known)
-        if missing - {record["id"] for record in known}:
-            with watched(f"Answering with {model}", len(ids), console, "answers") as on_progress:
-                before = 0
-                for part in parts:
-                    asked_now = [prompt for prompt in part.prompts if prompt.id not in known_ids]
-                    before += len(part.prompts) - len(asked_now)
-                    generate_responses(
-                        handle.engine,
-                        plan,
-                        asked_now,
-                        journal,
-                        max_new_tokens=how.max_new_tokens or source.max_new_tokens,
-                        decoding=decoding,
-                        stop=part.task.stop if part.task else (),
-                        begins=part.task.begins if part.task else "",
-                        **({"task": part.name} if part.task else {"source": part.name}),
-                        is_right=part.task.is_right if part.task else None,
-                        on_progress=partial(_of_all, on_progress, before, len(ids)),
-                    )
-                    before += len(asked_now)
+        journal.append([record for name, record in known.items() if name in missing])
+        missing -= set(known)
+        if missing:
+            with watched(f"Answering with {handle.settings.model}", len(ids), console, "answers") as on_progress:
+
+                def keep(records: list[dict[str, Any]]) -> None:
+                    journal.append(records)
+                    missing.difference_update(record["id"] for record in records)
+                    on_progress(len(ids) - len(missing), len(ids))
+
+                keep([])
+                for group in groups:
+                    unknown = group._replace(prompts=[prompt for prompt in group.prompts if prompt.id not in known])
+                    answer_group(handle.engine, plan, unknown, missing, most, decoding, keep)
         by_id: dict[str, Any] = {record["id"]: record for record in journal.records}
     return [by_id[name] for name in ids]
 
 
-def generate_responses(
+def answer_group(
     engine: Engine,
     plan: CutPlan,
-    prompts: Sequence[NamedPrompt],
-    journal: Journal,
-    *,
+    group: PromptGroup,
+    missing: set[str],
     max_new_tokens: int,
     decoding: Decoding,
-    stop: tuple[str, ...] = (),
-    begins: str = "",
-    task: str | None = None,
-    source: str | None = None,
-    is_right: Callable[[AnswerRecord], bool] | None = None,
-    on_progress: OnProgress | None = None,
+    keep: Callable[[list[dict[str, Any]]], None],
 ) -> None:
-    """Answer every prompt that the journal does not hold yet. No record is changed or redone.
-
-    A record holds ``id``, ``prompt`` (text, or turns as role and content), ``completion``, ``finish_reason``,
-    ``num_prompt_tokens`` and ``num_new_tokens``, the ``seed``, the ``model_hash`` and the ``removed`` layers of the
-    model; ``stop`` where strings ended answers, ``begins`` where all begin alike, ``task`` where the prompts are a
-    task's, else ``source``, the file or data set; and ``right`` where ``is_right`` graded. Killed and resumed, the
-    answers are those of an uninterrupted run.
-
-    Raises:
-        InputError: a conversation for a model without chat template, or a prompt longer than the model's context.
-    """
-    by_id = {prompt.id: prompt for prompt in prompts}
-    done = {record["id"] for record in journal.records if record["id"] in by_id}
-    if on_progress:
-        on_progress(len(done), len(by_id))
-    requests = [
-        GenerationRequest(id=name, prompt=prompt.prompt, begins=begins, max_new_tokens=max_new_tokens, stop=stop)
-        for name, prompt in by_id.items()
-    ]
-    made_by = {
+    """Answer and grade the prompts of a group whose ids are ``missing``, and ``keep`` the records of each batch."""
+    task = group.task
+    stop, begins = (task.stop, task.begins) if task else ((), "")
+    shared = {
         "seed": decoding.seed,
         "model_hash": engine.describe()["model_hash"],
         **plan.gone,
         **({"stop": list(stop)} if stop else {}),
         **({"begins": begins} if begins else {}),
-        **({"task": task} if task else {}),
-        **({"source": source} if source else {}),
+        **({"task": task.task.name} if task else {"source": group.source}),
     }
-    known = frozenset(done)
-    for _, batch in engine.ask(requests, [plan], decoding, lambda _, name: name not in known):
-        records = []
-        for completion in batch:
-            if completion.id in done:
-                continue
-            record: Any = {
-                "id": completion.id,
-                "prompt": plain_prompt(by_id[completion.id]),
-                "completion": completion.text,
-                "finish_reason": completion.finish_reason,
-                "num_prompt_tokens": completion.num_prompt_tokens,
-                "num_new_tokens": completion.num_new_tokens,
-                **made_by,
+    prompts = {prompt.id: prompt.prompt for prompt in group.prompts}
+    requests = [
+        GenerationRequest(id=name, prompt=prompt, begins=begins, max_new_tokens=max_new_tokens, stop=stop)
+        for name, prompt in prompts.items()
+    ]
+    wanted = frozenset(missing)  # an engine gets all requests, so that it batches them as in a run through
+    for _, batch in engine.ask(requests, [plan], decoding, lambda _, name: name in wanted):
+        fresh = [answer for answer in batch if answer.id in missing]
+        records = [
+            {
+                "id": answer.id,
+                "prompt": plain_prompt(prompts[answer.id]),
+                "completion": answer.text,
+                "finish_reason": answer.finish_reason,
+                "num_prompt_tokens": answer.num_prompt_tokens,
+                "num_new_tokens": answer.num_new_tokens,
+                **shared,
             }
-            if is_right:
-                record["right"] = is_right(record)
-            records.append(record)
-        journal.append(records)
-        done |= {record["id"] for record in records}
-        if on_progress:
-            on_progress(len(done), len(by_id))
+            for answer in fresh
+        ]
+        if task:
+            grades = task.are_right(fresh)
+            records = [record | {"right": grade} for record, grade in zip(records, grades, strict=True)]
+        keep(records)
 
 
-def _fitting(handle: ModelHandle, source: PromptSource, max_tokens: int | None, say: Say) -> list[PromptGroup]:
-    """The prompts that are short enough; those of tasks all stay."""
-    if max_tokens is None or not any(part.task is None for part in source.parts):
+def _short_enough(handle: ModelHandle, source: PromptSource, most: int | None, say: Say) -> list[PromptGroup]:
+    """The prompts of at most ``most`` tokens; those of tasks all stay."""
+    if most is None or source.is_graded:
         return list(source.parts)
     from layercut.engine.prompts import encode_prompt
 
-    reader = handle.weightless
-    parts = []
-    for part in source.parts:
-        short = [
-            row
-            for row in part.answered
-            if part.task or len(encode_prompt(reader.tokenizer, row.prompt.prompt, reader.name)) <= max_tokens
+    reader, groups = handle.weightless, []
+    for group in source.parts:
+        lengths = [
+            0 if group.task else len(encode_prompt(reader.tokenizer, p.prompt, reader.name)) for p in group.prompts
         ]
-        if len(short) < len(part.answered):
-            say(
-                f"{len(part.answered) - len(short)} of {counted(len(part.answered), 'prompt')} left out, "
-                f"over {max_tokens} tokens"
-            )
-        parts.append(part._replace(answered=short))
-    if not any(part.answered for part in parts):
-        raise InputError(f"all prompts have more than {max_tokens} tokens; allow more with `max_prompt_tokens`.")
-    return parts
-
-
-def _of_all(on_progress: OnProgress, before: int, total: int, done: int, _: int) -> None:
-    on_progress(before + done, total)
+        short = [prompt for prompt, length in zip(group.prompts, lengths, strict=True) if length <= most]
+        if left_out := len(lengths) - len(short):
+            say(f"{left_out} of {counted(len(lengths), 'prompt')} left out, over {most} tokens")
+        groups.append(group._replace(prompts=short))
+    if not any(group.prompts for group in groups):
+        raise InputError(f"all prompts have more than {most} tokens; allow more with `max_prompt_tokens`.")
+    return groups

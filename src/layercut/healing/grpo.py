@@ -1,7 +1,5 @@
-"""GRPO by TRL: reinforcement learning from the task's grades of the pruned model's own answers, without a teacher.
+"""GRPO by TRL (DeepSeekMath, arXiv:2402.03300): reinforcement learning from the task's grades of own answers.
 
-Group relative policy optimization (DeepSeekMath, arXiv:2402.03300): the model answers each prompt several times, and an
-answer counts by how much better its grade is than those of the others. The loss is the default of TRL's GRPOTrainer.
 The answers are written by the fastest engine that runs the model, within the task's limits and stop strings. TRL's
 trainer resumes from its own checkpoint, and the result may then differ from that of a run without a stop.
 """
@@ -17,17 +15,17 @@ from datasets import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
-from layercut.engine.base import Completion, Decoding, GenerationRequest
+from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.errors import InputError
-from layercut.healing.data import Material
+from layercut.healing.distill import answers_in_training
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.on_policy import BATCH, answering
 from layercut.healing.prompt_sources import TaskPrompts
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import Watched
 from layercut.models.loading import LoadedModel
-from layercut.surgery.plan import CutPlan
+
+BATCH = 64  # questions that are answered at once
 
 
 class Question(NamedTuple):
@@ -36,17 +34,6 @@ class Question(NamedTuple):
     task: TaskPrompts
     request: GenerationRequest
     tokens: Tokens
-
-
-def rewards_of(questions: Sequence[Question], answers: Sequence[Completion]) -> list[float]:
-    """1 for each right answer, else 0. Programs of a task run side by side."""
-    rewards = [0.0] * len(answers)
-    for task in {id(question.task): question.task for question in questions}.values():
-        own = [place for place, question in enumerate(questions) if question.task is task]
-        right = task.are_right([replace(answers[place], id=questions[place].request.id) for place in own])
-        for place, is_right in zip(own, right, strict=True):
-            rewards[place] = float(is_right)
-    return rewards
 
 
 def questions_in(data: Data, tasks: Sequence[TaskPrompts], settings: TrainSettings) -> dict[str, Question]:
@@ -59,7 +46,7 @@ def questions_in(data: Data, tasks: Sequence[TaskPrompts], settings: TrainSettin
             f"a step of grpo takes {settings.batch_size} prompts, and there are {len(data.train)} to train on; give "
             "more prompts, or a lower `batch_size`."
         )
-    known = {answered.prompt.id: (task, answered.prompt) for task in tasks for answered in task.answered}
+    known = {prompt.id: (task, prompt) for task in tasks for prompt in task.prompts}
     questions = {}
     for example in (*data.train, *data.held_out):
         task, prompt = known[example.id]
@@ -77,10 +64,10 @@ class GrpoTrainer(Watched, GRPOTrainer):  # type: ignore[misc]
         super().__init__(*args, reward_funcs=lambda rewards, **_: rewards, rollout_func=self._roll_out, **kwargs)
 
     @classmethod
-    def options(cls, material: Material) -> dict[str, Any]:
+    def options(cls, **material: Any) -> dict[str, Any]:
         """See HealingTrainer."""
-        questions = questions_in(material.data, material.tasks, material.settings)
-        return {"cut": material.cut, "questions": questions}
+        questions = questions_in(material["data"], material["tasks"], material["settings"])
+        return {"cut": material["cut"], "questions": questions}
 
     @staticmethod
     def arguments(shared: dict[str, Any], settings: TrainSettings) -> GRPOConfig:
@@ -98,25 +85,26 @@ class GrpoTrainer(Watched, GRPOTrainer):  # type: ignore[misc]
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """The share of the data's questions that are answered wrong, greedily."""
         names = dataloader.dataset["prompt"]
-        rewards = self._rewarded(names, Decoding())["rewards"]
-        metrics, nothing = {f"{metric_key_prefix}_loss": 1 - fmean(rewards)}, ()
-        return EvalLoopOutput(predictions=nothing, label_ids=None, metrics=metrics, num_samples=len(names))  # type: ignore[arg-type]
+        metrics = {f"{metric_key_prefix}_loss": 1 - fmean(self._rewarded(names, Decoding())["rewards"])}
+        return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=len(names))  # type: ignore[arg-type]
 
     def _roll_out(self, names: Sequence[str], trainer: Any) -> dict[str, Any]:
         return self._rewarded(names, Decoding(temperature=1.0, seed=self.args.seed))
 
     def _rewarded(self, names: Sequence[str], decoding: Decoding) -> dict[str, Any]:
-        """Tokens and rewards of the current weights' answers to questions, which are named once for each answer."""
-        questions = [self._questions[name] for name in names]
-        keys = [f"{self.state.global_step} {name}#{place}" for place, name in enumerate(names)]
-        with answering(self.accelerator.unwrap_model(self.model), self._cut, BATCH) as engine:
-            requests = [replace(question.request, id=key) for question, key in zip(questions, keys, strict=True)]
-            replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
-            by_key = {answer.id: answer for _, batch in replies for answer in batch}
-        answers = [by_key[key] for key in keys]
+        """Tokens and rewards (1 or 0) of the current weights' answers to questions, named once for each answer."""
+        keys = {f"{self.state.global_step} {name}#{place}": self._questions[name] for place, name in enumerate(names)}
+        requests = [replace(question.request, id=key) for key, question in keys.items()]
+        learner = self.accelerator.unwrap_model(self.model)
+        answers = {answer.id: answer for answer in answers_in_training(learner, self._cut, BATCH, requests, decoding)}
+        rewards: dict[str, float] = {}
+        for task in {id(question.task): question.task for question in keys.values()}.values():
+            own = [key for key, question in keys.items() if question.task is task]
+            right = task.are_right([replace(answers[key], id=keys[key].request.id) for key in own])
+            rewards |= dict(zip(own, map(float, right), strict=True))
         return {
-            "prompt_ids": [list(question.tokens) for question in questions],
-            "completion_ids": [list(answer.tokens) for answer in answers],
+            "prompt_ids": [list(question.tokens) for question in keys.values()],
+            "completion_ids": [list(answers[key].tokens) for key in keys],
             "logprobs": None,
-            "rewards": rewards_of(questions, answers),
+            "rewards": [rewards[key] for key in keys],
         }

@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import examples_of, matched, original_records, question_examples, split
-from layercut.healing.filters import BUILT_IN, full_test_sets, items_used, report_items, tasks_to_check
+from layercut.healing.data import (
+    BUILT_IN,
+    ReportItems,
+    examples_of,
+    full_test_sets,
+    items_used,
+    match_tokens,
+    num_loss_tokens,
+    report_items,
+    source_records,
+    tasks_to_check,
+)
+from layercut.healing.examples import Data, hold_out
 from layercut.healing.generate import answers_of
-from layercut.healing.job import TRAINING, HealingJob, ToTrain, train_along
-from layercut.healing.methods import METHODS
-from layercut.healing.outline import IN_FULL, check_method, check_models
-from layercut.healing.pair import load_pair
-from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, asked, check_sources
+from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16, within_memory
+from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts
 from layercut.healing.prompts import AnswerRecord
-from layercut.healing.record import HealingRecord
-from layercut.healing.settings import RESPONSES, HealSettings
-from layercut.healing.trainable import remove_weights
+from layercut.healing.settings import METHODS, OBJECTIVES, RESPONSES, HealSettings, TrainSettings, named_in
+from layercut.healing.trainable import load_for_training, load_pair, make_trainable, remove_weights
+from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
+from layercut.progress.bars import watched
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable
-from layercut.runs.healing import CHECKPOINT, healing_lines
+from layercut.runs.healing import CHECKPOINT, MARKS, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import record_items
+from layercut.text.counting import counted
+
+if TYPE_CHECKING:
+    from layercut.healing.sft import Trained
+    from layercut.models.loading import LoadedModel
 
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
+TRAINING = "training"
 
 
 class Healed(NamedTuple):
@@ -67,25 +83,24 @@ def heal_model(
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
     In a process group all processes make the same call; the first one returns the outcome, the others None.
-    ``is_control`` lets a model be its own teacher: the arm of a study that trains the original model. ``in_full`` names
-    tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says, or as the run
-    was begun.
+
+    Args:
+        is_control: a model may be its own teacher: the variant of a study that trains the original model.
+        in_full: tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says.
 
     Raises:
         InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
         MissingExtra: TRL or PEFT is not installed.
     """
     train, group = settings.train, ProcessGroup.of_this_process()
-    if not group.is_first:
+    if group.rank > 0:
         check_method(train, group)
-        shared: ToTrain | None = group.share()
+        shared: tuple[Data, Path] | None = group.share()
         if shared is not None:
-            train_along(ModelHandle(cut_model), ModelHandle(teacher_model), train, shared)
-            group.leave()
+            _train(ModelHandle(cut_model), ModelHandle(teacher_model), train, *shared, group)
         return None
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
-    check_sources(train, source)
-    check_method(train, group)
+    check_method(train, group, source)
     plan, is_another = check_models(cut, teacher, source, settings, is_control=is_control)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
     to_check = cache(lambda: tasks_to_check(named, settings.data))
@@ -96,100 +111,232 @@ def heal_model(
         "heal": settings.as_dict(),
         "cut": cut.describe(),
         "teacher": teacher.describe(),
-        **asked(source, how, train.seed),
+        **source.asked(how, train.seed),
         **({IN_FULL: list(in_full)} if in_full else {}),
     }
-    isolation = announce_isolation([one.task for one in source.tasks] if train.is_graded else [], say)
+    isolation = announce_isolation([prompts.task for prompts in source.tasks] if train.goal.is_graded else [], say)
     with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
-        folder = run.path / CHECKPOINT
-        if (folder / PLAN_FILE).is_file():  # a checkpoint is complete or absent
+        checkpoint = run.path / CHECKPOINT
+        if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)
-            return ended(run, plan)
-        responses = "own" if train.is_graded else settings.responses
-        say(f"{cut_model.model}: {train.method}, {train.objective}, on {responses} answers")
-        for note in source.notes:
-            say(note)
-        arms = {responses, *(RESPONSES if settings.match_tokens else ())}
-        records: dict[str, list[AnswerRecord]] = {}
-        if "self" in arms:
-            records["self"] = _self_records(run, teacher, source, how, train.seed, console, say)
-        if "original" in arms:
-            records["original"] = original_records(source.parts)
-        teacher.release()  # it has answered
-        pair = load_pair(cut, teacher, train)
-        if pair.uncut is not None:
-            say("weights that the pruned model and its teacher have in common are in memory once")
-        items = report_items(to_check(), in_full, say)
-        examples_by_arm = {}
-        for arm, answers in records.items():
-            # A data set's own answers were not graded and need not be.
-            filters = settings.filters.replace(right_only=False) if arm == "original" else settings.filters
-            examples_by_arm[arm] = examples_of(answers, pair.cut, filters, items, train.max_length, arm, say)
-        if train.is_graded:
-            examples_by_arm[responses] = question_examples(source.parts, pair.cut, items, train.max_length, say)
-        examples, counts = examples_by_arm[responses]
-        if settings.match_tokens:
-            examples = matched(
-                {arm: made for arm, (made, _) in examples_by_arm.items()}, settings.responses, train.seed, say
-            )
-        data = split(examples, train, say)
-        record = HealingRecord(
-            method=train.method,
-            objective=train.objective,
-            **plan.gone,
-            responses=responses,
-            tokens_matched=settings.match_tokens,
-            teacher=teacher_model.model,
-            teacher_hash=teacher.metadata.model_hash,
-            cut_hash=cut.metadata.model_hash,
-            cut_from={"model": plan.model, "model_hash": plan.model_hash} if is_another else None,
-            data_hash=data.hash,
-            num_examples=len(data.train),
-            num_held_out=len(data.held_out),
-            loss_tokens=None if train.is_graded else data.num_tokens,
-            **counts,
-            selection_items=record_items(items_used(to_check(), in_full, source)),
-        )
-        job = HealingJob(
-            run=run,
-            cut=cut,
-            teacher=teacher,
-            pair=pair,
-            plan=plan,
-            data=data,
-            records=records.get(responses, []),
-            settings=settings,
-            record=record,
-            console=console,
-            say=say,
-            group=group,
-            tasks=source.tasks,
-        )
-        del pair  # the job frees it
-        job.train() if METHODS[train.method].made_by else job.seam()
-        return ended(run, plan)
+        else:
+            variant = "own" if train.goal.is_graded else settings.responses
+            for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {variant} answers", *source.notes):
+                say(line)
+            items = report_items(to_check(), in_full, say)
+            records = _answers_by_variant(run, teacher, source, settings, how, console, say)
+            teacher.release()  # it has answered
+            data, counts = _training_data(records, variant, cut, settings, items, say)
+            entry = {
+                "method": train.method,
+                "objective": train.objective,
+                **plan.gone,
+                "responses": variant,
+                "tokens_matched": settings.match_tokens,
+                "teacher": teacher_model.model,
+                "teacher_hash": teacher.metadata.model_hash,
+                "cut_hash": cut.metadata.model_hash,
+                **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
+                "data_hash": data.hash,
+                "num_examples": len(data.train),
+                "num_held_out": len(data.held_out),
+                **({} if train.goal.is_graded else {"loss_tokens": num_loss_tokens(data.train)}),
+                **counts,
+                "selection_items": record_items(items_used(to_check(), in_full, source)),
+            }
+            if METHODS[train.method].made_by:
+                _heal_by_training(
+                    run, cut, teacher, data, records[variant], source.tasks, settings, entry, group, console, say
+                )
+            else:
+                _heal_in_closed_form(run, cut, teacher, plan, data, settings, entry, console, say)
+        remove_weights(run.path / TRAINING)
+        run.write_metrics([], plan=plan.to_dict())
+        return Healed(checkpoint, json.loads((checkpoint / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 
 
-def ended(run: RunFolder, plan: CutPlan) -> Healed:
-    """Write what comes after the checkpoint, read what it records, and remove what only continues the training."""
-    remove_weights(run.path / TRAINING)
-    run.write_metrics([], plan=plan.to_dict())
-    folder = run.path / CHECKPOINT
-    return Healed(folder, json.loads((folder / PLAN_FILE).read_text("utf-8"))["healing"][-1])
+def _answers_by_variant(
+    run: RunFolder,
+    teacher: ModelHandle,
+    source: PromptSource,
+    settings: HealSettings,
+    how: Answering,
+    console: Console,
+    say: Say,
+) -> dict[str, list[AnswerRecord]]:
+    """The answers that training needs: the teacher's, of an earlier run or generated now, and those of the data set.
 
-
-def _self_records(
-    run: RunFolder, teacher: ModelHandle, source: PromptSource, how: Answering, seed: int, console: Console, say: Say
-) -> list[AnswerRecord]:
-    """The teacher's own answers: those of an earlier run, or generated now."""
-    if source.records is not None:
-        made_by = {record.get("model_hash") for record in source.records}
-        if made_by != {teacher.metadata.model_hash} or any(
-            record.get("removed") or record.get("channels") for record in source.records
+    A model that answers itself while it is trained has the prompts alone.
+    """
+    if settings.train.goal.is_graded:
+        return {"own": source_records(source.parts, need_answers=False)}
+    variants = RESPONSES if settings.match_tokens else (settings.responses,)
+    answers: dict[str, list[AnswerRecord]] = {}
+    if "self" in variants and source.records is None:
+        seed = settings.train.seed
+        answers["self"] = answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say)
+    elif "self" in variants:
+        answers["self"] = source.records or []
+        uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
+        if any(
+            (made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in answers["self"]
         ):
             raise InputError(
                 f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
                 f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
             )
-        return source.records
-    return answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say)
+    if "original" in variants:
+        answers["original"] = source_records(source.parts, need_answers=True)
+    return answers
+
+
+def _training_data(
+    records: dict[str, list[AnswerRecord]],
+    variant: str,
+    cut: ModelHandle,
+    settings: HealSettings,
+    items: ReportItems,
+    say: Say,
+) -> tuple[Data, dict[str, Any]]:
+    """Examples for training and held-out examples of one variant, and the counts of what was dropped."""
+    train, examples, counts = settings.train, {}, {}
+    filters = {
+        "own": None,
+        "self": settings.filters,
+        "original": settings.filters.replace(right_only=False),  # they were not graded and need not be
+    }
+    for name, answers in records.items():
+        what = "prompts" if name == "own" else f"{name} answers"
+        examples[name], counts[name] = examples_of(
+            answers, cut.weightless, filters[name], items, train.max_length, what, say
+        )
+    chosen = match_tokens(examples, variant, train.seed, say) if settings.match_tokens else examples[variant]
+    data = hold_out(chosen, train.held_out, train.seed)
+    what = f"{counted(len(data.train), 'example')} with {counted(num_loss_tokens(data.train), 'answer token')}"
+    if train.goal.is_graded:
+        what = f"{counted(len(data.train), 'prompt')}, {train.group} answers to each at a time"
+    say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
+    return data, counts[variant]
+
+
+def _heal_in_closed_form(
+    run: RunFolder,
+    cut: ModelHandle,
+    teacher: ModelHandle,
+    plan: CutPlan,
+    data: Data,
+    settings: HealSettings,
+    entry: dict[str, Any],
+    console: Console,
+    say: Say,
+) -> None:
+    """Solve for the maps at the seams, fold them in and write the checkpoint."""
+    from layercut.healing.checkpoint import judged_by, write_healed
+    from layercut.healing.seam import places_of, repair_seams
+
+    began, train = time.monotonic(), settings.train
+    model, uncut = load_for_training(cut, train).model, load_for_training(teacher, train).model
+    judge = judged_by(model, data)
+    half = train.autocasts(has_bfloat16=has_bfloat16(cut))
+    total = len(places_of(plan, train.seam)) * (len(data.train) + len(data.held_out))
+    with watched("Reading both models", total, console, "texts") as on_progress:
+        fits = repair_seams(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
+    for fit in fits:
+        say(fit.describe())
+    del uncut
+    give_back_memory()
+    entry |= {
+        "seams": [fit.describe() for fit in fits],
+        "seam_map": train.seam,
+        "settings": {name: getattr(train, name) for name in ("held_out", "max_length", "seed")},
+        "tokens": fits[0].num_tokens,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    write_healed(model, cut.source, out=run.path / CHECKPOINT, entry=entry, dtype=settings.save_dtype, judge=judge)
+
+
+def _heal_by_training(
+    run: RunFolder,
+    cut: ModelHandle,
+    teacher: ModelHandle,
+    data: Data,
+    records: list[AnswerRecord],
+    tasks: list[TaskPrompts],
+    settings: HealSettings,
+    entry: dict[str, Any],
+    group: ProcessGroup,
+    console: Console,
+    say: Say,
+) -> None:
+    """Train, or take the training that has ended, and write the marks and the checkpoint."""
+    from layercut.healing.checkpoint import write_trained
+    from layercut.healing.sft import CURVE, finished, learned
+
+    train, folder = settings.train, run.path / TRAINING
+    trained = finished(folder)
+    group.share(None if trained else (data, folder))
+    if trained is None:
+        trained = _train(cut, teacher, train, data, folder, group, records, tasks, console, say)
+    give_back_memory()  # what is written is loaded for itself
+    entry |= {
+        "settings": train.in_effect(),
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "seconds": round(trained.seconds, 1),
+        "stopped_early": trained.stopped_early,
+        "held_out_loss": trained.held_out,
+    }
+    if not train.goal.answers_itself:
+        entry["answer_tokens"] = [*islice(learned(data.train, train), trained.steps)][-1]
+    for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
+        out = run.path / MARKS / kept.name
+        if not out.exists():
+            write_trained(cut.source, kept, settings, data, out=out, entry=entry | {"mark": int(kept.name)}, say=say)
+    out, curve = run.path / CHECKPOINT, folder / CURVE
+    write_trained(cut.source, trained.final, settings, data, out=out, entry=entry, curve=curve, say=say)
+
+
+def _train(
+    cut: ModelHandle,
+    teacher: ModelHandle,
+    settings: TrainSettings,
+    data: Data,
+    folder: Path,
+    group: ProcessGroup,
+    records: Sequence[AnswerRecord] = (),
+    tasks: Sequence[TaskPrompts] = (),
+    console: Console | None = None,
+    say: Say = lambda text: None,
+) -> Trained:
+    """Train in every process of a group; the models are freed with this call."""
+    from layercut.healing.sft import train
+
+    loaded, uncut = load_pair(cut, teacher, settings, say)
+    options = objective_of(loaded, uncut, settings, data, records, tasks)
+    model = make_trainable(loaded.model, settings)
+    say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
+    settings = within_memory(cut, teacher if settings.goal.divergence else None, settings, data, say)
+    steps, console = settings.num_steps(len(data.train)), console or Console(quiet=True)
+    with watched("Training", steps, console, "steps") as on_progress:
+        options |= {"on_progress": on_progress, "num_processes": group.size}
+        trained = train(model, loaded.tokenizer, data, settings, folder, **options)
+    group.leave()
+    return trained
+
+
+def objective_of(
+    cut: LoadedModel,
+    uncut: LoadedModel | None,
+    settings: TrainSettings,
+    data: Data,
+    records: Sequence[AnswerRecord] = (),
+    tasks: Sequence[TaskPrompts] = (),
+) -> dict[str, Any]:
+    """Options of ``train`` that an objective needs, such as its trainer and the teacher.
+
+    The models are those of ``load_pair``; ``records`` are the answers that the data come from, ``tasks`` grade answers.
+    """
+    trainer = named_in(OBJECTIVES[settings.objective].trainer)
+    teacher = None if uncut is None else uncut.model
+    options = trainer.options(cut=cut, teacher=teacher, settings=settings, data=data, records=records, tasks=tasks)
+    return {"trainer": trainer, **options}

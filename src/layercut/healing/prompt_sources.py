@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Seed, Settings
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError, unknown
-from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, answered_in, read_answered
-from layercut.healing.settings import SYSTEM, TrainSettings
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, prompts_in, read_prompts
+from layercut.healing.settings import SYSTEM
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
@@ -24,7 +24,7 @@ from layercut.tasks.hub import HUB, hub_rows
 from layercut.tasks.selected_items import merge_items, shortfall
 from layercut.text.counting import counted
 
-Found = TypeVar("Found")
+Item = TypeVar("Item")
 Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
 PREFIX = "task:"
@@ -39,6 +39,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "patience": 0,
     }
 }
+"""By name, fields of any settings. ``paper`` is arXiv:2602.01997, whose training never stops early."""
 
 
 class PromptReading(Settings):
@@ -67,18 +68,26 @@ class PromptSpec(PromptReading):
             raise InputError(f"{self.source}: data belongs to task:NAME prompts; leave it out.")
         return self
 
-    @property
-    def read(self) -> int | None:
-        """Number of prompts to read so that ``limit`` are left."""
-        return None if self.limit is None else self.skip + self.limit
-
-    def chosen(self, prompts: list[Found]) -> list[Found]:
+    def chosen(self, prompts: list[Item]) -> list[Item]:
         """The prompts that ``skip`` and ``limit`` leave; InputError if none."""
         if prompts and self.skip >= len(prompts):
             raise InputError(
                 f"{self.source} has {counted(len(prompts), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
             )
         return prompts[self.skip :][: self.limit]
+
+
+class Answering(Settings):
+    """Settings of answering prompts."""
+
+    decoding: DecodingSettings = DecodingSettings()
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
+    system: str | None = Field(None, description="System message for conversations that have none.")
+    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
+
+    def extra(self) -> dict[str, int]:
+        """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""
+        return {} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens}
 
 
 class TaskPrompts(NamedTuple):
@@ -88,43 +97,30 @@ class TaskPrompts(NamedTuple):
     readout: Readout
     samples: Mapping[str, Sample]
     """By prompt id: the item's id, followed by the readout where that is not the task's first."""
-    answered: list[PromptWithAnswer]
+    prompts: list[NamedPrompt]
     """The answer is the task's worked solution for a chain, else a draft of the right answer; empty without either."""
     stop: tuple[str, ...]
     max_new_tokens: int
     begins: str = ""  # beginning of every answer; see ``GenerationRequest``
 
-    def request(self, asked: NamedPrompt, *, limit: int | None = None) -> GenerationRequest:
+    def request(self, prompt: NamedPrompt, *, limit: int | None = None) -> GenerationRequest:
         """A prompt for an engine, with at most ``limit`` new tokens."""
         most = self.max_new_tokens if limit is None else min(limit, self.max_new_tokens)
         return GenerationRequest(
-            id=asked.id, prompt=asked.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
+            id=prompt.id, prompt=prompt.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
         )
-
-    def is_right(self, record: AnswerRecord) -> bool:
-        """True if the task's grader gives a recorded answer full marks on its headline metric."""
-        answer = Completion(
-            id=record["id"],
-            text=record["completion"],
-            finish_reason=record["finish_reason"],
-            num_prompt_tokens=record["num_prompt_tokens"],
-            num_new_tokens=record["num_new_tokens"],
-        )
-        return self.are_right([answer])[0]
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
-        """The same for an engine's answers under the ids of their prompts; programs run side by side."""
+        """True for each answer, under the id of its prompt, that has full marks on the task's headline metric.
+
+        Programs run side by side.
+        """
         scores = self.task.grade_all([self.samples[answer.id] for answer in answers], self.readout, answers)
         return [next(iter(score.metrics.values())) >= 1 for score in scores]
 
 
 def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> TaskPrompts:
-    """The selection items of a task as prompts.
-
-    Args:
-        task: its selection split is the training split of data sets that have one.
-        readout: ``chain`` or ``short``; the task's first generated readout if left out.
-        limit: at most this many.
+    """The first selection items of a task as prompts, by default for its first generated readout.
 
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.
@@ -135,41 +131,32 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     if readout is not None and readout not in generated:
         raise unknown(f"generated readout of {task.name}", readout, generated)
     chosen: Readout = readout or generated[0]
-    samples = task.samples("selection", limit)
+    samples = {sample.id: sample for sample in task.samples("selection", limit)}
     if not samples:
         raise InputError(f"{task.name} has no selection items, so it gives no prompts; take another task or data.")
-    answered, by_id, first = [], {}, None
-    for sample in samples:
-        request = task.request(sample, chosen)
-        assert isinstance(request, GenerationRequest)
-        first = first or request
+    if chosen != generated[0]:
+        samples = {f"{name} {chosen}": sample for name, sample in samples.items()}
+    requests = {name: cast("GenerationRequest", task.request(sample, chosen)) for name, sample in samples.items()}
+    prompts = []
+    for name, request in requests.items():
+        sample = samples[name]
         draft = sample.data.get("solution", "") if chosen == "chain" else task.draft(sample, chosen)
         for string in request.stop:
             draft = draft.partition(string)[0]
-        name = sample.id if chosen == generated[0] else f"{sample.id} {chosen}"
-        answered.append(PromptWithAnswer(NamedPrompt(name, request.prompt), draft))
-        by_id[name] = sample
-    assert first is not None
-    return TaskPrompts(task, chosen, by_id, answered, first.stop, first.max_new_tokens, first.begins)
+        prompts.append(NamedPrompt(name, request.prompt, draft))
+    first = next(iter(requests.values()))
+    return TaskPrompts(task, chosen, samples, prompts, first.stop, first.max_new_tokens, first.begins)
 
 
 class PromptGroup(NamedTuple):
     """Prompts of one kind, which are asked and graded in one way."""
 
-    answered: list[PromptWithAnswer]
+    prompts: list[NamedPrompt]
     task: TaskPrompts | None = None
     source: str = "other prompts"  # as users name it; of a task, its name counts
     note: str = ""  # a remark for users on how they were read
     made_of: Mapping[str, Collection[str]] = {}
     """By task, ids of the items that the prompts are, where no ``task`` reads them."""
-
-    @property
-    def name(self) -> str:
-        return self.task.task.name if self.task else self.source
-
-    @property
-    def prompts(self) -> list[NamedPrompt]:
-        return [answered.prompt for answered in self.answered]
 
     @property
     def items(self) -> Mapping[str, Collection[str]]:
@@ -179,9 +166,9 @@ class PromptGroup(NamedTuple):
         return {self.task.task.name: [self.task.samples[prompt.id].id for prompt in self.prompts]}
 
     def describe(self) -> dict[str, Any]:
-        content = json.dumps(self.prompts, ensure_ascii=False)
+        content = json.dumps([(prompt.id, prompt.prompt) for prompt in self.prompts], ensure_ascii=False)
         short_hash = hashlib.sha256(content.encode()).hexdigest()[:16]
-        settings: dict[str, Any] = {"n": len(self.answered), "hash": short_hash}
+        settings: dict[str, Any] = {"n": len(self.prompts), "hash": short_hash}
         if self.task:
             settings |= {"task": self.task.task.name, "readout": self.task.readout, **self.task.task.settings()}
         return settings
@@ -216,6 +203,11 @@ class PromptSource:
         return [part.task for part in self.parts if part.task]
 
     @property
+    def is_graded(self) -> bool:
+        """True if a task grades every answer."""
+        return self.records is None and len(self.tasks) == len(self.parts)
+
+    @property
     def items(self) -> dict[str, frozenset[str]]:
         """By task, ids of the items that the prompts are."""
         of_records = [{record["task"]: [_item_of(record)]} for record in self.records or () if record.get("task")]
@@ -237,43 +229,24 @@ class PromptSource:
             return self.parts[0].describe()
         return {"n": len(self.prompts), "parts": [part.describe() for part in self.parts]}
 
-
-class Answering(Settings):
-    """Settings of answering prompts."""
-
-    decoding: DecodingSettings = DecodingSettings()
-    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
-    system: str | None = Field(None, description="System message for conversations that have none.")
-    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
-
-    def extra(self) -> dict[str, int]:
-        """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""
-        return {} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens}
+    def asked(self, how: Answering, seed: int) -> dict[str, Any]:
+        """Prompts and decoding, for a run's settings."""
+        return {
+            "prompts": self.describe() if self.records is None else {"n": len(self.records), "given": True},
+            "decoding": how.decoding.as_dict() | {"seed": seed},
+            "max_new_tokens": how.max_new_tokens or self.max_new_tokens,
+            **how.extra(),
+        }
 
 
-def asked(source: PromptSource, how: Answering, seed: int | None = None) -> dict[str, Any]:
-    """Prompts and decoding, for a run's settings; the seed where there is one for the whole run."""
-    described = {"n": len(source.records), "given": True} if source.records is not None else source.describe()
-    return {
-        "prompts": described,
-        "decoding": how.decoding.as_dict() | ({} if seed is None else {"seed": seed}),
-        "max_new_tokens": how.max_new_tokens or source.max_new_tokens,
-        **how.extra(),
-    }
-
-
-def check_sources(train: TrainSettings, source: PromptSource) -> None:
-    """Raise InputError for an objective that needs grades and prompts without a grader."""
-    if train.is_graded and (source.records is not None or len(source.tasks) < len(source.parts)):
-        raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
+def under_preset(preset: str | None, settings: Kind, given: Mapping[str, Any] | None = None) -> Kind:
+    """The given fields of settings over those of a preset; InputError for an unknown preset."""
+    fields = with_preset(preset, settings.given() if given is None else given)
+    return type(settings)(**{name: value for name, value in fields.items() if name in type(settings).model_fields})
 
 
 def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given fields over those of a preset; InputError for an unknown preset.
-
-    ``paper`` (arXiv:2602.01997): temperature 0.9, top-p 0.95, up to 8192 tokens, prompts of up to 8000, and a system
-    prompt; a hub data set is shuffled through 500,000 rows; training never stops early.
-    """
+    """The given fields over those of a preset."""
     if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     return {**(PRESETS[preset] if preset else {}), **given}
@@ -281,77 +254,66 @@ def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def answering(preset: str | None, decoding: DecodingSettings, **given: Any) -> Answering:
     """Answering from a preset and ``given`` fields, where None is not given; decoding settings stay together."""
-    drawn = None if decoding == DecodingSettings() else decoding
-    said = {name: value for name, value in {"decoding": drawn, **given}.items() if value is not None}
-    return _made_of(Answering, with_preset(preset, said))
-
-
-def under_preset(preset: str | None, settings: Kind) -> Kind:
-    """The given fields of settings over those of a preset."""
-    return _made_of(type(settings), with_preset(preset, settings.given()))
-
-
-def _made_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    return kind(**{name: value for name, value in values.items() if name in kind.model_fields})
+    fields = {"decoding": None if decoding == DecodingSettings() else decoding, **given}
+    return under_preset(preset, Answering(), {name: value for name, value in fields.items() if value is not None})
 
 
 def prompt_specs(
     text: str, *, data: Mapping[str, str] | None = None, readout: str | None = None, **shared: Any
 ) -> tuple[PromptSpec, ...]:
-    """Sources as the command line names them, with commas between; ``shared`` fields of PromptSpec hold for each.
-
-    ``data`` gives the local files of tasks by their names.
-    """
+    """Sources as the command line names them, with commas between; ``data`` gives local files of tasks by name."""
     names = [text] if Path(text).exists() else [part for part in text.split(",") if part]
-    return tuple(
-        PromptSpec(
-            source=name,
-            readout=readout if name.startswith(PREFIX) else None,
-            data=(data or {}).get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None,
-            **shared,
-        )
+    of_tasks = {
+        name: {"readout": readout, "data": (data or {}).get(name.removeprefix(PREFIX))}
         for name in names
-    )
+        if name.startswith(PREFIX)
+    }
+    return tuple(PromptSpec(source=name, **{**shared, **of_tasks.get(name, {})}) for name in names)
+
+
+def check_prompts(specs: Iterable[PromptSpec]) -> None:
+    """Refuse ``task:NAME`` of an unknown task, or with a readout that does not generate. Nothing is read."""
+    for spec in specs:
+        if spec.source.startswith(PREFIX):
+            check_task(spec.source.removeprefix(PREFIX))
+            if spec.readout is not None and spec.readout not in GENERATED:
+                raise unknown(f"generated readout of {spec.source}", spec.readout, GENERATED)
 
 
 def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, plain: bool = False) -> PromptSource:
-    """Read prompts.
+    """Read prompts; a run folder of answers must be the only source.
 
-    Args:
-        specs: the sources. A run folder of answers must be the only one.
-        system: for conversations without a system message; tasks keep their own prompts.
-        plain: no chat template; for files and hub data sets.
+    ``system`` is for conversations without a system message, ``plain`` for no chat template; both for files and hub
+    data sets, because tasks have their own prompts.
 
     Raises:
         InputError: a source that cannot be read or holds no prompts, or the same prompts twice.
         MissingExtra: a hub data set and no ``datasets``.
     """
-    if len(specs) == 1 and Path(specs[0].source).is_dir():
-        path = Path(specs[0].source)
+    if len(specs) == 1 and (path := Path(specs[0].source)).is_dir():
         if not (path / RESPONSES).is_file():
             raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
         return PromptSource(records=specs[0].chosen(cast("list[AnswerRecord]", read_records(path / RESPONSES))))
-    return PromptSource(parts=tuple(_part(spec, system, plain) for spec in specs))
+    return PromptSource(parts=tuple(_read_group(spec, system, plain) for spec in specs))
 
 
-def _part(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
-    if spec.source.startswith(PREFIX):
+def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
+    source, limit = spec.source, None if spec.limit is None else spec.skip + spec.limit
+    if source.startswith(PREFIX):
         if plain:
-            raise InputError(f"{spec.source}: a task defines its own prompt format; leave out `plain`.")
-        task = load_task(spec.source.removeprefix(PREFIX), data=spec.data)
-        prompts = task_prompts(task, readout=cast("Any", spec.readout), limit=spec.read)
-        return PromptGroup(spec.chosen(prompts.answered), prompts, note=shortfall(task, "selection", spec.read))
-    if spec.source.startswith(HUB):
-        rows = hub_rows(spec.source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
+            raise InputError(f"{source}: a task defines its own prompt format; leave out `plain`.")
+        task = load_task(source.removeprefix(PREFIX), data=spec.data)
+        of_task = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
+        return PromptGroup(spec.chosen(of_task.prompts), of_task, note=shortfall(task, "selection", limit))
+    if source.startswith(HUB):
+        rows = hub_rows(source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []
-        answered = answered_in(rows, spec.source, system=system, plain=plain, limit=spec.read, left_out=left_out)
-        note = f"skipped rows without a usable prompt: {len(left_out)}, the first is " if left_out else ""
-        return PromptGroup(spec.chosen(answered), source=spec.source, note=note + "".join(left_out[:1]))
-    path = Path(spec.source)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
-    answered = read_answered(path, system=system, plain=plain, limit=spec.read)
-    return PromptGroup(spec.chosen(answered), source=spec.source)
+        prompts = prompts_in(rows, source, system=system, plain=plain, limit=limit, left_out=left_out)
+        note = f"skipped rows without a usable prompt: {len(left_out)}, the first is {left_out[0]}" if left_out else ""
+        return PromptGroup(spec.chosen(prompts), source=source, note=note)
+    if Path(source).is_dir():
+        raise InputError(f"{source} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
+    return PromptGroup(spec.chosen(read_prompts(Path(source), system=system, plain=plain, limit=limit)), source=source)
 
 
 def _item_of(record: AnswerRecord) -> str:
@@ -364,12 +326,3 @@ def _item_of(record: AnswerRecord) -> str:
     for readout in GENERATED:
         name = name.removesuffix(f" {readout}")
     return name
-
-
-def check_prompts(specs: Iterable[PromptSpec]) -> None:
-    """Refuse ``task:NAME`` of an unknown task, or with a readout that does not generate. Nothing is read."""
-    for spec in specs:
-        if spec.source.startswith(PREFIX):
-            check_task(spec.source.removeprefix(PREFIX))
-            if spec.readout is not None and spec.readout not in GENERATED:
-                raise unknown(f"generated readout of {spec.source}", spec.readout, GENERATED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -21,17 +21,11 @@ _COLUMNS = "messages, conversations, prompt, question, or instruction (with inpu
 
 
 class NamedPrompt(NamedTuple):
-    """A prompt and its stable name."""
+    """A prompt, its stable name, and the answer that its data set gives, empty without one."""
 
     id: str
     prompt: Prompt
-
-
-class PromptWithAnswer(NamedTuple):
-    """A prompt and its data set's answer."""
-
-    prompt: NamedPrompt
-    answer: str
+    answer: str = ""
 
 
 class AnswerRecord(TypedDict):
@@ -44,33 +38,30 @@ class AnswerRecord(TypedDict):
     num_prompt_tokens: NotRequired[int]
     num_new_tokens: NotRequired[int]
     seed: NotRequired[int]
-    model_hash: NotRequired[str]
-    """Of the model that answered."""
-    removed: NotRequired[list[int]]
-    """Layers that it was without."""
-    channels: NotRequired[str]
-    """Key of its MLP channels, where some were missing."""
-    stop: NotRequired[list[str]]
-    """Strings that ended the answer."""
-    begins: NotRequired[str]
-    """The beginning that all answers share."""
+    model_hash: NotRequired[str]  # of the model that answered
+    removed: NotRequired[list[int]]  # layers that it was without
+    channels: NotRequired[str]  # key of its MLP channels, where some were missing
+    stop: NotRequired[list[str]]  # strings that ended the answer
+    begins: NotRequired[str]  # the beginning that all answers share
     task: NotRequired[str]
-    source: NotRequired[str]
-    """File or data set of the prompt, where it is no task's."""
+    source: NotRequired[str]  # file or data set of the prompt, where it is no task's
     right: NotRequired[bool]
 
 
-def read_answered(
+def read_prompts(
     path: Path, *, system: str | None = None, plain: bool = False, limit: int | None = None
-) -> list[PromptWithAnswer]:
-    """Prompts of a ``.txt`` file (one a line), ``.jsonl``, ``.json``, ``.csv`` (all also gzipped) or ``.parquet`` file.
+) -> list[NamedPrompt]:
+    """Prompts of a ``.txt`` (one a line), ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file; see ``prompts_in``."""
+    rows: Iterable[DataRow]
+    if path.name.endswith((".txt", ".txt.gz")):
+        lines = enumerate(read_text(path, "prompts").splitlines(), 1)
+        rows = (DataRow(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
+    else:
+        rows = read_rows(path)
+    return prompts_in(rows, str(path), system=system, plain=plain, limit=limit)
 
-    For arguments and errors see ``answered_in``.
-    """
-    return answered_in(_rows(Path(path)), str(path), system=system, plain=plain, limit=limit)
 
-
-def answered_in(
+def prompts_in(
     rows: Iterable[DataRow],
     source: str,
     *,
@@ -78,36 +69,32 @@ def answered_in(
     plain: bool = False,
     limit: int | None = None,
     left_out: list[str] | None = None,
-) -> list[PromptWithAnswer]:
-    """The prompts of rows, with the answers in the same rows.
+) -> list[NamedPrompt]:
+    """The prompts of rows, with the answers in the same rows; rows are read no further than ``limit`` needs.
 
     A row's columns may be ``messages`` or ``conversations`` (turns with role and content, or from and value),
     ``prompt`` (text or turns), ``question``, or ``instruction`` with an optional ``input`` (of several ``instances``,
-    the first). The whole conversation is kept, except a last turn by the assistant: that is the row's own answer; else
-    the answer is the column ``output``, ``answer``, ``response`` or ``completion``. A column ``system`` goes before a
-    conversation that has no system message. The id is the row's ``id``, or else a hash of the prompt. Of rows with the
-    same prompt the first counts.
+    the first). A last turn by the assistant is the row's own answer; else the column ``output``, ``answer``,
+    ``response`` or ``completion``. The id is the row's ``id``, or else a hash of the prompt. Of rows with the same
+    prompt the first counts.
 
     Args:
-        rows: read no further than needed.
         source: name of the source, for messages.
         system: a system message put before conversations that have none.
         plain: give the text unchanged instead of a conversation; only for rows of a single turn.
-        limit: at most this many prompts.
-        left_out: collects why rows cannot be asked, for data that the user cannot repair; without it, the first such
-            row is an error.
+        left_out: collects why rows cannot be asked; without it, the first such row is an error.
 
     Raises:
         InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
     """
-    by_id: dict[str, PromptWithAnswer] = {}
+    by_id: dict[str, NamedPrompt] = {}
     for row in rows:
         if limit is not None and len(by_id) >= limit:
             break
         try:
-            turns, answer = _turns(row)
-            named = _named(row.fields, turns, system, plain, row.where)
-            if by_id.setdefault(named.id, PromptWithAnswer(named, answer)).prompt != named:
+            turns, answer = _conversation(row)
+            named = make_prompt(turns, system=system, plain=plain, id=row.fields.get("id"), where=row.where)
+            if by_id.setdefault(named.id, named._replace(answer=answer)).prompt != named.prompt:
                 raise InputError(
                     f"{row.where}: the id {named.id!r} belongs to another prompt already; ids must differ."
                 )
@@ -121,54 +108,61 @@ def answered_in(
     return list(by_id.values())
 
 
-def one_prompt(text: str, *, system: str | None = None, plain: bool = False) -> NamedPrompt:
-    """A prompt given on the command line."""
-    return _named({}, [Message("user", text)], system, plain, "the prompt")
-
-
-def _named(row: Mapping[str, Any], turns: list[Message], system: str | None, plain: bool, where: str) -> NamedPrompt:
-    prompt: Prompt
-    if plain:
-        if len(turns) != 1 or system:
-            raise InputError(f"{where}: a conversation cannot be given as plain text; leave out `plain`.")
-        prompt = turns[0].content
-    else:
-        if system and turns[0].role != "system":
-            turns = [Message("system", system), *turns]
-        prompt = tuple(turns)
+def make_prompt(
+    turns: str | list[Message],
+    *,
+    system: str | None = None,
+    plain: bool = False,
+    id: object = None,
+    where: str = "the prompt",
+) -> NamedPrompt:
+    """A prompt of turns, or of one text of a user; without an ``id`` it is named by its hash."""
+    turns = [Message("user", turns)] if isinstance(turns, str) else turns
+    if plain and (len(turns) != 1 or system):
+        raise InputError(f"{where}: a conversation cannot be given as plain text; leave out `plain`.")
+    if system and turns[0].role != "system":
+        turns = [Message("system", system), *turns]
+    prompt: Prompt = turns[0].content if plain else tuple(turns)
     content = hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).hexdigest()[:16]
-    own = row.get("id")
-    return NamedPrompt(content if own in (None, "") else str(own), prompt)
+    return NamedPrompt(content if id in (None, "") else str(id), prompt)
 
 
-def _turns(row: DataRow) -> tuple[list[Message], str]:
+def plain_prompt(prompt: Prompt) -> str | list[dict[str, str]]:
+    """A prompt as records hold it."""
+    return prompt if isinstance(prompt, str) else [turn._asdict() for turn in prompt]
+
+
+def record_prompt(record: AnswerRecord) -> Prompt:
+    """The prompt of a record of ``responses.jsonl``, as an engine takes it."""
+    prompt = record["prompt"]
+    return prompt if isinstance(prompt, str) else tuple(Message(turn["role"], turn["content"]) for turn in prompt)
+
+
+def _conversation(row: DataRow) -> tuple[list[Message], str]:
     """The turns to be answered, and the row's own answer."""
-    fields, where = row.fields, row.where
+    fields: Mapping[str, Any] = row.fields
     if isinstance(instances := fields.get("instances"), list) and instances and isinstance(instances[0], dict):
         fields = {**fields, **instances[0]}
     answer = next((fields[key] for key in _ANSWERS if isinstance(fields.get(key), str)), "")
-    if isinstance(given := fields.get("completion"), list) and given:
-        answer = _turn(given[-1], where).content
+    if isinstance(completion := fields.get("completion"), list) and completion:
+        answer = _turn(completion[-1], row.where).content
     lists = (_listed(fields.get(key), as_json=key not in _TEXTS) for key in _TURNS)
-    listed = next((found for found in lists if found is not None), None)
+    listed = next((turns for turns in lists if turns is not None), None)
     if listed is not None:
-        turns = [_turn(turn, where) for turn in listed]
-    elif isinstance(fields.get("instruction"), str):
-        extra = fields.get("input") or ""
-        turns = [Message("user", f"{fields['instruction']}\n\n{extra}" if extra else fields["instruction"])]
+        turns = [_turn(turn, row.where) for turn in listed]
+    elif isinstance(instruction := fields.get("instruction"), str):
+        turns = [Message("user", f"{instruction}\n\n{fields['input']}" if fields.get("input") else instruction)]
+    elif texts := [fields[key] for key in _TEXTS if isinstance(fields.get(key), str)]:
+        turns = [Message("user", texts[0])]
     else:
-        text = next((fields[key] for key in _TEXTS if isinstance(fields.get(key), str)), None)
-        if text is None:
-            raise InputError(
-                f"{where}: none of the columns {_COLUMNS} is here; it has {', '.join(map(str, fields)) or 'none'}."
-            )
-        turns = [Message("user", text)]
+        columns = ", ".join(map(str, fields)) or "none"
+        raise InputError(f"{row.where}: none of the columns {_COLUMNS} is here; it has {columns}.")
     if isinstance(system := fields.get("system"), str) and system.strip() and turns and turns[0].role != "system":
         turns = [Message("system", system), *turns]
     while turns and turns[-1].role == "assistant":
         answer = turns.pop().content
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
-        raise InputError(f"{where}: the last turn must be the user's and hold text.")
+        raise InputError(f"{row.where}: the last turn must be the user's and hold text.")
     return turns, answer
 
 
@@ -193,21 +187,3 @@ def _turn(turn: Any, where: str) -> Message:
             f"not {turn!r:.80}."
         )
     return Message(_ROLES[role], content)
-
-
-def _rows(path: Path) -> Iterator[DataRow]:
-    if not path.name.endswith((".txt", ".txt.gz")):
-        return read_rows(path)
-    lines = enumerate(read_text(path, "prompts").splitlines(), 1)
-    return (DataRow(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
-
-
-def plain_prompt(named: NamedPrompt) -> str | list[dict[str, str]]:
-    """A prompt as records hold it."""
-    return named.prompt if isinstance(named.prompt, str) else [turn._asdict() for turn in named.prompt]
-
-
-def record_prompt(record: AnswerRecord) -> Prompt:
-    """The prompt of a record of ``responses.jsonl``, as an engine takes it."""
-    prompt = record["prompt"]
-    return prompt if isinstance(prompt, str) else tuple(Message(turn["role"], turn["content"]) for turn in prompt)

@@ -1,21 +1,31 @@
-"""Settings of healing.
+"""Settings of healing, and the tables of its methods and objectives.
 
-The defaults of training are the paper's (arXiv:2602.01997), as its code effectively ran; but where whole weights are
-trained, the learning rate is WHOLE_RATE.
+A method says what weights change, an objective what training minimises. A new one is a row and a file; nothing that a
+row names is imported before it is used, so ``--help`` and the checks of a command stay quick. The defaults of training
+are the paper's (arXiv:2602.01997), as its code effectively ran.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
-from layercut.healing.methods import METHODS, OBJECTIVES, explain, unused_settings
 
+if TYPE_CHECKING:
+    from layercut.models.weights import WeightCounts
+
+ADAPTER_RATE = 2e-4  # the paper's
+WHOLE_RATE = 1e-5
+"""The default for the head and the last layers in the code of "Reassessing Layer Pruning" (arXiv:2411.15558), and the
+rate of s1 (arXiv:2501.19393), whose recipe fully fine-tunes pruned models in "Layer Pruning Harms Inference Scaling"
+(COLM 2026)."""
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
@@ -24,11 +34,94 @@ SEAMS = ("linear", "projection", "scale")
 SYSTEM = "You are a helpful assistant."  # the paper's system prompt for self-generated answers
 
 
-class Batches(NamedTuple):
-    """The batches of one step in one process."""
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """One way to change weights."""
 
-    micro: int
-    accumulation: int
+    help: str = ""
+    made_by: str | None = None
+    """``module:function`` that takes a model and TrainSettings and returns it with gradients; None: nothing is trained,
+    the weights are solved for in closed form."""
+    num_trainable: Callable[[WeightCounts, Any], int] = lambda counts, train: 0  # number of trained weights
+    base: Literal["stored", "nf4", "float32"] = "float32"  # how the model's own weights are in memory
+    has_adapter: bool = False  # trains adapters and leaves the model's own weights unchanged
+    learning_rate: float = WHOLE_RATE  # the default
+    takes: tuple[str, ...] = ()  # training settings without effect for methods that do not list them
+    is_distributed: bool = True  # several processes can train one model
+
+
+def _num_last_k(counts: WeightCounts, train: Any) -> int:
+    last: int = counts.in_layers * train.last_k // max(counts.num_layers, 1)
+    return last + counts.vocabulary * counts.hidden_size
+
+
+_ADAPTERS: dict[str, Any] = {
+    "made_by": "layercut.healing.trainable:add_adapters",
+    "num_trainable": lambda counts, train: train.rank * counts.of_adapters,
+    "has_adapter": True,
+    "learning_rate": ADAPTER_RATE,
+    "takes": ("rank", "alpha", "dropout"),
+}
+METHODS = {
+    "lora": MethodRow(base="stored", **_ADAPTERS),
+    "qlora": MethodRow(help="4-bit base", base="nf4", is_distributed=False, **_ADAPTERS),
+    "full": MethodRow(
+        made_by="layercut.healing.trainable:train_all", num_trainable=lambda counts, train: counts.parameters
+    ),
+    "last-k": MethodRow(
+        help="the head and the last layers",
+        made_by="layercut.healing.trainable:train_last",
+        num_trainable=_num_last_k,
+        takes=("last_k",),
+    ),
+    "seam": MethodRow(learning_rate=ADAPTER_RATE, is_distributed=False),
+}
+"""By name; the first is the default. ``seam`` solves for a linear map at each cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveRow:
+    """One loss of training."""
+
+    help: str = ""
+    trainer: str  # ``module:class`` of a trainer, whose ``options`` gives what its constructor needs
+    divergence: Literal["forward-kl", "reverse-kl"] | None = None
+    """From the distributions of the original model, which is in memory while the pruned one is trained."""
+    answers_itself: bool = False  # the pruned model answers the prompts while it is trained
+    is_graded: bool = False  # by the grades of these answers
+    takes: tuple[str, ...] = ()  # training settings without effect for objectives that do not list them
+
+
+OBJECTIVES = {
+    "sft": ObjectiveRow(help="the answers' tokens", trainer="layercut.healing.sft:HealingTrainer"),
+    "forward-kl": ObjectiveRow(trainer="layercut.healing.distill:DistillTrainer", divergence="forward-kl"),
+    "reverse-kl": ObjectiveRow(trainer="layercut.healing.distill:DistillTrainer", divergence="reverse-kl"),
+    "on-policy": ObjectiveRow(
+        trainer="layercut.healing.distill:OnPolicyTrainer",
+        divergence="reverse-kl",
+        answers_itself=True,
+        takes=("rollout_start", "rollout_max"),
+    ),
+    "grpo": ObjectiveRow(
+        help="grades of own answers, by TRL's trainer; prompts of tasks; a run that was stopped goes on, to other "
+        "weights than without",
+        trainer="layercut.healing.grpo:GrpoTrainer",
+        answers_itself=True,
+        is_graded=True,
+        takes=("rollout_max", "group"),
+    ),
+}
+"""By name; the first is the default."""
+
+
+def named_in(path: str) -> Any:
+    """The function or class of a row's ``module:name``."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _explain(rows: Mapping[str, Any]) -> list[str]:
+    return [f"{name} ({row.help})" if row.help else name for name, row in rows.items()]
 
 
 def num_held_out(count: int, share: float) -> int:
@@ -47,13 +140,10 @@ class TrainSettings(Settings):
 
     method: Annotated[str, one_of(METHODS)] = Field(
         next(iter(METHODS)),
-        description=", ".join(explain({name: row for name, row in METHODS.items() if row.made_by}))
-        + "".join(f"; or {name}, {row.help}" for name, row in METHODS.items() if not row.made_by)
-        + ".",
+        description=", ".join(_explain(METHODS)[:-1]) + f"; or {list(METHODS)[-1]}, which trains nothing.",
     )
     objective: Annotated[str, one_of(OBJECTIVES)] = Field(
-        next(iter(OBJECTIVES)),
-        description=f"{', '.join(explain(OBJECTIVES)[:-1])}, or {explain(OBJECTIVES)[-1]}.",
+        next(iter(OBJECTIVES)), description=f"{', '.join(_explain(OBJECTIVES)[:-1])}, or {_explain(OBJECTIVES)[-1]}."
     )
     rank: int = Field(64, ge=1, description="Rank of the LoRA adapters.")
     """The paper's code asks for 16, which its trainer silently turns into 64."""
@@ -113,7 +203,6 @@ class TrainSettings(Settings):
         description="Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training "
         "then shows what more tokens bring.",
     )
-    graded: int = Field(0, ge=0, description="Held-out questions of each task to answer at each evaluation.")
     rollout_start: int = Field(
         32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
     )
@@ -151,9 +240,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.graded and not self.held_out:
-            raise InputError("graded questions are held-out ones, and held_out is 0; hold some out.")
-        if self.marks and (not METHODS[self.method].has_adapter or self.answers_itself):
+        if self.marks and (not METHODS[self.method].has_adapter or self.goal.answers_itself):
             raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
         if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):
             raise InputError(
@@ -164,24 +251,15 @@ class TrainSettings(Settings):
         return self
 
     @property
-    def is_graded(self) -> bool:
-        """True if the pruned model is trained on grades of its own answers."""
-        return OBJECTIVES[self.objective].is_graded
-
-    @property
-    def answers_itself(self) -> bool:
-        """True if the pruned model answers the prompts while it is trained."""
-        return OBJECTIVES[self.objective].answers_itself
-
-    @property
-    def needs_teacher(self) -> bool:
-        """True if the original model is in memory while the pruned one is trained."""
-        return OBJECTIVES[self.objective].divergence is not None
+    def goal(self) -> ObjectiveRow:
+        """The row of its objective."""
+        return OBJECTIVES[self.objective]
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to"} | unused_settings(METHODS, self.method)
-        unused |= unused_settings(OBJECTIVES, self.objective)
+        unused = {"seam", "report_to"}
+        for rows, chosen in ((METHODS, self.method), (OBJECTIVES, self.objective)):
+            unused |= {name for row in rows.values() for name in row.takes} - {*rows[chosen].takes}
         return {name: value for name, value in self.as_dict().items() if name not in unused}
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
@@ -196,15 +274,18 @@ class TrainSettings(Settings):
         """Optimiser steps on this many training examples, unless training stops early."""
         return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))
 
-    def batches(self, num_processes: int = 1) -> Batches:
-        """Split of a step's examples; InputError if the micro batches of all processes do not divide them."""
+    def batches(self, num_processes: int = 1) -> tuple[int, int]:
+        """Examples of a micro batch, and how many are accumulated in a process for a step.
+
+        InputError if the micro batches of all processes do not divide the step's examples.
+        """
         micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
         if self.batch_size % (micro * num_processes):
             processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
             raise InputError(
                 f"batch_size {self.batch_size} is no multiple of micro_batch {micro}{processes}; choose one that is."
             )
-        return Batches(micro, self.batch_size // (micro * num_processes))
+        return micro, self.batch_size // (micro * num_processes)
 
 
 class ArmSettings(Settings):
@@ -256,7 +337,7 @@ class HealSettings(ArmSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.train.is_graded and (self.match_tokens or self.filters.right_only):
+        if self.train.goal.is_graded and (self.match_tokens or self.filters.right_only):
             name = "match_tokens" if self.match_tokens else "right_only"
             raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
         if self.keep_adapter and not METHODS[self.train.method].has_adapter:
@@ -268,4 +349,4 @@ class HealSettings(ArmSettings):
     @property
     def asks_teacher(self) -> bool:
         """True if the original model answers the prompts."""
-        return not self.train.is_graded and (self.responses == "self" or self.match_tokens)
+        return not self.train.goal.is_graded and (self.responses == "self" or self.match_tokens)

@@ -10,27 +10,34 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, count, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from layercut.errors import MissingExtra
-from layercut.healing.data import Material
-from layercut.healing.examples import Data, StepsByLength, TrainingExample, in_loss
-from layercut.healing.logits import lazy_logits_in_loss, over_rows, token_losses
-from layercut.healing.process_group import ProcessGroup
+from layercut.healing.examples import (
+    Data,
+    StepsByLength,
+    TrainingExample,
+    in_loss,
+    lazy_logits_in_loss,
+    over_rows,
+    token_losses,
+)
 from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import works
 from layercut.runs.atomic import new_directory, write_json, write_text
-from layercut.runs.healing import ACCURACY, MARKS
+from layercut.runs.healing import MARKS
 
 try:
     from datasets import Dataset
@@ -45,7 +52,6 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 CURVE = "loss.jsonl"
-_LEARNING = "learning"
 _DONE = "trained.json"  # written last, so its presence means that the final weights are complete
 _COLUMNS = {
     "step": "step", "loss": "loss", "eval_loss": "held_out_loss", "learning_rate": "learning_rate",
@@ -58,9 +64,7 @@ _COLUMNS = {
 class Trained(NamedTuple):
     """The outcome of training."""
 
-    final: Path
-    """The trained weights, the best ones where evaluations chose them: a PEFT adapter, or a model in the dtype of its
-    training."""
+    final: Path  # the trained weights, the best ones where evaluations chose them: a PEFT adapter, or a whole model
     steps: int
     tokens: int  # tokens that the model read, prompts included and padding not; of repeated epochs, every time
     seconds: float  # wall time of training, summed over all processes
@@ -69,11 +73,7 @@ class Trained(NamedTuple):
 
     @property
     def held_out(self) -> dict[str, float]:
-        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``; empty without
-        held-out data.
-
-        A training that an older layercut began has no ``before``.
-        """
+        """Held-out loss ``before`` the first step, at the ``last`` evaluation and at the ``best``."""
         losses = {line["step"]: line["held_out_loss"] for line in self.curve if "held_out_loss" in line}
         before = {"before": losses.pop(0)} if 0 in losses else {}
         return before | ({"last": losses[max(losses)], "best": min(losses.values())} if losses else {})
@@ -82,18 +82,12 @@ class Trained(NamedTuple):
 class Watched(Trainer):  # type: ignore[misc]
     """What all trainers add to those of TRL: the loss curve with its seconds, progress, and no model card."""
 
-    def __init__(
-        self,
-        *args: Any,
-        on_progress: OnProgress | None = None,
-        look: Callable[[Any], dict[str, float]] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, on_progress: OnProgress | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._look = look
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(Path(str(self.args.output_dir)), on_progress or (lambda done, total: None)))
         self._began = time.monotonic()
+        self._seconds_before: float | None = None
         self._noted: dict[str, list[float]] = {}
 
     def note(self, name: str, value: float) -> None:
@@ -107,25 +101,14 @@ class Watched(Trainer):  # type: ignore[misc]
         return metrics
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far; to a held-out loss, what ``look`` measures."""
-        if "eval_loss" in logs and self._look is not None:
-            logs |= self._look(self.model)
-        before = getattr(self, "_seconds_before", None)
-        if before is None:
-            earlier = [line["seconds"] for line in self.state.log_history if "seconds" in line]
-            before = self._seconds_before = earlier[-1] if earlier else 0.0
-        logs["seconds"] = round(before + time.monotonic() - self._began, 3)
+        """Adds the seconds of all processes so far."""
+        if self._seconds_before is None:  # of the processes before this one
+            self._seconds_before = [0.0, *(line["seconds"] for line in self.state.log_history if "seconds" in line)][-1]
+        logs["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
         if "loss" in logs:
-            logs |= self._means()
+            logs |= {name: fmean(values) for name, values in self._noted.items()}
             self._noted.clear()
         super().log(logs, start_time)
-
-    def _means(self) -> dict[str, float]:
-        """Means of the noted values since the last line, over all processes."""
-        sums = {name: torch.tensor([sum(values), len(values)]) for name, values in self._noted.items()}
-        if self.accelerator.num_processes > 1:
-            sums = {name: self.accelerator.reduce(one.to(self.accelerator.device)) for name, one in sums.items()}
-        return {name: (total / count).item() for name, (total, count) in sums.items()}
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes none: a checkpoint of training is no model to be published."""
@@ -135,8 +118,8 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on examples whose tokens and labels are given, without its templates."""
 
     @classmethod
-    def options(cls, material: Material) -> dict[str, Any]:
-        """Arguments of the constructor beside those of all trainers."""
+    def options(cls, **material: Any) -> dict[str, Any]:
+        """Arguments of the constructor beside those of all trainers, from those of ``heal.objective_of``."""
         return {}
 
     @staticmethod
@@ -183,36 +166,33 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     """Reports the progress of training, and writes the loss curve."""
 
     def __init__(self, folder: Path, on_progress: OnProgress) -> None:
-        self._folder = folder
-        self._on_progress = on_progress
-        self._learned = 0  # micro batches of this step that were learned from
+        self._folder, self._on_progress = folder, on_progress
+        self._num_passes = 0  # micro batches of this step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._learned = 0
-        works(_LEARNING, 0)
+        self._num_passes = 0
+        works("learning", 0)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._learned += 1
-        works(_LEARNING, self._learned / args.gradient_accumulation_steps)
+        self._num_passes += 1
+        works("learning", self._num_passes / args.gradient_accumulation_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        works(_LEARNING, 1)
+        works("learning", 1)
         self._on_progress(state.global_step, state.max_steps)
 
     on_train_begin = on_step_end
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            lines = [json.dumps(line) for line in curve_of(state.log_history)]
-            write_text(self._folder / CURVE, "".join(f"{line}\n" for line in lines))
+            write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
 
 
 class _Marks(TrainerCallback):  # type: ignore[misc]
     """Keeps the adapters after some numbers of answer tokens."""
 
     def __init__(self, folder: Path, data: Data, settings: TrainSettings) -> None:
-        self._folder = folder
-        self._due = list(steps_of_marks(data.train, settings))
+        self._folder, self._due = folder, list(steps_of_marks(data.train, settings))
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         for step, mark in self._due if state.is_world_process_zero else ():
@@ -222,7 +202,7 @@ class _Marks(TrainerCallback):  # type: ignore[misc]
 
 
 def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[tuple[int, str]]:
-    """Each mark that is reached, behind the step after which its number of answer tokens was learned from."""
+    """Each mark that is reached, after the step in which its number of answer tokens was learned from."""
     waiting = sorted(settings.marks, key=int)
     for step, seen in enumerate(learned(examples, settings), 1):
         while waiting and seen >= int(waiting[0]):
@@ -231,15 +211,10 @@ def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings)
 
 def learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[int]:
     """After each step of a training on given answers, how many of their tokens it has learned from."""
-    order = StepsByLength([len(example) for example in examples], settings.batch_size, settings.seed)
-    left, seen = settings.num_steps(len(examples)), 0
-    while True:
-        passed = [len(examples[index].completion) for index in order]
-        for start in range(0, len(passed), settings.batch_size):
-            if not left:
-                return
-            left, seen = left - 1, seen + sum(passed[start : start + settings.batch_size])
-            yield seen
+    order, size = StepsByLength([*map(len, examples)], settings.batch_size, settings.seed), settings.batch_size
+    epochs = ([len(examples[index].completion) for index in order] for _ in count())
+    steps = (sum(lengths[start : start + size]) for lengths in epochs for start in range(0, len(lengths), size))
+    return accumulate(islice(steps, settings.num_steps(len(examples))))
 
 
 def train(
@@ -250,24 +225,23 @@ def train(
     folder: Path,
     *,
     trainer: Any = HealingTrainer,
+    num_processes: int = 1,
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
 
-    All processes of a group make the same call; the folder is one that all of them see, and the first writes what is
-    written once.
+    All processes of a group make the same call, with a folder that all of them see.
 
     Args:
         model: from ``make_trainable``; training changes it.
-        folder: of this training alone.
         trainer: a Watched trainer of TRL; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
     if (earlier := finished(folder)) is not None:
         return earlier
     with quiet_transformers():
-        arguments = _shared_arguments(model, settings, folder, has_held_out=bool(data.held_out))
+        arguments = shared_arguments(model, settings, folder, bool(data.held_out), num_processes)
         run = trainer(
             model=model,
             args=trainer.arguments(arguments, settings),
@@ -287,7 +261,9 @@ def train(
             run.train(resume_from_checkpoint=None if last is None else str(last))
             run.save_model(str(folder / FINAL))
         except Exception:  # such as a full disk, as any library reports it: a torn file only takes space
-            _remove_torn(folder)
+            torn = [path for path in folder.glob("checkpoint-*") if not _has_state(path) or _damaged_file(path)]
+            for path in (folder / FINAL, *torn):
+                shutil.rmtree(path, ignore_errors=True)
             raise
         # Else transformers would load every later model as a sharded one.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
@@ -308,48 +284,33 @@ def train(
 
 def finished(folder: Path) -> Trained | None:
     """The result of a training in this folder; None where it has not ended."""
-    mark = Path(folder) / FINAL / _DONE
+    mark = folder / FINAL / _DONE
     if not mark.is_file():
         return None
     return Trained(**(json.loads(mark.read_text(encoding="utf-8")) | {"final": mark.parent}))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest complete checkpoint.
+    """The latest complete checkpoint; one with damaged files is named in a line and skipped.
 
-    The Trainer writes trainer_state.json last, so an interrupted checkpoint has none. A checkpoint with damaged files
-    is named in a line and skipped: training continues from the one before.
+    The Trainer writes trainer_state.json last, so an interrupted checkpoint has none.
     """
-    steps = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*") if _has_state(path)}
-    for step in sorted(steps, reverse=True):
-        damaged = _damaged_file(steps[step])
+    paths = [path for path in folder.glob("checkpoint-*") if _has_state(path)]
+    paths.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+    while paths:
+        last = paths.pop()
+        damaged = _damaged_file(last)
         if damaged is None:
-            return steps[step]
-        before = max((other for other in steps if other < step), default=None)
-        logger.warning(
-            "%s is damaged, so training continues from %s",
-            steps[step] / damaged,
-            "its beginning" if before is None else f"step {before}",
-        )
+            return last
+        before = f"step {paths[-1].name.rpartition('-')[2]}" if paths else "its beginning"
+        logger.warning("%s is damaged, so training continues from %s", last / damaged, before)
     return None
 
 
 def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of the Trainer's log that hold a loss, under our names."""
     lines = [line for line in log_history if "loss" in line or "eval_loss" in line]
-    return [
-        {ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line}
-        | {name: value for name, value in line.items() if name.startswith(ACCURACY)}
-        for line in lines
-    ]
-
-
-def _remove_torn(folder: Path) -> None:
-    """Remove incomplete files: the final weights, and checkpoints that are not whole."""
-    shutil.rmtree(folder / FINAL, ignore_errors=True)
-    for path in folder.glob("checkpoint-*"):
-        if not _has_state(path) or _damaged_file(path) is not None:
-            shutil.rmtree(path, ignore_errors=True)
+    return [{ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line} for line in lines]
 
 
 def _has_state(path: Path) -> bool:
@@ -366,62 +327,57 @@ def _damaged_file(checkpoint: Path) -> str | None:
     The Trainer would start a missing optimizer from scratch without a warning. A state that is sharded over processes
     lies in folders, and only the files beside them are read.
     """
-    is_sharded = any(path.is_dir() for path in checkpoint.iterdir())
-    needed = [] if is_sharded else ["optimizer.pt", "scheduler.pt"]
-    saved = sorted(path.name for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth"))
-    for name in dict.fromkeys([*needed, *saved]):
-        if not _is_readable(checkpoint / name):
-            return name
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as file:
-                file.keys()
-        except (OSError, SafetensorError):
-            return path.name
-    return None
+    files = sorted(checkpoint.iterdir())
+    needed = [] if any(path.is_dir() for path in files) else ["optimizer.pt", "scheduler.pt"]
+    saved = [path.name for path in files if path.suffix in (".pt", ".pth")]
+    weights = [path.name for path in files if path.suffix == ".safetensors"]
+    names = dict.fromkeys([*needed, *saved, *weights])
+    return next((name for name in names if not _is_readable(checkpoint / name)), None)
 
 
 def _is_readable(file: Path) -> bool:
-    """True if a file of torch exists, has its checksums and is loadable."""
+    """True if a file of torch exists, has its checksums and is loadable; of safetensors, if it has all its bytes."""
     try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt") as weights:  # type: ignore[no-untyped-call]
+                weights.keys()
+            return True
         with ZipFile(file) as archive:
             if archive.testzip() is not None:
                 return False
         with safe_globals():  # type: ignore[no-untyped-call]  # random numbers are kept as numpy's
             torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except Exception:  # any error of torch, zip or pickle means a damaged file
+    except Exception:  # any error of torch, zip, pickle or safetensors means a damaged file
         return False
     return True
 
 
-def _shared_arguments(model: Any, settings: TrainSettings, folder: Path, *, has_held_out: bool) -> dict[str, Any]:
+def shared_arguments(
+    model: Any, settings: TrainSettings, folder: Path, has_held_out: bool, num_processes: int = 1
+) -> dict[str, Any]:
     """Arguments that all of TRL's trainers have, by their names there."""
     on_gpu = model.device.type == "cuda"
-    batches = settings.batches(ProcessGroup.of_this_process().size)
-    watched = "steps" if has_held_out else "no"
+    micro_batch, accumulation = settings.batches(num_processes)
+    same = ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
     return {
+        **{name: getattr(settings, name) for name in same},
         "output_dir": str(folder),
-        "per_device_train_batch_size": batches.micro,
-        "per_device_eval_batch_size": batches.micro,
-        "gradient_accumulation_steps": batches.accumulation,
+        "per_device_train_batch_size": micro_batch,
+        "per_device_eval_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
-        "learning_rate": settings.learning_rate,  # type: ignore[arg-type]  # never None once made
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "warmup_steps": settings.warmup_steps,
         "optim": settings.optimizer,
         "adam_beta1": settings.beta1,
         "adam_beta2": settings.beta2,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "seed": settings.seed,
         "data_seed": settings.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": settings.save_every,
         "save_total_limit": 2,
-        "eval_strategy": watched,
+        "eval_strategy": "steps" if has_held_out else "no",
         "eval_steps": settings.save_every if has_held_out else None,
         "load_best_model_at_end": has_held_out and bool(settings.patience),
         "metric_for_best_model": "eval_loss" if has_held_out else None,

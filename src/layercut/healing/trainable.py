@@ -1,6 +1,7 @@
-"""Models that can be trained: adapters, all weights, or the head and the last layers; and merging adapters again.
+"""Models that can be trained: loaded, with adapters, all weights or the last layers; and merging adapters again.
 
-The only file of healing that imports PEFT.
+Adapters leave the pruned model's own weights as they are, so for distillation these may be the original model's: then
+the pruned one is a second tree of modules over its weights. The only file of healing that imports PEFT.
 """
 
 from __future__ import annotations
@@ -8,26 +9,109 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra, VerificationError
-from layercut.healing.methods import METHODS, named_in
+from layercut.healing.settings import METHODS, TrainSettings, named_in
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource, describe_source
+from layercut.models.weights import read_config
+from layercut.progress import Say
 from layercut.runs.healing import MARKS
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from layercut.healing.settings import TrainSettings
-
 logger = logging.getLogger(__name__)
+FINAL = "final"
+TOLERANCE, SHARE = 1e-4, 1e-2
+"""Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
+of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong
+merge differs by as much as the adapters change."""
+
+
+def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedModel:
+    """Load a pruned model, or a teacher; InputError where qlora cannot run, or the model cannot be loaded.
+
+    The dtype ``auto`` is float32 where whole weights are trained or solved for; with adapters it is that of
+    ``load_model``. qlora reads the weights once, straight into 4 bits.
+    """
+    method, device, dtype = METHODS[settings.method], handle.settings.device, handle.settings.dtype
+    if method.base == "nf4":
+        from transformers import AutoModelForCausalLM
+
+        with quiet_transformers():
+            packed: Any = AutoModelForCausalLM.from_pretrained(
+                handle.source.path, quantization_config=quantization(), device_map={"": 0}
+            )
+        metadata, tokenizer = handle.metadata, load_tokenizer(handle.source, False)
+        return LoadedModel(
+            tokenizer, metadata.structure, handle.source, metadata.model_hash, metadata.num_layers, packed.eval()
+        )
+    if not method.made_by and pick_device(device).type == "mps":
+        device = "cpu"  # seams are solved in float64, which MPS does not have
+    if dtype == "auto" and method.base == "float32":
+        dtype = "float32"
+    return load_model(handle.source, dtype=dtype, device=device)
+
+
+def load_pair(
+    cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
+) -> tuple[LoadedModel, LoadedModel | None]:
+    """The pruned model, and the original one if the objective needs it.
+
+    Adapters leave both models' weights as they are, so equal ones are in memory once; the pruned model is then read on
+    the CPU first.
+    """
+    method = METHODS[train.method]
+    if not train.goal.divergence:
+        return load_for_training(cut, train), None
+    uncut = load_for_training(teacher, TrainSettings())
+    is_quantised = any("quantization_config" in read_config(handle.source.path) for handle in (cut, teacher))
+    if method.base != "stored" or is_quantised or cut.settings.device != teacher.settings.device:
+        return load_for_training(cut, train), uncut
+    loaded = load_model(cut.source, dtype=cut.weightless.dtype, device="cpu")
+    if share_equal(loaded.model, uncut.model, cut.last_cut):
+        say("weights that the pruned model and its teacher have in common are in memory once")
+    model: nn.Module = loaded.model
+    model.to(uncut.model.device)
+    return loaded, uncut
+
+
+def share_equal(model: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan) -> int:
+    """Give a pruned model the memory of the original one's weights where these are equal to the last bit.
+
+    Each model keeps its own layers, parameters, config and adapters; what is shared must not be trained. Returns the
+    number of shared tensors.
+    """
+    layers, theirs = decoder_layers(model), decoder_layers(uncut)
+    pairs: list[tuple[nn.Module, nn.Module]] = [(model, uncut)]
+    if (len(layers), len(theirs)) == (len(plan.kept), plan.num_layers):
+        pairs += [(layer, theirs[index]) for layer, index in zip(layers, plan.kept, strict=True)]
+    shared: dict[int, nn.Parameter] = {}
+    for module, other in pairs:
+        twins = dict(other.named_parameters(remove_duplicate=False))
+        for name, ours in list(module.named_parameters(remove_duplicate=False)):
+            twin = twins.get(name)
+            if (
+                twin is None
+                or (twin.shape, twin.dtype) != (ours.shape, ours.dtype)
+                or twin.data_ptr() == ours.data_ptr()
+            ):
+                continue
+            if torch.equal(twin, ours.to(twin.device)):
+                owner, _, leaf = name.rpartition(".")
+                parameter = shared.setdefault(id(twin), nn.Parameter(twin.detach(), requires_grad=False))
+                setattr(module.get_submodule(owner), leaf, parameter)
+    return len(shared)
 
 
 def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
@@ -59,72 +143,12 @@ def train_last(model: PreTrainedModel, settings: TrainSettings) -> PreTrainedMod
     if settings.last_k > len(layers):
         raise InputError(f"last-k of {settings.last_k} layers, but the pruned model has {len(layers)}; take fewer.")
     model.requires_grad_(False)
-    for layer in list(layers)[-settings.last_k :]:
-        layer.requires_grad_(True)
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    head.requires_grad_(True)
+    for module in (*list(layers)[-settings.last_k :], head):
+        module.requires_grad_(True)
     if head.weight is model.get_input_embeddings().weight:
         logger.info("the head shares its weights with the embeddings, so last-k trains those too")
     return model
-
-
-def bare(model: Any) -> Any:
-    """The transformers model without its adapters' wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def num_trainable(model: Any) -> int:
-    """Parameters with gradients."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def load_for_training(
-    source: ModelSource, settings: TrainSettings, *, dtype: str = "auto", device: str = "auto"
-) -> LoadedModel:
-    """Load a pruned model; InputError where qlora cannot run, or the model cannot be loaded.
-
-    With ``dtype`` auto it is ``weights`` where whole weights are trained or solved for; with adapters it is that of
-    ``load_model``. qlora reads the weights once, straight into 4 bits.
-    """
-    method = METHODS[settings.method]
-    if method.base == "nf4":
-        from transformers import AutoModelForCausalLM
-
-        packed_as = quantization()
-        metadata = describe_source(source)
-        with quiet_transformers():
-            packed: Any = AutoModelForCausalLM.from_pretrained(
-                source.path, quantization_config=packed_as, device_map={"": 0}
-            )
-        tokenizer = load_tokenizer(source, False)
-        return LoadedModel(
-            tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers, packed.eval()
-        )
-    if not method.made_by and pick_device(device).type == "mps":
-        device = "cpu"  # seams are solved in float64, which MPS does not have
-    if dtype == "auto" and method.base == "float32":
-        dtype = "float32"
-    return load_model(source, dtype=dtype, device=device)
-
-
-TOLERANCE, SHARE = 1e-4, 1e-2
-"""Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
-of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong
-merge differs by as much as the adapters change."""
-
-
-class Merged(NamedTuple):
-    """A model with merged adapters, and the comparison with the adapter model."""
-
-    model: PreTrainedModel
-    max_abs_diff: float  # largest difference of a logit, both models in the dtype of the base
-    tolerance: float
-
-    def describe(self) -> str:
-        return (
-            f"merged weights and adapter model differ by at most {self.max_abs_diff:.2g} in a logit, both in float32 "
-            f"(up to {self.tolerance:.2g} is rounding)"
-        )
 
 
 def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
@@ -142,7 +166,8 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
             model, use_gradient_checkpointing=False
         )
     dropout = settings.dropout
-    if dropout and _has_stacked_experts(model):
+    # A mixture may keep its experts in one tensor, which PEFT adapts as a parameter, not as modules.
+    if dropout and any(isinstance(getattr(module, "down_proj", None), nn.Parameter) for module in model.modules()):
         logger.info("adapters of stacked experts take no dropout, so there is none (%s was set)", dropout)
         dropout = 0.0
     config = LoraConfig(
@@ -158,13 +183,10 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
     return get_peft_model(model, config)
 
 
-def _has_stacked_experts(model: PreTrainedModel) -> bool:
-    """True if a mixture keeps its experts in one tensor, which PEFT adapts as a parameter, not as modules."""
-    return any(isinstance(getattr(m, "down_proj", None), torch.nn.Parameter) for m in model.modules())
-
-
-def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
+def merge_adapters(base: PreTrainedModel, adapter: Path) -> tuple[PreTrainedModel, str]:
     """Merge a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
+
+    Returns the merged model, and a line on what was compared.
 
     Args:
         base: the model that the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in
@@ -185,11 +207,14 @@ def merge_adapters(base: PreTrainedModel, adapter: Path) -> Merged:
     merged = model.merge_and_unload(safe_merge=True)
     difference = (probe_logits(merged) - expected).abs().max().item()
     rounding = TOLERANCE * max(1.0, expected.abs().max().item())
-    change = (expected - before).abs().max().item()
-    result = Merged(merged, difference, max(rounding, SHARE * change))
-    if not result.max_abs_diff <= result.tolerance:  # so written, it also catches NaN
-        raise VerificationError(f"folding the adapters in changed the model: {result.describe()}.")
-    return result
+    tolerance = max(rounding, SHARE * (expected - before).abs().max().item())
+    compared = (
+        f"merged weights and adapter model differ by at most {difference:.2g} in a logit, both in float32 "
+        f"(up to {tolerance:.2g} is rounding)"
+    )
+    if not difference <= tolerance:  # so written, it also catches NaN
+        raise VerificationError(f"folding the adapters in changed the model: {compared}.")
+    return merged, compared
 
 
 def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
@@ -231,13 +256,10 @@ def quantization() -> Any:
     )
 
 
-FINAL = "final"
-
-
 def remove_weights(folder: Path) -> None:
     """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``.
 
     For a healing whose checkpoint is complete. The loss curve stays.
     """
-    for path in (*Path(folder).glob("checkpoint-*"), Path(folder) / FINAL, Path(folder) / MARKS):
+    for path in (*folder.glob("checkpoint-*"), folder / FINAL, folder / MARKS):
         shutil.rmtree(path, ignore_errors=True)

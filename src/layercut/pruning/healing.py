@@ -9,10 +9,10 @@ from typing import Any
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.healing.filters import BUILT_IN
+from layercut.healing.data import BUILT_IN
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
-from layercut.healing.prompts import AnswerRecord, NamedPrompt, PromptWithAnswer, plain_prompt
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
 from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
 from layercut.pruning.budget import FEWEST_FRESH
@@ -137,11 +137,11 @@ def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSour
     for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
         part = answered.task
         of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
-        fresh = of_task.answered[judged:]
-        prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.answered
+        fresh = of_task.prompts[judged:]
+        prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.prompts
         groups.append(PromptGroup(prompts, of_task))
         names = {sample.id: name for name, sample in of_task.samples.items()}
-        ids = {prompt.prompt.id for prompt in prompts}
+        ids = {prompt.id for prompt in prompts}
         known += [record for record in _answers(answered, model_hash, names) if record["id"] in ids]
     return PromptSource(parts=tuple(groups), known=known)
 
@@ -152,7 +152,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """
     is_written = any(generates(part.readout) for part in path.parts)
     records: list[AnswerRecord] = []
-    with_answers: list[PromptWithAnswer] = []
+    with_answers: list[NamedPrompt] = []
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
@@ -170,7 +170,7 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                 answer = record["completion"]
             else:
                 continue
-            with_answers.append(PromptWithAnswer(NamedPrompt(name, request.prompt), answer))
+            with_answers.append(NamedPrompt(name, request.prompt, answer))
             items.setdefault(part.task.name, []).append(sample.id)
     if records:
         return PromptSource(records=records)
@@ -191,7 +191,7 @@ def _answers(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -
         assert isinstance(request, GenerationRequest), f"{part.label} must generate"
         made: AnswerRecord = {
             "id": name,
-            "prompt": plain_prompt(NamedPrompt(name, request.prompt)),
+            "prompt": plain_prompt(request.prompt),
             "completion": record["completion"],
             "finish_reason": record["finish_reason"],
             "num_prompt_tokens": record["num_prompt_tokens"],

@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
-from layercut.healing.methods import METHODS
-from layercut.healing.settings import SAVED_AS
+from layercut.healing.settings import METHODS, SAVED_AS
 from layercut.pruning.profile import LAPTOP, PROFILES, Profile, profile_text
 from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.specs import Count

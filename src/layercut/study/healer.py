@@ -13,11 +13,10 @@ from rich.console import Console
 from layercut.engine.base import Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.filters import BUILT_IN, full_test_sets, tasks_to_check
+from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
-from layercut.healing.outline import IN_FULL, check_method
-from layercut.healing.process_group import ProcessGroup
-from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, check_sources, prompt_source
+from layercut.healing.outline import IN_FULL, ProcessGroup, check_method
+from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
 from layercut.runs.directory import ENVIRONMENT
@@ -58,8 +57,7 @@ class Healer:
             raise InputError(
                 f"a study runs in one process, and {group.size} were launched; start it without a launcher."
             )
-        check_sources(self.arm.train, read_source(self.arm))
-        check_method(self.arm.train, group)
+        check_method(self.arm.train, group, read_source(self.arm))
         _ = self.identity
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import Any
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.healing.memory import training_disk
+from layercut.healing.outline import training_disk
 from layercut.progress import Progress, Say, silent
 from layercut.progress.bars import StudyStep
 from layercut.progress.cost import Workload

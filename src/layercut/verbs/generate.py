@@ -99,13 +99,12 @@ class GenerateVerb(Verb):
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or that holds answers."""
         from layercut.healing.prompt_sources import PromptGroup, PromptSource, prompt_source
-        from layercut.healing.prompts import PromptWithAnswer, one_prompt
+        from layercut.healing.prompts import make_prompt
 
         system = self.how.system
         if not self.prompts:
-            given = [one_prompt(text, system=system, plain=self.plain) for text in self.prompt]
-            asked = [PromptWithAnswer(one, "") for one in given[: self.reading.limit]]
-            return PromptSource(parts=(PromptGroup(asked),))
+            prompts = [make_prompt(text, system=system, plain=self.plain) for text in self.prompt]
+            return PromptSource(parts=(PromptGroup(prompts[: self.reading.limit]),))
         found = prompt_source(self.specs, system=system, plain=self.plain)
         if found.records is not None:
             raise InputError(f"{self.prompts} holds answers already; give a file of prompts, or task:NAME.")

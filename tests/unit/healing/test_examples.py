@@ -1,11 +1,50 @@
+"""Examples, packed and padded batches of them, and losses of chunks of rows against those of all logits."""
+
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from layercut.errors import InputError
-from layercut.healing.examples import IGNORED, encode_example, fitting, hold_out, match_tokens, num_loss_tokens
+from layercut.healing import examples as examples_module
+from layercut.healing.examples import (
+    IGNORED,
+    Logits,
+    StepsByLength,
+    TrainingExample,
+    encode_example,
+    hold_out,
+    in_loss,
+    inputs_in,
+    lazy_logits_in_loss,
+    over_rows,
+    prompts_in,
+    token_losses,
+)
+from layercut.healing.settings import TrainSettings
 from tests.support.healing import TEMPLATES, chat_tokenizer, record, tiny_data, tiny_records
-from tests.support.tiny import byte_tokenizer
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CONFIGS, byte_tokenizer, tiny_model
+
+pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
+
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from layercut.healing.distill import KINDS, divergence
+from layercut.healing.sft import Trained
+from layercut.healing.trainable import make_trainable
+from tests.support.training import small_settings, train_tiny
+
+VOCABULARY = 260
+SIX = tiny_data(6, held_out=0).train
+ROWS = 3
+"""Rows of a chunk below."""
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
@@ -53,13 +92,6 @@ def test_plain_prompts_end_with_their_stop_string_or_eos() -> None:
     assert tokenizer.decode(free.completion) == " 5<|im_end|>"
 
 
-def test_too_long_examples_are_left_out_whole() -> None:
-    data = tiny_data(4, held_out=0)
-    longest = max(map(len, data.train))
-    assert fitting(data.train, longest) == data.train
-    assert all(len(example) < longest for example in fitting(data.train, longest - 1))
-
-
 def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
     examples = [encode_example(byte_tokenizer(), one) for one in tiny_records(20)]
     one, other = hold_out(examples, 0.1, 42), hold_out(examples[::-1], 0.1, 42)
@@ -71,11 +103,222 @@ def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
         hold_out([], 0.1, 42)
 
 
-def test_matched_tokens_come_close_to_the_budget_from_below() -> None:
-    examples = tiny_data(24, held_out=0).train
-    for budget in (30, 100, 10_000):
-        chosen = match_tokens(examples, budget, seed=3)
-        total = num_loss_tokens(chosen)
-        assert total <= budget
-        left = [len(example.completion) for example in examples if example not in chosen]
-        assert all(total + length > budget for length in left)
+def batch_of(examples: list[TrainingExample], *, packed: bool) -> dict[str, Any]:
+    """As training makes it."""
+    collator = DataCollatorForLanguageModeling(pad_token_id=256, padding_free=packed)
+    return dict(collator([{"input_ids": one.input_ids, "labels": one.labels} for one in examples]))
+
+
+def loss_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[float, Tensor]:
+    """Summed over the tokens in the loss."""
+    model.zero_grad()
+    places = in_loss(batch)
+    chosen = model(**inputs_in(batch), use_cache=False).logits[:, :-1][places].log_softmax(-1)
+    loss = -chosen.gather(-1, batch["labels"][:, 1:][places][:, None]).sum()
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def check_packing(model: Any, examples: list[TrainingExample]) -> None:
+    """One packed row against every example on its own."""
+    alone = [loss_and_gradient(model, batch_of([one], packed=False)) for one in examples]
+    loss, gradient = loss_and_gradient(model, batch_of(examples, packed=True))
+    assert loss == pytest.approx(sum(one for one, _ in alone), rel=1e-4)
+    expected = torch.stack([one for _, one in alone]).sum(0)
+    assert (gradient - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_packed_row_has_the_loss_and_the_gradient_of_its_examples(family: str) -> None:
+    check_packing(tiny_model(family), tiny_data(6, held_out=0).train)
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_packing_crosses_no_example_under_any_template(family: str) -> None:
+    tokenizer = chat_tokenizer(family)
+    turns = [{"role": "user", "content": "2 + 3 ="}, {"role": "assistant", "content": "5"}]
+    examples = [
+        encode_example(tokenizer, record("a", "Capital of France?", "Paris")),
+        encode_example(tokenizer, record("b", [*turns, {"role": "user", "content": "and 1 more?"}], "six")),
+        encode_example(tokenizer, record("c", "Count", "1 2 3", finish_reason="length")),
+    ]
+    model = tiny_model("llama")
+    model.resize_token_embeddings(len(tokenizer))
+    check_packing(model, examples)
+
+
+def test_a_packed_row_without_restarts_would_be_another_loss() -> None:
+    """The comparison above can fail."""
+    model, batch = tiny_model("llama"), batch_of(tiny_data(6, held_out=0).train, packed=True)
+    right, _ = loss_and_gradient(model, batch)
+    wrong, _ = loss_and_gradient(model, {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]})
+    assert wrong != pytest.approx(right, rel=1e-3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_prompts_of_a_batch_are_those_of_its_examples(packed: bool) -> None:
+    examples = tiny_data(5, held_out=0).train
+    batch = batch_of(examples, packed=packed)
+    assert prompts_in(batch) == [one.prompt for one in examples]
+    assert int(in_loss(batch).sum()) == sum(len(one.completion) for one in examples)
+
+
+def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None:
+    lengths = [7, 3, 9, 3, 8, 1, 5, 2, 6, 4]
+    sampler = StepsByLength(lengths, 4, seed=11)
+    drawn = torch.randperm(10, generator=torch.Generator().manual_seed(11)).tolist()
+    first = list(sampler)
+    for start in (0, 4, 8):
+        step = first[start : start + 4]
+        assert sorted(step) == sorted(drawn[start : start + 4])
+        assert [lengths[index] for index in step] == sorted(lengths[index] for index in step)
+    second = list(sampler)
+    assert second != first and sorted(second) == list(range(10))
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    other = StepsByLength(lengths, 4, seed=11)
+    other.set_epoch(1)
+    assert list(other) == second  # as a resumed training sees it
+
+
+def heal(folder: Path, **more: Any) -> Trained:
+    given: dict[str, Any] = {"method": "full", "save_every": 3, "max_steps": 7, "micro_batch": 4}
+    return train_tiny(tiny_loaded("llama").model, tiny_data(24), small_settings(**(given | more)), folder)
+
+
+def test_training_is_the_same_packed_or_padded_and_in_any_micro_batches(tmp_path: Path) -> None:
+    padded = heal(tmp_path / "padded")
+    packed = heal(tmp_path / "packed", packing=True)
+    narrow = heal(tmp_path / "narrow", micro_batch=1)
+    losses = [line["loss"] for line in padded.curve if "loss" in line]
+    assert len(losses) == 7 and losses[-1] < losses[0]
+    for other in (packed, narrow):
+        assert [line["loss"] for line in other.curve if "loss" in line] == pytest.approx(losses, rel=1e-3)
+        assert other.tokens == padded.tokens
+    assert packed.held_out == pytest.approx(padded.held_out, rel=0.05)
+
+
+def targets_of(batch: dict[str, Any]) -> Tensor:
+    targets: Tensor = batch["labels"][:, 1:][in_loss(batch)]
+    return targets
+
+
+def logits_in_loss(model: Any, batch: dict[str, Any]) -> Tensor:
+    """All logits (N, V) at once."""
+    made: Tensor = model(**inputs_in(batch), use_cache=False).logits[:, :-1]
+    return made[in_loss(batch)]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples_module, "CHUNK_SIZE", ROWS * VOCABULARY)
+
+
+@pytest.mark.parametrize("kind", ["sft", *KINDS])
+def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind: str, small_chunks: None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher, states, others = (
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in ((VOCABULARY, 16), (VOCABULARY, 12), (11, 16), (11, 12))
+    )
+    targets_N = torch.randint(VOCABULARY, (11,), generator=generator)
+    weights_N = torch.rand(11, generator=generator, dtype=torch.float64)
+    inputs = [student.requires_grad_(), states.requires_grad_()]
+
+    def of_rows(made: Tensor, rows: list[Tensor]) -> Tensor:
+        if kind == "sft":
+            return token_losses(made, rows[0])
+        return divergence(made, rows[0], kind)
+
+    whole_N = of_rows(states @ student.T, [targets_N if kind == "sft" else others @ teacher.T])
+    wanted = torch.autograd.grad((weights_N * whole_N).sum(), inputs)
+    lazy = Logits(states, VOCABULARY, lambda chunk: chunk @ student.T)
+    if kind == "sft":
+        chunked_N = over_rows(token_losses, lazy, rows=[targets_N])
+    else:
+        frozen = Logits(others, VOCABULARY, lambda chunk: chunk @ teacher.T)
+        chunked_N = over_rows(partial(divergence, kind=kind), lazy, frozen)
+    found = torch.autograd.grad((weights_N * chunked_N).sum(), inputs)
+    assert (chunked_N - whole_N).abs().max() < 1e-10
+    assert all((a - b).abs().max() < 1e-10 for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(
+    family: str, packed: bool, small_chunks: None
+) -> None:
+    """Some families scale or cap their logits behind the head."""
+    model, batch = tiny_model(family), batch_of(SIX, packed=packed)
+    made: list[int] = []
+    whole_N = cross_entropy(logits_in_loss(model, batch), targets_of(batch), reduction="none")
+    whole_N.sum().backward()
+    wanted = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    model.get_output_embeddings().register_forward_hook(lambda _, __, output: made.append(output.numel()))
+    chunked_N = over_rows(token_losses, lazy_logits_in_loss(model, batch), rows=[targets_of(batch)])
+    forward = len(made)
+    chunked_N.sum().backward()
+    assert torch.allclose(chunked_N, whole_N, atol=1e-5)
+    assert len(whole_N) > 4 * ROWS and len(made) == 2 * forward - 1, "each chunk is made again for its gradient"
+    assert max(made) <= max(ROWS, len(batch["labels"])) * VOCABULARY
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        if gradient is not None:
+            assert (parameter.grad - gradient).abs().max() <= 2e-5 * gradient.abs().max() + 1e-7
+
+
+def test_adapters_checkpointed_layers_and_autocast_are_those_of_the_whole(small_chunks: None) -> None:
+    batch = batch_of(SIX, packed=False)
+    for computes_in in (None, torch.bfloat16):
+        model = make_trainable(tiny_model("qwen2"), TrainSettings(rank=4, dropout=0.0))
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        head = model.get_base_model().get_output_embeddings()
+        kinds: set[torch.dtype] = set()
+        head.register_forward_hook(lambda _, __, output, kinds=kinds: kinds.add(output.dtype))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        with torch.autocast("cpu", computes_in, enabled=computes_in is not None):
+            whole_N = token_losses(logits_in_loss(model, batch), targets_of(batch))
+        with torch.autocast("cpu", computes_in, enabled=computes_in is not None):
+            lazy = lazy_logits_in_loss(model, batch)
+        chunked_N = over_rows(token_losses, lazy, rows=[targets_of(batch)])
+        assert lazy.head is not None and kinds == {computes_in or torch.float32}
+        tolerance = 1e-5 if computes_in is None else 2e-2
+        assert torch.allclose(chunked_N, whole_N, rtol=tolerance, atol=tolerance)
+        wanted = torch.cat([one.flatten() for one in torch.autograd.grad(whole_N.sum(), trained)])
+        found = torch.cat([one.flatten() for one in torch.autograd.grad(chunked_N.sum(), trained)])
+        assert (found - wanted).abs().max() < 2 * tolerance * wanted.abs().max() and found.abs().max() > 0
+
+
+def test_a_teacher_gets_no_gradient(small_chunks: None) -> None:
+    batch, student, teacher = batch_of(SIX, packed=False), tiny_model("llama"), tiny_model("llama", seed=1)
+    with torch.no_grad():
+        theirs = lazy_logits_in_loss(teacher, batch)
+        theirs_NV = logits_in_loss(teacher, batch)
+    ours, ours_NV = lazy_logits_in_loss(student, batch), logits_in_loss(student, batch)
+    losses_N = over_rows(partial(divergence, kind="reverse-kl"), ours, theirs)
+    assert torch.allclose(losses_N, divergence(ours_NV, theirs_NV, "reverse-kl"), atol=1e-5)
+    losses_N.sum().backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert any(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_logits_that_fit_in_one_chunk_are_those_of_the_model_to_the_bit() -> None:
+    model, batch = tiny_model("llama"), batch_of(SIX, packed=False)
+    lazy = lazy_logits_in_loss(model, batch)
+    assert lazy.head is None and torch.equal(lazy.states_ND, logits_in_loss(model, batch))
+    nothing = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    assert over_rows(token_losses, lazy_logits_in_loss(model, nothing), rows=[targets_of(nothing)]).shape == (0,)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_head_is_asked_only_where_something_is_learnt(family: str) -> None:
+    model, generator = tiny_model(family), torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 60, (3, 12), generator=generator)
+    labels = ids.clone()
+    labels[0, :4], labels[1, :9], labels[2, :6] = -100, -100, -100
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        whole = model(**inputs_in(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
+        assert torch.allclose(lazy_logits_in_loss(model, batch).states_ND, whole, atol=1e-5)
+    assert len(whole) == 8 + 3 + 6

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layercut.healing import fold
-from layercut.healing.fold import HeldStream, outputs_of
-from layercut.healing.seam import PROJECTION, repair_seams
+from layercut.healing.fold import outputs_of
+from layercut.healing.seam import PROJECTION, HeldStream, repair_seams
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -24,7 +23,7 @@ def test_a_held_stream_goes_on_as_the_model_itself_does(family: str) -> None:
         with torch.no_grad(), outputs_of(decoder_layers(model), range(NUM_LAYERS)) as plain:
             model(input_ids=ids_BT, use_cache=False)
         for layer in (0, 1, 1, 4):
-            assert torch.equal(found.behind(place, layer), plain[layer])
+            assert torch.equal(found.above(place, layer), plain[layer])
         with outputs_of(decoder_layers(model), range(NUM_LAYERS)) as seen:
             found.run(place, 5)
         assert torch.equal(seen[5], plain[5])
@@ -43,8 +42,8 @@ def test_a_model_whose_layers_need_more_than_the_stream_runs_from_the_bottom(mon
     kept.clear()
     with torch.no_grad(), outputs_of([layer], range(1)) as plain:
         model(input_ids=BATCHES[0], use_cache=False)
-    assert torch.equal(found.behind(0, 3), plain[0])
-    assert torch.equal(found.behind(0, 3), plain[0])
+    assert torch.equal(found.above(0, 3), plain[0])
+    assert torch.equal(found.above(0, 3), plain[0])
 
 
 @pytest.mark.parametrize("kind", ["linear", PROJECTION])
@@ -57,7 +56,7 @@ def test_repairs_are_those_of_models_that_run_from_the_bottom(kind: str, monkeyp
     found = []
     for whole in (False, True):
         if whole:
-            monkeypatch.setattr(fold.HeldStream, "_is_equal", lambda self: False)
+            monkeypatch.setattr(HeldStream, "_is_equal", lambda self: False)
         cut = remove_layers(tiny_model("llama"), plan)
         fits = repair_seams(cut, tiny_model("llama"), plan, tiny_data(24), kind)
         found.append((fits, cut.state_dict()))

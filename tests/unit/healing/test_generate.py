@@ -5,18 +5,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from layercut.engine.base import Completion, Decoding, GenerationRequest
-from layercut.healing.generate import answers_of, generate_responses
-from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer, one_prompt
-from layercut.runs.records import Journal
+from layercut.engine.base import Completion, GenerationRequest
+from layercut.healing.generate import answers_of
+from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource, TaskPrompts
+from layercut.healing.prompts import NamedPrompt, make_prompt
+from layercut.runs.records import read_records
+from layercut.settings import DecodingSettings
 from layercut.surgery.plan import CutPlan
 from tests.support.fake_engine import FakeEngine, Killed
 
 PLAN = CutPlan(num_layers=6, removed=(2, 4))
-DRAW = Decoding(temperature=0.9, top_p=0.95, seed=42)
 
 
 class HashedEngine(FakeEngine):
@@ -29,19 +30,25 @@ def echo(request: GenerationRequest, plan: CutPlan) -> str:
 
 
 def prompts(count: int) -> list[NamedPrompt]:
-    return [NamedPrompt(f"p{number}", one_prompt(f"say {number}").prompt) for number in range(count)]
+    return [NamedPrompt(f"p{number}", make_prompt(f"say {number}").prompt) for number in range(count)]
 
 
-def generate(path: Path, engine: FakeEngine, count: int, **how: Any) -> list[dict[str, Any]]:
-    with Journal(path) as journal:
-        generate_responses(engine, PLAN, prompts(count), journal, **{"max_new_tokens": 20, "decoding": DRAW, **how})
-        return journal.records
+def generate(path: Path, engine: FakeEngine, count: int, task: Any = None) -> list[dict[str, Any]]:
+    handle: Any = SimpleNamespace(settings=SimpleNamespace(model="tiny"), engine=engine)
+    source = PromptSource(parts=(PromptGroup(prompts(count), task, "here.txt"),))
+    how = Answering(decoding=DecodingSettings(temperature=0.9, top_p=0.95), max_new_tokens=20)
+    answers_of(handle, PLAN, source, how, 42, path, Console(quiet=True), say=lambda text: None)
+    return read_records(path / RESPONSES)
 
 
-def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path) -> None:
+def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = Completion(id="p1", text="on and", finish_reason="length", num_prompt_tokens=7, num_new_tokens=20)
     engine = HashedEngine(lambda request, _: long if request.id == "p1" else "four words are here")
-    first, second = generate(tmp_path / "r.jsonl", engine, 2, stop=("!",), task="copy", is_right=lambda one: True)
+    task: Any = SimpleNamespace(name="copy", settings=dict)
+    samples: Any = {prompt.id: prompt for prompt in prompts(2)}
+    monkeypatch.setattr(TaskPrompts, "are_right", lambda self, answers: [True] * len(answers))
+    of_task = TaskPrompts(task, "short", samples, prompts(2), ("!",), 20)
+    first, second = generate(tmp_path, engine, 2, of_task)
     assert first == {
         "id": "p0",
         "prompt": [{"role": "user", "content": "say 0"}],
@@ -60,13 +67,13 @@ def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path) ->
 
 
 def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path: Path) -> None:
-    whole = generate(tmp_path / "whole.jsonl", HashedEngine(echo), 9)
-    file = tmp_path / "killed.jsonl"
+    whole = generate(tmp_path / "whole", HashedEngine(echo), 9)
+    file = tmp_path / "killed" / RESPONSES
     seen = []
     for _ in range(20):
         engine = HashedEngine(echo, kill_after=1)
         try:
-            generate(file, engine, 9)
+            generate(tmp_path / "killed", engine, 9)
             break
         except Killed:
             text = file.read_text()
@@ -74,8 +81,8 @@ def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path: Path)
             seen.append(text)
             file.write_text(text + '{"id": "torn')  # what kill -9 may leave behind
     assert len(seen) == -(-9 // 4) - 1
-    assert file.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert len(whole) == 9
+    assert file.read_bytes() == (tmp_path / "whole" / RESPONSES).read_bytes()
+    assert len(whole) == 9 and whole[0]["source"] == "here.txt"
 
 
 def test_known_answers_are_taken_and_not_asked_again(tmp_path: Path) -> None:
@@ -87,7 +94,7 @@ def test_known_answers_are_taken_and_not_asked_again(tmp_path: Path) -> None:
 
     handle: Any = SimpleNamespace(settings=SimpleNamespace(model="tiny"), engine=HashedEngine(noted))
     known: Any = {"id": "p1", "prompt": "say 1", "completion": "known", "num_new_tokens": 3}
-    source = PromptSource(parts=(PromptGroup([PromptWithAnswer(one, "") for one in prompts(3)]),), known=[known])
+    source = PromptSource(parts=(PromptGroup(prompts(3)),), known=[known])
     for _ in range(2):  # the second call finds all of them in the folder
         found = answers_of(
             handle, PLAN, source, Answering(), 0, tmp_path, Console(quiet=True), say=lambda text: None

@@ -13,10 +13,9 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.outline import check_method
-from layercut.healing.process_group import ProcessGroup
+from layercut.healing.outline import ProcessGroup, check_method
 from layercut.healing.prompt_sources import TaskPrompts
-from layercut.healing.prompts import NamedPrompt, PromptWithAnswer
+from layercut.healing.prompts import NamedPrompt
 from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
 from layercut.study.healer import Healer
@@ -29,14 +28,10 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.grpo import GrpoTrainer, questions_in
-from layercut.healing.sft import Trained, last_checkpoint, train
-from layercut.healing.trainable import make_trainable
+from layercut.healing.sft import Trained, last_checkpoint
+from tests.support.training import Killed, small_settings, train_tiny
 
 Rule = Callable[[Completion], bool]
-
-
-class Killed(BaseException):
-    pass
 
 
 def by_first_token(answer: Completion) -> bool:
@@ -61,46 +56,24 @@ class Graders:
 
 
 def prompts_of(rule: Rule, count: int = 10, limit: int = 5) -> TaskPrompts:
-    asked = [PromptWithAnswer(NamedPrompt(str(index), f"{index * 37} is"), "") for index in range(count)]
-    samples = {one.prompt.id: f"item {one.prompt.id}" for one in asked}
+    asked = [NamedPrompt(str(index), f"{index * 37} is") for index in range(count)]
+    samples = {one.id: f"item {one.id}" for one in asked}
     return TaskPrompts(cast("Any", Graders(rule)), "short", cast("Any", samples), asked, (), limit)
 
 
 def settings(**more: Any) -> TrainSettings:
-    small: dict[str, Any] = {"method": "full", "max_steps": 2, "batch_size": 4, "micro_batch": 2, "warmup_steps": 0}
-    small |= {"objective": "grpo", "group": 4, "learning_rate": 1e-3, "patience": 0, "save_every": 99}
-    return TrainSettings(**(small | more))
+    graded: dict[str, Any] = {"method": "full", "max_steps": 2, "objective": "grpo", "group": 4, "save_every": 99}
+    return small_settings(**(graded | more))
 
 
 def heal(
-    folder: Path,
-    wanted: TrainSettings,
-    task: TaskPrompts,
-    *,
-    num_held_out: int = 0,
-    kill_at: int | None = None,
+    folder: Path, wanted: TrainSettings, task: TaskPrompts, *, num_held_out: int = 0, kill_at: int | None = None
 ) -> Trained:
-    examples = [
-        TrainingExample(one.prompt.id, encode_prompt(byte_tokenizer(), one.prompt.prompt), (259,))
-        for one in task.answered
-    ]
+    examples = [TrainingExample(one.id, encode_prompt(byte_tokenizer(), one.prompt), (259,)) for one in task.prompts]
     data, cut = Data(examples[num_held_out:], examples[:num_held_out]), tiny_loaded("llama")
 
-    def on_progress(done: int, total: int) -> None:
-        if done == kill_at:
-            raise Killed
-
-    return train(
-        make_trainable(cut.model, wanted),
-        byte_tokenizer(),
-        data,
-        wanted,
-        folder,
-        on_progress=on_progress,
-        trainer=GrpoTrainer,
-        cut=cut,
-        questions=questions_in(data, [task], wanted),
-    )
+    options = {"trainer": GrpoTrainer, "cut": cut, "questions": questions_in(data, [task], wanted)}
+    return train_tiny(cut.model, data, wanted, folder, kill_at, **options)
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -137,7 +110,7 @@ def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) 
     from layercut.surgery.plan import CutPlan
 
     engine = PlainEngine(tiny_loaded("llama"))
-    asked = [task.request(one.prompt) for one in task.answered[:5]]
+    asked = [task.request(prompt) for prompt in task.prompts[:5]]
     plan = CutPlan(num_layers=engine.num_layers)
     answers = [answer for batch in completions(engine, asked, plan, Decoding()) for answer in batch]
     wrong = sum(not by_first_token(answer) for answer in answers) / 5

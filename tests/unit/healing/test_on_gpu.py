@@ -15,7 +15,7 @@ from tests.support.tiny import CONFIGS, byte_tokenizer
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
-from layercut.healing import logits
+from layercut.healing import examples
 from layercut.healing.sft import Trained, train
 from layercut.healing.trainable import make_trainable
 
@@ -64,7 +64,7 @@ def test_logits_of_chunks_take_less_memory_and_have_the_same_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = heal(tmp_path / "whole", settings_of())
-    monkeypatch.setattr(logits, "CHUNK_SIZE", 260 * 4)
+    monkeypatch.setattr(examples, "CHUNK_SIZE", 260 * 4)
     chunked = heal(tmp_path / "chunked", settings_of())
     first = [run.curve[1]["loss"] for run in (whole, chunked)]
     assert first[0] == pytest.approx(first[1], rel=1e-2)

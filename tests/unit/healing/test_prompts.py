@@ -9,12 +9,8 @@ import pytest
 
 from layercut.engine.base import Message
 from layercut.errors import InputError
-from layercut.healing.prompts import NamedPrompt, answered_in, one_prompt, read_answered
+from layercut.healing.prompts import make_prompt, prompts_in, read_prompts
 from layercut.tasks.data_files import DataRow
-
-
-def read_prompts(path: Path, **how: Any) -> list[NamedPrompt]:
-    return [found.prompt for found in read_answered(path, **how)]
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -66,15 +62,15 @@ def test_ids_are_the_rows_own_or_come_from_the_content(tmp_path: Path) -> None:
     rows = [{"id": 7, "prompt": "A"}, {"prompt": "B"}, {"prompt": "B"}]
     first, second = read_prompts(write(tmp_path / "p.jsonl", rows))
     assert first.id == "7"
-    assert second.id == one_prompt("B").id
-    assert second.id != one_prompt("B", system="S").id
+    assert second.id == make_prompt("B").id
+    assert second.id != make_prompt("B", system="S").id
 
 
 def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_own(tmp_path: Path) -> None:
     said = [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D")]
     turns = [{"role": role, "content": content} for role, content in said]
-    (only,) = read_answered(write(tmp_path / "p.jsonl", [{"messages": turns}]), system="T")
-    assert only.prompt.prompt == tuple(Message(*turn) for turn in said[:-1])
+    (only,) = read_prompts(write(tmp_path / "p.jsonl", [{"messages": turns}]), system="T")
+    assert only.prompt == tuple(Message(*turn) for turn in said[:-1])
     assert only.answer == "D"
 
 
@@ -90,7 +86,7 @@ def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_ow
     ],
 )
 def test_the_answer_that_stands_beside_a_prompt(tmp_path: Path, row: dict[str, Any], answer: str) -> None:
-    (only,) = read_answered(write(tmp_path / "p.jsonl", [row]))
+    (only,) = read_prompts(write(tmp_path / "p.jsonl", [row]))
     assert only.answer == answer
 
 
@@ -111,9 +107,8 @@ def test_a_parquet_file_is_read_with_its_nested_turns(tmp_path: Path) -> None:
 
     rows = [{"messages": [{"role": "user", "content": "A"}, TURN], "id": None}]
     write_table(pyarrow.Table.from_pylist(rows), tmp_path / "p.parquet")
-    (only,) = read_answered(tmp_path / "p.parquet")
-    assert only.prompt == one_prompt("A")
-    assert only.answer == "B"
+    (only,) = read_prompts(tmp_path / "p.parquet")
+    assert only == make_prompt("A")._replace(answer="B")
 
 
 def test_a_limit_reads_no_further_than_it_must() -> None:
@@ -124,16 +119,16 @@ def test_a_limit_reads_no_further_than_it_must() -> None:
         yield DataRow("4", {"prompt": "C"})
         raise AssertionError("read too far")
 
-    assert [one.prompt.prompt[0].content for one in answered_in(rows(), "here", limit=2)] == ["A", "B"]
+    assert [one.prompt[0].content for one in prompts_in(rows(), "here", limit=2)] == ["A", "B"]
 
 
 def test_rows_that_cannot_be_asked_are_left_out_and_told_where_that_is_wanted() -> None:
     rows = [DataRow("row 1", {"text": "x"}), DataRow("row 2", {"prompt": "A"}), DataRow("row 3", {"messages": ["x"]})]
     left_out: list[str] = []
-    assert len(answered_in(rows, "here", left_out=left_out)) == 1
+    assert len(prompts_in(rows, "here", left_out=left_out)) == 1
     assert [reason[:5] for reason in left_out] == ["row 1", "row 3"]
     with pytest.raises(InputError, match=r"\(row 1: none"):
-        answered_in(rows[:1], "here", left_out=[])
+        prompts_in(rows[:1], "here", left_out=[])
 
 
 def test_text_and_gzip_are_read(tmp_path: Path) -> None:

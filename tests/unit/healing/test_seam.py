@@ -18,7 +18,7 @@ from layercut.healing.fold import (
     run_until,
     takes_maps,
 )
-from layercut.healing.seam import MAPS, PROJECTION, Sums, places_of, repair_seams, seams_of, solve
+from layercut.healing.seam import PROJECTION, Sums, places_of, repair_seams, seams_of, solve
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -53,7 +53,7 @@ def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("kind", ["linear", "scale"])
 def test_a_seam_brings_the_stream_nearer_to_the_uncut_models(kind: str) -> None:
     uncut, cut = tiny_model("llama"), remove_layers(tiny_model("llama"), PLAN)
     fits = repair_seams(cut, uncut, PLAN, tiny_data(48), kind=kind)
@@ -235,10 +235,7 @@ def test_the_sums_are_those_of_least_squares() -> None:
     assert torch.allclose(solve(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("removed", "says"),
-    [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")],
-)
+@pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")])
 def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
         seams_of(CutPlan(num_layers=6, removed=removed))

@@ -10,9 +10,8 @@ import torch
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
-from layercut.healing.memory import training_disk
-from layercut.healing.methods import OBJECTIVES
-from layercut.healing.settings import TrainSettings
+from layercut.healing.outline import training_disk
+from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.progress.activity import listening
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
@@ -22,22 +21,13 @@ from tests.support.tiny import byte_tokenizer, save_tiny, tiny_model
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing.distill import DistillTrainer
+from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
 from layercut.healing.examples import StepsByLength, encode_example
-from layercut.healing.on_policy import OnPolicyTrainer, RolloutLength
-from layercut.healing.sft import Trained, last_checkpoint, steps_of_marks, train
+from layercut.healing.sft import Trained, last_checkpoint, steps_of_marks
 from layercut.healing.trainable import make_trainable
+from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
 DATA = tiny_data(24)
-
-
-class Killed(BaseException):
-    pass
-
-
-def settings(**more: Any) -> TrainSettings:
-    small: dict[str, Any] = {"rank": 4, "alpha": 8, "max_steps": 4, "save_every": 2, "batch_size": 4, "micro_batch": 2}
-    return TrainSettings(**(small | {"warmup_steps": 0, "learning_rate": 1e-3, "patience": 0} | more))
 
 
 def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, data: Data = DATA) -> Trained:
@@ -51,16 +41,7 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
             records = {encode_example(byte_tokenizer(), one).prompt: one for one in tiny_records(24)}
             options |= {"cut": cut, "records": records, "length": RolloutLength(4, 16)}
 
-    def on_progress(done: int, total: int) -> None:
-        if done == kill_at:
-            raise Killed
-
-    model = make_trainable(cut.model, wanted)
-    return train(model, byte_tokenizer(), data, wanted, folder, on_progress=on_progress, **options)
-
-
-def losses(trained: Trained) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in trained.curve]
+    return train_tiny(cut.model, data, wanted, folder, kill_at, **options)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +58,14 @@ def losses(trained: Trained) -> list[dict[str, float]]:
     ],
 )
 def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: dict[str, Any], tmp_path: Path) -> None:
-    wanted = settings(method=method, **more)
+    wanted = small_settings(method=method, **more)
     whole = heal(tmp_path / "whole", wanted)
     with pytest.raises(Killed):
         heal(tmp_path / "killed", wanted, kill_at=3)
     found = last_checkpoint(tmp_path / "killed")
     assert found is not None and found.name == "checkpoint-2"
     resumed = heal(tmp_path / "killed", wanted)
-    assert losses(resumed) == losses(whole)
+    assert curve_of(resumed) == curve_of(whole)
     assert len([line for line in whole.curve if "loss" in line]) == 4
     assert len({line["loss"] for line in whole.curve if "loss" in line}) == 4
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
@@ -96,10 +77,10 @@ def test_at_a_mark_the_adapters_are_those_of_a_training_that_ends_there(tmp_path
     """Also where it is killed behind the mark."""
     total = sum(len(one.completion) for one in DATA.train)
     marks = (str(total * 3 // 2), str(total // 3))
-    wanted = settings(max_steps=None, epochs=2.0, marks=(*marks, "100000"))
+    wanted = small_settings(max_steps=None, epochs=2.0, marks=(*marks, "100000"))
     found = dict(steps_of_marks(DATA.train, wanted))
     assert set(found.values()) == set(marks) and max(found) > -(-len(DATA.train) // 4), "in the second epoch"
-    both = steps_of_marks(DATA.train, settings(marks=("1", "2")))
+    both = steps_of_marks(DATA.train, small_settings(marks=("1", "2")))
     assert list(both) == [(1, "1"), (1, "2")], "one step may reach several"
     order, sizes = [], [len(one) for one in DATA.train]
     for epoch in range(2):
@@ -113,30 +94,17 @@ def test_at_a_mark_the_adapters_are_those_of_a_training_that_ends_there(tmp_path
         heal(tmp_path / "run", wanted, kill_at=max(found) - 1)
     heal(tmp_path / "run", wanted)
     for step, mark in found.items():
-        alone = heal(tmp_path / mark, settings(max_steps=step))
+        alone = heal(tmp_path / mark, small_settings(max_steps=step))
         kept = tmp_path / "run" / "marks" / mark / "adapter_model.safetensors"
         assert kept.read_bytes() == (alone.final / "adapter_model.safetensors").read_bytes()
     assert not (tmp_path / "run" / "marks" / "100000").exists()
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"marks": ("10k",)}, "'10k' is no number of tokens; write 10000,30000"),
-        ({"marks": ("9",), "method": "full"}, "use lora or qlora on answers"),
-        ({"marks": ("9",), "objective": "on-policy"}, "use lora or qlora on answers"),
-    ],
-)
-def test_marks_that_cannot_be_kept(more: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        settings(**more)
 
 
 def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path: Path) -> None:
     """Against the loss of the untrained model, worked out by hand."""
     from torch.nn.functional import cross_entropy
 
-    wanted = settings(micro_batch=4)
+    wanted = small_settings(micro_batch=4)
     with_look = heal(tmp_path / "with", wanted)
     model, total, count = tiny_loaded("llama").model, 0.0, 0
     for one in DATA.held_out:
@@ -150,8 +118,10 @@ def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_sa
         total / count, rel=0.02
     )  # batches of 4 count alike, not tokens
     # The random numbers of training (dropout) are those of a run that did not look.
-    without = losses(heal(tmp_path / "without", settings(micro_batch=4, held_out=0.0), data=Data(DATA.train, [])))
-    first_two = [line["loss"] for line in losses(with_look) if "loss" in line][:2]  # the look at step 2 draws
+    without = curve_of(
+        heal(tmp_path / "without", small_settings(micro_batch=4, held_out=0.0), data=Data(DATA.train, []))
+    )
+    first_two = [line["loss"] for line in curve_of(with_look) if "loss" in line][:2]  # the look at step 2 draws
     assert first_two == [line["loss"] for line in without[:2]]
 
 
@@ -167,22 +137,24 @@ def test_the_share_of_a_step_is_heard_of(objective: str, tmp_path: Path) -> None
             heard.extend([share] if what == "learning" else [])
 
     with listening(Hearing()):
-        heal(tmp_path, settings(objective=objective, max_steps=2))
+        heal(tmp_path, small_settings(objective=objective, max_steps=2))
     assert [share for share in heard if share is not None][-6:] == [0, 0.5, 1] * 2
     assert (None in heard) == (objective == "on-policy"), "answers are written within the step"
 
 
 def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:
-    wanted = settings(max_steps=9, epochs=3, save_every=7)  # five steps an epoch
+    wanted = small_settings(max_steps=9, epochs=3, save_every=7, schedule="cosine")  # five steps an epoch
     whole = heal(tmp_path / "whole", wanted)
     with pytest.raises(Killed):
         heal(tmp_path / "killed", wanted, kill_at=8)
-    assert losses(heal(tmp_path / "killed", wanted)) == losses(whole)
+    assert curve_of(heal(tmp_path / "killed", wanted)) == curve_of(whole)
+    rates = [line["learning_rate"] for line in whole.curve if "learning_rate" in line]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
 
 
 def test_only_the_weights_that_should_learn_do() -> None:
     def names(method: str) -> set[str]:
-        model = make_trainable(tiny_model("mistral"), settings(method=method, last_k=2))
+        model = make_trainable(tiny_model("mistral"), small_settings(method=method, last_k=2))
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     assert all("lora_" in name for name in names("lora")) and names("lora")
@@ -232,7 +204,7 @@ def _flip_bits(file: Path) -> None:
 def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
     name: str, damage: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted = settings(max_steps=5, save_every=2)
+    wanted = small_settings(max_steps=5, save_every=2)
     whole = heal(tmp_path / "whole", wanted)
     with pytest.raises(Killed):
         heal(tmp_path / "killed", wanted, kill_at=5)
@@ -241,11 +213,11 @@ def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
         resumed = heal(tmp_path / "killed", wanted)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1 and f"checkpoint-4/{name} is damaged" in said[0] and "from step 2" in said[0]
-    assert losses(resumed) == losses(whole)
+    assert curve_of(resumed) == curve_of(whole)
 
 
 def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) -> None:
-    trained = heal(tmp_path, settings(learning_rate=0.5, method="full", max_steps=30, save_every=1, patience=2))
+    trained = heal(tmp_path, small_settings(learning_rate=0.5, method="full", max_steps=30, save_every=1, patience=2))
     assert trained.stopped_early and trained.steps < 30
     looks = {line["step"]: line["held_out_loss"] for line in trained.curve if "held_out_loss" in line}
     best = min(range(1, trained.steps + 1), key=lambda step: looks[step])
@@ -261,7 +233,7 @@ def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) ->
 
 @pytest.mark.parametrize("method", ["lora", "last-k", "full"])
 def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path) -> None:
-    wanted = settings(method=method, rank=16, last_k=2)
+    wanted = small_settings(method=method, rank=16, last_k=2)
     with pytest.raises(Killed):
         heal(tmp_path / "run", wanted.replace(max_steps=6), kill_at=5)
     files = [*tmp_path.glob("run/checkpoint-*/*.safetensors"), *tmp_path.glob("run/checkpoint-*/optimizer.pt")]
@@ -281,6 +253,9 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
         ({"method": "seam", "objective": "reverse-kl"}, "seam trains nothing"),
         ({"held_out": 1.0}, "held_out 1.0 is too large; write 0 or more and less than 1"),
         ({"rank": 0}, "rank 0 is too small"),
+        ({"marks": ("10k",)}, "'10k' is no number of tokens; write 10000,30000"),
+        ({"marks": ("9",), "method": "full"}, "use lora or qlora on answers"),
+        ({"marks": ("9",), "objective": "on-policy"}, "use lora or qlora on answers"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
@@ -288,13 +263,11 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -
         TrainSettings(**wrong)
 
 
-def test_a_batch_that_cannot_be_accumulated_and_half_precision_are_refused() -> None:
-    with pytest.raises(InputError, match="no multiple"):
-        settings(batch_size=6, micro_batch=4).batches()
+def test_half_precision_and_too_many_layers_are_refused() -> None:
     with pytest.raises(InputError, match="float32, not bfloat16"):
-        make_trainable(tiny_model("llama").bfloat16(), settings(method="full"))
+        make_trainable(tiny_model("llama").bfloat16(), small_settings(method="full"))
     with pytest.raises(InputError, match="pruned model has 6"):
-        make_trainable(tiny_model("llama"), settings(method="last-k", last_k=7))
+        make_trainable(tiny_model("llama"), small_settings(method="last-k", last_k=7))
 
 
 def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:

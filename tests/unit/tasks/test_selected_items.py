@@ -16,7 +16,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.two_runs import compare_two
-from layercut.healing.filters import full_test_sets, items_used, report_items, tasks_to_check
+from layercut.healing.data import full_test_sets, items_used, report_items, tasks_to_check
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings, TrainSettings

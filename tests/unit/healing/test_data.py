@@ -1,14 +1,28 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.filters import N, ReportItems, decontaminate, filter_responses, words
+from layercut.healing.data import (
+    N,
+    ReportItems,
+    decontaminate,
+    examples_of,
+    filter_answers,
+    match_tokens,
+    num_loss_tokens,
+    words,
+)
+from layercut.healing.examples import TrainingExample
 from layercut.healing.settings import FilterSettings
-from tests.support.healing import record
+from tests.support.healing import record, tiny_data
+from tests.support.tiny import byte_tokenizer
+
+READER: Any = SimpleNamespace(tokenizer=byte_tokenizer(), name="tiny")
 
 STORY = (
     "A small boat crossed the wide bay at dawn while gulls followed it and the old man at the oars told his "
@@ -26,16 +40,9 @@ def test_each_rule_drops_and_counts_its_own() -> None:
         record("short", "e", "y", num_new_tokens=1),
         record("twin", "what  is UP ?", "Little."),
     ]
-    found = filter_responses(records, FilterSettings(min_tokens=2))
-    assert [one["id"] for one in found.records] == ["good", "just fits"]
-    assert found.dropped == {
-        "empty": 1,
-        "unfinished": 1,
-        "too long": 1,
-        "too short": 1,
-        "wrong": 0,
-        "with a repeated prompt": 1,
-    }
+    kept, dropped = filter_answers(records, FilterSettings(min_tokens=2))
+    assert [one["id"] for one in kept] == ["good", "just fits"]
+    assert dropped == dict.fromkeys(("empty", "unfinished", "too long", "too short", "with a repeated prompt"), 1)
 
 
 def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
@@ -46,16 +53,15 @@ def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
         record("d", f"Shorten: {STORY}", "Boat."),
         record("e", f"Extend: {STORY}", "Boats."),
     ]
-    assert len(filter_responses(records, FilterSettings()).records) == 5
+    assert len(filter_answers(records, FilterSettings())[0]) == 5
 
 
 def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
     records = [record("a", "d", "4", right=True), record("b", "e", "4", right=False), record("c", "f", "4")]
-    found = filter_responses(records, FilterSettings(right_only=True))
-    assert [r["id"] for r in found.records] == ["a", "c"]
-    assert found.dropped["wrong"] == 1
+    kept, dropped = filter_answers(records, FilterSettings(right_only=True))
+    assert [r["id"] for r in kept] == ["a", "c"] and dropped == {"wrong": 1}
     with pytest.raises(InputError, match="answers was graded"):
-        filter_responses([record("a", "b", "c")], FilterSettings(right_only=True))
+        filter_answers([record("a", "b", "c")], FilterSettings(right_only=True))
 
 
 def test_shared_system_messages_and_the_items_of_a_task_are_no_repetition() -> None:
@@ -63,7 +69,7 @@ def test_shared_system_messages_and_the_items_of_a_task_are_no_repetition() -> N
     turns = [[{"role": "system", "content": STORY}, {"role": "user", "content": text}] for text in ("add", "divide")]
     under_system = [record(str(number), asked, f"answer {number}") for number, asked in enumerate(turns)]
     items = [record(f"item {n}", f"{STORY} 1 + 1 =", "2", task="arithmetic") for n in range(3)]
-    assert len(filter_responses([*under_system, *items], settings).records) == 5
+    assert len(filter_answers([*under_system, *items], settings)[0]) == 5
 
 
 @pytest.mark.parametrize(
@@ -113,14 +119,44 @@ def test_an_item_of_a_word_or_two_is_looked_for_as_a_whole_line_alone() -> None:
 def test_the_number_removed_is_told_by_task() -> None:
     items = ReportItems({"arithmetic": ["7 + 5"], "gsm8k": [LONG]})
     records = [record("a", "What is 7 + 5?", "12"), record("b", LONG, "72"), record("c", "Hello", "Hi")]
-    found = decontaminate(records, items)
-    assert [one["id"] for one in found.records] == ["c"]
-    assert found.removed == {"arithmetic": 1, "gsm8k": 1}
-    assert "(1 arithmetic, 1 gsm8k); 2 items" in found.describe()
+    said: list[str] = []
+    (example,), counts = examples_of(records, READER, FilterSettings(), items, 1000, "self answers", said.append)
+    assert example.id == "c" and counts == {
+        "answers": 3, "dropped": {}, "contaminated": 2, "too_long_with_prompt": 0
+    }  # fmt: skip
+    assert said[0] == "self answers: 3 of 3 answers kept (none dropped)"
+    assert said[1].endswith("(1 arithmetic, 1 gsm8k); 2 items of arithmetic, gsm8k were looked for")
 
 
 def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:
     items = ReportItems({"copy": ["river stone apple"], "arithmetic": ["7 + 5"]})
     own = record("a", "river stone apple tree", "x", task="copy")
-    assert decontaminate([own], items).num_removed == 0
-    assert decontaminate([own | {"task": "arithmetic"}], items).num_removed == 1
+    assert decontaminate([own], items) == ([own], {})
+    assert decontaminate([own | {"task": "arithmetic"}], items) == ([], {"copy": 1})
+
+
+def test_too_long_examples_are_left_out_whole_and_answers_of_a_data_set_are_counted() -> None:
+    records = [{"id": str(n), "prompt": "Count", "completion": "1" * n} for n in (3, 90)]
+    said: list[str] = []
+    given = (ReportItems({}), 50, "prompts", said.append)
+    examples, counts = examples_of(records, READER, None, *given)
+    assert [len(example.completion) for example in examples] == [4] and counts["too_long_with_prompt"] == 1
+    assert said[-1] == "prompts: 1 left out, longer than 50 tokens"
+    examples, counts = examples_of(records, READER, FilterSettings(min_tokens=10), *given)
+    assert not examples and counts["dropped"] == {"too short": 1}
+
+
+def test_matched_tokens_come_close_to_the_budget_from_below() -> None:
+    examples = tiny_data(24, held_out=0).train
+    said: list[str] = []
+    for length in (2, 5, 30):
+        short = [TrainingExample(example.id, (1,), (1,) * length) for example in examples[4:]]
+        budget = min(num_loss_tokens(short), num_loss_tokens(examples[4:]))
+        chosen = match_tokens({"self": examples, "original": short}, "self", 3, said.append)
+        total = num_loss_tokens(chosen)
+        assert total <= budget and {example.id for example in chosen} <= {example.id for example in short}
+        left = [len(example.completion) for example in examples[4:] if example not in chosen]
+        assert all(total + length > budget for length in left)
+    assert said[0].startswith("20 prompts answered in both arms, tokens: self ")
+    with pytest.raises(InputError, match="no prompt has both"):
+        match_tokens({"self": examples[:4], "original": examples[4:]}, "self", 3, said.append)

@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.engine.handle import ModelHandle
-from layercut.healing.methods import OBJECTIVES
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import OBJECTIVES, TrainSettings
 from layercut.models.loading import load_model
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import changed_since, cut_checkpoint
+from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from tests.support.healing import tiny_data, tiny_records
@@ -28,24 +27,19 @@ from tests.unit.surgery.test_width import thin_plan
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from layercut.healing import pair as pairs
-from layercut.healing.job import ToTrain, objective_of
-from layercut.healing.pair import load_pair, own_parameters
-from layercut.healing.sft import Trained, train
-from layercut.healing.trainable import make_trainable
+from layercut.healing import trainable
+from layercut.healing.heal import objective_of
+from layercut.healing.sft import Trained
+from layercut.healing.trainable import load_pair, make_trainable
+from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
 DATA = tiny_data(16)
 REMOVED = (1, 4)
 
 
-class Killed(BaseException):
-    pass
-
-
 def settings(**more: Any) -> TrainSettings:
-    small: dict[str, Any] = {"rank": 4, "alpha": 8, "max_steps": 3, "save_every": 2, "batch_size": 4, "micro_batch": 4}
-    small |= {"warmup_steps": 0, "learning_rate": 1e-2, "patience": 0, "rollout_start": 4, "rollout_max": 8}
-    return TrainSettings(**(small | {"objective": "forward-kl"} | more))
+    taught: dict[str, Any] = {"max_steps": 3, "micro_batch": 4, "learning_rate": 1e-2, "objective": "forward-kl"}
+    return small_settings(**(taught | {"rollout_start": 4, "rollout_max": 8} | more))
 
 
 def models(folder: Path, family: str = "llama", **more: Any) -> tuple[ModelHandle, ModelHandle]:
@@ -65,38 +59,31 @@ def heal(
 ) -> Trained:
     pruned, teacher = models(folder)
     cut = cut or pruned
-    pair = load_pair(cut, teacher, wanted)
-    options = objective_of(pair, teacher, wanted, ToTrain(DATA, folder), tiny_records(16))
+    loaded, uncut = load_pair(cut, teacher, wanted)
+    options = objective_of(loaded, uncut, wanted, DATA, tiny_records(16))
 
-    def on_progress(done: int, total: int) -> None:
-        if done == kill_at:
-            raise Killed
-
-    model = make_trainable(pair.cut.model, wanted)
-    return train(model, byte_tokenizer(), DATA, wanted, folder / name, on_progress=on_progress, **options)
+    return train_tiny(loaded.model, DATA, wanted, folder / name, kill_at, **options)
 
 
 def result(trained: Trained) -> tuple[list[dict[str, float]], bytes, dict[str, Any]]:
     config = json.loads((trained.final / "adapter_config.json").read_text())
-    curve = [{name: value for name, value in line.items() if name != "seconds"} for line in trained.curve]
     targets = sorted(config.pop("target_modules"))
-    return curve, (trained.final / "adapter_model.safetensors").read_bytes(), config | {"targets": targets}
+    return curve_of(trained), (trained.final / "adapter_model.safetensors").read_bytes(), config | {"targets": targets}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_losses_and_adapters_are_those_of_two_models(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert own_parameters(*models(tmp_path, family), settings()) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "own_parameters", lambda *args: None)
+        patch.setattr(trainable, "share_equal", lambda *args: 0)
         two = result(heal(tmp_path, "two", settings()))
     assert result(heal(tmp_path, "one", settings())) == two
     losses = [line["loss"] for line in two[0] if "loss" in line]
     assert len(set(losses)) == 3 and min(losses) > 0
 
 
-TAUGHT = [name for name in list(OBJECTIVES)[2:] if TrainSettings(objective=name).needs_teacher]
+TAUGHT = [name for name in list(OBJECTIVES)[2:] if OBJECTIVES[name].divergence]
 
 
 @pytest.mark.parametrize("more", [{"objective": name} for name in TAUGHT] + [{"packing": True}], ids=str)
@@ -105,7 +92,7 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 ) -> None:
     models(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "own_parameters", lambda *args: None)
+        patch.setattr(trainable, "share_equal", lambda *args: 0)
         two = result(heal(tmp_path, "two", settings(**more)))
     with pytest.raises(Killed):
         heal(tmp_path, "one", settings(**more), kill_at=3)
@@ -115,19 +102,19 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With gradient checkpointing, which runs the pruned model's layers again after the teacher has answered."""
     from layercut.healing.distill import DistillTrainer
-    from layercut.healing.sft import _shared_arguments
-    from tests.unit.healing.test_examples_batches import batch_of
+    from layercut.healing.sft import shared_arguments
+    from tests.unit.healing.test_examples import batch_of
 
     def gradients() -> dict[str, torch.Tensor]:
         cut, teacher = models(tmp_path)
-        pair = load_pair(cut, teacher, wanted)
-        options = objective_of(pair, teacher, wanted, ToTrain(DATA, tmp_path), [])
+        loaded, uncut = load_pair(cut, teacher, wanted)
+        options = objective_of(loaded, uncut, wanted, DATA)
         assert options.pop("trainer") is DistillTrainer
-        model = make_trainable(pair.cut.model, wanted)
+        model = make_trainable(loaded.model, wanted)
         trainer = DistillTrainer(
             model=model,
             args=DistillTrainer.arguments(
-                _shared_arguments(model, wanted, tmp_path / "unused", has_held_out=False), wanted
+                shared_arguments(model, wanted, tmp_path / "unused", has_held_out=False), wanted
             ),
             processing_class=byte_tokenizer(),
             train_dataset=DistillTrainer.dataset(DATA.train),
@@ -140,7 +127,7 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
 
     wanted = settings(dropout=0.0)
     found = gradients()
-    monkeypatch.setattr(pairs, "own_parameters", lambda *args: None)
+    monkeypatch.setattr(trainable, "share_equal", lambda *args: 0)
     expected = gradients()
     assert found.keys() == expected.keys() and any(one.abs().max() > 0 for one in found.values())
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -149,8 +136,9 @@ def test_the_gradients_are_those_of_two_models(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe"])
 def test_weights_are_in_memory_once_and_both_models_are_whole(family: str, tmp_path: Path) -> None:
     cut, teacher = models(tmp_path, family)
-    loaded, uncut = load_pair(cut, teacher, settings())
-    assert uncut is not None
+    said: list[str] = []
+    loaded, uncut = load_pair(cut, teacher, settings(), said.append)
+    assert uncut is not None and len(said) == 1
     places = {one.data_ptr() for one in uncut.model.parameters()}
     assert {one.data_ptr() for one in loaded.model.parameters()} < places
     assert len(decoder_layers(uncut.model)) == NUM_LAYERS
@@ -168,15 +156,6 @@ def test_weights_are_in_memory_once_and_both_models_are_whole(family: str, tmp_p
         assert torch.equal(uncut.model(ids).logits, expected)
 
 
-def test_a_cut_is_recognised_without_writing_it_again(tmp_path: Path) -> None:
-    for family in ("llama", "gemma3_text", "gpt2", "qwen3_moe"):
-        cut, teacher = models(tmp_path / family, family)
-        assert changed_since(teacher.source.path, cut.last_cut, cut.source.path) == []
-    empty = CutPlan(num_layers=NUM_LAYERS)
-    assert changed_since(teacher.source.path, empty, teacher.source.path) == []
-    assert changed_since(teacher.source.path, empty, cut.source.path) is None, "it has fewer layers"
-
-
 def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
     """The pruned model with some matrices changed, as a repair of its seams does."""
     shutil.copytree(folder / "cut", folder / "repaired")
@@ -186,7 +165,6 @@ def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
     return ModelHandle(ModelSettings(model=str(folder / "repaired"), dtype="float32", device="cpu"))
 
 
-@pytest.mark.parametrize("by_name", [True, False])
 @pytest.mark.parametrize(
     ("family", "own"),
     [
@@ -196,18 +174,15 @@ def repaired(folder: Path, names: Sequence[str]) -> ModelHandle:
     ],
 )
 def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
-    family: str, own: tuple[str, ...], by_name: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, teacher = models(tmp_path, family)
     mine = repaired(tmp_path, own)
-    count = own_parameters(mine, teacher, settings())
-    if not by_name:
-        monkeypatch.setattr(pairs, "put_changed", lambda *args: False)
     loaded, uncut = load_pair(mine, teacher, settings())
     assert uncut is not None
     places = {one.data_ptr() for one in uncut.model.parameters()}
     apart = {name: one for name, one in loaded.model.named_parameters() if one.data_ptr() not in places}
-    assert tuple(apart) == own and count == sum(one.numel() for one in apart.values())
+    assert tuple(apart) == own
     alone = load_model(str(tmp_path / "repaired"), dtype="float32", device="cpu")
     whole = load_model(str(tmp_path / "uncut"), dtype="float32", device="cpu")
     assert loaded.model.config.to_dict() == alone.model.config.to_dict() and loaded.model_hash == alone.model_hash
@@ -223,8 +198,8 @@ def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
         return result(heal(tmp_path, name, settings(), cut=mine))
 
     one = trained("one")
-    monkeypatch.setattr(pairs, "own_parameters", lambda *args: None)
-    assert load_pair(mine, teacher, settings()).uncut is None and trained("two") == one
+    monkeypatch.setattr(trainable, "share_equal", lambda *args: 0)
+    assert trained("two") == one
 
 
 def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
@@ -235,46 +210,28 @@ def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
 
 def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     cut, teacher = models(tmp_path)
-    assert own_parameters(cut, teacher, settings()) == 0
-    for more in ({"method": "full"}, {"method": "last-k"}, {"objective": "sft"}):
-        assert own_parameters(cut, teacher, settings(**more)) is None, more
-        assert load_pair(cut, teacher, settings(**more)).uncut is None
-    half, _ = models(tmp_path, dtype="bfloat16")
-    assert own_parameters(half, teacher, settings()) is None and own_parameters(cut, half, settings()) is None
 
-    def changed(name: str, folder: str = "cut") -> ModelHandle:
-        if not (tmp_path / name).is_dir():
-            shutil.copytree(tmp_path / folder, tmp_path / name)
-        return ModelHandle(cut.settings.replace(model=str(tmp_path / name)))
+    def shares(cut: ModelHandle, teacher: ModelHandle, **more: Any) -> bool:
+        loaded, uncut = load_pair(cut, teacher, settings(**more))
+        places = set() if uncut is None else {one.data_ptr() for one in uncut.model.parameters()}
+        return any(one.data_ptr() in places for one in loaded.model.parameters())
 
-    # Trained: the plan is the same, the weights are not.
-    changed("healed")
-    file = tmp_path / "healed" / "model.safetensors"
-    save_file({name: one * 1.01 for name, one in load_file(file).items()}, file, {"format": "pt"})
-    assert own_parameters(changed("healed"), teacher, settings()) is None
-
-    # With another architecture: the weights are those of the cut.
-    config = json.loads((tmp_path / "cut" / "config.json").read_text())
-    changed("stretched")
-    (tmp_path / "stretched" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
-    assert own_parameters(changed("stretched"), teacher, settings()) is None
-
-    # Cut from another model, or by other means: the weights are the same, nothing says where they come from.
-    (tmp_path / "foreign").mkdir()
-    shutil.copytree(tmp_path / "cut", tmp_path / "foreign", dirs_exist_ok=True)
-    (tmp_path / "foreign" / "plan.json").unlink()
-    assert own_parameters(changed("foreign"), teacher, settings()) is None
-    save_tiny("llama", tmp_path / "another", seed=1)
-    assert own_parameters(cut, changed("another"), settings()) is None
-
-    # Quantised.
-    config = json.loads((tmp_path / "uncut" / "config.json").read_text())
-    changed("packed", "uncut")
-    (tmp_path / "packed" / "config.json").write_text(
-        json.dumps(config | {"quantization_config": {"quant_method": "x"}})
+    assert (
+        shares(cut, teacher) and not shares(cut, teacher, method="full") and not shares(cut, teacher, objective="sft")
     )
-    packed = changed("packed")
-    assert own_parameters(packed, packed, settings()) is None
+    half, _ = models(tmp_path, dtype="bfloat16")
+    assert not shares(half, teacher) and not shares(cut, half)
+    # Trained: the plan is the same, the weights are not.
+    shutil.copytree(tmp_path / "cut", tmp_path / "healed")
+    file = tmp_path / "healed" / "model.safetensors"
+    save_file({name: one + 0.01 for name, one in load_file(file).items()}, file, {"format": "pt"})
+    assert not shares(ModelHandle(cut.settings.replace(model=str(tmp_path / "healed"))), teacher)
+    # With another architecture: the weights are those of the cut, the config is its own.
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    shutil.copytree(tmp_path / "cut", tmp_path / "stretched")
+    (tmp_path / "stretched" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    loaded, _ = load_pair(ModelHandle(cut.settings.replace(model=str(tmp_path / "stretched"))), teacher, settings())
+    assert loaded.model.config.rms_norm_eps == 1e-3
 
 
 def test_a_thinner_model_is_made_of_the_teachers_weights(tmp_path: Path) -> None:
@@ -283,12 +240,11 @@ def test_a_thinner_model_is_made_of_the_teachers_weights(tmp_path: Path) -> None
     plan = replace(thin_plan(whole.loaded.model, (1,)), model_hash=whole.metadata.model_hash)
     cut_checkpoint(tmp_path / "uncut", plan, tmp_path / "cut")
     cut, teacher = models(tmp_path)
-    assert own_parameters(cut, teacher, settings()) == 0
-    pair = load_pair(cut, teacher, settings())
+    loaded, uncut = load_pair(cut, teacher, settings())
     alone = load_model(str(tmp_path / "cut"), device="cpu").model
     ids = torch.arange(40).reshape(2, 20)
     with torch.no_grad():
-        assert torch.equal(pair.cut.model(input_ids=ids).logits, alone(input_ids=ids).logits)
-        assert pair.uncut is not None
-        assert torch.equal(pair.uncut.model(input_ids=ids).logits, whole.loaded.model(input_ids=ids).logits)
+        assert torch.equal(loaded.model(input_ids=ids).logits, alone(input_ids=ids).logits)
+        assert uncut is not None
+        assert torch.equal(uncut.model(input_ids=ids).logits, whole.loaded.model(input_ids=ids).logits)
     assert result(heal(tmp_path, "run", settings()))[0]
