@@ -65,7 +65,7 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
 
     Code without the function is returned unchanged, so that running it shows the error.
     """
-    text = _INDENT.sub(lambda found: found[0].replace("\t", "    "), text.replace("\r\n", "\n"))
+    text = _INDENT.sub(lambda indent: indent[0].replace("\t", "    "), text.replace("\r\n", "\n"))
     for lines in _runs(_below(head, text).split("\n")):
         code = "\n".join(lines)
         if names and all(any(defines(node, name) for node in parse(code).body) for name in names):
@@ -223,7 +223,7 @@ class _Part(NamedTuple):
 def _part(source: str, node: ast.stmt) -> _Part:
     text = ast.get_source_segment(source, node) or ""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        text = "".join(f"@{ast.get_source_segment(source, one)}\n" for one in node.decorator_list) + text
+        text = "".join(f"@{ast.get_source_segment(source, part)}\n" for part in node.decorator_list) + text
         return _Part(text, 2, _globals(text), node.name, defines(node, node.name))
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and isinstance(node.targets[0], ast.Name):
         return _Part(text, 2, _globals(text), node.targets[0].id, True)
