@@ -15,6 +15,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
 from layercut.healing.examples import Data, TrainingExample, in_loss, lazy_logits_in_loss, over_rows, padded
+from layercut.healing.record import HealingRecord
 from layercut.healing.settings import METHODS, HealSettings
 from layercut.healing.trainable import merge_adapters, probe_logits, quantization
 from layercut.models.loading import load_model
@@ -64,7 +66,7 @@ def write_trained(
     data: Data,
     *,
     out: Path,
-    entry: Mapping[str, Any],
+    record: HealingRecord,
     curve: Path | None = None,
     say: Say,
 ) -> None:
@@ -79,7 +81,7 @@ def write_trained(
                 shutil.copyfile(final / name, folder / name)
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
-            _complete(cut.path, folder, entry, [f"an adapter for {cut.name}, not merged"], curve)
+            _complete(cut.path, folder, replace(record, checked=[f"an adapter for {cut.name}, not merged"]), curve)
         return
     say("folding in, writing and comparing with the trained model ...")
     from transformers import AutoModelForCausalLM
@@ -100,8 +102,8 @@ def write_trained(
         del model
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
-    entry = {**entry, "checked": checked}
-    write_healed(model.eval(), cut, out=out, entry=entry, curve=curve, dtype=settings.save_dtype, judge=judge)
+    record = replace(record, checked=checked)
+    write_healed(model.eval(), cut, out=out, record=record, curve=curve, dtype=settings.save_dtype, judge=judge)
 
 
 def write_healed(
@@ -109,7 +111,7 @@ def write_healed(
     cut: ModelSource,
     *,
     out: Path,
-    entry: Mapping[str, Any],
+    record: HealingRecord,
     curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
@@ -122,7 +124,7 @@ def write_healed(
     Args:
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
-        entry: for plan.json; its ``checked`` gets what is verified here.
+        record: for plan.json; its ``checked`` gets what is verified here.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint.
         judge: measures what rounding costs. Without one, weights are rounded stochastically to bfloat16.
@@ -134,7 +136,7 @@ def write_healed(
     with new_directory(out) as folder:
         dtype = stored_dtype(cut.path) if dtype == "auto" else dtype
         written, line = _write_weights(model, folder, dtype, judge)
-        return _complete(cut.path, folder, {**entry, "written": written}, [*entry.get("checked", ()), line], curve)
+        return _complete(cut.path, folder, replace(record, written=written, checked=[*record.checked, line]), curve)
 
 
 def stored_dtype(folder: Path) -> str:
@@ -145,18 +147,16 @@ def stored_dtype(folder: Path) -> str:
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 
-def _complete(
-    source: Path, folder: Path, entry: Mapping[str, Any], checked: list[str], curve: Path | None
-) -> dict[str, Any]:
+def _complete(source: Path, folder: Path, record: HealingRecord, curve: Path | None) -> dict[str, Any]:
     """Copy what the pruned checkpoint has beside its weights, and write plan.json, the loss curve and the card."""
     copied = [name for name in files_to_copy(source) if name != "README.md"]
     for name in [*copied, *([EARLIER_PLANS_FILE] if (source / EARLIER_PLANS_FILE).is_file() else [])]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, folder / name)
-    entry = {**entry, "checked": checked}
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
-        entry["loss_curve"] = CURVE_FILE
+        record = replace(record, loss_curve=CURVE_FILE)
+    entry = record.to_dict()
     if (source / PLAN_FILE).is_file():
         plan = read_plans(source)[-1]
     else:  # the original model

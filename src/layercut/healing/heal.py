@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from layercut.healing.generate import answers_of
 from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16, within_memory
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts
 from layercut.healing.prompts import AnswerRecord
+from layercut.healing.record import HealingRecord
 from layercut.healing.settings import METHODS, OBJECTIVES, RESPONSES, HealSettings, TrainSettings, named_in
 from layercut.healing.trainable import load_for_training, load_pair, make_trainable, remove_weights
 from layercut.models.placement import give_back_memory
@@ -127,29 +129,29 @@ def heal_model(
             records = _answers_by_variant(run, teacher, source, settings, how, console, say)
             teacher.release()  # it has answered
             data, counts = _training_data(records, variant, cut, settings, items, say)
-            entry = {
-                "method": train.method,
-                "objective": train.objective,
+            record = HealingRecord(
+                method=train.method,
+                objective=train.objective,
                 **plan.gone,
-                "responses": variant,
-                "tokens_matched": settings.match_tokens,
-                "teacher": teacher_model.model,
-                "teacher_hash": teacher.metadata.model_hash,
-                "cut_hash": cut.metadata.model_hash,
-                **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
-                "data_hash": data.hash,
-                "num_examples": len(data.train),
-                "num_held_out": len(data.held_out),
-                **({} if train.goal.is_graded else {"loss_tokens": num_loss_tokens(data.train)}),
+                responses=variant,
+                tokens_matched=settings.match_tokens,
+                teacher=teacher_model.model,
+                teacher_hash=teacher.metadata.model_hash,
+                cut_hash=cut.metadata.model_hash,
+                cut_from={"model": plan.model, "model_hash": plan.model_hash} if is_another else None,
+                data_hash=data.hash,
+                num_examples=len(data.train),
+                num_held_out=len(data.held_out),
+                loss_tokens=None if train.goal.is_graded else num_loss_tokens(data.train),
                 **counts,
-                "selection_items": record_items(items_used(to_check(), in_full, source)),
-            }
+                selection_items=record_items(items_used(to_check(), in_full, source)),
+            )
             if METHODS[train.method].made_by:
                 _heal_by_training(
-                    run, cut, teacher, data, records[variant], source.tasks, settings, entry, group, console, say
+                    run, cut, teacher, data, records[variant], source.tasks, settings, record, group, console, say
                 )
             else:
-                _heal_in_closed_form(run, cut, teacher, plan, data, settings, entry, console, say)
+                _heal_in_closed_form(run, cut, teacher, plan, data, settings, record, console, say)
         remove_weights(run.path / TRAINING)
         run.write_metrics([], plan=plan.to_dict())
         return Healed(checkpoint, json.loads((checkpoint / PLAN_FILE).read_text("utf-8"))["healing"][-1])
@@ -226,7 +228,7 @@ def _heal_in_closed_form(
     plan: CutPlan,
     data: Data,
     settings: HealSettings,
-    entry: dict[str, Any],
+    record: HealingRecord,
     console: Console,
     say: Say,
 ) -> None:
@@ -245,14 +247,15 @@ def _heal_in_closed_form(
         say(fit.describe())
     del uncut
     give_back_memory()
-    entry |= {
-        "seams": [fit.describe() for fit in fits],
-        "seam_map": train.seam,
-        "settings": {name: getattr(train, name) for name in ("held_out", "max_length", "seed")},
-        "tokens": fits[0].num_tokens,
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    write_healed(model, cut.source, out=run.path / CHECKPOINT, entry=entry, dtype=settings.save_dtype, judge=judge)
+    record = replace(
+        record,
+        seams=[fit.describe() for fit in fits],
+        seam_map=train.seam,
+        settings={name: getattr(train, name) for name in ("held_out", "max_length", "seed")},
+        tokens=fits[0].num_tokens,
+        seconds=round(time.monotonic() - began, 1),
+    )
+    write_healed(model, cut.source, out=run.path / CHECKPOINT, record=record, dtype=settings.save_dtype, judge=judge)
 
 
 def _heal_by_training(
@@ -263,7 +266,7 @@ def _heal_by_training(
     records: list[AnswerRecord],
     tasks: list[TaskPrompts],
     settings: HealSettings,
-    entry: dict[str, Any],
+    record: HealingRecord,
     group: ProcessGroup,
     console: Console,
     say: Say,
@@ -278,22 +281,24 @@ def _heal_by_training(
     if trained is None:
         trained = _train(cut, teacher, train, data, folder, group, records, tasks, console, say)
     give_back_memory()  # what is written is loaded for itself
-    entry |= {
-        "settings": train.in_effect(),
-        "steps": trained.steps,
-        "tokens": trained.tokens,
-        "seconds": round(trained.seconds, 1),
-        "stopped_early": trained.stopped_early,
-        "held_out_loss": trained.held_out,
-    }
+    record = replace(
+        record,
+        settings=train.in_effect(),
+        steps=trained.steps,
+        tokens=trained.tokens,
+        seconds=round(trained.seconds, 1),
+        stopped_early=trained.stopped_early,
+        held_out_loss=trained.held_out,
+    )
     if not train.goal.answers_itself:
-        entry["answer_tokens"] = [*islice(learned(data.train, train), trained.steps)][-1]
+        record = replace(record, answer_tokens=[*islice(learned(data.train, train), trained.steps)][-1])
     for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
         out = run.path / MARKS / kept.name
         if not out.exists():
-            write_trained(cut.source, kept, settings, data, out=out, entry=entry | {"mark": int(kept.name)}, say=say)
+            at_mark = replace(record, mark=int(kept.name))
+            write_trained(cut.source, kept, settings, data, out=out, record=at_mark, say=say)
     out, curve = run.path / CHECKPOINT, folder / CURVE
-    write_trained(cut.source, trained.final, settings, data, out=out, entry=entry, curve=curve, say=say)
+    write_trained(cut.source, trained.final, settings, data, out=out, record=record, curve=curve, say=say)
 
 
 def _train(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     curve.write_text('{"step": 1}\n')
     how, data = HealSettings(train=SETTINGS), tiny_data(8)
     write_trained(
-        source, tmp_path / "adapter", how, data, out=tmp_path / "healed", entry=HEALING, curve=curve, say=SILENT
+        source, tmp_path / "adapter", how, data, out=tmp_path / "healed", record=HEALING, curve=curve, say=SILENT
     )
     healed = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     assert healed.dtype == torch.bfloat16 and stored_dtype(tmp_path / "healed") == "bfloat16"
@@ -115,10 +116,10 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
     assert "8 answers, 64 answer tokens" in card and "num examples" not in card
     with pytest.raises(InputError, match="not an empty folder"):
-        write_healed(healed, source, out=tmp_path / "healed", entry=HEALING)
+        write_healed(healed, source, out=tmp_path / "healed", record=HEALING)
     # Healed again, the first healing is still told.
     again = resolve(str(tmp_path / "healed"))
-    write_healed(healed, again, out=tmp_path / "twice", entry=HEALING | {"method": "seam"})
+    write_healed(healed, again, out=tmp_path / "twice", record=replace(HEALING, method="seam"))
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
@@ -130,14 +131,14 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     how = HealSettings(train=SETTINGS, keep_adapter=True)
     out, source = tmp_path / "kept", resolve(str(cut))
-    write_trained(source, tmp_path / "adapter", how, tiny_data(8), out=out, entry=HEALING, say=SILENT)
+    write_trained(source, tmp_path / "adapter", how, tiny_data(8), out=out, record=HEALING, say=SILENT)
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
     assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"
 
 
 def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained() -> None:
-    entry = HEALING | {"checked": []}
+    entry = HEALING.to_dict()
     card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", entry | {"dropped": {"empty": 2}})
     assert UNTRAINED not in card and card.startswith("# Pruned\n\nHealed after the cut: see below.\n\n## Healing\n")
     assert "| dropped | empty 2 |" in card and "| removed | 2; 4 |" in card and "| channels |" not in card
@@ -174,7 +175,7 @@ def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
         model,
         resolve(str(uncut)),
         out=out,
-        entry=HEALING | {"method": "full"},
+        record=replace(HEALING, method="full"),
         **({"judge": judge} | more),
     )
 
