@@ -19,8 +19,7 @@ from pathlib import Path
 
 from layercut.evidence.intervals import proportion_interval
 from layercut.runs.records import read_records
-from layercut.text.numbers import with_interval
-from layercut.text.removal import format_layers
+from layercut.text import format_layers, with_interval
 
 _NUMBER = r"\\?\$?(\d[\d,]*(?:\.\d+)?)"
 _UNIT = r"\s*(?:\\text\{[^}]*\}|[a-z ]{1,12})?\s*"

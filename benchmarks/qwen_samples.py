@@ -16,7 +16,7 @@ from typing import Any
 
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.sweep import rank_correlation
-from layercut.text.numbers import p_value, two_decimals, with_interval
+from layercut.text import p_value, two_decimals, with_interval
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "experiments" / "qwen" / "samples.tar.xz"
 BRACKETS = {"mismatched", "never_closed", "unmatched"}

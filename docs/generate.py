@@ -87,7 +87,7 @@ MANY, OF_MANY_VERBS = 5, "Options of many verbs"
 def command_reference() -> str:
     """The text of reference/cli.md: every verb, its words and its options."""
     from layercut.cli.main import verbs
-    from layercut.text.markup import table
+    from layercut.text import table
 
     parts = [
         "# Command line",

@@ -26,7 +26,7 @@ from layercut.errors import InputError, unknown
 from layercut.progress.heartbeat import SafeConsole
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
-from layercut.text.tables import printed
+from layercut.text import printed
 from layercut.verbs import verb_class
 from layercut.verbs.base import Slot, Verb, slots
 from layercut.verbs.io import Io

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import layercut
 from layercut.errors import InputError
 from layercut.settings import CalibrationSettings, TaskSettings
-from layercut.text.tables import bare_table
+from layercut.text import bare_table
 from layercut.verbs import VERBS, verb_class
 from layercut.verbs.base import Shown
 from layercut.verbs.select import SelectVerb

@@ -17,8 +17,8 @@ report/provenance report/reports report/retention report/scores report/source re
 runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study sandbox/child sandbox/filter
 sandbox/isolation sandbox/judge sandbox/process seed selection/base study/file study/healer study/settings study/store
 study/work surgery/remove tasks/base tasks/builtin/lines tasks/cells tasks/lm_eval/local_rows tasks/lm_eval/names
-tasks/lm_eval/subject tasks/own_rows text/counting text/markup text/tables verbs/cut verbs/diagnose verbs/draft
-verbs/evaluate verbs/generate verbs/heal verbs/io verbs/prune verbs/results verbs/run verbs/select verbs/sweep
+tasks/lm_eval/subject tasks/own_rows verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/generate verbs/heal
+verbs/io verbs/prune verbs/results verbs/run verbs/select verbs/sweep
 """
 """Modules that are tested through their callers. Only ever make it shorter."""
 

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from layercut.progress.heartbeat import SafeConsole
-from layercut.text.markup import UNSEEN
+from layercut.text import UNSEEN
 from layercut.verbs.io import Io
 
 out = SafeConsole()

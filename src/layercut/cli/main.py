@@ -23,7 +23,7 @@ from layercut.errors import InputError, VerificationError
 from layercut.progress.cost import clock
 from layercut.progress.heartbeat import under_way
 from layercut.runs.disk import disk_problem
-from layercut.text.markup import printable
+from layercut.text import printable
 from layercut.verbs import VERBS, verb_class
 
 _HELP = {"help_option_names": ["-h", "--help"]}

@@ -23,7 +23,7 @@ from layercut.evidence.intervals import pass_at_k
 from layercut.tasks.builtin.lines import find_number, same_number
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
-from layercut.text.counting import counted
+from layercut.text import counted
 
 ARITHMETIC, DEMOTED = "arithmetic", "demoted"
 VERSION = 1  # raised by any change of the generator, the near misses, the examples or the prompt

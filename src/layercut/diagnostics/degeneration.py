@@ -13,7 +13,7 @@ from layercut.engine.base import Decoding, GenerationRequest
 from layercut.evidence.degeneration import NAME, is_broken, measure_texts
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import content_id
-from layercut.text.counting import counted
+from layercut.text import counted
 
 MAX_NEW_TOKENS = 128
 TEMPERATURE, TOP_K = 0.9, 50

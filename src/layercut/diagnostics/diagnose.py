@@ -47,8 +47,7 @@ from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers, removed_by
 from layercut.tasks.cells import slug
-from layercut.text.counting import counted
-from layercut.text.removal import format_layers
+from layercut.text import counted, format_layers
 
 LIMIT = 16  # default items of each kind of question for ``plan_layers``: every layer is asked all of them
 _ORIGINAL = "uncut"  # source of the models whose weights are the original ones

@@ -19,7 +19,7 @@ from layercut.evidence.program_classes import FINE, ProgramClass, classify, meas
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe, run_programs
 from layercut.tasks.base import content_id
-from layercut.text.counting import counted
+from layercut.text import counted
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""

@@ -27,9 +27,7 @@ from layercut.runs.prune import Estimated
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
-from layercut.text.counting import counted
-from layercut.text.numbers import two_decimals
-from layercut.text.removal import amount
+from layercut.text import amount, counted, two_decimals
 
 COMMANDS = {
     "transformers": "view = layercut.draft_view($view); view.generation_config.num_assistant_tokens = $window; "

@@ -48,7 +48,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.progress.activity import wrote
 from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
-from layercut.text.counting import counted
+from layercut.text import counted
 
 try:
     import ray

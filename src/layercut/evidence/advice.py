@@ -32,7 +32,7 @@ from layercut.evidence.uses import Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.prune import VERSUS, PruneResult
 from layercut.runs.settings import shown
-from layercut.text.tables import Printed
+from layercut.text import Printed
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparedRun, ComparisonRow

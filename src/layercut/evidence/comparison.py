@@ -13,8 +13,7 @@ from layercut.evidence.intervals import ALPHA, Estimate, holm, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.runs.records import NO_SHARE
 from layercut.surgery.plan import lost_since, mlp_share, origin_of
-from layercut.text.counting import counted, of_test_set
-from layercut.text.removal import Removal
+from layercut.text import Removal, counted, of_test_set
 
 if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder

@@ -26,7 +26,7 @@ from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.surgery.plan import CutPlan
-from layercut.text.counting import counted
+from layercut.text import counted
 
 FILE = "completions.json"
 PROGRAMS = "programs"

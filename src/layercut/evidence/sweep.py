@@ -21,7 +21,7 @@ from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
 from layercut.runs.settings import FORMAT_VERSION, check_version, read_json, shown
-from layercut.text.tables import Printed
+from layercut.text import Printed
 
 _FEWEST = 3
 _KINDS = {

@@ -41,7 +41,7 @@ from layercut.surgery.config_fields import with_older_fields
 from layercut.surgery.cut import UNMEASURED, with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
-from layercut.text.markup import escape, escaped, table
+from layercut.text import escape, escaped, table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

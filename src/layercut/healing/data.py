@@ -17,7 +17,7 @@ from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.tasks.base import Split, Task
 from layercut.tasks.selected_items import merge_items, reported_split
-from layercut.text.counting import counted
+from layercut.text import counted
 
 if TYPE_CHECKING:
     from layercut.healing.examples import TrainingExample

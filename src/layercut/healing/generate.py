@@ -21,7 +21,7 @@ from layercut.runs.disk import resumable
 from layercut.runs.records import Journal
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.surgery.plan import CutPlan
-from layercut.text.counting import counted
+from layercut.text import counted
 
 
 def answer_prompts(

@@ -47,7 +47,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import record_items
-from layercut.text.counting import counted
+from layercut.text import counted
 
 if TYPE_CHECKING:
     from layercut.healing.sft import Trained

@@ -22,7 +22,7 @@ from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task
 from layercut.tasks.hub import HUB, hub_rows
 from layercut.tasks.selected_items import merge_items, shortfall
-from layercut.text.counting import counted
+from layercut.text import counted
 
 Item = TypeVar("Item")
 Kind = TypeVar("Kind", bound=Settings)

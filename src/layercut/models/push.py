@@ -22,7 +22,7 @@ from layercut.runs.disk import size
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.prune import MODEL, RESULT, PruneResult
 from layercut.runs.settings import shown
-from layercut.text.counting import counted
+from layercut.text import counted
 
 CARD = "README.md"
 EVIDENCE = f"evidence/{RESULT}"

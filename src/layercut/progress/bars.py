@@ -20,7 +20,7 @@ from layercut.progress import OnProgress
 from layercut.progress.activity import Tokens, listening
 from layercut.progress.cost import Eta, Pace, Workload, clock
 from layercut.progress.heartbeat import line, under_way
-from layercut.text.counting import counted
+from layercut.text import counted
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from layercut.text.markup import printable
+from layercut.text import printable
 
 EVERY = 30.0  # seconds without a line, at most
 _steps: list[tuple[Console, Callable[[], str]]] = []

@@ -34,7 +34,7 @@ from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, run_cells, run_settings
-from layercut.text.counting import counted
+from layercut.text import counted
 
 LEVEL = 0.95  # confidence level of all tests together
 _PLANS = "plans"

@@ -13,7 +13,7 @@ from layercut.runs.frame import frame
 from layercut.runs.prune import RESULT, Estimated, PruneResult
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
-from layercut.text.tables import Printed
+from layercut.text import Printed
 
 if TYPE_CHECKING:
     from pandas import DataFrame

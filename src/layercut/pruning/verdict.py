@@ -27,8 +27,7 @@ from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.cut import UNMEASURED
 from layercut.tasks.own_file import OwnFile
-from layercut.text.markup import escape, table
-from layercut.text.numbers import at_least
+from layercut.text import at_least, escape, table
 
 
 def answer_of(

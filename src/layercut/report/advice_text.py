@@ -20,9 +20,7 @@ from layercut.report.table import Table, terminal, texts
 from layercut.report.writers import markdown_of
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
-from layercut.text.counting import counted
-from layercut.text.markup import PATH_CHARACTERS, code, escape
-from layercut.text.numbers import at_least, number
+from layercut.text import PATH_CHARACTERS, at_least, code, counted, escape, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

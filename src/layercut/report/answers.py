@@ -23,9 +23,7 @@ from layercut.report.elements import Block, Details, Example, Html, Section, Sid
 from layercut.report.table import Column, Surface, Table, terminal, texts
 from layercut.report.words import readout_words
 from layercut.report.writers import filled
-from layercut.text.counting import counted
-from layercut.text.markup import escape, on_one_line, printable
-from layercut.text.numbers import with_interval
+from layercut.text import counted, escape, on_one_line, printable, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -16,7 +16,7 @@ from layercut.report.elements import Panel
 
 if TYPE_CHECKING:
     from layercut.evidence.paired import PairedRow
-    from layercut.text.numbers import HasInterval
+    from layercut.text import HasInterval
 
 UNCUT = "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))

@@ -14,8 +14,7 @@ from layercut.evidence.means import form_means
 from layercut.evidence.two_runs import verdict
 from layercut.report import words
 from layercut.report.table import Column, Styled, Surface, Table, raw_estimates, raw_values, terminal, texts
-from layercut.text.counting import counted
-from layercut.text.numbers import number, p_value, with_interval
+from layercut.text import counted, number, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -22,9 +22,7 @@ from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.diagnostics import SECTIONS
 from layercut.report.elements import Block, Details, Example, Section, Side, bullets
 from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values
-from layercut.text.counting import counted
-from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, with_interval
+from layercut.text import counted, escape, number, p_value, with_interval
 
 if TYPE_CHECKING:
     from layercut.report.source import Source

@@ -11,9 +11,7 @@ from layercut.evidence.program_classes import FINE
 from layercut.report import charts
 from layercut.report.elements import Block, Figure, Key, Panel, bullets
 from layercut.report.table import Column, Table
-from layercut.text.counting import counted
-from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, with_interval
+from layercut.text import counted, escape, number, p_value, with_interval
 
 _WORDS = {
     "never_closed": "bracket never closed",

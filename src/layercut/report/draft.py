@@ -9,8 +9,7 @@ from layercut.report.elements import Block, Figure, Key, Lead, Panel, Section
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.draft import DraftResult
 from layercut.runs.prune import Estimated
-from layercut.text.markup import fenced
-from layercut.text.numbers import number, two_decimals
+from layercut.text import fenced, number, two_decimals
 
 if TYPE_CHECKING:
     from layercut.report.source import Source

@@ -19,10 +19,19 @@ from layercut.runs.directory import PAGE
 from layercut.runs.disk import size, size_change
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.prune import SHARED, PruneResult, side_effect_words
-from layercut.text.counting import counted
-from layercut.text.markup import PATH_CHARACTERS, code, escape, escaped
-from layercut.text.numbers import number, p_value, parameters, two_decimals, with_interval
-from layercut.text.removal import format_layers
+from layercut.text import (
+    PATH_CHARACTERS,
+    code,
+    counted,
+    escape,
+    escaped,
+    format_layers,
+    number,
+    p_value,
+    parameters,
+    two_decimals,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

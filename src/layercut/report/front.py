@@ -15,7 +15,7 @@ from layercut.report import charts, words
 from layercut.report.elements import Figure, Panel, keys
 from layercut.report.table import Styled, Table, texts
 from layercut.runs.disk import size
-from layercut.text.numbers import HasInterval
+from layercut.text import HasInterval
 
 if TYPE_CHECKING:
     from layercut.evidence.advice import Advice

@@ -14,10 +14,7 @@ from layercut.report.table import Table, texts
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import ACCURACY, CHECKPOINT, ON_POLICY, healing_lines, is_graded
 from layercut.runs.records import read_records
-from layercut.text.counting import counted
-from layercut.text.markup import escaped
-from layercut.text.numbers import with_interval
-from layercut.text.removal import format_layers
+from layercut.text import counted, escaped, format_layers, with_interval
 
 if TYPE_CHECKING:
     from layercut.report.source import Source

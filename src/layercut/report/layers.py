@@ -15,8 +15,7 @@ from layercut.report import charts
 from layercut.report.diagnosis import measure_column, measure_table
 from layercut.report.elements import Block, Figure, Panel, Section, bullets
 from layercut.report.table import Column, Table, terminal
-from layercut.text.markup import escape
-from layercut.text.numbers import number
+from layercut.text import escape, number
 
 if TYPE_CHECKING:
     from layercut.report.source import Source

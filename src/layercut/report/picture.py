@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from layercut.report.charts import SCHEMA
 from layercut.report.elements import Figure, Key, Panel
 from layercut.runs.atomic import write_bytes
-from layercut.text.markup import printable
+from layercut.text import printable
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,7 @@ from layercut.report.elements import Block, Details, Section, bullets
 from layercut.report.source import Source, model_settings
 from layercut.report.table import Styled, Surface, Table, texts
 from layercut.runs.environment import hide_home
-from layercut.text.markup import escape, fenced
-from layercut.text.numbers import parameters
-from layercut.text.removal import label_of
+from layercut.text import escape, fenced, label_of, parameters
 
 if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder

@@ -30,7 +30,7 @@ from layercut.report.writers import MARK, markdown_text, page_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
 from layercut.runs.healing import healings_in
-from layercut.text.markup import escape
+from layercut.text import escape
 
 
 class KindOfReport(NamedTuple):

@@ -14,9 +14,7 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.table import Cell, Styled, Table, terminal, texts
 from layercut.surgery.plan import mlp_share, origin_of
-from layercut.text.counting import counted, of_test_set
-from layercut.text.numbers import number, with_interval
-from layercut.text.tables import bare_table
+from layercut.text import bare_table, counted, number, of_test_set, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,9 +14,7 @@ from layercut.report.elements import Block, Details, Section, bullets
 from layercut.report.retention import MOST_PANELS, readouts_figure
 from layercut.report.runs import scores_legend, scores_table
 from layercut.report.table import Styled, Table, texts
-from layercut.text.counting import counted
-from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, with_interval
+from layercut.text import counted, escape, number, p_value, with_interval
 
 if TYPE_CHECKING:
     from layercut.report.source import Source

@@ -15,10 +15,7 @@ from layercut.report import charts, words
 from layercut.report.answers import answer_details
 from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullets
 from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values, terminal, texts
-from layercut.text.counting import counted
-from layercut.text.markup import escape
-from layercut.text.numbers import number, p_value, two_decimals
-from layercut.text.removal import format_layers
+from layercut.text import counted, escape, format_layers, number, p_value, two_decimals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -19,9 +19,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from layercut.text import markup
-from layercut.text.markup import code, escape, escaped, on_one_line, printable
-from layercut.text.tables import bare_table
+from layercut.text import bare_table, code, escape, escaped, on_one_line, printable
+from layercut.text import table as markdown_table
 
 _TOGETHER = re.compile(
     r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
@@ -186,7 +185,7 @@ def markdown_lines(table: Table) -> list[str]:
     columns = table.on(Surface.MARKDOWN)
     rows = ([_markdown_cell(column.value(row)) for column in columns] for row in table.rows)
     numeric = {place for place, column in enumerate(columns) if column.numeric}
-    return markup.table([escaped(column.name) for column in columns], rows, numeric)
+    return markdown_table([escaped(column.name) for column in columns], rows, numeric)
 
 
 def _markdown_cell(cell: Cell) -> str:

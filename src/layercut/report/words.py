@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from layercut.evidence.comparison import KEPT
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.report.table import Styled
-from layercut.text.counting import counted
-from layercut.text.numbers import at_least, number, parameters, with_interval
-from layercut.text.removal import format_layers
+from layercut.text import at_least, counted, format_layers, number, parameters, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from layercut.evidence.comparison import ComparedRun, ComparisonRow
     from layercut.runs.prune import TimedSpeed
-    from layercut.text.numbers import HasInterval
+    from layercut.text import HasInterval
 
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {

@@ -20,8 +20,9 @@ from markupsafe import Markup, escape
 from layercut.report import picture
 from layercut.report.elements import Beside, Block, Details, Example, Facts, Figure, Lead, Section, Side, bullets
 from layercut.report.table import Surface, Table, markdown_lines, units
-from layercut.text import markup
-from layercut.text.markup import MOST_CHARACTERS, code, escaped, fenced, printable
+from layercut.text import MOST_CHARACTERS, code, escaped, fenced, printable
+from layercut.text import escape as escape_markdown
+from layercut.text import table as markdown_table
 
 ASSETS = Path(__file__).parent / "assets"
 MARK = '<meta name="generator" content="layercut">'
@@ -123,7 +124,7 @@ def pieces(side: Side) -> MarkedText:
 
 def markdown_text(title: str, sections: Sequence[Section], folder: Path) -> str:
     """A report in Markdown with these sections; its pictures are drawn into ``folder``."""
-    parts = [f"# {markup.escape(title)}"]
+    parts = [f"# {escape_markdown(title)}"]
     for section in sections:
         if Surface.MARKDOWN in section.on:
             parts += [f"## {escaped(section.title)}", escaped(section.lead), markdown_of(section.blocks, folder)]
@@ -166,15 +167,15 @@ def _example_markdown(example: Example) -> str:
     parts = [f"Item {code(example.item)}{gold}:", "\n".join(fenced(example.question))]
     if example.rows:
         rows = [
-            [markup.escape(model), *(f"{code(answer)} {ended}" if answer else ended for answer, ended in answers)]
+            [escape_markdown(model), *(f"{code(answer)} {ended}" if answer else ended for answer, ended in answers)]
             for model, answers in example.rows
         ]
-        parts.append("\n".join(markup.table(["model", *example.head], rows)))
+        parts.append("\n".join(markdown_table(["model", *example.head], rows)))
     brief = {answer for _, answers in example.rows for answer, _ in answers}
     for readout, sides in example.texts:
         for side in sides[:2]:
             if " ".join(printable(side.text).split()) not in brief:
                 before, mark, after = pieces(side)
-                named = ", ".join(filter(None, (markup.escape(side.name), readout)))
+                named = ", ".join(filter(None, (escape_markdown(side.name), readout)))
                 parts += [f"{named}:", "\n".join(fenced(f"{before}⟦{mark}⟧{after}" if mark else before + after))]
     return "\n\n".join(parts)

@@ -38,7 +38,7 @@ from layercut.runs.settings import (
 )
 from layercut.runs.study import failures_in
 from layercut.runs.trackers import log_numbers
-from layercut.text.counting import counted
+from layercut.text import counted
 
 SWEEP, DIAGNOSIS, LAYERS = "sweep.json", "diagnose.json", "layers.json"  # result files of runs that are not evaluations
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"

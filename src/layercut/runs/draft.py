@@ -11,8 +11,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.prune import Estimated
 from layercut.runs.settings import FORMAT_VERSION, read_format
-from layercut.text.removal import Removal
-from layercut.text.tables import Printed
+from layercut.text import Printed, Removal
 
 DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""

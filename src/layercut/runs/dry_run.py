@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from layercut.runs.atomic import nearest_existing
 from layercut.runs.disk import size
-from layercut.text.counting import counted
+from layercut.text import counted
 
 ANSWER_BYTES = 1000  # of an answer on disk, with its text
 

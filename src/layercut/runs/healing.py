@@ -9,7 +9,7 @@ from typing import Any
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder, is_run
 from layercut.runs.settings import read_json, shown
-from layercut.text.counting import counted
+from layercut.text import counted
 
 HEAL = "heal"  # key in the settings of a run of heal
 CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ValidationError
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.settings import FORMAT_VERSION, read_format
-from layercut.text.removal import Removal, amount, format_layers
-from layercut.text.tables import Printed
+from layercut.text import Printed, Removal, amount, format_layers
 
 RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune

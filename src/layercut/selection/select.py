@@ -45,7 +45,7 @@ from layercut.tasks.selected_items import (
     selection_items,
     tell_shortfalls,
 )
-from layercut.text.counting import counted
+from layercut.text import counted
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel

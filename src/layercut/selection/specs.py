@@ -33,7 +33,7 @@ from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
-from layercut.text.counting import counted
+from layercut.text import counted
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle

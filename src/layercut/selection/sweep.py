@@ -40,8 +40,7 @@ from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Split
 from layercut.tasks.cells import Cell, announce_isolation, make_cells, slug
 from layercut.tasks.selected_items import merge_items, selection_items, tell_shortfalls
-from layercut.text.counting import counted
-from layercut.text.removal import format_layers
+from layercut.text import counted, format_layers
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -28,7 +28,7 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Questions, ask_under
-from layercut.text.counting import counted
+from layercut.text import counted
 
 Result = TypeVar("Result")
 

@@ -44,7 +44,7 @@ from layercut.surgery.shards import (
 )
 from layercut.surgery.trimming import follow_ids, is_left_out, trim_files
 from layercut.surgery.width import thin_config
-from layercut.text.numbers import parameters
+from layercut.text import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

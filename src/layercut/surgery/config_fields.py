@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
-from layercut.text.removal import format_layers
+from layercut.text import format_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

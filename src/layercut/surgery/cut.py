@@ -19,10 +19,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
 from layercut.surgery.plan import HEAD_COPY, CutPlan, origin_of
 from layercut.surgery.quantized import is_quantized
-from layercut.text.counting import counted
-from layercut.text.markup import escape, table
-from layercut.text.numbers import parameters
-from layercut.text.removal import format_layers
+from layercut.text import counted, escape, format_layers, parameters, table
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel

@@ -21,7 +21,7 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.structure import Structure, blueprint, structure_in, with_text_fields
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.plan import CutPlan
-from layercut.text.removal import format_layers
+from layercut.text import format_layers
 
 if TYPE_CHECKING:
     from torch import nn

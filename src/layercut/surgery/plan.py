@@ -23,8 +23,7 @@ from layercut.runs.json_text import check_fields
 from layercut.runs.settings import read_json
 from layercut.surgery.channels import Channels
 from layercut.surgery.vocabulary import Vocabulary
-from layercut.text.removal import format_layers, label_of
-from layercut.text.tables import Printed
+from layercut.text import Printed, format_layers, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

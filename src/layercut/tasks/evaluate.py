@@ -28,7 +28,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval, pass_at_k
 from layercut.evidence.program_classes import CLASS
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, generates
-from layercut.text.counting import counted
+from layercut.text import counted
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow

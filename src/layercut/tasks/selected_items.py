@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError
 from layercut.evidence.splits import items_hash
 from layercut.tasks.base import Split, Task
-from layercut.text.counting import counted
+from layercut.text import counted
 
 if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan

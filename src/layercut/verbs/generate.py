@@ -19,7 +19,7 @@ from layercut.healing.prompt_sources import (
 )
 from layercut.selection.specs import Removed, fits
 from layercut.settings import DecodingSettings, ModelSettings
-from layercut.text.counting import counted
+from layercut.text import counted
 from layercut.verbs.base import (
     PROMPTS,
     REMOVE,

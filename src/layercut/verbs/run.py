@@ -19,7 +19,7 @@ from layercut.selection.base import Context
 from layercut.selection.specs import LayerSpec, fits, parse_protected
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
-from layercut.text.counting import counted
+from layercut.text import counted
 from layercut.verbs import VERBS, verb_class
 from layercut.verbs.base import Flag, Out, ReportTo, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io

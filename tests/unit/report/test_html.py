@@ -27,7 +27,7 @@ from layercut.report.source import read_source
 from layercut.report.words import kept, readout_words
 from layercut.report.writers import ASSETS, inline, pieces
 from layercut.runs.directory import PAGE
-from layercut.text.numbers import number, p_value
+from layercut.text import number, p_value
 from tests.support.html_page import Page, read_page
 from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis, write_study, write_sweep
 from tests.support.run_builder import QUICKSTART, Result, build_run

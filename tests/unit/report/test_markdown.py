@@ -16,8 +16,7 @@ from layercut.report.comparison import comparison_tables
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation
 from layercut.runs.directory import RunFolder
-from layercut.text.markup import code, escape, fenced
-from layercut.text.numbers import p_value
+from layercut.text import code, escape, fenced, p_value
 from tests.support.run_builder import Result, build_run
 
 

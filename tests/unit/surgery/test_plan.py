@@ -7,7 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan, lost_since, parse_layers
-from layercut.text.removal import format_layers
+from layercut.text import format_layers
 
 if TYPE_CHECKING:
     from pathlib import Path

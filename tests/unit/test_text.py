@@ -1,16 +1,19 @@
-"""Numbers as people read them."""
+"""Numbers, layers and channels as people read them."""
+
+from __future__ import annotations
 
 import doctest
 
 import pytest
 
+from layercut import text
 from layercut.evidence.intervals import Estimate
-from layercut.text import numbers
-from layercut.text.numbers import p_value, parameters, with_interval
+from layercut.surgery.plan import parse_layers
+from layercut.text import amount, format_layers, label_of, p_value, parameters, with_interval
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(numbers).failed == 0
+    assert doctest.testmod(text).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,21 @@ def test_p_values(p, text):
 )
 def test_parameters(count, text):
     assert parameters(count) == text
+
+
+@pytest.mark.parametrize("layers", [(), (3,), (1, 2), (1, 2, 3), (0, 4, 5, 6, 9, 11, 12)])
+def test_layers_are_written_as_they_are_read(layers: tuple[int, ...]) -> None:
+    assert layers == () or parse_layers(format_layers(layers)) == layers
+
+
+@pytest.mark.parametrize(
+    ("layers", "mlp", "label", "words"),
+    [
+        ((), 0.0, "", "0 layers"),
+        ((4,), 0.0, "4", "1 layer"),
+        ((9, 6, 10), 0.1004, "6,9,10 mlp:0.1", "3 layers and 10 % of the MLP channels"),
+        ((), 0.2857, "mlp:0.286", "28.6 % of the MLP channels"),
+    ],
+)
+def test_layers_and_channels_stand_side_by_side(layers: tuple[int, ...], mlp: float, label: str, words: str) -> None:
+    assert (label_of(layers, mlp), amount(len(layers), mlp)) == (label, words)

@@ -1,1 +1,0 @@
-"""Format numbers, units and foreign text for readers."""
