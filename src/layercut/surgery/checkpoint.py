@@ -18,12 +18,9 @@ from layercut.models.tied import describe_copy, find_equal_head
 from layercut.models.weights import (
     EARLIER_PLANS_FILE,
     PLAN_FILE,
-    TensorEntry,
     TensorSpan,
-    architecture_of,
     read_config,
     read_header,
-    samples_of,
     stored_tensors,
 )
 from layercut.runs.atomic import new_directory, refuse_used
@@ -143,23 +140,6 @@ def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BY
     damaged.
     """
     return _prepare(Path(source), plan, max_shard_bytes).report
-
-
-def changed_since(source: Path, plan: CutPlan, cut: Path) -> list[TensorEntry] | None:
-    """Tensors of the checkpoint ``cut`` that differ from what ``cut_checkpoint`` would write; it reads samples of them.
-
-    None where it has tensors of other names, or another architecture.
-
-    Raises InputError: the plan does not fit the model, or it is no decoder; CheckpointError: files are missing or
-    damaged.
-    """
-    work = _prepare(Path(source), plan, MAX_SHARD_BYTES)
-    expected = {piece.name: piece for shard in work.shards for piece in shard.pieces}
-    stored = {piece.name: piece for piece in stored_tensors(cut)}
-    config = with_older_fields(read_config(cut))
-    if stored.keys() != expected.keys() or architecture_of(config) != architecture_of(work.config):
-        return None
-    return [piece.entry for name, piece in stored.items() if [*samples_of(piece)] != [*samples_of(expected[name])]]
 
 
 def cut_checkpoint(

@@ -123,10 +123,6 @@ class Task:
         """
         return ""
 
-    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
-        """Characters of a completion before its answer; None where there is none or the grader does not report it."""
-        return None
-
     def over_items(
         self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:

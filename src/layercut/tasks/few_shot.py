@@ -131,12 +131,6 @@ class FewShotTask(Task):
         """The right answer as the examples write it, for short answers."""
         return self.answer(sample.gold) if readout == "short" else ""
 
-    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
-        """Characters before the answer; None where there is none."""
-        if not self.find(text):
-            return None
-        return len(text) - len(text.lstrip()) if self.place is None else self.place(text)
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Guessing among the options, or always giving the most common right answer."""
         return guessing(samples, readout, ("accuracy",))

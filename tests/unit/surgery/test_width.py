@@ -13,7 +13,7 @@ from layercut.errors import InputError, VerificationError
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.surgery.channels import Channels
-from layercut.surgery.checkpoint import changed_since, cut_checkpoint, read_plans, with_earlier
+from layercut.surgery.checkpoint import cut_checkpoint, read_plans, with_earlier
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked, remove_layers
@@ -92,7 +92,6 @@ def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -
     assert plan.channels is not None and getattr(again.config, plan.channels.field) == plan.channels.width // 2
     stored = [*again.parameters(), *(one for name, one in again.named_buffers() if "correction" in name)]
     assert done.parameters_after == sum(one.numel() for one in stored)
-    assert changed_since(tmp_path / "whole", plan, tmp_path / "thin") == []
 
 
 def test_llama_equals_modules_sliced_by_hand() -> None:

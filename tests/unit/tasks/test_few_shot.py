@@ -301,17 +301,3 @@ def test_the_length_of_a_chain_can_be_fixed() -> None:
     asked = long.request(sample, "chain")
     assert isinstance(asked, GenerationRequest) and asked.max_new_tokens == 300
     assert long.settings()["max_new_tokens"] == "300" and "max_new_tokens" not in built_in("gsm_symbolic").settings()
-
-
-@pytest.mark.parametrize(
-    ("name", "readout", "text", "start"),
-    [
-        ("arithmetic", "short", "  19", 2),
-        ("arithmetic", "short", "nineteen", None),
-        ("gsm_symbolic", "chain", " 3 + 4 = 7. The answer is 7.", 26),
-        ("gsm_symbolic", "chain", " 3 + 4 = 7.", None),
-    ],
-)
-def test_where_the_answer_begins(name: str, readout: str, text: str, start: int | None) -> None:
-    task = built_in(name)
-    assert task.answer_start(task.samples("report", 1)[0], readout, text) == start  # type: ignore[arg-type]

@@ -87,10 +87,6 @@ class BoxedTask(RowsTask):
         """The right box for short answers; no chain of steps can be guessed."""
         return f"{_BOX}{sample.gold}}}" if readout == "short" else ""
 
-    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
-        """Characters before the last box that is closed."""
-        return last_box(text)[0] if last_boxed(text) else None
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Always giving the most common right answer of these samples."""
         return guessing(samples, readout, ("boxed", self.other_metric))

@@ -137,12 +137,6 @@ class ChoiceTask(SubjectsTask):
         """The letter, for short answers."""
         return grading.LETTERS[sample.gold_index] if readout == "short" else ""
 
-    def answer_start(self, sample: Sample, readout: Readout, text: str) -> int | None:
-        """Characters before the letter or the words that answer; None where there is no answer."""
-        find = grading.find_short if readout == "short" else grading.find_chain
-        match = find(text, sample.data["subject"].parts(sample.data["item"].doc)[1])
-        return None if match is None else match.start
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """1 / number of choices, averaged over the items; where letters are chosen, at least the share of the most
         common right letter. None for ``gold``."""

@@ -129,13 +129,6 @@ def test_the_same_in_a_thread_with_its_time_limit() -> None:
     assert float(str(found[3])) < 40
 
 
-def test_where_the_answer_begins() -> None:
-    task = load_task("math500", data="unread")
-    text = "We have \\boxed{1} and \\boxed{\\frac{3}{7}}."
-    assert task.answer_start(SAMPLE, "chain", text) == text.rindex("\\boxed") == last_box(text)[0]  # type: ignore[attr-defined]
-    assert task.answer_start(SAMPLE, "chain", "no box \\boxed{") is None  # type: ignore[attr-defined]
-
-
 def test_the_last_closed_box_of_any_text() -> None:
     draw = random.Random(0)
     for _ in range(2000):
