@@ -128,7 +128,7 @@ class PatientEngine(FakeEngine):
             )
             likeliest = " ?" if broken else piece
             nll, kl, rank = (12.0, 11.0, 4000) if broken else (0.1, 0.0, 1)
-            tokens.append(TokenDamage(piece, nll, 0.1, kl, rank, 1, likeliest, piece, 1.0))
+            tokens.append(TokenDamage(piece, nll, 0.1, kl, rank, 1, likeliest, piece))
         return Divergence(
             id=request.id,
             num_tokens=len(tokens),

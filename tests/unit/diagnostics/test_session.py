@@ -94,9 +94,7 @@ class Checkpoint(PatientEngine):
 
 
 def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
-    uncut = Checkpoint(
-        TokenDamage("1", 0.5, 0.5, 0, 1, 1, "1", "1", 1.0), TokenDamage("2", 0.25, 0.25, 0, 2, 2, "3", "3", 1.0)
-    )
+    uncut = Checkpoint(TokenDamage("1", 0.5, 0.5, 0, 1, 1, "1", "1"), TokenDamage("2", 0.25, 0.25, 0, 2, 2, "3", "3"))
     both = [
         SessionModel(name="uncut", source="uncut", plan=UNCUT, layers=UNCUT.kept, engine=lambda: uncut),
         SessionModel(name="healed", source="other", plan=UNCUT, layers=CUT.kept, engine=lambda: checkpoint),
@@ -105,17 +103,17 @@ def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
 
 
 def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> None:
-    own = Checkpoint(TokenDamage("1", 2, 2, 0, 7, 7, "9", "9", 1.0), TokenDamage("2", 1, 1, 0, 1, 1, "2", "2", 1.0))
+    own = Checkpoint(TokenDamage("1", 2, 2, 0, 7, 7, "9", "9"), TokenDamage("2", 1, 1, 0, 1, 1, "2", "2"))
     found = beside(own, tmp_path).damages("q", [REQUEST])["healed"]["a"]["tokens"]
     assert found[0] == {
         "text": "1", "nll": 2, "reference_nll": 0.5, "kl": None, "rank": 7, "reference_rank": 1, "likeliest": "9",
-        "reference_likeliest": "1", "overlap": 1.0,
+        "reference_likeliest": "1",
     }  # fmt: skip
     assert found[1]["reference_rank"] == 2
 
 
 def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
-    own = Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9", 1.0))
+    own = Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9"))
     with pytest.raises(InputError, match="healed tokenises text differently"):
         beside(own, tmp_path).damages("q", [REQUEST])
 
