@@ -41,9 +41,7 @@ from layercut.healing.settings import OBJECTIVES
 from layercut.healing.sft import HealingTrainer
 from layercut.models.loading import LoadedModel
 from layercut.runs.atomic import write_json
-from layercut.surgery.checkpoint import earlier_plans
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import decoder_layers, remove_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,14 +63,6 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
         raise unknown("divergence", kind, KINDS)
     log_a, log_b = (log_p, log_q) if kind == "forward-kl" else (log_q, log_p)
     return (log_a.exp() * (log_a - log_b)).sum(-1)
-
-
-def trim_teacher(teacher: PreTrainedModel, student: Path) -> None:
-    """Take the tokens from a teacher in memory that its student, a checkpoint, does not have: same ids, same logits."""
-    for plan in earlier_plans(student):
-        embeddings: Any = teacher.get_input_embeddings()  # type: ignore[no-untyped-call]
-        if plan.vocabulary is not None and len(embeddings.weight) == plan.vocabulary.size:
-            remove_layers(teacher, CutPlan(num_layers=len(decoder_layers(teacher)), vocabulary=plan.vocabulary))
 
 
 def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -102,7 +92,6 @@ class DistillTrainer(HealingTrainer):
     def options(cls, **material: Any) -> dict[str, Any]:
         """See HealingTrainer; raises InputError for a teacher with another vocabulary."""
         cut, teacher = material["cut"], material["teacher"]
-        trim_teacher(teacher, cut.source.path)
         check_teacher(cut.model, teacher)
         return {"teacher": teacher, "kind": OBJECTIVES[material["settings"].objective].divergence}
 

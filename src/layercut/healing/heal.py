@@ -34,7 +34,7 @@ from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.record import HealingRecord
 from layercut.healing.settings import METHODS, OBJECTIVES, RESPONSES, HealSettings, TrainSettings, named_in
-from layercut.healing.trainable import load_for_training, load_pair, make_trainable, remove_weights
+from layercut.healing.trainable import load_for_training, load_pair, load_teacher, make_trainable, remove_weights
 from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
@@ -237,7 +237,7 @@ def _heal_in_closed_form(
     from layercut.healing.seam import places_of, repair_seams
 
     began, train = time.monotonic(), settings.train
-    model, uncut = load_for_training(cut, train).model, load_for_training(teacher, train).model
+    model, uncut = load_for_training(cut, train).model, load_teacher(teacher, cut, train).model
     judge = judged_by(model, data)
     half = train.autocasts(has_bfloat16=has_bfloat16(cut))
     total = len(places_of(plan, train.seam)) * (len(data.train) + len(data.held_out))

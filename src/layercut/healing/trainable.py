@@ -23,8 +23,9 @@ from layercut.models.quiet import quiet_transformers
 from layercut.models.weights import read_config
 from layercut.progress import Say
 from layercut.runs.healing import MARKS
+from layercut.surgery.checkpoint import earlier_plans
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import decoder_layers
+from layercut.surgery.remove import decoder_layers, remove_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,17 @@ def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedMod
     return load_model(handle.source, dtype=dtype, device=device)
 
 
+def load_teacher(teacher: ModelHandle, cut: ModelHandle, settings: TrainSettings) -> LoadedModel:
+    """Load an original model, without the tokens that the pruned one does not have: same ids, same logits."""
+    loaded = load_for_training(teacher, settings)
+    for plan in earlier_plans(cut.source.path):
+        embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[no-untyped-call]
+        if plan.vocabulary is not None and len(embeddings.weight) == plan.vocabulary.size:
+            whole = CutPlan(num_layers=len(decoder_layers(loaded.model)), vocabulary=plan.vocabulary)
+            remove_layers(loaded.model, whole)
+    return loaded
+
+
 def load_pair(
     cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
 ) -> tuple[LoadedModel, LoadedModel | None]:
@@ -74,7 +86,7 @@ def load_pair(
     method = METHODS[train.method]
     if not train.goal.divergence:
         return load_for_training(cut, train), None
-    uncut = load_for_training(teacher, TrainSettings())
+    uncut = load_teacher(teacher, cut, TrainSettings())
     is_quantised = any("quantization_config" in read_config(handle.source.path) for handle in (cut, teacher))
     if method.base != "stored" or is_quantised or cut.settings.device != teacher.settings.device:
         return load_for_training(cut, train), uncut

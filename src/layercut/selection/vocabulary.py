@@ -73,7 +73,8 @@ def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
     configs = [config, *(read_object(path) for path in [folder / "generation_config.json"] if path.is_file())]
     tokenizer = _encoder(folder)
     files = [Path(part).expanduser() for part in files_in(text)]
-    used = {token for file in files if file.is_dir() for ids in used_in(folder, file).values() for token in ids}
+    notes = [note for file in files if file.is_dir() for note in used_in(folder, file).values()]
+    used = {token for note in notes for token in note["ids"]}
     required = {token for part in configs for token in ids_in(part)} | _tokens_of(tokenizer, texts_of_template(folder))
     return vocabulary_of(tokens, text, size, {token for token in required | used if token < size}, tokenizer)
 
@@ -114,12 +115,14 @@ class UsedTokens(NamedTuple):
     name: str  # of the task and readout
     num_used: int
     num_staying: int
+    are_greedy: bool  # and the answers' own tokens are among them, so that the same tokens win at every step
 
     def describe(self) -> str:
         """``all 2,345 tokens of prompts and answers of gsm8k (chain) stay, so greedy answers are the same``."""
         what = f"tokens of prompts and answers of {self.name}"
         if self.num_staying == self.num_used:
-            return f"all {self.num_used:,} {what} stay, so its greedy answers are the same"
+            same = ", so its greedy answers are the same" if self.are_greedy else ""
+            return f"all {self.num_used:,} {what} stay{same}"
         return f"{self.num_used - self.num_staying:,} of {self.num_used:,} {what} go, so some answers may differ"
 
 
@@ -161,17 +164,17 @@ def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage |
     if not source.is_dir():
         return [compare(f"texts of {source.name}", list(texts_of(source)))]
     used = [
-        UsedTokens(name, len(ids), sum(token in vocabulary.new_ids for token in ids))
-        for name, ids in used_in(folder, source).items()
+        UsedTokens(name, len(note["ids"]), sum(token in vocabulary.new_ids for token in note["ids"]), note["greedy"])
+        for name, note in used_in(folder, source).items()
     ]
     return [*(compare(name, texts) for name, texts in _texts_of_run(source)), *used]
 
 
-def used_in(folder: Path, run: Path) -> dict[str, list[int]]:
-    """Ids that a run's prompts and answers use, by task and readout; nothing of a run with another tokenizer."""
+def used_in(folder: Path, run: Path) -> dict[str, dict[str, Any]]:
+    """Notes on the tokens that a run's prompts and answers use, by task and readout; none of another tokenizer's."""
     notes = {name: note for name, note in RunFolder.open(run).notes.items() if name.startswith(USED_TOKENS)}
     own = file_sha256(folder / "tokenizer.json")
-    return {name.removeprefix(USED_TOKENS): note["ids"] for name, note in notes.items() if note["tokenizer"] == own}
+    return {name.removeprefix(USED_TOKENS): note for name, note in notes.items() if note["tokenizer"] == own}
 
 
 def _texts_of_run(folder: Path) -> Iterator[tuple[str, list[str]]]:

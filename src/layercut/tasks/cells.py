@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest
+from layercut.engine.base import Decoding, Engine, by_kind
 from layercut.engine.handle import ModelHandle, ServedModel
-from layercut.engine.prompts import encode, render
-from layercut.engine.rows import check_longest
+from layercut.engine.prompts import encode
+from layercut.engine.rows import check_longest, generation_row, scoring
 from layercut.errors import InputError
 from layercut.progress import OnProgress
 from layercut.progress.bars import Progressing, StageProgress
@@ -33,15 +33,15 @@ from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decid
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from transformers import PreTrainedTokenizerBase
 
     from layercut.runs.records import MetricRow
 
 FLAGS = {"removed": "remove", "limit": "limit", "readout": "readouts", "task": "tasks", "num_samples": "samples"}
 """Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
 USED_TOKENS = "tokens of "
-"""Name of a note, before a task and readout: ``ids`` of all tokens of its prompts and answers, and the SHA-256 of the
-``tokenizer`` whose ids they are. A vocabulary can be trimmed to them (``vocab:RUN``)."""
+"""Name of a note, before a task and readout: ``ids`` of all tokens of its prompts and answers, the SHA-256 of the
+``tokenizer`` whose ids they are, and whether the answers are ``greedy`` ones whose own tokens are known, so that a
+model with these tokens gives them again. A vocabulary can be trimmed to them (``vocab:RUN``)."""
 
 
 class Evaluated(NamedTuple):
@@ -272,29 +272,28 @@ def run_cells(
             outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
         rows.extend({**row, "selection_items": num_selected[index]} for row in outcome.metrics)
         if isinstance(model, ModelHandle) and plan.is_uncut:
-            used = _used_tokens(model.reader.tokenizer, cell, outcome.records)
-            folder.notes.put(USED_TOKENS + cell.label, {"tokenizer": model.tokenizer_hash, "ids": used})
+            _note_used_tokens(folder, model, cell, outcome.records, decoding)
     folder.write_metrics(rows, plan=written, size=model.size(plan), arm=arm)
 
 
-def _used_tokens(tokenizer: PreTrainedTokenizerBase, cell: Cell, records: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Ids of all tokens of whole prompts, chat template and worked examples included, and of what follows them."""
-    used: set[int] = set()
-    for sample, record in zip(cell.samples, records, strict=True):
-        request = cell.task.request(sample, cell.readout)
-        if isinstance(request, GenerationRequest):
-            answer = record.get("completion", "")
-            pairs = [(request.prompt, text) for text in ("", request.begins, answer, request.begins + answer)]
-        else:
-            prompts = request.prompts or [request.prompt] * len(request.continuations)
-            pairs = list(zip(prompts, request.continuations, strict=True))
-        for prompt, text in dict.fromkeys(pairs):
-            # A text is tokenised behind its prompt and alone: tokens at the seam may differ.
-            rendered = render(tokenizer, prompt)
-            used.update(encode(tokenizer, rendered.text + text, add_special_tokens=rendered.add_special_tokens))
-            if text:
-                used.update(encode(tokenizer, text, add_special_tokens=False))
-    return sorted(used)
+def _note_used_tokens(
+    folder: RunFolder, model: ModelHandle, cell: Cell, records: Sequence[Mapping[str, Any]], decoding: Decoding
+) -> None:
+    """Note the tokens of whole prompts, chat template and worked examples included, and of what follows them."""
+    reader = model.reader
+    requests = [cell.task.request(sample, cell.readout) for sample in cell.samples]
+    answered, scored = by_kind(requests)
+    used = {token for request in answered for token in generation_row(reader, request).prompt}
+    for request in scored:
+        for row in scoring(reader, request).rows:
+            used.update(row.tokens, *row.continuations)
+    for record in records:
+        used.update(record.get("tokens", ()))
+        # An answer is read again as text, which the tokenizer may split in another way than the model wrote it.
+        used.update(encode(reader.tokenizer, record.get("completion", ""), add_special_tokens=False))
+    greedy = decoding.is_greedy and bool(answered) and all("tokens" in record for record in records)
+    note = {"tokenizer": model.tokenizer_hash, "ids": sorted(used), "greedy": greedy}
+    folder.notes.put(USED_TOKENS + cell.label, note)
 
 
 def slug(text: str) -> str:

@@ -212,7 +212,7 @@ def ask_under(
             # All at once, because a task that runs programs runs them side by side.
             scores = part.task.grade_all(samples, readout, new)
             fresh = [
-                _record(part.task, readout, sample, answer, score)
+                _record(part.task, readout, sample, answer, score, has_tokens=plan.is_uncut)
                 for sample, answer, score in zip(samples, new, scores, strict=True)
             ]
             part.journals[readout][plan_numbers[plan.key]].append(fresh)
@@ -334,9 +334,15 @@ def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Re
 
 
 def _record(
-    task: Task, readout: Readout, sample: Sample, answer: Completion | Likelihoods, score: Score
+    task: Task,
+    readout: Readout,
+    sample: Sample,
+    answer: Completion | Likelihoods,
+    score: Score,
+    *,
+    has_tokens: bool = False,
 ) -> dict[str, Any]:
-    """One line of samples/<task>.<readout>.jsonl."""
+    """One line of samples/<task>.<readout>.jsonl, with the tokens of an answer where a vocabulary may need them."""
     record: dict[str, Any] = {
         "id": sample.id,
         "version": task.version,
@@ -357,7 +363,8 @@ def _record(
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
         }
-        return record | ({"num_close": answer.num_close} if answer.num_close else {})
+        record |= {"num_close": answer.num_close} if answer.num_close else {}
+        return record | ({"tokens": list(answer.tokens)} if has_tokens and answer.tokens else {})
     return record | {
         "options": [sample.gold] if readout == "gold" or not sample.options else list(sample.options),
         "log_likelihoods": list(answer.log_likelihoods),

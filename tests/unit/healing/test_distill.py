@@ -16,12 +16,14 @@ import torch
 from layercut.engine import generating, probe
 from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, Under
 from layercut.engine.decoding import DecodingPool
+from layercut.engine.handle import ModelHandle
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.healing import distill
 from layercut.healing.examples import Data, encode_example
 from layercut.healing.settings import TrainSettings
 from layercut.models.loading import LoadedModel
+from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions
 from tests.support.healing import record, tiny_data, tiny_records
@@ -46,11 +48,10 @@ from layercut.healing.distill import (
     check_teacher,
     divergence,
     repetition,
-    trim_teacher,
 )
 from layercut.healing.examples import bare
 from layercut.healing.sft import Trained
-from layercut.healing.trainable import make_trainable
+from layercut.healing.trainable import load_teacher, make_trainable
 from tests.support.training import curve_of, small_settings, train_tiny
 from tests.support.vocabularies import write_model
 
@@ -319,8 +320,8 @@ def test_a_teacher_with_other_tokens_is_refused() -> None:
 def test_a_checkpoint_with_fewer_tokens_is_healed(tmp_path: Path, objective: str) -> None:
     whole = write_model("bytes", tmp_path / "whole")
     small = layercut.cut(whole, "2 vocab:ascii", tmp_path / "small", verify=False)
-    teacher = AutoModelForCausalLM.from_pretrained(whole)
-    trim_teacher(teacher, small)
+    handles = [ModelHandle(ModelSettings(model=str(folder), device="cpu")) for folder in (whole, small)]
+    teacher = load_teacher(*handles, TrainSettings()).model
     plan = CutPlan.load(small / "plan.json")
     assert plan.vocabulary is not None
     kept = torch.tensor(plan.vocabulary.kept)
@@ -334,3 +335,20 @@ def test_a_checkpoint_with_fewer_tokens_is_healed(tmp_path: Path, objective: str
     )  # fmt: skip
     (entry,) = json.loads((healed / "plan.json").read_text())["healing"]
     assert entry["vocabulary"] == plan.vocabulary.key and entry["steps"] == 2
+
+
+def test_a_seam_is_solved_with_the_teachers_rows_of_the_tokens_that_stay(tmp_path: Path) -> None:
+    """The same texts in the same tokens under other ids: the folded matrices are those of the whole vocabulary."""
+    whole = write_model("bytes", tmp_path / "whole")
+    (tmp_path / "prompts.txt").write_text("Write a test.\nName the layers.\nAdd two and three.\n")
+    matrices = []
+    for name, what in (("all", "2"), ("some", "2 vocab:ascii")):
+        small = layercut.cut(whole, what, tmp_path / name, verify=False)
+        healed = layercut.heal(
+            small, teacher=whole, prompts=tmp_path / "prompts.txt", method="seam", finished_only=False, held_out=0.0,
+            max_new_tokens=8, device="cpu", out=tmp_path / f"healed-{name}",
+        )  # fmt: skip
+        model = AutoModelForCausalLM.from_pretrained(healed)
+        matrices.append({name: weight for name, weight in model.named_parameters() if "layers" in name})
+    assert matrices[0].keys() == matrices[1].keys()
+    assert all(torch.allclose(matrices[0][name], matrices[1][name], atol=1e-5) for name in matrices[0])

@@ -80,13 +80,17 @@ def test_a_plan_of_tokens_is_for_files(bytes_model: Path) -> None:
 def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
     run = layercut.evaluate(bytes_model, "copy", readouts="short", limit=4, device="cpu", out=tmp_path / "run").folder
     own = choose_vocabulary(bytes_model, f"600+{run}")
-    ((name, used),) = used_in(bytes_model, run).items()
+    ((name, note),) = used_in(bytes_model, run).items()
+    used = note["ids"]
     questions = json.loads((run / "samples" / "copy.short.jsonl").read_text().split("\n")[0])["question"]
     encode = Tokenizer.from_file(str(bytes_model / "tokenizer.json")).encode
     assert name == "copy (short)" and set(encode(questions).ids) - {1} < set(used) <= set(own.kept)
     *_, whole = cover(bytes_model, own, run)
     *_, part = cover(bytes_model, choose_vocabulary(bytes_model, "latin"), run)
-    assert whole == UsedTokens("copy (short)", len(used), len(used)) and "answers are the same" in whole.describe()
+    assert whole == UsedTokens("copy (short)", len(used), len(used), are_greedy=True)
+    assert "answers are the same" in whole.describe()
+    for record in RunFolder.open(run).records("copy", "short"):
+        assert len(record["tokens"]) == record["num_new_tokens"] and set(record["tokens"]) <= set(used)
     assert isinstance(part, UsedTokens) and ("some answers may differ" in part.describe()) == (part[2] < part[1])
     small = layercut.cut(bytes_model, f"vocab:600+{run}", tmp_path / "small")
     again = layercut.evaluate(small, "copy", readouts="short", limit=4, device="cpu", out=tmp_path / "again").folder
@@ -95,3 +99,15 @@ def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
     ]
     assert answers[0] == answers[1]
     assert used_in(small, run) == {}, "ids of another tokenizer"
+
+
+def test_only_greedy_answers_of_known_tokens_are_said_to_stay(bytes_model: Path, tmp_path: Path) -> None:
+    """Drawn answers and scores of options are sums over the whole vocabulary, which is smaller then."""
+    drawn = layercut.evaluate(
+        bytes_model, "copy", readouts="short", limit=2, device="cpu", temperature=0.8, out=tmp_path / "drawn"
+    )
+    ranked = layercut.evaluate(bytes_model, "copy", readouts="rank", limit=2, device="cpu", out=tmp_path / "ranked")
+    for run in (drawn.folder, ranked.folder):
+        *_, used = cover(bytes_model, choose_vocabulary(bytes_model, f"600+{run}"), run)
+        assert isinstance(used, UsedTokens) and used.num_staying == used.num_used and not used.are_greedy
+        assert "answers are the same" not in used.describe()
