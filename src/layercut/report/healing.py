@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from layercut.report import charts
 from layercut.report.elements import Block, Figure, Panel, Section, bullets, keys
 from layercut.report.table import Table, texts
 from layercut.runs.environment import hide_home
-from layercut.runs.healing import ACCURACY, CHECKPOINT, ON_POLICY, healing_lines, is_graded
+from layercut.runs.healing import CHECKPOINT, ON_POLICY, healing_lines, is_graded
 from layercut.runs.records import read_records
 from layercut.text import counted, escaped, format_layers, with_interval
 
@@ -23,7 +22,6 @@ Line = Mapping[str, Any]
 """A line of the loss curve, or the entry of a healing in plan.json."""
 PLOT = "report.png"
 _POINTS = 60  # most points of the training loss in the plot; of more steps, each point is a mean
-_QUESTIONS = re.compile(r"(?P<task>.+) \((?P<readout>.+), n=(?P<n>\d+)\)")
 _ANSWERS = {
     "self": "the original model's own answers",
     "original": "the data's answers",
@@ -47,7 +45,7 @@ def healing(source: Source) -> Section | None:
         name="healing",
         title="Method and training data",
         lead=f"{removed.capitalize()}; {how}, on {data}. Original model: {hide_home(str(entry['teacher']))}.",
-        blocks=(bullets(map(escaped, healing_lines(entry, rows=False))), _facts(entry)),
+        blocks=(bullets(map(escaped, healing_lines(entry))), _facts(entry)),
     )
 
 
@@ -73,58 +71,49 @@ def training(source: Source) -> Section | None:
         return None
     curve = read_records(source.own_runs["healing"].path / CHECKPOINT / entry["loss_curve"])
     blocks: list[Block] = [figure] if (figure := _figure(entry, curve)) else []
-    if evaluations := [line for line in curve if "held_out_loss" in line]:
-        scores = [dict(_scores(entry, line)) for line in evaluations]
-        names = list(dict.fromkeys(name for line in scores for name in line))
-        heads, start = ["step"], [[str(line["step"])] for line in evaluations]
-        note = "Answers in % with 95 % intervals; they do not decide when training stops." if names else ""
-        if not is_graded(entry):
-            heads.append(f"held-out loss, n={entry['num_held_out']}")
-            start = [[*cells, f"{line['held_out_loss']:.4f}"] for cells, line in zip(start, evaluations, strict=True)]
-            note = f"Held-out loss: mean over the held-out examples, in nats a token. {note}".rstrip()
-        rows = [
-            [*cells, *(with_interval(line[name]) if name in line else "" for name in names)]
-            for cells, line in zip(start, scores, strict=True)
-        ]
-        columns = texts(*heads, *names, numeric=[*heads, *names])
+    if is_graded(entry):
+        rows = [[str(step), with_interval(share)] for step, share in _held_out(entry, curve).items()]
+        head, note = "held out", "Answers in % with 95 % intervals; they do not decide when training stops."
+    else:
+        rows = [[str(line["step"]), f"{line['held_out_loss']:.4f}"] for line in curve if "held_out_loss" in line]
+        head, note = "held-out loss", "Held-out loss: mean over the held-out examples, in nats a token."
+    if rows:
+        heads = ("step", f"{head}, n={entry['num_held_out']}")
+        columns = texts(*heads, numeric=heads)
         blocks += [Table(name="evaluations", caption="Evaluations", columns=columns, rows=rows), note]
     return Section(name="training", title="While it trained", blocks=blocks) if blocks else None
 
 
-def _scores(entry: Line, line: Line) -> Iterator[tuple[str, Estimate]]:
-    """Names and values of the held-out questions of an evaluation."""
-    if is_graded(entry) and "held_out_loss" in line:
-        n = entry["num_held_out"]
-        yield f"held out, n={n}", proportion_interval(round((1 - line["held_out_loss"]) * n), n)
-    for name, share in line.items():
-        if name.startswith(ACCURACY) and (about := _QUESTIONS.fullmatch(name.removeprefix(ACCURACY))):
-            label = f"held out: {about['task']} {about['readout']}, n={about['n']}"
-            yield label, proportion_interval(round(share * int(about["n"])), int(about["n"]))
+def _held_out(entry: Line, curve: Sequence[Line]) -> dict[int, Estimate]:
+    """Shares of held-out prompts that were answered right, by step."""
+    n = entry["num_held_out"]
+    evaluated = [line for line in curve if "held_out_loss" in line]
+    return {line["step"]: proportion_interval(round((1 - line["held_out_loss"]) * n), n) for line in evaluated}
 
 
 def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
-    """Losses over the steps, and shares of right answers where questions were asked; None where nothing was trained."""
+    """Losses over the steps, or shares of right answers of a graded training; None where nothing was trained."""
     if not curve:
         return None
-    losses, scores = [], []
     if is_graded(entry):
-        drawn = "answers drawn in training"
-        scores += [charts.point((100 * share, None, None), drawn, x=step) for step, share in _means(curve, "reward")]
+        drawn, name = "answers drawn in training", f"held out, n={entry['num_held_out']}"
+        points = [charts.point((100 * share, None, None), drawn, x=step) for step, share in _means(curve, "reward")]
+        points += [charts.point(share, name, 100, x=step) for step, share in _held_out(entry, curve).items()]
+        y_title, reach = "right, %", (-4.0, 104.0)
     else:
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
-        for name, values in (("training loss", _means(curve, "loss")), ("held-out loss", held_out)):
-            losses += [charts.point((loss, None, None), name, x=step) for step, loss in values]
-    scores += [charts.point(value, name, 100, x=line["step"]) for line in curve for name, value in _scores(entry, line)]
-    colours = charts.colours(point["series"] for point in [*losses, *scores])
-    panels = []
-    if losses:
-        panels.append(_panel(losses, "nats a token", charts.reach([point["y"] for point in losses]), colours))
-    if scores:
-        panels.append(_panel(scores, "right, %", (-4.0, 104.0), colours))
+        values = {"training loss": _means(curve, "loss"), "held-out loss": held_out}
+        points = [charts.point((loss, None, None), name, x=step) for name in values for step, loss in values[name]]
+        y_title, reach = "nats a token", charts.reach([point["y"] for point in points])
+    if not points:
+        return None
+    colours = charts.colours(point["series"] for point in points)
+    last = max(1, *(point["x"] for point in points))
+    spec = charts.curves(points, x_title="step", y_title=y_title, x=(0, last), y=reach, colours=colours, height=170)
     return Figure(
         name="healing",
         title="While it trained",
-        panels=panels,
+        panels=[Panel(spec=spec, title="", label=f"Line plot over the steps: {y_title}.")],
         caption="",
         legend=keys(colours),
         columns=1,
@@ -138,10 +127,3 @@ def _means(curve: Sequence[Line], name: str) -> list[tuple[int, float]]:
     width = max(1, -(-len(steps) // _POINTS))
     parts = [steps[start : start + width] for start in range(0, len(steps), width)]
     return [(part[-1]["step"], fmean(line[name] for line in part)) for part in parts]
-
-
-def _panel(points: Sequence[Line], y_title: str, reach: tuple[float, float], colours: Mapping[str, str]) -> Panel:
-    names, last = {point["series"] for point in points}, max(1, *(point["x"] for point in points))
-    own = {name: colour for name, colour in colours.items() if name in names}
-    spec = charts.curves(points, x_title="step", y_title=y_title, x=(0, last), y=reach, colours=own, height=170)
-    return Panel(spec=spec, title="", label=f"Line plot over the steps: {y_title}.")

@@ -16,7 +16,6 @@ CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"
 ANSWER_TOKENS, MARK = "answer_tokens", "mark"
 """Names of the answer tokens that a training learned from in all, and of those that it had learned from at a mark."""
 
-ACCURACY = "accuracy of "  # begins the names of accuracies on held-out questions in the loss curve
 ON_POLICY = "on-policy"
 """The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""
 
@@ -46,22 +45,13 @@ def entries_of(run: RunFolder) -> list[dict[str, Any]]:
     return entries
 
 
-def healing_lines(entry: Mapping[str, Any], *, rows: bool = True) -> list[str]:
-    """The training data, what came of it and what was checked.
-
-    Args:
-        entry: of ``healing`` in plan.json.
-        rows: whether each evaluation has a line of its own; a report has a table of these.
-    """
+def healing_lines(entry: Mapping[str, Any]) -> list[str]:
+    """The training data, what came of it and what was checked, of an entry of ``healing`` in plan.json."""
     lines = [_trained_on(entry)]
     losses, name = entry.get("held_out_loss", {}), held_out_name(entry)
     if "best" in losses:
         before = f"{held_out_value(entry, losses['before'])} before training, " if "before" in losses else ""
         lines.append(f"{name}: {before}{held_out_value(entry, losses['best'])} at its best")
-    lines += [
-        f"step {look['step']}: " + ", ".join(f"{name} {100 * look[name]:.0f} %" for name in look if name != "step")
-        for look in (entry.get("looks", []) if rows else [])
-    ]
     lines += entry.get("seams", [])
     return [*lines, *(f"checked: {text}" for text in entry["checked"])]
 

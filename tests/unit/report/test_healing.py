@@ -24,16 +24,13 @@ def entry(**more: Any) -> dict[str, Any]:
 
 def trained(**more: Any) -> dict[str, Any]:
     losses = {"before": 2.0, "last": 1.5, "best": 1.25}
-    looks = [{"step": 200, "accuracy of copy (short, n=8)": 0.875}]
-    return entry(
-        held_out_loss=losses, steps=200, tokens=9_000, seconds=3.5, loss_curve="healing_loss.jsonl", looks=looks, **more
-    )
+    return entry(held_out_loss=losses, steps=200, tokens=9_000, seconds=3.5, loss_curve="healing_loss.jsonl", **more)
 
 
 def curve() -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = [{"step": 0, "held_out_loss": 2.0, "accuracy of copy (short, n=8)": 0.25}]
+    lines: list[dict[str, Any]] = [{"step": 0, "held_out_loss": 2.0}]
     lines += [{"step": step, "loss": 2 - step / 200} for step in range(1, 201)]
-    return [*lines, {"step": 200, "held_out_loss": 1.25, "accuracy of copy (short, n=8)": 0.875}]
+    return [*lines, {"step": 200, "held_out_loss": 1.25}]
 
 
 def healed(tmp_path: Path, entries: list[dict[str, Any]], lines: list[dict[str, Any]], **settings: Any) -> Path:
@@ -60,20 +57,19 @@ def rows(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line.startswith("|")]
 
 
-def test_a_training_is_shown_with_its_losses_and_answers_over_the_steps(tmp_path: Path) -> None:
+def test_a_training_is_shown_with_its_losses_over_the_steps(tmp_path: Path) -> None:
     folder = healed(tmp_path, [trained()], curve())
     written = write_reports(folder)
     text = written["report"].read_text()
     assert text.startswith("# Healing of cut-3\n\n## Method and training data\n\nLayers 3-5 removed; lora, sft, ")
     assert "2.0000 before training, 1.2500 at its best" in text
     assert rows(text, "While it trained") == [
-        ["step", "held-out loss, n=10", "held out: copy short, n=8"],
-        ["---:", "---:", "---:"],
-        ["0", "2.0000", "25 [7, 59]"],  # Wilson
-        ["200", "1.2500", "88 [53, 98]"],
+        ["step", "held-out loss, n=10"],
+        ["---:", "---:"],
+        ["0", "2.0000"],
+        ["200", "1.2500"],
     ]
     assert ["left out", "unfinished 4, hold report items 2"] in rows(text, "Method and training data")
-    assert "step 200: accuracy" not in text, "the table has it"
     assert "## Rounds" not in text
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
     before = written["report"].read_bytes()
