@@ -1,7 +1,7 @@
-"""Faults at every door: damaged and hostile files, names and arguments, kill -9, and disks that are full or read-only.
+"""Faults: damaged and hostile files, plans and arguments, kill -9, and disks that are full or read-only.
 
     python benchmarks/faults.py            # some minutes; full disks need root, and are left out without
-    python benchmarks/faults.py --only study --show
+    python benchmarks/faults.py --only kill --show
 
 A fault is held if the command ends by itself with one line of error (exit 1 or 2) or does its work (exit 0), writes
 no traceback and nothing raw to the terminal, and stays within its time and memory. After a kill or a full disk, files
@@ -54,14 +54,7 @@ def main() -> None:
     asked = parser.parse_args()
     doors = {
         "data": data_faults,
-        "prompts": prompt_faults,
-        "calibration": calibration_faults,
         "plan": plan_faults,
-        "study": study_faults,
-        "YAML": yaml_faults,
-        "headers": header_faults,
-        "server": server_faults,
-        "patterns": pattern_faults,
         "run folder": run_folder_faults,
         "arguments": argument_faults,
         "kill": kill_faults,
@@ -251,37 +244,6 @@ def data_faults(work: Path) -> Iterator[Fault]:
     yield from file_faults(work, "data", good, "question", command)
 
 
-def prompt_faults(work: Path) -> Iterator[Fault]:
-    good = [{"prompt": f"What is {i} + 1?"} for i in range(4)]
-    out = (work / "runs" / f"prompts-{number}" for number in range(1000))
-
-    def command(file: Path) -> list[Any]:
-        flags = ["--max-new-tokens", 2, "--device", "cpu"]
-        return ["generate", work / "tiny", "--prompts", file, "--out", next(out), *flags]
-
-    yield from file_faults(work, "prompts", good, "prompt", command)
-
-
-def calibration_faults(work: Path) -> Iterator[Fault]:
-    good = [{"text": f"It was {i} degrees below zero that morning."} for i in range(4)]
-    out = (work / "runs" / f"calibration-{number}" for number in range(1000))
-
-    def command(file: Path) -> list[Any]:
-        flags = [
-            "--criterion",
-            "block_influence",
-            "--remove",
-            "1 layer",
-            "--calibration-texts",
-            5000,
-            "--device",
-            "cpu",
-        ]
-        return ["select", work / "tiny", "--calibration", file, "--out", next(out), *flags]
-
-    yield from file_faults(work, "calibration", good, "text", command)
-
-
 def plan_faults(work: Path) -> Iterator[Fault]:
     good = {"format_version": 1, "num_layers": 6, "removed": [5], "criterion": "reverse", "model": None, "scores": {}}
     good |= {"model_hash": None, "settings": {}, "kept": [0, 1, 2, 3, 4]}
@@ -335,166 +297,6 @@ def plan_faults(work: Path) -> Iterator[Fault]:
         "[/x]",
     ):
         yield f"--remove {spec[:20]}", lambda spec=spec: layercut("cut", work / "tiny", f"--remove={spec}", "--dry-run")
-
-
-def study_faults(work: Path) -> Iterator[Fault]:
-    file = work / "bad.yaml"
-    laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
-    texts = {
-        "empty": "",
-        "list": "- a",
-        "binary": "\x01\x02",
-        "tab": "model:\n\t- x",
-        "deep": DEEP,
-        "deep blocks": "".join(" " * n + "a:\n" for n in range(3000)),
-        "billion laughs": laughs + "model: *a11\n",
-        "wide aliases": "a: &a [" + "x," * 9000 + "]\nb: [" + "*a," * 9000 + "]\n",
-        "itself": "model: &a [*a]\n",
-        "python object": "model: !!python/object/apply:os.system [id]\n",
-        "long number": f"seed: {'9' * 5000}\n",
-        "date": "model: 2024-99-99\n",
-        "half pair": 'model: "\\ud83d"\n',
-        "two documents": "a: 1\n---\nb: 2\n",
-        "unhashable key": "[a]: 1\n",
-        "merge": "<<: 3\n",
-    }
-    changes: dict[str, Any] = {}
-    for hostile in (
-        *HOSTILE[:-2],
-        "a\nb",
-        "x" * 300,
-        "../x",
-        ".hidden",
-        "",
-        "uncut",
-        "a/b",
-        "\u202ereversed",
-        "a\x00b",
-    ):
-        changes[f"plan name {hostile[:20]!r}"] = {"plans": {hostile: "reverse:1"}}
-        changes[f"arm name {hostile[:20]!r}"] = {"healing": [{"name": hostile, "prompts": "task:copy"}]}
-        changes[f"criterion name {hostile[:20]!r}"] = {
-            "criteria": [{"criterion": "random", "name": hostile}],
-            "depths": [1],
-        }
-        changes[f"task {hostile[:20]!r}"] = {"tasks": [hostile]}
-        changes[f"key {hostile[:20]!r}"] = {hostile: 1}
-        changes[f"plan {hostile[:20]!r}"] = {"plans": {"a": hostile}}
-    harmless = {f"{kind} name {name!r}" for kind in ("plan", "arm", "criterion") for name in HOSTILE[2:5]}
-    harmless |= {"criterion name ''"}
-    for name in ("../x:y", "os:system", "antigravity:x", "x:y:z", ":x", "x:", "a b:c"):
-        changes[f"code as task {name}"] = {"tasks": [name]}
-        changes[f"code as criterion {name}"] = {"criteria": [name], "depths": [1]}
-        changes[f"code as plan {name}"] = {"plans": {"a": f"{name}:1"}}
-    changes["depth of 5000 digits"] = {"depths": ["9" * 5000], "criteria": ["reverse"]}
-    changes["share of 5000 digits"] = {"depths": ["9" * 5000 + "%"], "criteria": ["reverse"]}
-    changes["trust_remote_code"] = {"trust_remote_code": True}
-    for key in ("model", "tasks", "plans", "seed", "seeds", "depths", "criteria", "healing", "decoding", "batch_size"):
-        for value in ([], {}, "", 0, -1, True, [None], [[]], {"a": {}}, 1e400, "\x1b[2J"):
-            changes[f"{key}: {value!r}"] = {key: value}
-    loose = {"seed: 0", "plans: {}", "plans: []", "seed: -1"}
-    for name, text in texts.items():
-
-        def attempt(text: str = text) -> str:
-            file.write_text(text)
-            return layercut("run", file, "--dry-run")
-
-        yield name, attempt
-    for name, change in changes.items():
-
-        def changed(name: str = name, change: dict[str, Any] = change) -> str:
-            file.write_text(yaml.safe_dump(study_of(work, **change) if "key" not in name else study_of(work) | change))
-            optional = any(name.startswith(f"{key}: ") for key in ("criteria", "healing", "decoding", "depths"))
-            return layercut("run", file, "--dry-run", must_fail=not (name in harmless | loose or optional))
-
-        yield name, changed
-
-
-def yaml_faults(work: Path) -> Iterator[Fault]:
-    """Hostile YAML as a study, and as config.yaml of a run that three verbs read."""
-    from tests.unit.runs.test_yaml_text import HOSTILE as TEXTS
-
-    run = work / "hostile" / "x"
-    verbs = {"compare": ["compare", run, run], "report": ["report", run], "ls": ["ls", run.parent]}
-    for name, (text, _) in TEXTS.items():
-        for verb, command in {"run": ["run", run / "config.yaml", "--dry-run"], **verbs}.items():
-
-            def attempt(text: str = text, command: list[Any] = command) -> str:
-                shutil.rmtree(run.parent, ignore_errors=True)
-                shutil.copytree(work / "finished" / "x" / "uncut", run)
-                (run / "config.yaml").write_text(text)
-                return layercut(*command, must_fail=command[0] != "ls")
-
-            yield f"{verb} with {name}", attempt
-
-
-def header_faults(work: Path) -> Iterator[Fault]:
-    """Headers that lie, of GGUF and safetensors, and indices of shards."""
-    from tests.support import hostile_headers
-
-    cut = ["--remove", 1, "--out", work / "cut-of-hostile"]
-    for name, content in hostile_headers.GGUF.items():
-
-        def gguf(content: bytes = content) -> str:
-            (work / "a.gguf").write_bytes(content)
-            return layercut("cut", work / "a.gguf", *cut)
-
-        yield f"GGUF, {name}", gguf
-    for file in ("model.safetensors", "model.safetensors.index.json"):
-        contents = hostile_headers.INDEX if "index" in file else hostile_headers.SAFETENSORS
-        for name, content in contents.items():
-
-            def folder(file: str = file, content: bytes = content) -> str:
-                shutil.rmtree(work / "lies", ignore_errors=True)
-                shutil.copytree(work / "tiny", work / "lies")
-                (work / "lies" / "model.safetensors").unlink()
-                (work / "lies" / file).write_bytes(content)
-                return layercut("cut", work / "lies", *cut)
-
-            yield f"{file}, {name}", folder
-
-
-def server_faults(work: Path) -> Iterator[Fault]:
-    """Replies that an OpenAI-compatible server does not give."""
-    from tests.support.fake_server import Served, serving
-    from tests.unit.engine.test_openai import BAD_LOG_PROBABILITIES, BAD_TEXTS
-
-    out = (work / "runs" / f"served-{number}" for number in range(1000))
-    for readout, replies in {"short": BAD_TEXTS, "rank": BAD_TEXTS | BAD_LOG_PROBABILITIES}.items():
-        for name, reply in replies.items():
-
-            def attempt(readout: str = readout, reply: bytes = reply) -> str:
-                with serving(Served(answer=lambda body: "1", raw=reply)) as served:
-                    flags = ["--engine", "openai", "--base-url", served.url, "--tasks", "arithmetic", "--limit", 2]
-                    flags += ["--readouts", readout, "--out", next(out)]
-                    return layercut("eval", "m", *flags, *(["--tokenizer", work / "tiny"] if readout == "rank" else []))
-
-            yield f"{readout}, {name}", attempt
-
-
-def pattern_faults(work: Path) -> Iterator[Fault]:
-    """Patterns of the grade regex: some are none, some do not end on what the model writes."""
-    patterns = {
-        "(": True,
-        "(" * 5000 + ")" * 5000: True,
-        "a{99999999999}": True,
-        "(?<=a+)b": True,
-        "[": True,
-        "\\": True,
-    }
-    patterns |= dict.fromkeys(
-        (r"^(\w+\s?)*$", r"(.|\n|.)*\Z!", r"((a*)*)*$", r"(?:.?){500}!$", "", r"\1x", r"(?R)"), False
-    )
-    for number, (pattern, fails) in enumerate(patterns.items()):
-
-        def attempt(number: int = number, pattern: str = pattern, fails: bool = fails) -> str:
-            file = work / f"pattern-{number}.jsonl"
-            rows = [{"text": f"It is {n}", "answer": pattern, "grade": "regex"} for n in range(2)]
-            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            flags = ["--device", "cpu", "--out", work / "runs" / f"pattern-{number}"]
-            return layercut("eval", work / "tiny", "--tasks", file, *flags, must_fail=fails)
-
-        yield f"{pattern:.30}", attempt
 
 
 def run_folder_faults(work: Path) -> Iterator[Fault]:

@@ -23,7 +23,7 @@ _FEWEST_ROWS = 4
 """One row is a product with a vector, and for two and three MKL reads faster weights that are not packed."""
 _FEWEST_WEIGHTS = 2**16
 """256 kB in float32. Smaller ones gain as well where a step has read other weights in between, as all layers of a model
-do (``benchmarks/weight_order.py``); below this the call itself is most of the time."""
+do; below this the call itself is most of the time."""
 _ROWS = 256  # rows for which oneDNN chooses the order: with it, every number of rows was fast
 
 
