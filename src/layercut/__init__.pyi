@@ -272,7 +272,7 @@ def cut(
         trust_remote_code: Run model code that travels with the checkpoint.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
-        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.
         keep: Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms it on others.
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
@@ -352,7 +352,7 @@ def evaluate(
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         tasks: Task names, separated by commas; NAME:5 asks with five worked examples.
         suite: In place of tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997).
-        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Run folder; runs/<model>-<plan> if left out.
         readouts: rank, gold, token, short, chain; those that a task reads out by itself if left out.
         limit: At most this many items of each task; shown in every table.
@@ -439,7 +439,7 @@ def generate(
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between.
         prompt: A prompt; may be repeated. Answers are printed.
-        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a or the plan.json of a search.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Folder to write to.
         preset: paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, hub data sets shuffled through 500,000 rows, where not said otherwise.
         data: Local data of a task: gsm8k=PATH. May be repeated.

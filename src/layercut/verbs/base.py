@@ -17,16 +17,13 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import model_validator
 from pydantic.fields import FieldInfo
 
-from layercut.base_settings import Names, Seed, Settings, Share
+from layercut.base_settings import Settings
 from layercut.errors import InputError, unknown
-from layercut.runs.trackers import TRACKERS, tracking
+from layercut.runs.trackers import tracking
 from layercut.selection.specs import LayerSpec
-from layercut.settings import TaskSettings
-from layercut.tasks import TASKS
-from layercut.tasks.suites import asked_tasks, check_tasks, with_data
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -118,6 +115,25 @@ class Verb(Settings, arbitrary_types_allowed=True):
     """True if tasks may run programs that the model writes: the verb takes ``--unsafe-exec``."""
     HIDDEN: ClassVar[str] = ""  # options of the command line that ``--help`` does not show, of json and unsafe_exec
 
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Refuse fields that contradict each other. Raises InputError."""
+
+    def fit(self) -> None:
+        """Refuse what the model's config does not allow: layers that it lacks. Weights are not read; InputError."""
+
+    @property
+    def run_folder(self) -> Path:
+        """The run folder: ``out``, or one that is called by the verb and the model."""
+        from layercut.tasks.cells import slug
+
+        fields: Any = self
+        return fields.out or Path("runs", slug(f"{self.VERB}-{fields.model.model}"))
+
     def run(self, io: Io) -> Any:
         """Do it, reports included."""
         raise NotImplementedError
@@ -176,9 +192,6 @@ class Verb(Settings, arbitrary_types_allowed=True):
         names: tuple[str, ...] = getattr(self, "report_to", ())
         return tracking(names, str(getattr(self, "out", None) or self.VERB), self.flat()) if names else nullcontext()
 
-    def fit(self) -> None:
-        """Check what needs the model's config: layers that it has. Weights are not read. Raises InputError."""
-
 
 @cache
 def slots(kind: type[Verb]) -> dict[str, Slot]:
@@ -221,100 +234,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Path | LayerSpec) else value
-
-
-def _pairs(value: Any) -> Any:
-    """Path by task, of a mapping or of ``TASK=PATH`` entries."""
-    if isinstance(value, Mapping):
-        return {str(name): fspath(path) for name, path in value.items()}
-    found = {}
-    for entry in [value] if isinstance(value, str) else value:
-        name, equals, path = entry.partition("=")
-        if not (equals and name and path):
-            raise InputError(f"data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
-        found[name] = path
-    return found
-
-
-def _tasks(value: Any) -> Any:
-    """Names, and tasks with settings, of a text with commas or of a list."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    return tuple(TaskSettings(**one) if isinstance(one, Mapping) else one for one in value)
-
-
-def _path(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) else value
-
-
-Folder = Annotated[Path, BeforeValidator(_path)]
-ReportTo = Annotated[
-    Names,
-    Flag("NAME,NAME", hidden=True),
-    Field((), description=f"Trackers that get every number: {', '.join(TRACKERS)}."),
-]
-TaskList = Annotated[tuple[str | TaskSettings, ...], BeforeValidator(_tasks)]
-Data = Annotated[
-    Annotated[Mapping[str, str], BeforeValidator(_pairs)],
-    Flag("TASK=PATH", repeated=True),
-    Field({}, description="Local data of a task: gsm8k=PATH. May be repeated."),
-]
-DataDir = Annotated[
-    Folder | None,
-    Flag("DIR"),
-    Field(None, description="Folder with local data, in a folder for each task, such as gsm8k."),
-]
-"""Local data by folder."""
-Out = Annotated[Folder | None, Flag("DIR")]
-REMOVE = (
-    "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), a "
-    "or the plan.json of a search."
-)
-KEEP = (
-    "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms "
-    "it on others."
-)
-OBJECTIVE = (
-    "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
-    "(builtin, paper) for those of a suite."
-)
-PROMPTS = (
-    ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
-    "selection items"
-)
-READOUTS = "rank, gold, token, short, chain; each task's first if left out."
-Keep = Annotated[Share | None, Flag("SHARE")]
-ASeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
-SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
-"""Fields of a model that most verbs show in ``--help``."""
-SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
-
-
-def tasks_of(
-    listed: tuple[str | TaskSettings, ...],
-    *,
-    readouts: tuple[str, ...] | None = None,
-    limit: int | None = None,
-    data: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-    first_readouts: bool = False,
-) -> tuple[TaskSettings, ...]:
-    """Tasks with their settings; ``readouts`` and ``limit`` are for those given by name. See ``suites.asked_tasks``.
-
-    Raises:
-        InputError: an unknown suite, task, readout or option, or local data that is not there or for another task.
-    """
-    names = ",".join(one for one in listed if isinstance(one, str))
-    if listed and not any(not isinstance(one, str) or one.strip() for one in listed):
-        raise InputError(f"{names!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
-    whole = tuple(one for one in listed if not isinstance(one, str))
-    named = asked_tasks(names, limit=limit, readouts=readouts, first_readouts=first_readouts)
-    found = with_data((*named, *whole), dict(data or {}), folder)
-    check_tasks(found)
-    return found
-
-
-def local_data(data: Mapping[str, str], folder: Path | None) -> dict[str, str]:
-    """Path by task: what was given, and of every known task what a folder holds for it."""
-    found = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
-    return {task.task: task.data for task in found if task.data} | dict(data)

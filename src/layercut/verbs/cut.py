@@ -6,16 +6,17 @@ from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.errors import InputError
 from layercut.models.weights import PLAN_FILE
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, fits
 from layercut.settings import ModelSettings
-from layercut.verbs.base import KEEP, REMOVE, ASeed, Fields, Flag, Folder, Keep, Out, Shown, Verb
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -64,32 +65,31 @@ class CutVerb(Verb):
     model: Annotated[ModelSettings, _LOADED]
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
         None,
-        description=f"{REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
+        description=f"{fields.REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
         "vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.",
     )
-    keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
-    healed: Annotated[Folder | None, Flag("DIR")] = Field(
+    keep: fields.Keep = Field(None, ge=0.01, le=1, description=fields.KEEP)
+    healed: Annotated[fields.Folder | None, Flag("DIR")] = Field(
         None,
         description="In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; "
         "its GGUF file is written.",
     )
-    out: Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
-    mergekit: Annotated[Folder | None, Flag("FILE")] = Field(
+    out: fields.Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
+    mergekit: Annotated[fields.Folder | None, Flag("FILE")] = Field(
         None, description="Write the plan as a configuration for mergekit, and cut nothing."
     )
-    texts: Annotated[Folder | None, Flag("RUN")] = Field(
+    texts: Annotated[fields.Folder | None, Flag("RUN")] = Field(
         None,
         description="A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...",
     )
-    seed: ASeed = 0
+    seed: fields.RandomSeed = 0
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
         True, description="Reload the result and compare logits with the bypassed model."
     )
     max_shard_gb: float = Field(MAX_SHARD_GB, ge=0.001, description="Largest weight file, in GB.")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if self.healed is not None and (self.remove is not None or self.keep is not None or self.out is None):
             raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
         if self.texts is not None and getattr(self.removed, "vocabulary", None) is None:
@@ -105,7 +105,6 @@ class CutVerb(Verb):
                 "`keep` shortens the plan of a search by task scores; give that plan: `remove` DIR/plan.json, `keep` "
                 "0.9."
             )
-        return self
 
     @cached_property
     def removed(self) -> LayerSpec | None:
@@ -122,11 +121,9 @@ class CutVerb(Verb):
         return self._cut(io, dry_run=False)
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         return self.show(self._cut(io, dry_run=True), io)
 
     def show(self, done: CutReport, io: Io) -> Shown:
-        """See ``Verb``."""
         covered = self._covered(done)
         shown = {"texts": [coverage._asdict() for coverage in covered]} if covered else {}
         return Shown(
@@ -144,7 +141,6 @@ class CutVerb(Verb):
         return cover(source.path, done.plan.vocabulary, self.texts)
 
     def returned(self, done: CutReport) -> Path:
-        """See ``Verb``."""
         return cast("Path", self.out)
 
     def _cut(self, io: Io, *, dry_run: bool) -> CutReport:

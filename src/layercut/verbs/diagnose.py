@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.diagnostics import DIAGNOSTICS, is_plan, known
 from layercut.errors import InputError
 from layercut.selection.specs import LayerSpec, fits
 from layercut.settings import ModelSettings
-from layercut.verbs.base import SHOWN_OF_MODEL, ASeed, Flag, Out, Shown, Verb, shown_outlines
+from layercut.verbs import fields
+from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class DiagnoseVerb(Verb):
     RETURNS = "report, the path of diagnose.md, and data, what diagnose.json holds."
     RUNS_PROGRAMS = True
 
-    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
     cuts: Annotated[Names, Flag("CUT...", argument=True, repeated=True)] = Field(
         description="Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or another model: the "
         "folder of a cut or healed checkpoint, or a model that others made of MODEL."
@@ -46,18 +47,16 @@ class DiagnoseVerb(Verb):
     layers: Annotated[str | None, Flag("0-15")] = Field(
         None, description="Layers of MODEL that the other model has; those of its plan.json if left out."
     )
-    out: Out = Field(None, description="Run folder; runs/<model>-diagnose if left out.")
-    seed: ASeed = 0
+    out: fields.Out = Field(None, description="Run folder; runs/<model>-diagnose if left out.")
+    seed: fields.RandomSeed = 0
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if not self.cuts:
             raise InputError("there is nothing to compare with the original model; give a cut, such as reverse:3.")
         known(self.only)
         for cut in self.cuts:
             if is_plan(cut):
                 LayerSpec.parse(cut)
-        return self
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
@@ -72,11 +71,9 @@ class DiagnoseVerb(Verb):
         return done
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         return shown_outlines(self._planned(io).outline())
 
     def show(self, done: Diagnosed, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.report.diagnosis import summary_lines
         from layercut.runs.directory import PAGE
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.drafting.settings import DraftSettings
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.selection.specs import fits
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
-from layercut.verbs.base import SHOWN_OF_MODEL, ASeed, Data, DataDir, Fields, Flag, Out, Shown, Verb, shown_outlines
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -38,18 +38,16 @@ class DraftVerb(Verb):
     RUNS_PROGRAMS = True
     HIDDEN = "unsafe_exec"
 
-    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
     goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window measured times times_only")]
-    out: Out = Field(None, description="Folder to write to; runs/draft-<model> if left out.")
-    data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
-    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
-    seed: Annotated[ASeed, Flag("INTEGER", hidden=True)] = 0
+    out: fields.Out = Field(None, description="Folder to write to; runs/draft-<model> if left out.")
+    data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
+    seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if self.tasks is not None:
             check_tasks(self.tasks.tasks)
-        return self
 
     @cached_property
     def tasks(self) -> GoalTasks | None:
@@ -58,23 +56,15 @@ class DraftVerb(Verb):
             return None
         return goal_tasks(self.goal, self.data, self.data_dir)
 
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        from layercut.tasks.cells import slug
-
-        return self.out or Path("runs", slug(f"draft-{self.model.model}"))
-
     def fit(self) -> None:
         """Check the plan against the model's config. Raises InputError."""
         if self.goal.remove is not None and self.goal.remove.mlp is None:
             fits(self.model, [self.goal.remove], self.seed)
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.drafting.outline import draft_outline
 
-        return shown_outlines(draft_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed))
+        return shown_outlines(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 
     def run(self, io: Io) -> DraftDone:
         """Search, forecast and measure, or go on with it."""
@@ -85,7 +75,7 @@ class DraftVerb(Verb):
             io.handle(self.model),
             self.goal,
             self.tasks,
-            out=self.folder,
+            out=self.run_folder,
             seed=self.seed,
             console=io.console,
             say=io.say,
@@ -95,7 +85,6 @@ class DraftVerb(Verb):
         return done
 
     def show(self, done: DraftDone, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.report.draft import draft_tables
         from layercut.report.table import terminal
         from layercut.runs.directory import PAGE

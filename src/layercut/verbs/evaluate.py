@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.engines import ENGINES
@@ -15,23 +15,8 @@ from layercut.selection.specs import Removed, fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks import takes
 from layercut.tasks.suites import SUITE, check_tasks
-from layercut.verbs.base import (
-    REMOVE,
-    SHOWN_OF_DECODING,
-    SHOWN_OF_MODEL,
-    ASeed,
-    Data,
-    DataDir,
-    Flag,
-    Folder,
-    Out,
-    ReportTo,
-    Shown,
-    TaskList,
-    Verb,
-    shown_outlines,
-    tasks_of,
-)
+from layercut.verbs import fields
+from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -60,59 +45,49 @@ class EvalVerb(Verb):
     RETURNS = "folder, and metrics, all that metrics.json holds."
     RUNS_PROGRAMS = True
 
-    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
-    tasks: Annotated[TaskList, Flag("TASK,TASK")] = Field(
+    model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
+    tasks: Annotated[fields.TaskList, Flag("TASK,TASK")] = Field(
         (), description="Task names, separated by commas; NAME:5 asks with five worked examples."
     )
     suite: str | None = Field(
         None, description="In place of tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997)."
     )
-    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=REMOVE)
-    out: Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
+    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=fields.REMOVE)
+    out: fields.Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
     readouts: Names | None = Field(
         None, description="rank, gold, token, short, chain; those that a task reads out by itself if left out."
     )
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
-    data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
-    data_dir: DataDir
+    data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: fields.DataDir
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, for tasks where it can be chosen.")
     samples: int = Field(1, ge=1, description="Answers drawn for each item; with a temperature above 0, gives pass@k.")
-    seed: ASeed = 0
-    report_to: ReportTo
+    seed: fields.RandomSeed = 0
+    report_to: fields.ReportTo
     allow_selection_items: Annotated[bool, Flag(hidden=True)] = Field(
         False, description="Report also on items the plan was selected on, marked with *."
     )
-    against: Annotated[Folder | None, Flag("RUN")] = Field(
+    against: Annotated[fields.Folder | None, Flag("RUN")] = Field(
         None, description="Finished run of the original model on the same items: print what is kept."
     )
-    decoding: Annotated[DecodingSettings, SHOWN_OF_DECODING] = DecodingSettings()
+    decoding: Annotated[DecodingSettings, fields.SHOWN_OF_DECODING] = DecodingSettings()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if bool(self.tasks) == (self.suite is not None):
             raise InputError("say what is measured: `tasks` arithmetic,copy, or `suite` builtin; one of the two.")
         _ = self.asked
-        return self
 
     @cached_property
     def asked(self) -> tuple[TaskSettings, ...]:
         """The tasks. Raises InputError: an unknown one, or an option that it does not have."""
-        found = tasks_of(
-            (SUITE + self.suite,) if self.suite else self.tasks,
-            readouts=self.readouts,
-            limit=self.limit,
-            data=self.data,
-            folder=self.data_dir,
-        )
-
-        changed = []
-        for task in found:
-            # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
-            can = self.max_new_tokens is not None and (self.tasks or takes(task.task, "max_new_tokens"))
-            given = {"max_new_tokens": self.max_new_tokens} if can else {}
-            changed.append(task.replace(**given, **({"samples": self.samples} if self.samples > 1 else {})))
-        check_tasks(changed)
-        return tuple(changed)
+        more: dict[str, Any] = {"samples": self.samples} if self.samples > 1 else {}
+        length = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
+        listed = fields.asked_by(self, (SUITE + self.suite,) if self.suite else self.tasks, self.limit)
+        # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
+        can = [bool(self.tasks) or takes(task.task, "max_new_tokens") for task in listed]
+        tasks = tuple(task.replace(**more, **(length if may else {})) for task, may in zip(listed, can, strict=True))
+        check_tasks(tasks)
+        return tasks
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
@@ -139,14 +114,12 @@ class EvalVerb(Verb):
         )
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.tasks.cells import evaluation_outline
 
         handle, plan, out = self._planned(io)
         return shown_outlines(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
 
     def show(self, done: Evaluated, io: Io) -> Shown:
-        """See ``Verb``: scores, and with ``against`` what is kept."""
         from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
         from layercut.report.comparison import comparison_tables
         from layercut.report.runs import metrics_table

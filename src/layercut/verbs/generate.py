@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.errors import InputError
@@ -20,20 +20,8 @@ from layercut.healing.prompt_sources import (
 from layercut.selection.specs import Removed, fits
 from layercut.settings import DecodingSettings, ModelSettings
 from layercut.text import counted
-from layercut.verbs.base import (
-    PROMPTS,
-    REMOVE,
-    ASeed,
-    Data,
-    DataDir,
-    Fields,
-    Flag,
-    Out,
-    Shown,
-    Verb,
-    local_data,
-    shown_outlines,
-)
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -56,40 +44,38 @@ class GenerateVerb(Verb):
 
     model: Annotated[ModelSettings, Fields("Model", shown="dtype device batch_size engine")]
     prompts: Annotated[str | None, Flag("SOURCE,SOURCE")] = Field(
-        None, description=f"{PROMPTS}. Several with commas between."
+        None, description=f"{fields.PROMPTS}. Several with commas between."
     )
     prompt: Annotated[Names, Flag("TEXT", repeated=True)] = Field(
         (), description="A prompt; may be repeated. Answers are printed."
     )
-    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=REMOVE)
-    out: Out = Field(None, description="Folder to write to.")
+    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=fields.REMOVE)
+    out: fields.Out = Field(None, description="Folder to write to.")
     preset: str | None = Field(
         None,
         description="paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, hub "
         "data sets shuffled through 500,000 rows, where not said otherwise.",
     )
-    data: Data
-    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    data: fields.Data
+    data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     plain: bool = Field(False, description="Continue the text as it stands, without chat template.")
-    seed: ASeed = 0
+    seed: fields.RandomSeed = 0
     answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens system", without="decoding")] = Answering()
     reading: Annotated[PromptReading, Fields("Prompts", shown="limit readout", without="shuffle_seed")] = (
         PromptReading()
     )
     decoding: Annotated[DecodingSettings, Fields("Decoding", shown="temperature top_p")] = DecodingSettings()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if bool(self.prompts) == bool(self.prompt):
             raise InputError("give either `prompt` TEXT or `prompts` SOURCE.")
         check_prompts(self.specs)
-        return self
 
     @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:
         """Sources of prompts, as they are read."""
         read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
-        return prompt_specs(self.prompts or "", data=local_data(self.data, self.data_dir), **read.as_dict())
+        return prompt_specs(self.prompts or "", data=fields.local_data(self.data, self.data_dir), **read.as_dict())
 
     @cached_property
     def how(self) -> Answering:
@@ -132,14 +118,12 @@ class GenerateVerb(Verb):
         )
 
     def show(self, done: list[AnswerRecord], io: Io) -> Shown:
-        """See ``Verb``."""
         lines = [record["completion"] for record in done]
         if self.out is not None:
             lines = [f"{counted(len(done), 'answer')}: {self.out}/samples/responses.jsonl"]
         return Shown(done, lines=lines)
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``: the prompts without an answer."""
         from layercut.engine.handle import ModelHandle
         from layercut.healing.outline import answers_outline
         from layercut.selection.specs import plan_of

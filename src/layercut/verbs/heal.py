@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
@@ -20,19 +20,8 @@ from layercut.healing.prompt_sources import (
 from layercut.healing.settings import FilterSettings, HealSettings, TrainSettings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
-from layercut.verbs.base import (
-    PROMPTS,
-    ASeed,
-    Data,
-    DataDir,
-    Fields,
-    Flag,
-    Folder,
-    Shown,
-    Verb,
-    local_data,
-    shown_outlines,
-)
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -68,16 +57,16 @@ class HealVerb(Verb):
 
     model: Annotated[ModelSettings, Fields("Model", shown="device batch_size", without="quantize")]
     prompts: Annotated[str, Flag("SOURCE,SOURCE")] = Field(
-        description=f"{PROMPTS}. Several with commas between. Or a run folder of generate."
+        description=f"{fields.PROMPTS}. Several with commas between. Or a run folder of generate."
     )
-    out: Annotated[Folder, Flag("DIR")] = Field(description="Run folder; the healed model is in DIR/checkpoint.")
+    out: Annotated[fields.Folder, Flag("DIR")] = Field(description="Run folder; the healed model is in DIR/checkpoint.")
     teacher: Annotated[str, BeforeValidator(_teacher), Flag("UNCUT")] = Field(
         description="The original model, which answers and grades."
     )
     preset: str | None = Field(None, description="paper: answers and training as in arXiv:2602.01997.")
-    data: Data
-    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
-    seed: ASeed = 42
+    data: fields.Data
+    data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
+    seed: fields.RandomSeed = 42
     answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens", without="decoding")] = Answering()
     reading: Annotated[PromptReading, Fields("Prompts", shown="limit", without="shuffle_seed")] = PromptReading()
     filters: Annotated[
@@ -88,17 +77,15 @@ class HealVerb(Verb):
     what: Annotated[HealSettings, Fields("Training", shown="responses", without="train filters data")] = HealSettings()
     decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         check_prompts(self.specs)
         check_tasks(TaskSettings(task=name) for name in self.what.decontaminate)
         _ = self.settings
-        return self
 
     @cached_property
     def files(self) -> dict[str, str]:
         """Local data by task."""
-        return local_data(self.data, self.data_dir)
+        return fields.local_data(self.data, self.data_dir)
 
     @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:
@@ -157,18 +144,15 @@ class HealVerb(Verb):
         return healed
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.healing.outline import healing_outline
 
         how = self.source(), self.settings, self.how
         return shown_outlines(healing_outline(self.model, self.uncut, *how, out=self.out))
 
     def show(self, done: Healed | None, io: Io) -> Shown:
-        """See ``Verb``."""
         if done is None:  # in the other processes of a launcher
             return Shown(None)
         return Shown({"checkpoint": str(done.checkpoint), **done.healing}, lines=done.lines())
 
     def returned(self, done: Healed | None) -> Path:
-        """See ``Verb``."""
         return self.out / "checkpoint"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.models.sources import depth_of
 from layercut.pruning.goal import GoalTasks, goal_tasks
 from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
-from layercut.verbs.base import ASeed, Data, DataDir, Fields, Flag, Out, ReportTo, Shown, Verb, shown_outlines
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -44,32 +44,23 @@ class PruneVerb(Verb):
         PruneSettings,
         Fields(shown="use tasks keep smaller one_size faster serve heal versus time items goal_alone no_side_effects"),
     ]
-    out: Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
+    out: fields.Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
     strict: Annotated[bool, Flag(hidden=True)] = Field(
         False, description="Stop before the search where the report items are too few for the goal."
     )
-    data: Annotated[Data, Flag("TASK=PATH", hidden=True, repeated=True)]
-    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
-    seed: Annotated[ASeed, Flag("INTEGER", hidden=True)] = 0
-    report_to: ReportTo
+    data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
+    seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
+    report_to: fields.ReportTo
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         check_tasks(self.tasks.tasks)
-        return self
 
     @cached_property
     def tasks(self) -> GoalTasks:
         """The tasks that decide."""
         return goal_tasks(self.goal, self.data, self.data_dir)
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        from layercut.tasks.cells import slug
-
-        return self.out or Path("runs", slug(f"prune-{self.model.model}"))
 
     def fit(self) -> None:
         """Check that the model is deep enough for the goal. Raises InputError."""
@@ -86,7 +77,7 @@ class PruneVerb(Verb):
             io.handle(self.model),
             self.goal,
             goal=self.tasks,
-            out=self.folder,
+            out=self.run_folder,
             seed=self.seed,
             anyway=self.anyway,
             strict=self.strict,
@@ -97,13 +88,11 @@ class PruneVerb(Verb):
         return done
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.pruning.outline import prune_outline
 
-        return shown_outlines(prune_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed))
+        return shown_outlines(prune_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 
     def show(self, done: Pruned, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.report.first import answer_lines, result_tables
 
         lines = answer_lines(done.result, done.folder)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from layercut.verbs.base import Flag, Folder, Shown, Verb
+from layercut.verbs import fields
+from layercut.verbs.base import Flag, Shown, Verb
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class PushVerb(Verb):
     POSITIONAL = ("folder", "repo")
     RETURNS = "Address of the repository."
 
-    folder: Annotated[Folder, Flag("RUN", argument=True)] = Field(
+    folder: Annotated[fields.Folder, Flag("RUN", argument=True)] = Field(
         description="Folder of a prune or a heal, or a checkpoint that layercut wrote."
     )
     repo: Annotated[str, Flag("REPO", argument=True)] = Field(description="user/name; created if it is not there.")
@@ -48,11 +49,9 @@ class PushVerb(Verb):
         return push(self.upload, private=self.private)
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         return self._shown("dry run: nothing was uploaded")
 
     def show(self, done: str, io: Io) -> Shown:
-        """See ``Verb``."""
         return self._shown(f"uploaded: {done}")
 
     def _shown(self, last: str) -> Shown:

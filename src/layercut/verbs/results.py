@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Field
 
 from layercut.base_settings import Share
-from layercut.verbs.base import ASeed, Flag, Folder, Shown, Verb
+from layercut.verbs import fields
+from layercut.verbs.base import Flag, Shown, Verb
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class AdviseVerb(Verb):
     POSITIONAL = ("folder",)
     RETURNS = "recommended, the plan or None, and all that it rests on."
 
-    folder: Annotated[Folder, _RUN] = Field(
+    folder: Annotated[fields.Folder, _RUN] = Field(
         description="The folder of a finished study, or of runs of `eval`, the original model's called uncut."
     )
     use: str = Field(
@@ -44,7 +45,7 @@ class AdviseVerb(Verb):
         0.9, ge=0, le=1, description="Share of the score above chance that has to be kept on every task of the use."
     )
     confidence: Share = Field(0.95, ge=0, le=1, description="Probability that a recommended plan does keep it.")
-    seed: ASeed = 0
+    seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Advice:
         """Decide, and write advice.md."""
@@ -58,7 +59,6 @@ class AdviseVerb(Verb):
         return write_advice(self.folder, **asked)[0]  # type: ignore[arg-type]
 
     def show(self, done: Advice, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.report.advice_text import FILE, advice_on_terminal
 
         return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
@@ -87,14 +87,14 @@ class CompareVerb(Verb):
     POSITIONAL = ("first", "second")
     RETURNS = "A row for each task, readout and metric; uncut of a row is the first run, cut the second."
 
-    first: Annotated[Folder, _RUN] = Field(
+    first: Annotated[fields.Folder, _RUN] = Field(
         description="A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus."
     )
-    second: Annotated[Folder, _RUN] = Field(description="Another one, of the same items.")
-    page: Annotated[Folder | None, Flag("FILE")] = Field(
+    second: Annotated[fields.Folder, _RUN] = Field(description="Another one, of the same items.")
+    page: Annotated[fields.Folder | None, Flag("FILE")] = Field(
         None, description="Write a page for a browser, with both answers to every item."
     )
-    seed: ASeed = 0
+    seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Compared:
         """Compare, and write the page."""
@@ -111,7 +111,6 @@ class CompareVerb(Verb):
         return done
 
     def show(self, done: Compared, io: Io) -> Shown:
-        """See ``Verb``: scores, and what answers look like and how programs fail."""
         from layercut.evidence.completions import as_plain, diagnose_runs
         from layercut.evidence.two_runs import to_dict
         from layercut.report.answers import answer_tables
@@ -122,7 +121,6 @@ class CompareVerb(Verb):
         return Shown({**to_dict(done.rows, done.notes), "answers": as_plain(answers)}, tables)
 
     def returned(self, done: Compared) -> list[ComparisonRow]:
-        """See ``Verb``."""
         return done.rows
 
 
@@ -137,8 +135,10 @@ class ReportVerb(Verb):
 
     VERB = "report"
 
-    folder: Annotated[Folder, _RUN] = Field(description="Folder of a study, prune, sweep, diagnosis, heal or eval.")
-    more: Annotated[tuple[Folder, ...], Flag("RUN", spelled="--with", repeated=True)] = Field(
+    folder: Annotated[fields.Folder, _RUN] = Field(
+        description="Folder of a study, prune, sweep, diagnosis, heal or eval."
+    )
+    more: Annotated[tuple[fields.Folder, ...], Flag("RUN", spelled="--with", repeated=True)] = Field(
         (), description="A sweep or diagnosis of the same model, shown on the same page. May be repeated."
     )
     texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
@@ -153,7 +153,6 @@ class ReportVerb(Verb):
         return write_reports(self.folder, more=self.more, texts=self.texts)
 
     def show(self, done: dict[str, Path], io: Io) -> Shown:
-        """See ``Verb``."""
         data = {name: str(path) for name, path in done.items()}
         return Shown(data, lines=[f"{name}: {path}" for name, path in data.items()])
 
@@ -199,7 +198,6 @@ class PlanSizeVerb(Verb):
         return expected, items_needed(expected, comparisons=self.comparisons, **how)
 
     def show(self, done: Any, io: Io) -> Shown:
-        """See ``Verb``."""
         expected, needed = done
         outcomes, power = expected.outcomes, self.power
         data = {
@@ -235,7 +233,7 @@ class LsVerb(Verb):
 
     VERB = "ls"
 
-    root: Annotated[Folder, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
+    root: Annotated[fields.Folder, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
 
     def run(self, io: Io) -> Any:
         """The runs, and what killed processes left."""
@@ -245,7 +243,6 @@ class LsVerb(Verb):
         return find_runs(self.root), find_leftovers(self.root)
 
     def show(self, done: Any, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.report.runs import runs_table
         from layercut.runs.disk import size
 
@@ -277,7 +274,6 @@ class EnvVerb(Verb):
         return collect() | {"sandbox": describe_or_why_not()}
 
     def show(self, done: dict[str, Any], io: Io) -> Shown:
-        """See ``Verb``."""
         pairs = (
             {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
             for key, value in done.items()

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.base_settings import Seed
 from layercut.engines import ENGINES
@@ -20,8 +20,8 @@ from layercut.selection.specs import LayerSpec, fits, parse_protected
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
 from layercut.text import counted
-from layercut.verbs import VERBS, verb_class
-from layercut.verbs.base import Flag, Out, ReportTo, Shown, Verb, shown_outlines
+from layercut.verbs import VERBS, fields, verb_class
+from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -52,20 +52,18 @@ class RunVerb(Verb):
     study: Annotated[Any, Flag("FILE.yaml", argument=True)] = Field(
         description="YAML file, such as examples/quickstart.yaml."
     )
-    out: Out = Field(None, description="Run folder in place of the file's.")
+    out: fields.Out = Field(None, description="Run folder in place of the file's.")
     seed: Annotated[Seed | None, Flag("INTEGER")] = Field(None, description="Random seed, in place of the file's.")
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
-    report_to: ReportTo
+    report_to: fields.ReportTo
 
     trust_study_code: bool = Field(
         False, description="Let the file name code to be run: my.module:function, and trust_remote_code of a model."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         with self.trust():
             _ = self.other or self.settings
-        return self
 
     def trust(self) -> AbstractContextManager[None]:
         """Code that the file names runs only where it is trusted."""
@@ -81,14 +79,14 @@ class RunVerb(Verb):
         """The request of another verb, where the file holds one: a verb, and its fields below; else None."""
         if isinstance(self.study, StudySettings) or len(self._data) != 1:
             return None
-        ((verb, fields),) = self._data.items()
-        if verb not in VERBS or verb == self.VERB or not isinstance(fields, Mapping):
+        ((verb, request),) = self._data.items()
+        if verb not in VERBS or verb == self.VERB or not isinstance(request, Mapping):
             return None
-        if fields.get("trust_remote_code"):
+        if request.get("trust_remote_code"):
             check_trust("trust_remote_code: true")
-        given = {"out": self.out, "seed": self.seed, "limit": self.limit}
-        named = {str(name): value for name, value in fields.items()}
-        return verb_class(str(verb)).of(**named | {name: one for name, one in given.items() if one is not None})
+        named = {str(name): value for name, value in request.items()}
+        own = {name: value for name in ("out", "seed", "limit") if (value := getattr(self, name)) is not None}
+        return verb_class(str(verb)).of(**named | own)
 
     @cached_property
     def settings(self) -> StudySettings:
@@ -147,7 +145,6 @@ class RunVerb(Verb):
             ]
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.study.run import outline_study
 
         with self.trust():
@@ -162,7 +159,6 @@ class RunVerb(Verb):
         return found
 
     def show(self, done: Any, io: Io) -> Shown:
-        """See ``Verb``."""
         if self.other is not None:
             with self.trust():
                 shown: Shown = self.other.show(done, io)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from layercut.base_settings import Names, one_of
 from layercut.errors import InputError
@@ -20,24 +19,8 @@ from layercut.selection.specs import LayerSpec, Units, parse_protected
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.channels import CHANNEL_CRITERIA
 from layercut.surgery.plan import CutPlan
-from layercut.verbs.base import (
-    KEEP,
-    OBJECTIVE,
-    SHOWN_OF_MODEL,
-    ASeed,
-    Data,
-    DataDir,
-    Fields,
-    Flag,
-    Keep,
-    Out,
-    ReportTo,
-    Shown,
-    TaskList,
-    Verb,
-    shown_outlines,
-    tasks_of,
-)
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -85,7 +68,7 @@ class SelectVerb(Verb):
     )
     RUNS_PROGRAMS = True
 
-    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
+    model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
     criterion: str | None = Field(
         None, description=f"How layers are ranked: {', '.join(CRITERIA)}; or your own my.module:function."
     )
@@ -99,17 +82,17 @@ class SelectVerb(Verb):
         description=f"How MLP channels are ranked: {', '.join(CHANNEL_CRITERIA)}; on the model's right answers to the "
         "objective, or on the calibration text.",
     )
-    keep: Keep = Field(None, ge=0.01, le=1, description=KEEP)
-    out: Out = Field(None, description="Run folder; runs/select-<model> if left out.")
-    objective: Annotated[TaskList, Flag("TASK,TASK")] = Field(
-        (), description=f"{OBJECTIVE} Their selection items judge a plan, for {_those('needs_objective')}."
+    keep: fields.Keep = Field(None, ge=0.01, le=1, description=fields.KEEP)
+    out: fields.Out = Field(None, description="Run folder; runs/select-<model> if left out.")
+    objective: Annotated[fields.TaskList, Flag("TASK,TASK")] = Field(
+        (), description=f"{fields.OBJECTIVE} Their selection items judge a plan, for {_those('needs_objective')}."
     )
     readouts: Names | None = Field(
         None, description="How the objective's tasks are read out; each task's first if left out."
     )
     limit: int | None = Field(None, ge=1, description="Selection items of each task; 100 if left out.")
-    data: Data
-    data_dir: DataDir
+    data: fields.Data
+    data_dir: fields.DataDir
     held_out: Annotated[int | None, Flag("N")] = Field(
         None,
         ge=0,
@@ -124,14 +107,13 @@ class SelectVerb(Verb):
     settings: Annotated[
         Mapping[str, Any], BeforeValidator(_named), Flag("NAME=VALUE", spelled="--set", repeated=True)
     ] = Field({}, description="A setting of the criterion, or any option that --help-all lists. May be repeated.")
-    seed: ASeed = 0
-    report_to: ReportTo
+    seed: fields.RandomSeed = 0
+    report_to: fields.ReportTo
     search: Annotated[SearchSettings, Fields(shown="race")] = SearchSettings()
     calibration: Annotated[CalibrationSettings, Fields(shown="source", names=_TEXT)] = CalibrationSettings()
     decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if (self.limit or self.readouts or self.held_out) and not self.objective:
             raise InputError(
                 "`limit`, `readouts` and `held_out` have no effect without `objective`; name its tasks, or leave them "
@@ -149,26 +131,11 @@ class SelectVerb(Verb):
             raise no_objective(self.criterion)
         if self.remove.mlp is None and "channels" in self.model_fields_set:
             raise InputError("`channels` ranks MLP channels, and `remove` names none; write `remove` mlp:0.28.")
-        return self
 
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's."""
-        return tasks_of(
-            self.objective,
-            readouts=self.readouts,
-            limit=self.limit,
-            data=self.data,
-            folder=self.data_dir,
-            first_readouts=True,
-        )
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        from layercut.tasks.cells import slug
-
-        return self.out or Path("runs", slug(f"select-{self.model.model}"))
+        return fields.asked_by(self, self.objective, self.limit, first_readouts=True)
 
     def fit(self) -> None:
         """Check the number of layers and the protected ones against the model's config. Raises InputError."""
@@ -184,7 +151,8 @@ class SelectVerb(Verb):
     def _request(self) -> SelectionRequest:
         from layercut.selection.select import SelectionRequest
 
-        return SelectionRequest(**{field.name: getattr(self, field.name) for field in fields(SelectionRequest)})
+        names = [field.name for field in dataclasses.fields(SelectionRequest)]
+        return SelectionRequest(**{name: getattr(self, name) for name in names})
 
     def run(self, io: Io) -> Selected:
         """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
@@ -192,10 +160,11 @@ class SelectVerb(Verb):
         from layercut.selection.select import select_layers
 
         with SelectionProgress(io.console).running() as progress:
-            return select_layers(io.handle(self.model), self._request(), out=self.folder, progress=progress, say=io.say)
+            return select_layers(
+                io.handle(self.model), self._request(), out=self.run_folder, progress=progress, say=io.say
+            )
 
     def show(self, done: Selected, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.report.runs import held_out_table, ranking_table
 
         chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)
@@ -203,13 +172,11 @@ class SelectVerb(Verb):
         return Shown(chosen, [ranking_table(chosen), *([] if held is None else [held])], lines)
 
     def returned(self, done: Selected) -> CutPlan:
-        """See ``Verb``."""
         return done.plan
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``. Channels take one pass over the answers or the text."""
         from layercut.selection.outline import selection_outline
 
         if self.criterion is None:
             raise InputError("a dry run counts what choosing layers asks; MLP channels take one pass over the texts.")
-        return shown_outlines(selection_outline(self.model, self._request(), out=self.folder))
+        return shown_outlines(selection_outline(self.model, self._request(), out=self.run_folder))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.base_settings import Names, one_of
 from layercut.diagnostics import LAYER_FORMS, known
@@ -13,24 +13,8 @@ from layercut.errors import InputError
 from layercut.selection.specs import fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.base import Split
-from layercut.verbs.base import (
-    OBJECTIVE,
-    READOUTS,
-    SHOWN_OF_MODEL,
-    ASeed,
-    Data,
-    DataDir,
-    Fields,
-    Flag,
-    Folder,
-    Out,
-    ReportTo,
-    Shown,
-    TaskList,
-    Verb,
-    shown_outlines,
-    tasks_of,
-)
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -57,56 +41,47 @@ class SweepVerb(Verb):
     RETURNS = "sweep, with a row for each layer and task, and folder; with diagnose, report and data."
     RUNS_PROGRAMS = True
 
-    model: Annotated[ModelSettings, SHOWN_OF_MODEL]
-    objective: Annotated[TaskList, Flag("TASK,TASK")] = Field((), description=OBJECTIVE)
+    model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
+    objective: Annotated[fields.TaskList, Flag("TASK,TASK")] = Field((), description=fields.OBJECTIVE)
     diagnose: bool = Field(
         False, description=f"In place of an objective: what breaks without each layer ({', '.join(LAYER_FORMS)})."
     )
     only: Names = Field((), description="Some of the diagnostics of diagnose.")
-    readouts: Names | None = Field(None, description=READOUTS)
+    readouts: Names | None = Field(None, description=fields.READOUTS)
     limit: int | None = Field(
         None,
         ge=1,
         description="At most this many items of each task or kind; shown in every table. 100 if left out, 16 to "
         "diagnose.",
     )
-    data: Data
-    data_dir: Annotated[DataDir, Flag("DIR", hidden=True)]
+    data: fields.Data
+    data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     layers: str | None = Field(
         None, description="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."
     )
     split: Annotated[str, one_of(get_args(Split))] = Field(
         "selection", description="selection items, or report items; layers are not to be chosen by the latter."
     )
-    compare: Annotated[tuple[Folder, ...], Flag("PLAN.json", repeated=True)] = Field(
+    compare: Annotated[tuple[fields.Folder, ...], Flag("PLAN.json", repeated=True)] = Field(
         (), description="A plan.json whose scores per layer are compared. May be repeated."
     )
-    out: Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
-    seed: ASeed = 0
-    report_to: ReportTo
+    out: fields.Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
+    seed: fields.RandomSeed = 0
+    report_to: fields.ReportTo
     decoding: Annotated[DecodingSettings, Fields("Decoding")] = DecodingSettings()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check(self) -> None:
         if self.diagnose == bool(self.objective):
             raise InputError("say what is asked: `objective` arithmetic,copy, or `diagnose`; one of the two.")
         if self.only and not self.diagnose:
             raise InputError("`only` has no effect without `diagnose`; leave it out.")
         known(self.only, LAYER_FORMS)
         _ = self.tasks
-        return self
 
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's. Raises InputError: an unknown one, or an option that it does not have."""
-        return tasks_of(
-            self.objective,
-            readouts=self.readouts,
-            limit=self.limit or 100,
-            data=self.data,
-            folder=self.data_dir,
-            first_readouts=True,
-        )
+        return fields.asked_by(self, self.objective, self.limit or 100, first_readouts=True)
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
@@ -125,7 +100,6 @@ class SweepVerb(Verb):
         return done
 
     def rehearse(self, io: Io) -> Shown:
-        """See ``Verb``."""
         return shown_outlines(self._planned(io).outline())
 
     def _planned(self, io: Io) -> PlannedSweep | PlannedDiagnosis:
@@ -136,16 +110,16 @@ class SweepVerb(Verb):
             return plan_layers(self.model, only=self.only, limit=self.limit or LIMIT, **shared)
         from layercut.selection.sweep import plan_sweep
 
-        given: dict[str, Any] = {
-            "objective": self.tasks,
-            "split": self.split,
-            "compare": self.compare,
-            "decoding": self.decoding,
-        }
-        return plan_sweep(self.model, **given, **shared)
+        return plan_sweep(
+            self.model,
+            objective=self.tasks,
+            split=self.split,
+            compare=self.compare,
+            decoding=self.decoding,
+            **shared,
+        )
 
     def show(self, done: Swept | Diagnosed, io: Io) -> Shown:
-        """See ``Verb``."""
         from layercut.evidence.diagnosis import with_rows
         from layercut.report import layers, sweep
         from layercut.report.reports import KINDS

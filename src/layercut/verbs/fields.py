@@ -1,0 +1,110 @@
+"""Fields that several verbs have, and the tasks that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import fspath
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from layercut.base_settings import Names, Seed, Share
+from layercut.errors import InputError
+from layercut.runs.trackers import TRACKERS
+from layercut.settings import TaskSettings
+from layercut.tasks import TASKS
+from layercut.tasks.suites import asked_tasks, check_tasks, with_data
+from layercut.verbs.base import Fields, Flag
+
+
+def _pairs(value: Any) -> Any:
+    """Path by task, of a mapping or of ``TASK=PATH`` entries."""
+    if isinstance(value, Mapping):
+        return {str(name): fspath(path) for name, path in value.items()}
+    paths = {}
+    for entry in [value] if isinstance(value, str) else value:
+        name, equals, path = entry.partition("=")
+        if not (equals and name and path):
+            raise InputError(f"data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
+        paths[name] = path
+    return paths
+
+
+def _tasks(value: Any) -> Any:
+    """Names, and tasks with settings, of a text with commas or of a list."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    return tuple(TaskSettings(**task) if isinstance(task, Mapping) else task for task in value)
+
+
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) else value
+
+
+Folder = Annotated[Path, BeforeValidator(_path)]
+ReportTo = Annotated[
+    Names,
+    Flag("NAME,NAME", hidden=True),
+    Field((), description=f"Trackers that get every number: {', '.join(TRACKERS)}."),
+]
+TaskList = Annotated[tuple[str | TaskSettings, ...], BeforeValidator(_tasks)]
+Data = Annotated[
+    Annotated[Mapping[str, str], BeforeValidator(_pairs)],
+    Flag("TASK=PATH", repeated=True),
+    Field({}, description="Local data of a task: gsm8k=PATH. May be repeated."),
+]
+DataDir = Annotated[
+    Folder | None,
+    Flag("DIR"),
+    Field(None, description="Folder with local data, in a folder for each task, such as gsm8k."),
+]
+"""Local data by folder."""
+Out = Annotated[Folder | None, Flag("DIR")]
+REMOVE = (
+    "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or "
+    "the plan.json of a search."
+)
+KEEP = (
+    "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms "
+    "it on others."
+)
+OBJECTIVE = (
+    "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
+    "(builtin, paper) for those of a suite."
+)
+PROMPTS = (
+    ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
+    "selection items"
+)
+READOUTS = "rank, gold, token, short, chain; each task's first if left out."
+Keep = Annotated[Share | None, Flag("SHARE")]
+RandomSeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
+SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
+"""Fields of a model that most verbs show in ``--help``."""
+SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
+
+
+def asked_by(
+    verb: Any, listed: Sequence[str | TaskSettings], limit: int | None, **how: Any
+) -> tuple[TaskSettings, ...]:
+    """Tasks with a verb's readouts, limit and local data; see ``suites.asked_tasks``.
+
+    Raises:
+        InputError: an unknown suite, task, readout or option, or local data that is not there or for another task.
+    """
+    names = [task for task in listed if isinstance(task, str)]
+    whole = [task for task in listed if not isinstance(task, str)]
+    text = ",".join(names)
+    if names and not whole and not any(name.strip() for name in names):
+        raise InputError(f"{text!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
+    named = asked_tasks(text, limit=limit, readouts=verb.readouts, **how)
+    tasks = with_data((*named, *whole), dict(verb.data), verb.data_dir)
+    check_tasks(tasks)
+    return tasks
+
+
+def local_data(data: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+    """Path by task: what was given, and of every known task what a folder holds for it."""
+    tasks = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
+    return {task.task: task.data for task in tasks if task.data} | dict(data)
