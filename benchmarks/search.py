@@ -1,6 +1,6 @@
 """What one round of a search costs: the official way, plainly in memory, and with the shared engine.
 
-    python benchmarks/search.py --arc PATH/TO/arc_easy/test.jsonl
+    python benchmarks/search.py --items 16
 
 Every way runs in a process of its own on the same items and the same layers, one after the other, with the same number
 of threads. What is compared is CPU time of the whole process (start included) and its peak memory. Ways that take long
@@ -27,8 +27,6 @@ import ways
 
 from layercut.runs.atomic import write_json
 
-IDEAS = ("race", "plans", "prefix", "readouts", "drafts", "verdicts")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,12 +35,10 @@ def main() -> None:
     parser.add_argument("--readouts", default="short,rank")
     parser.add_argument("--items", type=int, default=32, help="of each task")
     parser.add_argument("--chains", type=int, default=32, help="chains of gsm_symbolic; 0 leaves them out")
-    parser.add_argument("--arc", type=Path, help="ARC-Easy's test.jsonl, for the comparison with lm-eval")
     parser.add_argument("--sample", type=int, default=4, help="candidates on which the slow ways are measured")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kept", type=Path, help="a folder for what each way measured; what is there is not run again")
-    parser.add_argument("--ablate", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args()
     base = {
         key: str(value) for key, value in vars(asked).items() if key in ("model", "tasks", "readouts", "items", "dtype")
@@ -51,8 +47,6 @@ def main() -> None:
         builtin(asked, base)
     if asked.chains:
         chains(asked, {**base, "items": str(asked.chains)})
-    if asked.arc:
-        multiple_choice(asked, {**base, "arc": str(asked.arc.resolve())})
 
 
 def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
@@ -63,7 +57,6 @@ def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
     sample = spread(layers, asked.sample)
     plain = measured(asked, "plain_round", {**base, "layers": listed(sample)})
     official = [measured(asked, "official_candidate", {**base, "layers": str(layer)}) for layer in sample]
-    peak = measured(asked, "peak", base)
     check("plain and shared", plain["scores"], unraced["scores"])
     check("racing and not racing", shared["scores"], unraced["scores"])
     for one in official:
@@ -80,17 +73,7 @@ def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
     )
     row("(b) plain engine in memory", b, a, plain["gib"], f"{len(sample)} measured")
     row("(c) shared engine, exact racing", shared["cpu"], a, shared["gib"], f"layer {shared['chosen']} chosen")
-    print(
-        f"\nAnswers asked: {shared['answers']:,} of {unraced['answers']:,}. Prompt passes: "
-        f"{shared['flops'] / 1e9:.0f} GFLOP/s, {100 * shared['flops'] / peak['flops']:.0f} % of the measured matrix "
-        f"peak of {peak['flops'] / 1e9:.0f} GFLOP/s. Model: {shared['model_gib']:.2f} GiB."
-    )
-    if asked.ablate:
-        print("\n| without | CPU s | x of (c) |\n|---|---:|---:|")
-        for idea in IDEAS:
-            one = unraced if idea == "race" else measured(asked, "shared_round", {**base, "off": idea})
-            check(f"without {idea}", one["scores"], unraced["scores"])
-            print(f"| {idea} | {one['cpu']:.0f} | {one['cpu'] / shared['cpu']:.2f} |", flush=True)
+    print(f"\nAnswers asked: {shared['answers']:,} of {unraced['answers']:,}.")
 
 
 def chains(asked: argparse.Namespace, base: dict[str, str]) -> None:
@@ -107,21 +90,6 @@ def chains(asked: argparse.Namespace, base: dict[str, str]) -> None:
         "(a) official: cut to disk, fresh process", a, a, max(one["gib"] for one in official), f"{len(sample)} measured"
     )
     row("(c) shared engine, no racing", shared["cpu"], a, shared["gib"], f"{shared['tokens']:,} tokens written")
-
-
-def multiple_choice(asked: argparse.Namespace, base: dict[str, str]) -> None:
-    """Scoring options: lm-eval's own Hugging Face run, one evaluation, and candidates inside a sweep."""
-    harness = measured(asked, "lm_eval", {**base, "items": "200"})
-    alone = measured(asked, "shared_options", {**base, "items": "200"})
-    sweep = measured(asked, "shared_options", {**base, "items": "48", "sweep": "1"})
-    check("lm-eval and shared", harness["scores"], alone["scores"])
-    per_item = (harness["cpu"] - harness["start"]) / 200
-    title(f"ARC-Easy, zero-shot ({asked.dtype}); CPU ms an item and model")
-    print("| way | ms | x less | GiB |\n|---|---:|---:|---:|")
-    print(f"| lm-eval, HF backend | {1000 * per_item:.1f} | 1.0 | {harness['gib']:.2f} |")
-    for name, one in (("shared engine, 200 items", alone), ("a candidate in a sweep, 48 items", sweep)):
-        mine = (one["cpu"] - one["start"]) / one["items"] / one["plans"]
-        print(f"| {name} | {1000 * mine:.1f} | {per_item / mine:.1f} | {one['gib']:.2f} |")
 
 
 def measured(
@@ -170,8 +138,7 @@ def listed(layers: list[int]) -> str:
 
 def title(text: str) -> None:
     print(f"\n## {text}\n", flush=True)
-    if "ARC" not in text:
-        print("| way | CPU s a round | x less | peak GiB | |\n|---|---:|---:|---:|---|")
+    print("| way | CPU s a round | x less | peak GiB | |\n|---|---:|---:|---:|---|")
 
 
 def row(name: str, cpu: float, reference: float, gib: float, note: str) -> None:
