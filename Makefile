@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 2 --durations=25
 
-.PHONY: run test test-slow lint docs clean
+.PHONY: run test test-slow test-newer coverage lint docs clean
 
 run: $(VENV)/.run
 	$(BIN)/layercut prune bundled:smollm2-135m --use math --keep 0.8 --items 100 --smaller 15% --one-size --seed 1 --out runs/math
@@ -14,6 +14,23 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest --runslow -m slow tests/behaviour
+
+# Install, help and the tests without a model, on a newer Python than the rest is tested with; skipped where none is here.
+NEWER ?= $(shell for name in python3.13 python3.12; do $$name -c 'import ensurepip, venv' 2>/dev/null && echo $$name && break; done)
+test-newer:
+ifeq ($(NEWER),)
+	@echo "no newer Python here: its tests are skipped"
+else
+	$(NEWER) -m venv $(VENV)-newer
+	$(VENV)-newer/bin/python -m pip install --quiet --editable . 'pytest>=8' 'pytest-xdist>=3.6'
+	$(VENV)-newer/bin/layercut --help >/dev/null
+	OMP_NUM_THREADS=1 $(VENV)-newer/bin/python -m pytest -q -n 2 -p no:cacheprovider \
+		tests/unit/runs tests/unit/evidence tests/unit/progress tests/unit/verbs tests/unit/test_text.py
+endif
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet 'pytest-cov>=6'
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --cov=layercut --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,7 +43,7 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf $(VENV) site
+	rm -rf $(VENV) $(VENV)-newer site
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layercut needs Python 3.11 or newer; say make PYTHON=python3.12 ...")'
