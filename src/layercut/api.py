@@ -55,7 +55,7 @@ _MODELS = ("model", "teacher")  # fields that may be a model in memory
 def function_of(kind: type[Verb]) -> Callable[..., Any]:
     """The Python function of a verb. Signature and help name every field, with its default and description."""
     name, known, first = kind.FUNCTION or kind.VERB, slots(kind), kind.POSITIONAL
-    door = {one: text for one, text in _DOOR.items() if one != "tokenizer" or "model" in known}
+    door = {name: text for name, text in _DOOR.items() if name != "tokenizer" or "model" in known}
     takes = {**known, **door}
 
     def call(*args: Any, **given: Any) -> Any:
@@ -63,22 +63,22 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
             raise InputError(f"{name} takes {len(first)} arguments by position, {', '.join(first)}; name the others.")
         given = dict(zip(first, args, strict=False)) | given
         _check(name, given, takes)
-        tokenizer, progress, say = (given.pop(one, None) for one in _DOOR)
+        tokenizer, progress, say = (given.pop(name, None) for name in _DOOR)
         if isinstance(tokenizer, str):  # a name, of a served model
             given["tokenizer"] = tokenizer
         io = _heard(progress is not False, say)
         loaded: dict[str, ModelHandle] = {}
-        for one in _MODELS:
-            if one in given and one in known:
-                given[one] = _named(given[one], tokenizer, io, loaded)
+        for field in _MODELS:
+            if field in given and field in known:
+                given[field] = _named(given[field], tokenizer, io, loaded)
         verb = kind.of(**given)
         verb.fit()
         with verb.tracked():
             done = verb.run(io._replace(loaded=loaded))
         return printed(verb.returned(done), _Drawing(verb, done, io))
 
-    listed = {one: slot.info.description or "" for one, slot in known.items()} | door
-    lines = "".join(f"        {one}: {' '.join(text.split())}\n" for one, text in listed.items())
+    listed = {name: slot.info.description or "" for name, slot in known.items()} | door
+    lines = "".join(f"        {name}: {' '.join(text.split())}\n" for name, text in listed.items())
     summary = (inspect.getdoc(kind) or "").partition("\n\n")[0]
     call.__doc__ = (
         f"{summary}\n\n    ``layercut {kind.VERB}``.\n\n    Args:\n{lines}\n    Returns:\n        {kind.RETURNS}\n"
@@ -86,8 +86,8 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
     )
     call.__name__ = call.__qualname__ = name
     call.__module__ = __name__
-    order = (*first, *(one for one in takes if one not in first))
-    parameters = [_parameter(one, known.get(one), one in first) for one in order]
+    order = (*first, *(name for name in takes if name not in first))
+    parameters = [_parameter(name, known.get(name), name in first) for name in order]
     gives = kind.run if kind.returned is Verb.returned else kind.returned
     result = gives.__annotations__["return"]
     call.__signature__ = inspect.Signature(parameters, return_annotation=result)  # type: ignore[attr-defined]
@@ -125,10 +125,10 @@ def _refusing(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
     return call
 
 
-def _check(function: str, given: Iterable[str], takes: Iterable[str]) -> None:
-    for one in given:
-        if one not in takes:
-            raise unknown(f"argument of {function}", one, takes)
+def _check(function: str, names: Iterable[str], takes: Iterable[str]) -> None:
+    for name in names:
+        if name not in takes:
+            raise unknown(f"argument of {function}", name, takes)
 
 
 def _parameter(name: str, slot: Slot | None, by_position: bool) -> inspect.Parameter:
@@ -152,9 +152,9 @@ def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -
         )
     from layercut.engine.handle import ModelHandle
 
-    found = wrap_loaded(model, tokenizer, say=io.say)
-    settings = settings_of(found)
-    loaded[settings.model] = ModelHandle(settings, source=found.source, loaded=found)
+    wrapped = wrap_loaded(model, tokenizer, say=io.say)
+    settings = settings_of(wrapped)
+    loaded[settings.model] = ModelHandle(settings, source=wrapped.source, loaded=wrapped)
     return settings
 
 

@@ -65,8 +65,8 @@ def one_of(names: Iterable[str]) -> AfterValidator:
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:
     """The names that a field takes; none where it takes any."""
-    found = [one.func for one in field.metadata if isinstance(one, AfterValidator)]
-    return next((one.names for one in found if isinstance(one, Choices)), ())
+    checks = [mark.func for mark in field.metadata if isinstance(mark, AfterValidator)]
+    return next((check.names for check in checks if isinstance(check, Choices)), ())
 
 
 def _seed(value: Any, info: ValidationInfo) -> int:
@@ -94,10 +94,9 @@ def share(value: Any, name: str) -> Any:
     if isinstance(value, str):
         number, percent = value.strip().removesuffix("%"), value.strip().endswith("%")
         try:
-            found = float(f"{number.strip()}e-2" if percent else number)
+            value = float(f"{number.strip()}e-2" if percent else number)
         except ValueError:
             raise InputError(f"{name} {value!r:.60} is no share; write 90% or 0.9.") from None
-        value = found
     if isinstance(value, int | float) and 2 <= value <= 100:
         raise InputError(f"{name} {value:g} is no share; write {value:g}% or {value / 100:g}.")
     return value
@@ -117,8 +116,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]  # names in a list
 
 def _refusal(kind: type[Settings], error: ValidationError) -> InputError:
     """The first thing that is wrong, in one line; a name that is not declared before all others."""
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    name, given = ".".join(str(part) for part in first["loc"]), first["input"]
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    name, value = ".".join(str(part) for part in first["loc"]), first["input"]
     field = kind.model_fields.get(str(first["loc"][0]) if first["loc"] else "")
     if first["type"] == "value_error":
         said = first["ctx"]["error"]
@@ -129,28 +128,28 @@ def _refusal(kind: type[Settings], error: ValidationError) -> InputError:
         return InputError(f"{name} is missing, and has no default: {(field and field.description) or 'give it'}")
     if field and first["type"].startswith(("greater", "less")):
         size = "too small" if first["type"].startswith("greater") else "too large"
-        size = "no number" if given != given else size
-        return InputError(f"{name} {given} is {size}; write {bounds(field)}.")
+        size = "no number" if value != value else size
+        return InputError(f"{name} {value} is {size}; write {bounds(field)}.")
     if first["type"] == "tuple_type":
         return InputError(
-            f"{name}: {given!r} is not a list; write [one, two], or in a file one entry a line, each after a dash."
+            f"{name}: {value!r} is not a list; write [one, two], or in a file one entry a line, each after a dash."
         )
-    return InputError(f"{name}: {given!r} is not of the kind {_kind(field, first['type'])}.")
+    return InputError(f"{name}: {value!r} is not of the kind {_kind(field, first['type'])}.")
 
 
 def limits(field: FieldInfo) -> Mapping[str, Any]:
     """Bounds of a field by ge, gt, le and lt."""
     names = ("ge", "gt", "le", "lt")
-    return {name: getattr(one, name) for one in field.metadata for name in names if hasattr(one, name)}
+    return {name: getattr(bound, name) for bound in field.metadata for name in names if hasattr(bound, name)}
 
 
 def bounds(field: FieldInfo) -> str:
     """The numbers that a field takes, in words."""
-    found = limits(field)
-    if {"ge", "le"} <= {*found}:
-        return f"{found['ge']} to {found['le']}"
-    low = f"{found['ge']} or more" if "ge" in found else f"a number above {found['gt']}" if "gt" in found else ""
-    high = f"{found['le']} or less" if "le" in found else f"less than {found['lt']}" if "lt" in found else ""
+    known = limits(field)
+    if {"ge", "le"} <= {*known}:
+        return f"{known['ge']} to {known['le']}"
+    low = f"{known['ge']} or more" if "ge" in known else f"a number above {known['gt']}" if "gt" in known else ""
+    high = f"{known['le']} or less" if "le" in known else f"less than {known['lt']}" if "lt" in known else ""
     return f"{low} and {high}" if low and high else low or high
 
 
@@ -158,6 +157,6 @@ def _kind(field: FieldInfo | None, error: str) -> str:
     """A field's type, as people write types."""
     if field is None:
         return error.removesuffix("_type")
-    kinds = [one for one in get_args(field.annotation) if one is not type(None)] or [field.annotation]
+    kinds = [part for part in get_args(field.annotation) if part is not type(None)] or [field.annotation]
     kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
     return str(getattr(kind, "__name__", kind))

@@ -217,12 +217,12 @@ def escape(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Plain text in Markdown, without escapes that no Markdown needs."""
-    return _INTERVAL.sub(lambda found: f"[{found[1]}]" if found[1] else "", escape(text))
+    return _INTERVAL.sub(lambda match: f"[{match[1]}]" if match[1] else "", escape(text))
 
 
 def printable(text: str) -> str:
     """Characters that are not seen but change what is, which a broken model may well write, as visible escapes."""
-    return re.sub(rf"[\x00-\x08\x0b-\x1f{UNSEEN}]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(rf"[\x00-\x08\x0b-\x1f{UNSEEN}]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _longest_run(text: str) -> int:

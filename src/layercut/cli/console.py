@@ -27,7 +27,7 @@ def speak_of(flags: Mapping[str, str]) -> None:
 
 
 def _with_flags(message: str, field: str = _FIELD) -> str:
-    return re.sub(field, lambda found: _FLAGS.get(found[1], found[0]), message)
+    return re.sub(field, lambda match: _FLAGS.get(match[1], match[0]), message)
 
 
 def say(message: str) -> None:
@@ -57,7 +57,7 @@ def result(text: str) -> None:
 def as_json(data: Any) -> None:
     """The whole result for machines, on stdout."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    escaped = re.sub(f"[{UNSEEN}]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    escaped = re.sub(f"[{UNSEEN}]", lambda match: f"\\u{ord(match[0]):04x}", text)
     out.print(escaped, soft_wrap=True)
 
 

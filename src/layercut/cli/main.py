@@ -35,10 +35,10 @@ def verb(name: str) -> Any:
 
     alone = typer.Typer(add_completion=False, context_settings=_HELP, rich_markup_mode=None)
     alone.command(name, cls=VerbCommand)(command_of(verb_class(name)))
-    found: Any = typer.main.get_command(alone)
-    paragraphs = inspect.cleandoc(found.help).split("\n\n")
-    found.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
-    return found
+    command: Any = typer.main.get_command(alone)
+    paragraphs = inspect.cleandoc(command.help).split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return command
 
 
 def verbs() -> dict[str, Any]:
@@ -88,8 +88,8 @@ def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
     from layercut.runs.directory import saved
 
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
-    if folders and (found := saved(Path(folders[-1]))):
-        return f"Stopped. {found}; run the same command to continue."
+    if folders and (left := saved(Path(folders[-1]))):
+        return f"Stopped. {left}; run the same command to continue."
     if verb == "generate" and not folders:
         return (
             "Stopped. Nothing is saved. With --out DIR answers are saved as they come, and the same command continues."

@@ -216,7 +216,7 @@ def value(question: str) -> int:
     (38, 4)
     """
     while "*" in question:
-        question = re.sub(r"(\d+) \* (\d+)", lambda found: str(int(found[1]) * int(found[2])), question, count=1)
+        question = re.sub(r"(\d+) \* (\d+)", lambda match: str(int(match[1]) * int(match[2])), question, count=1)
     return _from_left(question)
 
 

@@ -282,23 +282,23 @@ def _pruned_model(
     )
 
 
-def _known_layers(uncut: ModelHandle, other: ModelHandle, given: str | None) -> tuple[int, ...]:
+def _known_layers(uncut: ModelHandle, other: ModelHandle, named: str | None) -> tuple[int, ...]:
     """Layers of the original model that another model has: as given, or by plans in its folder that begin with the
     original model; empty where neither says it.
 
     Raises:
         InputError: given layers that the original model lacks, not in order, or another number than the model has.
     """
-    if given is not None:
-        layers = parse_layers(given)
+    if named is not None:
+        layers = parse_layers(named)
         if list(layers) != sorted(set(layers)) or layers[-1] >= uncut.num_layers:
             raise InputError(
-                f"`layers` {given} must name layers of the original model (0-{uncut.num_layers - 1}) once each, in "
+                f"`layers` {named} must name layers of the original model (0-{uncut.num_layers - 1}) once each, in "
                 "order."
             )
         if len(layers) != other.num_layers:
             raise InputError(
-                f"`layers` {given} names {len(layers)} layers, and the other model has {other.num_layers}."
+                f"`layers` {named} names {len(layers)} layers, and the other model has {other.num_layers}."
             )
         return layers
     hashes = (None, uncut.metadata.model_hash)

@@ -102,10 +102,10 @@ class AnswerReader:
         self.progress("answers read", total - sum(map(len, left.values())), total)
         if any(left.values()):
             unread = {plan.key: plan for plan in plans if left[plan.key]}
-            asked = self.model.engine.ask(
+            answered = self.model.engine.ask(
                 requests, [*unread.values()], GREEDY, lambda plan, item: item in left[plan.key]
             )
-            for plan, replies in asked:
+            for plan, replies in answered:
                 if not all(reply.hits and len(reply.hits[0]) == reply.num_tokens[0] for reply in replies):
                     raise InputError(
                         "this engine does not say which tokens are the likeliest; use `engine` shared or plain."

@@ -27,8 +27,8 @@ FEWEST_CLUSTERS = 6
 
 def clusters_of(records: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """The ``cluster`` of each record of an evaluation; None where any record has none."""
-    found = [str(record["cluster"]) for record in records if record.get("cluster") is not None]
-    return found if records and len(found) == len(records) else None
+    clusters = [str(record["cluster"]) for record in records if record.get("cluster") is not None]
+    return clusters if records and len(clusters) == len(records) else None
 
 
 def cluster_codes(clusters: Sequence[str] | None, n: int) -> NDArray[np.intp] | None:

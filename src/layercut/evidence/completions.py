@@ -109,22 +109,22 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
         seed: of the resampling.
     """
     first = next(iter(records.values()))
-    found: dict[str, Diagnosis] = {}
+    diagnoses: dict[str, Diagnosis] = {}
     texts = {
         name: [(record["completion"], record["finish_reason"]) for record in of_arm] for name, of_arm in records.items()
     }
     if any(2 * sum(len(words_of(text)) >= FEWEST_WORDS for text, _ in own) >= len(own) for own in texts.values()):
         measured = measure_texts(texts, seed=seed, clusters=clusters_of(first))
         notes = [f"{counted(len(first), 'answer')} of each model.", *measured["notes"]]
-        found[NAME] = {**measured, "notes": notes}
+        diagnoses[NAME] = {**measured, "notes": notes}
     every = {name: [record.get(CLASS) for record in of_arm] for name, of_arm in records.items()}
     known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
     if known:
         classes = {name: [kind for place in known if (kind := of_arm[place])] for name, of_arm in every.items()}
         clusters = clusters_of([first[place] for place in known])
         notes = [f"{counted(len(known), 'program')} of each model."]
-        found[PROGRAMS] = {**measure_programs(PROGRAMS, classes, seed=seed, clusters=clusters), "notes": notes}
-    return found
+        diagnoses[PROGRAMS] = {**measure_programs(PROGRAMS, classes, seed=seed, clusters=clusters), "notes": notes}
+    return diagnoses
 
 
 def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[int, int]:
@@ -169,9 +169,9 @@ def _measured(
         if key in known:
             measured.append(known[key])
             continue
-        found = {name: _plain(diagnosis) for name, diagnosis in diagnose_answers(answers, seed=seed).items()}
+        diagnoses = {name: _plain(diagnosis) for name, diagnosis in diagnose_answers(answers, seed=seed).items()}
         # The same form that the file gives, so that both are equal.
-        cell = with_rows({"task": task, "readout": readout, "key": key, "diagnostics": found})
+        cell = with_rows({"task": task, "readout": readout, "key": key, "diagnostics": diagnoses})
         measured.append(cast("DiagnosedAnswers", cell))
         if folder is not None:
             done = {(cell["task"], cell["readout"]) for cell in measured}
@@ -184,9 +184,10 @@ def _measured(
 def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
     """The same, JSON-able."""
     return [
-        {**cell, "diagnostics": {name: _plain(found) for name, found in cell["diagnostics"].items()}} for cell in cells
+        {**cell, "diagnostics": {name: _plain(diagnosis) for name, diagnosis in cell["diagnostics"].items()}}
+        for cell in cells
     ]
 
 
-def _plain(found: Diagnosis) -> dict[str, Any]:
-    return {**found, "rows": [row.to_dict() for row in found["rows"]]}
+def _plain(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {**diagnosis, "rows": [row.to_dict() for row in diagnosis["rows"]]}

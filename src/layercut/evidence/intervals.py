@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 def plain_estimates(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record, JSON-able: each estimate as a dict."""
-    return {name: one._asdict() if isinstance(one, Estimate) else one for name, one in fields.items()}
+    return {name: value._asdict() if isinstance(value, Estimate) else value for name, value in fields.items()}
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:

@@ -94,5 +94,5 @@ def resampled_sums(columns: Array, codes: NDArray[np.intp] | None, seed: int) ->
         return None
     rng = np.random.default_rng(check_seed(seed))
     return cluster_weights(num, CONFIDENCE, rng, NUM_RESAMPLES) @ np.stack(
-        [cluster_sums(one, codes) for one in columns], axis=1
+        [cluster_sums(column, codes) for column in columns], axis=1
     )

@@ -224,21 +224,21 @@ class Differences(NamedTuple):
         cls, uncut: Sequence[float], cut: Sequence[float], *, keep: float, chance: float, clusters: Sequence[str] | None
     ) -> Differences:
         """Differences of N items that both models answered, as if each further one were like one of these."""
-        found = np.asarray(cut, float) - chance - keep * (np.asarray(uncut, float) - chance)
-        codes = cluster_codes(clusters, len(found))
-        units = found if codes is None else cluster_sums(found, codes)
+        differences = np.asarray(cut, float) - chance - keep * (np.asarray(uncut, float) - chance)
+        codes = cluster_codes(clusters, len(differences))
+        units = differences if codes is None else cluster_sums(differences, codes)
         values, counts = np.unique(units, return_counts=True)
-        items = len(found) / len(units)
+        items = len(differences) / len(units)
         ends = (-chance - keep * (1 - chance)) * items, (1 - chance + keep * chance) * items
         return cls(tuple(values.tolist()), tuple((counts / len(units)).tolist()), *ends, items)
 
     def negated(self) -> Differences:
         """The same for the bound that shows that a plan keeps less."""
-        return self._replace(values=tuple(-one for one in self.values), worst=-self.best, best=-self.worst)
+        return self._replace(values=tuple(-value for value in self.values), worst=-self.best, best=-self.worst)
 
 
 @lru_cache(maxsize=4096)
-def decides(found: Differences, num_items: int, error: float) -> float:
+def decides(differences: Differences, num_items: int, error: float) -> float:
     """Probability that ``num_items`` items show that the mean of x is at least 0, at this error rate, by simulation.
 
     The rule is that of ``layercut.evidence.bounds``: P(S < 0) is at most the error, with S = sum_i g_i x_i + g_0 x_0,
@@ -247,18 +247,22 @@ def decides(found: Differences, num_items: int, error: float) -> float:
     point approximation for the distribution of the sum of independent random variables", Adv. Appl. Prob. 12 (1980),
     in place of resampling.
     """
-    units = max(1, round(num_items / found.items))
-    shares = np.asarray(found.shares)
+    units = max(1, round(num_items / differences.items))
+    shares = np.asarray(differences.shares)
     tries = _TRIES if len(shares) <= _FEW else _TRIES_OF_MANY
     drawn = np.random.default_rng(0).multinomial(units, shares / shares.sum(), size=tries)
     counts, times = np.unique(drawn, axis=0, return_counts=True)
-    below = _below_zero(np.array([*found.values, found.worst]), np.column_stack([counts, np.ones(len(counts))]))
+    below = _below_zero(
+        np.array([*differences.values, differences.worst]), np.column_stack([counts, np.ones(len(counts))])
+    )
     return float((below <= error) @ times / tries)
 
 
-def items_to_decide(found: Differences, error: float, *, start: int, most: int, power: float = POWER) -> int | None:
+def items_to_decide(
+    differences: Differences, error: float, *, start: int, most: int, power: float = POWER
+) -> int | None:
     """The least number of items from ``start`` to ``most`` that decide with this power, to 2 %, or None."""
-    return least(lambda number: decides(found, number, error) >= power, start, most)
+    return least(lambda number: decides(differences, number, error) >= power, start, most)
 
 
 def least(enough: Callable[[int], bool], start: int, most: int, parts: int = 50) -> int | None:

@@ -55,9 +55,9 @@ def study_runs(folder: Path) -> StudyRuns:
         )
     given_up = {name for failure in failures_in(folder) for name in failure.arms}
     plans = _plans(folder)
-    found = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
-    found = [run for run in found if run.is_finished or run.name not in given_up]
-    if not found:
+    runs = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
+    runs = [run for run in runs if run.is_finished or run.name not in given_up]
+    if not runs:
         raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
 
     uncut = RunFolder.open(folder / UNCUT)
@@ -66,7 +66,7 @@ def study_runs(folder: Path) -> StudyRuns:
         listed = plans.index(run.name) if run.name in plans else len(plans)
         return listed, arm_of(run, uncut).depth, run.name
 
-    return StudyRuns(uncut, sorted(found, key=place))
+    return StudyRuns(uncut, sorted(runs, key=place))
 
 
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
@@ -150,7 +150,7 @@ def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str
     """
     by_run = {row.cut.name: row for row in rows}
     by_size = are_thinner(rows)
-    found = {}
+    by_stage = {}
     for run in runs:
         about, row = run.metrics().get("arm") or {}, by_run[run.name]
         criterion = str(about.get("criterion") or row.cut.criterion)
@@ -161,12 +161,12 @@ def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str
         if by_size and row.cut.num_parameters and row.uncut.num_parameters:
             depth = round(100 * (1 - row.cut.num_parameters / row.uncut.num_parameters), 1)
         arm, seed = row.cut.healing or NOT_HEALED, about.get("seed", run.settings.get("seed", 0))
-        found[run.name] = Place(criterion, arm, depth, f"{criterion}, {arm}, seed {seed}")
-    crowds = Counter((place.part, place.depth) for place in found.values())
+        by_stage[run.name] = Place(criterion, arm, depth, f"{criterion}, {arm}, seed {seed}")
+    crowds = Counter((place.part, place.depth) for place in by_stage.values())
     crowded = {part for (part, _), count in crowds.items() if count > 1}
     return {
         name: place._replace(part=f"{place.part}, {name}") if place.part in crowded else place
-        for name, place in found.items()
+        for name, place in by_stage.items()
     }
 
 
@@ -177,14 +177,14 @@ def healed_as(run: RunFolder) -> Mapping[str, Any]:
 
 def along_trainings(cuts: Sequence[RunFolder]) -> dict[str, list[tuple[str, int]]]:
     """By training that was measured at marks: its runs and the answer tokens by then, the model it began with first."""
-    found: dict[str, list[tuple[str, int]]] = {}
+    stages_of: dict[str, list[tuple[str, int]]] = {}
     for run in cuts:
         healed = healed_as(run)
         if tokens := healed.get(MARK) or healed.get(ANSWER_TOKENS):
             whole = run.name.rpartition("@")[0] if MARK in healed else run.name
             began_with = str(run.metrics()["arm"].get("start"))
-            found.setdefault(whole, [(began_with, 0)]).append((run.name, int(tokens)))
-    return {name: sorted(stages, key=lambda one: one[1]) for name, stages in found.items() if len(stages) > 2}
+            stages_of.setdefault(whole, [(began_with, 0)]).append((run.name, int(tokens)))
+    return {name: sorted(stages, key=lambda stage: stage[1]) for name, stages in stages_of.items() if len(stages) > 2}
 
 
 def are_thinner(rows: Sequence[ComparisonRow]) -> bool:

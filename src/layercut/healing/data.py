@@ -227,14 +227,14 @@ class ReportItems:
         line.
         """
         tasks: set[str] = set()
-        asked, everything = words(prompt), words(f"{prompt}\n{completion}")
+        question, everything = words(prompt), words(f"{prompt}\n{completion}")
         lines = [words(line) for line in prompt.splitlines()]
         for length, known in self._grams.items():
             if length < FEWEST:
                 tasks.update(*(known.get(line, ()) for line in lines))
                 continue
             is_short = length < SHORT
-            text = asked if is_short else everything
+            text = question if is_short else everything
             for start, gram in enumerate(_grams(text, length)):
                 if gram in known and not (is_short and _continues(text[:start][-1:] + text[start + length :][:1])):
                     tasks |= known[gram]

@@ -239,17 +239,17 @@ class PromptSource:
         }
 
 
-def under_preset(preset: str | None, settings: Kind, given: Mapping[str, Any] | None = None) -> Kind:
+def under_preset(preset: str | None, settings: Kind, values: Mapping[str, Any] | None = None) -> Kind:
     """The given fields of settings over those of a preset; InputError for an unknown preset."""
-    fields = with_preset(preset, settings.given() if given is None else given)
+    fields = with_preset(preset, settings.given() if values is None else values)
     return type(settings)(**{name: value for name, value in fields.items() if name in type(settings).model_fields})
 
 
-def with_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(preset: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
     """The given fields over those of a preset."""
     if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    return {**(PRESETS[preset] if preset else {}), **given}
+    return {**(PRESETS[preset] if preset else {}), **values}
 
 
 def answering(preset: str | None, decoding: DecodingSettings, **given: Any) -> Answering:

@@ -280,5 +280,5 @@ class StudyProgress(Progressing):
     def _now(self) -> str:
         states = list(self._states.values())
         failed = states.count("failed")
-        ended = f"{states.count('finished')} of {counted(len(states), 'arm')} finished"
-        return _joined(super()._now(), ended, f"{failed} failed" if failed else "")
+        finished = f"{states.count('finished')} of {counted(len(states), 'arm')} finished"
+        return _joined(super()._now(), finished, f"{failed} failed" if failed else "")

@@ -137,7 +137,7 @@ def _parents_of(path: Path) -> Iterator[None]:
 
 def nearest_existing(path: Path) -> Path:
     """The path itself, or the nearest folder above it that exists."""
-    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 def refuse_existing(path: Path) -> None:

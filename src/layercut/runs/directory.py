@@ -262,7 +262,7 @@ def check_folder(path: Path) -> None:
 def saved(path: Path) -> str:
     """A line on the answers that an unfinished run has on disk, ``412 answers are saved``; or nothing."""
     answers = _answers(path, "**/")
-    steps = [int(found[1]) for one in path.glob("**/checkpoint-*") if (found := _TRAINED.fullmatch(one.name))]
+    steps = [int(match[1]) for folder in path.glob("**/checkpoint-*") if (match := _TRAINED.fullmatch(folder.name))]
     words = [f"{counted(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
     return ", and ".join([*words, *([f"training is saved up to step {max(steps):,}"] if steps else [])])
 
@@ -344,9 +344,9 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         before = [len(step["removed"]) for step in plan.get("earlier", ())]
         earlier = f"checkpoint that was already pruned by {' and '.join(map(str, before))} layers" if before else ""
         thin = plan.get("channels")
-        gone = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else ""
+        layers = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else ""
         mlp = f"{thin['width'] - thin['num_kept']} of {thin['width']} MLP channels removed" if thin else ""
-        words += [text for text in (gone, mlp, earlier) if text] or ["uncut"]
+        words += [text for text in (layers, mlp, earlier) if text] or ["uncut"]
     seen = set()
     for row in metrics.get("rows", ()):
         if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline
@@ -359,17 +359,17 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 def _measured(path: Path) -> str:
     """Headline of a run without scores of its own: a sweep or a diagnosis."""
-    found = []
+    measured = []
     if (path / SWEEP).is_file():
         rows = _read_json(path / SWEEP).get("rows", [])
         cells = dict.fromkeys(f"{row['task']} {row['readout']}" for row in rows)
-        found.append(f"sweep of {counted(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
+        measured.append(f"sweep of {counted(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
     for file, what in ((DIAGNOSIS, "diagnosis of"), (LAYERS, "diagnosis layer by layer:")):
         if (path / file).is_file():
             data = _read_json(path / file)
             arms = ", ".join(arm["name"] for arm in data.get("arms", ())[1:]) if file == DIAGNOSIS else ""
-            found.append(f"{what} {arms or ', '.join(data.get('diagnostics', ()))}")
-    return "; ".join(found)
+            measured.append(f"{what} {arms or ', '.join(data.get('diagnostics', ()))}")
+    return "; ".join(measured)
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

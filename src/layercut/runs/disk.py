@@ -131,9 +131,9 @@ def _full(path: Path | None, free: str = " ({} free)") -> str:
     """Name of the full part: the disk, or its table of files."""
     where = _disk_of(path)
     with suppress(OSError, StopIteration, AttributeError):  # no statvfs on Windows
-        found = os.statvfs(nearest_existing(path or Path()))
-        if found.f_files and not found.f_favail:
-            return f"{where} can hold no more files (its {found.f_files:,} inodes are in use)"
+        disk = os.statvfs(nearest_existing(path or Path()))
+        if disk.f_files and not disk.f_favail:
+            return f"{where} can hold no more files (its {disk.f_files:,} inodes are in use)"
         return f"{where} is full{free.format(size(_free(path or Path())))}"
     return f"{where} is full"
 

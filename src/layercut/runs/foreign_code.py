@@ -52,12 +52,12 @@ def function_named(name: str, kind: str) -> Any:
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise InputError(f"the {kind} {name} is a part of Python, and no {kind}; write your own module:function.")
     try:
-        found = getattr(import_module(module), function)
+        imported = getattr(import_module(module), function)
     except Exception as error:  # of any code in the module
         raise InputError(
             f"the {kind} {name} cannot be imported ({type(error).__name__}: {first_line(error)}); write "
             "module:function."
         ) from error
-    if not callable(found):
-        raise InputError(f"the {kind} {name} is a {type(found).__name__}, and a function is needed.")
-    return found
+    if not callable(imported):
+        raise InputError(f"the {kind} {name} is a {type(imported).__name__}, and a function is needed.")
+    return imported

@@ -58,8 +58,8 @@ def healing_lines(entry: Mapping[str, Any]) -> list[str]:
 
 def _trained_on(entry: Mapping[str, Any]) -> str:
     if is_graded(entry):
-        asked = counted(entry["num_examples"], "prompt")
-        return f"trained on graded answers to {asked}, {entry['settings']['group']} to each at a time"
+        prompts = counted(entry["num_examples"], "prompt")
+        return f"trained on graded answers to {prompts}, {entry['settings']['group']} to each at a time"
     if entry["objective"] == ON_POLICY:
         return f"trained on the pruned model's own answers to {counted(entry['num_examples'], 'prompt')}"
     trained = counted(entry["num_examples"], "answer")

@@ -29,20 +29,20 @@ def prefix(path: Path) -> str:
 
 def parts_of(path: Path) -> list[Path]:
     """Unfinished folders of the final name ``path``."""
-    found = (one for one in path.parent.iterdir() if one.name.startswith(prefix(path)))
-    return sorted(one for one in found if _PART.fullmatch(one.name) and one.is_dir() and not one.is_symlink())
+    parts = (part for part in path.parent.iterdir() if part.name.startswith(prefix(path)))
+    return sorted(part for part in parts if _PART.fullmatch(part.name) and part.is_dir() and not part.is_symlink())
 
 
 def find_leftovers(root: Path) -> list[Leftover]:
     """Unfinished files and folders of killed processes below a folder, by path; hidden folders are not searched."""
-    found = []
+    leftovers = []
     for folder, subfolders, files in os.walk(root):
         for name in (*subfolders, *files):
             match = _PART.fullmatch(name) or _LOCK.fullmatch(name)
             if match and (left := _if_gone(Path(folder, name), Path(folder, f".{match['name']}.{NAME_LOCK}"))):
-                found.append(left)
+                leftovers.append(left)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-    return sorted(found)
+    return sorted(leftovers)
 
 
 def _if_gone(path: Path, lock: Path) -> Leftover | None:

@@ -151,7 +151,7 @@ class PathStep(Gone):
     @property
     def chosen(self) -> Tried:
         """The way that was chosen."""
-        return next(one for one in self.tried if one.healing == self.healing)
+        return next(way for way in self.tried if way.healing == self.healing)
 
     @property
     def name(self) -> str:
@@ -264,7 +264,7 @@ class Served(_Plain):
     @property
     def request(self) -> TimedSpeed:
         """Seconds of a request."""
-        return next(one for one in self.speed if one.name == "request")
+        return next(speed for speed in self.speed if speed.name == "request")
 
     def memory(self, tokens: int) -> int:
         """Bytes of the weights, with keys and values of this many tokens."""
@@ -299,7 +299,7 @@ class SideEffect(_Plain):
     @property
     def words(self) -> str:
         """``stops by itself: 13 of 24, before 24 of 24``."""
-        after, before = (f"{round(one.value * one.n)} of {one.n}" for one in (self.cut, self.uncut))
+        after, before = (f"{round(estimate.value * estimate.n)} of {estimate.n}" for estimate in (self.cut, self.uncut))
         return f"{self.what}: {after}, before {before}"
 
 
@@ -307,8 +307,8 @@ def side_effect_words(effects: Sequence[SideEffect]) -> str:
     """The checks that differ, in words; that none does; or nothing where nothing was checked."""
     if not effects:
         return ""
-    worse = "; ".join(one.words for one in effects if one.is_shown)
-    return f"{worse or 'none shown'} ({len(effects)} checks, {sum(one.cut.n for one in effects)} items)"
+    worse = "; ".join(effect.words for effect in effects if effect.is_shown)
+    return f"{worse or 'none shown'} ({len(effects)} checks, {sum(effect.cut.n for effect in effects)} items)"
 
 
 class PruneResult(Printed, _Plain):
@@ -378,8 +378,8 @@ class PruneResult(Printed, _Plain):
 
 def better_of(versus: Sequence[Alternative], disk_bytes: int | None) -> Alternative | None:
     """The smallest that passed, where it has fewer bytes than the plan that passed (None: no plan did)."""
-    passed = [one for one in versus if one.passed and (disk_bytes is None or one.disk_bytes < disk_bytes)]
-    return min(passed, key=lambda one: one.disk_bytes, default=None)
+    passed = [other for other in versus if other.passed and (disk_bytes is None or other.disk_bytes < disk_bytes)]
+    return min(passed, key=lambda other: other.disk_bytes, default=None)
 
 
 class Kept(NamedTuple):
@@ -391,5 +391,5 @@ class Kept(NamedTuple):
 
 def least_kept(kept: tuple[TaskKept, ...]) -> Kept | None:
     """The task that keeps the least; None where none has a retention."""
-    known = [Kept(one.task, one.kept.value) for one in kept if one.kept is not None]
-    return min(known, key=lambda one: one.value, default=None)
+    known = [Kept(task.task, task.kept.value) for task in kept if task.kept is not None]
+    return min(known, key=lambda task: task.value, default=None)

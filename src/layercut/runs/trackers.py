@@ -32,12 +32,12 @@ class _Session:
     def log(self, values: Mapping[str, float], step: int | None) -> None:
         if self._trackers is None:
             self._trackers = [self._start(name) for name in self._names]
-        for one in self._trackers:
-            one.log(dict(values), step=step)
+        for tracker in self._trackers:
+            tracker.log(dict(values), step=step)
 
     def finish(self) -> None:
-        for one in self._trackers or ():
-            one.finish()
+        for tracker in self._trackers or ():
+            tracker.finish()
 
     def _start(self, name: str) -> Any:
         from accelerate import PartialState

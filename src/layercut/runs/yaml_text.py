@@ -59,7 +59,7 @@ def _check(node: yaml.Node, counted: dict[int, int], depth: int) -> int:
             raise ValueError(f"a value of {len(node.value)} characters that is no text")
         return 1
     if id(node) not in counted:
-        parts = node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
         counted[id(node)] = 1 + sum(_check(part, counted, depth + 1) for part in parts)
     if counted[id(node)] > MOST_NODES:
         raise ValueError(f"more than {MOST_NODES:,} keys and values, its aliases (*name) written out")

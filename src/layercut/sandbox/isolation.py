@@ -104,8 +104,8 @@ def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *,
 @functools.cache
 def _no_nested_users(bwrap: str) -> list[str]:
     """Forbid user namespaces inside, where this bubblewrap can: 0.8 or newer, and not set-user-id."""
-    found = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
-    can = "--disable-userns" in found.stdout + found.stderr and not Path(bwrap).stat().st_mode & stat.S_ISUID
+    help = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
+    can = "--disable-userns" in help.stdout + help.stderr and not Path(bwrap).stat().st_mode & stat.S_ISUID
     return ["--disable-userns"] if can else []
 
 

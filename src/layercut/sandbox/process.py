@@ -145,7 +145,7 @@ def look_at(root: int) -> Look:
     Raises:
         OSError, ValueError, LookupError: a process that lives and cannot be read, or no end of new ones.
     """
-    found: dict[int, _Process] = {}
+    processes: dict[int, _Process] = {}
     judge, waiting = root, [root]
     deadline = time.monotonic() + _LOOK_SECONDS
     while waiting:
@@ -153,28 +153,30 @@ def look_at(root: int) -> Look:
             raise TimeoutError("new processes start as fast as they are read")
         pid = waiting.pop()
         with contextlib.suppress(*_ENDED):
-            found[pid] = process = _read(pid)
+            processes[pid] = process = _read(pid)
             if len(process.namespaces) > 1 and process.namespaces[-1] == b"1":
                 judge = pid
             waiting += process.children
         if not waiting:
             with contextlib.suppress(*_ENDED):
-                waiting = [child for child in _children(judge) if child not in found]
-    depth = len(found[judge].namespaces) if judge in found else 0
-    program = {pid: it for pid, it in found.items() if pid != judge and len(it.namespaces) >= depth}
-    active = [*program.values(), *([found[judge]] if judge in found else [])]
+                waiting = [child for child in _children(judge) if child not in processes]
+    depth = len(processes[judge].namespaces) if judge in processes else 0
+    program = {pid: it for pid, it in processes.items() if pid != judge and len(it.namespaces) >= depth}
+    active = [*program.values(), *([processes[judge]] if judge in processes else [])]
     return Look(
-        memory=sum(it.memory for it in found.values()),
+        memory=sum(it.memory for it in processes.values()),
         program={pid: it.own for pid, it in program.items()},
         reaped=sum(it.reaped for it in program.values()),
-        judge=found[judge].own if judge in found else 0.0,
+        judge=processes[judge].own if judge in processes else 0.0,
         # vfork lets a parent wait for its child in state D.
-        is_running=any("R" in it.states or ("D" in it.states and not _has_living_children(it, found)) for it in active),
+        is_running=any(
+            "R" in it.states or ("D" in it.states and not _has_living_children(it, processes)) for it in active
+        ),
     )
 
 
-def _has_living_children(process: _Process, found: dict[int, _Process]) -> bool:
-    return any(child in found and found[child].states.strip("Z") for child in process.children)
+def _has_living_children(process: _Process, processes: dict[int, _Process]) -> bool:
+    return any(child in processes and processes[child].states.strip("Z") for child in process.children)
 
 
 _ENDED = (FileNotFoundError, ProcessLookupError)  # errors of a process that ended before it was read
@@ -196,11 +198,11 @@ def _children(pid: int) -> list[int]:
 
 
 def _of_threads(pid: int, name: str) -> list[list[bytes]]:
-    found = []
+    pids = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(*_ENDED):
-            found.append(_after_name(thread / name))
-    return found
+            pids.append(_after_name(thread / name))
+    return pids
 
 
 def _after_name(file: Path) -> list[bytes]:

@@ -64,17 +64,17 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
                 f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks or a suite, "
                 "and out."
             )
-    given = {key: value for key, value in data.items() if value is not None}
-    if "include_path" in given:
-        given = of_folder(given, Path(str(given["include_path"])))
-    rest: dict[str, Any] = {"models": _models(given), "tasks": _tasks(given), "out": Path(str(data["out"]))}
-    rest |= _read({key: value for key, value in given.items() if key in StudySettings.model_fields and key not in rest})
-    if "data_dir" in given:
-        rest = _with_folder(rest, Path(str(given["data_dir"])))
-    if "seed" in given:
-        if "seeds" in given:
+    keys = {key: value for key, value in data.items() if value is not None}
+    if "include_path" in keys:
+        keys = of_folder(keys, Path(str(keys["include_path"])))
+    rest: dict[str, Any] = {"models": _models(keys), "tasks": _tasks(keys), "out": Path(str(data["out"]))}
+    rest |= _read({key: value for key, value in keys.items() if key in StudySettings.model_fields and key not in rest})
+    if "data_dir" in keys:
+        rest = _with_folder(rest, Path(str(keys["data_dir"])))
+    if "seed" in keys:
+        if "seeds" in keys:
             raise InputError("the study gives seed and seeds; write one of the two.")
-        rest["seeds"] = (given["seed"],)
+        rest["seeds"] = (keys["seed"],)
     study = StudySettings(**rest)
     # Unknown tasks, readouts and prompts are refused now; no model is read.
     check_tasks((*study.tasks, *(task for criterion in study.criteria for task in criterion.objective)))
@@ -84,17 +84,17 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     return study
 
 
-def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
+def _models(keys: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
     """One model, or a list of names and settings; keys beside the list hold for all of them."""
-    shared = {key: given[key] for key in ModelSettings.model_fields if key in given}
+    shared = {key: keys[key] for key in ModelSettings.model_fields if key in keys}
     if shared.get("trust_remote_code"):
         check_trust("trust_remote_code: true")
-    if "models" not in given:
-        _expect(given.get("model"), "model", str, "the name or path of a model")
+    if "models" not in keys:
+        _expect(keys.get("model"), "model", str, "the name or path of a model")
         return (_build(ModelSettings, shared),)
-    if "model" in given:
+    if "model" in keys:
         raise InputError("the study gives model and models; write one of the two.")
-    entries = [{"model": entry} if isinstance(entry, str) else entry for entry in _list(given["models"], "models")]
+    entries = [{"model": entry} if isinstance(entry, str) else entry for entry in _list(keys["models"], "models")]
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             raise InputError(
@@ -105,13 +105,13 @@ def _models(given: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
     return tuple(_build(ModelSettings, {**shared, **entry}) for entry in entries)
 
 
-def _tasks(given: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
+def _tasks(keys: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
     """The suite's tasks and the listed ones; a listed one replaces the suite's."""
-    listed = tuple(map(_task, _list(given.get("tasks", []), "tasks")))
+    listed = tuple(map(_task, _list(keys.get("tasks", []), "tasks")))
     named = {task.task for task in listed}
     of_suite: tuple[TaskSettings, ...] = ()
-    if "suite" in given:
-        wanted = given["suite"] if isinstance(given["suite"], dict) else {"name": given["suite"]}
+    if "suite" in keys:
+        wanted = keys["suite"] if isinstance(keys["suite"], dict) else {"name": keys["suite"]}
         _check_keys(wanted, ("name", "limit"))
         _expect(wanted.get("name"), "name", str, "the name of a suite")
         of_suite = tuple(task for task in suite(wanted["name"], limit=wanted.get("limit")) if task.task not in named)

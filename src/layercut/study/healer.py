@@ -88,8 +88,8 @@ class Healer:
         source, how, settings = read_source(self.arm), self._answering, self.settings
         if source.records is None and settings.asks_teacher:
             # Generated once for all cuts of the study and all arms that ask the same.
-            asked = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
-            name = settings_hash({**asked, "max_new_tokens": how.max_new_tokens, **how.extra()})
+            question = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
+            name = settings_hash({**question, "max_new_tokens": how.max_new_tokens, **how.extra()})
             out, teacher = self.answers / name, ModelHandle(self.uncut)
             records = answer_prompts(
                 teacher, source, how, remove=None, out=out, seed=self.seed, console=console, say=say

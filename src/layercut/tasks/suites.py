@@ -104,8 +104,8 @@ def with_data(
     known = {name for task in tasks for name in (task.task, base_name(task.task))}
     for name in files:
         if name not in known:
-            asked = ", ".join(task.task for task in tasks) or "(none)"
-            raise InputError(f"`data` names {name}, which is not among the tasks {asked}.")
+            names = ", ".join(task.task for task in tasks) or "(none)"
+            raise InputError(f"`data` names {name}, which is not among the tasks {names}.")
     if folder is not None and not folder.is_dir():
         raise InputError(
             f"`data_dir` {folder}: no such folder. Give one that holds a folder for each task, such as gsm8k."

@@ -64,8 +64,8 @@ class LayercutLM(HFLM):  # type: ignore[misc]
         device: str | None = None,
         **options: Any,
     ) -> None:
-        found = resolve(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
-        metadata = describe_source(found)
+        source = resolve(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
+        metadata = describe_source(source)
         self.plan = _plan(
             remove,
             num_layers=metadata.num_layers,
@@ -80,9 +80,9 @@ class LayercutLM(HFLM):  # type: ignore[misc]
                     f"{name} and remove cannot be combined, because {name} would be applied to the original model; cut "
                     f"first (layercut cut {pretrained} ...) and give the checkpoint as pretrained, with {name}."
                 )
-        self._named = found
+        self._named = source
         self._model_hash = metadata.model_hash
-        super().__init__(pretrained=str(found.path), device=device or str(pick_device()), **options)
+        super().__init__(pretrained=str(source.path), device=device or str(pick_device()), **options)
 
     def _create_model(self, *args: Any, **options: Any) -> None:
         super()._create_model(*args, **options)

@@ -67,5 +67,5 @@ VERBS = {
 def verb_class(name: str) -> type[Verb]:
     """The class of a verb."""
     module, _, kind = VERBS[name][0].partition(":")
-    found: type[Verb] = getattr(importlib.import_module(f"layercut.verbs.{module}"), kind)
-    return found
+    verb: type[Verb] = getattr(importlib.import_module(f"layercut.verbs.{module}"), kind)
+    return verb

@@ -176,12 +176,12 @@ class Verb(Settings, arbitrary_types_allowed=True):
 
     def flat(self) -> dict[str, Any]:
         """All that was given, as plain data by the names that ``of`` takes."""
-        found = {}
+        values = {}
         for name, slot in slots(type(self)).items():
             holder = self if slot.group is None else getattr(self, slot.group)
             if slot.field in holder.model_fields_set:
-                found[name] = _plain(getattr(holder, slot.field))
-        return found
+                values[name] = _plain(getattr(holder, slot.field))
+        return values
 
     def to_yaml(self) -> str:
         """The file that ``layercut run`` takes."""
@@ -196,19 +196,19 @@ class Verb(Settings, arbitrary_types_allowed=True):
 @cache
 def slots(kind: type[Verb]) -> dict[str, Slot]:
     """All names that a request takes, in order."""
-    found: dict[str, Slot] = {}
+    known: dict[str, Slot] = {}
     for field, info in kind.model_fields.items():
-        how = next((one for one in reversed(info.metadata) if isinstance(one, Fields | Flag)), Flag())
+        how = next((mark for mark in reversed(info.metadata) if isinstance(mark, Fields | Flag)), Flag())
         if not isinstance(how, Fields):
-            found[field] = Slot(field, None, field, kind, how)
+            known[field] = Slot(field, None, field, kind, how)
             continue
         assert isinstance(info.annotation, type) and issubclass(info.annotation, Settings)
         for inner in info.annotation.model_fields:
             if inner not in how.without.split():
                 name = name_of(how.names.get(inner, inner))
-                assert name not in found, f"{kind.__name__} takes {name} twice"
-                found[name] = Slot(name, field, inner, info.annotation, how)
-    return found
+                assert name not in known, f"{kind.__name__} takes {name} twice"
+                known[name] = Slot(name, field, inner, info.annotation, how)
+    return known
 
 
 def name_of(flag: str) -> str:
@@ -221,16 +221,16 @@ def plain_type(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return plain_type(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return plain_type(next(one for one in get_args(annotation) if one is not type(None)))
+        return plain_type(next(part for part in get_args(annotation) if part is not type(None)))
     return annotation
 
 
 def _plain(value: Any) -> Any:
     """A value as YAML holds it."""
     if isinstance(value, Settings):
-        return {name: _plain(one) for name, one in value.given().items()}
+        return {name: _plain(entry) for name, entry in value.given().items()}
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(entry) for entry in value]
     return str(value) if isinstance(value, Path | LayerSpec) else value

@@ -127,7 +127,9 @@ class CutVerb(Verb):
         covered = self._covered(done)
         shown = {"texts": [coverage._asdict() for coverage in covered]} if covered else {}
         return Shown(
-            done.to_dict() | shown, lines=[*done.lines(), *(one.describe() for one in covered)], notes=done.warnings
+            done.to_dict() | shown,
+            lines=[*done.lines(), *(coverage.describe() for coverage in covered)],
+            notes=done.warnings,
         )
 
     def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:

@@ -91,10 +91,10 @@ class GenerateVerb(Verb):
         if not self.prompts:
             prompts = [make_prompt(text, system=system, plain=self.plain) for text in self.prompt]
             return PromptSource(parts=(PromptGroup(prompts[: self.reading.limit]),))
-        found = prompt_source(self.specs, system=system, plain=self.plain)
-        if found.records is not None:
+        source = prompt_source(self.specs, system=system, plain=self.plain)
+        if source.records is not None:
             raise InputError(f"{self.prompts} holds answers already; give a file of prompts, or task:NAME.")
-        return found
+        return source
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""

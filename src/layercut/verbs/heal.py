@@ -38,8 +38,8 @@ _SHARED = ("dtype", "device", "batch_size", "engine", "engine_pool")
 """Settings that the original model has from the pruned one's."""
 
 
-def _teacher(given: Any) -> Any:
-    return given.model if isinstance(given, ModelSettings) else given
+def _teacher(teacher: Any) -> Any:
+    return teacher.model if isinstance(teacher, ModelSettings) else teacher
 
 
 class HealVerb(Verb):
@@ -113,10 +113,10 @@ class HealVerb(Verb):
         """The prompts. Raises InputError: a source that cannot be read, or answers where prompts are needed."""
         from layercut.healing.prompt_sources import prompt_source
 
-        found = prompt_source(self.specs, system=self.how.system)
-        if self.what.responses == "original" and found.records is not None:
+        source = prompt_source(self.specs, system=self.how.system)
+        if self.what.responses == "original" and source.records is not None:
             raise InputError(f"{self.prompts} holds a model's answers, not original ones; give the file of prompts.")
-        return found
+        return source
 
     def run(self, io: Io) -> Healed | None:
         """Ask, train and write the healed checkpoint; None in all but the first process of a launcher.

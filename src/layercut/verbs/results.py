@@ -55,8 +55,8 @@ class AdviseVerb(Verb):
 
         from layercut.report.advice_text import write_advice
 
-        asked = {"use": self.use, "keep": self.keep, "confidence": self.confidence, "seed": self.seed}
-        return write_advice(self.folder, **asked)[0]  # type: ignore[arg-type]
+        question = {"use": self.use, "keep": self.keep, "confidence": self.confidence, "seed": self.seed}
+        return write_advice(self.folder, **question)[0]  # type: ignore[arg-type]
 
     def show(self, done: Advice, io: Io) -> Shown:
         from layercut.report.advice_text import FILE, advice_on_terminal
@@ -247,9 +247,9 @@ class LsVerb(Verb):
         from layercut.runs.disk import size
 
         runs, left = done
-        notes = [f"left by a killed process: {one.path} ({size(one.num_bytes)})" for one in left]
+        notes = [f"left by a killed process: {part.path} ({size(part.num_bytes)})" for part in left]
         if left:
-            total = size(sum(one.num_bytes for one in left))
+            total = size(sum(part.num_bytes for part in left))
             notes.append(f"{total} in all. Their writers are gone, so they can be removed.")
         if not runs:
             notes.insert(0, f"no runs in {self.root}; `layercut run examples/quickstart.yaml` makes one.")
@@ -275,7 +275,7 @@ class EnvVerb(Verb):
 
     def show(self, done: dict[str, Any], io: Io) -> Shown:
         pairs = (
-            {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+            {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
             for key, value in done.items()
         )
         return Shown(done, lines=[f"{key}: {value}" for pair in pairs for key, value in pair.items()])

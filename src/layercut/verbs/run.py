@@ -155,8 +155,8 @@ class RunVerb(Verb):
 
     def returned(self, done: Any) -> list[StudyOutcome]:
         """See ``Verb``; of another verb, what its function gives."""
-        found: list[StudyOutcome] = done if self.other is None else self.other.returned(done)
-        return found
+        outcomes: list[StudyOutcome] = done if self.other is None else self.other.returned(done)
+        return outcomes
 
     def show(self, done: Any, io: Io) -> Shown:
         if self.other is not None:
@@ -202,6 +202,6 @@ def _fit(study: StudySettings) -> None:
         number = wanted.layers(depth)
         if number >= depth:
             raise InputError(f"depth {wanted.text} leaves no layer of {depth}; choose 1 to {depth - 1}.")
-        for one in study.criteria:
-            stays = parse_protected(one.protect, depth) if one.protect else None
+        for criterion in study.criteria:
+            stays = parse_protected(criterion.protect, depth) if criterion.protect else None
             Context(num_layers=depth, num_remove=number, protect=stays)

@@ -33,17 +33,17 @@ def _those(fact: str) -> str:
     return f"{', '.join(names)} and {last}" if names else last
 
 
-def _named(given: Any) -> Any:
+def _named(entries: Any) -> Any:
     """Values by name, of a mapping or of ``NAME=VALUE`` entries, where whole numbers become numbers."""
-    if isinstance(given, Mapping):
-        return dict(given)
-    found: dict[str, Any] = {}
-    for entry in given:
+    if isinstance(entries, Mapping):
+        return dict(entries)
+    settings: dict[str, Any] = {}
+    for entry in entries:
         name, equals, value = entry.partition("=")
         if not (equals and name and value):
             raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as token=last.")
-        found[name] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
-    return found
+        settings[name] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
+    return settings
 
 
 _TEXT = {"source": "calibration", "num_texts": "calibration_texts", "max_tokens": "calibration_tokens"}

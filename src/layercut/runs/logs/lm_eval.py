@@ -96,9 +96,9 @@ def _tasks(file: Path, results: _Results) -> Iterator[LoggedTask]:
     if name not in results.configs and len(results.configs) == 1:  # a file that was renamed
         name = str(*results.configs)
     config, senses = results.configs.get(name, {}), results.higher_is_better.get(name, {})
-    asked = {words: config[key] for key, words in _ASKED.items() if config.get(key) is not None}
+    settings = {words: config[key] for key, words in _ASKED.items() if config.get(key) is not None}
     if (shots := results.num_shots.get(name)) is not None:
-        asked["few-shot examples"] = shots
+        settings["few-shot examples"] = shots
     version = str(results.versions.get(name) or "")
     remark = "" if senses else f"{name}: no results_DATE.json says for which metrics lower is better; higher is taken"
     tasks: dict[str, LoggedTask] = {}
@@ -107,7 +107,7 @@ def _tasks(file: Path, results: _Results) -> Iterator[LoggedTask]:
         record = _record(sample, senses)
         kind, chain = RANKED if "options" in record else WRITTEN, sample.filter or "none"
         readout = kind if chain == "none" or kind == RANKED else chain
-        task = LoggedTask(name=name, readout=readout, asked=asked, version=version, remark=remark)
+        task = LoggedTask(name=name, readout=readout, asked=settings, version=version, remark=remark)
         tasks.setdefault(readout, task).records.append(record)
     for readout, task in tasks.items():
         times: Counter[str] = Counter()

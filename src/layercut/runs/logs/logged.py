@@ -71,10 +71,10 @@ class LoggedRun(RunFolder):
         return True
 
     def has_records(self, task: str, readout: str) -> bool:
-        return any((one.name, one.readout) == (task, readout) for one in self.tasks)
+        return any((logged.name, logged.readout) == (task, readout) for logged in self.tasks)
 
     def records(self, task: str, readout: str) -> list[dict[str, Any]]:
-        return next(one.records for one in self.tasks if (one.name, one.readout) == (task, readout))
+        return next(logged.records for logged in self.tasks if (logged.name, logged.readout) == (task, readout))
 
     def metrics(self) -> dict[str, Any]:
         return {"plan": None, "rows": [row for task in self.tasks for row in _rows(task)]}
@@ -141,15 +141,15 @@ def guessing(options: Sequence[int]) -> float | None:
 def differences(first: LoggedRun, second: LoggedRun) -> list[str]:
     """How two evaluations were asked otherwise, a line for each task and setting; empty where nothing differs."""
     lines = [*dict.fromkeys(task.remark for run in (first, second) for task in run.tasks if task.remark)]
-    for one in first.tasks:
-        for other in (task for task in second.tasks if (task.name, task.readout) == (one.name, one.readout)):
-            for key in dict.fromkeys((*one.asked, *other.asked)):
-                here, there = one.asked.get(key), other.asked.get(key)
+    for task in first.tasks:
+        for other in (twin for twin in second.tasks if (twin.name, twin.readout) == (task.name, task.readout)):
+            for key in dict.fromkeys((*task.asked, *other.asked)):
+                here, there = task.asked.get(key), other.asked.get(key)
                 if here != there:
-                    lines.append(f"{one.name}: {key} {here} in {first.name}, {there} in {second.name}")
-            known = {record["id"]: record.get("prompt") for record in one.records}
+                    lines.append(f"{task.name}: {key} {here} in {first.name}, {there} in {second.name}")
+            known = {record["id"]: record.get("prompt") for record in task.records}
             both = [(known[item["id"]], item.get("prompt")) for item in other.records if item["id"] in known]
             changed = sum(here != there for here, there in both if here and there)
             if changed:
-                lines.append(f"{one.name}: the prompts of {changed:,} of {len(both):,} items differ")
+                lines.append(f"{task.name}: the prompts of {changed:,} of {len(both):,} items differ")
     return lines

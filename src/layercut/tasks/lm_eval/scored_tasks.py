@@ -47,12 +47,12 @@ class ChoiceSubject(Subject):
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
         options, gold = options_and_gold(self.task, doc, lambda: self._where(split, number))
-        asked = self._asked(doc, (), chat=False)
+        request = self._asked(doc, (), chat=False)
         examples = self._draw(doc, split)
         for example in examples:
             options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
-        question = self.parts(doc)[0] if self.task.multiple_input else str(asked.prompts[0])
-        return Item(doc, question, asked, (gold,), options, examples)
+        question = self.parts(doc)[0] if self.task.multiple_input else str(request.prompts[0])
+        return Item(doc, question, request, (gold,), options, examples)
 
     def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
         context = self._context(doc, examples, chat=chat)

@@ -197,8 +197,8 @@ class WrittenSubject(Subject):
         return results
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
-        asked = self._asked(doc, (), chat=False)
-        return Item(doc, str(asked.prompts[0]), asked, self._golds(doc), examples=self._draw(doc, split))
+        request = self._asked(doc, (), chat=False)
+        return Item(doc, str(request.prompts[0]), request, self._golds(doc), examples=self._draw(doc, split))
 
     def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
         return Asked((self._context(doc, examples, chat=chat),))
