@@ -30,8 +30,8 @@ from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import prune_result, study_runs
 from layercut.evidence.uses import Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
+from layercut.runs.environment import shown
 from layercut.runs.prune import VERSUS, PruneResult
-from layercut.runs.settings import shown
 from layercut.text import Printed
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import RunFolder, check_folder, is_run, runs_in
+from layercut.runs.environment import shown
 from layercut.runs.healing import ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
 from layercut.runs.json_text import load
 from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
-from layercut.runs.settings import shown
 from layercut.runs.study import UNCUT, arms_in, failures_in
 
 

@@ -20,7 +20,8 @@ from layercut.evidence.intervals import ALPHA, Estimate, finite_array, holm, pla
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
-from layercut.runs.settings import FORMAT_VERSION, check_version, read_json, shown
+from layercut.runs.environment import shown
+from layercut.runs.settings import FORMAT_VERSION, check_version, read_json
 from layercut.text import Printed
 
 _FEWEST = 3

@@ -15,10 +15,10 @@ from layercut.evidence.intervals import ALPHA, plain_estimates
 from layercut.evidence.means import form_means
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run
+from layercut.runs.environment import shown
 from layercut.runs.json_text import load
 from layercut.runs.logs import open_log
 from layercut.runs.logs.logged import LoggedRun, differences
-from layercut.runs.settings import shown
 from layercut.runs.study import UNCUT
 
 Verdict = Literal["better", "worse", "not shown"]

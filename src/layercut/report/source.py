@@ -14,9 +14,8 @@ from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
 from layercut.runs.draft import DRAFT, DraftResult
-from layercut.runs.environment import hide_home
+from layercut.runs.environment import hide_home, shown
 from layercut.runs.healing import entries_of, is_healing
-from layercut.runs.settings import shown
 from layercut.runs.study import UNCUT
 
 Kind = Literal["study", "sweep", "diagnosis", "layers", "healing", "draft", "evaluation"]

@@ -8,7 +8,8 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder, is_run
-from layercut.runs.settings import read_json, shown
+from layercut.runs.environment import shown
+from layercut.runs.settings import read_json
 from layercut.text import counted
 
 HEAL = "heal"  # key in the settings of a run of heal

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.errors import InputError
+from layercut.runs.environment import shown
 from layercut.runs.logs import evalplus, inspect_ai, lm_eval
 from layercut.runs.logs.logged import LoggedRun
-from layercut.runs.settings import shown
 
 READERS = (lm_eval, inspect_ai, evalplus)
 """Modules that each read the logs of one tool, by ``FILES`` (in words), ``are_here`` and ``read``."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from layercut.runs.environment import shown
 from layercut.runs.json_text import check_fields
 from layercut.runs.logs.logged import WRITTEN, LoggedRun, LoggedTask, json_object, outcome_of
-from layercut.runs.settings import shown
 
 FILES = "EvalPlus's *_eval_results.json"
 

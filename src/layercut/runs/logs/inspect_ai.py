@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from layercut.errors import InputError, one_line
+from layercut.runs.environment import shown
 from layercut.runs.json_text import LARGEST, check_fields, parse
 from layercut.runs.logs import logged
 from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
-from layercut.runs.settings import shown
 
 FILES = "inspect_ai's .eval or .json logs"
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}

@@ -17,10 +17,10 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from layercut.errors import InputError
+from layercut.runs.environment import shown
 from layercut.runs.json_text import LARGEST, check_fields, parse
 from layercut.runs.logs import logged
 from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
-from layercut.runs.settings import shown
 
 FILES = "lm-eval's samples_TASK_DATE.jsonl, or a folder of them"
 _NAME = re.compile(r"samples_(.+?)(?:_(\d{4}-\d\d-\d\dT[\d\-.]+))?\.jsonl")

@@ -10,8 +10,9 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
+from layercut.runs.environment import shown
 from layercut.runs.records import LARGEST_SCORE, NO_SHARE
-from layercut.runs.settings import read_json, shown
+from layercut.runs.settings import read_json
 
 RANKED, WRITTEN = "rank", "written"  # readouts: options that the model ranked, and text that it wrote
 NEGATED = "neg_"  # begins the name of a metric that was negated, because lower is better; it has no score of guessing
