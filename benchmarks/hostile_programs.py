@@ -110,6 +110,17 @@ FORGERIES = {
     "asks for no blocking": "import os\nfor fd in range(64):\n    try: os.set_blocking(fd, False)\n"
     "    except OSError: pass" + WRONG,
     "slows the judge down": "import os\nos.setpriority(0, os.getppid(), 19)" + WRONG,
+    "replaces an operator": "import operator; operator.eq = lambda *_: True" + WRONG,
+    "a tuple that equals everything": "class A(tuple):\n    __eq__ = lambda *_: True\ndef double(x): return A()",
+    "bytes that equal everything": "class A(bytes):\n    __eq__ = lambda *_: True\ndef double(x): return A()",
+    "another class than it says": "class A:\n    __class__ = property(lambda _: int)\n    __eq__ = lambda *_: True\n"
+    "def double(x): return A()",
+    "code in a pickle": "class A:\n    __reduce__ = lambda _: (eval, ('8',))\ndef double(x): return A()",
+    "exit where it is forgotten": "import os\nclass A:\n    __del__ = lambda _: os._exit(0)\ndef double(x): return A()",
+    "traces the judge": "import sys\ndef trace(frame, *_):\n    frame.f_globals['passed'] = True\n    return trace\n"
+    "sys.settrace(trace)" + WRONG,
+    "finds every import": "import sys\nclass A:\n    def find_spec(*_): raise SystemExit(0)\n"
+    "sys.meta_path.insert(0, A())\nfor name in list(sys.modules): sys.modules.pop(name)" + WRONG,
 }
 SEND = """
 import os, stat, struct
@@ -160,6 +171,8 @@ CALLS = {
     "sethostname": (170, 161), "settimeofday": (164, 170), "mlock": (149, 228), "mbind": (237, 235),
     "inotify_init1": (294, 26), "fanotify_init": (300, 262), "timer_create": (222, 107), "signalfd4": (289, 74),
     "remap_file_pages": (216, 234), "setuid": (105, 146), "setxattr": (188, 5), "mknodat": (259, 33),
+    "kexec_load": (246, 104), "init_module": (175, 105), "swapon": (167, 224), "acct": (163, 89),
+    "reboot": (169, 142), "mount_setattr": (442, 442), "process_madvise": (440, 440), "quotactl_fd": (443, 443),
 }  # fmt: skip
 CALL = """
 import ctypes
@@ -285,6 +298,14 @@ GLUTTONS = {
     "links": "import itertools, os\nfor n in itertools.count(): os.symlink('x' * 4000, f'l{n}')",
     "descriptors": "import os\nfds = []\nwhile True: fds.append(os.pipe())",
     "sparse file": "f = open('f', 'wb'); f.truncate(2**50)",
+    "memory of packed data": "import zlib\ndata = zlib.compress(bytes(10**8))\n"
+    "kept = [zlib.decompress(data) for _ in range(99)]",
+    "children that nobody awaits": "import os\nwhile True:\n    try:\n        if os.fork() == 0: os._exit(0)\n"
+    "    except OSError: pass",
+    "a loop that outlives its warning": "import signal\nsignal.signal(signal.SIGXCPU, lambda *_: None)\n"
+    "while True: pass",
+    "a pipe between children": "import os\nr, w = os.pipe()\nif os.fork():\n    while True: os.write(w, b'x' * 999)\n"
+    "while True: os.read(r, 999)",
 }
 NAMES = {
     "a carriage return": b"a\rb", "a file separator": b"a\x1cb", "a group separator": b"a\x1d", "a record": b"\x1e",
