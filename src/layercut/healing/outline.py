@@ -114,7 +114,9 @@ def healing_outline(
     steps = [] if num_answers is None else [PlannedStep("answers of the original model", num_answers, "answer")]
     if not METHODS[train.method].made_by:
         steps.append(PlannedStep("reading both models", prompts, "text"))
-        memory = {"weights": 4 * counts.parameters, "teacher": 4 * teacher.counts.parameters}
+        # At its fullest the process holds both models, and the file of the second one that it is still reading.
+        both = {"weights": 4 * counts.parameters, "teacher": 4 * teacher.counts.parameters}
+        memory = {**both, "files": teacher.counts.stored_bytes}
     else:
         aside = num_held_out(prompts, train.held_out)
         num_steps = train.num_steps(prompts - aside)
