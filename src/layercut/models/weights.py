@@ -87,11 +87,15 @@ class TensorSpan(NamedTuple):
         return self._replace(entry=new, part=TensorPart(dim, each, entry.shape))
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, at most ``CHUNK`` at a time; a part of a tensor comes whole.
-        Raises CheckpointError: the file became shorter.
-        """
+        """Its bytes, about ``CHUNK`` at a time. Raises CheckpointError: the file became shorter."""
         if self.part is not None:
-            yield self.part.read(self)
+            dim, entries, shape = self.part
+            stack = entries if isinstance(entries[0], tuple) else (entries,)
+            num_rows = math.prod(shape[:dim]) // len(stack)
+            item_bytes = math.prod(shape[dim + 1 :]) * DTYPE_BITS[self.entry.dtype] // 8
+            layout = (num_rows, shape[dim], item_bytes)
+            for place, own in enumerate(stack):
+                yield from entry_bytes(self.file, self.offset + place * math.prod(layout), layout, own)
             return
         with self.file.open("rb") as file:
             file.seek(self.offset)
@@ -111,16 +115,20 @@ class TensorPart(NamedTuple):
     entries: tuple[Any, ...]  # numbers, or a tuple of them for each entry of the first dimension
     shape: tuple[int, ...]  # of the whole tensor
 
-    def read(self, tensor: TensorSpan) -> bytes:
-        """Their bytes."""
-        import numpy as np
 
-        item = np.dtype((np.void, DTYPE_BITS[tensor.entry.dtype] // 8))
-        whole = np.memmap(tensor.file, item, "r", tensor.offset, self.shape)
-        if not isinstance(self.entries[0], tuple):
-            return bytes(whole.take(self.entries, axis=self.dim).tobytes())
-        stack = zip(whole, self.entries, strict=True)
-        return b"".join(matrix.take(own, axis=self.dim - 1).tobytes() for matrix, own in stack)
+def entry_bytes(file: Path, offset: int, layout: tuple[int, int, int], entries: Sequence[int]) -> Iterator[bytes]:
+    """Some entries of every row of a matrix in a file, about ``CHUNK`` bytes at a time.
+
+    ``layout`` is its rows, the entries of a row, and the bytes of an entry; ``offset`` is its first byte.
+    """
+    import numpy as np
+
+    num_rows, size, item_bytes = layout
+    whole = np.memmap(file, np.dtype((np.void, item_bytes)), "r", offset, (num_rows, size))
+    rows, few = max(1, CHUNK // (size * item_bytes)), max(1, CHUNK // item_bytes)
+    for row in range(0, num_rows, rows):
+        for first in range(0, len(entries), few):
+            yield whole[row : row + rows].take(entries[first : first + few], axis=1).tobytes()
 
 
 class Header(NamedTuple):

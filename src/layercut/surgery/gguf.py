@@ -2,7 +2,7 @@
 
 The new file is written from byte ranges of the old one. Only the names of tensors (``blk.N.``), the keys of
 ``gguf_metadata`` and a few keys of layercut differ, and where MLP channels go, the last matrix of an MLP is quantised
-again (``gguf_width``). Memory does not grow with the model.
+again (``gguf_parts``). Memory does not grow with the model.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
@@ -41,18 +41,20 @@ from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
-from layercut.surgery.gguf_vocabulary import trimmed, trimmed_metadata
-from layercut.surgery.gguf_width import (
+from layercut.surgery.gguf_parts import (
     LAST,
     FromCheckpoint,
     HealedCut,
     Part,
     Requantised,
-    Slices,
+    Taken,
     check_channels,
-    requantised,
+    describe_requantised,
+    read_healed_cut,
     thin_metadata,
     thinned,
+    trimmed,
+    trimmed_metadata,
     with_matrix,
 )
 from layercut.surgery.plan import TIE, CutPlan
@@ -177,16 +179,21 @@ def cut_gguf(
     if healed is not None:
         if not compares:
             raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
-        repaired = HealedCut.read(healed, source.path, plan)
+        repaired = read_healed_cut(healed, source.path, plan)
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
         return work.report
     with writing(out, _ELSEWHERE), new_file(out) as part:
         check_room(out, work.num_bytes, _ELSEWHERE)
-        _write(work, file, part)
+        with part.open("wb", buffering=0) as target:
+            target.write(work.header)
+            for moved in work.tensors:
+                target.writelines(_chunks(file, moved))
+                target.write(bytes(-moved.new.num_bytes % head.alignment))
+            os.fsync(target.fileno())
         say("comparing every tensor and key of the new file with the original's ...")
-        _check_written(work, file, part)
+        _check_written(work, head, file, part)
         verified = f"{len(work.tensors)} tensors have the bytes of the original's"
         if work.report.warnings:
             verified = f"{verified}, but {work.report.warnings[0]}"
@@ -216,7 +223,6 @@ class _Work(NamedTuple):
     tensors: tuple[_Moved, ...]
     changed: frozenset[str]  # keys whose values differ from the original's
     num_bytes: int  # size of the new file
-    alignment: int
     report: CutReport
 
 
@@ -249,14 +255,40 @@ def _prepare(
             new, part = _sliced(tensor, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
         offset += new.num_bytes + -new.num_bytes % head.alignment
-    report = _report(file, head, plan, kept, copy)
+    left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
+    rounded = [moved for moved in kept if isinstance(moved.part, Requantised | FromCheckpoint)]
+    remark = describe_requantised((moved.old.kind, moved.new.kind) for moved in rounded)
+    total = sum(math.prod(moved.new.shape) for moved in kept)
+    report = CutReport(
+        plan=plan,
+        source=file,
+        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
+        bytes_after=sum(moved.new.num_bytes for moved in kept),
+        parameters_before=head.num_parameters - left_out["parameters"],
+        parameters_after=total,
+        tensors_before=len(head.tensors),
+        tensors_after=len(kept),
+        shards=(file.name,),
+        warnings=(remark,) if remark else (),
+        copy=describe_copy(left_out) if copy else "",
+    )
     if head.metadata.get("general.parameter_count") == head.num_parameters:
-        changes["general.parameter_count"] = report.parameters_after
+        changes["general.parameter_count"] = total
     if "general.size_label" in head.metadata:  # as llama.cpp's converter writes it, such as 1.5B; none for experts
-        total = report.parameters_after
         has_experts = f"{head.architecture}.expert_count" in head.metadata
         changes["general.size_label"] = None if has_experts else str(gguf.size_label(total, total, 0, 0))
-    added = _record(plan, head, model, sha256, healed.healing if healed else ())
+    healing = {"healing": healed.healing} if healed else {}
+    added: dict[str, tuple[int, Any]] = {
+        "layercut.version": (STRING, __version__),
+        "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
+        "layercut.parent_layers": (_UINT32, plan.num_layers),
+        "layercut.removed": (_INT32, plan.removed),
+        PLAN: (STRING, json.dumps(plan.to_dict() | healing, ensure_ascii=False)),
+    }
+    if sha256 is not None:
+        added["layercut.parent_sha256"] = (STRING, sha256)
+    if earlier := recorded_plans(head):
+        added[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
     entries = [
         _entry(key, field.kind, changes[key]) if key in changes else field.raw
@@ -264,21 +296,13 @@ def _prepare(
         if key not in dropped
     ]
     entries += [_entry(key, kind, value) for key, (kind, value) in added.items()]
-    header = b"".join(
-        (
-            MAGIC,
-            struct.pack("<IQQ", head.version, len(kept), len(entries)),
-            *entries,
-            *(
-                _string(new.name)
-                + struct.pack(f"<I{len(new.shape)}QIQ", len(new.shape), *new.shape, new.kind, new.offset)
-                for new, _, _ in kept
-            ),
-        )
-    )
+    listed = [
+        _string(new.name) + struct.pack(f"<I{len(new.shape)}QIQ", len(new.shape), *new.shape, new.kind, new.offset)
+        for new, _, _ in kept
+    ]
+    header = b"".join((MAGIC, struct.pack("<IQQ", head.version, len(kept), len(entries)), *entries, *listed))
     header += bytes(-len(header) % head.alignment)
-    changed = frozenset({*changes, *added})
-    return _Work(header, tuple(kept), changed, len(header) + offset, head.alignment, report)
+    return _Work(header, tuple(kept), frozenset({*changes, *added}), len(header) + offset, report)
 
 
 def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
@@ -308,48 +332,8 @@ def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, 
             f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
         )
     shape = (*tensor.shape[:axis], width * len(plan.kept), *tensor.shape[axis + 1 :])
-    ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
     new = tensor._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept))
-    return new, Slices(outer, per_layer * plan.num_layers, ranges)
-
-
-def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy: Copy | None) -> CutReport:
-    left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
-    rounded = [moved for moved in kept if isinstance(moved.part, Requantised | FromCheckpoint)]
-    said = requantised((moved.old.kind, moved.new.kind) for moved in rounded)
-    return CutReport(
-        plan=plan,
-        source=file,
-        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
-        bytes_after=sum(moved.new.num_bytes for moved in kept),
-        parameters_before=head.num_parameters - left_out["parameters"],
-        parameters_after=sum(math.prod(moved.new.shape) for moved in kept),
-        tensors_before=len(head.tensors),
-        tensors_after=len(kept),
-        shards=(file.name,),
-        warnings=(said,) if said else (),
-        copy=describe_copy(left_out) if copy else "",
-    )
-
-
-def _record(
-    plan: CutPlan, head: GgufHead, model: str, sha256: str | None, healing: Sequence[Any]
-) -> dict[str, tuple[int, Any]]:
-    """Keys that say what was cut, with types: the parent, its layers, the plan with what healed it, and those of
-    earlier cuts.
-    """
-    record: dict[str, tuple[int, Any]] = {
-        "layercut.version": (STRING, __version__),
-        "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
-        "layercut.parent_layers": (_UINT32, plan.num_layers),
-        "layercut.removed": (_INT32, plan.removed),
-        PLAN: (STRING, json.dumps(plan.to_dict() | ({"healing": healing} if healing else {}), ensure_ascii=False)),
-    }
-    if sha256 is not None:
-        record["layercut.parent_sha256"] = (STRING, sha256)
-    if earlier := recorded_plans(head):
-        record[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
-    return record
+    return new, Taken(outer, plan.num_layers, per_layer, plan.kept)
 
 
 def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
@@ -383,22 +367,12 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
     return _string(key) + struct.pack("<I", kind) + pack(value)
 
 
-def _write(work: _Work, file: Path, part: Path) -> None:
-    with file.open("rb") as source, part.open("wb", buffering=0) as target:
-        target.write(work.header)
-        for moved in work.tensors:
-            target.writelines(_chunks(source, moved))
-            target.write(bytes(-moved.new.num_bytes % work.alignment))
-        os.fsync(target.fileno())
-
-
-def _check_written(work: _Work, file: Path, part: Path) -> None:
+def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
     """Read the new file again and compare it with what it was cut from, byte for byte.
     Raises VerificationError: a name, shape, type, key or byte is not what it should be.
     """
-    old, new = read_gguf_head(file), read_gguf_head(part)
-    wanted = [moved.new[:3] for moved in work.tensors]
-    written = [tensor[:3] for tensor in new.tensors]
+    new = read_gguf_head(part)
+    wanted, written = [moved.new[:3] for moved in work.tensors], [tensor[:3] for tensor in new.tensors]
     if written != wanted:
         differs = next(pair for pair in itertools.zip_longest(written, wanted) if pair[0] != pair[1])
         raise VerificationError(f"{part} holds the tensor {differs[0]}, and {differs[1]} was to be written.")
@@ -408,24 +382,22 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
     for key, field in new.fields.items():
         if key not in work.changed and field.raw != old.fields[key].raw:
             raise VerificationError(f"{part} has another value of {key} than {file}.")
-    with file.open("rb") as was, part.open("rb") as now:
+    with part.open("rb") as now:
         for moved, tensor in zip(work.tensors, new.tensors, strict=True):
             now.seek(tensor.offset)
-            if any(now.read(len(chunk)) != chunk for chunk in _chunks(was, moved)):
+            if any(now.read(len(chunk)) != chunk for chunk in _chunks(file, moved)):
                 raise VerificationError(f"{part} has other bytes in {tensor.name} than {file} in {moved.old.name}.")
 
 
-def _chunks(file: BinaryIO, moved: _Moved) -> Iterator[bytes]:
-    """The bytes of a tensor that stay, from the original file."""
-
-    def read(begin: int, size: int) -> bytes:
-        file.seek(moved.old.offset + begin)
-        return file.read(size)
-
+def _chunks(file: Path, moved: _Moved) -> Iterator[bytes]:
+    """The bytes of a tensor that are written, from the original file."""
     if moved.part is not None:
-        return moved.part.chunks(read)
-    size = moved.new.num_bytes
-    return (read(begin, min(CHUNK, size - begin)) for begin in range(0, size, CHUNK))
+        yield from moved.part.chunks(file, moved.old.offset)
+        return
+    with file.open("rb") as source:
+        source.seek(moved.old.offset)
+        for done in range(0, moved.new.num_bytes, CHUNK):
+            yield source.read(min(CHUNK, moved.new.num_bytes - done))
 
 
 def _unread(head: GgufHead) -> str | None:

@@ -21,8 +21,7 @@ from layercut.runs.atomic import write_json
 from layercut.runs.environment import hide_home
 from layercut.runs.json_text import check_fields
 from layercut.runs.settings import read_json
-from layercut.surgery.channels import Channels
-from layercut.surgery.vocabulary import Vocabulary
+from layercut.surgery.channels import Channels, Vocabulary
 from layercut.text import Printed, format_layers, label_of
 
 if TYPE_CHECKING:

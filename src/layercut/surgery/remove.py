@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from layercut.surgery.channels import Vocabulary
     from layercut.surgery.plan import CutPlan
-    from layercut.surgery.vocabulary import Vocabulary
 
 
 ACTIVE = "_layercut_bypass"  # attribute of a model that is under a bypass: the plan

@@ -15,10 +15,9 @@ from typing import Any
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.structure import Structure, stored_as
 from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
-from layercut.surgery.channels import Channels
+from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import stored_slots
-from layercut.surgery.vocabulary import Vocabulary
 from layercut.surgery.width import mlp_width_of
 
 

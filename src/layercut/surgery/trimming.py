@@ -22,7 +22,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.models.weights import read_object
-from layercut.surgery.vocabulary import Vocabulary
+from layercut.surgery.channels import Vocabulary
 
 _ROLES = ("system", "user", "assistant", "tool")
 ROWS_BLOCK = 64  # the number of rows is a multiple of it, which matrix kernels and engines want

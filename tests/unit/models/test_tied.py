@@ -25,7 +25,7 @@ from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions
 from tests.support.tiny import save_tiny, tiny_model
 from tests.support.tiny_gguf import TINY, build, write
-from tests.unit.surgery.test_gguf_width import channels_of
+from tests.unit.surgery.test_gguf_parts import channels_of
 
 Kind = gguf.GGMLQuantizationType
 pytestmark = pytest.mark.usefixtures("shared_cache")
