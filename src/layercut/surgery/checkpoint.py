@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig
 
-
 MAX_SHARD_BYTES = 5 * 10**9  # largest weight file, in bytes of tensors; 5 GB is what the hub asks for
 
 _ELSEWHERE = "use another `out`"
@@ -174,18 +173,14 @@ def cut_checkpoint(
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         plan.save(folder / PLAN_FILE)
-        earlier = read_plans(source)
-        texts = {"config.json": _json(work.config), **work.texts}
-        texts |= {EARLIER_PLANS_FILE: _json(earlier)} if (source / PLAN_FILE).is_file() else {}
-        for name, text in texts.items():
+        data, earlier = {"config.json": work.config}, read_plans(source)
+        data |= {EARLIER_PLANS_FILE: earlier} if (source / PLAN_FILE).is_file() else {}
+        texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in data.items()}
+        for name, text in {**texts, **work.texts}.items():
             (folder / name).write_text(text, encoding="utf-8")
         report = replace(report, checked=check_written(folder, work.shards))
         check(folder, report)
     return replace(report, out=out)
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 class _Work(NamedTuple):
@@ -207,43 +202,54 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     for file in dict.fromkeys(piece.file for piece in before):
         metadata = {**read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
-    text = structure.text_config(raw)
     following = [raw, asdict(structure), plan.num_layers, plan.removed]
     cut = remembered("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
-    head = find_equal_head(before, structure, raw, str(source))
-    copy, left_out = _copy_of_embeddings(source, head)
+    copy, left_out = "", 0  # a remark on an output head that is a copy, and its bytes in a checkpoint of two
+    if (head := find_equal_head(before, structure, raw, str(source))) is not None:
+        left_out = head.entry.num_bytes
+        copy = (
+            f"{head.name} equals the embeddings bit by bit: a copy of {left_out / 1e6:.0f} MB, which `{TIE}` removes."
+        )
+    elif (source / SOURCE_FILE).is_file() and isinstance(left := read_source(source).get("copy"), dict):
+        copy, left_out = describe_copy(left), 2 * int(left["parameters"])  # in bfloat16
     if plan.tied:
         if not copy:
             raise InputError(
                 f"the model has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
                 "out."
             )
-        before = before if head is None else [piece for piece in before if piece is not head]
+        before = [piece for piece in before if piece is not head]
         # In each section that says so.
         for name, part in config.items():
             if isinstance(part, dict) and "tie_word_embeddings" in part:
                 config[name] = {**part, "tie_word_embeddings": True}
         config["tie_word_embeddings"] = True
     thin = before if plan.channels is None else thinned_tensors(before, plan.channels, structure, raw, source)
-    # Some models store layers for multi-token prediction behind the decoder layers.
     copied, texts = files_to_copy(source), dict[str, str]()
     if plan.vocabulary is not None:
         thin = trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
         config, texts = follow_ids(config, plan.vocabulary), trim_files(source, plan.vocabulary)
         copied = tuple(name for name in copied if name not in texts and not is_left_out(name))
-    after = renamed_tensors(thin, plan, structure, source, has_extra=bool(text.get("num_nextn_predict_layers")))
+    # Some models store layers for multi-token prediction behind the decoder layers.
+    has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
+    after = renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
     modules = modules_of(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
     shards = lay_out(after, max_shard_bytes, metadata)
+
+    def num_parameters(pieces: list[TensorSpan]) -> int:
+        counted = (piece for piece in pieces if not (head and piece.name == head.name))
+        return sum(piece.entry.num_parameters for piece in counted if not _BUFFER.search(piece.name))
+
     report = CutReport(
         plan=plan,
         source=source,
         bytes_before=sum(piece.entry.num_bytes for piece in before) + (left_out if plan.tied else 0),
         bytes_after=sum(piece.entry.num_bytes for piece in after),
-        parameters_before=_num_parameters(before, head),
-        parameters_after=_num_parameters(after, head),
+        parameters_before=num_parameters(before),
+        parameters_after=num_parameters(after),
         tensors_before=len(before) + plan.tied,
         tensors_after=len(after),
         shards=tuple(shard.name for shard in shards),
@@ -260,9 +266,8 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
     """
     whole = config_of(raw, str(source))
     cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
-    config = structure.with_text_config(raw, cut)
     try:
-        pruned = config_of(config, str(source))
+        pruned = config_of(structure.with_text_config(raw, cut), str(source))
     except CheckpointError as error:
         why = str(error).rpartition("accepts: ")[2]
         raise InputError(f"transformers accepts no such pruned model: {why}") from error
@@ -280,25 +285,6 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
     """The section for the language model as transformers completes it."""
     return dict(config.get_text_config(decoder=True).to_dict())
-
-
-def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int]:
-    """A remark on an output head that is a copy of the embeddings, and its bytes in a checkpoint of two."""
-    if head is not None:
-        size = head.entry.num_bytes
-        return (
-            f"{head.name} equals the embeddings bit by bit: a copy of {size / 1e6:.0f} MB, which `{TIE}` removes.",
-            size,
-        )
-    copy = read_source(source).get("copy") if (source / SOURCE_FILE).is_file() else None
-    if not isinstance(copy, dict):
-        return "", 0
-    return describe_copy(copy), 2 * int(copy["parameters"])  # in bfloat16
-
-
-def _num_parameters(pieces: list[TensorSpan], copy: TensorSpan | None) -> int:
-    counted = (piece for piece in pieces if not (copy and piece.name == copy.name) and not _BUFFER.search(piece.name))
-    return sum(piece.entry.num_parameters for piece in counted)
 
 
 def files_to_copy(source: Path) -> tuple[str, ...]:
@@ -333,8 +319,8 @@ def read_plans(folder: Path) -> list[dict[str, Any]]:
     Raises InputError: a file of plans that holds something else.
     """
     earlier, last = folder / EARLIER_PLANS_FILE, folder / PLAN_FILE
-    found = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
-    plans: list[Any] = found if isinstance(found, list) else [found]
+    held = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
+    plans: list[Any] = held if isinstance(held, list) else [held]
     if last.is_file():
         plans = [*plans, read_json(last, f"{last} cannot be read")]
     for plan in plans:
@@ -343,7 +329,7 @@ def read_plans(folder: Path) -> list[dict[str, Any]]:
 
 
 def earlier_plans(folder: Path) -> list[CutPlan]:
-    """Plans by which a checkpoint was cut before, oldest first; empty for a model that is whole."""
+    """The same as plans. Raises as ``read_plans``."""
     return [CutPlan.from_dict(plan, str(folder)) for plan in read_plans(folder)]
 
 
@@ -361,15 +347,12 @@ def step_of(plan: CutPlan) -> dict[str, Any]:
     return step | ({"tokens": plan.vocabulary.share} if plan.vocabulary else {})
 
 
-_OTHER_LOSSES = ("mlp", "tokens", "healed")
-
-
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
     folder = source.adapter.folder if source.adapter else source.path
     healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
-    steps = [step_of(one) for one in earlier_plans(source.path)]
+    steps = list(map(step_of, earlier_plans(source.path)))
     if healing and steps:
         steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
-    earlier = tuple(step for step in steps if step["removed"] or any(map(step.get, _OTHER_LOSSES)))
+    earlier = tuple(step for step in steps if step["removed"] or any(map(step.get, ("mlp", "tokens", "healed"))))
     return replace(plan, earlier=earlier) if earlier else plan

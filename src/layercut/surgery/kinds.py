@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
@@ -50,7 +49,7 @@ class Setting(NamedTuple):
 class _Model(NamedTuple):
     structure: Structure
     layers: tuple[Attributes, ...]
-    rest: Attributes
+    rest: Attributes  # of what lies outside of the layers
 
 
 def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan) -> None:
@@ -116,8 +115,27 @@ def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Sett
 
 
 def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ...]:
-    layers = [_followed(before.layers[old], after.layers[new], plan, old, new) for new, old in enumerate(plan.kept)]
-    return (*chain.from_iterable(layers), *_outside(before.rest, after.rest))
+    """The positions that layers hold, as they are in the pruned model, and what changes outside of the layers.
+    Raises InputError: another difference.
+    """
+    settings = []
+    for new, old in enumerate(plan.kept):
+        old_layer, new_layer = before.layers[old], after.layers[new]
+        for place in sorted(old_layer.keys() | new_layer.keys(), key=lambda place: (place[1] != CLASS, place)):
+            (module, name), was, is_now = place, old_layer.get(place), new_layer.get(place)
+            if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
+                continue
+            # A list with an entry for every layer may be cut to those that stay.
+            of_all = was if isinstance(was, (list, tuple)) and len(was) == plan.num_layers else ()
+            of_kept = [of_all[layer] for layer in plan.kept] if of_all else []
+            if name not in POSITIONS | NEUTRAL and not (of_all and is_now in (of_kept, tuple(of_kept))):
+                what = f"{module}.{name}" if module else name
+                raise InputError(
+                    f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new} of "
+                    f"the pruned model; keep layers 0-{old}."
+                )
+            settings.append(Setting(old, module, name, is_now))
+    return (*settings, *_outside(before.rest, after.rest))
 
 
 @lru_cache(maxsize=16)
@@ -160,15 +178,14 @@ def attributes_of(layer: nn.Module) -> Attributes:
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
-    """Class, shapes of tensors, and plain attributes of one module."""
-    found = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
+    plain = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
     shapes = {
         f"{kind}{name}": tuple(value.shape)
         for kind, tensors in ((WEIGHT, module._parameters), (BUFFER, module._buffers))
         for name, value in tensors.items()
         if value is not None
     }
-    return {CLASS: type(module).__name__, **found, **shapes}
+    return {CLASS: type(module).__name__, **plain, **shapes}
 
 
 def _is_plain(value: Any) -> bool:
@@ -177,26 +194,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_is_plain(part) for pair in value.items() for part in pair)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _followed(before: Attributes, after: Attributes, plan: CutPlan, old: int, new: int) -> list[Setting]:
-    """The positions that one layer holds, as they are in the pruned model. Raises InputError: another difference."""
-    settings = []
-    for module, name in sorted(before.keys() | after.keys(), key=lambda place: (place[1] != CLASS, place)):
-        was, is_now = before.get((module, name)), after.get((module, name))
-        if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
-            continue
-        # A list with an entry for every layer may be cut to those that stay.
-        of_all = was if isinstance(was, (list, tuple)) and len(was) == plan.num_layers else ()
-        is_list_of_kept = of_all and is_now in ([of_all[at] for at in plan.kept], tuple(of_all[at] for at in plan.kept))
-        if name not in POSITIONS | NEUTRAL and not is_list_of_kept:
-            what = f"{module}.{name}" if module else name
-            raise InputError(
-                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new} of "
-                f"the pruned model; keep layers 0-{old}."
-            )
-        settings.append(Setting(old, module, name, is_now))
-    return settings
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:

@@ -16,7 +16,6 @@ from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.quantise import widened
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
-from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, masked
 from layercut.surgery.width import mlp_width_in
 
@@ -115,8 +114,8 @@ def verify_cut(
         logits_NV = torch.cat([_logits(bypassed, some) for some in batches])
         return _Run(logits_NV, [_written(bypassed, some) for some in batches], bypassed.dtype)
 
-    def run_one(one: PreTrainedModel) -> _Run:
-        return _Run(_logits(one, texts[-1]), [], one.dtype)
+    def run_cut(model: PreTrainedModel) -> _Run:
+        return _Run(_logits(model, texts[-1]), [], model.dtype)
 
     def run_skipped(whole: PreTrainedModel) -> _Run:
         with skipped(whole, plan.removed):
@@ -145,11 +144,23 @@ def verify_cut(
                 ) from error
             result = _compared(expected, (model, run_texts), (cut, run_texts))
     if thin_NV is not None:
-        _refuse_dependent(model, plan, batch, thin_NV, path, kept)
+        # Thinner MLPs and whole ones under zeros for the removed channels share no slicing code. They take sums of
+        # different length, so they differ by rounding, a small part of what thinning changes; a channel at the wrong
+        # place changes as much as that.
+        with skipped(model, plan.removed):
+            whole_NV = _logits(model, batch, kept)
+            with masked(model, plan):
+                masked_NV = _logits(model, batch, kept)
+        change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
+        if not wrong <= 0.1 * change:
+            raise VerificationError(
+                f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits "
+                f"differ by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
+            )
     if not result.passes:
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
     if (plan.removed or plan.vocabulary) and plan.channels is None:
-        reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_one), least=REFERENCE_TOLERANCE)
+        reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_cut), least=REFERENCE_TOLERANCE)
         if not reference.passes:
             raise VerificationError(
                 f"{path} is not the model that was asked for: its logits differ by {reference.max_abs_diff:g} from "
@@ -171,39 +182,15 @@ def _with_last_matrices_of(
             owner, _, tensor = name.rpartition(".")
             held, before = model.get_submodule(owner)._parameters, model.get_parameter(name)
             new = cut.get_parameter(name).detach().to(before.device)
-            change = (
-                float((new.float() - before.float()).norm() / before.float().norm())
-                if new.shape == before.shape
-                else math.inf
-            )
+            change = math.inf
+            if new.shape == before.shape:
+                change = float((new.float() - before.float()).norm() / before.float().norm())
             if not change <= MOST_ROUNDING:
                 raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
             largest = max(largest, change)
             undo.callback(held.__setitem__, tensor, before)
             held[tensor] = nn.Parameter(new, requires_grad=before.requires_grad)
         yield largest if names else None
-
-
-def _refuse_dependent(
-    model: PreTrainedModel, plan: CutPlan, batch: dict[str, Tensor], thin_NV: Tensor, path: Path, kept: Tensor | None
-) -> None:
-    """Compare thinner MLPs with the whole ones under zeros for the removed channels, which shares no slicing code.
-
-    The two take sums of different length, so they differ by rounding in every layer; what a channel at the wrong place
-    changes is as large as what thinning changes.
-
-    Raises VerificationError: they differ by more than a tenth of what thinning changes.
-    """
-    with skipped(model, plan.removed):
-        whole_NV = _logits(model, batch, kept)
-        with masked(model, plan):
-            masked_NV = _logits(model, batch, kept)
-    change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
-    if not wrong <= 0.1 * change:
-        raise VerificationError(
-            f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits differ "
-            f"by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
-        )
 
 
 def _refuse_other_tensors(model: PreTrainedModel, cut: PreTrainedModel, path: Path) -> None:
@@ -291,16 +278,20 @@ def _compared(
 
 
 def _difference(expected: _Run, found: _Run, share: float) -> Verification:
-    pairs = zip(expected.written, found.written, strict=True)
-    steps = [step for one, other in pairs for step in _same_so_far(one, other)]
-    written = [(one - other).abs().max() for one, other in steps]
+    steps = []  # logits (rows, V) of both, step by step, of texts that are still the same: past a tie they are others
+    for one, other in zip(expected.written, found.written, strict=True):
+        for step, (left_BV, right_BV) in enumerate(zip(one.logits_NBV, other.logits_NBV, strict=True)):
+            same_B = (one.tokens_BN[:, :step] == other.tokens_BN[:, :step]).all(dim=1)
+            if same_B.any():
+                steps.append((left_BV[same_B], right_BV[same_B]))
+    written = [(left_NV - right_NV).abs().max() for left_NV, right_NV in steps]
     return Verification(
         max_abs_diff=(found.logits_NV - expected.logits_NV).abs().max().item(),
         max_written_diff=torch.stack(written).max().item() if written else 0.0,
         tolerance=share * max(1.0, expected.logits_NV.abs().max().item()),
         dtype=str(expected.dtype).removeprefix("torch."),
         num_tokens=len(expected.logits_NV),
-        num_new_tokens=sum(len(one) for one, _ in steps),
+        num_new_tokens=sum(len(left_NV) for left_NV, _ in steps),
     )
 
 
@@ -340,11 +331,34 @@ def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
     return _Written(found.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in found.logits))
 
 
-def _same_so_far(one: _Written, other: _Written) -> list[tuple[Tensor, Tensor]]:
-    """Logits (rows, V) of both at every step, of the texts that are still the same: past a tie they are others."""
-    pairs = []
-    for step, (left_BV, right_BV) in enumerate(zip(one.logits_NBV, other.logits_NBV, strict=True)):
-        same = (one.tokens_BN[:, :step] == other.tokens_BN[:, :step]).all(dim=1)
-        if same.any():
-            pairs.append((left_BV[same], right_BV[same]))
-    return pairs
+@contextmanager
+def skipped(model: PreTrainedModel, removed: Sequence[int]) -> Iterator[None]:
+    """Have these layers of the original ``model`` hand on the states that they are given: the reference of every cut.
+
+    All other layers keep their place, their number and their config, so it shares no rule with ``remove``, ``kinds`` or
+    ``config_fields``. It holds without a cache only: transformers counts cached tokens at layer 0.
+    """
+    stack: Any = model.get_submodule(structure_in(model).layers)
+    with ExitStack() as undo:
+        for layer in (stack[index] for index in removed):
+            skip = _Skip()
+            undo.callback(layer.register_forward_pre_hook(skip.keep_states, with_kwargs=True).remove)
+            undo.callback(layer.register_forward_hook(skip.hand_on, with_kwargs=True).remove)
+        yield
+
+
+class _Skip:
+    """Hooks of one layer. It still runs, because only its output shows in which form the model wants the states."""
+
+    def keep_states(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        self._states = args[0] if args else kwargs["hidden_states"]
+        copy = self._states.clone()  # some layers add to their input in place
+        return ((copy, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": copy})
+
+    def hand_on(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if not isinstance(output, (tuple, list)):
+            return self._states
+        # What follows the states is handed from layer to layer, or is for callers who did not ask for it here.
+        handed = [*args[1:], *(value for name, value in kwargs.items() if name.startswith("prev"))]
+        rest = (*handed, *(None for _ in output))[: len(output) - 1]
+        return type(output)([self._states, *rest])
