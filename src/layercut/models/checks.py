@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import blueprint, config_of, counted_field, text_part
+from layercut.models.structure import auto_class, blueprint, config_of, counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
@@ -140,20 +141,17 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
 
 def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
     """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
-    try:
-        model = blueprint(config_of(config, where), name=where)
-    except InputError:
-        return False
-    shapes = [tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)]
-    return embedding in shapes
+    with suppress(InputError):
+        named = blueprint(config_of(config, where), name=where).named_parameters()
+        return embedding in [tuple(weight.shape) for name, weight in named if _EMBEDDING.search(name)]
+    return False
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
     """True if a field is as transformers sets it for the type: some types write 0 for what they do not use."""
-    try:
+    with suppress(InputError):
         return bool(getattr(config_of({"model_type": config.get("model_type")}, ""), name, None) == config[name])
-    except InputError:
-        return False
+    return False
 
 
 def refuse_no_window(config: PretrainedConfig, where: str) -> None:
@@ -183,8 +181,6 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
     for ``refuse_incomplete``, which names the tensor.
     """
     import torch
-
-    from layercut.models.structure import auto_class
 
     loader = auto_class(config, where)
     with torch.device("meta"):
@@ -218,31 +214,24 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
     """Raise if a parameter holds NaN or infinity.
     Raises CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
     """
+    from safetensors import safe_open
+
     parameters = dict(model.named_parameters())
     bad = next((name for name, tensor in parameters.items() if not tensor.is_meta and not is_finite(tensor)), None)
     if bad is None and not any(tensor.is_meta for tensor in parameters.values()):
         return
-    if culprit := find_nonfinite(folder):
-        raise CheckpointError(
-            f"{culprit[0]} holds NaN or infinite numbers in the tensor {culprit[1]}; nothing can be measured "
-            "with it. Fetch the checkpoint again, or save it again where it was made."
-        )
+    for name, path in safetensors_files(folder).items():  # one tensor at a time
+        with safe_open(path, framework="pt") as shard:
+            if not is_finite(shard.get_tensor(name)):
+                raise CheckpointError(
+                    f"{path} holds NaN or infinite numbers in the tensor {name}; nothing can be measured with it. "
+                    "Fetch the checkpoint again, or save it again where it was made."
+                )
     if bad is not None:
         dtype = str(parameters[bad].dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{bad} has numbers that {dtype} cannot hold (they become infinite); use dtype bfloat16 or float32."
         )
-
-
-def find_nonfinite(folder: Path) -> tuple[Path, str] | None:
-    """File and name of the first tensor of a checkpoint folder that holds NaN or infinity; reads one at a time."""
-    from safetensors import safe_open
-
-    for name, path in safetensors_files(folder).items():
-        with safe_open(path, framework="pt") as shard:
-            if not is_finite(shard.get_tensor(name)):
-                return path, name
-    return None
 
 
 def is_finite(tensor: Tensor) -> bool:

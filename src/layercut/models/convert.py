@@ -10,20 +10,19 @@ import hashlib
 import logging
 import re
 import shutil
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, first_line
-from layercut.models.cache import ELSEWHERE, cache_dir
+from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
 from layercut.models.gguf_file import GgufHead, read_gguf_head, recorded_plans
 from layercut.models.structure import auto_class
 from layercut.models.tied import HEAD, Copy, find_copy
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
-from layercut.runs.atomic import fill_directory, write_json
-from layercut.runs.disk import check_room, writing
-from layercut.runs.lock import sole_writer
+from layercut.runs.atomic import write_json
+from layercut.runs.disk import check_room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,17 +44,14 @@ def convert_gguf(
 ) -> Path:
     """The Hugging Face folder of a GGUF file: from the cache, or converted now.
 
-    The folder takes its name only when it is whole, so neither a killed conversion nor two at once leave a broken one.
-
     Args:
         label: how the folder's name begins; the file's stem when None.
         sha256: what the file must hash to; not checked when None.
         tie: where head and embeddings are quantisations of one matrix, use the finer for both.
         recorded: goes into the folder's ``layercut_source.json`` with hash, file name and versions.
 
-    Raises:
-        CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
-        InputError: the cache cannot be written, or no decoder.
+    Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
+    read; InputError: the cache cannot be written, or no decoder.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -64,41 +60,32 @@ def convert_gguf(
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
     target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if tie else '-untied'}"
-    if is_whole(target):
-        return target
-    head = read_gguf_head(path)
-    with writing(target, ELSEWHERE):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(logger.info, "waiting for another process that converts %s", path.name)
-        with sole_writer(target, waiting=waiting) as is_sole:
-            if is_whole(target):  # another process was quicker
-                return target
+    with fill_once(target, lambda: is_whole(target), f"converts {path.name}") as folder:
+        if folder is not None:
+            head = read_gguf_head(path)
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
-            if target.exists():
-                shutil.rmtree(target)
-            with fill_directory(target, is_sole=is_sole) as folder:
-                check_room(target, 2 * head.num_parameters, ELSEWHERE)
-                copy = find_copy(path) if tie else None
-                _write_checkpoint(path, head, folder, copy)
-                # The plans by which layercut cut the file, as a folder that it cut holds them.
-                if plans := recorded_plans(head):
-                    write_json(folder / PLAN_FILE, plans[-1])
-                if plans[:-1]:
-                    write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
-                record = {
-                    "format_version": FORMAT_VERSION,
-                    "kind": "gguf",
-                    "file": path.name,
-                    "sha256": digest,
-                    "name": head.metadata.get("general.name"),
-                    "license": head.metadata.get("general.license"),
-                    "dtype": "bfloat16",
-                    **({"copy": copy.to_dict()} if copy else {}),
-                    "transformers": version("transformers"),
-                    **recorded,
-                    "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
-                }
-                write_json(folder / SOURCE_FILE, record)
+            check_room(target, 2 * head.num_parameters, ELSEWHERE)
+            copy = find_copy(path) if tie else None
+            _write_checkpoint(path, head, folder, copy)
+            # The plans by which layercut cut the file, as a folder that it cut holds them.
+            if plans := recorded_plans(head):
+                write_json(folder / PLAN_FILE, plans[-1])
+            if plans[:-1]:
+                write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
+            record = {
+                "format_version": FORMAT_VERSION,
+                "kind": "gguf",
+                "file": path.name,
+                "sha256": digest,
+                "name": head.metadata.get("general.name"),
+                "license": head.metadata.get("general.license"),
+                "dtype": "bfloat16",
+                **({"copy": copy.to_dict()} if copy else {}),
+                "transformers": version("transformers"),
+                **recorded,
+                "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
+            }
+            write_json(folder / SOURCE_FILE, record)
     return target
 
 

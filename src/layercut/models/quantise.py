@@ -11,7 +11,7 @@ from layercut.errors import InputError, MissingExtra, one_line
 from layercut.models.structure import plain_experts
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PreTrainedModel
 
 _CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
@@ -24,9 +24,7 @@ def quantise(model: nn.Module, kind: str, name: str) -> None:
 
     ``kind`` is one of ``layercut.settings.QUANTISED``, and ``name`` the model's, for messages.
 
-    Raises:
-        MissingExtra: torchao is not installed.
-        InputError: this machine, or this model, does not have that kind.
+    Raises MissingExtra: torchao is not installed; InputError: this machine, or this model, does not have that kind.
     """
     from layercut.models.quiet import quiet_transformers
 
@@ -65,32 +63,29 @@ def _in_four_bits(model: nn.Module) -> None:
         return layer.out_features % _OUTPUTS == 0 and layer.in_features % _GROUP == 0
 
     quantize_(model, PrototypeInt4WeightOnlyConfig(group_size=_GROUP, set_inductor_config=False), filter_fn=takes)
-    if not any(hasattr(one, "__tensor_flatten__") for one in model.parameters()):
+    if not any(hasattr(parameter, "__tensor_flatten__") for parameter in model.parameters()):
         raise ValueError(f"no linear layer has a multiple of {_GROUP} inputs and of {_OUTPUTS} outputs")
 
 
 def stored_bytes(model: nn.Module, each: float | None = None) -> int:
     """Bytes of all parameters, of quantised ones with their scales.
 
-    Args:
-        each: bytes of a number that is not quantised; as in memory if left out.
+    ``each``: bytes of a number that is not quantised; as in memory if left out.
     """
-    return round(sum(_bytes(one, each) for one in model.parameters()))
 
+    def num_bytes(tensor: Any, each: float | None) -> float:
+        if not hasattr(tensor, "__tensor_flatten__"):
+            return float(tensor.nbytes) if each is None else each * tensor.numel()
+        return sum(num_bytes(getattr(tensor, name), None) for name in tensor.__tensor_flatten__()[0])
 
-def _bytes(tensor: Tensor | Any, each: float | None) -> float:
-    if not hasattr(tensor, "__tensor_flatten__"):
-        return float(tensor.nbytes) if each is None else each * tensor.numel()
-    names, _ = tensor.__tensor_flatten__()
-    return sum(_bytes(getattr(tensor, name), None) for name in names)
+    return round(sum(num_bytes(parameter, each) for parameter in model.parameters()))
 
 
 def widened(model: PreTrainedModel) -> PreTrainedModel | None:
     """Copy a model with every weight in the next wider dtype, to tell another model from sums in another order.
 
-    Returns:
-        None for quantized weights, a model that is spread over devices, a device without that dtype, and where the
-        copy would take more than is free.
+    None for quantized weights, a model that is spread over devices, a device without that dtype, and where the copy
+    would take more than is free.
     """
     import torch
 

@@ -58,8 +58,7 @@ def find_copy(path: Path) -> Copy | None:
 
     Raises CheckpointError: as ``read_gguf_head``.
     """
-    state = path.stat()
-    return _find_copy(path, state.st_mtime_ns, state.st_size)
+    return _find_copy(path, path.stat().st_mtime_ns, path.stat().st_size)
 
 
 @lru_cache(maxsize=4)

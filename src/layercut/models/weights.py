@@ -42,10 +42,9 @@ _LONGEST_NAME = 255
 _MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
-_BOOKKEEPING = frozenset({
-    "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
-    "architectures",
-})  # fmt: skip
+_BOOKKEEPING = {
+    "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"
+}  # fmt: skip
 """Keys of config.json that do not change what the model computes in a given dtype."""
 
 
@@ -170,6 +169,24 @@ def read_header(path: Path) -> Header:
     return Header(tensors, 8 + length, metadata)
 
 
+def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
+    """What is wrong with a file of ``size`` bytes that the safetensors library refuses, and what to do about it."""
+    length = int.from_bytes(start, "little")
+    if start == b"version ":
+        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
+    if len(start) < 8 or length > MAX_HEADER_BYTES:
+        return f"is not a safetensors file ({size:,} bytes, no valid header length)."
+    needed, says = 8 + length, "its header alone needs"
+    if needed <= size:
+        if not why.endswith("not fully covered"):
+            return f"is damaged: its header cannot be read ({why}); fetch it again."
+        # The header is sound, and the file has another size.
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(raw).items() if name != "__metadata__"]
+        needed, says = needed + max(ends, default=0), "its header says it has"
+    what = "truncated" if needed > size else "damaged"
+    return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
+
+
 def _tensors_in(file: Path) -> list[TensorSpan]:
     header = read_header(file)
     return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
@@ -218,7 +235,7 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
 
 
 def num_elements(folder: Path) -> int:
-    """Elements of all tensors in the weight files."""
+    """Of all tensors in the weight files."""
     return sum(tensor.entry.num_parameters for tensor in stored_tensors(folder))
 
 
@@ -239,13 +256,9 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         for part in samples_of(tensor):
             digest.update(part)
-    digest.update(architecture_of(config).encode())
+    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
+    digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def architecture_of(config: Mapping[str, Any]) -> str:
-    """The architecture in a config.json, as text."""
-    return json.dumps({key: value for key, value in config.items() if key not in _BOOKKEEPING}, sort_keys=True)
 
 
 def samples_of(tensor: TensorSpan) -> Iterator[bytes]:
@@ -325,25 +338,6 @@ def cached_values(folder: Path) -> int:
     return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))
 
 
-def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
-    """What is wrong with a file of ``size`` bytes that the safetensors library refuses, and what to do about it."""
-    length = int.from_bytes(start, "little")
-    if start == b"version ":
-        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
-    if len(start) < 8 or length > MAX_HEADER_BYTES:
-        return f"is not a safetensors file ({size:,} bytes, no valid header length)."
-    needed, says = 8 + length, "its header alone needs"
-    if needed <= size and not why.endswith("not fully covered"):
-        return f"is damaged: its header cannot be read ({why}); fetch it again."
-    if needed <= size:  # the header is sound, and the file has another size
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-        needed += max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        says = "its header says it has"
-    what = "truncated" if needed > size else "damaged"
-    return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
-
-
 def pickled_only(model: object, file: str) -> str:
     """The line for a folder or repository whose weights are pickled."""
     return (
@@ -355,15 +349,13 @@ def pickled_only(model: object, file: str) -> str:
 def _no_weights(folder: Path) -> CheckpointError:
     """Say what is there instead, and what to do about it."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    pickled = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
-    if pickled:
+    if pickled := [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
         return CheckpointError(pickled_only(folder, pickled[0]))
-    if "adapter_model.safetensors" in names or "adapter_config.json" in names:
+    if {"adapter_model.safetensors", "adapter_config.json"} & {*names}:
         return CheckpointError(
             f"{folder} holds an adapter, not a model; remove its config.json to load it on top of its base model."
         )
-    gguf = [name for name in names if name.endswith(".gguf")]
-    if gguf:
+    if gguf := [name for name in names if name.endswith(".gguf")]:
         return CheckpointError(
             f"{folder} has no {SINGLE_FILE}; to read its GGUF weights name the file, {folder / gguf[0]}."
         )

@@ -39,7 +39,7 @@ from layercut.surgery.shards import (
     trimmed_tensors,
     write_shards,
 )
-from layercut.surgery.trimming import follow_ids, is_left_out, trim_files
+from layercut.surgery.trimming import SLOW_FILES, follow_ids, trim_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters
 
@@ -156,9 +156,8 @@ def cut_checkpoint(
     folder; when the original model was itself cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
     ``check`` gets the finished folder and the report before it takes its name; if it raises, nothing is left.
 
-    Raises:
-        InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full.
-        CheckpointError: files are missing or damaged.
+    Raises InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full;
+    CheckpointError: files are missing or damaged.
     """
     source, out = Path(source), Path(out)
     refuse_used(out)
@@ -173,7 +172,7 @@ def cut_checkpoint(
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         plan.save(folder / PLAN_FILE)
-        data, earlier = {"config.json": work.config}, read_plans(source)
+        earlier, data = read_plans(source), dict[str, Any]({"config.json": work.config})
         data |= {EARLIER_PLANS_FILE: earlier} if (source / PLAN_FILE).is_file() else {}
         texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in data.items()}
         for name, text in {**texts, **work.texts}.items():
@@ -231,7 +230,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     if plan.vocabulary is not None:
         thin = trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
         config, texts = follow_ids(config, plan.vocabulary), trim_files(source, plan.vocabulary)
-        copied = tuple(name for name in copied if name not in texts and not is_left_out(name))
+        copied = tuple(name for name in copied if name not in texts and name not in SLOW_FILES)
     # Some models store layers for multi-token prediction behind the decoder layers.
     has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
     after = renamed_tensors(thin, plan, structure, source, has_extra=has_extra)

@@ -17,7 +17,7 @@ from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
-from layercut.surgery.plan import HEAD_COPY, CutPlan, origin_of
+from layercut.surgery.plan import CutPlan, list_removed, origin_of
 from layercut.surgery.quantized import is_quantized
 from layercut.text import counted, escape, format_layers, parameters, table
 
@@ -81,9 +81,8 @@ def cut_model(
     The folder takes its name after the comparison, so a checkpoint that is there has passed it. ``uncut`` loads the
     original model to compare with; with None nothing is compared, and no model is loaded.
 
-    Raises:
-        InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.
-        VerificationError: the reloaded model differs from the bypassed one; nothing is left under ``out``.
+    Raises InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter; VerificationError: the
+    reloaded model differs from the bypassed one; nothing is left under ``out``.
     """
     if plan.is_uncut:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
@@ -148,10 +147,8 @@ def with_weights_of(card: str, folder: Path) -> str:
 def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads.
 
-    Args:
-        report: of the cut; without ``verified`` the card says that nothing was checked.
-        source: the original model. The home folder of a local path is hidden.
-        size: of the weight files, see ``weights_size``.
+    ``report`` is that of the cut; without ``verified`` the card says that nothing was checked. ``source`` is the
+    original model; the home folder of a local path is hidden. ``size`` is that of ``weights_size``.
     """
     plan = report.plan
     base_model, license_name = source.origin.get("base_model"), source.origin.get("license")
@@ -168,6 +165,13 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
             *(["vocabulary-trimming"] if plan.vocabulary else []),
         ],
     }
+    by = plan.settings.get("channels")
+    thin = f"MLP channels by {by}" if plan.channels and isinstance(by, str) and by != plan.criterion else ""
+    plain = {key: value for key, value in plan.settings.items() if isinstance(value, (str, int, float))}
+    listed = ", ".join(f"{key} {value}" for key, value in plain.items())
+    chosen = f"{plan.criterion} ({listed})" if listed else plan.criterion
+    if plan.criterion == "explicit":
+        chosen = "hand (a list of layers)" if plan.removed else ""
     name = hub_id or hide_home(source.name)
     share = len(plan.removed) / plan.num_layers
     before, after = report.parameters_before, report.parameters_after
@@ -182,7 +186,7 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
         *([("tokens removed", plan.vocabulary.describe())] if plan.vocabulary else []),
         *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
-        ("chosen by", _criterion(plan)),
+        ("chosen by", "; ".join(filter(None, (chosen, thin)))),
         ("parameters", f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})"),
         ("weights", size),
         ("made with", f"layercut {__version__}"),
@@ -191,17 +195,14 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     amounts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
     amounts += [f"{plan.vocabulary.share:.1%} of the tokens"] if plan.vocabulary else []
     amounts += ["a copy of the embeddings"] if plan.tied else []
-    some = "layers" if len(plan.removed) > 1 else "layer"
-    parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
-    parts += [plan.channels.describe()] if plan.channels else []
-    parts += [plan.vocabulary.describe()] if plan.vocabulary else []
-    parts += [HEAD_COPY] if plan.tied else []
-    sentence = f"{escape(name)} without {' and '.join(parts)}."
-    if plan.is_uncut:
-        sentence = f"{escape(name)}, written again without a cut."
+    parts = list_removed(
+        plan, f"decoder {'layers' if len(plan.removed) > 1 else 'layer'} {format_layers(plan.removed)}"
+    )
+    how = "written again without a cut" if plan.is_uncut else f"without {' and '.join(parts)}"
+    sentence = f"{escape(name)}{', ' if plan.is_uncut else ' '}{how}."
     title = "uncut" if plan.is_uncut else f"{' and '.join(amounts)} removed"
     rows = "\n".join(table(["", ""], ((key, escape(value)) for key, value in facts)))
-    listed = "".join(f"- {warning}\n" for warning in warnings)
+    noted = "".join(f"- {warning}\n" for warning in warnings)
     return _CARD.format(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}",
@@ -210,17 +211,5 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         rows=rows,
         whole=whole,
         verified=report.verified or "Nothing was verified after writing.",
-        warnings=f"## Warnings\n\n{listed}\n" if listed else "",
+        warnings=f"## Warnings\n\n{noted}\n" if noted else "",
     )
-
-
-def _criterion(plan: CutPlan) -> str:
-    by = plan.settings.get("channels")
-    thin = f"MLP channels by {by}" if plan.channels and isinstance(by, str) and by != plan.criterion else ""
-    if plan.criterion == "explicit":
-        chosen = "hand (a list of layers)" if plan.removed else ""
-    else:
-        plain = {key: value for key, value in plan.settings.items() if isinstance(value, (str, int, float))}
-        settings = ", ".join(f"{key} {value}" for key, value in plain.items())
-        chosen = f"{plan.criterion} ({settings})" if settings else plan.criterion
-    return "; ".join(filter(None, (chosen, thin)))

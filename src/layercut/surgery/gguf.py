@@ -130,10 +130,9 @@ def cut_gguf(
         healed: a checkpoint of the same plan, healed in closed form, whose last matrices are written and whose logits
             are compared.
 
-    Raises:
-        InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full.
-        CheckpointError: a damaged file, or one part of several.
-        VerificationError: the new file is another model; nothing is left under ``out``.
+    Raises InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full;
+    CheckpointError: a damaged file, or one part of several; VerificationError: the new file is another model; nothing
+    is left under ``out``.
     """
     if settings.revision is not None:
         raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")

@@ -56,9 +56,13 @@ class Modules:
 
         The name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
         """
-        for stack in {one.rpartition(".")[2] for one in self.stacks}:
+        for stack in {path.rpartition(".")[2] for path in self.stacks}:
             match = re.search(rf"(?:^|\.){re.escape(stack)}\.(\d+)(?=\.|$)", name)
-            if match is None or not self._is_decoder(name[: match.start(1) - 1]):
+            head = name[: match.start(1) - 1] if match else ""
+            # It must name the decoder's list of layers, and not that of a vision tower.
+            ends = [(f".{path}", f".{head}") for path in self.stacks]
+            is_decoder = any(path.endswith(other) or other.endswith(path) for path, other in ends)
+            if match is None or head in self._others or not is_decoder:
                 continue
             number = int(match[1])
             if number < self.num_layers and number not in self._new_number:
@@ -67,14 +71,9 @@ class Modules:
             return f"{name[: match.start(1)]}{new}{name[match.end(1) :]}"
         return name
 
-    def _is_decoder(self, head: str) -> bool:
-        """True if ``head`` names the decoder's list of layers, and not that of a vision tower."""
-        pairs = [(f".{stack}", f".{head}") for stack in self.stacks]
-        return head not in self._others and any(one.endswith(other) or other.endswith(one) for one, other in pairs)
-
     def with_numbers(self, pattern: str) -> str | None:
         """A regular expression or wildcard with its layer numbers replaced; None if one of them is removed."""
-        stacks = "|".join(sorted({re.escape(one.rpartition(".")[2]) for one in self.stacks}))
+        stacks = "|".join(sorted({re.escape(path.rpartition(".")[2]) for path in self.stacks}))
         gone = False
 
         def replace(match: re.Match[str]) -> str:
@@ -90,14 +89,14 @@ class Modules:
 def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: CutPlan) -> Modules:
     """The modules of a checkpoint, from its tensors before and after the cut."""
     new = {(piece.file, piece.offset, piece.entry): piece.name for piece in after}
-    old = list(before)
-    keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in old}
-    return Modules((piece.name for piece in old), {n: new[key] for n, key in keys.items() if key in new}, plan)
+    keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in before}
+    return Modules(keys, {name: new[key] for name, key in keys.items() if key in new}, plan)
 
 
 def is_quantized(config: Mapping[str, Any]) -> bool:
     """True if a config speaks of quantised weights."""
-    return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
+    parts = [part for part in (config, *config.values()) if isinstance(part, dict)]
+    return any(part.get(field) for part in parts for field in FIELDS)
 
 
 def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Modules) -> dict[str, Any]:

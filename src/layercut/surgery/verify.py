@@ -16,7 +16,7 @@ from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.quantise import widened
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
-from layercut.surgery.remove import bypass, masked
+from layercut.surgery.remove import bypass, masked, swap_parameter
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _with_last_matrices_of(
     with ExitStack() as undo:
         for name in names:
             owner, _, tensor = name.rpartition(".")
-            held, before = model.get_submodule(owner)._parameters, model.get_parameter(name)
+            before = model.get_parameter(name)
             new = cut.get_parameter(name).detach().to(before.device)
             change = math.inf
             if new.shape == before.shape:
@@ -188,8 +188,8 @@ def _with_last_matrices_of(
             if not change <= MOST_ROUNDING:
                 raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
             largest = max(largest, change)
-            undo.callback(held.__setitem__, tensor, before)
-            held[tensor] = nn.Parameter(new, requires_grad=before.requires_grad)
+            new = nn.Parameter(new, requires_grad=before.requires_grad)
+            swap_parameter(undo, model.get_submodule(owner), tensor, new)
         yield largest if names else None
 
 
