@@ -1,9 +1,4 @@
-"""Check that the loaded model matches its checkpoint. transformers fills gaps with random numbers; layercut refuses.
-
-Loaded parameters are checked for NaN and infinity: this needs one pass over memory and no second read, and it finds
-values that a narrower dtype made infinite. The files are read again only to name the tensor, or where parameters were
-offloaded to disk.
-"""
+"""Check that the loaded model matches its checkpoint. transformers fills gaps with random numbers; layercut refuses."""
 
 from __future__ import annotations
 
@@ -33,10 +28,7 @@ _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
-    """Raise if transformers did not find every parameter, given its ``output_loading_info``.
-
-    Tied parameters do not count as missing: transformers takes them off the list itself.
-
+    """Raise if transformers did not find every parameter, given its ``output_loading_info``, without tied ones.
     Raises CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
     """
     if missing := sorted(info.get("missing_keys") or ()):
@@ -51,8 +43,7 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
             f"{where} does not fit its config.json: {name} has shape {list(found)}, the config asks for {list(wanted)}"
             f"{f' ({len(wrong)} such tensors)' if len(wrong) > 1 else ''}."
         )
-    errors = [*(info.get("error_msgs") or ()), *(info.get("conversion_errors") or {}).values()]
-    if errors:
+    if errors := [*(info.get("error_msgs") or ()), *(info.get("conversion_errors") or {}).values()]:
         raise CheckpointError(f"{where} cannot be loaded: {str(errors[0]).splitlines()[0]}")
 
 
@@ -103,11 +94,8 @@ def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) 
         )
 
 
-def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, where: str) -> None:
-    """Refuse counts below 1, and a vocabulary that is not that of the embedding in the header of its file.
-
-    ``embedding`` is (vocabulary, hidden size); None where it is packed or not found.
-
+def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], where: str) -> None:
+    """Refuse counts below 1, and a vocabulary that is not that of the token embedding among the tensors' ``entries``.
     Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
     is below 1, or more experts for a token than there are.
     """
@@ -119,7 +107,9 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         if _is_whole_number(value) and (too_many or (value < 1 and not _is_default(config, name))):
             limit = f" to {most}" if name == _PER_TOKEN and most else ""
             raise _to_mend(f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}")
-    if embedding is None or len(embedding) != 2:
+    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
+    embedding = next(plain, ())  # (vocabulary, hidden size); of another form where it is packed or not there
+    if len(embedding) != 2:
         return
     rows, columns = embedding
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
@@ -166,12 +156,6 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
             f"{kinds.count('sliding_attention')} of its layers have a sliding window; it must be 1 or more. Mend "
             "config.json or fetch the checkpoint again."
         )
-
-
-def embedding_shape(entries: Mapping[str, TensorEntry]) -> tuple[int, ...] | None:
-    """Shape of the token embedding among the tensors of a checkpoint; None where it is packed or not there."""
-    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
-    return next(plain, None)
 
 
 def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
@@ -249,7 +233,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _is_whole_number(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int
 
 
 def _to_mend(problem: str) -> CheckpointError:

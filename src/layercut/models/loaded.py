@@ -1,7 +1,6 @@
-"""A model that the caller has loaded, and its files.
+"""A model that the caller has loaded, and its files: the steps of layercut read weight files.
 
-The steps of layercut read weight files. So a loaded model has a folder: the one that it was loaded from, if every
-tensor there is the same as in memory, else a copy in layercut's cache, named by its config and all its weights.
+They are those that it was loaded from, if every tensor there is the same, else a copy in the cache, named by its hash.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError
 from layercut.models.cache import cache_dir
 from layercut.models.loading import LoadedModel, load_tokenizer, padding_left
+from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import safetensors_files
 from layercut.runs.atomic import new_directory
@@ -47,7 +47,6 @@ def wrap_loaded(
     Without ``tokenizer`` that of its folder is taken; ``say`` is called with a line where a copy is written.
     Raises InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
     """
-    from layercut.models.quiet import quiet_transformers
 
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its answers; call model.eval() first.")

@@ -1,10 +1,6 @@
-"""Load a model and its tokenizer.
+"""Load a model and its tokenizer; what transformers would fill in with random numbers is refused.
 
-    loaded = load_model("bundled:smollm2-135m")
-    loaded = load_model("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", device_map="auto")
-
-A checkpoint with missing, truncated, misshapen or non-finite tensors is refused, where transformers would fill in
-random numbers or continue.
+loaded = load_model("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", device_map="auto")
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
-from layercut.models.adapter import attach
 from layercut.models.checks import (
     refuse_foreign_tokens,
     refuse_incomplete,
@@ -23,7 +18,8 @@ from layercut.models.checks import (
     refuse_nonfinite,
 )
 from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
-from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import ModelSource, attach, describe_source, resolve
 from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import num_elements, stored_tensors
 
@@ -128,8 +124,6 @@ def _load_weights(
     import torch
     from transformers import AutoConfig
 
-    from layercut.models.quiet import quiet_transformers
-
     model: PreTrainedModel
     try:
         with quiet_transformers():
@@ -218,8 +212,6 @@ def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
 def load_tokenizer(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer alone, padding on the left. Raises CheckpointError: the folder has none that can be read."""
     from transformers import AutoTokenizer
-
-    from layercut.models.quiet import quiet_transformers
 
     try:
         with quiet_transformers():

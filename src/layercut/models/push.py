@@ -1,10 +1,8 @@
 """Push a checkpoint to the Hugging Face hub, with the evidence on it: the model card, its results, and the plan.
 
-    upload = prepare(Path("runs/copy"), "me/smollm2-small")
-    push(upload, private=True)
+    push(prepare(Path("runs/copy"), "me/smollm2-small"), private=True)
 
-The folder of ``layercut prune`` brings its scores: the hub's card metadata hold each task's score on report items, and
-``evidence/result.json`` everything. Reports hold questions of data sets, so they are not uploaded.
+Reports hold questions of data sets, so they are not uploaded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The place of a model's decoder layers, found by structure.
+"""The place of a model's decoder layers, found by structure, on a layout without memory (torch's meta device).
 
-The decoder stack is the one ``ModuleList`` of the language model that is as long as the config counts. The language
-model is every part of the model that is built from the text config (``get_text_config()``), so vision towers and other
-parts are never taken for it. The model is laid out without memory, on torch's meta device, so that a folder's stack is
-found before any weight is read. No type of model is named here but in ``EXCEPTIONS``.
+The stack is the one ``ModuleList`` of the language model, the parts built from the text config, that is as long as the
+config counts. No type of model is named here but in ``EXCEPTIONS``.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.cache import remembered
+from layercut.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -194,8 +193,6 @@ def blueprint(
     Raises InputError: no decoder; CheckpointError: transformers cannot build it.
     """
     import torch
-
-    from layercut.models.quiet import quiet_transformers
 
     build: Any = auto_class(config, name).from_config if model_class is None else model_class._from_config
     try:

@@ -1,8 +1,7 @@
 """An output head that is a copy of the embeddings: the same bytes, or another quantisation of the same matrix.
 
-Converters write such a head into GGUF files of models that are published with one matrix for both. Whether two
-quantised matrices are one is measured: rounding to steps of size s moves a value by s / sqrt(12) in the root mean
-square, so rows of one matrix differ by no more than the steps of both types explain.
+The latter is measured: rounding to steps of size s moves a value by s / sqrt(12) in the root mean square; rows of one
+matrix differ by no more than the steps of both types explain.
 """
 
 from __future__ import annotations

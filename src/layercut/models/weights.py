@@ -1,7 +1,6 @@
 """Weight files of a checkpoint, read without torch: headers, shards, damage, fingerprint.
 
-A safetensors file is eight bytes (little-endian length of the header), a JSON header that gives each tensor's dtype,
-shape and byte range, then the tensors' bytes, without holes.
+A safetensors file is the length of its header (8 bytes), the header in JSON, and the tensors' bytes, without holes.
 """
 
 from __future__ import annotations
@@ -187,11 +186,6 @@ def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
     return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
 
 
-def _tensors_in(file: Path) -> list[TensorSpan]:
-    header = read_header(file)
-    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
-
-
 def stored_tensors(folder: Path) -> list[TensorSpan]:
     """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes.
 
@@ -200,9 +194,14 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
     Raises CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does
     not agree with its shards.
     """
+
+    def tensors_in(file: Path) -> list[TensorSpan]:
+        entries, start, _ = read_header(file)
+        return [TensorSpan(name, entry, file, start + entry.begin) for name, entry in entries.items()]
+
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
-        return _tensors_in(folder / SINGLE_FILE)
+        return tensors_in(folder / SINGLE_FILE)
     index = folder / INDEX_FILE
     if not index.is_file():
         raise _no_weights(folder)
@@ -220,7 +219,7 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
             raise CheckpointError(
                 f"{shard} is missing; {INDEX_FILE} places {len(names)} tensors in it. Fetch it again."
             )
-        present = [tensor for tensor in _tensors_in(shard) if tensor.name in names]
+        present = [tensor for tensor in tensors_in(shard) if tensor.name in names]
         if absent := names - {tensor.name for tensor in present}:
             raise CheckpointError(f"{shard} lacks the tensor {min(absent)}, which {INDEX_FILE} places in it.")
         tensors += present

@@ -1,9 +1,7 @@
-"""The MLP channels that stay in each layer, and the tokens that stay in the vocabulary.
+"""The MLP channels that stay in each layer, as many in every MLP, and the tokens that stay in the vocabulary.
 
-A channel is one hidden unit of an MLP: a row of its first matrices (gate and up) and a column of the last (down). As
-many stay in every MLP, so that a plain config says how many. The channels of a layer with experts have one numbering,
-expert after expert. In plan.json the channels of a layer, and the tokens, are one number in hex: its bits, the most
-significant first, are the channels or tokens 0, 1, 2 ..., and a 1 stays.
+A channel is a row of an MLP's first matrices (gate and up) and a column of the last (down); those of experts are
+numbered on. In plan.json channels and tokens are one number in hex: bits, the most significant first; a 1 stays.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Every per-layer field of a model's config follows the layers that stay.
+"""Every per-layer field of a model's config follows the layers that stay; fields are known by name, for all families.
 
-Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``); nothing here imports transformers.
-Fields are known by their names, for all families alike: a name means the same in every family that uses it.
-
-It goes in two steps. First what a layer is *by its position* (periods, lists that transformers derives) is written out
-layer by layer, still counted in the original model. Then every field is cut to the layers that stay.
+First what a layer is *by its position* (periods, lists that transformers derives) is written out layer by layer, still
+counted in the original model. Then every field is cut to the layers that stay.
 """
 
 # Words: L decoder layers of the original model; "old" indices count in it, "new" ones in the pruned model.

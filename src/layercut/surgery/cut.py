@@ -151,22 +151,17 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     original model; the home folder of a local path is hidden. ``size`` is that of ``weights_size``.
     """
     plan = report.plan
-    base_model, license_name = source.origin.get("base_model"), source.origin.get("license")
-    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
-    hub_id = base_model or (source.name if _HUB_ID.fullmatch(source.name) else None)
+    channels, vocabulary = plan.channels, plan.vocabulary
+    hub_id = source.origin.get("base_model") or (source.name if _HUB_ID.fullmatch(source.name) else None)
+    kinds = {"depth-pruning": plan.removed, "width-pruning": channels, "vocabulary-trimming": vocabulary}
     front = {
-        **({"base_model": hub_id} if hub_id else {}),
-        **({"license": license_name} if license_name else {}),
+        "base_model": hub_id,
+        "license": source.origin.get("license"),
         "library_name": "transformers",
-        "tags": [
-            "layercut",
-            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.vocabulary or plan.tied) else []),
-            *(["width-pruning"] if plan.channels else []),
-            *(["vocabulary-trimming"] if plan.vocabulary else []),
-        ],
+        "tags": ["layercut", *(tag for tag, lost in kinds.items() if lost)],
     }
     by = plan.settings.get("channels")
-    thin = f"MLP channels by {by}" if plan.channels and isinstance(by, str) and by != plan.criterion else ""
+    thin = f"MLP channels by {by}" if channels and isinstance(by, str) and by != plan.criterion else ""
     plain = {key: value for key, value in plan.settings.items() if isinstance(value, (str, int, float))}
     listed = ", ".join(f"{key} {value}" for key, value in plain.items())
     chosen = f"{plan.criterion} ({listed})" if listed else plan.criterion
@@ -176,39 +171,36 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     share = len(plan.removed) / plan.num_layers
     before, after = report.parameters_before, report.parameters_after
     whole = "model that was cut" if plan.earlier else "original model"
-    facts = [
-        (whole, name + (f", commit {source.revision}" if source.revision else "")),
-        (f"weights of the {whole}", plan.model_hash or "not recorded"),
-        *([("origin", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
-        ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
-        ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
-        ("kept", format_layers(plan.kept)),
-        *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
-        *([("tokens removed", plan.vocabulary.describe())] if plan.vocabulary else []),
-        *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
-        ("chosen by", "; ".join(filter(None, (chosen, thin)))),
-        ("parameters", f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})"),
-        ("weights", size),
-        ("made with", f"layercut {__version__}"),
-    ]
+    facts = {
+        whole: name + (f", commit {source.revision}" if source.revision else ""),
+        f"weights of the {whole}": plan.model_hash or "not recorded",
+        "origin": origin_of(plan.to_dict()) if plan.earlier or plan.chosen_on else None,
+        "decoder layers": f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)",
+        "removed, in this order": ", ".join(map(str, plan.removed)) or "none",
+        "kept": format_layers(plan.kept),
+        "MLP channels removed": channels.describe() if channels else None,
+        "tokens removed": vocabulary.describe() if vocabulary else None,
+        "output head": "the embeddings; its own copy was removed" if plan.tied else None,
+        "chosen by": "; ".join(filter(None, (chosen, thin))),
+        "parameters": f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})",
+        "weights": size,
+        "made with": f"layercut {__version__}",
+    }
     amounts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
-    amounts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
-    amounts += [f"{plan.vocabulary.share:.1%} of the tokens"] if plan.vocabulary else []
+    amounts += [f"{channels.share:.1%} of the MLP channels"] if channels else []
+    amounts += [f"{vocabulary.share:.1%} of the tokens"] if vocabulary else []
     amounts += ["a copy of the embeddings"] if plan.tied else []
-    parts = list_removed(
-        plan, f"decoder {'layers' if len(plan.removed) > 1 else 'layer'} {format_layers(plan.removed)}"
-    )
-    how = "written again without a cut" if plan.is_uncut else f"without {' and '.join(parts)}"
-    sentence = f"{escape(name)}{', ' if plan.is_uncut else ' '}{how}."
-    title = "uncut" if plan.is_uncut else f"{' and '.join(amounts)} removed"
-    rows = "\n".join(table(["", ""], ((key, escape(value)) for key, value in facts)))
+    some = f"decoder {'layers' if len(plan.removed) > 1 else 'layer'} {format_layers(plan.removed)}"
+    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
     noted = "".join(f"- {warning}\n" for warning in warnings)
     return _CARD.format(
-        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
-        title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}",
+        front=yaml.safe_dump(
+            {key: value for key, value in front.items() if value}, sort_keys=False, allow_unicode=True
+        ),
+        title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {' and '.join(amounts)} removed",
         unmeasured=UNMEASURED,
-        sentence=sentence,
-        rows=rows,
+        sentence=f"{escape(name)} without {' and '.join(list_removed(plan, some))}.",
+        rows="\n".join(table(["", ""], ((key, escape(text)) for key, text in facts.items() if text is not None))),
         whole=whole,
         verified=report.verified or "Nothing was verified after writing.",
         warnings=f"## Warnings\n\n{noted}\n" if noted else "",

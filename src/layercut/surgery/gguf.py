@@ -1,8 +1,6 @@
-"""Cut a GGUF file to a GGUF file: tensors keep their bytes.
+"""Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model.
 
-The new file is written from byte ranges of the old one. Only the names of tensors (``blk.N.``), the keys of
-``gguf_metadata`` and a few keys of layercut differ, and where MLP channels go, the last matrix of an MLP is quantised
-again (``gguf_parts``). Memory does not grow with the model.
+The names of tensors (``blk.N.``), the keys of ``gguf_metadata`` and a few keys of layercut differ, and ``gguf_parts``.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
-from layercut.models.bundled import PREFIX, bundled_file, bundled_model
-from layercut.models.convert import file_sha256
+from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256, load_gguf
 from layercut.models.gguf_file import (
     ARRAY,
     EARLIER,
@@ -35,6 +32,7 @@ from layercut.models.gguf_file import (
     read_gguf_head,
     recorded_plans,
 )
+from layercut.models.quiet import quiet_transformers
 from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
 from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
@@ -411,23 +409,9 @@ def _unread(head: GgufHead) -> str | None:
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
-    import torch
-    from transformers import GgufConfig
 
-    from layercut.models.checks import refuse_incomplete
-    from layercut.models.quiet import quiet_transformers
-
-    loader: Any = type(model)
     with quiet_transformers():
-        loaded, info = loader.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-            attn_implementation=model.config._attn_implementation,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    refuse_incomplete(info, str(path))
+        attention = model.config._attn_implementation
+        loaded = load_gguf(type(model), path, attn_implementation=attention, local_files_only=True)
     cut: PreTrainedModel = loaded.eval().to(device=model.device, dtype=model.dtype)
     return cut

@@ -1,9 +1,7 @@
-"""The metadata of a GGUF file for the layers that stay.
+"""The metadata of a GGUF file for the layers that stay; a plan that no file can express is refused.
 
-Pure functions on the head of a file. llama.cpp derives more from a layer's position than transformers does: the kind of
-a layer can follow from a period that the file need not name, and a scale from the number of layers. ``ARCHITECTURES``
-records that, from llama.cpp's ``load_hparams`` and ``load_tensors`` of 2025 and 2026. A plan that no file can express
-is refused.
+llama.cpp derives more from a layer's position than transformers does: its kind from a period that the file need not
+name, a scale from the number of layers. ``ARCHITECTURES`` records that, from its ``load_hparams`` and ``load_tensors``.
 """
 
 # Words: a block is a decoder layer, or one of the layers for multi-token prediction (NextN, MTP) behind them.

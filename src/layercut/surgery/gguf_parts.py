@@ -1,8 +1,7 @@
 """The bytes of each tensor of a GGUF file that stay, where MLP channels or tokens go, and the metadata that follow.
 
-A channel is a row of the first matrices (gate and up), whose bytes are copied, and an entry of each row of the last one
-(down). Quantised types hold a row in blocks of 32 or 256 entries with scales in common, so the last matrix is decoded
-and quantised again without the channels. Rows of tokens are copied as they are.
+Rows of first matrices and tokens are copied. Quantised types hold a row in blocks of 32 or 256 entries with scales in
+common, so a last matrix is decoded and quantised again without the channels.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Comparison of every layer that stays before and after a cut, on layouts of both models without memory.
 
-A layer is its modules, the shapes of their weights, and their plain attributes: numbers, words and flags, such as the
-size of a window or whether experts are used. Some attributes hold a position (``layer_idx``); they follow the layer.
-Any other difference means that the layer would compute something else, and the plan is refused.
+A layer is its modules, the shapes of their weights, and plain attributes, such as the size of a window. Those that
+hold a position follow the layer; any other difference means that it would compute something else: it is refused.
 """
 
 # Words: "old" indices count in the original model, "new" ones in the pruned model.

@@ -1,12 +1,8 @@
-"""Quantised checkpoints: what names modules by their layer follows the layers that stay.
+"""Quantised checkpoints: what names modules by their layer, in the config or a file beside it, follows the cut.
 
-Such a checkpoint says in its config, or in a file beside it, which modules are quantised, and how: by names
-(``modules_to_not_convert``, ``ignore``), wildcards (ModelOpt's ``exclude_modules``) or regular expressions
-(compressed-tensors' ``targets``, GPTQ's ``dynamic``). Tensors are copied by bytes, whatever their format.
-
-An entry is right if it names the same modules as before, under their new names. That is what is checked, against the
-modules in the weight files. An entry stays if it is right unchanged; else its layer number is replaced; else it becomes
-the names themselves.
+By names (``modules_to_not_convert``), wildcards (ModelOpt's ``exclude_modules``) or regular expressions
+(compressed-tensors' ``targets``, GPTQ's ``dynamic``). An entry is right if it names the same modules of the files
+as before. It stays if it is right unchanged; else its layer number is replaced; else it becomes the names themselves.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Remove decoder layers and MLP channels from a model in memory, permanently.
+"""Remove decoder layers and MLP channels from a model in memory, permanently or for a while.
 
-The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
-the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer
-looks simpler and is wrong: with layer 0 skipped that way, cached generation of left-padded batches gives other text,
-because the cache reads its length from layer 0, which then never gets keys (shown in tests/invariants).
+The stack is sliced, what stays is renumbered, and the config says what is there. An identity module in the place of
+layer 0 looks simpler and is wrong: the cache reads its length from layer 0, which then never gets keys.
 """
 
 from __future__ import annotations

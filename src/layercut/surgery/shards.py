@@ -1,8 +1,4 @@
-"""The weight files of a pruned checkpoint: byte ranges of other safetensors files, in constant memory.
-
-No tensor is decoded: a header is written first, then the bytes are copied. So every dtype works, fp8 and packed
-integers too. ``safetensors.torch.save_file`` would hold a whole file in memory, and takes twice as long.
-"""
+"""The weight files of a pruned checkpoint: byte ranges of other safetensors files of any dtype, in constant memory."""
 
 from __future__ import annotations
 

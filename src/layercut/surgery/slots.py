@@ -1,7 +1,6 @@
 """Slots: the tensors of a layer with a dimension for MLP channels, and which entries of each belong to which channels.
 
-The channels of a layer have one numbering: those of its first MLP, then those of the next. Most layers have one MLP. A
-mixture of experts has one for each expert, all in one stacked tensor, and its shared experts are further ones.
+The channels of a layer have one numbering, MLP after MLP: the experts, all in one stacked tensor, then shared experts.
 """
 
 # Shapes: E experts, C channels of an MLP, D hidden size.

@@ -1,10 +1,8 @@
 """The tokenizer and the token ids of a model without the tokens that go.
 
-The tokens that stay are closed under their merges: a token of a byte-pair vocabulary stays together with every token
-that it is merged from. Then a text whose tokens all stay is tokenised as before. Byte-pair encoding merges the pair of
-the lowest rank, again and again; on such a text each merge that it makes is one that stays, and of the fewer merges
-that are left the lowest rank is the same one. Rows of the embedding table and of the output head are taken unchanged,
-so logits of the tokens that stay are the same. A greedy answer whose tokens all stay is the same answer.
+The tokens that stay are closed under their merges, so a text whose tokens all stay is tokenised as before: byte-pair
+encoding merges the pair of the lowest rank, each merge that it makes stays, and the lowest of fewer ranks is the same.
+Rows of embeddings and head are taken unchanged, so a greedy answer whose tokens all stay is the same answer.
 """
 
 # Words: an old id is one of the original's vocabulary; a new id is its place among the tokens that stay.

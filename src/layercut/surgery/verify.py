@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
-from layercut.models.quantise import widened
+from layercut.models.placement import widened
+from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.remove import bypass, masked, swap_parameter
@@ -207,8 +208,6 @@ def _refuse_other_tensors(model: PreTrainedModel, cut: PreTrainedModel, path: Pa
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     from transformers import AutoConfig
-
-    from layercut.models.quiet import quiet_transformers
 
     config: Any = model.config
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1

@@ -1,9 +1,7 @@
-"""The tensors that hold a model's MLP channels, found by structure.
+"""The tensors that hold a model's MLP channels: those in which two layouts without memory, of two widths, differ.
 
-Two layouts without memory, of two widths in the config, differ in just these tensors. Which entries of a tensor belong
-to one channel is found by running an MLP of a few channels: with zeros in the columns of some channels in its last
-matrix, it must compute the same as without these channels. So the order of gate and up in one tensor (in halves or in
-pairs) is found, and an MLP that computes something else in both orders is refused.
+Which entries of one belong to one channel (in halves or in pairs) is found by running an MLP of a few channels: with
+zeros in the columns of some channels in its last matrix, it must compute the same as without these channels.
 """
 
 from __future__ import annotations
