@@ -61,12 +61,12 @@ def fill_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator
                 yield folder
 
 
-def remembered(kind: str, given: Any, compute: Callable[[], Any]) -> Any:
+def remembered(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
     """``compute()``, as JSON has it; kept on disk, because what it needs, torch and transformers, take seconds to load.
 
-    ``kind`` is a folder of the cache, and ``given`` all that it follows from, besides layercut's code and transformers.
+    ``kind`` is a folder of the cache; ``inputs`` is all that it follows from, besides layercut's code and transformers.
     """
-    key = hashlib.sha256(json.dumps([given, _code()], sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([inputs, _code()], sort_keys=True).encode()).hexdigest()[:32]
     file = cache_dir() / kind / f"{key}.json"
     try:
         return load(file)

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import auto_class, blueprint, config_of, counted_field, text_part
+from layercut.models.structure import Structure, auto_class, blueprint, config_of, counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-    from layercut.models.structure import Structure
 
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 _PER_TOKEN = "num_experts_per_tok"
@@ -38,9 +36,9 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
             "transformers would go on with random numbers; fetch the checkpoint again."
         )
     if wrong := sorted(info.get("mismatched_keys") or ()):
-        name, found, wanted = wrong[0]
+        name, held, wanted = wrong[0]
         raise CheckpointError(
-            f"{where} does not fit its config.json: {name} has shape {list(found)}, the config asks for {list(wanted)}"
+            f"{where} does not fit its config.json: {name} has shape {list(held)}, the config asks for {list(wanted)}"
             f"{f' ({len(wrong)} such tensors)' if len(wrong) > 1 else ''}."
         )
     if errors := [*(info.get("error_msgs") or ()), *(info.get("conversion_errors") or {}).values()]:
@@ -56,14 +54,14 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
     Raises CheckpointError: fewer, more or other layers in the weights than the config counts.
     """
     matches = (structure.tensor_pattern.match(name) for name in tensors)
-    found = sorted({int(match[2]) for match in matches if match})
+    layers = sorted({int(match[2]) for match in matches if match})
     text = structure.text_config(config)
-    counted = text.get(structure.num_layers_field, len(found))
+    counted = text.get(structure.num_layers_field, len(layers))
     extra = text.get("num_nextn_predict_layers")
-    if _is_whole_number(extra) and _is_whole_number(counted) and found == list(range(counted + extra)):
-        found = found[:counted]
-    _refuse_other_count(counted, found, structure.num_layers_field, where)
-    return len(found)
+    if _is_whole_number(extra) and _is_whole_number(counted) and layers == list(range(counted + extra)):
+        layers = layers[:counted]
+    _refuse_other_count(counted, layers, structure.num_layers_field, where)
+    return len(layers)
 
 
 def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
@@ -81,14 +79,14 @@ def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where
     _refuse_other_count(counted, sorted(max(lists.values(), key=len, default=())), field, where)
 
 
-def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) -> None:
+def _refuse_other_count(counted: Any, layers: list[int], field: str, where: str) -> None:
     if not _is_whole_number(counted):
         raise _to_mend(
             f"{where} is inconsistent: config.json says {field} = {counted!r}, which is no number of layers; the "
-            f"weights hold {len(found)}"
+            f"weights hold {len(layers)}"
         )
-    if not found or counted != len(found) or found[-1] != counted - 1:
-        held = f"{len(found)} ({found[0]}-{found[-1]})" if found else "none"
+    if not layers or counted != len(layers) or layers[-1] != counted - 1:
+        held = f"{len(layers)} ({layers[0]}-{layers[-1]})" if layers else "none"
         raise _to_mend(
             f"{where} is inconsistent: config.json counts {counted} decoder layers ({field}), the weights hold {held}"
         )

@@ -47,7 +47,6 @@ def wrap_loaded(
     Without ``tokenizer`` that of its folder is taken; ``say`` is called with a line where a copy is written.
     Raises InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
     """
-
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its answers; call model.eval() first.")
     if hasattr(model, "peft_config"):

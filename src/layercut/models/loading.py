@@ -10,23 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
-from layercut.models.checks import (
-    refuse_foreign_tokens,
-    refuse_incomplete,
-    refuse_larger,
-    refuse_no_window,
-    refuse_nonfinite,
-)
+from layercut.models import checks
 from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, attach, describe_source, resolve
 from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import num_elements, stored_tensors
+from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from layercut.settings import ModelSettings
 
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' names of what models compute in
 
@@ -114,7 +107,7 @@ def load_model(
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
-    refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
+    checks.refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
     return LoadedModel(tokenizer, facts.structure, source, facts.model_hash, facts.num_layers, model)
 
 
@@ -128,9 +121,11 @@ def _load_weights(
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-            refuse_no_window(config, source.name)
+            checks.refuse_no_window(config, source.name)
             if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
-                refuse_larger(config, num_elements(source.path), source.name, trust_remote_code=trust_remote_code)
+                checks.refuse_larger(
+                    config, num_elements(source.path), source.name, trust_remote_code=trust_remote_code
+                )
             model, info = auto_class(config, source.name).from_pretrained(
                 source.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -148,8 +143,8 @@ def _load_weights(
         raise
     except Exception as error:  # transformers and torch raise all kinds, for reasons that lie in the files
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
-    refuse_incomplete(info, source.name)
-    refuse_nonfinite(model, source.path)
+    checks.refuse_incomplete(info, source.name)
+    checks.refuse_nonfinite(model, source.path)
     if source.adapter is not None:
         with quiet_transformers():
             model = attach(model, source.adapter)
@@ -173,7 +168,7 @@ def load_without_weights(
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
-    refuse_no_window(config, source.name)
+    checks.refuse_no_window(config, source.name)
     try:
         generation_config = GenerationConfig.from_pretrained(source.path)
     except OSError:  # not every checkpoint has one; transformers then does the same
@@ -184,7 +179,7 @@ def load_without_weights(
         stored = (_STORED.get(tensor.entry.dtype) for tensor in stored_tensors(source.path))
         dtype = str(named).removeprefix("torch.") if named is not None else next(filter(None, stored), "float32")
     tokenizer = load_tokenizer(source, trust_remote_code)
-    refuse_foreign_tokens(tokenizer, text.vocab_size, source.name)
+    checks.refuse_foreign_tokens(tokenizer, text.vocab_size, source.name)
     return WeightlessModel(
         tokenizer,
         facts.structure,

@@ -117,7 +117,6 @@ def quantise(model: nn.Module, kind: str, name: str) -> None:
 
     Raises MissingExtra: torchao is not installed; InputError: this machine, or this model, does not have that kind.
     """
-
     try:
         with quiet_transformers():
             from torchao import quantization

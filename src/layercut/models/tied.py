@@ -6,6 +6,7 @@ matrix differ by no more than the steps of both types explain.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +16,6 @@ from layercut.models.structure import Structure, stored_as
 from layercut.models.weights import TensorSpan, samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     import numpy as np
 
 EMBEDDINGS, HEAD = "token_embd.weight", "output.weight"  # their names in GGUF files
@@ -129,7 +128,7 @@ def find_equal_head(
 
 @lru_cache(maxsize=4)
 def _equal_bytes(left: TensorSpan, right: TensorSpan, changed: int) -> bool:
-    return all(one == other for one, other in zip(left.chunks(), right.chunks(), strict=True))
+    return all(ours == theirs for ours, theirs in zip(left.chunks(), right.chunks(), strict=True))
 
 
 def describe_copy(copy: Mapping[str, Any]) -> str:

@@ -122,11 +122,11 @@ def entry_bytes(file: Path, offset: int, layout: tuple[int, int, int], entries: 
     import numpy as np
 
     num_rows, size, item_bytes = layout
-    whole = np.memmap(file, np.dtype((np.void, item_bytes)), "r", offset, (num_rows, size))
+    whole, places = np.memmap(file, np.dtype((np.void, item_bytes)), "r", offset, (num_rows, size)), np.array(entries)
     rows, few = max(1, CHUNK // (size * item_bytes)), max(1, CHUNK // item_bytes)
     for row in range(0, num_rows, rows):
-        for first in range(0, len(entries), few):
-            yield whole[row : row + rows].take(entries[first : first + few], axis=1).tobytes()
+        for first in range(0, len(places), few):
+            yield whole[row : row + rows].take(places[first : first + few], axis=1).tobytes()
 
 
 class Header(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,14 +16,7 @@ from layercut.models.convert import SOURCE_FILE, read_source
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.tied import describe_copy, find_equal_head
-from layercut.models.weights import (
-    EARLIER_PLANS_FILE,
-    PLAN_FILE,
-    TensorSpan,
-    read_config,
-    read_header,
-    stored_tensors,
-)
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_header, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, size_change, writing
 from layercut.runs.settings import read_json
@@ -44,8 +38,6 @@ from layercut.surgery.width import thin_config
 from layercut.text import parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from transformers import PretrainedConfig
 
 MAX_SHARD_BYTES = 5 * 10**9  # largest weight file, in bytes of tensors; 5 GB is what the hub asks for

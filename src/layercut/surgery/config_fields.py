@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from layercut.errors import InputError
+from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
 from layercut.text import format_layers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from layercut.models.structure import Structure
-
 
 LISTS = frozenset({
     "activation_sparsity_pattern", "attention_layers", "attn_layers", "attn_type_list", "hybrid_layer_pattern",

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
+from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
@@ -20,9 +20,6 @@ from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoi
 from layercut.surgery.plan import CutPlan, list_removed, origin_of
 from layercut.surgery.quantized import is_quantized
 from layercut.text import counted, escape, format_layers, parameters, table
-
-if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
 
 UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
 """The first line of a card, until scores of this very checkpoint are known."""
@@ -121,13 +118,8 @@ def cut_source(
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
     Raises InputError: no such model, or a plan that does not fit it.
     """
-    from layercut.models.loading import load_as_set
-
     source = resolve(
-        settings.model,
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
-        tie=settings.tie,
+        settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code, tie=settings.tie
     )
     metadata = describe_source(source)
     plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)

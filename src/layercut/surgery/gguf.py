@@ -32,36 +32,21 @@ from layercut.models.gguf_file import (
     read_gguf_head,
     recorded_plans,
 )
+from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import describe_source, resolve
 from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
 from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
+from layercut.settings import ModelSettings
+from layercut.surgery import gguf_parts
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
-from layercut.surgery.gguf_parts import (
-    LAST,
-    FromCheckpoint,
-    HealedCut,
-    Part,
-    Requantised,
-    Taken,
-    check_channels,
-    describe_requantised,
-    read_healed_cut,
-    thin_metadata,
-    thinned,
-    trimmed,
-    trimmed_metadata,
-    with_matrix,
-)
 from layercut.surgery.plan import TIE, CutPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.models.loading import LoadedModel
-    from layercut.settings import ModelSettings
 
 SUFFIX = ".gguf"
 _ELSEWHERE = "use another `out`"
@@ -80,9 +65,9 @@ def gguf_file(model: str) -> Path | None:
 
 def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
     """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
-    gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
+    removed, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
     for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
-        stays = 0 if tensor.name.startswith(gone) else _smaller(tensor, plan)[0].num_bytes
+        stays = 0 if tensor.name.startswith(removed) else _smaller(tensor, plan)[0].num_bytes
         saved += tensor.num_bytes - stays
     if tie and (copy := find_copy(file)):
         saved += copy.left_out.num_bytes
@@ -147,9 +132,6 @@ def cut_gguf(
         _changes(head, plan)  # refuses what no file can express, before anything slow
     sha256 = None if dry_run else file_sha256(file)
     if compares:
-        from layercut.models.loading import load_as_set
-        from layercut.models.sources import describe_source, resolve
-
         try:
             source = resolve(settings.model, tie=settings.tie)
         except InputError as error:
@@ -176,7 +158,7 @@ def cut_gguf(
     if healed is not None:
         if not compares:
             raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
-        repaired = read_healed_cut(healed, source.path, plan)
+        repaired = gguf_parts.read_healed_cut(healed, source.path, plan)
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
@@ -212,7 +194,7 @@ class _Moved(NamedTuple):
 
     new: GgufTensor  # its offset is counted from the first tensor
     old: GgufTensor
-    part: Part | None  # what stays of it; None where all of its bytes do
+    part: gguf_parts.Part | None  # what stays of it; None where all of its bytes do
 
 
 class _Work(NamedTuple):
@@ -229,7 +211,7 @@ def _prepare(
     plan: CutPlan,
     model: str,
     sha256: str | None,
-    healed: HealedCut | None,
+    healed: gguf_parts.HealedCut | None,
     copy: Copy | None,
 ) -> _Work:
     """Everything there is to know before the first byte is written."""
@@ -246,15 +228,15 @@ def _prepare(
         if copy and tensor == copy.kept:
             name = EMBEDDINGS
         new, part = _smaller(tensor, plan)
-        if healed and block and block[1] == LAST and block[0] in healed.matrices:
-            new, part = with_matrix(tensor, *healed.matrices[block[0]])
+        if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
+            new, part = gguf_parts.with_matrix(tensor, *healed.matrices[block[0]])
         elif part is None and tensor.name in _PER_LAYER:
             new, part = _sliced(tensor, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
         offset += new.num_bytes + -new.num_bytes % head.alignment
     left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
-    rounded = [moved for moved in kept if isinstance(moved.part, Requantised | FromCheckpoint)]
-    remark = describe_requantised((moved.old.kind, moved.new.kind) for moved in rounded)
+    rounded = [moved for moved in kept if isinstance(moved.part, gguf_parts.Requantised | gguf_parts.FromCheckpoint)]
+    remark = gguf_parts.describe_requantised((moved.old.kind, moved.new.kind) for moved in rounded)
     total = sum(math.prod(moved.new.shape) for moved in kept)
     report = CutReport(
         plan=plan,
@@ -305,18 +287,18 @@ def _prepare(
 def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """Keys of the metadata that change, with the new values. Raises as ``cut_metadata`` and ``check_channels``."""
     if plan.channels is not None:
-        check_channels(head, plan.channels)
-    changes = thin_metadata(head, plan.channels, cut_metadata(head, plan))
-    return changes | (trimmed_metadata(head, plan.vocabulary) if plan.vocabulary else {})
+        gguf_parts.check_channels(head, plan.channels)
+    changes = gguf_parts.thin_metadata(head, plan.channels, cut_metadata(head, plan))
+    return changes | (gguf_parts.trimmed_metadata(head, plan.vocabulary) if plan.vocabulary else {})
 
 
-def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, Part | None]:
+def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part | None]:
     """A tensor without the channels or tokens that a plan removes, and where its bytes come from."""
-    new, part = trimmed(tensor, plan.vocabulary)
-    return thinned(tensor, plan.channels) if part is None else (new, part)
+    new, part = gguf_parts.trimmed(tensor, plan.vocabulary)
+    return gguf_parts.thinned(tensor, plan.channels) if part is None else (new, part)
 
 
-def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, Part]:
+def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part]:
     """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
     Raises CheckpointError: it is of another size than the metadata say, or its blocks span layers.
     """
@@ -330,7 +312,7 @@ def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, 
         )
     shape = (*tensor.shape[:axis], width * len(plan.kept), *tensor.shape[axis + 1 :])
     new = tensor._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept))
-    return new, Taken(outer, plan.num_layers, per_layer, plan.kept)
+    return new, gguf_parts.Taken(outer, plan.num_layers, per_layer, plan.kept)
 
 
 def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
@@ -409,7 +391,6 @@ def _unread(head: GgufHead) -> str | None:
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
-
     with quiet_transformers():
         attention = model.config._attn_implementation
         loaded = load_gguf(type(model), path, attn_implementation=attention, local_files_only=True)

@@ -9,15 +9,12 @@ name, a scale from the number of layers. ``ARCHITECTURES`` records that, from it
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
 
 from layercut.errors import CheckpointError, InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from layercut.models.gguf_file import GgufHead
-    from layercut.surgery.plan import CutPlan
+from layercut.models.gguf_file import GgufHead
+from layercut.surgery.plan import CutPlan
 
 WINDOW, WINDOWS = "attention.sliding_window", "attention.sliding_window_pattern"
 INTERVAL, RECURRENT = "full_attention_interval", "attention.recurrent_layers"

@@ -9,22 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.gguf_file import block_sizes, read_array, tensor_bytes
+from layercut.models.gguf_file import GgufHead, GgufTensor, block_sizes, read_array, tensor_bytes
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.tied import EMBEDDINGS, HEAD
 from layercut.models.weights import CHUNK, entry_bytes, read_config, safetensors_files
+from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.checkpoint import read_plans
 from layercut.surgery.gguf_metadata import block_tensor
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.trimming import TokenTable, is_byte, merges_within, ranks_of
 from layercut.surgery.width import mlp_width_of
-
-if TYPE_CHECKING:
-    from layercut.models.gguf_file import GgufHead, GgufTensor
-    from layercut.surgery.channels import Channels, Vocabulary
 
 LAST = "ffn_down.weight"
 FIRST = frozenset({"ffn_gate.weight", "ffn_gate.bias", "ffn_up.weight", "ffn_up.bias"})
@@ -111,11 +108,11 @@ def check_channels(head: GgufHead, channels: Channels) -> None:
         raise InputError("the plan thins experts, and layercut thins those of folders; cut the folder and convert it.")
     wanted = dict.fromkeys(channels.kept, channels.width)
     named = [(*(block_tensor(tensor.name) or (-1, "")), tensor.shape) for tensor in head.tensors]
-    found = {block: shape[0] for block, name, shape in named if name == LAST}
-    if found != wanted:
+    widths = {block: shape[0] for block, name, shape in named if name == LAST}
+    if widths != wanted:
         raise InputError(
             f"the plan names MLP channels of {len(wanted)} layers with {channels.width} each, and this file has "
-            f"{len(found)} such MLPs, of {', '.join(map(str, sorted(set(found.values())))) or 'no'} channels. Use a "
+            f"{len(widths)} such MLPs, of {', '.join(map(str, sorted(set(widths.values())))) or 'no'} channels. Use a "
             "plan made for this very model."
         )
     for block, name, shape in named:

@@ -98,19 +98,30 @@ class _Key:
 @lru_cache(maxsize=1024)
 def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Setting, ...]:
     plan = CutPlan(num_layers=num_layers, removed=tuple(sorted(removed)))
-    before = _original(key)
+    before, positions = _original(key, num_layers)
+    if positions is None:
+        return _compared(before, _under(key, plan, before.structure), plan)
+    return tuple(
+        Setting(old, module, name, before.layers[new][module, name])
+        for new, old in enumerate(plan.kept)
+        if new != old
+        for module, name in positions
+    )
+
+
+@lru_cache(maxsize=16)
+def _original(key: _Key, num_layers: int) -> tuple[_Model, list[tuple[str, str]] | None]:
+    """A model, and the places of its positions where its layers are the same but for these, and nothing outside of them
+    changes with their number: then each takes on the positions of the layer whose place it takes.
+    """
+    before = _model(blueprint(key.config, key.model_class))
     first = before.layers[0]
     positions = [place for place in first if any(layer.get(place) != first[place] for layer in before.layers)]
-    is_alike = all(layer.keys() == first.keys() for layer in before.layers)
-    # Where layers are the same but for their positions, each takes on those of the layer whose place it takes.
-    if is_alike and all(name in POSITIONS for _, name in positions) and _rest_is_constant(key, num_layers):
-        return tuple(
-            Setting(old, module, name, before.layers[new][module, name])
-            for new, old in enumerate(plan.kept)
-            if new != old
-            for module, name in positions
-        )
-    return _compared(before, _under(key, plan), plan)
+    is_alike = all(layer.keys() == first.keys() for layer in before.layers) and num_layers > 1
+    if not is_alike or any(name not in POSITIONS for _, name in positions):
+        return before, None
+    shorter = _under(key, CutPlan(num_layers=num_layers, removed=(num_layers - 1,)), before.structure)
+    return before, None if _outside(before.rest, shorter.rest) else positions
 
 
 def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ...]:
@@ -137,22 +148,10 @@ def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ..
     return (*settings, *_outside(before.rest, after.rest))
 
 
-@lru_cache(maxsize=16)
-def _original(key: _Key) -> _Model:
-    return _model(blueprint(key.config, key.model_class))
-
-
-@lru_cache(maxsize=16)
-def _rest_is_constant(key: _Key, num_layers: int) -> bool:
-    """True if nothing outside of the layers changes with their number."""
-    shorter = _under(key, CutPlan(num_layers=num_layers, removed=(num_layers - 1,))) if num_layers > 1 else None
-    return shorter is not None and not _outside(_original(key).rest, shorter.rest)
-
-
-def _under(key: _Key, plan: CutPlan) -> _Model:
+def _under(key: _Key, plan: CutPlan, structure: Structure) -> _Model:
     text = key.config.get_text_config(decoder=True).to_dict()
     try:
-        cut = with_text_fields(key.config, cut_config(text, plan, _original(key).structure))
+        cut = with_text_fields(key.config, cut_config(text, plan, structure))
     except CheckpointError as error:
         raise InputError(f"transformers accepts no such pruned model: {error}") from error
     return _model(blueprint(cut, key.model_class))

@@ -10,10 +10,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AliasPath, BaseModel, Field
 
@@ -24,9 +24,6 @@ from layercut.runs.json_text import check_fields
 from layercut.runs.settings import read_json
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.text import Printed, format_layers, label_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000  # no model has as many. A plan or a layer list beyond is a mistake, and would fill the memory.

@@ -12,14 +12,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.errors import InputError
-from layercut.models.weights import read_object
-
-if TYPE_CHECKING:
-    from layercut.models.weights import TensorSpan
-    from layercut.surgery.plan import CutPlan
+from layercut.models.weights import TensorSpan, read_object
+from layercut.surgery.plan import CutPlan
 
 FIELDS = ("compression_config", "quantization", "quantization_config")  # fields of config.json that name modules
 FILES = ("hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json")

@@ -6,6 +6,7 @@ layer 0 looks simpler and is wrong: the cache reads its length from layer 0, whi
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,16 @@ from torch import nn
 
 from layercut.errors import InputError
 from layercut.models.structure import language_configs, structure_in, text_config_of
+from layercut.surgery.channels import Vocabulary
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import Setting, settings_under
-from layercut.surgery.plan import as_plan
+from layercut.surgery.plan import CutPlan, as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
 from layercut.surgery.slots import taken, zeroed
 from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from transformers import PreTrainedModel
-
-    from layercut.surgery.channels import Vocabulary
-    from layercut.surgery.plan import CutPlan
 
 
 ACTIVE = "_layercut_bypass"  # attribute of a model that is under a bypass: the plan

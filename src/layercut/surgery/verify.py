@@ -5,29 +5,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
+from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, masked, swap_parameter
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
     from transformers import PreTrainedModel
-
-    from layercut.models.loading import LoadedModel
-    from layercut.surgery.plan import CutPlan
 
 TEXT_LENGTHS = (1, 7, 24, 64)  # tokens of the texts that are compared, in one left-padded batch
 
@@ -103,7 +101,15 @@ def verify_cut(
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
     cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
     kept = torch.tensor(plan.vocabulary.kept) if plan.vocabulary else None
-    batch = _batch(model, None if kept is None else len(kept))
+    # Left-padded random tokens (B, T), the same for the same number of tokens.
+    embeddings: Any = model.get_input_embeddings()
+    size, generator = embeddings.weight.shape[0] if kept is None else len(kept), torch.Generator().manual_seed(0)
+    ids_BT = torch.zeros((len(TEXT_LENGTHS), max(TEXT_LENGTHS)), dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, length in enumerate(TEXT_LENGTHS):
+        ids_BT[row, -length:] = torch.randint(size, (length,), generator=generator)
+        mask_BT[row, -length:] = 1
+    batch = {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
     # Alone, because some attention turns padding into NaN in float64.
     texts = [
         {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
@@ -134,7 +140,16 @@ def verify_cut(
                 raise VerificationError(f"{path}: {name} is {held} after reloading, but should be {wanted}.")
         thin_NV = _logits(model, batch) if plan.channels else None
         with _with_last_matrices_of(cut, model, readers, path) as rounding:
-            _refuse_other_tensors(model, cut, path)
+            tensors = cut.state_dict()
+            for name, wanted in model.state_dict().items():
+                if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
+                    continue
+                held = tensors.get(name)
+                if held is None or held.shape != wanted.shape or not torch.equal(held.to(wanted.device), wanted):
+                    what = "is missing" if held is None else "differs from that of the original model"
+                    raise VerificationError(
+                        f"{path} is not the model that was asked for: after reloading, {name} {what}."
+                    )
             try:
                 expected = run_texts(model)
             except Exception as error:  # whatever the model's own code raises
@@ -194,18 +209,6 @@ def _with_last_matrices_of(
         yield largest if names else None
 
 
-def _refuse_other_tensors(model: PreTrainedModel, cut: PreTrainedModel, path: Path) -> None:
-    """Raise VerificationError where the reloaded model lacks a tensor of the bypassed one, or holds another."""
-    held = cut.state_dict()
-    for name, wanted in model.state_dict().items():
-        if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
-            continue
-        found = held.get(name)
-        if found is None or found.shape != wanted.shape or not torch.equal(found.to(wanted.device), wanted):
-            what = "is missing" if found is None else "differs from that of the original model"
-            raise VerificationError(f"{path} is not the model that was asked for: after reloading, {name} {what}.")
-
-
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     from transformers import AutoConfig
 
@@ -224,24 +227,10 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
     cut, info = loaded
-    absent = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
-    if absent:
+    if absent := [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]:
         raise VerificationError(f"{path} lacks weights that transformers asks for: {', '.join(sorted(absent)[:3])}.")
     reloaded: PreTrainedModel = cut.eval()
     return reloaded
-
-
-def _batch(model: PreTrainedModel, num_tokens: int | None) -> dict[str, Tensor]:
-    """Left-padded random tokens (B, T), the same for the same number of tokens; None for all of the model's."""
-    embeddings: Any = model.get_input_embeddings()
-    size = num_tokens or embeddings.weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    ids_BT = torch.zeros((len(TEXT_LENGTHS), max(TEXT_LENGTHS)), dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT)
-    for row, length in enumerate(TEXT_LENGTHS):
-        ids_BT[row, -length:] = torch.randint(size, (length,), generator=generator)
-        mask_BT[row, -length:] = 1
-    return {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
 
 
 class _Run(NamedTuple):
@@ -276,16 +265,16 @@ def _compared(
     return _difference(wide_runs[0], wide_runs[1], share)
 
 
-def _difference(expected: _Run, found: _Run, share: float) -> Verification:
+def _difference(expected: _Run, cut: _Run, share: float) -> Verification:
     steps = []  # logits (rows, V) of both, step by step, of texts that are still the same: past a tie they are others
-    for one, other in zip(expected.written, found.written, strict=True):
-        for step, (left_BV, right_BV) in enumerate(zip(one.logits_NBV, other.logits_NBV, strict=True)):
-            same_B = (one.tokens_BN[:, :step] == other.tokens_BN[:, :step]).all(dim=1)
+    for left, right in zip(expected.written, cut.written, strict=True):
+        for step, (left_BV, right_BV) in enumerate(zip(left.logits_NBV, right.logits_NBV, strict=True)):
+            same_B = (left.tokens_BN[:, :step] == right.tokens_BN[:, :step]).all(dim=1)
             if same_B.any():
                 steps.append((left_BV[same_B], right_BV[same_B]))
     written = [(left_NV - right_NV).abs().max() for left_NV, right_NV in steps]
     return Verification(
-        max_abs_diff=(found.logits_NV - expected.logits_NV).abs().max().item(),
+        max_abs_diff=(cut.logits_NV - expected.logits_NV).abs().max().item(),
         max_written_diff=torch.stack(written).max().item() if written else 0.0,
         tolerance=share * max(1.0, expected.logits_NV.abs().max().item()),
         dtype=str(expected.dtype).removeprefix("torch."),
@@ -320,14 +309,11 @@ def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
     own = model.generation_config
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     try:
-        found: Any = model.generate(  # type: ignore[operator]
-            **batch,
-            generation_config=GenerationConfig(**settings),  # type: ignore[no-untyped-call]
-        )
+        answer: Any = model.generate(**batch, generation_config=GenerationConfig(**settings))  # type: ignore
     finally:
         model.generation_config = own
     width = batch["input_ids"].shape[1]
-    return _Written(found.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in found.logits))
+    return _Written(answer.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in answer.logits))
 
 
 @contextmanager
