@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, first_line, unknown
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
@@ -26,9 +26,6 @@ from layercut.models.tied import HEAD, Copy, find_copy
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
 from layercut.runs.atomic import write_json
 from layercut.runs.disk import check_room
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +137,7 @@ def load_gguf(loader: Any, path: Path, **more: Any) -> Any:
 
 
 def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
+    from tokenizers import pre_tokenizers
     from transformers import AutoConfig, AutoTokenizer
 
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
@@ -173,7 +171,16 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
         for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
             if ids := head.token_ids(key):
                 setattr(model.generation_config, name, ids[0])
-        _set_splitting(tokenizer, head, path.name)
+        # Split text before the merges as a byte-level vocabulary was learned, where transformers has no rule for it.
+        rule, backend = head.metadata.get("tokenizer.ggml.pre"), getattr(tokenizer, "backend_tokenizer", None)
+        if isinstance(getattr(backend, "pre_tokenizer", None), pre_tokenizers.ByteLevel):
+            if rule in _SINGLE_DIGITS:
+                digits, byte_level = pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+                tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+            elif rule not in _GPT2_RULE:
+                logger.warning(
+                    "%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", path.name, rule
+                )
         # transformers 5.24 has texts begin with the BOS token where the file says so, 5.19 does not.
         begins = head.metadata.get("tokenizer.ggml.add_bos_token")
         if begins and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
@@ -191,22 +198,6 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
         settings.pop(passing, None)
     write_json(folder / "tokenizer_config.json", settings)
-
-
-def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str) -> None:
-    """Split text before the merges as the vocabulary was learned, where transformers has no rule for it."""
-    from tokenizers import pre_tokenizers
-
-    rule = head.metadata.get("tokenizer.ggml.pre")
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
-        return  # no byte-level vocabulary, or one whose rule transformers knows
-    if rule in _SINGLE_DIGITS:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    elif rule not in _GPT2_RULE:
-        logger.warning("%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", name, rule)
 
 
 class Package(NamedTuple):

@@ -229,7 +229,7 @@ def _prepare(
             name = EMBEDDINGS
         new, part = _smaller(tensor, plan)
         if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
-            new, part = gguf_parts.with_matrix(tensor, *healed.matrices[block[0]])
+            new, part = gguf_parts.replace_matrix(tensor, *healed.matrices[block[0]])
         elif part is None and tensor.name in _PER_LAYER:
             new, part = _sliced(tensor, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
@@ -289,13 +289,13 @@ def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     if plan.channels is not None:
         gguf_parts.check_channels(head, plan.channels)
     changes = gguf_parts.thin_metadata(head, plan.channels, cut_metadata(head, plan))
-    return changes | (gguf_parts.trimmed_metadata(head, plan.vocabulary) if plan.vocabulary else {})
+    return changes | (gguf_parts.trim_metadata(head, plan.vocabulary) if plan.vocabulary else {})
 
 
 def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part | None]:
     """A tensor without the channels or tokens that a plan removes, and where its bytes come from."""
-    new, part = gguf_parts.trimmed(tensor, plan.vocabulary)
-    return gguf_parts.thinned(tensor, plan.channels) if part is None else (new, part)
+    new, part = gguf_parts.trim_tensor(tensor, plan.vocabulary)
+    return gguf_parts.thin_tensor(tensor, plan.channels) if part is None else (new, part)
 
 
 def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part]:

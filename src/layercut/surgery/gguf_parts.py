@@ -124,7 +124,7 @@ def check_channels(head: GgufHead, channels: Channels) -> None:
             )
 
 
-def thinned(tensor: GgufTensor, channels: Channels | None) -> tuple[GgufTensor, Part | None]:
+def thin_tensor(tensor: GgufTensor, channels: Channels | None) -> tuple[GgufTensor, Part | None]:
     """A tensor without the channels that a plan removes, and where its bytes come from; None where all of it stays."""
     block, name = block_tensor(tensor.name) or (-1, "")
     kept = () if channels is None else channels.kept.get(block, ())
@@ -143,7 +143,7 @@ def thinned(tensor: GgufTensor, channels: Channels | None) -> tuple[GgufTensor, 
     return _reshaped(tensor, (len(kept), num_rows), kind), part
 
 
-def trimmed(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[GgufTensor, Part | None]:
+def trim_tensor(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[GgufTensor, Part | None]:
     """A table of tokens without the rows that go, and where its bytes come from; None where all of it stays.
     Raises InputError: another tensor with a row for each token.
     """
@@ -158,7 +158,7 @@ def trimmed(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[GgufTens
     return new, Taken(1, vocabulary.size, tensor.num_bytes // vocabulary.size, vocabulary.kept)
 
 
-def with_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> tuple[GgufTensor, Part]:
+def replace_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> tuple[GgufTensor, Part]:
     """A last matrix with the numbers of a checkpoint: the named tensor of a safetensors file, ``width`` a row.
 
     In 8 bits, where the file has fewer: solved matrices bear rounding badly (docs/how_to/gguf.md).
@@ -203,7 +203,7 @@ def thin_metadata(head: GgufHead, channels: Channels | None, changes: dict[str, 
     return {**changes, key: new}
 
 
-def trimmed_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
+def trim_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
     """Keys whose values change under a vocabulary, with the new values; tuples are arrays.
     Raises InputError: the vocabulary is one of another file, or a key names a token that goes.
     """

@@ -44,39 +44,29 @@ class Modules:
         """Names of the lists of decoder layers, such as ``model.layers``."""
         self._others = frozenset(filter(None, map(_stack_of, before))) - self.stacks
 
-    def stays(self, name: str) -> str | None:
-        """The name that a module is written by; None if its layer is removed. Other text comes back unchanged.
+    def renumbered(self, text: str, *, is_name: bool) -> str | None:
+        """A name, or a regular expression or wildcard, with its layer numbers replaced; None if one of them is removed.
 
-        The name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
+        A name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
         """
-        for stack in {path.rpartition(".")[2] for path in self.stacks}:
-            match = re.search(rf"(?:^|\.){re.escape(stack)}\.(\d+)(?=\.|$)", name)
-            head = name[: match.start(1) - 1] if match else ""
-            # It must name the decoder's list of layers, and not that of a vision tower.
-            ends = [(f".{path}", f".{head}") for path in self.stacks]
-            is_decoder = any(path.endswith(other) or other.endswith(path) for path, other in ends)
-            if match is None or head in self._others or not is_decoder:
-                continue
-            number = int(match[1])
-            if number < self.num_layers and number not in self._new_number:
-                return None
-            new = self._new_number.get(number, number - self.num_layers + len(self._new_number))
-            return f"{name[: match.start(1)]}{new}{name[match.end(1) :]}"
-        return name
-
-    def with_numbers(self, pattern: str) -> str | None:
-        """A regular expression or wildcard with its layer numbers replaced; None if one of them is removed."""
         stacks = "|".join(sorted({re.escape(path.rpartition(".")[2]) for path in self.stacks}))
-        gone = False
+        is_removed = False
 
         def replace(match: re.Match[str]) -> str:
-            nonlocal gone
-            number = int(match[2])
-            gone = gone or (number < self.num_layers and number not in self._new_number)
-            return match[1] + str(self._new_number.get(number, number))
+            nonlocal is_removed
+            number, head = int(match[2]), text[: match.start(2) - 1]
+            # A name must be that of the decoder's list of layers, and not that of a vision tower.
+            ends = [(f".{path}", f".{head}") for path in self.stacks]
+            is_decoder = any(path.endswith(other) or other.endswith(path) for path, other in ends)
+            if is_name and (head in self._others or not is_decoder):
+                return match[0]
+            is_removed = is_removed or (number < self.num_layers and number not in self._new_number)
+            behind = number - self.num_layers + len(self._new_number) if is_name else number
+            return match[1] + str(self._new_number.get(number, behind))
 
-        new = re.sub(rf"(\b(?:{stacks})\\?\.)(\d+)(?!\d)", replace, pattern) if stacks else pattern
-        return None if gone else new
+        pattern = rf"((?:^|\.)(?:{stacks})\.)(\d+)(?=\.|$)" if is_name else rf"(\b(?:{stacks})\\?\.)(\d+)(?!\d)"
+        new = re.sub(pattern, replace, text) if stacks else text
+        return None if is_removed else new
 
 
 def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: CutPlan) -> Modules:
@@ -123,7 +113,7 @@ def follow_files(source: Path, modules: Modules) -> dict[str, str]:
 def follow(value: Any, modules: Modules, where: str) -> Any:
     """One such field: strings in lists and keys of dictionaries name modules, wherever they stand."""
     if isinstance(value, str):
-        return (modules.stays(value) or value) if _PLAIN_NAME.fullmatch(value) else value
+        return (modules.renumbered(value, is_name=True) or value) if _PLAIN_NAME.fullmatch(value) else value
     if isinstance(value, list):
         if len(value) == modules.num_layers and all(isinstance(item, int | float) for item in value):
             raise InputError(
@@ -150,7 +140,7 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
     sign = next((sign for sign in _SIGNS if entry.startswith(sign)), "")
     body = entry.removeprefix(sign)
     if not sign and not _META.search(body):
-        kept = modules.stays(body)
+        kept = modules.renumbered(body, is_name=True)
         return [] if kept is None else [kept]
     try:
         matches = _matcher(body, sign)
@@ -163,7 +153,7 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
             "are not known; mend it."
         ) from error
     wanted = {modules.renamed[name] for name in named & modules.renamed.keys()}
-    numbered = modules.with_numbers(body)
+    numbered = modules.renumbered(body, is_name=False)
     if not wanted and (named or numbered is None):
         return []  # all that it named is removed
     # What names no module of the weight files may name one that an engine fuses; the numbers are those of layers still.

@@ -21,7 +21,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.gguf import cut_gguf, gguf_bytes
-from layercut.surgery.gguf_parts import Part, Requantised, check_channels, thinned, with_matrix
+from layercut.surgery.gguf_parts import Part, Requantised, check_channels, replace_matrix, thin_tensor
 from layercut.surgery.plan import CutPlan
 from layercut.verbs.cut import CutVerb
 from tests.support.tiny_gguf import TINY, build, write
@@ -139,7 +139,7 @@ def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, af
     data = np.random.default_rng(0).integers(0, 60, (4, 2 * block_bytes), dtype=np.uint8)  # small scales
     tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0, data.size)
     kept = tuple(range(3, 3 + 2 * 224, 2))
-    thin, part = thinned(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
+    thin, part = thin_tensor(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
     assert thin.kind == after and thin.shape == (224, 4)
     whole = gguf.quants.dequantize(data, before)
     written = written_by(part, data, tmp_path / "tensor")
@@ -151,7 +151,7 @@ def test_gate_and_up_in_one_tensor_are_halves(tmp_path: Path) -> None:
     data = np.arange(2 * WIDTH * 8, dtype=np.float32).reshape(2 * WIDTH, 8)
     tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0, data.nbytes)
     channels = channels_of(2)
-    thin, part = thinned(tensor, channels)
+    thin, part = thin_tensor(tensor, channels)
     assert thin.shape == (8, 2 * KEPT)
     at = [*channels.kept[1], *(WIDTH + channel for channel in channels.kept[1])]
     assert written_by(part, data, tmp_path / "tensor") == data[at].tobytes()
@@ -245,7 +245,7 @@ def test_it_has_the_matrices_that_healing_solved_for(
 def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[before]
     tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0, 8 * 256 // block * block_bytes)
-    thin, _ = with_matrix(tensor, Path("model.safetensors"), "down", width)
+    thin, _ = replace_matrix(tensor, Path("model.safetensors"), "down", width)
     assert (thin.kind, thin.shape) == (after, (width, 8))
     block, block_bytes = gguf.GGML_QUANT_SIZES[after]
     assert thin.num_bytes == 8 * width // block * block_bytes
