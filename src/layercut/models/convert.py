@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 from layercut.errors import CheckpointError, InputError, first_line, unknown
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
 from layercut.models.checks import refuse_incomplete, refuse_larger
-from layercut.models.gguf_file import GgufHead, read_gguf_head, recorded_plans
+from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copy, read_gguf_head, recorded_plans
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class
-from layercut.models.tied import HEAD, Copy, find_copy
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
 from layercut.runs.atomic import write_json
 from layercut.runs.disk import check_room

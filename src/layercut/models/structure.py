@@ -168,20 +168,16 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
     Raises InputError: an encoder, an encoder-decoder, or a model of another kind.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        MODEL_FOR_MASKED_LM_MAPPING,
-    )
+    from transformers.models.auto import modeling_auto
 
     what = "no causal language model for transformers"
     if getattr(config, "is_encoder_decoder", False):
         what = "an encoder-decoder"
-    elif getattr(config, "is_decoder", True) is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+    elif getattr(config, "is_decoder", True) is False and type(config) in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING:
         what = "an encoder (is_decoder = false)"
-    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+    elif type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
-    elif type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    elif type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText
     raise InputError(f"{name} ({config.model_type}) is {what}; layercut removes layers from decoder-only models.")
 
@@ -218,8 +214,7 @@ def structure_in(model: PreTrainedModel) -> Structure:
 
 def text_config_of(model: PreTrainedModel) -> PretrainedConfig:
     """The config of the language model in a model."""
-    config: PretrainedConfig = model.config.get_text_config(decoder=True)
-    return config
+    return model.config.get_text_config(decoder=True)
 
 
 def plain_experts(model: PreTrainedModel) -> str | None:

@@ -13,26 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered
 from layercut.models.convert import SOURCE_FILE, read_source
+from layercut.models.gguf_file import describe_copy
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
-from layercut.models.tied import describe_copy, find_equal_head
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_header, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, size_change, writing
 from layercut.runs.settings import read_json
+from layercut.surgery import shards
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.shards import (
-    Shard,
-    check_written,
-    lay_out,
-    renamed_tensors,
-    thinned_tensors,
-    trimmed_tensors,
-    write_shards,
-)
 from layercut.surgery.trimming import SLOW_FILES, follow_ids, trim_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters
@@ -158,7 +150,7 @@ def cut_checkpoint(
     with writing(out, _ELSEWHERE), new_directory(out) as folder:
         copied_bytes = sum((source / name).stat().st_size for name in report.copied)
         check_room(out, report.bytes_after + copied_bytes, _ELSEWHERE)
-        write_shards(work.shards, folder, report.parameters_after)
+        shards.write_shards(work.shards, folder, report.parameters_after)
         for name in report.copied:
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
@@ -169,14 +161,14 @@ def cut_checkpoint(
         texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in data.items()}
         for name, text in {**texts, **work.texts}.items():
             (folder / name).write_text(text, encoding="utf-8")
-        report = replace(report, checked=check_written(folder, work.shards))
+        report = replace(report, checked=shards.check_written(folder, work.shards))
         check(folder, report)
     return replace(report, out=out)
 
 
 class _Work(NamedTuple):
     config: dict[str, Any]
-    shards: tuple[Shard, ...]
+    shards: tuple[shards.Shard, ...]
     report: CutReport
     texts: Mapping[str, str]  # files of the original that name layers, for the pruned model
 
@@ -198,7 +190,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
     copy, left_out = "", 0  # a remark on an output head that is a copy, and its bytes in a checkpoint of two
-    if (head := find_equal_head(before, structure, raw, str(source))) is not None:
+    if (head := shards.find_equal_head(before, structure, raw, str(source))) is not None:
         left_out = head.entry.num_bytes
         copy = (
             f"{head.name} equals the embeddings bit by bit: a copy of {left_out / 1e6:.0f} MB, which `{TIE}` removes."
@@ -217,18 +209,18 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
             if isinstance(part, dict) and "tie_word_embeddings" in part:
                 config[name] = {**part, "tie_word_embeddings": True}
         config["tie_word_embeddings"] = True
-    thin = before if plan.channels is None else thinned_tensors(before, plan.channels, structure, raw, source)
+    thin = before if plan.channels is None else shards.thinned_tensors(before, plan.channels, structure, raw, source)
     copied, texts = files_to_copy(source), dict[str, str]()
     if plan.vocabulary is not None:
-        thin = trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
+        thin = shards.trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
         config, texts = follow_ids(config, plan.vocabulary), trim_files(source, plan.vocabulary)
         copied = tuple(name for name in copied if name not in texts and name not in SLOW_FILES)
     # Some models store layers for multi-token prediction behind the decoder layers.
     has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
-    after = renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
+    after = shards.renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
     modules = modules_of(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
-    shards = lay_out(after, max_shard_bytes, metadata)
+    files = shards.lay_out(after, max_shard_bytes, metadata)
 
     def num_parameters(pieces: list[TensorSpan]) -> int:
         counted = (piece for piece in pieces if not (head and piece.name == head.name))
@@ -243,12 +235,12 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         parameters_after=num_parameters(after),
         tensors_before=len(before) + plan.tied,
         tensors_after=len(after),
-        shards=tuple(shard.name for shard in shards),
+        shards=tuple(file.name for file in files),
         copied=copied,
         warnings=_warnings(cut, config, source, structure),
         copy=copy,
     )
-    return _Work(config, shards, report, texts | follow_files(source, modules))
+    return _Work(config, files, report, texts | follow_files(source, modules))
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:

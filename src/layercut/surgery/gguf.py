@@ -18,24 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
+from layercut.models import gguf_file as gguf_format
 from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256, load_gguf
-from layercut.models.gguf_file import (
-    ARRAY,
-    EARLIER,
-    MAGIC,
-    PLAN,
-    SCALARS,
-    STRING,
-    GgufHead,
-    GgufTensor,
-    block_sizes,
-    read_gguf_head,
-    recorded_plans,
-)
+from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copy, read_gguf_head, recorded_plans
 from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve
-from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
 from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
@@ -80,8 +68,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     """
     if out is None or out.suffix.lower() != SUFFIX:
         return None
-    file = gguf_file(model)
-    if file is None:
+    if (file := gguf_file(model)) is None:
         raise InputError(
             f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
             f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."
@@ -143,7 +130,7 @@ def cut_gguf(
     plan = make_plan(**named)
     if not compares and plan.model_hash is not None:
         plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
-    if before := [CutPlan.from_dict(data, PLAN) for data in recorded_plans(head)]:
+    if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
         plan = replace(plan, earlier=tuple(map(step_of, before)))
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copy(file) if settings.tie else None
@@ -226,7 +213,7 @@ def _prepare(
             continue
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
         if copy and tensor == copy.kept:
-            name = EMBEDDINGS
+            name = gguf_format.EMBEDDINGS
         new, part = _smaller(tensor, plan)
         if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
             new, part = gguf_parts.replace_matrix(tensor, *healed.matrices[block[0]])
@@ -249,7 +236,7 @@ def _prepare(
         tensors_after=len(kept),
         shards=(file.name,),
         warnings=(remark,) if remark else (),
-        copy=describe_copy(left_out) if copy else "",
+        copy=gguf_format.describe_copy(left_out) if copy else "",
     )
     if head.metadata.get("general.parameter_count") == head.num_parameters:
         changes["general.parameter_count"] = total
@@ -258,16 +245,16 @@ def _prepare(
         changes["general.size_label"] = None if has_experts else str(gguf.size_label(total, total, 0, 0))
     healing = {"healing": healed.healing} if healed else {}
     added: dict[str, tuple[int, Any]] = {
-        "layercut.version": (STRING, __version__),
-        "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
+        "layercut.version": (gguf_format.STRING, __version__),
+        "layercut.parent": (gguf_format.STRING, Path(model).name if Path(model).is_file() else model),
         "layercut.parent_layers": (_UINT32, plan.num_layers),
         "layercut.removed": (_INT32, plan.removed),
-        PLAN: (STRING, json.dumps(plan.to_dict() | healing, ensure_ascii=False)),
+        gguf_format.PLAN: (gguf_format.STRING, json.dumps(plan.to_dict() | healing, ensure_ascii=False)),
     }
     if sha256 is not None:
-        added["layercut.parent_sha256"] = (STRING, sha256)
+        added["layercut.parent_sha256"] = (gguf_format.STRING, sha256)
     if earlier := recorded_plans(head):
-        added[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
+        added[gguf_format.EARLIER] = (gguf_format.STRING, json.dumps(earlier, ensure_ascii=False))
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
     entries = [
         _entry(key, field.kind, changes[key]) if key in changes else field.raw
@@ -279,7 +266,8 @@ def _prepare(
         _string(new.name) + struct.pack(f"<I{len(new.shape)}QIQ", len(new.shape), *new.shape, new.kind, new.offset)
         for new, _, _ in kept
     ]
-    header = b"".join((MAGIC, struct.pack("<IQQ", head.version, len(kept), len(entries)), *entries, *listed))
+    start = gguf_format.MAGIC + struct.pack("<IQQ", head.version, len(kept), len(entries))
+    header = b"".join((start, *entries, *listed))
     header += bytes(-len(header) % head.alignment)
     return _Work(header, tuple(kept), frozenset({*changes, *added}), len(header) + offset, report)
 
@@ -305,7 +293,8 @@ def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, 
     axis = _PER_LAYER[tensor.name]
     inner, outer = math.prod(tensor.shape[:axis]), math.prod(tensor.shape[axis + 1 :])
     per_layer, rest = divmod(tensor.num_bytes, outer * plan.num_layers)
-    if tensor.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(tensor.kind)[0]:
+    block, _ = gguf_format.block_sizes(tensor.kind)
+    if tensor.shape[axis] != width * plan.num_layers or rest or (inner * width) % block:
         raise CheckpointError(
             f"{tensor.name} has the shape {list(tensor.shape)}, which does not hold {_WIDTH} = {width} values in "
             f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
@@ -339,10 +328,10 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
     """A key with its value, as it stands in the file; a tuple is an array of that kind."""
 
     def pack(item: Any) -> bytes:
-        return _string(item) if kind == STRING else struct.pack(SCALARS[kind], item)
+        return _string(item) if kind == gguf_format.STRING else struct.pack(gguf_format.SCALARS[kind], item)
 
     if isinstance(value, tuple):
-        return _string(key) + struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(map(pack, value))
+        return _string(key) + struct.pack("<IIQ", gguf_format.ARRAY, kind, len(value)) + b"".join(map(pack, value))
     return _string(key) + struct.pack("<I", kind) + pack(value)
 
 

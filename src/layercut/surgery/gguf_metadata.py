@@ -215,8 +215,7 @@ def _check_alike(
         return
     kinds: list[set[str]] = [set() for _ in range(plan.num_layers)]
     for tensor in head.tensors:
-        block = block_tensor(tensor.name)
-        if block is not None and block[0] < plan.num_layers:
+        if (block := block_tensor(tensor.name)) and block[0] < plan.num_layers:
             kinds[block[0]].add(block[1])
     other = next((layer for layer, kind in enumerate(kinds) if kind != kinds[0]), None)
     if other is not None:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.gguf_file import GgufHead, GgufTensor, block_sizes, read_array, tensor_bytes
+from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes, read_array, tensor_bytes
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.tied import EMBEDDINGS, HEAD
 from layercut.models.weights import CHUNK, entry_bytes, read_config, safetensors_files
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.checkpoint import read_plans

@@ -332,8 +332,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """
     layers: list[int] = []
     for part in text.replace(" ", "").split(","):
-        match = _RANGE.fullmatch(part)
-        if not match:
+        if not (match := _RANGE.fullmatch(part)):
             raise InputError(
                 f"{part or text!r:.60} is not a layer list; write numbers and inclusive ranges, such as 3,8,21-24."
             )

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.structure import Structure, stored_as
-from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
+from layercut.models.weights import (
+    DTYPE_BITS,
+    INDEX_FILE,
+    SINGLE_FILE,
+    TensorSpan,
+    read_object,
+    samples_of,
+    stored_tensors,
+)
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import stored_slots
@@ -97,6 +106,27 @@ def trimmed_tensors(
             )
         trimmed.append(piece.taking(0, vocabulary.kept) if is_table else piece)
     return trimmed
+
+
+def find_equal_head(
+    tensors: Iterable[TensorSpan], structure: Structure, config: Mapping[str, Any], name: str
+) -> TensorSpan | None:
+    """The head of a checkpoint, where it is stored and equals the embeddings bit by bit; None otherwise."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    by_parameter = {
+        parameter: by_name[stored] for stored, (parameter, _) in stored_as(config, name, [*by_name]).items()
+    }
+    embeddings, head = (by_parameter.get(parameter) for parameter in structure.embeddings or ("", ""))
+    if embeddings is None or head is None:
+        return None
+    if [*samples_of(embeddings)][1:] != [*samples_of(head)][1:]:  # all but the name
+        return None
+    return head if _equal_bytes(embeddings, head, head.file.stat().st_mtime_ns) else None
+
+
+@lru_cache(maxsize=4)
+def _equal_bytes(left: TensorSpan, right: TensorSpan, changed: int) -> bool:
+    return all(ours == theirs for ours, theirs in zip(left.chunks(), right.chunks(), strict=True))
 
 
 def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:

@@ -255,8 +255,7 @@ def _compared(
         return result
     wide_runs = []
     for narrow, run in runs:  # one copy at a time
-        wide = widened(narrow)
-        if wide is None:
+        if (wide := widened(narrow)) is None:
             return result
         try:
             wide_runs.append(run(wide))

@@ -16,9 +16,8 @@ import layercut
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.gguf_file import read_gguf_head
+from layercut.models.gguf_file import find_copy, read_gguf_head
 from layercut.models.loading import load_model
-from layercut.models.tied import find_copy
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
