@@ -35,7 +35,6 @@ _MOST_SIZES = 8  # dimensions of a tensor; ggml has 4
 _TEXTS = ("general.architecture", "general.name", "general.license", "tokenizer.ggml.pre", "tokenizer.ggml.model")
 _WHOLE_NUMBERS = ("split.count", ".block_count", ".nextn_predict_layers", "_token_id", "general.alignment")
 
-
 EMBEDDINGS, HEAD = "token_embd.weight", "output.weight"  # their names in GGUF files
 _STEPS: Mapping[str, tuple[int, int]] = {
     "Q4_0": (32, 16), "Q4_1": (32, 16), "Q5_0": (32, 32), "Q5_1": (32, 32), "Q8_0": (32, 255), "Q2_K": (16, 4),

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 _CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
 _GROUP = 32  # numbers that share a scale in 4 bits on a CPU, as in GGUF's Q4_0 and Q4_1
 _OUTPUTS = 16  # its kernel takes multiples of this many outputs

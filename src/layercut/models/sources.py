@@ -35,8 +35,6 @@ _WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_
 _UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
 """Sub-folders (other formats), the same weights a second time, and what training left behind."""
 _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
-
-
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _NOT_COMPUTED = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")

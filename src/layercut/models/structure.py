@@ -32,7 +32,6 @@ Stored = Callable[[str], tuple[str, tuple[str, ...]]]
 """From a tensor's name in a checkpoint to that of the parameter, and the classes of transformers' operations between.
 """
 SAMPLES = 4  # names that are looked at of each list in a checkpoint
-
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
     "dory": "its middle layers run several times, and config.json counts them in another way than it is read",

@@ -23,7 +23,6 @@ INDEX_FILE = "model.safetensors.index.json"
 PLAN_FILE, EARLIER_PLANS_FILE = "plan.json", "earlier_plans.json"
 """What layercut writes into a checkpoint that it cut: the plan, and those of earlier cuts, oldest first."""
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
-
 DTYPE_BITS = {
     "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -32,11 +31,8 @@ DTYPE_BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # by torch's names, of dtypes to compute in
-
 CHUNK = 2**20  # bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy
-
 _LONGEST_NAME = 255
 _MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 _SAMPLES = 4

@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 MAX_SHARD_BYTES = 5 * 10**9  # largest weight file, in bytes of tensors; 5 GB is what the hub asks for
-
 _ELSEWHERE = "use another `out`"
 OLD_CARD_FILE = "README.uncut.md"  # the original model's card, kept for its licence and credits
-
 _NOT_COPIED = re.compile(
     r"\..*|config\.json|adapter_.*"  # hidden files, files that are written again, adapters that would be loaded on top
     r"|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|npz|ot|tflite|mlmodel|pb|distcp)"
@@ -48,7 +46,6 @@ _NOT_COPIED = re.compile(
 training.
 """
 _COPIED_FOLDERS = ("additional_chat_templates",)
-
 _BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """Tensors in old checkpoints of gpt2 and gpt_neox that are no parameters."""
 

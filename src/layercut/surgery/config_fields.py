@@ -25,35 +25,26 @@ LISTS = frozenset({
     "num_key_value_heads_per_layer", "swiglu_limits", "swiglu_limits_shared",
 })  # fmt: skip
 """Fields with one entry per layer."""
-
 MAYBE_LISTS = frozenset({
     "block_configs", "ffn_multipliers", "head_dim", "intermediate_size", "moe_intermediate_size", "moe_layer_freq",
     "moe_topk", "num_attention_heads", "num_experts", "num_key_value_heads", "num_kv_heads", "num_query_heads",
     "num_shared_expert", "rope_theta", "sliding_window", "sliding_window_pattern",
 })  # fmt: skip
 """Fields that hold one value for all layers in some models and one per layer in others; lists of length L are cut."""
-
 INDEX_LISTS = frozenset({
     "attn_layer_indices", "cross_attention_layers", "full_attn_idxs", "global_attention_layers", "hybrid_layer_ids",
     "local_layer_ids", "mlp_only_layers", "moe_layers", "ple_layer_ids", "rope_scaling_layers",
 })  # fmt: skip
 """Fields that list layer indices."""
-
 INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})  # dictionaries whose keys are layer indices
-
 FIRST_COUNTS = frozenset(
     {"dense_mlp_idx", "first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers"}
 )
 """Thresholds: that many layers, counted from the first, are of one kind and the rest of another."""
-
 LAST_COUNTS = frozenset({"num_kv_shared_layers"})  # the same, counted from the last layer
-
 LAST_INDICES = frozenset({"moe_layer_end_index"})  # the last layer of a kind; -1 for the model's last
-
 STRINGS = frozenset({"hybrid_override_pattern"})  # strings with one letter per layer
-
 REPEATED = frozenset({"block_types", "_block_types"})  # lists that the family repeats until they cover all layers
-
 PERIODS: Mapping[str, str | None] = {
     "attn_layer_period": None,
     "expert_layer_period": None,
@@ -69,15 +60,11 @@ PERIODS: Mapping[str, str | None] = {
 }
 """Fields that decide a layer's kind by its position modulo a period, and the list that can say the same layer by layer.
 With None there is no such list, and a plan that moves a layer to another phase of the period is refused."""
-
 SCALE = "scale_attn_by_inverse_layer_idx"
 """Flag under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
-
 DEPTH_SCALE = "scale_depth"
 """Number that a model divides by the square root of its depth: it shrinks with it, so that the result stays."""
-
 SAME_COUNT = "num_blocks"  # another name of the number of layers
-
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 

@@ -25,8 +25,6 @@ UNMEASURED = "**Not measured.** This card says what was removed, not what the mo
 """The first line of a card, until scores of this very checkpoint are known."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS_ROW = re.compile(r"^\| weights \| .*$", re.MULTILINE)
-
-
 _CARD = """\
 ---
 {front}---

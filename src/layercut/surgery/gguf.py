@@ -1,6 +1,6 @@
 """Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model.
 
-The names of tensors (``blk.N.``), the keys of ``gguf_metadata`` and a few keys of layercut differ, and ``gguf_parts``.
+Only names of tensors (``blk.N.``), the keys of ``gguf_metadata``, those of layercut, and ``gguf_parts`` are others.
 """
 
 from __future__ import annotations

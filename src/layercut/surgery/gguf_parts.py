@@ -29,7 +29,6 @@ _AGAIN = {**{kind: kind for kind in ("Q4_1", "Q5_0", "Q5_1", "Q8_0")}, "Q4_K": "
 place come the types that llama.cpp takes where a row is not made of whole blocks of 256, but Q4_0 for its IQ4_NL."""
 _BLOCK = 32  # entries of a block of all these types; rows that are not made of whole blocks become F16
 _SCALE = "scale"  # the seam of `heal` that changes norms
-
 _PREFIX = "tokenizer.ggml."
 _TOKENS, _MERGES = f"{_PREFIX}tokens", f"{_PREFIX}merges"
 _KINDS = ("gpt2", "llama")  # byte-level merges by rank, and SentencePiece's by score

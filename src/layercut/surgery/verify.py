@@ -28,14 +28,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TEXT_LENGTHS = (1, 7, 24, 64)  # tokens of the texts that are compared, in one left-padded batch
-
 NEW_TOKENS = 8  # tokens that both models write behind each text, greedily and with their caches
-
 ROUNDING_STEPS = 4
 """Tolerance, in rounding steps of the dtype at the size of the largest logit. Mostly the difference is 0: the same
 arithmetic to the last bit. Where weights lie in memory, and which kernels an accelerator chooses, sets the order of
 sums; what that explains vanishes in a wider dtype, where the same tolerance holds."""
-
 REFERENCE_TOLERANCE = 1e-4
 """Difference from the reference that passes, as a share of the largest logit: rwkv halves its states every few layers,
 and a norm whose epsilon then weighs more gives other digits, where a wrong layer gives other logits."""
