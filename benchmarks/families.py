@@ -43,8 +43,8 @@ from layercut.cli.main import verb
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, auto_class, blueprint, structure_in
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, decoder_layers, remove_layers
+from layercut.surgery.verify import skipped
 from tests.support.tiny import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent

@@ -19,8 +19,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from layercut.selection.vocabulary import texts_of, vocabulary_of
+from layercut.surgery.channels import Vocabulary
 from layercut.surgery.trimming import tokens_of_folder, trim_files
-from layercut.surgery.vocabulary import Vocabulary
 
 
 def draw_vocabulary(folder: Path, seed: int) -> Vocabulary:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import load_model
 
 NAME = "bundled:smollm2-135m"

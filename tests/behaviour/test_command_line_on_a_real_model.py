@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 
 MODEL = "bundled:smollm2-135m"
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import load_model
 from layercut.selection import criterion
 from layercut.selection.base import Context

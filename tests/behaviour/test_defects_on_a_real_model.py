@@ -14,7 +14,7 @@ from layercut.diagnostics import load_diagnostic
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan

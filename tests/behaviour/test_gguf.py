@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercut
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 
 pytestmark = pytest.mark.slow
 MODEL = "bundled:smollm2-135m"

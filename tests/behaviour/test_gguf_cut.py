@@ -19,7 +19,7 @@ import torch
 
 import layercut
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.surgery.remove import bypass

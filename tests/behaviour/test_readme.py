@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from tests.support.commands import MODEL, lay_out, smaller, use_block
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 
 pytestmark = pytest.mark.slow
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "tutorial.ipynb"

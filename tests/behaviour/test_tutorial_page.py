@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from tests.support.commands import MODEL, ROOT, commands
 
 pytestmark = pytest.mark.slow

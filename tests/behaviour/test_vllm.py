@@ -24,7 +24,7 @@ from layercut.engine.vllm import VllmEngine
 from layercut.engine.vllm_layers import VERIFIED
 from layercut.engine.vllm_start import CPU_BLOCK
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model, load_without_weights
 from layercut.models.sources import resolve
 from layercut.surgery.plan import CutPlan

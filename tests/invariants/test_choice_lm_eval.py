@@ -19,7 +19,7 @@ import pytest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
-from layercut.models.bundled import bundled_file, bundled_model
+from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

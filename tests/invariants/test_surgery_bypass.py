@@ -8,8 +8,8 @@ from torch import nn
 
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.reference import skipped
 from layercut.surgery.remove import bypass, decoder_layers, remove_layers
+from layercut.surgery.verify import skipped
 from tests.support.surgery import PLANS, generate, left_padded_batch, logits_of, plan_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
 

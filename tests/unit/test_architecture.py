@@ -57,7 +57,7 @@ ONLY_IN = {
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_pool.py"},
     "trl": {"healing/sft.py", "healing/grpo.py"},
-    "peft": {"healing/trainable.py", "models/adapter.py"},
+    "peft": {"healing/trainable.py", "models/sources.py"},
     "typer": {"cli"},
     "vl_convert": {"report/picture.py"},
 }

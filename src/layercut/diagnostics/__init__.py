@@ -11,7 +11,7 @@ from pydantic import Field
 
 from layercut.base_settings import Seed, Settings
 from layercut.errors import unknown
-from layercut.models.bundled import PREFIX
+from layercut.models.convert import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -10,8 +10,7 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.cache import remembered
 from layercut.models.convert import file_sha256
-from layercut.models.placement import dtype_as_set, give_back_memory
-from layercut.models.quantise import quantise, stored_bytes
+from layercut.models.placement import dtype_as_set, give_back_memory, quantise, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.weights import WeightCounts, weight_counts
 from layercut.settings import ModelSettings

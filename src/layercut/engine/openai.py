@@ -350,7 +350,7 @@ def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
 
 def engine_of(handle: ServedModel) -> OpenAIEngine:
     """The engine of a row of ENGINES."""
-    from layercut.models.bundled import PREFIX
+    from layercut.models.convert import PREFIX
     from layercut.models.loading import load_tokenizer
     from layercut.models.sources import ModelSource, resolve
 

@@ -16,7 +16,7 @@ from layercut.engine.shared_depth import PrefixCache, tree_of, walk
 from layercut.engine.stack import Stack, logits
 from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError, one_line
-from layercut.models.quantise import widened
+from layercut.models.placement import widened
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 

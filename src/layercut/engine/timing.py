@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from layercut.models.quantise import stored_bytes
+from layercut.models.placement import stored_bytes
 from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from layercut.runs.atomic import write_json
+from layercut.runs.atomic import fill_directory, write_json
+from layercut.runs.disk import writing
 from layercut.runs.json_text import load
+from layercut.runs.lock import sole_writer
+
+logger = logging.getLogger(__name__)
 
 ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"  # advice for a cache that cannot be written
 
@@ -32,12 +38,35 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "layercut"
 
 
-def remembered(kind: str, given: Any, compute: Callable[[], Any]) -> Any:
+@contextmanager
+def fill_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator[Path | None]:
+    """A folder to fill, which becomes ``target`` of the cache; None where it is there and whole, or soon was.
+
+    It takes its name only when the block ends well, so neither a killed process nor two at once leave a broken one. One
+    process at a time does the ``work``. Raises InputError: the cache cannot be written.
+    """
+    if is_whole():
+        yield None
+        return
+    with writing(target, ELSEWHERE):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waiting = lambda: logger.info("waiting for another process that %s", work)  # noqa: E731
+        with sole_writer(target, waiting=waiting) as is_sole:
+            if is_whole():  # another process was quicker
+                yield None
+                return
+            if target.exists():
+                shutil.rmtree(target)
+            with fill_directory(target, is_sole=is_sole) as folder:
+                yield folder
+
+
+def remembered(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
     """``compute()``, as JSON has it; kept on disk, because what it needs, torch and transformers, take seconds to load.
 
-    ``kind`` is a folder of the cache, and ``given`` all that it follows from, besides layercut's code and transformers.
+    ``kind`` is a folder of the cache; ``inputs`` is all that it follows from, besides layercut's code and transformers.
     """
-    key = hashlib.sha256(json.dumps([given, _code()], sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([inputs, _code()], sort_keys=True).encode()).hexdigest()[:32]
     file = cache_dir() / kind / f"{key}.json"
     try:
         return load(file)

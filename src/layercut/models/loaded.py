@@ -1,7 +1,6 @@
-"""A model that the caller has loaded, and its files.
+"""A model that the caller has loaded, and its files: the steps of layercut read weight files.
 
-The steps of layercut read weight files. So a loaded model has a folder: the one that it was loaded from, if every
-tensor there is the same as in memory, else a copy in layercut's cache, named by its config and all its weights.
+They are those that it was loaded from, if every tensor there is the same, else a copy in the cache, named by its hash.
 """
 
 from __future__ import annotations
@@ -10,12 +9,14 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.models.cache import cache_dir
 from layercut.models.loading import LoadedModel, load_tokenizer, padding_left
+from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import safetensors_files
 from layercut.runs.atomic import new_directory
@@ -61,7 +62,14 @@ def wrap_loaded(
                     "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
                 )
             source = ModelSource(name=str(origin), path=origin or folder)
-            _write(model, tokenizer or load_tokenizer(source, trust_remote_code=False), folder, say)
+            written = tokenizer or load_tokenizer(source, trust_remote_code=False)
+            say(f"the loaded model is no checkpoint on this disk; writing a copy of it to {folder} ...")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            size = sum(tensor.nbytes for tensor in model.state_dict().values())
+            check_room(folder, size, "set LAYERCUT_CACHE to another disk")
+            with new_directory(folder) as part, quiet_transformers():
+                model.save_pretrained(part)
+                written.save_pretrained(part)
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
     own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source, trust_remote_code=False)
@@ -98,11 +106,10 @@ def _origin(model: PreTrainedModel) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=getattr(model.config, "_commit_hash", None))
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
+    with suppress(HFValidationError):
+        file = try_to_load_from_cache(name, "config.json", revision=getattr(model.config, "_commit_hash", None))
+        return Path(file).parent if isinstance(file, str) else None
+    return None
 
 
 def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> bool:
@@ -122,9 +129,7 @@ def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, 
         return False
     tensors = model.state_dict()
     shared = {tensors[name].data_ptr() for name in files if name in tensors}
-    if any(name not in tensors for name in files) or any(
-        tensor.data_ptr() not in shared for tensor in tensors.values()
-    ):
+    if not tensors.keys() >= files.keys() or any(tensor.data_ptr() not in shared for tensor in tensors.values()):
         return False
     for name, file in files.items():
         with safe_open(file, framework="pt") as opened:
@@ -141,22 +146,6 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 def _describe(tokenizer: PreTrainedTokenizerBase) -> str:
     """The parts of a tokenizer that decide how texts become tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    core = json.dumps(
-        {name: value for name, value in json.loads(core).items() if name not in ("padding", "truncation")}
-    )
+    core = json.loads(backend.to_str()) if backend is not None else dict(sorted(tokenizer.get_vocab().items()))
+    core = json.dumps({name: value for name, value in core.items() if name not in ("padding", "truncation")})
     return json.dumps([core, str(tokenizer.chat_template), str(tokenizer.bos_token), str(tokenizer.eos_token)])
-
-
-def _write(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, say: Callable[[str], None]
-) -> None:
-    from layercut.models.quiet import quiet_transformers
-
-    say(f"the loaded model is no checkpoint on this disk; writing a copy of it to {folder} ...")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
-    check_room(folder, size, "set LAYERCUT_CACHE to another disk")
-    with new_directory(folder) as part, quiet_transformers():
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)

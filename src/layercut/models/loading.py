@@ -1,10 +1,6 @@
-"""Load a model and its tokenizer.
+"""Load a model and its tokenizer; what transformers would fill in with random numbers is refused.
 
-    loaded = load_model("bundled:smollm2-135m")
-    loaded = load_model("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", device_map="auto")
-
-A checkpoint with missing, truncated, misshapen or non-finite tensors is refused, where transformers would fill in
-random numbers or continue.
+loaded = load_model("meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", device_map="auto")
 """
 
 from __future__ import annotations
@@ -14,23 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
-from layercut.models.adapter import attach
-from layercut.models.checks import (
-    refuse_foreign_tokens,
-    refuse_incomplete,
-    refuse_larger,
-    refuse_no_window,
-    refuse_nonfinite,
-)
+from layercut.models import checks
 from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
-from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import ModelSource, attach, describe_source, resolve
 from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import num_elements, stored_tensors
+from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from layercut.settings import ModelSettings
 
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' names of what models compute in
 
@@ -107,39 +96,38 @@ def load_model(
         device_map: transformers' way to spread a large model, such as ``auto``; then ``device`` has no effect.
         trust_remote_code: let the model's repository run its own code.
 
-    Raises:
-        InputError: a source, dtype or device that is not known or not there, or a model that is no decoder.
-        CheckpointError: a damaged or incomplete checkpoint, or one in a format that is not read.
+    Raises InputError: a source, dtype or device that is not known or not there, or a model that is no decoder;
+    CheckpointError: a damaged or incomplete checkpoint, or one in a format that is not read.
     """
     placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
         source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
     dtype = pick_dtype(source.path, dtype, device=device, device_map=device_map)
-    metadata = describe_source(source)
+    facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
-    refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
-    return LoadedModel(tokenizer, metadata.structure, source, metadata.model_hash, metadata.num_layers, model)
+    checks.refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
+    return LoadedModel(tokenizer, facts.structure, source, facts.model_hash, facts.num_layers, model)
 
 
 def _load_weights(
-    found: ModelSource, dtype: str, placement: str | dict[str, Any], trust_remote_code: bool
+    source: ModelSource, dtype: str, placement: str | dict[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig
 
-    from layercut.models.quiet import quiet_transformers
-
     model: PreTrainedModel
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(found.path, trust_remote_code=trust_remote_code)
-            refuse_no_window(config, found.name)
+            config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+            checks.refuse_no_window(config, source.name)
             if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
-                refuse_larger(config, num_elements(found.path), found.name, trust_remote_code=trust_remote_code)
-            model, info = auto_class(config, found.name).from_pretrained(
-                found.path,
+                checks.refuse_larger(
+                    config, num_elements(source.path), source.name, trust_remote_code=trust_remote_code
+                )
+            model, info = auto_class(config, source.name).from_pretrained(
+                source.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 device_map=placement,
                 use_safetensors=True,
@@ -149,17 +137,17 @@ def _load_weights(
             )
     except torch.OutOfMemoryError as error:
         raise InputError(
-            f"{found.name} does not fit on the device; try device_map='auto' or dtype='bfloat16'."
+            f"{source.name} does not fit on the device; try device_map='auto' or dtype='bfloat16'."
         ) from error
     except InputError:
         raise
     except Exception as error:  # transformers and torch raise all kinds, for reasons that lie in the files
-        raise CheckpointError(f"{found.name} cannot be loaded by transformers: {one_line(error)}") from error
-    refuse_incomplete(info, found.name)
-    refuse_nonfinite(model, found.path)
-    if found.adapter is not None:
+        raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
+    checks.refuse_incomplete(info, source.name)
+    checks.refuse_nonfinite(model, source.path)
+    if source.adapter is not None:
         with quiet_transformers():
-            model = attach(model, found.adapter)
+            model = attach(model, source.adapter)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
 
@@ -169,36 +157,36 @@ def load_without_weights(
 ) -> WeightlessModel:
     """Read everything but the weights of what ``resolve`` gave; ``dtype`` and ``device`` are as in ``load_model``.
 
-    Raises:
-        InputError: a dtype or device that is not known, or no decoder.
-        CheckpointError: a config or tokenizer that cannot be read.
+    Raises InputError: a dtype or device that is not known, or no decoder; CheckpointError: a config or tokenizer that
+    cannot be read.
     """
     from transformers import AutoConfig, GenerationConfig
 
     dtype = pick_dtype(source.path, dtype, device=device)
-    metadata = describe_source(source)
+    facts = describe_source(source)
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
-    refuse_no_window(config, source.name)
+    checks.refuse_no_window(config, source.name)
     try:
         generation_config = GenerationConfig.from_pretrained(source.path)
     except OSError:  # not every checkpoint has one; transformers then does the same
         generation_config = GenerationConfig.from_model_config(config)
+    text = config.get_text_config(decoder=True)
     if dtype == "auto":  # as the config says, else as the first floating-point tensor is stored
-        named = getattr(config.get_text_config(decoder=True), "dtype", None)
+        named = getattr(text, "dtype", None)
         stored = (_STORED.get(tensor.entry.dtype) for tensor in stored_tensors(source.path))
         dtype = str(named).removeprefix("torch.") if named is not None else next(filter(None, stored), "float32")
     tokenizer = load_tokenizer(source, trust_remote_code)
-    refuse_foreign_tokens(tokenizer, config.get_text_config(decoder=True).vocab_size, source.name)
+    checks.refuse_foreign_tokens(tokenizer, text.vocab_size, source.name)
     return WeightlessModel(
-        tokenizer=tokenizer,
+        tokenizer,
+        facts.structure,
+        source,
+        facts.model_hash,
+        facts.num_layers,
         generation_config=generation_config,
-        structure=metadata.structure,
-        source=source,
-        model_hash=metadata.model_hash,
-        num_layers=metadata.num_layers,
         context_length=context_length_of(config),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
@@ -216,20 +204,18 @@ def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
     )
 
 
-def load_tokenizer(found: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer alone, padding on the left. Raises CheckpointError: the folder has none that can be read."""
     from transformers import AutoTokenizer
-
-    from layercut.models.quiet import quiet_transformers
 
     try:
         with quiet_transformers():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                found.path, trust_remote_code=trust_remote_code, padding_side="left"
+                source.path, trust_remote_code=trust_remote_code, padding_side="left"
             )
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise CheckpointError(
-            f"{found.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "
+            f"{source.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "
             "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
         ) from error
     return padding_left(tokenizer)
@@ -246,5 +232,4 @@ def padding_left(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def context_length_of(config: PretrainedConfig) -> int | None:
     """``max_position_embeddings``; None where a config names no limit."""
-    length: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return length
+    return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)

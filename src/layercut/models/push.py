@@ -1,10 +1,8 @@
 """Push a checkpoint to the Hugging Face hub, with the evidence on it: the model card, its results, and the plan.
 
-    upload = prepare(Path("runs/copy"), "me/smollm2-small")
-    push(upload, private=True)
+    push(prepare(Path("runs/copy"), "me/smollm2-small"), private=True)
 
-The folder of ``layercut prune`` brings its scores: the hub's card metadata hold each task's score on report items, and
-``evidence/result.json`` everything. Reports hold questions of data sets, so they are not uploaded.
+Reports hold questions of data sets, so they are not uploaded.
 """
 
 from __future__ import annotations
@@ -64,11 +62,9 @@ class Upload:
         yield from ((name, len(text.encode())) for name, text in self.texts.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {"repo": self.repo, "files": dict(self.files()), "card": self.card}
 
     def lines(self) -> list[str]:
-        """For people."""
         files = list(self.files())
         total = f"{counted(len(files), 'file')}, {size(sum(count for _, count in files))}"
         return [*(f"{name}: {size(count)}" for name, count in files), total]
@@ -147,6 +143,10 @@ def _card(file: Path, repo: str, result: PruneResult | None) -> str:
         is_share = 0 <= row.uncut.value <= 1 or names.get((row.task, row.readout)) == "accuracy"
         if is_share and not 0 <= row.cut.value <= 1:
             raise InputError(f"{RESULT} scores {row.cut.value:g} on {row.task}; a score is a share from 0 to 1.")
+
+    def interval(low: float | None, high: float | None) -> str:
+        return "no interval" if low is None or high is None else f"95 % interval {low:.4g} to {high:.4g}"
+
     card.data.model_name = repo.rpartition("/")[2]
     card.data.eval_results = [
         EvalResult(
@@ -155,12 +155,8 @@ def _card(file: Path, repo: str, result: PruneResult | None) -> str:
             dataset_name=f"{row.task} ({row.readout}), {row.cut.n} items that nothing was chosen on",
             metric_type=names.get((row.task, row.readout), "accuracy"),
             metric_value=round(row.cut.value, 4),
-            metric_name=f"{_interval(row.cut.low, row.cut.high)}; original model {row.uncut.value:.4g}",
+            metric_name=f"{interval(row.cut.low, row.cut.high)}; original model {row.uncut.value:.4g}",
         )
         for row in rows
     ] or None
     return str(card)
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "no interval" if low is None or high is None else f"95 % interval {low:.4g} to {high:.4g}"

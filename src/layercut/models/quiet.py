@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 
-from tqdm.auto import tqdm
-from transformers.utils import logging as hf_logging
-
 _AT_IMPORT = ("torchao", "torch.utils._pytree")
 """Loggers that warn when torchao is imported, of libraries for cards that are not there."""
 
@@ -21,11 +18,14 @@ def quiet_transformers() -> Iterator[None]:
 
     What a caller should know (missing tensors, wrong shapes) is checked and raised by us, not read from the log.
     """
+    from tqdm.auto import tqdm
+    from transformers.utils import logging as hf_logging
+
     verbosity, make_bar = hf_logging.get_verbosity(), tqdm.__init__
     hf_logging.set_verbosity(logging.ERROR)
-    levels = {one: one.level for one in map(logging.getLogger, _AT_IMPORT)}
-    for one in levels:
-        one.setLevel(logging.ERROR)
+    levels = {logger: logger.level for logger in map(logging.getLogger, _AT_IMPORT)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     # transformers' own switch does not reach the bar of its GGUF reader, so it is done where all bars begin
     tqdm.__init__ = partialmethod(make_bar, disable=True)
     try:
@@ -34,6 +34,6 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         hf_logging.set_verbosity(verbosity)
-        for one, level in levels.items():
-            one.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         tqdm.__init__ = make_bar

@@ -1,31 +1,67 @@
 """Resolve the model that a user names to a Hugging Face folder on disk, or read its depth before that.
 
-Five kinds of source: a hub id (``Qwen/Qwen3-0.6B``), a local Hugging Face folder, the folder of a LoRA adapter, a
-``.gguf`` file, and ``bundled:smollm2-135m``. A path on disk wins over a hub id of the same name, as in transformers.
+A hub id (``Qwen/Qwen3-0.6B``), a local folder of a model or of a LoRA adapter (arXiv:2106.09685), a ``.gguf`` file, or
+``bundled:smollm2-135m``. A path on disk wins over a hub id. Pickled weights are never fetched.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import InputError
-from layercut.models.adapter import Adapter, adapter_in
-from layercut.models.bundled import PREFIX, bundled_file, bundled_model
-from layercut.models.checks import check_sizes, count_layers, embedding_shape, refuse_absurd_count
-from layercut.models.convert import SOURCE_FILE, convert_gguf, read_source
+from layercut.errors import CheckpointError, InputError, MissingExtra, first_line
+from layercut.models.checks import check_sizes, count_layers, refuse_absurd_count
+from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf, read_source
 from layercut.models.gguf_file import read_gguf_head
-from layercut.models.hub import download, refusals
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint_of, read_config, stored_tensors
+from layercut.models.weights import fingerprint_of, pickled_only, read_config, read_header, read_object, stored_tensors
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from transformers import PreTrainedModel
 
 HASH_LENGTH = 16
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
+_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
+_WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
+_UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
+"""Sub-folders (other formats), the same weights a second time, and what training left behind."""
 _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_NOT_COMPUTED = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
+"""Keys of an adapter's config that do not change what is computed."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The files of a LoRA adapter."""
+
+    folder: Path
+    base: str
+    """The model that it is laid over, as ``adapter_config.json`` names it; found from here or from its own folder."""
+    rank: int  # the highest of any module
+
+    def places(self) -> list[str]:
+        """Full names of the modules that it changes, as the base model names them."""
+        parts = (name.partition(".lora_") for name in read_header(self.folder / WEIGHTS_FILE).tensors)
+        return sorted({module.removeprefix("base_model.model.") for module, found, _ in parts if found})
+
+    def hash_with(self, base: str) -> str:
+        """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""
+        config = read_object(self.folder / CONFIG_FILE)
+        relevant = {key: value for key, value in sorted(config.items()) if key not in _NOT_COMPUTED}
+        digest = hashlib.sha256(f"layercut adapter 1\n{base}\n{json.dumps(relevant, sort_keys=True)}\n".encode())
+        digest.update((self.folder / WEIGHTS_FILE).read_bytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +96,8 @@ def resolve(
         trust_remote_code: fetch the hub model's Python files too.
         tie: of a GGUF file, use the finer of head and embeddings for both, where they are one matrix.
 
-    Raises:
-        InputError: nothing of that name here or on the hub, or a revision for something that has none.
-        CheckpointError: a file that is no GGUF, or a hub model without safetensors.
+    Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
+    CheckpointError: a file that is no GGUF, or a hub model without safetensors.
     """
     source = os.fspath(source)
     path = Path(source).expanduser()
@@ -110,7 +145,7 @@ def describe_source(source: ModelSource) -> SourceFacts:
     tensors = stored_tensors(source.path)
     entries = {tensor.name: tensor.entry for tensor in tensors}
     refuse_absurd_count(entries, config, source.name)
-    check_sizes(config, embedding_shape(entries), source.name)
+    check_sizes(config, entries, source.name)
     structure = structure_of(config, source.name, entries)
     num_layers = count_layers(entries, config, structure, source.name)
     digest = fingerprint_of(tensors, config)
@@ -125,9 +160,8 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     Whether the weights hold as many is seen when they are read. Of a hub model that is not in the cache, all but the
     weights is fetched. ``source`` and ``revision`` are as in ``resolve``.
 
-    Raises:
-        InputError: an unknown bundled model, or a hub that does not give it.
-        CheckpointError: a damaged config or GGUF file.
+    Raises InputError: an unknown bundled model, or a hub that does not give it; CheckpointError: a damaged config or
+    GGUF file.
     """
     source = os.fspath(source)
     path = Path(source).expanduser()
@@ -162,3 +196,131 @@ def is_hub_id(source: str) -> bool:
 def _looks_like_path(source: str) -> bool:
     """True if a name that exists nowhere on disk was meant as a path and not as a hub id."""
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
+
+
+def download(repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True) -> Path:
+    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; code only if asked for.
+    Raises InputError: no such model or revision, no access, or no network and nothing in the cache; CheckpointError: a
+    repository without safetensors.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    wanted = [*_WANTED, *(("*.safetensors",) if with_weights else ()), *(("*.py",) if with_code else ())]
+    with refusals(repo, revision):
+        online = _look_up(api, repo, revision)
+        path = api.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=list(_UNWANTED),
+            etag_timeout=_TIMEOUT,
+            local_files_only=not online,
+        )
+    return Path(path)
+
+
+@contextmanager
+def refusals(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn a refusal of the hub inside the block into one line for the user.
+    Raises InputError: no such model or revision, no access, or no network and nothing in the cache.
+    """
+    from huggingface_hub import errors
+
+    at = f" at revision {revision}" if revision else ""
+    nowhere = (
+        f"{repo} is neither a local folder or file nor a model on the Hugging Face hub. Check the spelling; "
+        "if it is a private model, log in with `hf auth login`."
+    )
+    reasons: dict[type[Exception], str] = {  # the first class that fits counts
+        errors.GatedRepoError: f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then log in with "
+        "`hf auth login`.",
+        errors.RevisionNotFoundError: f"{repo} has no revision {revision!r}; give a branch, a tag or a commit of it.",
+        errors.RepositoryNotFoundError: nowhere,
+        errors.HFValidationError: nowhere,
+        errors.LocalEntryNotFoundError: f"{repo}{at} is not a local folder or file, and the Hugging Face hub is out of "
+        "reach (no network, or offline mode). Give the path of a local model folder or .gguf file, or "
+        "bundled:smollm2-135m.",
+    }
+    known: tuple[type[Exception], ...] = (errors.HfHubHTTPError, *reasons)
+    try:
+        yield
+    except known as error:
+        served = f"the Hugging Face hub does not serve {repo}{at}: {first_line(error).rstrip('. ')}. Try again later."
+        raise InputError(next((text for kind, text in reasons.items() if isinstance(error, kind)), served)) from error
+
+
+def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
+    """True if the hub answers, and has safetensors under that name.
+
+    One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,
+    and a repository of pickled weights nothing at all.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        info = api.model_info(repo, revision=revision, timeout=_TIMEOUT)
+    except (HfHubHTTPError, HFValidationError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None and status >= 500:  # the hub has a bad day; the cache may do
+            return False
+        raise
+    except Exception:  # no route, refused, timed out, switched off: each HTTP library has its own classes for these
+        return False
+    names = [file.rfilename for file in info.siblings or ()]
+    if not names or any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
+        return True
+    if gguf := sorted(name for name in names if name.endswith(".gguf")):
+        raise CheckpointError(
+            f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
+        )
+    if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
+        raise CheckpointError(pickled_only(repo, pickled[0]))
+    raise CheckpointError(f"{repo} has no safetensors weights on the Hugging Face hub.")
+
+
+def adapter_in(folder: Path) -> Adapter | None:
+    """The adapter that a folder holds in the place of a model; None where it holds none, or a model.
+    Raises CheckpointError: an adapter that is damaged, names no base, or is no LoRA.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").exists() or not (folder / CONFIG_FILE).is_file():
+        return None
+    config = read_object(folder / CONFIG_FILE)
+    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
+    if kind != "LORA":
+        raise CheckpointError(f"{folder} holds an adapter of the kind {kind}; only LoRA (LORA) is supported.")
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(f"{folder / CONFIG_FILE} names no base_model_name_or_path; write its base model there.")
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; save the adapter with PEFT, as safetensors.")
+    if not Path(base).exists() and (folder / base).is_dir():
+        base = str(folder / base)
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
+        raise CheckpointError(f"{folder / CONFIG_FILE} names no rank (r) that is a whole number.")
+    return Adapter(folder, base, max(ranks))
+
+
+def attach(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+    """The model with the adapter in it, as PEFT computes it: base plus low-rank term, unmerged. ``model`` is changed.
+    Raises MissingExtra: PEFT is not installed; CheckpointError: the adapter is not for this model.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra("running a model with an adapter", "heal") from error
+    from safetensors import SafetensorError
+
+    try:
+        wrapped: Any = PeftModel.from_pretrained(model, str(adapter.folder))
+        keys = wrapped.load_adapter(str(adapter.folder), "default")  # once more, because only this reports the keys
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({first_line(error)}).") from error
+    if odd := sorted({*keys.missing_keys, *keys.unexpected_keys}):  # PEFT goes on with what it began with
+        raise CheckpointError(
+            f"{adapter.folder} is no adapter for {adapter.base}: {odd[0]} is only in one of the two. Name its true "
+            f"base in {CONFIG_FILE}."
+        )
+    bare: PreTrainedModel = wrapped.get_base_model()
+    return bare

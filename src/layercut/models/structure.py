@@ -1,9 +1,7 @@
-"""The place of a model's decoder layers, found by structure.
+"""The place of a model's decoder layers, found by structure, on a layout without memory (torch's meta device).
 
-The decoder stack is the one ``ModuleList`` of the language model that is as long as the config counts. The language
-model is every part of the model that is built from the text config (``get_text_config()``), so vision towers and other
-parts are never taken for it. The model is laid out without memory, on torch's meta device, so that a folder's stack is
-found before any weight is read. No type of model is named here but in ``EXCEPTIONS``.
+The stack is the one ``ModuleList`` of the language model, the parts built from the text config, that is as long as the
+config counts. No type of model is named here but in ``EXCEPTIONS``.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models.cache import remembered
+from layercut.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +32,6 @@ Stored = Callable[[str], tuple[str, tuple[str, ...]]]
 """From a tensor's name in a checkpoint to that of the parameter, and the classes of transformers' operations between.
 """
 SAMPLES = 4  # names that are looked at of each list in a checkpoint
-
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
     "dory": "its middle layers run several times, and config.json counts them in another way than it is read",
@@ -70,14 +68,12 @@ class Structure:
 
     def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """The part of config.json that describes the language model."""
-        found = config.get(self.section) if self.section else None
-        return found if isinstance(found, Mapping) else config
+        part = config.get(self.section) if self.section else None
+        return part if isinstance(part, Mapping) else config
 
     def with_text_config(self, config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
         """config.json with another such part."""
-        if self.text_config(config) is config:
-            return dict(text)
-        return {**config, self.section: dict(text)}
+        return dict(text) if self.text_config(config) is config else {**config, self.section: dict(text)}
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -102,15 +98,14 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
 
     Without ``tensors``, the checkpoint is taken to use the model's own names.
 
-    Raises:
-        InputError: no decoder that transformers knows, or one that no layer can be removed from.
-        CheckpointError: a config that transformers does not accept.
+    Raises InputError: no decoder that transformers knows, or one that no layer can be removed from; CheckpointError: a
+    config that transformers does not accept.
     """
     listed = sorted(tensors)
 
     def find() -> dict[str, Any]:
         structure, stored = _laid_out(json.dumps(config, sort_keys=True), name)
-        return asdict(replace(structure, stored=_heads(structure, lambda tensor: stored(tensor)[0], listed)))
+        return asdict(replace(structure, stored=_heads(structure.layers, lambda tensor: stored(tensor)[0], listed)))
 
     known = remembered("structures", [config, listed], find)
     fields: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in known.items()}
@@ -172,20 +167,16 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
     Raises InputError: an encoder, an encoder-decoder, or a model of another kind.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        MODEL_FOR_MASKED_LM_MAPPING,
-    )
+    from transformers.models.auto import modeling_auto
 
     what = "no causal language model for transformers"
     if getattr(config, "is_encoder_decoder", False):
         what = "an encoder-decoder"
-    elif getattr(config, "is_decoder", True) is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+    elif getattr(config, "is_decoder", True) is False and type(config) in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING:
         what = "an encoder (is_decoder = false)"
-    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+    elif type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
-    elif type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    elif type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText
     raise InputError(f"{name} ({config.model_type}) is {what}; layercut removes layers from decoder-only models.")
 
@@ -197,8 +188,6 @@ def blueprint(
     Raises InputError: no decoder; CheckpointError: transformers cannot build it.
     """
     import torch
-
-    from layercut.models.quiet import quiet_transformers
 
     build: Any = auto_class(config, name).from_config if model_class is None else model_class._from_config
     try:
@@ -224,8 +213,7 @@ def structure_in(model: PreTrainedModel) -> Structure:
 
 def text_config_of(model: PreTrainedModel) -> PretrainedConfig:
     """The config of the language model in a model."""
-    found: PretrainedConfig = model.config.get_text_config(decoder=True)
-    return found
+    return model.config.get_text_config(decoder=True)
 
 
 def plain_experts(model: PreTrainedModel) -> str | None:
@@ -241,27 +229,23 @@ def language_configs(model: PreTrainedModel) -> list[PretrainedConfig]:
     if model not in _configs:
         text = text_config_of(model)
         held = (getattr(part, "config", None) for part in model.modules())
-        _configs[model] = list({id(one): one for one in (text, *held) if type(one) is type(text)}.values())
+        _configs[model] = list({id(copy): copy for copy in (text, *held) if type(copy) is type(text)}.values())
     return _configs[model]
 
 
-def language_parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that are built from the text config, with their paths; lists of modules come without what is in them."""
+def _language_lists(module: nn.Module, kind: type, path: str = "", is_text: bool = False) -> dict[str, nn.ModuleList]:
+    """Lists of modules in what is built from a text config of this kind, by path, without those inside of lists."""
     from torch import nn
     from transformers import PreTrainedModel
 
-    kind = type(text_config_of(model))
-
-    def below(module: nn.Module, path: str, is_text: bool) -> Iterator[tuple[str, nn.Module]]:
-        if isinstance(module, PreTrainedModel):
-            is_text = type(module.config) is kind
-        if is_text:
-            yield path, module
-        if not isinstance(module, nn.ModuleList):
-            for name, child in module.named_children():
-                yield from below(child, f"{path}.{name}" if path else name, is_text)
-
-    yield from below(model, "", False)
+    if isinstance(module, PreTrainedModel):
+        is_text = type(module.config) is kind
+    if isinstance(module, nn.ModuleList):
+        return {path: module} if is_text else {}
+    lists: dict[str, nn.ModuleList] = {}
+    for name, child in module.named_children():
+        lists |= _language_lists(child, kind, f"{path}.{name}" if path else name, is_text)
+    return lists
 
 
 @lru_cache(maxsize=8)
@@ -283,13 +267,13 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
     from torch import nn
 
     text = text_config_of(model)
-    types = (model.config.model_type, text.model_type)
-    for model_type in types:
-        if model_type in EXCEPTIONS:
-            raise InputError(f"no layer of {name} ({model_type}) can be removed: {EXCEPTIONS[model_type]}.")
+    model_type = model.config.model_type
+    for kind in (model_type, text.model_type):
+        if kind in EXCEPTIONS:
+            raise InputError(f"no layer of {name} ({kind}) can be removed: {EXCEPTIONS[kind]}.")
     named = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
     counts = {key: getattr(text, key) for key in (named, *COUNTS) if isinstance(getattr(text, key, None), int)}
-    lists = {path: part for path, part in language_parts(model) if isinstance(part, nn.ModuleList)}
+    lists = _language_lists(model, type(text))
     lengths = {len(part) for part in lists.values()}
     field = next((key for key, value in counts.items() if value in lengths), named)
     counted = counts.get(field)
@@ -297,18 +281,11 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
     if len(stacks) != 1:
         held = ", ".join(f"{path} ({len(part)})" for path, part in (stacks or lists).items()) or "none"
         raise InputError(
-            f"{name} ({types[0]}) has {'no list' if not stacks else f'{len(stacks)} lists'} of {counted} decoder "
+            f"{name} ({model_type}) has {'no list' if not stacks else f'{len(stacks)} lists'} of {counted} decoder "
             f"layers ({field}); lists of its language model: {held}. layercut needs one stack of layers."
         )
     ((path, stack),) = stacks.items()
-    _refuse_shared(stack, name, types[0])
-    return Structure(model_type=types[0], layers=path, num_layers_field=field)
-
-
-def _refuse_shared(stack: nn.ModuleList, name: str, model_type: str) -> None:
-    """Raise InputError for layers that are one module or share a weight: none is a layer's worth of the checkpoint."""
-    from torch import nn
-
+    # Layers that are one module or share a weight: none is a layer's worth of the checkpoint.
     owner: dict[int, int] = {}
     for index, layer in enumerate(stack):
         for part in (*layer.modules(), *layer.parameters()):
@@ -319,24 +296,22 @@ def _refuse_shared(stack: nn.ModuleList, name: str, model_type: str) -> None:
                     f"layers {other} and {index} of {name} ({model_type}) share weights, so no layer of it can be "
                     "removed by itself."
                 )
+    return Structure(model_type=model_type, layers=path, num_layers_field=field)
 
 
-def _heads(found: Structure, rename: Callable[[str], str], tensors: Iterable[str]) -> tuple[str, ...]:
+def _heads(layers: str, rename: Callable[[str], str], tensors: Iterable[str]) -> tuple[str, ...]:
     """Prefix of the layer's index in those names of a checkpoint that become tensors of a decoder layer."""
     samples: dict[str, list[str]] = {}
     for name in tensors:
         for match in re.finditer(r"(?<=\.)\d+(?=\.)", name):
-            kept = samples.setdefault(name[: match.start()], [])
-            if len(kept) < SAMPLES:
-                kept.append(name)
-    own = re.compile(rf"^{re.escape(found.layers)}\.(\d+)\.")
-    heads = []
+            samples.setdefault(name[: match.start()], []).append(name)
+    own, heads = re.compile(rf"^{re.escape(layers)}\.(\d+)\."), []
     for head, names in samples.items():
         index = re.compile(rf"^{re.escape(head)}(\d+)\.")
-        renamed = [(index.match(name), own.match(rename(name))) for name in names]
+        renamed = [(index.match(name), own.match(rename(name))) for name in names[:SAMPLES]]
         if all(before and after and before[1] == after[1] for before, after in renamed):
             heads.append(head)
-    return tuple(sorted(head for head in heads if not any(head != one and head.startswith(one) for one in heads)))
+    return tuple(sorted(head for head in heads if not any(head != other and head.startswith(other) for other in heads)))
 
 
 def _renaming(model: PreTrainedModel) -> Stored:
@@ -351,7 +326,7 @@ def _renaming(model: PreTrainedModel) -> Stored:
 
     def stored(name: str) -> tuple[str, tuple[str, ...]]:
         renamed, source = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
-        using = next((one.operations for one in converters if source in one.source_patterns), ())
-        return renamed, tuple(type(one).__name__ for one in using)
+        using = next((converter.operations for converter in converters if source in converter.source_patterns), ())
+        return renamed, tuple(type(operation).__name__ for operation in using)
 
     return stored

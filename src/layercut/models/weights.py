@@ -1,7 +1,6 @@
 """Weight files of a checkpoint, read without torch: headers, shards, damage, fingerprint.
 
-A safetensors file is eight bytes (little-endian length of the header), a JSON header that gives each tensor's dtype,
-shape and byte range, then the tensors' bytes, without holes.
+A safetensors file is the length of its header (8 bytes), the header in JSON, and the tensors' bytes, without holes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ INDEX_FILE = "model.safetensors.index.json"
 PLAN_FILE, EARLIER_PLANS_FILE = "plan.json", "earlier_plans.json"
 """What layercut writes into a checkpoint that it cut: the plan, and those of earlier cuts, oldest first."""
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
-
 DTYPE_BITS = {
     "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -33,19 +31,15 @@ DTYPE_BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # by torch's names, of dtypes to compute in
-
 CHUNK = 2**20  # bytes of a tensor that are read at a time; a fresh block of 16 MiB costs more than its copy
-
 _LONGEST_NAME = 255
 _MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
-_BOOKKEEPING = frozenset({
-    "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache",
-    "architectures",
-})  # fmt: skip
+_BOOKKEEPING = {
+    "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"
+}  # fmt: skip
 """Keys of config.json that do not change what the model computes in a given dtype."""
 
 
@@ -87,11 +81,15 @@ class TensorSpan(NamedTuple):
         return self._replace(entry=new, part=TensorPart(dim, each, entry.shape))
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, at most ``CHUNK`` at a time; a part of a tensor comes whole.
-        Raises CheckpointError: the file became shorter.
-        """
+        """Its bytes, about ``CHUNK`` at a time. Raises CheckpointError: the file became shorter."""
         if self.part is not None:
-            yield self.part.read(self)
+            dim, entries, shape = self.part
+            stack = entries if isinstance(entries[0], tuple) else (entries,)
+            num_rows = math.prod(shape[:dim]) // len(stack)
+            item_bytes = math.prod(shape[dim + 1 :]) * DTYPE_BITS[self.entry.dtype] // 8
+            layout = (num_rows, shape[dim], item_bytes)
+            for place, own in enumerate(stack):
+                yield from entry_bytes(self.file, self.offset + place * math.prod(layout), layout, own)
             return
         with self.file.open("rb") as file:
             file.seek(self.offset)
@@ -111,16 +109,20 @@ class TensorPart(NamedTuple):
     entries: tuple[Any, ...]  # numbers, or a tuple of them for each entry of the first dimension
     shape: tuple[int, ...]  # of the whole tensor
 
-    def read(self, tensor: TensorSpan) -> bytes:
-        """Their bytes."""
-        import numpy as np
 
-        item = np.dtype((np.void, DTYPE_BITS[tensor.entry.dtype] // 8))
-        whole = np.memmap(tensor.file, item, "r", tensor.offset, self.shape)
-        if not isinstance(self.entries[0], tuple):
-            return bytes(whole.take(self.entries, axis=self.dim).tobytes())
-        stack = zip(whole, self.entries, strict=True)
-        return b"".join(matrix.take(own, axis=self.dim - 1).tobytes() for matrix, own in stack)
+def entry_bytes(file: Path, offset: int, layout: tuple[int, int, int], entries: Sequence[int]) -> Iterator[bytes]:
+    """Some entries of every row of a matrix in a file, about ``CHUNK`` bytes at a time.
+
+    ``layout`` is its rows, the entries of a row, and the bytes of an entry; ``offset`` is its first byte.
+    """
+    import numpy as np
+
+    num_rows, size, item_bytes = layout
+    whole, places = np.memmap(file, np.dtype((np.void, item_bytes)), "r", offset, (num_rows, size)), np.array(entries)
+    rows, few = max(1, CHUNK // (size * item_bytes)), max(1, CHUNK // item_bytes)
+    for row in range(0, num_rows, rows):
+        for first in range(0, len(places), few):
+            yield whole[row : row + rows].take(places[first : first + few], axis=1).tobytes()
 
 
 class Header(NamedTuple):
@@ -162,9 +164,22 @@ def read_header(path: Path) -> Header:
     return Header(tensors, 8 + length, metadata)
 
 
-def _tensors_in(file: Path) -> list[TensorSpan]:
-    header = read_header(file)
-    return [TensorSpan(name, entry, file, header.data_offset + entry.begin) for name, entry in header.tensors.items()]
+def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
+    """What is wrong with a file of ``size`` bytes that the safetensors library refuses, and what to do about it."""
+    length = int.from_bytes(start, "little")
+    if start == b"version ":
+        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
+    if len(start) < 8 or length > MAX_HEADER_BYTES:
+        return f"is not a safetensors file ({size:,} bytes, no valid header length)."
+    needed, says = 8 + length, "its header alone needs"
+    if needed <= size:
+        if not why.endswith("not fully covered"):
+            return f"is damaged: its header cannot be read ({why}); fetch it again."
+        # The header is sound, and the file has another size.
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(raw).items() if name != "__metadata__"]
+        needed, says = needed + max(ends, default=0), "its header says it has"
+    what = "truncated" if needed > size else "damaged"
+    return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
 
 
 def stored_tensors(folder: Path) -> list[TensorSpan]:
@@ -175,9 +190,14 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
     Raises CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does
     not agree with its shards.
     """
+
+    def tensors_in(file: Path) -> list[TensorSpan]:
+        entries, start, _ = read_header(file)
+        return [TensorSpan(name, entry, file, start + entry.begin) for name, entry in entries.items()]
+
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
-        return _tensors_in(folder / SINGLE_FILE)
+        return tensors_in(folder / SINGLE_FILE)
     index = folder / INDEX_FILE
     if not index.is_file():
         raise _no_weights(folder)
@@ -195,7 +215,7 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
             raise CheckpointError(
                 f"{shard} is missing; {INDEX_FILE} places {len(names)} tensors in it. Fetch it again."
             )
-        present = [tensor for tensor in _tensors_in(shard) if tensor.name in names]
+        present = [tensor for tensor in tensors_in(shard) if tensor.name in names]
         if absent := names - {tensor.name for tensor in present}:
             raise CheckpointError(f"{shard} lacks the tensor {min(absent)}, which {INDEX_FILE} places in it.")
         tensors += present
@@ -210,7 +230,7 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
 
 
 def num_elements(folder: Path) -> int:
-    """Elements of all tensors in the weight files."""
+    """Of all tensors in the weight files."""
     return sum(tensor.entry.num_parameters for tensor in stored_tensors(folder))
 
 
@@ -231,13 +251,9 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         for part in samples_of(tensor):
             digest.update(part)
-    digest.update(architecture_of(config).encode())
+    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
+    digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def architecture_of(config: Mapping[str, Any]) -> str:
-    """The architecture in a config.json, as text."""
-    return json.dumps({key: value for key, value in config.items() if key not in _BOOKKEEPING}, sort_keys=True)
 
 
 def samples_of(tensor: TensorSpan) -> Iterator[bytes]:
@@ -317,25 +333,6 @@ def cached_values(folder: Path) -> int:
     return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))
 
 
-def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
-    """What is wrong with a file of ``size`` bytes that the safetensors library refuses, and what to do about it."""
-    length = int.from_bytes(start, "little")
-    if start == b"version ":
-        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
-    if len(start) < 8 or length > MAX_HEADER_BYTES:
-        return f"is not a safetensors file ({size:,} bytes, no valid header length)."
-    needed, says = 8 + length, "its header alone needs"
-    if needed <= size and not why.endswith("not fully covered"):
-        return f"is damaged: its header cannot be read ({why}); fetch it again."
-    if needed <= size:  # the header is sound, and the file has another size
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-        needed += max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        says = "its header says it has"
-    what = "truncated" if needed > size else "damaged"
-    return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
-
-
 def pickled_only(model: object, file: str) -> str:
     """The line for a folder or repository whose weights are pickled."""
     return (
@@ -347,15 +344,13 @@ def pickled_only(model: object, file: str) -> str:
 def _no_weights(folder: Path) -> CheckpointError:
     """Say what is there instead, and what to do about it."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    pickled = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
-    if pickled:
+    if pickled := [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
         return CheckpointError(pickled_only(folder, pickled[0]))
-    if "adapter_model.safetensors" in names or "adapter_config.json" in names:
+    if {"adapter_model.safetensors", "adapter_config.json"} & {*names}:
         return CheckpointError(
             f"{folder} holds an adapter, not a model; remove its config.json to load it on top of its base model."
         )
-    gguf = [name for name in names if name.endswith(".gguf")]
-    if gguf:
+    if gguf := [name for name in names if name.endswith(".gguf")]:
         return CheckpointError(
             f"{folder} has no {SINGLE_FILE}; to read its GGUF weights name the file, {folder / gguf[0]}."
         )

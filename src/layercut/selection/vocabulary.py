@@ -21,7 +21,8 @@ from layercut.models.convert import file_sha256
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.weights import read_config, read_object
 from layercut.runs.directory import RunFolder
-from layercut.surgery.gguf_vocabulary import ids_of_gguf, num_rows_of_gguf, tokens_of_gguf
+from layercut.surgery.channels import Vocabulary
+from layercut.surgery.gguf_parts import ids_of_gguf, num_rows_of_gguf, tokens_of_gguf
 from layercut.surgery.trimming import (
     ROWS_BLOCK,
     TokenTable,
@@ -32,7 +33,6 @@ from layercut.surgery.trimming import (
     tokens_of_folder,
     trim_files,
 )
-from layercut.surgery.vocabulary import Vocabulary
 from layercut.tasks.cells import USED_TOKENS
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
-"""Channels: the MLP channels that stay in each layer, as many in every MLP, so that a plain config says how many.
+"""The MLP channels that stay in each layer, as many in every MLP, and the tokens that stay in the vocabulary.
 
-A channel is one hidden unit of an MLP: a row of its first matrices (gate and up) and a column of the last (down). The
-channels of a layer with experts have one numbering, expert after expert. In plan.json the channels of a layer are one
-number in hex: its bits, the most significant first, are the channels 0, 1, 2 ..., and a 1 stays.
+A channel is a row of an MLP's first matrices (gate and up) and a column of the last (down); those of experts are
+numbered on. In plan.json channels and tokens are one number in hex: bits, the most significant first; a 1 stays.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ CHANNEL_CRITERIA = ("rms", "wanda")
 """``rms``: root mean square of the activation times the norm of the column. ``wanda``: the same with the sum of the
 column's magnitudes (arXiv:2306.11695, summed over the column)."""
 _MOST = 1_000_000  # no MLP is as wide
+_MOST_TOKENS = 10_000_000  # no vocabulary has as many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,8 @@ class Channels:
     def describe(self) -> str:
         """``2,496 of 8,960 MLP channels of each layer (27.9 %)``."""
         what = "layer" if max(self.mlps.values()) == 1 else "expert"
-        return (
-            f"{self.width - self.num_kept:,} of {self.width:,} MLP channels of each {what} ({100 * self.share:.1f} %)"
-        )
+        gone = self.width - self.num_kept
+        return f"{gone:,} of {self.width:,} MLP channels of each {what} ({100 * self.share:.1f} %)"
 
     @cached_property
     def key(self) -> str:
@@ -81,9 +80,8 @@ class Channels:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, see above."""
-        kept = {
-            str(at): hex_of_bits(channels, self.mlps[at] * self.width) for at, channels in sorted(self.kept.items())
-        }
+        sizes = {layer: number * self.width for layer, number in self.mlps.items()}
+        kept = {str(layer): hex_of_bits(channels, sizes[layer]) for layer, channels in sorted(self.kept.items())}
         return {"field": self.field, "width": self.width, "num_kept": self.num_kept, "kept": kept}
 
     @classmethod
@@ -93,10 +91,61 @@ class Channels:
             width = data["width"]
             if not isinstance(width, int) or not 1 < width < _MOST or not isinstance(data["field"], str):
                 raise ValueError(f"width {width!r:.40}")
-            kept = {int(layer): _from_hex(text, width) for layer, text in data["kept"].items()}
+            for text in data["kept"].values():
+                if len(text) != math.ceil(4 * len(text) // width * width / 4):
+                    raise ValueError(f"{len(text)} hex digits for {width} channels")
+            kept = {int(layer): bits_of_hex(text) for layer, text in data["kept"].items()}
             return cls(field=data["field"], width=width, kept=kept)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{where}: channels is not what layercut writes ({error!r:.80}).") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The tokens that stay."""
+
+    name: str  # as it was asked for: ``ascii``
+    size: int  # rows of the embedding table of the original model
+    kept: tuple[int, ...]  # old ids that stay, ascending
+
+    def __post_init__(self) -> None:
+        if not self.kept or len(self.kept) >= self.size or self.kept[0] < 0 or self.kept[-1] >= self.size:
+            raise InputError(f"a vocabulary of {self.size:,} rows cannot keep {len(self.kept):,} of them.")
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that goes."""
+        return 1 - len(self.kept) / self.size
+
+    @cached_property
+    def new_ids(self) -> dict[int, int]:
+        """New ids by old ones."""
+        return {old: new for new, old in enumerate(self.kept)}
+
+    @cached_property
+    def key(self) -> str:
+        """Short stable name of the set."""
+        return hashlib.sha256(json.dumps([self.size, self.kept]).encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """``114,026 of 151,936 tokens (75.0 %)``."""
+        return f"{self.size - len(self.kept):,} of {self.size:,} tokens ({100 * self.share:.1f} %)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, see above."""
+        kept = hex_of_bits(self.kept, self.size)
+        return {"name": self.name, "size": self.size, "num_kept": len(self.kept), "kept": kept}
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "plan") -> Vocabulary:
+        """The inverse of ``to_dict``. Raises InputError: something else."""
+        try:
+            size, text = data["size"], data["kept"]
+            if not isinstance(size, int) or not 1 < size < _MOST_TOKENS or len(text) != -(-size // 4):
+                raise ValueError(f"size {size!r:.40}")
+            return cls(name=str(data["name"]), size=size, kept=bits_of_hex(text))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: vocabulary is not what layercut writes ({error!r:.80}).") from error
 
 
 def num_kept(width: int, share: float, *, least_block: int = 1) -> int:
@@ -105,19 +154,18 @@ def num_kept(width: int, share: float, *, least_block: int = 1) -> int:
     >>> num_kept(8960, 0.28), num_kept(1536, 0.2), num_kept(96, 0.5), num_kept(48, 0.2, least_block=EXPERT_BLOCK)
     (6400, 1216, 48, 40)
 
-    Raises:
-        InputError: a share that leaves nothing, or that takes nothing.
+    Raises InputError: a share that leaves nothing, or that takes nothing.
     """
     block = BLOCK
     while block > least_block and (width < 16 * block or (width % block and block > LEAST_BLOCK)):
         block //= 2
-    found = block * math.floor((1 - share) * width / block + 0.5)
-    if not 0 < found < width:
+    number = block * math.floor((1 - share) * width / block + 0.5)
+    if not 0 < number < width:
         raise InputError(
-            f"{share:.3g} of {width} MLP channels leaves {found} in steps of {block}; choose {block / width:.2g} to "
+            f"{share:.3g} of {width} MLP channels leaves {number} in steps of {block}; choose {block / width:.2g} to "
             f"{1 - block / width:.2g}."
         )
-    return found
+    return number
 
 
 def hex_of_bits(places: Iterable[int], size: int) -> str:
@@ -132,9 +180,3 @@ def bits_of_hex(text: str) -> tuple[int, ...]:
     """The inverse of ``hex_of_bits``. Raises ValueError: no number in hex."""
     bits = f"{int(text, 16):0{4 * len(text)}b}"
     return tuple(place for place, bit in enumerate(bits) if bit == "1")
-
-
-def _from_hex(text: str, width: int) -> tuple[int, ...]:
-    if len(text) != math.ceil(4 * len(text) // width * width / 4):
-        raise ValueError(f"{len(text)} hex digits for {width} channels")
-    return bits_of_hex(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,48 +13,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered
 from layercut.models.convert import SOURCE_FILE, read_source
+from layercut.models.gguf_file import describe_copy
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
-from layercut.models.tied import describe_copy, find_equal_head
-from layercut.models.weights import (
-    EARLIER_PLANS_FILE,
-    PLAN_FILE,
-    TensorSpan,
-    read_config,
-    read_header,
-    stored_tensors,
-)
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_header, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_room, size_change, writing
 from layercut.runs.settings import read_json
+from layercut.surgery import shards
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.shards import (
-    Shard,
-    check_written,
-    lay_out,
-    renamed_tensors,
-    thinned_tensors,
-    trimmed_tensors,
-    write_shards,
-)
-from layercut.surgery.trimming import follow_ids, is_left_out, trim_files
+from layercut.surgery.trimming import SLOW_FILES, follow_ids, trim_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from transformers import PretrainedConfig
 
-
 MAX_SHARD_BYTES = 5 * 10**9  # largest weight file, in bytes of tensors; 5 GB is what the hub asks for
-
 _ELSEWHERE = "use another `out`"
 OLD_CARD_FILE = "README.uncut.md"  # the original model's card, kept for its licence and credits
-
 _NOT_COPIED = re.compile(
     r"\..*|config\.json|adapter_.*"  # hidden files, files that are written again, adapters that would be loaded on top
     r"|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|npz|ot|tflite|mlmodel|pb|distcp)"
@@ -65,7 +46,6 @@ _NOT_COPIED = re.compile(
 training.
 """
 _COPIED_FOLDERS = ("additional_chat_templates",)
-
 _BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """Tensors in old checkpoints of gpt2 and gpt_neox that are no parameters."""
 
@@ -157,9 +137,8 @@ def cut_checkpoint(
     folder; when the original model was itself cut, its plan goes to ``earlier_plans.json``. An empty plan gives a copy.
     ``check`` gets the finished folder and the report before it takes its name; if it raises, nothing is left.
 
-    Raises:
-        InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full.
-        CheckpointError: files are missing or damaged.
+    Raises InputError: the plan does not fit the model, it is no decoder, ``out`` is not empty, or the disk is full;
+    CheckpointError: files are missing or damaged.
     """
     source, out = Path(source), Path(out)
     refuse_used(out)
@@ -168,29 +147,25 @@ def cut_checkpoint(
     with writing(out, _ELSEWHERE), new_directory(out) as folder:
         copied_bytes = sum((source / name).stat().st_size for name in report.copied)
         check_room(out, report.bytes_after + copied_bytes, _ELSEWHERE)
-        write_shards(work.shards, folder, report.parameters_after)
+        shards.write_shards(work.shards, folder, report.parameters_after)
         for name in report.copied:
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         plan.save(folder / PLAN_FILE)
-        earlier = read_plans(source)
-        texts = {"config.json": _json(work.config), **work.texts}
-        texts |= {EARLIER_PLANS_FILE: _json(earlier)} if (source / PLAN_FILE).is_file() else {}
-        for name, text in texts.items():
+        earlier, data = read_plans(source), dict[str, Any]({"config.json": work.config})
+        data |= {EARLIER_PLANS_FILE: earlier} if (source / PLAN_FILE).is_file() else {}
+        texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in data.items()}
+        for name, text in {**texts, **work.texts}.items():
             (folder / name).write_text(text, encoding="utf-8")
-        report = replace(report, checked=check_written(folder, work.shards))
+        report = replace(report, checked=shards.check_written(folder, work.shards))
         check(folder, report)
     return replace(report, out=out)
 
 
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-
-
 class _Work(NamedTuple):
     config: dict[str, Any]
-    shards: tuple[Shard, ...]
+    shards: tuple[shards.Shard, ...]
     report: CutReport
     texts: Mapping[str, str]  # files of the original that name layers, for the pruned model
 
@@ -207,51 +182,62 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     for file in dict.fromkeys(piece.file for piece in before):
         metadata = {**read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
-    text = structure.text_config(raw)
     following = [raw, asdict(structure), plan.num_layers, plan.removed]
     cut = remembered("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
-    head = find_equal_head(before, structure, raw, str(source))
-    copy, left_out = _copy_of_embeddings(source, head)
+    copy, left_out = "", 0  # a remark on an output head that is a copy, and its bytes in a checkpoint of two
+    if (head := shards.find_equal_head(before, structure, raw, str(source))) is not None:
+        left_out = head.entry.num_bytes
+        copy = (
+            f"{head.name} equals the embeddings bit by bit: a copy of {left_out / 1e6:.0f} MB, which `{TIE}` removes."
+        )
+    elif (source / SOURCE_FILE).is_file() and isinstance(left := read_source(source).get("copy"), dict):
+        copy, left_out = describe_copy(left), 2 * int(left["parameters"])  # in bfloat16
     if plan.tied:
         if not copy:
             raise InputError(
                 f"the model has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
                 "out."
             )
-        before = before if head is None else [piece for piece in before if piece is not head]
+        before = [piece for piece in before if piece is not head]
         # In each section that says so.
         for name, part in config.items():
             if isinstance(part, dict) and "tie_word_embeddings" in part:
                 config[name] = {**part, "tie_word_embeddings": True}
         config["tie_word_embeddings"] = True
-    thin = before if plan.channels is None else thinned_tensors(before, plan.channels, structure, raw, source)
-    # Some models store layers for multi-token prediction behind the decoder layers.
+    thin = before if plan.channels is None else shards.thinned_tensors(before, plan.channels, structure, raw, source)
     copied, texts = files_to_copy(source), dict[str, str]()
     if plan.vocabulary is not None:
-        thin = trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
+        thin = shards.trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
         config, texts = follow_ids(config, plan.vocabulary), trim_files(source, plan.vocabulary)
-        copied = tuple(name for name in copied if name not in texts and not is_left_out(name))
-    after = renamed_tensors(thin, plan, structure, source, has_extra=bool(text.get("num_nextn_predict_layers")))
+        copied = tuple(name for name in copied if name not in texts and name not in SLOW_FILES)
+    # Some models store layers for multi-token prediction behind the decoder layers.
+    has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
+    after = shards.renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
     modules = modules_of(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
-    shards = lay_out(after, max_shard_bytes, metadata)
+    files = shards.lay_out(after, max_shard_bytes, metadata)
+
+    def num_parameters(pieces: list[TensorSpan]) -> int:
+        counted = (piece for piece in pieces if not (head and piece.name == head.name))
+        return sum(piece.entry.num_parameters for piece in counted if not _BUFFER.search(piece.name))
+
     report = CutReport(
         plan=plan,
         source=source,
         bytes_before=sum(piece.entry.num_bytes for piece in before) + (left_out if plan.tied else 0),
         bytes_after=sum(piece.entry.num_bytes for piece in after),
-        parameters_before=_num_parameters(before, head),
-        parameters_after=_num_parameters(after, head),
+        parameters_before=num_parameters(before),
+        parameters_after=num_parameters(after),
         tensors_before=len(before) + plan.tied,
         tensors_after=len(after),
-        shards=tuple(shard.name for shard in shards),
+        shards=tuple(file.name for file in files),
         copied=copied,
         warnings=_warnings(cut, config, source, structure),
         copy=copy,
     )
-    return _Work(config, shards, report, texts | follow_files(source, modules))
+    return _Work(config, files, report, texts | follow_files(source, modules))
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
@@ -260,9 +246,8 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
     """
     whole = config_of(raw, str(source))
     cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
-    config = structure.with_text_config(raw, cut)
     try:
-        pruned = config_of(config, str(source))
+        pruned = config_of(structure.with_text_config(raw, cut), str(source))
     except CheckpointError as error:
         why = str(error).rpartition("accepts: ")[2]
         raise InputError(f"transformers accepts no such pruned model: {why}") from error
@@ -280,25 +265,6 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
     """The section for the language model as transformers completes it."""
     return dict(config.get_text_config(decoder=True).to_dict())
-
-
-def _copy_of_embeddings(source: Path, head: TensorSpan | None) -> tuple[str, int]:
-    """A remark on an output head that is a copy of the embeddings, and its bytes in a checkpoint of two."""
-    if head is not None:
-        size = head.entry.num_bytes
-        return (
-            f"{head.name} equals the embeddings bit by bit: a copy of {size / 1e6:.0f} MB, which `{TIE}` removes.",
-            size,
-        )
-    copy = read_source(source).get("copy") if (source / SOURCE_FILE).is_file() else None
-    if not isinstance(copy, dict):
-        return "", 0
-    return describe_copy(copy), 2 * int(copy["parameters"])  # in bfloat16
-
-
-def _num_parameters(pieces: list[TensorSpan], copy: TensorSpan | None) -> int:
-    counted = (piece for piece in pieces if not (copy and piece.name == copy.name) and not _BUFFER.search(piece.name))
-    return sum(piece.entry.num_parameters for piece in counted)
 
 
 def files_to_copy(source: Path) -> tuple[str, ...]:
@@ -333,8 +299,8 @@ def read_plans(folder: Path) -> list[dict[str, Any]]:
     Raises InputError: a file of plans that holds something else.
     """
     earlier, last = folder / EARLIER_PLANS_FILE, folder / PLAN_FILE
-    found = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
-    plans: list[Any] = found if isinstance(found, list) else [found]
+    held = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
+    plans: list[Any] = held if isinstance(held, list) else [held]
     if last.is_file():
         plans = [*plans, read_json(last, f"{last} cannot be read")]
     for plan in plans:
@@ -343,7 +309,7 @@ def read_plans(folder: Path) -> list[dict[str, Any]]:
 
 
 def earlier_plans(folder: Path) -> list[CutPlan]:
-    """Plans by which a checkpoint was cut before, oldest first; empty for a model that is whole."""
+    """The same as plans. Raises as ``read_plans``."""
     return [CutPlan.from_dict(plan, str(folder)) for plan in read_plans(folder)]
 
 
@@ -361,15 +327,12 @@ def step_of(plan: CutPlan) -> dict[str, Any]:
     return step | ({"tokens": plan.vocabulary.share} if plan.vocabulary else {})
 
 
-_OTHER_LOSSES = ("mlp", "tokens", "healed")
-
-
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
     folder = source.adapter.folder if source.adapter else source.path
     healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
-    steps = [step_of(one) for one in earlier_plans(source.path)]
+    steps = list(map(step_of, earlier_plans(source.path)))
     if healing and steps:
         steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
-    earlier = tuple(step for step in steps if step["removed"] or any(map(step.get, _OTHER_LOSSES)))
+    earlier = tuple(step for step in steps if step["removed"] or any(map(step.get, ("mlp", "tokens", "healed"))))
     return replace(plan, earlier=earlier) if earlier else plan

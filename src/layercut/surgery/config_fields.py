@@ -1,10 +1,7 @@
-"""Every per-layer field of a model's config follows the layers that stay.
+"""Every per-layer field of a model's config follows the layers that stay; fields are known by name, for all families.
 
-Pure functions on config dictionaries (``config.json`` or ``config.to_dict()``); nothing here imports transformers.
-Fields are known by their names, for all families alike: a name means the same in every family that uses it.
-
-It goes in two steps. First what a layer is *by its position* (periods, lists that transformers derives) is written out
-layer by layer, still counted in the original model. Then every field is cut to the layers that stay.
+First what a layer is *by its position* (periods, lists that transformers derives) is written out layer by layer, still
+counted in the original model. Then every field is cut to the layers that stay.
 """
 
 # Words: L decoder layers of the original model; "old" indices count in it, "new" ones in the pruned model.
@@ -13,17 +10,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from layercut.errors import InputError
+from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
 from layercut.text import format_layers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from layercut.models.structure import Structure
-
 
 LISTS = frozenset({
     "activation_sparsity_pattern", "attention_layers", "attn_layers", "attn_type_list", "hybrid_layer_pattern",
@@ -32,35 +25,26 @@ LISTS = frozenset({
     "num_key_value_heads_per_layer", "swiglu_limits", "swiglu_limits_shared",
 })  # fmt: skip
 """Fields with one entry per layer."""
-
 MAYBE_LISTS = frozenset({
     "block_configs", "ffn_multipliers", "head_dim", "intermediate_size", "moe_intermediate_size", "moe_layer_freq",
     "moe_topk", "num_attention_heads", "num_experts", "num_key_value_heads", "num_kv_heads", "num_query_heads",
     "num_shared_expert", "rope_theta", "sliding_window", "sliding_window_pattern",
 })  # fmt: skip
 """Fields that hold one value for all layers in some models and one per layer in others; lists of length L are cut."""
-
 INDEX_LISTS = frozenset({
     "attn_layer_indices", "cross_attention_layers", "full_attn_idxs", "global_attention_layers", "hybrid_layer_ids",
     "local_layer_ids", "mlp_only_layers", "moe_layers", "ple_layer_ids", "rope_scaling_layers",
 })  # fmt: skip
 """Fields that list layer indices."""
-
 INDEX_KEYED = frozenset({"per_layer_config", "pruned_heads"})  # dictionaries whose keys are layer indices
-
 FIRST_COUNTS = frozenset(
     {"dense_mlp_idx", "first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers"}
 )
 """Thresholds: that many layers, counted from the first, are of one kind and the rest of another."""
-
 LAST_COUNTS = frozenset({"num_kv_shared_layers"})  # the same, counted from the last layer
-
 LAST_INDICES = frozenset({"moe_layer_end_index"})  # the last layer of a kind; -1 for the model's last
-
 STRINGS = frozenset({"hybrid_override_pattern"})  # strings with one letter per layer
-
 REPEATED = frozenset({"block_types", "_block_types"})  # lists that the family repeats until they cover all layers
-
 PERIODS: Mapping[str, str | None] = {
     "attn_layer_period": None,
     "expert_layer_period": None,
@@ -76,15 +60,11 @@ PERIODS: Mapping[str, str | None] = {
 }
 """Fields that decide a layer's kind by its position modulo a period, and the list that can say the same layer by layer.
 With None there is no such list, and a plan that moves a layer to another phase of the period is refused."""
-
-SCALES = ("scale_attn_by_inverse_layer_idx",)
-"""Flags under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
-
-DEPTH_SCALES = ("scale_depth",)
-"""Numbers that a model divides by the square root of its depth: they shrink with it, so that the result stays."""
-
-SAME_COUNT = ("num_blocks",)  # other names of the number of layers
-
+SCALE = "scale_attn_by_inverse_layer_idx"
+"""Flag under which a layer's arithmetic depends on its index. Such a model can only lose layers from its end."""
+DEPTH_SCALE = "scale_depth"
+"""Number that a model divides by the square root of its depth: it shrinks with it, so that the result stays."""
+SAME_COUNT = "num_blocks"  # another name of the number of layers
 NOT_PER_LAYER = re.compile(r"architectures|.*_token_ids?|bad_words_ids|keys_to_ignore.*|.*languages?|tags")
 """Lists that have nothing to do with layers, should their length happen to be L."""
 
@@ -105,24 +85,26 @@ def cut_config(
     check_depth(full, plan, structure)
     if plan.is_uncut:
         return dict(config)
-    scale_field = next((name for name in SCALES if full.get(name)), None)
-    if scale_field and min(plan.removed) < max(plan.kept):
+    if full.get(SCALE) and min(plan.removed) < max(plan.kept):
         raise InputError(
-            f"config field {scale_field} is on, so what a layer computes depends on its position; only layers at the "
+            f"config field {SCALE} is on, so what a layer computes depends on its position; only layers at the "
             f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
             f"{max(plan.kept)}."
         )
-    _check_all_known(full, plan)
-    cut = _write_out(dict(config), full, plan)
-    cut = {name: cut_field(name, value, plan) for name, value in cut.items()}
-    _check_kv_sharing(full, plan)
-    _check_full_indexers(full, plan)
-    for name in SAME_COUNT:
-        if cut.get(name) == plan.num_layers:
-            cut[name] = len(plan.kept)
-    for name in DEPTH_SCALES:
-        if isinstance(full.get(name), float):
-            cut[name] = full[name] * math.sqrt(len(plan.kept) / plan.num_layers)
+    known = frozenset().union(*(names for names, _, _ in _RULES))
+    for name, value in full.items():
+        is_suspect = isinstance(value, list) and len(value) == plan.num_layers and not NOT_PER_LAYER.fullmatch(name)
+        if is_suspect and name not in known:
+            raise InputError(
+                f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
+                "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
+            )
+    cut = {name: cut_field(name, value, plan) for name, value in _write_out(dict(config), full, plan).items()}
+    _check_sources(full, plan)
+    if cut.get(SAME_COUNT) == plan.num_layers:
+        cut[SAME_COUNT] = len(plan.kept)
+    if isinstance(full.get(DEPTH_SCALE), float):
+        cut[DEPTH_SCALE] = full[DEPTH_SCALE] * math.sqrt(len(plan.kept) / plan.num_layers)
     if structure.num_layers_field in full:  # some types count an entry of another list instead
         cut[structure.num_layers_field] = len(plan.kept)
     if cut.get("num_hidden_layers") == 2 * plan.num_layers and structure.num_layers_field != "num_hidden_layers":
@@ -139,9 +121,12 @@ def check_depth(config: Mapping[str, Any], plan: CutPlan, structure: Structure) 
 
 def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -> dict[str, Any]:
     """Step one: what is decided by position is said layer by layer, in old indices."""
-    for name in sorted(full):
-        if config.get(name) is None and _is_positional_default(name, full[name], plan):
-            config[name] = full[name]
+    # What config.json leaves to the family's default, and would come out differently for the pruned model.
+    for name, value in sorted(full.items()):
+        is_list = name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED and isinstance(value, list) and value
+        most = plan.num_layers - 1 if name in FIRST_COUNTS else math.inf if name in LAST_COUNTS else 0
+        if config.get(name) is None and (is_list or (isinstance(value, int) and 0 < value <= most)):
+            config[name] = value
     step = full.get("decoder_sparse_step")
     if isinstance(step, int) and step > 1 and "mlp_only_layers" in full:
         named = set(full["mlp_only_layers"] or ())
@@ -159,17 +144,6 @@ def _write_out(config: dict[str, Any], full: Mapping[str, Any], plan: CutPlan) -
     return config
 
 
-def _is_positional_default(name: str, value: Any, plan: CutPlan) -> bool:
-    """True if a field that config.json leaves to the family's default would come out differently for the pruned
-    model.
-    """
-    if name in LISTS | MAYBE_LISTS | INDEX_LISTS | REPEATED:
-        return isinstance(value, list) and bool(value)
-    if name in FIRST_COUNTS:
-        return isinstance(value, int) and 0 < value < plan.num_layers
-    return name in LAST_COUNTS and isinstance(value, int) and value > 0
-
-
 def _keeps_phase(period: int, plan: CutPlan) -> bool:
     """True if every layer that stays keeps its position modulo the period: then any rule of that period still holds."""
     return period <= 1 or all(old % period == new % period for new, old in enumerate(plan.kept))
@@ -183,44 +157,28 @@ def _require_phase(name: str, period: int, plan: CutPlan) -> None:
         )
 
 
-def _check_all_known(full: Mapping[str, Any], plan: CutPlan) -> None:
-    known = frozenset().union(*(names for names, _, _ in _RULES))
-    for name, value in full.items():
-        is_suspect = isinstance(value, list) and len(value) == plan.num_layers and not NOT_PER_LAYER.fullmatch(name)
-        if is_suspect and name not in known:
-            raise InputError(
-                f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
-                "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
-            )
-
-
-def _check_kv_sharing(full: Mapping[str, Any], plan: CutPlan) -> None:
-    """A layer that reuses the keys and values of a layer below needs that very layer."""
-    shared = full.get("num_kv_shared_layers") or 0
-    first = plan.num_layers - shared
+def _check_sources(full: Mapping[str, Any], plan: CutPlan) -> None:
+    """Raise InputError if a layer stays that uses what a removed one gives: keys and values, or what to attend to."""
+    first = plan.num_layers - (full.get("num_kv_shared_layers") or 0)
     kinds = full.get("layer_types") or [""] * plan.num_layers
     source = {kinds[i]: i for i in range(first)}
+    indexers = full.get("indexer_types")
+    if not isinstance(indexers, list) or len(indexers) != plan.num_layers:
+        indexers = [""] * plan.num_layers
     for index in plan.kept:
         if index >= first and source.get(kinds[index]) in plan.removed:
             raise InputError(
                 f"layer {index} reuses the keys and values of layer {source[kinds[index]]}, which the plan removes; "
                 f"keep that one, or remove all of {format_layers([i for i in plan.kept if i >= first])} too."
             )
-
-
-def _check_full_indexers(full: Mapping[str, Any], plan: CutPlan) -> None:
-    """A layer with a shared indexer attends to what the last layer with one of its own chose."""
-    kinds = full.get("indexer_types")
-    if not isinstance(kinds, list) or len(kinds) != plan.num_layers:
-        return
-    for index in plan.kept:
-        if kinds[index] == "shared":
-            source = max((i for i in range(index) if kinds[i] == "full"), default=-1)
-            if source in plan.removed:
-                raise InputError(
-                    f"layer {index} attends to what the indexer of layer {source} chooses (indexer_types), and the "
-                    f"plan removes that one; keep layer {source}, or remove layer {index} too."
-                )
+        if indexers[index] != "shared":
+            continue
+        indexer = max((i for i in range(index) if indexers[i] == "full"), default=-1)
+        if indexer in plan.removed:
+            raise InputError(
+                f"layer {index} attends to what the indexer of layer {indexer} chooses (indexer_types), and the "
+                f"plan removes that one; keep layer {indexer}, or remove layer {index} too."
+            )
 
 
 def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,19 +220,13 @@ def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
 
 
 def _indices(name: str, value: list[int], plan: CutPlan) -> list[int]:
-    new, size = {old: new for new, old in enumerate(plan.kept)}, plan.num_layers
-    return [new[i % size] for i in value if i % size in new]
+    new = {old: new for new, old in enumerate(plan.kept)}
+    return [new[i % plan.num_layers] for i in value if i % plan.num_layers in new]
 
 
 def _index_keyed(name: str, value: dict[Any, Any], plan: CutPlan) -> dict[Any, Any]:
     new = {old: new for new, old in enumerate(plan.kept)}
     return {type(key)(new[int(key)]): item for key, item in value.items() if int(key) in new}
-
-
-def _attention_types(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
-    """gpt_neo: ``[[kinds, times], ...]``, each group of kinds repeated that often."""
-    kinds = [kind for group, times in value for _ in range(times) for kind in group]
-    return [[_entries(name, kinds, plan), 1]]
 
 
 _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], ...] = (
@@ -287,6 +239,11 @@ _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], .
     (FIRST_COUNTS, int, lambda name, v, plan: sum(i < v for i in plan.kept) + max(0, v - plan.num_layers)),
     (LAST_COUNTS, int, lambda name, value, plan: sum(i >= plan.num_layers - value for i in plan.kept)),
     (LAST_INDICES, int, lambda name, value, plan: value if value < 0 else sum(i <= value for i in plan.kept) - 1),
-    (frozenset({"attention_types"}), list, _attention_types),
+    # gpt_neo: ``[[kinds, times], ...]``, each group of kinds repeated that often.
+    (
+        frozenset({"attention_types"}),
+        list,
+        lambda name, value, plan: [[_entries(name, [k for kinds, times in value for k in kinds * times], plan), 1]],
+    ),
 )
 """Which fields, of which type, follow the layers that stay, and by which rule of name, value and plan."""

@@ -6,30 +6,25 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
+from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.sources import ModelSource, describe_source, resolve
 from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
-from layercut.surgery.plan import HEAD_COPY, CutPlan, origin_of
+from layercut.surgery.plan import CutPlan, list_removed, origin_of
 from layercut.surgery.quantized import is_quantized
 from layercut.text import counted, escape, format_layers, parameters, table
-
-if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
 
 UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
 """The first line of a card, until scores of this very checkpoint are known."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS_ROW = re.compile(r"^\| weights \| .*$", re.MULTILINE)
-
-
 _CARD = """\
 ---
 {front}---
@@ -81,9 +76,8 @@ def cut_model(
     The folder takes its name after the comparison, so a checkpoint that is there has passed it. ``uncut`` loads the
     original model to compare with; with None nothing is compared, and no model is loaded.
 
-    Raises:
-        InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter.
-        VerificationError: the reloaded model differs from the bypassed one; nothing is left under ``out``.
+    Raises InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter; VerificationError: the
+    reloaded model differs from the bypassed one; nothing is left under ``out``.
     """
     if plan.is_uncut:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
@@ -122,13 +116,8 @@ def cut_source(
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
     Raises InputError: no such model, or a plan that does not fit it.
     """
-    from layercut.models.loading import load_as_set
-
     source = resolve(
-        settings.model,
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
-        tie=settings.tie,
+        settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code, tie=settings.tie
     )
     metadata = describe_source(source)
     plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
@@ -148,79 +137,61 @@ def with_weights_of(card: str, folder: Path) -> str:
 def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads.
 
-    Args:
-        report: of the cut; without ``verified`` the card says that nothing was checked.
-        source: the original model. The home folder of a local path is hidden.
-        size: of the weight files, see ``weights_size``.
+    ``report`` is that of the cut; without ``verified`` the card says that nothing was checked. ``source`` is the
+    original model; the home folder of a local path is hidden. ``size`` is that of ``weights_size``.
     """
     plan = report.plan
-    base_model, license_name = source.origin.get("base_model"), source.origin.get("license")
-    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
-    hub_id = base_model or (source.name if _HUB_ID.fullmatch(source.name) else None)
+    channels, vocabulary = plan.channels, plan.vocabulary
+    hub_id = source.origin.get("base_model") or (source.name if _HUB_ID.fullmatch(source.name) else None)
+    kinds = {"depth-pruning": plan.removed, "width-pruning": channels, "vocabulary-trimming": vocabulary}
     front = {
-        **({"base_model": hub_id} if hub_id else {}),
-        **({"license": license_name} if license_name else {}),
+        "base_model": hub_id,
+        "license": source.origin.get("license"),
         "library_name": "transformers",
-        "tags": [
-            "layercut",
-            *(["depth-pruning"] if plan.removed or not (plan.channels or plan.vocabulary or plan.tied) else []),
-            *(["width-pruning"] if plan.channels else []),
-            *(["vocabulary-trimming"] if plan.vocabulary else []),
-        ],
+        "tags": ["layercut", *(tag for tag, lost in kinds.items() if lost)],
     }
+    by = plan.settings.get("channels")
+    thin = f"MLP channels by {by}" if channels and isinstance(by, str) and by != plan.criterion else ""
+    plain = {key: value for key, value in plan.settings.items() if isinstance(value, (str, int, float))}
+    listed = ", ".join(f"{key} {value}" for key, value in plain.items())
+    chosen = f"{plan.criterion} ({listed})" if listed else plan.criterion
+    if plan.criterion == "explicit":
+        chosen = "hand (a list of layers)" if plan.removed else ""
     name = hub_id or hide_home(source.name)
     share = len(plan.removed) / plan.num_layers
     before, after = report.parameters_before, report.parameters_after
     whole = "model that was cut" if plan.earlier else "original model"
-    facts = [
-        (whole, name + (f", commit {source.revision}" if source.revision else "")),
-        (f"weights of the {whole}", plan.model_hash or "not recorded"),
-        *([("origin", origin_of(plan.to_dict()))] if plan.earlier or plan.chosen_on else []),
-        ("decoder layers", f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)"),
-        ("removed, in this order", ", ".join(map(str, plan.removed)) or "none"),
-        ("kept", format_layers(plan.kept)),
-        *([("MLP channels removed", plan.channels.describe())] if plan.channels else []),
-        *([("tokens removed", plan.vocabulary.describe())] if plan.vocabulary else []),
-        *([("output head", "the embeddings; its own copy was removed")] if plan.tied else []),
-        ("chosen by", _criterion(plan)),
-        ("parameters", f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})"),
-        ("weights", size),
-        ("made with", f"layercut {__version__}"),
-    ]
+    facts = {
+        whole: name + (f", commit {source.revision}" if source.revision else ""),
+        f"weights of the {whole}": plan.model_hash or "not recorded",
+        "origin": origin_of(plan.to_dict()) if plan.earlier or plan.chosen_on else None,
+        "decoder layers": f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)",
+        "removed, in this order": ", ".join(map(str, plan.removed)) or "none",
+        "kept": format_layers(plan.kept),
+        "MLP channels removed": channels.describe() if channels else None,
+        "tokens removed": vocabulary.describe() if vocabulary else None,
+        "output head": "the embeddings; its own copy was removed" if plan.tied else None,
+        "chosen by": "; ".join(filter(None, (chosen, thin))),
+        "parameters": f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})",
+        "weights": size,
+        "made with": f"layercut {__version__}",
+    }
     amounts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
-    amounts += [f"{plan.channels.share:.1%} of the MLP channels"] if plan.channels else []
-    amounts += [f"{plan.vocabulary.share:.1%} of the tokens"] if plan.vocabulary else []
+    amounts += [f"{channels.share:.1%} of the MLP channels"] if channels else []
+    amounts += [f"{vocabulary.share:.1%} of the tokens"] if vocabulary else []
     amounts += ["a copy of the embeddings"] if plan.tied else []
-    some = "layers" if len(plan.removed) > 1 else "layer"
-    parts = [f"decoder {some} {format_layers(plan.removed)}"] if plan.removed else []
-    parts += [plan.channels.describe()] if plan.channels else []
-    parts += [plan.vocabulary.describe()] if plan.vocabulary else []
-    parts += [HEAD_COPY] if plan.tied else []
-    sentence = f"{escape(name)} without {' and '.join(parts)}."
-    if plan.is_uncut:
-        sentence = f"{escape(name)}, written again without a cut."
-    title = "uncut" if plan.is_uncut else f"{' and '.join(amounts)} removed"
-    rows = "\n".join(table(["", ""], ((key, escape(value)) for key, value in facts)))
-    listed = "".join(f"- {warning}\n" for warning in warnings)
+    some = f"decoder {'layers' if len(plan.removed) > 1 else 'layer'} {format_layers(plan.removed)}"
+    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
+    noted = "".join(f"- {warning}\n" for warning in warnings)
     return _CARD.format(
-        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
-        title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {title}",
+        front=yaml.safe_dump(
+            {key: value for key, value in front.items() if value}, sort_keys=False, allow_unicode=True
+        ),
+        title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {' and '.join(amounts)} removed",
         unmeasured=UNMEASURED,
-        sentence=sentence,
-        rows=rows,
+        sentence=f"{escape(name)} without {' and '.join(list_removed(plan, some))}.",
+        rows="\n".join(table(["", ""], ((key, escape(text)) for key, text in facts.items() if text is not None))),
         whole=whole,
         verified=report.verified or "Nothing was verified after writing.",
-        warnings=f"## Warnings\n\n{listed}\n" if listed else "",
+        warnings=f"## Warnings\n\n{noted}\n" if noted else "",
     )
-
-
-def _criterion(plan: CutPlan) -> str:
-    by = plan.settings.get("channels")
-    thin = f"MLP channels by {by}" if plan.channels and isinstance(by, str) and by != plan.criterion else ""
-    if plan.criterion == "explicit":
-        chosen = "hand (a list of layers)" if plan.removed else ""
-    else:
-        plain = {key: value for key, value in plan.settings.items() if isinstance(value, (str, int, float))}
-        settings = ", ".join(f"{key} {value}" for key, value in plain.items())
-        chosen = f"{plan.criterion} ({settings})" if settings else plan.criterion
-    return "; ".join(filter(None, (chosen, thin)))

@@ -1,8 +1,6 @@
-"""Cut a GGUF file to a GGUF file: tensors keep their bytes.
+"""Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model.
 
-The new file is written from byte ranges of the old one. Only the names of tensors (``blk.N.``), the keys of
-``gguf_metadata`` and a few keys of layercut differ, and where MLP channels go, the last matrix of an MLP is quantised
-again (``gguf_width``). Memory does not grow with the model.
+Only names of tensors (``blk.N.``), the keys of ``gguf_metadata``, those of layercut, and ``gguf_parts`` are others.
 """
 
 from __future__ import annotations
@@ -13,55 +11,30 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
-from layercut.models.bundled import PREFIX, bundled_file, bundled_model
-from layercut.models.convert import file_sha256
-from layercut.models.gguf_file import (
-    ARRAY,
-    EARLIER,
-    MAGIC,
-    PLAN,
-    SCALARS,
-    STRING,
-    GgufHead,
-    GgufTensor,
-    block_sizes,
-    read_gguf_head,
-    recorded_plans,
-)
-from layercut.models.tied import EMBEDDINGS, Copy, describe_copy, find_copy
+from layercut.models import gguf_file as gguf_format
+from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256, load_gguf
+from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copy, read_gguf_head, recorded_plans
+from layercut.models.loading import LoadedModel, load_as_set
+from layercut.models.quiet import quiet_transformers
+from layercut.models.sources import describe_source, resolve
 from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing
+from layercut.settings import ModelSettings
+from layercut.surgery import gguf_parts
 from layercut.surgery.checkpoint import CutReport, step_of
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
-from layercut.surgery.gguf_vocabulary import trimmed, trimmed_metadata
-from layercut.surgery.gguf_width import (
-    LAST,
-    FromCheckpoint,
-    HealedCut,
-    Part,
-    Requantised,
-    Slices,
-    check_channels,
-    requantised,
-    thin_metadata,
-    thinned,
-    with_matrix,
-)
 from layercut.surgery.plan import TIE, CutPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.models.loading import LoadedModel
-    from layercut.settings import ModelSettings
 
 SUFFIX = ".gguf"
 _ELSEWHERE = "use another `out`"
@@ -80,9 +53,9 @@ def gguf_file(model: str) -> Path | None:
 
 def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
     """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
-    gone, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
+    removed, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
     for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
-        stays = 0 if tensor.name.startswith(gone) else _smaller(tensor, plan)[0].num_bytes
+        stays = 0 if tensor.name.startswith(removed) else _smaller(tensor, plan)[0].num_bytes
         saved += tensor.num_bytes - stays
     if tie and (copy := find_copy(file)):
         saved += copy.left_out.num_bytes
@@ -95,8 +68,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     """
     if out is None or out.suffix.lower() != SUFFIX:
         return None
-    file = gguf_file(model)
-    if file is None:
+    if (file := gguf_file(model)) is None:
         raise InputError(
             f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
             f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."
@@ -128,10 +100,9 @@ def cut_gguf(
         healed: a checkpoint of the same plan, healed in closed form, whose last matrices are written and whose logits
             are compared.
 
-    Raises:
-        InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full.
-        CheckpointError: a damaged file, or one part of several.
-        VerificationError: the new file is another model; nothing is left under ``out``.
+    Raises InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full;
+    CheckpointError: a damaged file, or one part of several; VerificationError: the new file is another model; nothing
+    is left under ``out``.
     """
     if settings.revision is not None:
         raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
@@ -148,9 +119,6 @@ def cut_gguf(
         _changes(head, plan)  # refuses what no file can express, before anything slow
     sha256 = None if dry_run else file_sha256(file)
     if compares:
-        from layercut.models.loading import load_as_set
-        from layercut.models.sources import describe_source, resolve
-
         try:
             source = resolve(settings.model, tie=settings.tie)
         except InputError as error:
@@ -162,7 +130,7 @@ def cut_gguf(
     plan = make_plan(**named)
     if not compares and plan.model_hash is not None:
         plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
-    if before := [CutPlan.from_dict(data, PLAN) for data in recorded_plans(head)]:
+    if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
         plan = replace(plan, earlier=tuple(map(step_of, before)))
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copy(file) if settings.tie else None
@@ -177,16 +145,21 @@ def cut_gguf(
     if healed is not None:
         if not compares:
             raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
-        repaired = HealedCut.read(healed, source.path, plan)
+        repaired = gguf_parts.read_healed_cut(healed, source.path, plan)
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
         return work.report
     with writing(out, _ELSEWHERE), new_file(out) as part:
         check_room(out, work.num_bytes, _ELSEWHERE)
-        _write(work, file, part)
+        with part.open("wb", buffering=0) as target:
+            target.write(work.header)
+            for moved in work.tensors:
+                target.writelines(_chunks(file, moved))
+                target.write(bytes(-moved.new.num_bytes % head.alignment))
+            os.fsync(target.fileno())
         say("comparing every tensor and key of the new file with the original's ...")
-        _check_written(work, file, part)
+        _check_written(work, head, file, part)
         verified = f"{len(work.tensors)} tensors have the bytes of the original's"
         if work.report.warnings:
             verified = f"{verified}, but {work.report.warnings[0]}"
@@ -208,7 +181,7 @@ class _Moved(NamedTuple):
 
     new: GgufTensor  # its offset is counted from the first tensor
     old: GgufTensor
-    part: Part | None  # what stays of it; None where all of its bytes do
+    part: gguf_parts.Part | None  # what stays of it; None where all of its bytes do
 
 
 class _Work(NamedTuple):
@@ -216,7 +189,6 @@ class _Work(NamedTuple):
     tensors: tuple[_Moved, ...]
     changed: frozenset[str]  # keys whose values differ from the original's
     num_bytes: int  # size of the new file
-    alignment: int
     report: CutReport
 
 
@@ -226,7 +198,7 @@ def _prepare(
     plan: CutPlan,
     model: str,
     sha256: str | None,
-    healed: HealedCut | None,
+    healed: gguf_parts.HealedCut | None,
     copy: Copy | None,
 ) -> _Work:
     """Everything there is to know before the first byte is written."""
@@ -241,22 +213,48 @@ def _prepare(
             continue
         name = tensor.name if block is None else f"blk.{stay[block[0]]}.{block[1]}"
         if copy and tensor == copy.kept:
-            name = EMBEDDINGS
+            name = gguf_format.EMBEDDINGS
         new, part = _smaller(tensor, plan)
-        if healed and block and block[1] == LAST and block[0] in healed.matrices:
-            new, part = with_matrix(tensor, *healed.matrices[block[0]])
+        if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
+            new, part = gguf_parts.replace_matrix(tensor, *healed.matrices[block[0]])
         elif part is None and tensor.name in _PER_LAYER:
             new, part = _sliced(tensor, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
         offset += new.num_bytes + -new.num_bytes % head.alignment
-    report = _report(file, head, plan, kept, copy)
+    left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
+    rounded = [moved for moved in kept if isinstance(moved.part, gguf_parts.Requantised | gguf_parts.FromCheckpoint)]
+    remark = gguf_parts.describe_requantised((moved.old.kind, moved.new.kind) for moved in rounded)
+    total = sum(math.prod(moved.new.shape) for moved in kept)
+    report = CutReport(
+        plan=plan,
+        source=file,
+        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
+        bytes_after=sum(moved.new.num_bytes for moved in kept),
+        parameters_before=head.num_parameters - left_out["parameters"],
+        parameters_after=total,
+        tensors_before=len(head.tensors),
+        tensors_after=len(kept),
+        shards=(file.name,),
+        warnings=(remark,) if remark else (),
+        copy=gguf_format.describe_copy(left_out) if copy else "",
+    )
     if head.metadata.get("general.parameter_count") == head.num_parameters:
-        changes["general.parameter_count"] = report.parameters_after
+        changes["general.parameter_count"] = total
     if "general.size_label" in head.metadata:  # as llama.cpp's converter writes it, such as 1.5B; none for experts
-        total = report.parameters_after
         has_experts = f"{head.architecture}.expert_count" in head.metadata
         changes["general.size_label"] = None if has_experts else str(gguf.size_label(total, total, 0, 0))
-    added = _record(plan, head, model, sha256, healed.healing if healed else ())
+    healing = {"healing": healed.healing} if healed else {}
+    added: dict[str, tuple[int, Any]] = {
+        "layercut.version": (gguf_format.STRING, __version__),
+        "layercut.parent": (gguf_format.STRING, Path(model).name if Path(model).is_file() else model),
+        "layercut.parent_layers": (_UINT32, plan.num_layers),
+        "layercut.removed": (_INT32, plan.removed),
+        gguf_format.PLAN: (gguf_format.STRING, json.dumps(plan.to_dict() | healing, ensure_ascii=False)),
+    }
+    if sha256 is not None:
+        added["layercut.parent_sha256"] = (gguf_format.STRING, sha256)
+    if earlier := recorded_plans(head):
+        added[gguf_format.EARLIER] = (gguf_format.STRING, json.dumps(earlier, ensure_ascii=False))
     dropped = {key for key in head.fields if key.startswith("layercut.") or changes.get(key, "") is None}
     entries = [
         _entry(key, field.kind, changes[key]) if key in changes else field.raw
@@ -264,92 +262,46 @@ def _prepare(
         if key not in dropped
     ]
     entries += [_entry(key, kind, value) for key, (kind, value) in added.items()]
-    header = b"".join(
-        (
-            MAGIC,
-            struct.pack("<IQQ", head.version, len(kept), len(entries)),
-            *entries,
-            *(
-                _string(new.name)
-                + struct.pack(f"<I{len(new.shape)}QIQ", len(new.shape), *new.shape, new.kind, new.offset)
-                for new, _, _ in kept
-            ),
-        )
-    )
+    listed = [
+        _string(new.name) + struct.pack(f"<I{len(new.shape)}QIQ", len(new.shape), *new.shape, new.kind, new.offset)
+        for new, _, _ in kept
+    ]
+    start = gguf_format.MAGIC + struct.pack("<IQQ", head.version, len(kept), len(entries))
+    header = b"".join((start, *entries, *listed))
     header += bytes(-len(header) % head.alignment)
-    changed = frozenset({*changes, *added})
-    return _Work(header, tuple(kept), changed, len(header) + offset, head.alignment, report)
+    return _Work(header, tuple(kept), frozenset({*changes, *added}), len(header) + offset, report)
 
 
 def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """Keys of the metadata that change, with the new values. Raises as ``cut_metadata`` and ``check_channels``."""
     if plan.channels is not None:
-        check_channels(head, plan.channels)
-    changes = thin_metadata(head, plan.channels, cut_metadata(head, plan))
-    return changes | (trimmed_metadata(head, plan.vocabulary) if plan.vocabulary else {})
+        gguf_parts.check_channels(head, plan.channels)
+    changes = gguf_parts.thin_metadata(head, plan.channels, cut_metadata(head, plan))
+    return changes | (gguf_parts.trim_metadata(head, plan.vocabulary) if plan.vocabulary else {})
 
 
-def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, Part | None]:
+def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part | None]:
     """A tensor without the channels or tokens that a plan removes, and where its bytes come from."""
-    new, part = trimmed(tensor, plan.vocabulary)
-    return thinned(tensor, plan.channels) if part is None else (new, part)
+    new, part = gguf_parts.trim_tensor(tensor, plan.vocabulary)
+    return gguf_parts.thin_tensor(tensor, plan.channels) if part is None else (new, part)
 
 
-def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, Part]:
+def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part]:
     """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
     Raises CheckpointError: it is of another size than the metadata say, or its blocks span layers.
     """
     axis = _PER_LAYER[tensor.name]
     inner, outer = math.prod(tensor.shape[:axis]), math.prod(tensor.shape[axis + 1 :])
     per_layer, rest = divmod(tensor.num_bytes, outer * plan.num_layers)
-    if tensor.shape[axis] != width * plan.num_layers or rest or (inner * width) % block_sizes(tensor.kind)[0]:
+    block, _ = gguf_format.block_sizes(tensor.kind)
+    if tensor.shape[axis] != width * plan.num_layers or rest or (inner * width) % block:
         raise CheckpointError(
             f"{tensor.name} has the shape {list(tensor.shape)}, which does not hold {_WIDTH} = {width} values in "
             f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
         )
     shape = (*tensor.shape[:axis], width * len(plan.kept), *tensor.shape[axis + 1 :])
-    ranges = tuple((old * per_layer, (old + 1) * per_layer) for old in plan.kept)
     new = tensor._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept))
-    return new, Slices(outer, per_layer * plan.num_layers, ranges)
-
-
-def _report(file: Path, head: GgufHead, plan: CutPlan, kept: list[_Moved], copy: Copy | None) -> CutReport:
-    left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
-    rounded = [moved for moved in kept if isinstance(moved.part, Requantised | FromCheckpoint)]
-    said = requantised((moved.old.kind, moved.new.kind) for moved in rounded)
-    return CutReport(
-        plan=plan,
-        source=file,
-        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
-        bytes_after=sum(moved.new.num_bytes for moved in kept),
-        parameters_before=head.num_parameters - left_out["parameters"],
-        parameters_after=sum(math.prod(moved.new.shape) for moved in kept),
-        tensors_before=len(head.tensors),
-        tensors_after=len(kept),
-        shards=(file.name,),
-        warnings=(said,) if said else (),
-        copy=describe_copy(left_out) if copy else "",
-    )
-
-
-def _record(
-    plan: CutPlan, head: GgufHead, model: str, sha256: str | None, healing: Sequence[Any]
-) -> dict[str, tuple[int, Any]]:
-    """Keys that say what was cut, with types: the parent, its layers, the plan with what healed it, and those of
-    earlier cuts.
-    """
-    record: dict[str, tuple[int, Any]] = {
-        "layercut.version": (STRING, __version__),
-        "layercut.parent": (STRING, Path(model).name if Path(model).is_file() else model),
-        "layercut.parent_layers": (_UINT32, plan.num_layers),
-        "layercut.removed": (_INT32, plan.removed),
-        PLAN: (STRING, json.dumps(plan.to_dict() | ({"healing": healing} if healing else {}), ensure_ascii=False)),
-    }
-    if sha256 is not None:
-        record["layercut.parent_sha256"] = (STRING, sha256)
-    if earlier := recorded_plans(head):
-        record[EARLIER] = (STRING, json.dumps(earlier, ensure_ascii=False))
-    return record
+    return new, gguf_parts.Taken(outer, plan.num_layers, per_layer, plan.kept)
 
 
 def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
@@ -376,29 +328,19 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
     """A key with its value, as it stands in the file; a tuple is an array of that kind."""
 
     def pack(item: Any) -> bytes:
-        return _string(item) if kind == STRING else struct.pack(SCALARS[kind], item)
+        return _string(item) if kind == gguf_format.STRING else struct.pack(gguf_format.SCALARS[kind], item)
 
     if isinstance(value, tuple):
-        return _string(key) + struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(map(pack, value))
+        return _string(key) + struct.pack("<IIQ", gguf_format.ARRAY, kind, len(value)) + b"".join(map(pack, value))
     return _string(key) + struct.pack("<I", kind) + pack(value)
 
 
-def _write(work: _Work, file: Path, part: Path) -> None:
-    with file.open("rb") as source, part.open("wb", buffering=0) as target:
-        target.write(work.header)
-        for moved in work.tensors:
-            target.writelines(_chunks(source, moved))
-            target.write(bytes(-moved.new.num_bytes % work.alignment))
-        os.fsync(target.fileno())
-
-
-def _check_written(work: _Work, file: Path, part: Path) -> None:
+def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
     """Read the new file again and compare it with what it was cut from, byte for byte.
     Raises VerificationError: a name, shape, type, key or byte is not what it should be.
     """
-    old, new = read_gguf_head(file), read_gguf_head(part)
-    wanted = [moved.new[:3] for moved in work.tensors]
-    written = [tensor[:3] for tensor in new.tensors]
+    new = read_gguf_head(part)
+    wanted, written = [moved.new[:3] for moved in work.tensors], [tensor[:3] for tensor in new.tensors]
     if written != wanted:
         differs = next(pair for pair in itertools.zip_longest(written, wanted) if pair[0] != pair[1])
         raise VerificationError(f"{part} holds the tensor {differs[0]}, and {differs[1]} was to be written.")
@@ -408,24 +350,22 @@ def _check_written(work: _Work, file: Path, part: Path) -> None:
     for key, field in new.fields.items():
         if key not in work.changed and field.raw != old.fields[key].raw:
             raise VerificationError(f"{part} has another value of {key} than {file}.")
-    with file.open("rb") as was, part.open("rb") as now:
+    with part.open("rb") as now:
         for moved, tensor in zip(work.tensors, new.tensors, strict=True):
             now.seek(tensor.offset)
-            if any(now.read(len(chunk)) != chunk for chunk in _chunks(was, moved)):
+            if any(now.read(len(chunk)) != chunk for chunk in _chunks(file, moved)):
                 raise VerificationError(f"{part} has other bytes in {tensor.name} than {file} in {moved.old.name}.")
 
 
-def _chunks(file: BinaryIO, moved: _Moved) -> Iterator[bytes]:
-    """The bytes of a tensor that stay, from the original file."""
-
-    def read(begin: int, size: int) -> bytes:
-        file.seek(moved.old.offset + begin)
-        return file.read(size)
-
+def _chunks(file: Path, moved: _Moved) -> Iterator[bytes]:
+    """The bytes of a tensor that are written, from the original file."""
     if moved.part is not None:
-        return moved.part.chunks(read)
-    size = moved.new.num_bytes
-    return (read(begin, min(CHUNK, size - begin)) for begin in range(0, size, CHUNK))
+        yield from moved.part.chunks(file, moved.old.offset)
+        return
+    with file.open("rb") as source:
+        source.seek(moved.old.offset)
+        for done in range(0, moved.new.num_bytes, CHUNK):
+            yield source.read(min(CHUNK, moved.new.num_bytes - done))
 
 
 def _unread(head: GgufHead) -> str | None:
@@ -440,23 +380,8 @@ def _unread(head: GgufHead) -> str | None:
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
-    import torch
-    from transformers import GgufConfig
-
-    from layercut.models.checks import refuse_incomplete
-    from layercut.models.quiet import quiet_transformers
-
-    loader: Any = type(model)
     with quiet_transformers():
-        loaded, info = loader.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-            attn_implementation=model.config._attn_implementation,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    refuse_incomplete(info, str(path))
+        attention = model.config._attn_implementation
+        loaded = load_gguf(type(model), path, attn_implementation=attention, local_files_only=True)
     cut: PreTrainedModel = loaded.eval().to(device=model.device, dtype=model.dtype)
     return cut

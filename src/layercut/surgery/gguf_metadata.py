@@ -1,9 +1,7 @@
-"""The metadata of a GGUF file for the layers that stay.
+"""The metadata of a GGUF file for the layers that stay; a plan that no file can express is refused.
 
-Pure functions on the head of a file. llama.cpp derives more from a layer's position than transformers does: the kind of
-a layer can follow from a period that the file need not name, and a scale from the number of layers. ``ARCHITECTURES``
-records that, from llama.cpp's ``load_hparams`` and ``load_tensors`` of 2025 and 2026. A plan that no file can express
-is refused.
+llama.cpp derives more from a layer's position than transformers does: its kind from a period that the file need not
+name, a scale from the number of layers. ``ARCHITECTURES`` records that, from its ``load_hparams`` and ``load_tensors``.
 """
 
 # Words: a block is a decoder layer, or one of the layers for multi-token prediction (NextN, MTP) behind them.
@@ -11,15 +9,12 @@ is refused.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
 
 from layercut.errors import CheckpointError, InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from layercut.models.gguf_file import GgufHead
-    from layercut.surgery.plan import CutPlan
+from layercut.models.gguf_file import GgufHead
+from layercut.surgery.plan import CutPlan
 
 WINDOW, WINDOWS = "attention.sliding_window", "attention.sliding_window_pattern"
 INTERVAL, RECURRENT = "full_attention_interval", "attention.recurrent_layers"
@@ -101,17 +96,24 @@ def new_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
 
 def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """The keys whose values change, with the new values: numbers, or tuples for arrays.
-
-    Raises:
-        InputError: the plan does not fit the file, or no file of this architecture can express it; names the key.
-        CheckpointError: the file counts other layers than it holds, or an array of one entry per layer is too short.
+    Raises InputError: the plan does not fit the file, or no file of this architecture can express it; names the key;
+    CheckpointError: the file counts other layers than it holds, or an array of one entry per layer is too short.
     """
     name = head.architecture
-    arch = ARCHITECTURES.get(name)
-    _check_blocks(head, plan)
+    # The file must count the layers of the plan, and hold what it counts.
+    if head.num_layers != plan.num_layers:
+        raise plan.unfit(f"but this file says {name}.block_count = {head.num_blocks}")
+    assert head.num_blocks is not None
+    held = {block[0] for tensor in head.tensors if (block := block_tensor(tensor.name))}
+    if missing := set(range(plan.num_layers)) - held:
+        raise CheckpointError(
+            f"the file has no tensor of blk.{min(missing)}; its {name}.block_count is {head.num_blocks}."
+        )
+    if max(held) >= head.num_blocks:
+        raise CheckpointError(f"the file holds blk.{max(held)}, but its {name}.block_count is {head.num_blocks}.")
     if not plan.removed:
         return {}
-    if arch is None:
+    if (arch := ARCHITECTURES.get(name)) is None:
         raise InputError(
             f"this GGUF file is of the architecture {name!r}, and layercut does not know by what llama.cpp tells its "
             f"layers apart; {_ELSEWHERE}."
@@ -124,35 +126,29 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     }
     _check_depth(name, arch, of, plan)
     _check_periods(name, arch, of, lists, plan)
-    _check_shared(name, of, lists, plan)
     _check_alike(name, arch, of, lists, head, plan)
-    new: dict[str, Any] = {f"{name}.block_count": len(new_blocks(head, plan))}
-    if "leading_dense_block_count" in of:
-        new[f"{name}.leading_dense_block_count"] = sum(old < of["leading_dense_block_count"] for old in plan.kept)
-    if of.get(SHARED):
-        new[f"{name}.{SHARED}"] = sum(old >= plan.num_layers - of[SHARED] for old in plan.kept)
     stay = new_blocks(head, plan)
+    new: dict[str, Any] = {f"{name}.block_count": len(stay)}
+    if (dense := f"{name}.leading_dense_block_count") in head.metadata:
+        new[dense] = sum(old < head.metadata[dense] for old in plan.kept)
+    if shared := of.get(SHARED):
+        # The last layers share: those with a window use the keys of the last layer but one that has its own, the
+        # others those of the last.
+        first = plan.num_layers - shared
+        own = [old for old in plan.kept if old < first]
+        if len(own) < len(plan.kept) and own[-2:] != [first - 2, first - 1]:
+            _refuse(
+                f"{name}.{SHARED} = {shared}",
+                f"makes layers {first} to {plan.num_layers - 1} use the keys and values of layers {first - 2} and "
+                f"{first - 1}",
+                "keep these two, or remove all layers that share",
+            )
+        new[f"{name}.{SHARED}"] = len(plan.kept) - len(own)
     for key, values in lists.items():
         if len(values) in (head.num_blocks, plan.num_layers) and key not in NOT_PER_LAYER:
             full_key = key if key in head.arrays else f"{name}.{key}"
             new[full_key] = tuple(values[old] for old in stay if old < len(values))
     return {key: value for key, value in new.items() if head.metadata.get(key, head.arrays.get(key)) != value}
-
-
-def _check_blocks(head: GgufHead, plan: CutPlan) -> None:
-    """Raise if the plan or the tensors are of another number of layers than the metadata count."""
-    if head.num_layers != plan.num_layers:
-        raise plan.unfit(f"but this file says {head.architecture}.block_count = {head.num_blocks}")
-    assert head.num_blocks is not None
-    held = {block[0] for tensor in head.tensors if (block := block_tensor(tensor.name))}
-    if missing := set(range(plan.num_layers)) - held:
-        raise CheckpointError(
-            f"the file has no tensor of blk.{min(missing)}; its {head.architecture}.block_count is {head.num_blocks}."
-        )
-    if max(held) >= head.num_blocks:
-        raise CheckpointError(
-            f"the file holds blk.{max(held)}, but its {head.architecture}.block_count is {head.num_blocks}."
-        )
 
 
 def _refuse(key: str, why: str, instead: str) -> NoReturn:
@@ -210,26 +206,6 @@ def _check_periods(
             )
 
 
-def _check_shared(name: str, of: Mapping[str, Any], lists: Mapping[str, Any], plan: CutPlan) -> None:
-    """Raise where a layer that uses the keys and values of another would find other ones.
-
-    The last layers share: those with a window use the keys of the last layer but one that has its own, the others those
-    of the last.
-    """
-    shared = of.get(SHARED) or 0
-    first = plan.num_layers - shared
-    if not shared or not any(old >= first for old in plan.kept):
-        return
-    own = [old for old in plan.kept if old < first]
-    if own[-2:] != [first - 2, first - 1]:
-        _refuse(
-            f"{name}.{SHARED} = {shared}",
-            f"makes layers {first} to {plan.num_layers - 1} use the keys and values of layers {first - 2} and "
-            f"{first - 1}",
-            "keep these two, or remove all layers that share",
-        )
-
-
 def _check_alike(
     name: str, arch: Architecture, of: Mapping[str, Any], lists: Mapping[str, Any], head: GgufHead, plan: CutPlan
 ) -> None:
@@ -239,8 +215,7 @@ def _check_alike(
         return
     kinds: list[set[str]] = [set() for _ in range(plan.num_layers)]
     for tensor in head.tensors:
-        block = block_tensor(tensor.name)
-        if block is not None and block[0] < plan.num_layers:
+        if (block := block_tensor(tensor.name)) and block[0] < plan.num_layers:
             kinds[block[0]].add(block[1])
     other = next((layer for layer, kind in enumerate(kinds) if kind != kinds[0]), None)
     if other is not None:

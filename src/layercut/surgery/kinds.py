@@ -1,8 +1,7 @@
 """Comparison of every layer that stays before and after a cut, on layouts of both models without memory.
 
-A layer is its modules, the shapes of their weights, and their plain attributes: numbers, words and flags, such as the
-size of a window or whether experts are used. Some attributes hold a position (``layer_idx``); they follow the layer.
-Any other difference means that the layer would compute something else, and the plan is refused.
+A layer is its modules, the shapes of their weights, and plain attributes, such as the size of a window. Those that
+hold a position follow the layer; any other difference means that it would compute something else: it is refused.
 """
 
 # Words: "old" indices count in the original model, "new" ones in the pruned model.
@@ -14,7 +13,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
@@ -50,7 +48,7 @@ class Setting(NamedTuple):
 class _Model(NamedTuple):
     structure: Structure
     layers: tuple[Attributes, ...]
-    rest: Attributes
+    rest: Attributes  # of what lies outside of the layers
 
 
 def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan) -> None:
@@ -100,42 +98,60 @@ class _Key:
 @lru_cache(maxsize=1024)
 def _settings(key: _Key, num_layers: int, removed: frozenset[int]) -> tuple[Setting, ...]:
     plan = CutPlan(num_layers=num_layers, removed=tuple(sorted(removed)))
-    before = _original(key)
+    before, positions = _original(key, num_layers)
+    if positions is None:
+        return _compared(before, _under(key, plan, before.structure), plan)
+    return tuple(
+        Setting(old, module, name, before.layers[new][module, name])
+        for new, old in enumerate(plan.kept)
+        if new != old
+        for module, name in positions
+    )
+
+
+@lru_cache(maxsize=16)
+def _original(key: _Key, num_layers: int) -> tuple[_Model, list[tuple[str, str]] | None]:
+    """A model, and the places of its positions where its layers are the same but for these, and nothing outside of them
+    changes with their number: then each takes on the positions of the layer whose place it takes.
+    """
+    before = _model(blueprint(key.config, key.model_class))
     first = before.layers[0]
     positions = [place for place in first if any(layer.get(place) != first[place] for layer in before.layers)]
-    is_alike = all(layer.keys() == first.keys() for layer in before.layers)
-    # Where layers are the same but for their positions, each takes on those of the layer whose place it takes.
-    if is_alike and all(name in POSITIONS for _, name in positions) and _rest_is_constant(key, num_layers):
-        return tuple(
-            Setting(old, module, name, before.layers[new][module, name])
-            for new, old in enumerate(plan.kept)
-            if new != old
-            for module, name in positions
-        )
-    return _compared(before, _under(key, plan), plan)
+    is_alike = all(layer.keys() == first.keys() for layer in before.layers) and num_layers > 1
+    if not is_alike or any(name not in POSITIONS for _, name in positions):
+        return before, None
+    shorter = _under(key, CutPlan(num_layers=num_layers, removed=(num_layers - 1,)), before.structure)
+    return before, None if _outside(before.rest, shorter.rest) else positions
 
 
 def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ...]:
-    layers = [_followed(before.layers[old], after.layers[new], plan, old, new) for new, old in enumerate(plan.kept)]
-    return (*chain.from_iterable(layers), *_outside(before.rest, after.rest))
+    """The positions that layers hold, as they are in the pruned model, and what changes outside of the layers.
+    Raises InputError: another difference.
+    """
+    settings = []
+    for new, old in enumerate(plan.kept):
+        old_layer, new_layer = before.layers[old], after.layers[new]
+        for place in sorted(old_layer.keys() | new_layer.keys(), key=lambda place: (place[1] != CLASS, place)):
+            (module, name), was, is_now = place, old_layer.get(place), new_layer.get(place)
+            if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
+                continue
+            # A list with an entry for every layer may be cut to those that stay.
+            of_all = was if isinstance(was, (list, tuple)) and len(was) == plan.num_layers else ()
+            of_kept = [of_all[layer] for layer in plan.kept] if of_all else []
+            if name not in POSITIONS | NEUTRAL and not (of_all and is_now in (of_kept, tuple(of_kept))):
+                what = f"{module}.{name}" if module else name
+                raise InputError(
+                    f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new} of "
+                    f"the pruned model; keep layers 0-{old}."
+                )
+            settings.append(Setting(old, module, name, is_now))
+    return (*settings, *_outside(before.rest, after.rest))
 
 
-@lru_cache(maxsize=16)
-def _original(key: _Key) -> _Model:
-    return _model(blueprint(key.config, key.model_class))
-
-
-@lru_cache(maxsize=16)
-def _rest_is_constant(key: _Key, num_layers: int) -> bool:
-    """True if nothing outside of the layers changes with their number."""
-    shorter = _under(key, CutPlan(num_layers=num_layers, removed=(num_layers - 1,))) if num_layers > 1 else None
-    return shorter is not None and not _outside(_original(key).rest, shorter.rest)
-
-
-def _under(key: _Key, plan: CutPlan) -> _Model:
+def _under(key: _Key, plan: CutPlan, structure: Structure) -> _Model:
     text = key.config.get_text_config(decoder=True).to_dict()
     try:
-        cut = with_text_fields(key.config, cut_config(text, plan, _original(key).structure))
+        cut = with_text_fields(key.config, cut_config(text, plan, structure))
     except CheckpointError as error:
         raise InputError(f"transformers accepts no such pruned model: {error}") from error
     return _model(blueprint(cut, key.model_class))
@@ -160,15 +176,14 @@ def attributes_of(layer: nn.Module) -> Attributes:
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
-    """Class, shapes of tensors, and plain attributes of one module."""
-    found = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
+    plain = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
     shapes = {
         f"{kind}{name}": tuple(value.shape)
         for kind, tensors in ((WEIGHT, module._parameters), (BUFFER, module._buffers))
         for name, value in tensors.items()
         if value is not None
     }
-    return {CLASS: type(module).__name__, **found, **shapes}
+    return {CLASS: type(module).__name__, **plain, **shapes}
 
 
 def _is_plain(value: Any) -> bool:
@@ -177,26 +192,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_is_plain(part) for pair in value.items() for part in pair)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _followed(before: Attributes, after: Attributes, plan: CutPlan, old: int, new: int) -> list[Setting]:
-    """The positions that one layer holds, as they are in the pruned model. Raises InputError: another difference."""
-    settings = []
-    for module, name in sorted(before.keys() | after.keys(), key=lambda place: (place[1] != CLASS, place)):
-        was, is_now = before.get((module, name)), after.get((module, name))
-        if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
-            continue
-        # A list with an entry for every layer may be cut to those that stay.
-        of_all = was if isinstance(was, (list, tuple)) and len(was) == plan.num_layers else ()
-        is_list_of_kept = of_all and is_now in ([of_all[at] for at in plan.kept], tuple(of_all[at] for at in plan.kept))
-        if name not in POSITIONS | NEUTRAL and not is_list_of_kept:
-            what = f"{module}.{name}" if module else name
-            raise InputError(
-                f"layer {old} would change: its {what} is {was!r} and would be {is_now!r} as layer {new} of "
-                f"the pruned model; keep layers 0-{old}."
-            )
-        settings.append(Setting(old, module, name, is_now))
-    return settings
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:

@@ -34,19 +34,23 @@ def read_slices(file: Path) -> tuple[range, ...]:
             f"{file} is no mergekit configuration of the merge method passthrough with slices; only such a one "
             "removes layers and changes nothing else."
         )
-    _only(config, ("merge_method", "slices", "dtype", "out_dtype"), file, "the file")
+
+    def refuse_more(part: dict[Any, Any], known: tuple[str, ...], where: str) -> None:
+        if more := ", ".join(sorted(str(key) for key in part if key not in known)):
+            raise InputError(f"{file}: {more} of {where} changes more than layers; only layers can be removed here.")
+
+    refuse_more(config, ("merge_method", "slices", "dtype", "out_dtype"), "the file")
     models, kept = set(), []
-    for one in config["slices"]:
-        sources = one.get("sources") if isinstance(one, dict) else None
-        source = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
+    for entry in config["slices"]:
+        sources = entry.get("sources") if isinstance(entry, dict) else None
+        source: Any = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
         ends = source.get("layer_range") if isinstance(source, dict) else None
         if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int and end >= 0 for end in ends)):
             raise InputError(
                 f"{file}: a slice needs one source with a layer_range of two numbers from 0, such as [0, 24]."
             )
-        assert isinstance(source, dict)
-        _only(one, ("sources",), file, "a slice")
-        _only(source, ("model", "layer_range"), file, "a source")
+        refuse_more(entry, ("sources",), "a slice")
+        refuse_more(source, ("model", "layer_range"), "a source")
         model = source.get("model")
         if not isinstance(model, str) or "+" in model:
             raise InputError(f"{file}: the model of a slice must be one name without an adapter (+), not {model!r}.")
@@ -57,11 +61,6 @@ def read_slices(file: Path) -> tuple[range, ...]:
     if any(not part for part in kept) or any(late.start < early.stop for early, late in pairwise(kept)):
         raise InputError(f"{file} repeats layers, or names them out of order; a plan only removes layers.")
     return tuple(kept)
-
-
-def _only(part: dict[Any, Any], known: tuple[str, ...], file: Path, where: str) -> None:
-    if more := ", ".join(sorted(str(key) for key in part if key not in known)):
-        raise InputError(f"{file}: {more} of {where} changes more than layers; only layers can be removed here.")
 
 
 def removed_by_slices(kept: tuple[range, ...], num_layers: int, file: str) -> tuple[int, ...]:
@@ -76,12 +75,9 @@ def to_mergekit(plan: CutPlan, model: str, dtype: str) -> str:
     """A plan as a configuration for ``mergekit-yaml``. Raises InputError: it removes MLP channels or tokens."""
     if plan.channels is not None or plan.vocabulary is not None:
         raise InputError("mergekit removes no MLP channels and no tokens; write such plans with layercut cut.")
-    stays = [layer for layer in range(plan.num_layers) if layer not in plan.removed]
-    starts = [layer for layer in stays if layer - 1 not in stays]
-    ends = [layer + 1 for layer in stays if layer + 1 not in stays]
-    slices = [
-        {"sources": [{"model": model, "layer_range": [start, end]}]} for start, end in zip(starts, ends, strict=True)
-    ]
+    starts = [layer for layer in plan.kept if layer - 1 not in plan.kept]
+    ends = [layer + 1 for layer in plan.kept if layer + 1 not in plan.kept]
+    slices = [{"sources": [{"model": model, "layer_range": [*pair]}]} for pair in zip(starts, ends, strict=True)]
     text: str = yaml.safe_dump(
         {"slices": slices, "merge_method": "passthrough", "dtype": dtype}, sort_keys=False, default_flow_style=None
     )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AliasPath, BaseModel, Field
 
@@ -21,17 +22,12 @@ from layercut.runs.atomic import write_json
 from layercut.runs.environment import hide_home
 from layercut.runs.json_text import check_fields
 from layercut.runs.settings import read_json
-from layercut.surgery.channels import Channels
-from layercut.surgery.vocabulary import Vocabulary
+from layercut.surgery.channels import Channels, Vocabulary
 from layercut.text import Printed, format_layers, label_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000  # no model has as many. A plan or a layer list beyond is a mistake, and would fill the memory.
 TIE = "tie"  # the word in plans for an output head that is a copy of the embeddings
-HEAD_COPY = "the output head, a copy of the embeddings"
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -76,10 +72,9 @@ class CutPlan(Printed):
                     f"layer {index} is not in {self.model or 'the model'}, which has {self.num_layers} decoder layers "
                     f"(0-{last}, counted in the original model)."
                 )
-        doubled = sorted(layer for layer, times in Counter(self.removed).items() if times > 1)
-        if doubled:
+        if doubled := [layer for layer, times in Counter(self.removed).items() if times > 1]:
             raise InputError(
-                f"layer {doubled[0]} is named more than once in the layers to remove; name each layer once."
+                f"layer {min(doubled)} is named more than once in the layers to remove; name each layer once."
             )
         if len(self.removed) >= self.num_layers:
             raise InputError(f"all {self.num_layers} decoder layers would be removed; keep at least one.")
@@ -89,8 +84,8 @@ class CutPlan(Printed):
     @property
     def kept(self) -> tuple[int, ...]:
         """The layers that stay, ascending."""
-        gone = set(self.removed)
-        return tuple(i for i in range(self.num_layers) if i not in gone)
+        removed = set(self.removed)
+        return tuple(i for i in range(self.num_layers) if i not in removed)
 
     @property
     def is_uncut(self) -> bool:
@@ -133,9 +128,7 @@ class CutPlan(Printed):
         share = 100 * len(self.removed) / self.num_layers
         listed = ", ".join(str(i) for i in sorted(self.removed))
         layers = f"{len(self.removed)} of {self.num_layers} decoder layers ({share:.1f} %): {listed}"
-        parts = ([layers] if self.removed else []) + ([self.channels.describe()] if self.channels else [])
-        parts += ([self.vocabulary.describe()] if self.vocabulary else []) + ([HEAD_COPY] if self.tied else [])
-        text = f"removes {'; and '.join(parts)}"
+        text = f"removes {'; and '.join(list_removed(self, layers))}"
         return f"{text}; {origin}" if origin else text
 
     def to_dict(self) -> dict[str, Any]:
@@ -230,6 +223,13 @@ class _PlanFile(_Cut):
     healing: list[dict[str, Any]] = []
 
 
+def list_removed(plan: CutPlan, layers: str) -> list[str]:
+    """What a plan removes, in words; ``layers`` are those for the layers."""
+    parts = [layers] if plan.removed else []
+    parts += [unit.describe() for unit in (plan.channels, plan.vocabulary) if unit]
+    return parts + (["the output head, a copy of the embeddings"] if plan.tied else [])
+
+
 def origin_of(plan: Mapping[str, Any]) -> str:
     """The special origin of a plan or its model (``CutPlan.to_dict``), in words; empty where nothing is.
 
@@ -238,13 +238,24 @@ def origin_of(plan: Mapping[str, Any]) -> str:
     >>> origin_of({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
     'a pruned checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
     """
-    parts = []
-    if steps := plan.get("earlier"):
-        kind = "pruned" if any(step["removed"] or step.get("mlp") or step.get("tokens") for step in steps) else "healed"
-        parts.append(f"a {kind} checkpoint ({_named(steps[0])}{', then'.join(_step_words(step) for step in steps)})")
+
+    def name_of(model: Mapping[str, Any]) -> str:
+        return hide_home(str(model.get("model") or "a model without a name"))
+
+    parts, cuts = [], []
+    for step in plan.get("earlier") or ():
+        removed, healed = step["removed"], step.get("healed")
+        lost = [f"{len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}"] if removed else []
+        lost += [f"{100 * step['mlp']:.1f} % of the MLP channels"] if step.get("mlp") else []
+        lost += [f"{100 * step['tokens']:.1f} % of the tokens"] if step.get("tokens") else []
+        text = f" without {' and '.join(lost)}" if lost else ""
+        cuts.append(f"{text}, healed by {', '.join(healed)}" if healed else text)
+    if cuts:
+        kind = "pruned" if any(cut.startswith(" without") for cut in cuts) else "healed"
+        parts.append(f"a {kind} checkpoint ({name_of(plan['earlier'][0])}{', then'.join(cuts)})")
     if other := plan.get("chosen_on"):
         known = f" ({other['model_hash']})" if other.get("model_hash") else ""
-        parts.append(f"layers chosen on another model, {_named(other)}{known}")
+        parts.append(f"layers chosen on another model, {name_of(other)}{known}")
     return "; ".join(parts)
 
 
@@ -270,19 +281,17 @@ def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
     start = next((at for at, step in enumerate(steps[:-1]) if model_hash and step.get("model_hash") == model_hash), -1)
     if start < 0:
         return None
-    num_layers = steps[start]["num_layers"]
-    removed = removed_by([(step["num_layers"], step["removed"]) for step in steps[start:]], num_layers)
-    healed = tuple(method for step in steps[start:] for method in step.get("healed", ()))
-    left = 1.0
-    for step in steps[start:]:
-        left *= 1 - mlp_share(step)
+    steps, num_layers = steps[start:], steps[start]["num_layers"]
+    removed = removed_by([(step["num_layers"], step["removed"]) for step in steps], num_layers)
+    healed = tuple(method for step in steps for method in step.get("healed", ()))
+    left = math.prod(1 - mlp_share(step) for step in steps)
     return None if removed is None else Loss(num_layers, removed, healed, 1 - left)
 
 
 def mlp_share(plan: Mapping[str, Any]) -> float:
     """Share of the MLP channels that a plan (``CutPlan.to_dict``) or one of its earlier cuts removes."""
-    found = plan.get("channels")
-    return 1 - found["num_kept"] / found["width"] if found else float(plan.get("mlp") or 0.0)
+    channels = plan.get("channels")
+    return 1 - channels["num_kept"] / channels["width"] if channels else float(plan.get("mlp") or 0.0)
 
 
 def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
@@ -296,23 +305,9 @@ def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tu
     for depth, layers in cuts:
         if depth != len(left) or max(layers, default=0) >= depth:
             return None
-        gone = tuple(left[layer] for layer in layers)
-        left, removed = [layer for layer in left if layer not in gone], removed + gone
+        removed += tuple(left[layer] for layer in layers)
+        left = [layer for layer in left if layer not in removed]
     return removed
-
-
-def _named(model: Mapping[str, Any]) -> str:
-    return hide_home(str(model.get("model") or "a model without a name"))
-
-
-def _step_words(step: Mapping[str, Any]) -> str:
-    """The layers of one cut and the healing after it, in words."""
-    removed, healed = step["removed"], step.get("healed")
-    parts = [f"{len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}"] if removed else []
-    parts += [f"{100 * step['mlp']:.1f} % of the MLP channels"] if step.get("mlp") else []
-    parts += [f"{100 * step['tokens']:.1f} % of the tokens"] if step.get("tokens") else []
-    text = f" without {' and '.join(parts)}" if parts else ""
-    return f"{text}, healed by {', '.join(healed)}" if healed else text
 
 
 def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutPlan:
@@ -321,8 +316,7 @@ def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutP
     >>> as_plan("24-26", 30).removed, as_plan([3, 1], 30).removed, as_plan(None, 30).is_uncut
     ((24, 25, 26), (3, 1), True)
 
-    Raises:
-        InputError: no such layers, or a plan for another number of them.
+    Raises InputError: no such layers, or a plan for another number of them.
     """
     if isinstance(plan, CutPlan):
         return plan
@@ -338,8 +332,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """
     layers: list[int] = []
     for part in text.replace(" ", "").split(","):
-        match = _RANGE.fullmatch(part)
-        if not match:
+        if not (match := _RANGE.fullmatch(part)):
             raise InputError(
                 f"{part or text!r:.60} is not a layer list; write numbers and inclusive ranges, such as 3,8,21-24."
             )

@@ -1,12 +1,8 @@
-"""Quantised checkpoints: what names modules by their layer follows the layers that stay.
+"""Quantised checkpoints: what names modules by their layer, in the config or a file beside it, follows the cut.
 
-Such a checkpoint says in its config, or in a file beside it, which modules are quantised, and how: by names
-(``modules_to_not_convert``, ``ignore``), wildcards (ModelOpt's ``exclude_modules``) or regular expressions
-(compressed-tensors' ``targets``, GPTQ's ``dynamic``). Tensors are copied by bytes, whatever their format.
-
-An entry is right if it names the same modules as before, under their new names. That is what is checked, against the
-modules in the weight files. An entry stays if it is right unchanged; else its layer number is replaced; else it becomes
-the names themselves.
+By names (``modules_to_not_convert``), wildcards (ModelOpt's ``exclude_modules``) or regular expressions
+(compressed-tensors' ``targets``, GPTQ's ``dynamic``). An entry is right if it names the same modules of the files
+as before. It stays if it is right unchanged; else its layer number is replaced; else it becomes the names themselves.
 """
 
 from __future__ import annotations
@@ -16,14 +12,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.errors import InputError
-from layercut.models.weights import read_object
-
-if TYPE_CHECKING:
-    from layercut.models.weights import TensorSpan
-    from layercut.surgery.plan import CutPlan
+from layercut.models.weights import TensorSpan, read_object
+from layercut.surgery.plan import CutPlan
 
 FIELDS = ("compression_config", "quantization", "quantization_config")  # fields of config.json that name modules
 FILES = ("hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json")
@@ -51,53 +44,42 @@ class Modules:
         """Names of the lists of decoder layers, such as ``model.layers``."""
         self._others = frozenset(filter(None, map(_stack_of, before))) - self.stacks
 
-    def stays(self, name: str) -> str | None:
-        """The name that a module is written by; None if its layer is removed. Other text comes back unchanged.
+    def renumbered(self, text: str, *, is_name: bool) -> str | None:
+        """A name, or a regular expression or wildcard, with its layer numbers replaced; None if one of them is removed.
 
-        The name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
+        A name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
         """
-        for stack in {one.rpartition(".")[2] for one in self.stacks}:
-            match = re.search(rf"(?:^|\.){re.escape(stack)}\.(\d+)(?=\.|$)", name)
-            if match is None or not self._is_decoder(name[: match.start(1) - 1]):
-                continue
-            number = int(match[1])
-            if number < self.num_layers and number not in self._new_number:
-                return None
-            new = self._new_number.get(number, number - self.num_layers + len(self._new_number))
-            return f"{name[: match.start(1)]}{new}{name[match.end(1) :]}"
-        return name
-
-    def _is_decoder(self, head: str) -> bool:
-        """True if ``head`` names the decoder's list of layers, and not that of a vision tower."""
-        pairs = [(f".{stack}", f".{head}") for stack in self.stacks]
-        return head not in self._others and any(one.endswith(other) or other.endswith(one) for one, other in pairs)
-
-    def with_numbers(self, pattern: str) -> str | None:
-        """A regular expression or wildcard with its layer numbers replaced; None if one of them is removed."""
-        stacks = "|".join(sorted({re.escape(one.rpartition(".")[2]) for one in self.stacks}))
-        gone = False
+        stacks = "|".join(sorted({re.escape(path.rpartition(".")[2]) for path in self.stacks}))
+        is_removed = False
 
         def replace(match: re.Match[str]) -> str:
-            nonlocal gone
-            number = int(match[2])
-            gone = gone or (number < self.num_layers and number not in self._new_number)
-            return match[1] + str(self._new_number.get(number, number))
+            nonlocal is_removed
+            number, head = int(match[2]), text[: match.start(2) - 1]
+            # A name must be that of the decoder's list of layers, and not that of a vision tower.
+            ends = [(f".{path}", f".{head}") for path in self.stacks]
+            is_decoder = any(path.endswith(other) or other.endswith(path) for path, other in ends)
+            if is_name and (head in self._others or not is_decoder):
+                return match[0]
+            is_removed = is_removed or (number < self.num_layers and number not in self._new_number)
+            behind = number - self.num_layers + len(self._new_number) if is_name else number
+            return match[1] + str(self._new_number.get(number, behind))
 
-        new = re.sub(rf"(\b(?:{stacks})\\?\.)(\d+)(?!\d)", replace, pattern) if stacks else pattern
-        return None if gone else new
+        pattern = rf"((?:^|\.)(?:{stacks})\.)(\d+)(?=\.|$)" if is_name else rf"(\b(?:{stacks})\\?\.)(\d+)(?!\d)"
+        new = re.sub(pattern, replace, text) if stacks else text
+        return None if is_removed else new
 
 
 def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: CutPlan) -> Modules:
     """The modules of a checkpoint, from its tensors before and after the cut."""
     new = {(piece.file, piece.offset, piece.entry): piece.name for piece in after}
-    old = list(before)
-    keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in old}
-    return Modules((piece.name for piece in old), {n: new[key] for n, key in keys.items() if key in new}, plan)
+    keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in before}
+    return Modules(keys, {name: new[key] for name, key in keys.items() if key in new}, plan)
 
 
 def is_quantized(config: Mapping[str, Any]) -> bool:
     """True if a config speaks of quantised weights."""
-    return any(isinstance(one, dict) and any(one.get(field) for field in FIELDS) for one in (config, *config.values()))
+    parts = [part for part in (config, *config.values()) if isinstance(part, dict)]
+    return any(part.get(field) for part in parts for field in FIELDS)
 
 
 def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Modules) -> dict[str, Any]:
@@ -131,7 +113,7 @@ def follow_files(source: Path, modules: Modules) -> dict[str, str]:
 def follow(value: Any, modules: Modules, where: str) -> Any:
     """One such field: strings in lists and keys of dictionaries name modules, wherever they stand."""
     if isinstance(value, str):
-        return (modules.stays(value) or value) if _PLAIN_NAME.fullmatch(value) else value
+        return (modules.renumbered(value, is_name=True) or value) if _PLAIN_NAME.fullmatch(value) else value
     if isinstance(value, list):
         if len(value) == modules.num_layers and all(isinstance(item, int | float) for item in value):
             raise InputError(
@@ -158,7 +140,7 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
     sign = next((sign for sign in _SIGNS if entry.startswith(sign)), "")
     body = entry.removeprefix(sign)
     if not sign and not _META.search(body):
-        kept = modules.stays(body)
+        kept = modules.renumbered(body, is_name=True)
         return [] if kept is None else [kept]
     try:
         matches = _matcher(body, sign)
@@ -171,7 +153,7 @@ def _names(entry: str, modules: Modules, where: str, *, is_key: bool = False) ->
             "are not known; mend it."
         ) from error
     wanted = {modules.renamed[name] for name in named & modules.renamed.keys()}
-    numbered = modules.with_numbers(body)
+    numbered = modules.renumbered(body, is_name=False)
     if not wanted and (named or numbered is None):
         return []  # all that it named is removed
     # What names no module of the weight files may name one that an engine fuses; the numbers are those of layers still.

@@ -1,13 +1,12 @@
-"""Remove decoder layers and MLP channels from a model in memory, permanently.
+"""Remove decoder layers and MLP channels from a model in memory, permanently or for a while.
 
-The stack is sliced, never patched: what stays is renumbered (``layer_idx``) and the config says what is there, so that
-the KV cache, masks and rotary embeddings see an ordinary shorter model. An identity module in the place of a layer
-looks simpler and is wrong: with layer 0 skipped that way, cached generation of left-padded batches gives other text,
-because the cache reads its length from layer 0, which then never gets keys (shown in tests/invariants).
+The stack is sliced, what stays is renumbered, and the config says what is there. An identity module in the place of
+layer 0 looks simpler and is wrong: the cache reads its length from layer 0, which then never gets keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,20 +17,16 @@ from torch import nn
 
 from layercut.errors import InputError
 from layercut.models.structure import language_configs, structure_in, text_config_of
+from layercut.surgery.channels import Vocabulary
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import Setting, settings_under
-from layercut.surgery.plan import as_plan
+from layercut.surgery.plan import CutPlan, as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
 from layercut.surgery.slots import taken, zeroed
 from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from transformers import PreTrainedModel
-
-    from layercut.surgery.plan import CutPlan
-    from layercut.surgery.vocabulary import Vocabulary
 
 
 ACTIVE = "_layercut_bypass"  # attribute of a model that is under a bypass: the plan
@@ -54,8 +49,7 @@ def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -
 
     The plan may be given as layers: ``remove_layers(model, "24-26")``.
 
-    Raises:
-        InputError: the plan does not fit the model, or a bypass is active on it.
+    Raises InputError: the plan does not fit the model, or a bypass is active on it.
     """
     apply_plan(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
     _thinned.pop(model, None)
@@ -137,6 +131,12 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     return old, thin_config(new, plan.channels), settings
 
 
+def swap_parameter(undo: ExitStack, module: nn.Module, name: str, new: nn.Parameter) -> None:
+    """Give a module another parameter, and note how to get the old one back."""
+    undo.callback(module._parameters.__setitem__, name, module._parameters[name])
+    module._parameters[name] = new
+
+
 def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan) -> None:
     """Give the layers that stay the part of each tensor whose channels stay; what was cut before is taken again."""
     assert plan.channels is not None
@@ -154,22 +154,20 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
                 data = taken(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
                 thin = nn.Parameter(data, requires_grad=before.requires_grad)
                 held[key] = (before, before._version, thin)
-            undo.callback(module._parameters.__setitem__, slot.tensor, before)
-            module._parameters[slot.tensor] = thin
+            swap_parameter(undo, module, slot.tensor, thin)
 
 
 def _trim(undo: ExitStack, model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     """Give the embeddings and the output head the rows of the tokens that stay, and the config their number."""
     rows, new = torch.tensor(vocabulary.kept), dict[int, nn.Parameter]()
     tables: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
-    for module in [table for table in tables if table is not None]:
-        for name, before in [(name, one) for name, one in module._parameters.items() if one is not None]:
+    for module in filter(None, tables):
+        for name, before in [*module.named_parameters(recurse=False, remove_duplicate=False)]:
             if before.shape[0] != vocabulary.size:
                 raise InputError(f"the model has {before.shape[0]:,} rows of tokens, and the plan {vocabulary.size:,}.")
             if id(before) not in new:  # a tied head has the very tensor of the embeddings
                 new[id(before)] = nn.Parameter(before.detach()[rows.to(before.device)], before.requires_grad)
-            undo.callback(module._parameters.__setitem__, name, before)
-            module._parameters[name] = new[id(before)]
+            swap_parameter(undo, module, name, new[id(before)])
         for size in ("num_embeddings", "out_features"):
             if hasattr(module, size):
                 _set(undo, module, size, len(rows))
@@ -187,16 +185,15 @@ def _owners(model: nn.Module) -> dict[int, str]:
 
 def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
     """Set or delete an attribute and note how to get the old one back, the very same object."""
-    before = getattr(owner, name, _MISSING)
-    undo.callback(_put, owner, name, before)
-    _put(owner, name, value)
 
+    def put(value: Any) -> None:
+        if value is not _MISSING:
+            setattr(owner, name, value)
+        elif hasattr(owner, name):
+            delattr(owner, name)
 
-def _put(owner: Any, name: str, value: Any) -> None:
-    if value is not _MISSING:
-        setattr(owner, name, value)
-    elif hasattr(owner, name):
-        delattr(owner, name)
+    undo.callback(put, getattr(owner, name, _MISSING))
+    put(value)
 
 
 @contextmanager
@@ -212,11 +209,9 @@ def masked(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
             gone = sorted(set(range(channels.mlps[layer] * channels.width)) - set(kept))
             for slot in mlp_width_in(model).readers(layer):
                 module = layers[layer].get_submodule(slot.module)
-                before = module._parameters[slot.tensor]
-                assert before is not None
-                undo.callback(module._parameters.__setitem__, slot.tensor, before)
-                zeros = zeroed(before.detach(), slot.dim, slot.entries(gone, channels.width))
-                module._parameters[slot.tensor] = nn.Parameter(zeros, requires_grad=False)
+                whole: nn.Parameter = getattr(module, slot.tensor)
+                zeros = zeroed(whole.detach(), slot.dim, slot.entries(gone, channels.width))
+                swap_parameter(undo, module, slot.tensor, nn.Parameter(zeros, requires_grad=False))
         yield model
 
 
@@ -233,8 +228,7 @@ def bypass(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> Itera
     Inside the block, do not move the model to another device or switch it between training and evaluation: the layers
     that are out would not follow. A model holds one bypass at a time, for all threads.
 
-    Raises:
-        InputError: the plan does not fit the model, or a bypass is active on it already.
+    Raises InputError: the plan does not fit the model, or a bypass is active on it already.
     """
     with apply_plan(model, plan):
         setattr(model, ACTIVE, plan)

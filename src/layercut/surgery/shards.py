@@ -1,52 +1,36 @@
-"""The weight files of a pruned checkpoint: byte ranges of other safetensors files, in constant memory.
-
-No tensor is decoded: a header is written first, then the bytes are copied. So every dtype works, fp8 and packed
-integers too. ``safetensors.torch.save_file`` would hold a whole file in memory, and takes twice as long.
-"""
+"""The weight files of a pruned checkpoint: byte ranges of other safetensors files of any dtype, in constant memory."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.structure import Structure, stored_as
-from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
-from layercut.surgery.channels import Channels
+from layercut.models.weights import (
+    DTYPE_BITS,
+    INDEX_FILE,
+    SINGLE_FILE,
+    TensorSpan,
+    read_object,
+    samples_of,
+    stored_tensors,
+)
+from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import stored_slots
-from layercut.surgery.vocabulary import Vocabulary
 from layercut.surgery.width import mlp_width_of
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """One safetensors file to be written."""
 
     name: str
     pieces: tuple[TensorSpan, ...]
     metadata: Mapping[str, str]
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the tensors, without the header."""
-        return sum(piece.entry.num_bytes for piece in self.pieces)
-
-    def header(self) -> bytes:
-        """Length and header as they are at the start of the file, padded so that the tensors begin at 8 bytes."""
-        content: dict[str, Any] = {"__metadata__": dict(self.metadata)}
-        begin = 0
-        for piece in self.pieces:
-            end = begin + piece.entry.num_bytes
-            shape = list(piece.entry.shape)
-            content[piece.name] = {"dtype": piece.entry.dtype, "shape": shape, "data_offsets": [begin, end]}
-            begin = end
-        raw = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-        raw += b" " * (-len(raw) % 8)
-        return len(raw).to_bytes(8, "little") + raw
 
 
 def renamed_tensors(
@@ -61,8 +45,7 @@ def renamed_tensors(
     new = {old: position for position, old in enumerate(plan.kept)}
     stay, seen = [], set()
     for piece in pieces:
-        match = structure.tensor_pattern.match(piece.name)
-        if match is None:
+        if (match := structure.tensor_pattern.match(piece.name)) is None:
             stay.append(piece)
             continue
         old = int(match[2])
@@ -75,8 +58,7 @@ def renamed_tensors(
         if old in new or old >= plan.num_layers:
             position = new.get(old, old - len(plan.removed))
             stay.append(piece._replace(name=f"{match[1]}{position}{match[3]}"))
-    missing = set(range(plan.num_layers)) - seen
-    if missing:
+    if missing := set(range(plan.num_layers)) - seen:
         raise CheckpointError(
             f"{source} has no weights of layer {min(missing)}; its config.json says {plan.num_layers} decoder layers."
         )
@@ -126,6 +108,27 @@ def trimmed_tensors(
     return trimmed
 
 
+def find_equal_head(
+    tensors: Iterable[TensorSpan], structure: Structure, config: Mapping[str, Any], name: str
+) -> TensorSpan | None:
+    """The head of a checkpoint, where it is stored and equals the embeddings bit by bit; None otherwise."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    by_parameter = {
+        parameter: by_name[stored] for stored, (parameter, _) in stored_as(config, name, [*by_name]).items()
+    }
+    embeddings, head = (by_parameter.get(parameter) for parameter in structure.embeddings or ("", ""))
+    if embeddings is None or head is None:
+        return None
+    if [*samples_of(embeddings)][1:] != [*samples_of(head)][1:]:  # all but the name
+        return None
+    return head if _equal_bytes(embeddings, head, head.file.stat().st_mtime_ns) else None
+
+
+@lru_cache(maxsize=4)
+def _equal_bytes(left: TensorSpan, right: TensorSpan, changed: int) -> bool:
+    return all(ours == theirs for ours, theirs in zip(left.chunks(), right.chunks(), strict=True))
+
+
 def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
 
@@ -157,14 +160,25 @@ def write_shards(shards: Sequence[Shard], folder: Path, num_parameters: int) -> 
 
     The files are not synced to disk one by one: that would cost more than the copying.
     """
+    total = 0
     for shard in shards:
+        content: dict[str, Any] = {"__metadata__": dict(shard.metadata)}
+        begin = 0
+        for piece in shard.pieces:
+            end = begin + piece.entry.num_bytes
+            shape = list(piece.entry.shape)
+            content[piece.name] = {"dtype": piece.entry.dtype, "shape": shape, "data_offsets": [begin, end]}
+            begin = end
+        raw = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        raw += b" " * (-len(raw) % 8)  # so that the tensors begin at 8 bytes
         with (folder / shard.name).open("wb") as target:
-            target.write(shard.header())
+            target.write(len(raw).to_bytes(8, "little") + raw)
             for piece in shard.pieces:
                 target.writelines(piece.chunks())
+        total += begin
     if len(shards) > 1:
         index = {
-            "metadata": {"total_parameters": num_parameters, "total_size": sum(shard.num_bytes for shard in shards)},
+            "metadata": {"total_parameters": num_parameters, "total_size": total},
             "weight_map": dict(sorted((piece.name, shard.name) for shard in shards for piece in shard.pieces)),
         }
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """Slots: the tensors of a layer with a dimension for MLP channels, and which entries of each belong to which channels.
 
-The channels of a layer have one numbering: those of its first MLP, then those of the next. Most layers have one MLP. A
-mixture of experts has one for each expert, all in one stacked tensor, and its shared experts are further ones.
+The channels of a layer have one numbering, MLP after MLP: the experts, all in one stacked tensor, then shared experts.
 """
 
 # Shapes: E experts, C channels of an MLP, D hidden size.
@@ -151,22 +150,16 @@ def stored_slots(
     They are stored as in memory, or each expert's matrices by themselves. Tensors that are stored in a way that is not
     known, such as transposed, are not among them.
     """
-    by_name = {(layer, slot.name): slot for layer, own in mlp.slots.items() for slot in own}
-    stored = stored_as(config, name, [piece.name for piece in pieces])
-    inside = re.compile(rf"^{re.escape(structure.layers)}\.(\d+)\.(.+)$")
+    by_parameter = {
+        f"{structure.layers}.{layer}.{slot.name}": (layer, slot) for layer, own in mlp.slots.items() for slot in own
+    }
     slots = {}
+    stored = stored_as(config, name, [piece.name for piece in pieces])
     for piece in pieces:
-        match = structure.tensor_pattern.match(piece.name)
-        if match is None:
-            continue
-        slot = by_name.get((int(match[2]), match[3].removeprefix(".")))
-        operations: list[str] = []
-        if slot is None or slot.is_stacked:
-            parameter, operations = stored[piece.name]
-            own = inside.match(parameter)
-            slot = by_name.get((int(own[1]), own[2])) if own else None
+        parameter, operations = stored[piece.name]
+        layer, slot = by_parameter.get(parameter, (0, None))
         if slot is not None and _JOINED.issuperset(operations) and (fitting := _slot_in(piece, slot, mlp.width)):
-            slots[piece.name] = (int(match[2]), fitting)
+            slots[piece.name] = (layer, fitting)
     return slots
 
 

@@ -1,10 +1,8 @@
 """The tokenizer and the token ids of a model without the tokens that go.
 
-The tokens that stay are closed under their merges: a token of a byte-pair vocabulary stays together with every token
-that it is merged from. Then a text whose tokens all stay is tokenised as before. Byte-pair encoding merges the pair of
-the lowest rank, again and again; on such a text each merge that it makes is one that stays, and of the fewer merges
-that are left the lowest rank is the same one. Rows of the embedding table and of the output head are taken unchanged,
-so logits of the tokens that stay are the same. A greedy answer whose tokens all stay is the same answer.
+The tokens that stay are closed under their merges, so a text whose tokens all stay is tokenised as before: byte-pair
+encoding merges the pair of the lowest rank, each merge that it makes stays, and the lowest of fewer ranks is the same.
+Rows of embeddings and head are taken unchanged, so a greedy answer whose tokens all stay is the same answer.
 """
 
 # Words: an old id is one of the original's vocabulary; a new id is its place among the tokens that stay.
@@ -22,14 +20,14 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.models.weights import read_object
-from layercut.surgery.vocabulary import Vocabulary
+from layercut.surgery.channels import Vocabulary
 
 _ROLES = ("system", "user", "assistant", "tool")
 ROWS_BLOCK = 64  # the number of rows is a multiple of it, which matrix kernels and engines want
 _ID_KEY = re.compile(r".*(_token_ids?|_token_index)|(begin_)?suppress_tokens|bad_words_ids|forced_decoder_ids")
 _WORD = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|\s+|_")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_SLOW_FILES = frozenset(
+SLOW_FILES = frozenset(
     {"vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt"}
 )
 """Files of tokenizers in Python, which hold the whole vocabulary; tokenizer.json takes their place."""
@@ -82,39 +80,31 @@ class TokenTable:
 
     def _merge(self, text: str) -> tuple[list[str], set[str]]:
         """The symbols that merges make of a text, and all that stood there on the way."""
-        symbols, steps = list(text), set(text)
+        symbols, steps, scores = list(text), set(text), self.scores or {}
         while True:
-            pairs = enumerate(pairwise(symbols))
-            ranked = [(rank, at) for at, pair in pairs if (rank := self._rank(*pair)) is not None]
+            pairs = [*enumerate(pairwise(symbols))]
+            ranked: list[tuple[float, int]]
+            if self.ranks is not None:
+                ranked = [(self.ranks[pair], at) for at, pair in pairs if pair in self.ranks]
+            else:
+                ranked = [(-scores["".join(pair)], at) for at, pair in pairs if "".join(pair) in scores]
             if not ranked:
                 return symbols, steps
             at = min(ranked)[1]
             symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
             steps.add(symbols[at])
 
-    def _rank(self, left: str, right: str) -> float | None:
-        if self.ranks is not None:
-            return self.ranks.get((left, right))
-        score = self.scores.get(left + right) if self.scores else None
-        return None if score is None else -score
 
-
-def _byte_of_characters() -> dict[str, int]:
-    """GPT-2's characters that stand for bytes."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_of_characters()
+# GPT-2's characters that stand for bytes: printable ones for themselves, the others from 256 on.
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + at): byte for at, byte in enumerate(_OTHERS)}
 _CHARACTER_OF = {byte: character for character, byte in _BYTE_OF.items()}
 
 
 def tokens_of_folder(folder: Path) -> TokenTable:
     """The vocabulary of a model folder.
-
-    Raises:
-        InputError: no tokenizer.json, or a kind of vocabulary that cannot be trimmed.
+    Raises InputError: no tokenizer.json, or a kind of vocabulary that cannot be trimmed.
     """
     data = _tokenizer(folder)
     model, kind = data["model"], data["model"].get("type") or "BPE"
@@ -182,9 +172,7 @@ def ids_in(value: Any, key: str = "") -> set[int]:
 
 def follow_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
     """A config with new ids and the new number of rows.
-
-    Raises:
-        InputError: it names a token that goes.
+    Raises InputError: it names a token that goes.
     """
     if isinstance(value, dict):
         return {name: follow_ids(inner, vocabulary, name) for name, inner in value.items()}
@@ -215,11 +203,6 @@ def trim_files(folder: Path, vocabulary: Vocabulary) -> dict[str, str]:
             data["added_tokens_decoder"] = {str(new[int(old)]): entry for old, entry in decoder if int(old) in new}
         files[name] = data
     return {name: json.dumps(data, ensure_ascii=False, indent=2) + "\n" for name, data in files.items()}
-
-
-def is_left_out(name: str) -> bool:
-    """True for a file of the whole vocabulary, in whose place tokenizer.json stands."""
-    return name in _SLOW_FILES
 
 
 def trim_tokenizer(data: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:

@@ -5,39 +5,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
-from layercut.models.quantise import widened
+from layercut.models.loading import LoadedModel
+from layercut.models.placement import widened
+from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
-from layercut.surgery.reference import skipped
-from layercut.surgery.remove import bypass, masked
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.remove import bypass, masked, swap_parameter
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
     from transformers import PreTrainedModel
 
-    from layercut.models.loading import LoadedModel
-    from layercut.surgery.plan import CutPlan
-
 TEXT_LENGTHS = (1, 7, 24, 64)  # tokens of the texts that are compared, in one left-padded batch
-
 NEW_TOKENS = 8  # tokens that both models write behind each text, greedily and with their caches
-
 ROUNDING_STEPS = 4
 """Tolerance, in rounding steps of the dtype at the size of the largest logit. Mostly the difference is 0: the same
 arithmetic to the last bit. Where weights lie in memory, and which kernels an accelerator chooses, sets the order of
 sums; what that explains vanishes in a wider dtype, where the same tolerance holds."""
-
 REFERENCE_TOLERANCE = 1e-4
 """Difference from the reference that passes, as a share of the largest logit: rwkv halves its states every few layers,
 and a norm whose epsilon then weighs more gives other digits, where a wrong layer gives other logits."""
@@ -103,7 +98,15 @@ def verify_cut(
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
     cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
     kept = torch.tensor(plan.vocabulary.kept) if plan.vocabulary else None
-    batch = _batch(model, None if kept is None else len(kept))
+    # Left-padded random tokens (B, T), the same for the same number of tokens.
+    embeddings: Any = model.get_input_embeddings()
+    size, generator = embeddings.weight.shape[0] if kept is None else len(kept), torch.Generator().manual_seed(0)
+    ids_BT = torch.zeros((len(TEXT_LENGTHS), max(TEXT_LENGTHS)), dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, length in enumerate(TEXT_LENGTHS):
+        ids_BT[row, -length:] = torch.randint(size, (length,), generator=generator)
+        mask_BT[row, -length:] = 1
+    batch = {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
     # Alone, because some attention turns padding into NaN in float64.
     texts = [
         {name: rows_BT[row : row + 1, -num:] for name, rows_BT in batch.items()} for row, num in enumerate(TEXT_LENGTHS)
@@ -115,8 +118,8 @@ def verify_cut(
         logits_NV = torch.cat([_logits(bypassed, some) for some in batches])
         return _Run(logits_NV, [_written(bypassed, some) for some in batches], bypassed.dtype)
 
-    def run_one(one: PreTrainedModel) -> _Run:
-        return _Run(_logits(one, texts[-1]), [], one.dtype)
+    def run_cut(model: PreTrainedModel) -> _Run:
+        return _Run(_logits(model, texts[-1]), [], model.dtype)
 
     def run_skipped(whole: PreTrainedModel) -> _Run:
         with skipped(whole, plan.removed):
@@ -134,7 +137,16 @@ def verify_cut(
                 raise VerificationError(f"{path}: {name} is {held} after reloading, but should be {wanted}.")
         thin_NV = _logits(model, batch) if plan.channels else None
         with _with_last_matrices_of(cut, model, readers, path) as rounding:
-            _refuse_other_tensors(model, cut, path)
+            tensors = cut.state_dict()
+            for name, wanted in model.state_dict().items():
+                if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
+                    continue
+                held = tensors.get(name)
+                if held is None or held.shape != wanted.shape or not torch.equal(held.to(wanted.device), wanted):
+                    what = "is missing" if held is None else "differs from that of the original model"
+                    raise VerificationError(
+                        f"{path} is not the model that was asked for: after reloading, {name} {what}."
+                    )
             try:
                 expected = run_texts(model)
             except Exception as error:  # whatever the model's own code raises
@@ -145,11 +157,23 @@ def verify_cut(
                 ) from error
             result = _compared(expected, (model, run_texts), (cut, run_texts))
     if thin_NV is not None:
-        _refuse_dependent(model, plan, batch, thin_NV, path, kept)
+        # Thinner MLPs and whole ones under zeros for the removed channels share no slicing code. They take sums of
+        # different length, so they differ by rounding, a small part of what thinning changes; a channel at the wrong
+        # place changes as much as that.
+        with skipped(model, plan.removed):
+            whole_NV = _logits(model, batch, kept)
+            with masked(model, plan):
+                masked_NV = _logits(model, batch, kept)
+        change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
+        if not wrong <= 0.1 * change:
+            raise VerificationError(
+                f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits "
+                f"differ by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
+            )
     if not result.passes:
         raise VerificationError(f"{path} is not the model that was asked for: {result.describe()}.")
     if (plan.removed or plan.vocabulary) and plan.channels is None:
-        reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_one), least=REFERENCE_TOLERANCE)
+        reference = _compared(run_skipped(model), (model, run_skipped), (cut, run_cut), least=REFERENCE_TOLERANCE)
         if not reference.passes:
             raise VerificationError(
                 f"{path} is not the model that was asked for: its logits differ by {reference.max_abs_diff:g} from "
@@ -169,59 +193,21 @@ def _with_last_matrices_of(
     with ExitStack() as undo:
         for name in names:
             owner, _, tensor = name.rpartition(".")
-            held, before = model.get_submodule(owner)._parameters, model.get_parameter(name)
+            before = model.get_parameter(name)
             new = cut.get_parameter(name).detach().to(before.device)
-            change = (
-                float((new.float() - before.float()).norm() / before.float().norm())
-                if new.shape == before.shape
-                else math.inf
-            )
+            change = math.inf
+            if new.shape == before.shape:
+                change = float((new.float() - before.float()).norm() / before.float().norm())
             if not change <= MOST_ROUNDING:
                 raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
             largest = max(largest, change)
-            undo.callback(held.__setitem__, tensor, before)
-            held[tensor] = nn.Parameter(new, requires_grad=before.requires_grad)
+            new = nn.Parameter(new, requires_grad=before.requires_grad)
+            swap_parameter(undo, model.get_submodule(owner), tensor, new)
         yield largest if names else None
-
-
-def _refuse_dependent(
-    model: PreTrainedModel, plan: CutPlan, batch: dict[str, Tensor], thin_NV: Tensor, path: Path, kept: Tensor | None
-) -> None:
-    """Compare thinner MLPs with the whole ones under zeros for the removed channels, which shares no slicing code.
-
-    The two take sums of different length, so they differ by rounding in every layer; what a channel at the wrong place
-    changes is as large as what thinning changes.
-
-    Raises VerificationError: they differ by more than a tenth of what thinning changes.
-    """
-    with skipped(model, plan.removed):
-        whole_NV = _logits(model, batch, kept)
-        with masked(model, plan):
-            masked_NV = _logits(model, batch, kept)
-    change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
-    if not wrong <= 0.1 * change:
-        raise VerificationError(
-            f"{path}: with zeros for the removed MLP channels the whole model computes something else (logits differ "
-            f"by {float(wrong):g} on average, and thinning changes them by {float(change):g})."
-        )
-
-
-def _refuse_other_tensors(model: PreTrainedModel, cut: PreTrainedModel, path: Path) -> None:
-    """Raise VerificationError where the reloaded model lacks a tensor of the bypassed one, or holds another."""
-    held = cut.state_dict()
-    for name, wanted in model.state_dict().items():
-        if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
-            continue
-        found = held.get(name)
-        if found is None or found.shape != wanted.shape or not torch.equal(found.to(wanted.device), wanted):
-            what = "is missing" if found is None else "differs from that of the original model"
-            raise VerificationError(f"{path} is not the model that was asked for: after reloading, {name} {what}.")
 
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     from transformers import AutoConfig
-
-    from layercut.models.quiet import quiet_transformers
 
     config: Any = model.config
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
@@ -238,24 +224,10 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
     cut, info = loaded
-    absent = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
-    if absent:
+    if absent := [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]:
         raise VerificationError(f"{path} lacks weights that transformers asks for: {', '.join(sorted(absent)[:3])}.")
     reloaded: PreTrainedModel = cut.eval()
     return reloaded
-
-
-def _batch(model: PreTrainedModel, num_tokens: int | None) -> dict[str, Tensor]:
-    """Left-padded random tokens (B, T), the same for the same number of tokens; None for all of the model's."""
-    embeddings: Any = model.get_input_embeddings()
-    size = num_tokens or embeddings.weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    ids_BT = torch.zeros((len(TEXT_LENGTHS), max(TEXT_LENGTHS)), dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT)
-    for row, length in enumerate(TEXT_LENGTHS):
-        ids_BT[row, -length:] = torch.randint(size, (length,), generator=generator)
-        mask_BT[row, -length:] = 1
-    return {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
 
 
 class _Run(NamedTuple):
@@ -280,8 +252,7 @@ def _compared(
         return result
     wide_runs = []
     for narrow, run in runs:  # one copy at a time
-        wide = widened(narrow)
-        if wide is None:
+        if (wide := widened(narrow)) is None:
             return result
         try:
             wide_runs.append(run(wide))
@@ -290,17 +261,21 @@ def _compared(
     return _difference(wide_runs[0], wide_runs[1], share)
 
 
-def _difference(expected: _Run, found: _Run, share: float) -> Verification:
-    pairs = zip(expected.written, found.written, strict=True)
-    steps = [step for one, other in pairs for step in _same_so_far(one, other)]
-    written = [(one - other).abs().max() for one, other in steps]
+def _difference(expected: _Run, cut: _Run, share: float) -> Verification:
+    steps = []  # logits (rows, V) of both, step by step, of texts that are still the same: past a tie they are others
+    for left, right in zip(expected.written, cut.written, strict=True):
+        for step, (left_BV, right_BV) in enumerate(zip(left.logits_NBV, right.logits_NBV, strict=True)):
+            same_B = (left.tokens_BN[:, :step] == right.tokens_BN[:, :step]).all(dim=1)
+            if same_B.any():
+                steps.append((left_BV[same_B], right_BV[same_B]))
+    written = [(left_NV - right_NV).abs().max() for left_NV, right_NV in steps]
     return Verification(
-        max_abs_diff=(found.logits_NV - expected.logits_NV).abs().max().item(),
+        max_abs_diff=(cut.logits_NV - expected.logits_NV).abs().max().item(),
         max_written_diff=torch.stack(written).max().item() if written else 0.0,
         tolerance=share * max(1.0, expected.logits_NV.abs().max().item()),
         dtype=str(expected.dtype).removeprefix("torch."),
         num_tokens=len(expected.logits_NV),
-        num_new_tokens=sum(len(one) for one, _ in steps),
+        num_new_tokens=sum(len(left_NV) for left_NV, _ in steps),
     )
 
 
@@ -330,21 +305,41 @@ def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
     own = model.generation_config
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     try:
-        found: Any = model.generate(  # type: ignore[operator]
-            **batch,
-            generation_config=GenerationConfig(**settings),  # type: ignore[no-untyped-call]
-        )
+        answer: Any = model.generate(**batch, generation_config=GenerationConfig(**settings))  # type: ignore
     finally:
         model.generation_config = own
     width = batch["input_ids"].shape[1]
-    return _Written(found.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in found.logits))
+    return _Written(answer.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in answer.logits))
 
 
-def _same_so_far(one: _Written, other: _Written) -> list[tuple[Tensor, Tensor]]:
-    """Logits (rows, V) of both at every step, of the texts that are still the same: past a tie they are others."""
-    pairs = []
-    for step, (left_BV, right_BV) in enumerate(zip(one.logits_NBV, other.logits_NBV, strict=True)):
-        same = (one.tokens_BN[:, :step] == other.tokens_BN[:, :step]).all(dim=1)
-        if same.any():
-            pairs.append((left_BV[same], right_BV[same]))
-    return pairs
+@contextmanager
+def skipped(model: PreTrainedModel, removed: Sequence[int]) -> Iterator[None]:
+    """Have these layers of the original ``model`` hand on the states that they are given: the reference of every cut.
+
+    All other layers keep their place, their number and their config, so it shares no rule with ``remove``, ``kinds`` or
+    ``config_fields``. It holds without a cache only: transformers counts cached tokens at layer 0.
+    """
+    stack: Any = model.get_submodule(structure_in(model).layers)
+    with ExitStack() as undo:
+        for layer in (stack[index] for index in removed):
+            skip = _Skip()
+            undo.callback(layer.register_forward_pre_hook(skip.keep_states, with_kwargs=True).remove)
+            undo.callback(layer.register_forward_hook(skip.hand_on, with_kwargs=True).remove)
+        yield
+
+
+class _Skip:
+    """Hooks of one layer. It still runs, because only its output shows in which form the model wants the states."""
+
+    def keep_states(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        self._states = args[0] if args else kwargs["hidden_states"]
+        copy = self._states.clone()  # some layers add to their input in place
+        return ((copy, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": copy})
+
+    def hand_on(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if not isinstance(output, (tuple, list)):
+            return self._states
+        # What follows the states is handed from layer to layer, or is for callers who did not ask for it here.
+        handed = [*args[1:], *(value for name, value in kwargs.items() if name.startswith("prev"))]
+        rest = (*handed, *(None for _ in output))[: len(output) - 1]
+        return type(output)([self._states, *rest])

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.models.sources import ModelSource
     from layercut.selection.vocabulary import Coverage, UsedTokens
+    from layercut.surgery.channels import Vocabulary
     from layercut.surgery.checkpoint import CutReport
     from layercut.surgery.plan import CutPlan
-    from layercut.surgery.vocabulary import Vocabulary
 
 MAX_SHARD_GB = 5.0
 _LOADED = Fields(

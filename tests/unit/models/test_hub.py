@@ -7,7 +7,6 @@ import huggingface_hub
 import pytest
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models import hub as hub_module
 from layercut.models.loading import load_model
 from layercut.models.sources import describe_source, resolve
 from tests.support.tiny import save_tiny
@@ -128,7 +127,7 @@ def test_no_network(online):
 
 
 def test_a_network_that_swallows_everything(online, monkeypatch):
-    monkeypatch.setattr(hub_module, "_TIMEOUT", 0.3)
+    monkeypatch.setattr("layercut.models.sources._TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         online(f"http://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()

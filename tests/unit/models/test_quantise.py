@@ -10,7 +10,7 @@ import torch
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
-from layercut.models.quantise import quantise, stored_bytes
+from layercut.models.placement import quantise, stored_bytes
 from layercut.pruning.speed import other_model
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan

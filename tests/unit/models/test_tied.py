@@ -16,16 +16,15 @@ import layercut
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.gguf_file import read_gguf_head
+from layercut.models.gguf_file import find_copy, read_gguf_head
 from layercut.models.loading import load_model
-from layercut.models.tied import find_copy
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions
 from tests.support.tiny import save_tiny, tiny_model
 from tests.support.tiny_gguf import TINY, build, write
-from tests.unit.surgery.test_gguf_width import channels_of
+from tests.unit.surgery.test_gguf_parts import channels_of
 
 Kind = gguf.GGMLQuantizationType
 pytestmark = pytest.mark.usefixtures("shared_cache")

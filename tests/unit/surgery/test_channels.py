@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
+from layercut.selection.vocabulary import choose_vocabulary
 from layercut.surgery.channels import Channels, num_kept
 from layercut.surgery.plan import CutPlan, lost_since, mlp_share
+from tests.support.vocabularies import write_model
 
 KEPT = {0: (0, 3, 6), 1: (1, 2, 5)}
 CHANNELS = Channels(field="intermediate_size", width=7, kept=KEPT)
@@ -109,3 +111,20 @@ def test_shares_of_several_cuts_multiply() -> None:
     found = lost_since({"num_layers": 2, "removed": [], "channels": CHANNELS.to_dict(), "earlier": [before]}, "12ab")
     assert found is not None and found.mlp == pytest.approx(1 - 0.5 * 3 / 7)
     assert mlp_share({"num_layers": 2, "removed": [1]}) == 0
+
+
+@pytest.fixture(scope="module")
+def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model("bytes", tmp_path_factory.mktemp("vocabularies") / "bytes")
+
+
+def test_a_plan_is_read_as_it_was_written(bytes_model: Path, tmp_path: Path) -> None:
+    plan = CutPlan(num_layers=4, removed=(2,), vocabulary=choose_vocabulary(bytes_model, "ascii"))
+    plan.save(tmp_path / "plan.json")
+    assert CutPlan.load(tmp_path / "plan.json") == plan
+    assert plan.key != CutPlan(num_layers=4, removed=(2,)).key and not plan.is_uncut
+    for damage in ({"kept": "zz"}, {"size": 5}, {"kept": None}):
+        data = plan.to_dict()
+        data["vocabulary"] |= damage
+        with pytest.raises(InputError, match="vocabulary is not what layercut writes"):
+            CutPlan.from_dict(data)

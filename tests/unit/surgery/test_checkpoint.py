@@ -159,7 +159,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on
     with small_disk(tmp_path / "disk", 300_000):
         ballast, out = tmp_path / "disk" / "ballast", tmp_path / "disk" / "cut"
 
-        write = checkpoint.write_shards
+        write = checkpoint.shards.write_shards
 
         def fill(*args):
             if not ballast.exists():
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on
             write(*args)
 
         with monkeypatch.context() as patched, pytest.raises(InputError, match="nothing of it"):
-            patched.setattr(checkpoint, "write_shards", fill)
+            patched.setattr(checkpoint.shards, "write_shards", fill)
             cut_checkpoint(source, PLAN, out)
         assert list((tmp_path / "disk").iterdir()) == [ballast]
         ballast.unlink()

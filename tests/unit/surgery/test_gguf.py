@@ -171,7 +171,7 @@ def test_an_embedding_for_every_layer_loses_those_of_the_removed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in gemma3n and gemma4: 6 layers, 64 values for each of 5 tokens, in blocks of 32."""
-    monkeypatch.setattr("layercut.surgery.gguf_width.CHUNK", 500)  # a few rows at a time
+    monkeypatch.setattr("layercut.models.weights.CHUNK", 500)  # a few rows at a time
     kind = gguf.GGMLQuantizationType.Q8_0
     embeddings = np.random.default_rng(0).normal(size=(5, 6, 64)).astype(np.float32)
     projection = np.random.default_rng(1).normal(size=(6, 64, 8)).astype(np.float32)
@@ -220,10 +220,9 @@ def test_a_model_that_cannot_be_converted_says_how_to_cut_it_all_the_same(
 def test_a_file_that_came_out_wrong_is_never_kept(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    write = surgery._write
+    check = surgery._check_written
 
-    def write_wrong(work: Any, source: Path, part: Path) -> None:
-        write(work, source, part)
+    def damage(work: Any, head: Any, source: Path, part: Path) -> None:
         data = bytearray(part.read_bytes())
         if what == "a byte":
             data[-200] ^= 1  # in the last tensor, before its padding
@@ -234,8 +233,9 @@ def test_a_file_that_came_out_wrong_is_never_kept(
             "the count": (b"llama.block_count\x04\0\0\0\x05", b"llama.block_count\x04\0\0\0\x04"),
         }[what]
         part.write_bytes(bytes(data).replace(old, new) if old else bytes(data))
+        check(work, head, source, part)
 
-    monkeypatch.setattr(surgery, "_write", write_wrong)
+    monkeypatch.setattr(surgery, "_check_written", damage)
     with pytest.raises(VerificationError):
         cut(file, "1", tmp_path / "x" / "cut.gguf")
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import layercut
 from layercut.errors import InputError
 from layercut.models.gguf_file import read_gguf_head
 from layercut.selection.vocabulary import choose_vocabulary_of_gguf
-from layercut.surgery.gguf_vocabulary import tokens_of_gguf
+from layercut.surgery.gguf_parts import tokens_of_gguf
 from layercut.surgery.plan import CutPlan
 from tests.support.vocabularies import ROWS, gguf_of, write_model
 

@@ -19,7 +19,7 @@ from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
 from layercut.models.weights import read_header, safetensors_files
-from layercut.surgery import checkpoint as writing
+from layercut.surgery import shards as writing
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from layercut.surgery.reference import skipped
 from layercut.surgery.remove import decoder_layers, remove_layers
+from layercut.surgery.verify import skipped
 from tests.support.surgery import generate, logits_of, plan_of
 from tests.support.tiny import tiny_model
 

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import layercut
 from layercut.errors import InputError
 from layercut.models.weights import read_config
+from layercut.surgery.channels import Vocabulary
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.trimming import follow_ids, ids_in, tokens_of_folder, trim_tokenizer
-from layercut.surgery.vocabulary import Vocabulary
 from tests.support.vocabularies import KINDS, ROWS, TEXT, write_model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch import nn
 from layercut.errors import InputError, VerificationError
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve
+from layercut.models.structure import plain_experts
 from layercut.surgery.channels import Channels
 from layercut.surgery.checkpoint import cut_checkpoint, read_plans, with_earlier
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked, remove_layers
 from layercut.surgery.slots import ChannelSlot
-from layercut.surgery.width import mlp_width_in, mlp_width_of
+from layercut.surgery.width import in_order, mlp_width_in, mlp_width_of, with_width
 from tests.invariants.test_surgery_bypass import state_of
 from tests.support.surgery import generate, logits_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
@@ -214,3 +216,27 @@ def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) ->
     assert "without 50.0 % of the MLP channels" in found.describe()
     cut_checkpoint(tmp_path / "thin", CutPlan(num_layers=NUM_LAYERS, removed=(5,)), tmp_path / "both")
     assert [bool(plan.get("channels")) for plan in read_plans(tmp_path / "both")] == [True, False]
+
+
+def test_another_width_is_another_config() -> None:
+    config = json.dumps(tiny_model("mixtral").config.to_dict())
+    assert with_width(config, "intermediate_size", 20, "it").to_dict()["intermediate_size"] == 20
+    with pytest.raises(InputError, match="transformers accepts no it of intermediate_size"):
+        with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
+
+
+def test_the_order_is_found_and_channels_that_depend_on_each_other_are_refused() -> None:
+    model: Any = tiny_model("mixtral")
+    config, mlp = json.dumps(model.config.to_dict()), mlp_width_in(model)
+    asked = (config, type(model), mlp.field, "it")
+    as_pairs = tuple(slot if slot.reads else slot._replace(order="pairs") for slot in mlp.slots[0])
+    assert in_order(*asked, {0: as_pairs}) == {0: mlp.slots[0]}
+    unread = tuple(slot._replace(reads=False) for slot in mlp.slots[0])
+    with pytest.raises(InputError, match="depend on each other"):
+        in_order(*asked, {0: unread})
+
+
+def test_experts_run_one_by_one() -> None:
+    model: Any = tiny_model("mixtral")
+    was = model.config._experts_implementation
+    assert plain_experts(model) == was and model.config._experts_implementation == "eager"

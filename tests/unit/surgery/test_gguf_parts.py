@@ -21,7 +21,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.gguf import cut_gguf, gguf_bytes
-from layercut.surgery.gguf_width import Part, Requantised, check_channels, thinned, with_matrix
+from layercut.surgery.gguf_parts import Part, Requantised, check_channels, replace_matrix, thin_tensor
 from layercut.surgery.plan import CutPlan
 from layercut.verbs.cut import CutVerb
 from tests.support.tiny_gguf import TINY, build, write
@@ -46,10 +46,10 @@ def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
     return cut_gguf(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
 
 
-def written_by(part: Part | None, data: np.ndarray) -> bytes:
-    whole = data.tobytes()
+def written_by(part: Part | None, data: np.ndarray, file: Path) -> bytes:
     assert part is not None
-    return b"".join(part.chunks(lambda begin, size: whole[begin : begin + size]))
+    file.write_bytes(b"head" + data.tobytes())
+    return b"".join(part.chunks(file, 4))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2"])
@@ -115,8 +115,8 @@ def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf", {"ffn_down.weight": Kind.Q8_0})
     plan, right = CutPlan(num_layers=4, channels=channels_of(4)), Requantised.chunks
 
-    def other(part: Requantised, read: Any) -> Iterator[bytes]:
-        return right(part._replace(entries=(*part.entries[1:], part.entries[0])), read)
+    def other(part: Requantised, file: Path, offset: int) -> Iterator[bytes]:
+        return right(part._replace(entries=(*part.entries[1:], part.entries[0])), file, offset)
 
     monkeypatch.setattr(Requantised, "chunks", other)
     with pytest.raises(VerificationError, match=r"down_proj\.weight differs from that of the original model by 1[34]"):
@@ -134,27 +134,27 @@ def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (Kind.IQ4_XS, Kind.Q4_0),
     ],
 )
-def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, after: Kind) -> None:
+def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, after: Kind, tmp_path: Path) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[before]
     data = np.random.default_rng(0).integers(0, 60, (4, 2 * block_bytes), dtype=np.uint8)  # small scales
     tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0, data.size)
     kept = tuple(range(3, 3 + 2 * 224, 2))
-    thin, part = thinned(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
+    thin, part = thin_tensor(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
     assert thin.kind == after and thin.shape == (224, 4)
     whole = gguf.quants.dequantize(data, before)
-    written = written_by(part, data)
+    written = written_by(part, data, tmp_path / "tensor")
     assert written == gguf.quants.quantize(whole[:, kept], after).tobytes()
     assert thin.num_bytes == len(written)
 
 
-def test_gate_and_up_in_one_tensor_are_halves() -> None:
+def test_gate_and_up_in_one_tensor_are_halves(tmp_path: Path) -> None:
     data = np.arange(2 * WIDTH * 8, dtype=np.float32).reshape(2 * WIDTH, 8)
     tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0, data.nbytes)
     channels = channels_of(2)
-    thin, part = thinned(tensor, channels)
+    thin, part = thin_tensor(tensor, channels)
     assert thin.shape == (8, 2 * KEPT)
     at = [*channels.kept[1], *(WIDTH + channel for channel in channels.kept[1])]
-    assert written_by(part, data) == data[at].tobytes()
+    assert written_by(part, data, tmp_path / "tensor") == data[at].tobytes()
 
 
 def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_it_has_the_matrices_that_healing_solved_for(
 def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[before]
     tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0, 8 * 256 // block * block_bytes)
-    thin, _ = with_matrix(tensor, Path("model.safetensors"), "down", width)
+    thin, _ = replace_matrix(tensor, Path("model.safetensors"), "down", width)
     assert (thin.kind, thin.shape) == (after, (width, 8))
     block, block_bytes = gguf.GGML_QUANT_SIZES[after]
     assert thin.num_bytes == 8 * width // block * block_bytes
