@@ -10,7 +10,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
 from layercut.selection.objective import TaskObjective
 from layercut.selection.select import objective_parts
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.task_criteria import correct_traces
 from layercut.settings import ModelSettings, TaskSettings
 
 

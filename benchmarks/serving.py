@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from layercut.engine.handle import ModelHandle
 from layercut.progress import silent
-from layercut.pruning.profile import Profile
+from layercut.pruning.settings import Profile
 from layercut.pruning.speed import speeds, timed_rounds, timer_of
 from layercut.runs.prune import Estimated
 from layercut.selection.specs import LayerSpec

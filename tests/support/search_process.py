@@ -17,7 +17,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Score, Split
 from tests.support.engines import completions

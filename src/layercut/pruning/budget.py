@@ -58,10 +58,9 @@ def must_keep(task: Yardstick, num_items: int, keep: float) -> float | None:
 
     None where even a plan that loses nothing passes less often.
     """
-    found = least(
-        lambda share: chance_to_pass(task, num_items, keep, share / 1000) >= POWER, round(1000 * keep), 1000, 1000
-    )
-    return None if found is None else found / 1000
+    lowest = round(1000 * keep)
+    share = least(lambda share: chance_to_pass(task, num_items, keep, share / 1000) >= POWER, lowest, 1000, 1000)
+    return None if share is None else share / 1000
 
 
 def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int = MOST) -> int | None:
@@ -80,7 +79,7 @@ def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: f
     """The power of this many report items on the task on which a plan passes least often, in words; and whether a plan
     that loses nothing passes with a probability of at least 80 %.
     """
-    hardest = min(tasks, key=lambda one: chance_to_pass(one, num_items[one.label], keep))
+    hardest = min(tasks, key=lambda task: chance_to_pass(task, num_items[task.label], keep))
     n, share = num_items[hardest.label], must_keep(hardest, num_items[hardest.label], keep)
     if share is not None:
         text = f"with {n} report items of {hardest.label}, a plan that keeps {share:.0%} or more passes {keep:.0%}"
@@ -99,13 +98,9 @@ def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:
         per_item: seconds that the original model takes for one item of every task.
     """
     each = per_item * max_depth * (CANDIDATES * RACED + 1)
-    return _between(PATH * seconds / max(each, 1e-9), SELECTION_ITEMS)
+    return int(min(max(PATH * seconds / max(each, 1e-9), FEWEST), SELECTION_ITEMS))
 
 
 def report_items_in(seconds: float, per_item: float, num_models: int) -> int:
     """Report items of each task that ``num_models`` models can answer in a time."""
-    return _between(seconds / max(per_item * num_models, 1e-9), 10 * MOST)
-
-
-def _between(number: float, most: int) -> int:
-    return int(min(max(number, FEWEST), most))
+    return int(min(max(seconds / max(per_item * num_models, 1e-9), FEWEST), 10 * MOST))

@@ -11,11 +11,19 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
 from layercut.pruning.budget import CANDIDATES, HEALING_ITEMS, MOST, SELECTION_ITEMS, general_tasks
-from layercut.pruning.goal import GoalTasks
-from layercut.pruning.profile import TRANSFORMERS, Profile, fitted
-from layercut.pruning.settings import AUTO, LAYER, NONE, SEAM, WIDTH, PruneSettings
-from layercut.pruning.sizes import Sizes
-from layercut.pruning.speed import other_model, timer_of
+from layercut.pruning.settings import (
+    AUTO,
+    LAYER,
+    NONE,
+    SEAM,
+    TRANSFORMERS,
+    WIDTH,
+    GoalTasks,
+    Profile,
+    PruneSettings,
+    fitted,
+)
+from layercut.pruning.speed import Sizes, other_model, timer_of
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
@@ -55,17 +63,16 @@ def prune_outline(
     refuse_early(handle, settings, profile, parts)
     RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
     selection, report = min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS), settings.items or MOST
+    plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
     steps: list[PlannedStep] = []
-    texts = 0
     for part in parts:
         chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
-        plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
         steps.append(planned(handle, part, chosen, plans, f"selection, up to {plans} plans"))
         steps.append(planned(handle, part, shown, models, f"report, up to {models} models"))
-        texts = texts or min(steps[0].items, HEALING_ITEMS)
+    texts = min(steps[0].items, HEALING_ITEMS)
     if not settings.no_side_effects and (checks := checks_for(handle, seed)):
-        asked = 2 * sum(len(check.samples) for check in checks)
-        steps.append(PlannedStep("side effects, original model and checkpoint", asked))
+        num_answers = 2 * sum(len(check.samples) for check in checks)
+        steps.append(PlannedStep("side effects, original model and checkpoint", num_answers))
     if not settings.goal_alone and handle.has_chat_template:
         for part in general_tasks():
             samples = part.task.samples("selection", part.limit)
@@ -75,8 +82,7 @@ def prune_outline(
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
     more: tuple[str, ...] = ()
     if sizes is not None and settings.unit == BYTES:
-        listed = ", ".join(f"-{less:.0%} {size(round((1 - less) * sizes.total))}" for less in wanted)
-        more = (f"sizes: {listed}",)
+        more = ("sizes: " + ", ".join(f"-{less:.0%} {size(round((1 - less) * sizes.total))}" for less in wanted),)
     elif sizes is not None:
         listed = ", ".join(f"-{less:.0%}" for less in wanted)
         more = (f"seconds of a request ({profile.words}), timed before the run chooses: {listed}",)
@@ -149,13 +155,17 @@ def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
 
     def accepted(reader: Reader) -> list[str]:
         labels = []
-        for label, asked in requests.items():
+        for label, of_check in requests.items():
             with suppress(InputError):
-                for request in asked:
+                for request in of_check:
                     generation_row(reader, request)
                 labels.append(label)
         return labels
 
-    given = [(label, one.prompt, one.begins, one.max_new_tokens) for label, asked in requests.items() for one in asked]
-    labels = model.read("side_effects", given, accepted)
+    key = [
+        (label, request.prompt, request.begins, request.max_new_tokens)
+        for label, of_check in requests.items()
+        for request in of_check
+    ]
+    labels = model.read("side_effects", key, accepted)
     return [cell for cell in cells if cell.label in labels]

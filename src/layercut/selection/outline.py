@@ -14,7 +14,7 @@ from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
 from layercut.selection.base import whole_numbers
 from layercut.selection.specs import parse_protected
-from layercut.selection.task_accuracy import TRACES
+from layercut.selection.task_criteria import TRACES
 from layercut.settings import GENERATED, ModelSettings
 from layercut.tasks.base import Sample, generates
 from layercut.tasks.cells import Cell

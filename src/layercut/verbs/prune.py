@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from layercut.models.sources import depth_of
-from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.pruning.settings import LAYER, PruneSettings
+from layercut.pruning.settings import LAYER, GoalTasks, PruneSettings, goal_tasks
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs.base import ASeed, Data, DataDir, Fields, Flag, Out, ReportTo, Shown, Verb, shown_outlines

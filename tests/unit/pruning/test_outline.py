@@ -10,9 +10,8 @@ import pytest
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, RunMismatch
-from layercut.pruning.goal import goal_tasks
 from layercut.pruning.outline import prune_outline, settings_of_run
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.settings import PruneSettings, goal_tasks
 from layercut.runs.directory import RunFolder
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
