@@ -5,7 +5,7 @@ The original model, each plan and each other model answer into a run folder of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
@@ -51,14 +51,6 @@ class Arm(NamedTuple):
         }
 
 
-class Other(NamedTuple):
-    """Another model that answered the report items."""
-
-    model: str  # as it was named
-    run: str
-    disk_bytes: int
-
-
 class FixedSequence(NamedTuple):
     """Results of a fixed sequence so far."""
 
@@ -87,17 +79,17 @@ def ask_arm(run: PruneRun, arm: Arm) -> None:
     run.progress.end(arm.stage, note="all report items answered")
 
 
-def ask_others(run: PruneRun) -> tuple[Other, ...]:
-    """Have the other models that were named answer the report items of the original model."""
-    others = []
+def ask_others(run: PruneRun) -> dict[str, int]:
+    """Have the other models that were named answer the report items of the original model; returns their bytes."""
+    others = {}
     run.release()
     for name in run.settings.versus:
         model = other_model(run.model.settings, name)
         _answer_cells(run, run_of(name), name, model, _goal_cells(run))
-        others.append(Other(name, run_of(name), model.disk_bytes(model.plan())))
+        others[name] = model.disk_bytes(model.plan())
         model.release()
         run.progress.end(name, note="all report items answered")
-    return tuple(others)
+    return others
 
 
 def _goal_cells(run: PruneRun) -> list[Cell]:
@@ -123,9 +115,9 @@ def _answer_cells(
         run_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
 
 
-def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[Other]) -> FixedSequence:
+def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
     """Test depths in a fixed order on report items, up to the first that fails; then the other models."""
-    sharing = [other for other in others if other.model in run.notes["shared"]]
+    sharing = {name: others[name] for name in others if name in run.notes["shared"]}
     _note_arms(run, arms)
     evidence = FixedSequence()
     for number, arm in enumerate(arms, start=1):
@@ -136,9 +128,11 @@ def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[Other]) ->
         if last is None or not last.passed:
             break
     _note_arms(run, [arm for arm in arms if (run.folder / arm.name).exists()])
-    if later := [other for other in others if other not in sharing]:
-        judged = {other.model: other for other in (*evidence.others, *judge(run, (), later).others)}
-        evidence = evidence._replace(others=tuple(judged[other.model] for other in others))
+    alternatives = evidence.others
+    if later := {name: others[name] for name in others if name not in sharing}:
+        alternatives += judge(run, (), later).others
+    judged = {alternative.model: alternative for alternative in alternatives}
+    evidence = evidence._replace(others=tuple(judged[name] for name in run.settings.versus))
     for alternative in evidence.others:
         _show_verdict(run, alternative.model, alternative)
     return evidence
@@ -153,7 +147,7 @@ def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative |
     run.progress.end(stage, shown=f"{least.value:.0%} {judged.verdict}" if judged and least else "n/a")
 
 
-def judge(run: PruneRun, arms: Sequence[Arm], others: Sequence[Other]) -> FixedSequence:
+def judge(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
     """Test the arms in order of depth, and each other model, from their run folders.
 
     All share the error 1 - LEVEL: the arms are one path and each other model is one; a path on which all passed hands
@@ -161,18 +155,19 @@ def judge(run: PruneRun, arms: Sequence[Arm], others: Sequence[Other]) -> FixedS
 
     Args:
         arms: all that were asked, the shallowest first, without the original model.
+        others: bytes of the other models, by name.
 
     Raises:
         InputError: a run that is not finished.
     """
     uncut = RunFolder.open(run.folder / UNCUT)
     rows: dict[str, list[ComparisonRow]] = {}
-    for name in [*(arm.name for arm in arms), *(other.run for other in others)]:
+    for name in [*(arm.name for arm in arms), *map(run_of, others)]:
         compared = compare_runs(uncut, [RunFolder.open(run.folder / name)], seed=run.seed)
         rows[name] = [row for row in compared if row.is_headline]
     plans = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
     paths = {_PLANS: plans} if arms else {}
-    paths |= {other.run: [DepthEvidence(1, other.run, tuple(rows[other.run]))] for other in others}
+    paths |= {name: [DepthEvidence(1, name, tuple(rows[name]))] for name in map(run_of, others)}
     sequences = fixed_sequences(paths, run.settings.keep, level=LEVEL)
     by_name = {arm.name: arm for arm in arms}
     tested = []
@@ -191,15 +186,17 @@ def judge(run: PruneRun, arms: Sequence[Arm], others: Sequence[Other]) -> FixedS
             )
         )
     alternatives = []
-    for other in others:
-        judged = next(iter(sequences[other.run].tested), None)
+    for name, disk_bytes in others.items():
+        judged = next(iter(sequences[run_of(name)].tested), None)
         verdict = judged.verdict if judged else "undecided"
         assert verdict != "not tested", "each other model is tested"
         alternatives.append(
             Alternative(
-                **other._asdict(),
+                model=name,
+                run=run_of(name),
+                disk_bytes=disk_bytes,
                 level=judged.level if judged else LEVEL,
-                kept=_kept_of_tasks(judged, rows[other.run]) if judged else (),
+                kept=_kept_of_tasks(judged, rows[run_of(name)]) if judged else (),
                 passed=verdict == "passed",
                 verdict=verdict,
             )

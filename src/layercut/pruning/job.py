@@ -26,20 +26,19 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
-from layercut.pruning.confirm import SIDE_EFFECTS, Arm, Other, ask_arm, ask_others, check_side_effects, confirm_arms
+from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
-from layercut.pruning.outline import FLAGS, refuse_early, settings_of_run, sizes_of
+from layercut.pruning.outline import FLAGS, check_run
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.run import PruneRun, measure_original, number_report_items
 from layercut.pruning.search import grow_path, tested_arms
-from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, fitted, goal_tasks
+from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
 from layercut.pruning.speed import on_experts
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.select import objective_parts
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.tasks.cells import announce_isolation
@@ -75,16 +74,10 @@ def prune_model(
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    of_model = sizes_of(handle, settings, say)
-    sizes = of_model.wanted(settings, settings.unit) if of_model else ()
-    settings.num_plans(sizes, handle.num_layers)  # refuses more layers than the model has
-    profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
+    _, sizes, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
     for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
         if note:
             say(note)
-    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
-    refuse_early(handle, settings, profile, parts)
-    wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):
@@ -133,7 +126,7 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
     if "general" not in notes:  # a path that was begun without general requests goes on without
         wanted = not settings.goal_alone and "path" not in notes
         notes.put("general", wanted and run.model.has_chat_template)
-    others: tuple[Other, ...] = ()
+    others: dict[str, int] = {}
     effects: tuple[SideEffect, ...] = ()
     with run.progress.running():
         with run.stage("original"):

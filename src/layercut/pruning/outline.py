@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,9 @@ def prune_outline(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    sizes = sizes_of(handle, settings, lambda text: None)
-    wanted = sizes.wanted(settings, settings.unit) if sizes else ()
-    depth = settings.num_plans(wanted, handle.num_layers)
-    profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
-    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
-    refuse_early(handle, settings, profile, parts)
-    RunFolder.check(out, settings_of_run(handle, settings, parts, seed), flags=FLAGS)
+    sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
+    depth = settings.num_plans(shares, handle.num_layers)
+    RunFolder.check(out, wanted, flags=FLAGS)
     selection, report = min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS), settings.items or MOST
     plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
     steps: list[PlannedStep] = []
@@ -82,9 +78,9 @@ def prune_outline(
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
     more: tuple[str, ...] = ()
     if sizes is not None and settings.unit == BYTES:
-        more = ("sizes: " + ", ".join(f"-{less:.0%} {size(round((1 - less) * sizes.total))}" for less in wanted),)
+        more = ("sizes: " + ", ".join(f"-{less:.0%} {size(round((1 - less) * sizes.total))}" for less in shares),)
     elif sizes is not None:
-        listed = ", ".join(f"-{less:.0%}" for less in wanted)
+        listed = ", ".join(f"-{less:.0%}" for less in shares)
         more = (f"seconds of a request ({profile.words}), timed before the run chooses: {listed}",)
     stored = handle.bytes_in_memory
     healed = 0 if settings.heal == NONE else 2 * depth * stored
@@ -100,25 +96,30 @@ def prune_outline(
     )
 
 
-def sizes_of(model: ModelHandle, settings: PruneSettings, say: Callable[[str], None]) -> Sizes | None:
-    """The sizes of a model whose MLPs become thinner; None where whole layers alone are removed.
+def check_run(
+    model: ModelHandle, settings: PruneSettings, goal: GoalTasks, seed: int, say: Callable[[str], None]
+) -> tuple[Sizes | None, tuple[float, ...], Profile, list[ObjectiveTask], dict[str, Any]]:
+    """What a run rests on, before anything is loaded, and a check of what would stop it after hours.
+
+    Returns:
+        The sizes of a model whose MLPs become thinner and those of the path, without any where whole layers alone are
+        removed; how models are timed; the tasks; and all that decides the numbers, with which alone a run goes on.
 
     Raises:
-        InputError: MLPs that cannot be thinned, where only width was asked for.
+        InputError: MLPs that cannot be thinned, where only width was asked for, or anything else that cannot be.
     """
-    if settings.wanted_units == LAYER:
-        return None
-    try:
-        return Sizes(model)
-    except InputError as error:
-        if settings.wanted_units == WIDTH:
-            raise
-        say(f"layers alone are removed: {error}")
-        return None
-
-
-def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, parts: Sequence[ObjectiveTask]) -> None:
-    """Raise InputError for what would stop the run after hours."""
+    sizes: Sizes | None = None
+    if settings.wanted_units != LAYER:
+        try:
+            sizes = Sizes(model)
+        except InputError as error:
+            if settings.wanted_units == WIDTH:
+                raise
+            say(f"layers alone are removed: {error}")
+    shares = sizes.wanted(settings, settings.unit) if sizes else ()
+    settings.num_plans(shares, model.num_layers)  # refuses more layers than the model has
+    profile = fitted(settings.serve, model.context_length, "serve" in settings.model_fields_set)
+    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     if profile.engine != TRANSFORMERS:
         timer_of(model, profile=profile)
     for name in settings.versus:
@@ -130,18 +131,13 @@ def refuse_early(model: ModelHandle, settings: PruneSettings, profile: Profile, 
             f"one answer is right for all rows of {', '.join(alike)}, so guessing is always right and no loss can be "
             "shown; give rows with different answers."
         )
-
-
-def settings_of_run(
-    handle: ModelHandle, settings: PruneSettings, parts: Sequence[ObjectiveTask], seed: int
-) -> dict[str, Any]:
-    """All that decides the numbers; the same command goes on only with the same."""
-    return {
-        **handle.describe(),
+    decides = {
+        **model.describe(),
         "goal": [{**part.describe(), "limit": None} for part in parts],
         **{name: value for name, value in settings.as_dict().items() if name not in _NOT_DECIDING},
         "seed": seed,
     }
+    return sizes, shares, profile, parts, decides
 
 
 def checks_for(model: ModelHandle, seed: int) -> list[Cell]:

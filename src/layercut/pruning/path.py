@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,18 +76,17 @@ class PlanPath:
         """
         self.parts = tuple(parts)
         self._general, self._uncut = tuple(general), CutPlan(num_layers=engine.num_layers)
-        self._decoding, self._journal, self._progress = decoding, journal, progress
+        self._seed, self._journal, self._progress = decoding.seed, journal, progress
         self.pace: float | None = None
         """Seconds that the last model whose answers were all new took for one selection item of each task."""
-        self.objective = TaskObjective(
-            engine, parts, decoding=decoding, normalise="chance", journal=journal, progress=progress, race="exact"
-        )
+        self._objective_of = partial(TaskObjective, decoding=decoding, journal=journal, progress=progress)
+        self.objective = self._objective_of(engine, parts, normalise="chance", race="exact")
 
     def plan(self, removed: Sequence[int], base: CutPlan, channels: Channels | None = None) -> CutPlan:
         """The plan that removes these layers and keeps these channels, with the items that it was chosen on."""
         scores = {SELECTION_ITEMS: record_items(self.objective.items)} if removed or channels else {}
         tasks = [part.describe() for part in self.parts]
-        settings = {"objective": tasks, "seed": self._decoding.seed, "num_remove": len(removed)}
+        settings = {"objective": tasks, "seed": self._seed, "num_remove": len(removed)}
         if channels is not None and self._general:
             settings["general"] = [part.describe() for part in self._general]
         return replace(
@@ -171,7 +170,7 @@ class PlanPath:
     def kept_healed(self, engine: Engine, seed: int) -> tuple[TaskKept, ...]:
         """The same of a healed model."""
         plan = CutPlan(num_layers=engine.num_layers)
-        healed = TaskObjective(engine, self.parts, decoding=self._decoding, normalise="chance", journal=self._journal)
+        healed = self._objective_of(engine, self.parts, normalise="chance")
         return self._kept(healed.answers_on(self.objective.samples), plan, seed)
 
     def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
@@ -220,14 +219,7 @@ class PlanPath:
         """The original model's answers to requests outside the goal; empty where the goal alone counts."""
         if not self._general:
             return []
-        objective = TaskObjective(
-            self.objective.engine,
-            self._general,
-            decoding=self._decoding,
-            journal=self._journal,
-            progress=self._progress,
-        )
-        return objective.answers(self._uncut, GENERATED)
+        return self._objective_of(self.objective.engine, self._general).answers(self._uncut, GENERATED)
 
     @cached_property
     def traces(self) -> dict[str, list[LikelihoodRequest]]:

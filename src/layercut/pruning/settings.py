@@ -136,10 +136,6 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _depth(text: object) -> str:
-    return Depth(text=str(text)).text
-
-
 def _times(given: object) -> object:
     try:
         return float(given) if isinstance(given, str) else given
@@ -174,7 +170,7 @@ class PruneSettings(Settings):
     serve: Annotated[str, read_by(Profile.parse)] = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
     )
-    max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
+    max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
     )
     remove: Count | None = Field(

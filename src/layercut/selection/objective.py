@@ -152,10 +152,6 @@ class TaskObjective:
         metrics = [uncut.metric for uncut in self.uncut]
         return race_plans(self.known, plans, metrics, self._value, progress=self._progress)
 
-    @property
-    def racing(self) -> dict[str, Any]:
-        return {"mode": self._race}
-
     def scores(self, plans: Sequence[CutPlan]) -> list[list[float]]:
         """Each plan's score per task, not normalised."""
         metrics = [uncut.metric for uncut in self.uncut]  # first, so that a task at chance is refused
