@@ -11,7 +11,7 @@ base_settings diagnostics/diagnose drafting/outcome drafting/outline drafting/se
 engine/base engine/by_plan engine/generating engine/rows engine/scores engine/shared_depth engine/stack
 engine/vllm_layers engine/vllm_probe engine/vllm_start evidence/advice evidence/diagnosis evidence/resampling
 evidence/sweep evidence/two_runs healing/heal healing/record models/bundled models/cache models/checks
-models/gguf_file models/loaded models/quiet pruning/budget pruning/healing pruning/path pruning/pruned
+models/gguf_file models/loaded models/quiet pruning/healing pruning/path pruning/pruned
 report/advice_text report/charts report/diagnostics report/draft report/layers report/picture
 report/provenance report/reports report/retention report/scores report/source report/words report/writers runs/draft
 runs/healing runs/json_text runs/lock runs/prune runs/settings runs/study sandbox/child sandbox/filter

@@ -13,8 +13,8 @@ from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
 from layercut.evidence.intervals import ALPHA, holm
 from layercut.evidence.two_runs import compare_two
+from layercut.pruning.budget import checks_for
 from layercut.pruning.healing import healed_checkpoint
-from layercut.pruning.outline import checks_for
 from layercut.pruning.run import PruneRun
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder

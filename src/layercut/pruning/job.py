@@ -26,9 +26,9 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
+from layercut.pruning.budget import FLAGS, check_run
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
-from layercut.pruning.outline import FLAGS, check_run
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.run import PruneRun, measure_original, number_report_items
 from layercut.pruning.search import grow_path, tested_arms

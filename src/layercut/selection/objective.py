@@ -163,10 +163,7 @@ class TaskObjective:
         ]
 
     def answers(
-        self,
-        plan: CutPlan,
-        readouts: Collection[Readout] | None = None,
-        samples: Sequence[list[Sample]] | None = None,
+        self, plan: CutPlan, readouts: Collection[Readout] | None = None, samples: Sequence[list[Sample]] | None = None
     ) -> list[TaskRecords]:
         """Whole answers to the items of every task with one of these readouts, known or asked now.
 

@@ -182,10 +182,7 @@ def select_layers(
 
 
 def folder_settings(
-    model: Mapping[str, Any],
-    parts: Sequence[Cell],
-    decoding: Decoding,
-    calibration: CalibrationSettings | None = None,
+    model: Mapping[str, Any], parts: Sequence[Cell], decoding: Decoding, calibration: CalibrationSettings | None = None
 ) -> dict[str, Any]:
     """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one.
 

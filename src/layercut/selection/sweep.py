@@ -31,7 +31,7 @@ from layercut.runs.environment import shown
 from layercut.runs.frame import frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
-from layercut.selection.outline import sweep_outline
+from layercut.selection.outline import outline_of, planned
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
@@ -74,7 +74,9 @@ class PlannedSweep:
 
     def outline(self) -> Outline:
         """What would be asked."""
-        return sweep_outline(self.handle, self.cells, len(self.layers), self.folder)
+        plans = len(self.layers) + 1  # each layer skipped alone, and the original model
+        steps = [planned(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
+        return outline_of(self.handle, steps, self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""

@@ -7,14 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.selection.base import (
-    Context,
-    Selection,
-    check_names,
-    choose,
-    wanted_objective,
-    whole_numbers,
-)
+from layercut.selection.base import Context, Selection, check_names, choose, wanted_objective, whole_numbers
 from layercut.selection.greedy import greedy
 from layercut.selection.objective import TaskObjective, TaskRecords, selected_on
 from layercut.selection.perplexity import Measure, TextObjective, select_by_text

@@ -97,7 +97,7 @@ class PruneVerb(Verb):
 
     def rehearse(self, io: Io) -> Shown:
         """See ``Verb``."""
-        from layercut.pruning.outline import prune_outline
+        from layercut.pruning.budget import prune_outline
 
         return shown_outlines(prune_outline(self.model, self.goal, self.tasks, out=self.folder, seed=self.seed))
 

@@ -10,7 +10,7 @@ import pytest
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, RunMismatch
-from layercut.pruning.outline import check_run, prune_outline
+from layercut.pruning.budget import check_run, prune_outline
 from layercut.pruning.settings import PruneSettings, goal_tasks
 from layercut.runs.directory import RunFolder
 from layercut.settings import ModelSettings
